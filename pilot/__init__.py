@@ -1,0 +1,1 @@
+"""pilot-bench: federated multimodal instruction tuning, trained and evaluated reproducibly."""

@@ -1,0 +1,1 @@
+"""Connectors between vision features and LLM, and their losses."""

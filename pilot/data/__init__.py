@@ -1,0 +1,1 @@
+"""Instruction records, the sources that make them, and their validation."""

@@ -1,0 +1,122 @@
+"""Visual grounding: boxes in text, intersection over union, accuracy at 0.5.
+
+Decisions, none of which repairs an answer silently. `parse_box` gives None for an answer with
+
+- fewer or more than four numbers (outside a bracketed group of exactly four, which wins over other numbers),
+- NaN, infinity, a percent sign, or a unit stuck to a number ("0.4px"),
+- a coordinate outside 0..1: percent (0..100), pixels and the 0..999 integers of other models are NOT rescaled,
+- reversed corners (x2 < x1 or y2 < y1).
+
+A box of no area parses, and overlaps nothing.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from pilot.evaluation.result import MetricResult, check_ids, mean_result
+
+FRAMES = ("original", "padded_square")
+IOU_THRESHOLD = 0.5
+# Intersection over union of two-decimal boxes is a ratio of integers below 1e8; a true half is at most a few
+# ulp away from 0.5 in floating point, and no other ratio is within 1e-9 of it.
+_ROUNDING = 1e-9
+
+# The group (?>...) is atomic: a number is taken whole or not at all, so that its last digit is never cut.
+_NUMBER = r"(?<![\w.])(?>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?(?i:nan|inf(?:inity)?))(?![\w%])"
+_NUMBERS = re.compile(_NUMBER)
+_DIGITS = re.compile(r"[0-9]+|(?i:\bnan\b|\binf)")
+_GROUP = re.compile(r"[\[({<]([^\[\](){}<>]*)[\])}>]")
+_FOUR = re.compile(rf"\s*{_NUMBER}(?:[,;\s]+{_NUMBER}){{3}}[,;\s]*")
+
+
+class Box(NamedTuple):
+    """Upper left and lower right corner, as fractions (0..1) of width and height of the frame."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+def parse_box(text: str) -> Box | None:
+    """The box in a model's answer, or None where there is no valid one (see the module's decisions).
+
+    The first group in brackets, parentheses or braces that holds exactly four numbers is the box; without one,
+    the four numbers of the text, separated by anything ("x1=0.1 y1=0.2 ...", "(0.1, 0.2), (0.3, 0.4)").
+    """
+    text = text.replace("−", "-")
+    for group in _GROUP.finditer(text):
+        if _FOUR.fullmatch(group[1]):
+            return _box(_NUMBERS.findall(group[1]))
+    return _box(_NUMBERS.findall(text)) if _all_numbers_whole(text) else None
+
+
+def _all_numbers_whole(text: str) -> bool:
+    """Whether every digit belongs to a number or to a name such as `x1` (no "0.4px", "10%", "0.1.2")."""
+    rest = re.sub(r"\b[A-Za-z_]+[0-9]*\b(?=\s*[=:])", " ", _NUMBERS.sub(" ", text))
+    return _DIGITS.search(rest) is None
+
+
+def _box(numbers: Sequence[str]) -> Box | None:
+    """Four numbers as a box in 0..1 with ordered corners, or None. Comparisons with NaN are false."""
+    if len(numbers) != 4:
+        return None
+    box = Box(*map(float, numbers))
+    valid = 0 <= box.x1 <= box.x2 <= 1 and 0 <= box.y1 <= box.y2 <= 1
+    return box if valid else None
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union, in 0..1; 0.0 where neither box has an area."""
+    width = min(a.x2, b.x2) - max(a.x1, b.x1)
+    height = min(a.y2, b.y2) - max(a.y1, b.y1)
+    if width <= 0 or height <= 0:
+        return 0.0
+    intersection = width * height
+    union = (a.x2 - a.x1) * (a.y2 - a.y1) + (b.x2 - b.x1) * (b.y2 - b.y1) - intersection
+    return min(1.0, intersection / union) if union > 0 else 0.0
+
+
+def is_hit(overlap: float) -> bool:
+    """Whether an intersection over union counts: at least one half (not above it), up to rounding."""
+    return overlap >= IOU_THRESHOLD - _ROUNDING
+
+
+def score_example(prediction: str, reference: Sequence[float], frame: str = "original") -> dict[str, float]:
+    """Hit, intersection over union and parse failure (1.0 or 0.0) of one answer.
+
+    Raises:
+        ValueError: an unknown frame, or a reference that is not an ordered box in 0..1.
+    """
+    if frame not in FRAMES:
+        raise ValueError(f"frame is {frame!r}, expected one of {', '.join(FRAMES)}")
+    target = _box([repr(float(value)) for value in reference])
+    if target is None:
+        raise ValueError(f"reference box {list(reference)} is not x1 <= x2, y1 <= y2 within 0..1")
+    box = parse_box(prediction)
+    overlap = 0.0 if box is None else iou(box, target)
+    return {
+        f"acc@0.5[{frame}]": float(is_hit(overlap)),
+        f"mean_iou[{frame}]": overlap,
+        "parse_failure_rate": float(box is None),
+    }
+
+
+def score(
+    predictions: Mapping[str, str], boxes: Mapping[str, Sequence[float]], frame: str = "original"
+) -> dict[str, MetricResult]:
+    """Acc@IoU>=0.5, mean IoU and parse failure rate of a set of answers by id.
+
+    An answer without a valid box is a miss with IoU 0 and counts in `parse_failure_rate`. Predictions and
+    reference boxes are in the same frame, which is part of the metric's name.
+
+    Raises:
+        ValueError: no examples, ids that differ, an unknown frame, or an invalid reference box.
+    """
+    check_ids(predictions, boxes)
+    values: dict[str, dict[str, float]] = {}
+    for example_id in sorted(boxes):
+        for metric, value in score_example(predictions[example_id], boxes[example_id], frame).items():
+            values.setdefault(metric, {})[example_id] = value
+    return {metric: mean_result(per_example) for metric, per_example in values.items()}

@@ -1,0 +1,177 @@
+"""Scores of trained runs: `eval/samples.jsonl` -> `eval/per_example.jsonl` and `eval/metrics.json`.
+
+All runs of a scenario are scored together, because the captioning metrics cost a fixed start-up: one tokeniser
+call and one METEOR process serve every run, client and protocol. The corpus metrics (BLEU, METEOR, CIDEr) are
+those of one (run, task, protocol, client); CIDEr takes its document frequencies from that set's references.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pilot.errors import UserError
+from pilot.evaluation import caption, grounding, vqa
+from pilot.evaluation.result import MetricResult
+from pilot.io import atomic
+from pilot.io.digest import digest_json, sha256_file
+
+DIGITS = 6
+KINDS = ("caption", "ground", "vqa")
+PROTOCOLS = ("local", "personalised")
+# BLEU of one sentence is noise, and four of them would double the file.
+NOT_PER_EXAMPLE = frozenset(caption.BLEU)
+_FIELDS = {
+    "task": str, "kind": str, "protocol": str, "clients": list, "id": str, "prediction": str, "references": list
+}  # fmt: skip
+
+Row = dict[str, Any]
+Results = dict[str, MetricResult]
+
+
+class Group(NamedTuple):
+    """What one client is scored on."""
+
+    task: str
+    kind: str
+    protocol: str
+    client: int
+
+
+# The answers of a group: run, kind, and the numbers of the rows. Clients with one model share them.
+Answers = tuple[int, str, tuple[int, ...]]
+
+
+def score_runs(run_dirs: Sequence[Path]) -> None:
+    """Write per-example values, then metrics, of each run; the runs must belong to one scenario.
+
+    Args:
+        run_dirs: Folders with `eval/samples.jsonl` (format in the documentation of the run directory).
+
+    Raises:
+        UserError: a file of samples is missing, empty, or holds a row that cannot be scored.
+    """
+    runs = [_read(run_dir / "eval" / "samples.jsonl") for run_dir in run_dirs]
+    groups = [_group(rows, run_dir) for rows, run_dir in zip(runs, run_dirs, strict=True)]
+    keys: dict[Answers, Path] = {}
+    for number, (grouped, run_dir) in enumerate(zip(groups, run_dirs, strict=True)):
+        keys |= {(number, group.kind, indices): run_dir for group, indices in grouped.items()}
+    results = _score(keys, runs)
+    for number, (grouped, run_dir) in enumerate(zip(groups, run_dirs, strict=True)):
+        scored = {group: results[number, group.kind, indices] for group, indices in grouped.items()}
+        counts = {group: len(indices) for group, indices in grouped.items()}
+        _write(run_dir, scored, counts, _test_digest(runs[number], grouped))
+
+
+def _read(path: Path) -> list[Row]:
+    """The rows of a samples file, each checked."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Evaluate the run first (pilot-bench evaluate).")
+    try:
+        rows = atomic.read_jsonl(path)
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON lines ({error}). Evaluate the run again.") from error
+    if not rows:
+        raise UserError(f"{path}: no samples. Evaluate the run again.")
+    for number, row in enumerate(rows, start=1):
+        problem = _problem(row)
+        if problem:
+            raise UserError(f"{path}, row {number}: {problem}. Evaluate the run again.")
+    return rows
+
+
+def _problem(row: Any) -> str:
+    """What is wrong with a row; empty when nothing is."""
+    if not isinstance(row, dict):
+        return "expected a JSON object"
+    for field, kind in _FIELDS.items():
+        if not isinstance(row.get(field), kind):
+            return f"field {field!r} is {row.get(field)!r}, expected {kind.__name__}"
+    if not all(isinstance(reference, str) for reference in row["references"]):
+        return f"field 'references' is {row['references']!r}, expected texts"
+    if row["kind"] not in KINDS:
+        return f"field 'kind' is {row['kind']!r}, expected one of {', '.join(KINDS)}"
+    if row["protocol"] not in PROTOCOLS:
+        return f"field 'protocol' is {row['protocol']!r}, expected one of {', '.join(PROTOCOLS)}"
+    if not row["clients"] or not all(isinstance(client, int) for client in row["clients"]):
+        return f"field 'clients' is {row['clients']!r}, expected at least one client number"
+    if row["kind"] == "ground" and (not isinstance(row.get("box"), list) or len(row["box"]) != 4):
+        return f"field 'box' is {row.get('box')!r}, expected four numbers"
+    return ""
+
+
+def _group(rows: Sequence[Row], run_dir: Path) -> dict[Group, tuple[int, ...]]:
+    """Row numbers of each group, groups in sorted order."""
+    groups: dict[Group, dict[str, int]] = {}
+    for number, row in enumerate(rows):
+        for client in row["clients"]:
+            members = groups.setdefault(Group(row["task"], row["kind"], row["protocol"], client), {})
+            if row["id"] in members:
+                raise UserError(
+                    f"{run_dir}/eval/samples.jsonl, row {number + 1}: client {client} answers {row['id']!r} of "
+                    f"{row['task']} ({row['protocol']}) a second time, first in row {members[row['id']] + 1}"
+                )
+            members[row["id"]] = number
+    return {group: tuple(groups[group].values()) for group in sorted(groups)}
+
+
+def _score(keys: Mapping[Answers, Path], runs: Sequence[Sequence[Row]]) -> dict[Answers, Results]:
+    """Score every set of answers once; all captions together."""
+    captions: dict[Answers, caption.Captions] = {}
+    results: dict[Answers, Results] = {}
+    for key, run_dir in keys.items():
+        number, kind, indices = key
+        rows = [runs[number][index] for index in indices]
+        predictions = {row["id"]: row["prediction"] for row in rows}
+        try:
+            if kind == "caption":
+                captions[key] = predictions, {row["id"]: row["references"] for row in rows}
+                caption.check_captions(*captions[key])
+            elif kind == "vqa":
+                results[key] = vqa.score(predictions, {row["id"]: row["references"] for row in rows})
+            else:
+                results[key] = grounding.score(predictions, {row["id"]: row["box"] for row in rows})
+        except ValueError as error:
+            raise UserError(f"{run_dir}/eval/samples.jsonl, task {rows[0]['task']}: {error}") from error
+    return results | caption.score_sets(captions)
+
+
+def _test_digest(rows: Sequence[Row], grouped: Mapping[Group, Sequence[int]]) -> str:
+    """Digest of who was asked what, whatever was answered: equal for runs that may be compared."""
+    asked = [
+        [*group, sorted([rows[i]["id"], rows[i]["references"], rows[i].get("box")] for i in indices)]
+        for group, indices in grouped.items()
+    ]
+    return digest_json(asked)
+
+
+def _write(
+    run_dir: Path, scored: Mapping[Group, Results], counts: Mapping[Group, int], test_digest: str
+) -> None:
+    """Per-example values first, metrics last: where the metrics are, the values are."""
+    folder = run_dir / "eval"
+    entries: list[Row] = []
+    lines: list[str] = []
+    for group, results in scored.items():
+        name = {"task": group.task, "protocol": group.protocol, "client": group.client}
+        for metric, result in results.items():
+            value = None if result.value is None else round(result.value, DIGITS)
+            outcome = {"metric": metric, "value": value, "status": result.status, "reason": result.reason}
+            entries.append(name | outcome | {"kind": group.kind, "num_examples": counts[group]})
+            if result.per_example is not None and metric not in NOT_PER_EXAMPLE:
+                lines += _lines(name | {"metric": metric}, result.per_example)
+    atomic.write_text(folder / "per_example.jsonl", "".join(lines))
+    digest = sha256_file(folder / "samples.jsonl")
+    metrics = {"samples_digest": digest, "test_digest": test_digest, "entries": entries}
+    atomic.write_json(folder / "metrics.json", metrics)
+
+
+def _lines(name: Row, per_example: Mapping[str, float]) -> list[str]:
+    """JSON lines with sorted keys; what they share is encoded once."""
+    dump = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+    head, rest = dump({"client": name["client"]})[:-1], {k: v for k, v in name.items() if k != "client"}
+    tail = dump(rest)[1:-1]
+    return [
+        f'{head},"id":{dump(example_id)},{tail},"value":{dump(round(value, DIGITS))}}}\n'
+        for example_id, value in sorted(per_example.items())
+    ]

@@ -1,0 +1,1 @@
+"""lm-eval task files (YAML) and the functions they call."""

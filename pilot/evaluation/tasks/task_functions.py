@@ -1,0 +1,139 @@
+"""What the lm-eval task files call: records of a scenario as documents, prompts, scores.
+
+Where the records come from, first one given wins:
+
+- `PILOT_DATA=<folder>` in the environment,
+- `--metadata '{"data": "<folder>"}'` (or `TaskManager(metadata={"data": ...})`),
+- the embedded profile's folder of the scenario, below the current folder.
+
+The folder holds `<task>/records.parquet`. Metadata key `ids` names a selection: a file with one id per line, or a
+JSON list of ids, which may come from any split (a client's held-out part); without it, the test split is used.
+lm-eval passes the model's arguments and the task's metadata as keyword arguments too; those are not for us.
+"""
+
+import io
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pilot.errors import UserError
+from pilot.evaluation import caption, grounding, vqa
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from PIL.Image import Image
+
+DATA_VARIABLE = "PILOT_DATA"
+_COLUMNS = ("id", "instruction", "answer", "references", "box", "attributes", "image_sha256", "split")
+# Image bytes by digest, kept out of the documents: lm-eval hashes and logs every document as JSON.
+_IMAGES: dict[str, bytes] = {}
+
+Item = tuple[str, str, tuple[str, ...]]
+
+
+def load_records(
+    record_task: str, default_data: str, data: str | None = None, ids: str | None = None, **_: object
+) -> "dict[str, Dataset]":
+    """The documents of a task as {"test": dataset}.
+
+    Raises:
+        UserError: no records file, or the selection names an unknown id or selects nothing.
+    """
+    from datasets import Dataset
+    from pyarrow import parquet
+
+    folder = Path(os.environ.get(DATA_VARIABLE) or data or default_data)
+    path = folder / record_task / "records.parquet"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file. Build the scenario's data, or name the folder that holds {record_task}/ "
+            f"with the variable {DATA_VARIABLE} or the metadata key `data`."
+        )
+    rows = parquet.read_table(path, columns=[*_COLUMNS, "image"]).to_pylist()
+    rows = _select(rows, ids, path)
+    for row in rows:
+        _IMAGES[row["image_sha256"]] = row.pop("image")
+    return {"test": Dataset.from_list(rows)}
+
+
+def _select(rows: list[dict[str, Any]], ids: str | None, path: Path) -> list[dict[str, Any]]:
+    """The test split, or the rows that the selection file names, in its order."""
+    if ids is None:
+        selected = [row for row in rows if row["split"] == "test"]
+    else:
+        text = Path(ids).read_text(encoding="utf-8")
+        wanted = json.loads(text) if ids.endswith(".json") else text.split("\n")
+        by_id = {row["id"]: row for row in rows}
+        wanted = [name.strip() for name in wanted if name.strip()]
+        unknown = [name for name in wanted if name not in by_id]
+        if unknown:
+            raise UserError(f"{ids}: {len(unknown)} ids are not in {path}, first: {unknown[0]!r}")
+        selected = [by_id[name] for name in dict.fromkeys(wanted)]
+    if not selected:
+        raise UserError(f"{path}: no records selected ({'split test' if ids is None else ids})")
+    return selected
+
+
+def doc_to_image(doc: Mapping[str, Any]) -> "list[Image]":
+    """The image of a document, RGB."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(_IMAGES[doc["image_sha256"]])) as image:
+        return [image.convert("RGB")]
+
+
+def doc_to_text(doc: Mapping[str, Any]) -> str:
+    """LLaVA-1.5's user turn; the chat framing around it is the model's."""
+    return f"<image>\n{doc['instruction']}"
+
+
+def doc_to_target(doc: Mapping[str, Any]) -> str:
+    """The training target. (A template would turn "[0.10, ...]" into a list of floats.)"""
+    return str(doc["answer"])
+
+
+def process_vqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """Exact match with one reference, the two official variants with ten."""
+    return vqa.score_example(results[0], doc["references"])
+
+
+def process_ground(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """Hit, intersection over union and parse failure in the original frame."""
+    return grounding.score_example(results[0], doc["box"], "original")
+
+
+def process_caption(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Item]:
+    """Id, caption and references for every metric: the aggregation scores the whole corpus."""
+    item = (str(doc["id"]), results[0], tuple(doc["references"]))
+    return dict.fromkeys(caption.METRICS, item)
+
+
+@lru_cache(maxsize=1)
+def _score_corpus(items: tuple[Item, ...]) -> caption.Results:
+    """All metrics of a corpus; lm-eval asks for them one by one, with the same items."""
+    predictions = {name: prediction for name, prediction, _ in items}
+    return caption.score(predictions, {name: references for name, _, references in items})
+
+
+def _corpus(items: Sequence[Item], *, metric: str) -> float:
+    """One metric of a corpus; NaN where it is unavailable. lm-eval has no place for the reason: it is logged."""
+    frozen = tuple((name, prediction, tuple(references)) for name, prediction, references in items)
+    result = _score_corpus(frozen)[metric]
+    if result.reason:
+        logging.getLogger(__name__).warning("%s (%s): %s", metric, result.status, result.reason)
+    return math.nan if result.value is None else result.value
+
+
+corpus_bleu_1 = partial(_corpus, metric="BLEU-1")
+corpus_bleu_2 = partial(_corpus, metric="BLEU-2")
+corpus_bleu_3 = partial(_corpus, metric="BLEU-3")
+corpus_bleu_4 = partial(_corpus, metric="BLEU-4")
+corpus_meteor = partial(_corpus, metric="METEOR")
+corpus_rouge_l = partial(_corpus, metric="ROUGE-L")
+corpus_cider = partial(_corpus, metric="CIDEr")
+corpus_spice = partial(_corpus, metric="SPICE")

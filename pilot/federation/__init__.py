@@ -1,0 +1,1 @@
+"""Rounds, clients, transports, and what guards and accounts for them."""

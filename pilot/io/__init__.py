@@ -1,0 +1,1 @@
+"""Atomic files, digests and checkpoints. A leaf: imports nothing else of this project."""

@@ -1,0 +1,90 @@
+"""Files that are either complete or absent.
+
+Every writer goes to a temporary file in the same folder, flushes it to disk, renames it over the target and
+flushes the folder. A reader therefore sees the old content or the new one, never a part.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pilot.errors import UserError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` in one step.
+
+    Raises:
+        UserError: the folder cannot be written to (missing rights, full disk, a file where a folder belongs).
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise UserError(f"{path.parent}: cannot write here ({error.strerror}). Choose another folder.") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UserError(f"{path}: writing failed ({error.strerror}). The old file is unchanged.") from error
+        raise
+    _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by UTF-8 `text` in one step."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by `value` as JSON: sorted keys, two spaces, no NaN or infinity, one final newline."""
+    write_text(path, json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Replace `path` by one JSON value per line."""
+    write_text(path, "".join(_json_line(row) for row in rows))
+
+
+def append_jsonl(path: Path, row: Any) -> None:
+    """Add one line to a JSON-lines file (rewritten whole, so that a torn line cannot exist)."""
+    old = path.read_bytes() if path.exists() else b""
+    write_bytes(path, old + _json_line(row).encode("utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """One value per line of `path`."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]
+
+
+def _json_line(row: Any) -> str:
+    return json.dumps(row, sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The method protocol, and Pilot."""

@@ -1,0 +1,1 @@
+"""Tables, statistics and figures: reads `results/`, never recomputes what a run already says."""

@@ -1,0 +1,251 @@
+"""Finds finished runs, loads them into frozen dataclasses, and refuses to compare what cannot be compared."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pilot.errors import UserError
+from pilot.io.atomic import read_json, read_jsonl
+
+PerExample = dict[tuple[str, str, str], dict[int, dict[str, float]]]
+"""(task, protocol, metric) -> client -> example id -> value."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a scenario and the clients that hold it."""
+
+    name: str
+    kind: str
+    clients: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of `eval/metrics.json`: a metric of one client's model; `value` is None where unavailable."""
+
+    task: str
+    kind: str
+    protocol: str
+    client: int
+    metric: str
+    value: float | None
+    status: str
+    reason: str
+    num_examples: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One complete, evaluated run directory; `label` is the method unless two folders hold the same one."""
+
+    path: Path
+    scenario: str
+    method: str
+    label: str
+    seed: int
+    reference: bool
+    config: dict[str, Any]
+    tasks: tuple[Task, ...]
+    entries: tuple[Entry, ...]
+    test_digest: str
+    ledger: dict[str, Any]
+    timing: dict[str, float]
+
+    @property
+    def scenario_dir(self) -> Path:
+        """The folder that holds `data/`, `partition/` and `runs/` of this run."""
+        return self.path.parents[2]
+
+    @cached_property
+    def per_example(self) -> PerExample:
+        """Scores per example (read on first use); empty when no metric has any."""
+        scores: PerExample = defaultdict(lambda: defaultdict(dict))
+        path = self.path / "eval" / "per_example.jsonl"
+        if path.exists():
+            for row in _read(path):
+                if row["value"] is not None:
+                    key = (row["task"], row["protocol"], row["metric"])
+                    scores[key][row["client"]][row["id"]] = float(row["value"])
+        return {key: dict(clients) for key, clients in scores.items()}
+
+    @cached_property
+    def rounds(self) -> list[dict[str, Any]]:
+        """The lines of `rounds.jsonl`; empty for a reference that was never trained."""
+        path = self.path / "rounds.jsonl"
+        return list(_read(path)) if path.exists() else []
+
+
+def load_runs(paths: Sequence[Path | str]) -> list[Run]:
+    """Every run under scenario folders, method folders or run folders, sorted by scenario, method and seed.
+
+    Raises:
+        UserError: a path holds no run, or a run is unfinished, unevaluated or unreadable.
+    """
+    folders: dict[Path, Path] = {}
+    for path in paths:
+        for folder in discover(Path(path)):
+            folders.setdefault(folder.resolve(), folder)
+    runs = _label([load_run(folder) for folder in folders.values()])
+    return sorted(runs, key=lambda run: (run.scenario, run.label, run.seed, str(run.path)))
+
+
+def discover(path: Path) -> list[Path]:
+    """The run folders (`seed*`, or anything with a `config.json`) under `path`, sorted.
+
+    Raises:
+        UserError: there is no such folder, or no run in it.
+    """
+    if not path.is_dir():
+        raise UserError(
+            f"{path}: no such folder. Expected a scenario folder such as results/embedded/scenario2."
+        )
+    if (path / "config.json").exists() or path.name.startswith("seed"):
+        return [path]
+    for pattern in ("runs/*/seed*", "*/seed*", "seed*", "*/runs/*/seed*", "*/*/runs/*/seed*"):
+        if found := sorted(folder for folder in path.glob(pattern) if folder.is_dir()):
+            return found
+    raise UserError(
+        f"{path}: no runs here (looked for runs/<method>/seed<k>). Train some first: "
+        "pilot-bench train --scenario S --method M --seed K, or snakemake --cores all scenario2."
+    )
+
+
+def load_run(folder: Path) -> Run:
+    """The run in `folder`.
+
+    Raises:
+        UserError: a file or field is missing; the message names it and says what to do.
+    """
+    if not (folder / "manifest.json").exists():
+        raise UserError(
+            f"{folder}: this run is not complete (manifest.json is missing). Finish it with "
+            "pilot-bench train ... --resume (or run snakemake again), or remove the folder."
+        )
+    if not (folder / "eval" / "metrics.json").exists():
+        raise UserError(
+            f"{folder}: this run is not evaluated (eval/metrics.json is missing). "
+            f"Run: pilot-bench evaluate {folder}"
+        )
+    try:
+        return _build(folder)
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder}: config.json or eval/metrics.json lacks or misstates the field {error}. "
+            "It was written by another version or by hand; remove the folder and run it again."
+        ) from error
+
+
+def check_comparable(runs: Sequence[Run], *, allow_different: bool = False) -> None:
+    """Refuse runs that differ in data, partition, backbone, budget or test set.
+
+    Rows marked `"reference": true` take no optimiser steps, so their budget is not compared.
+
+    Raises:
+        UserError: names every difference, its values and the runs that have each value.
+    """
+    if allow_different:
+        return
+    problems = []
+    for name in ("data", "partition", "backbone"):
+        problems += _differences(f"{name} digest", [(run, run.config["digests"].get(name)) for run in runs])
+    problems += _differences("test set digest", [(run, run.test_digest) for run in runs])
+    trained = [run for run in runs if not run.reference]
+    for name in sorted({key for run in trained for key in run.config["budget"]}):
+        problems += _differences(f"budget {name}", [(run, run.config["budget"].get(name)) for run in trained])
+    if problems:
+        raise UserError(
+            "these runs cannot be compared:\n"
+            + "\n".join(problems)
+            + "\nRun the odd ones again so that they "
+            "agree, compare fewer paths, or pass --allow-different to compare them all the same."
+        )
+
+
+def _differences(what: str, values: list[tuple[Run, Any]]) -> list[str]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for run, value in values:
+        groups[json.dumps(value, sort_keys=True)].append(str(run.path))
+    if len(groups) < 2:
+        return []
+    lines = [f"- {what} differs:"]
+    for value, paths in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
+        shown = paths if len(paths) <= 4 else [*paths[:3], f"and {len(paths) - 3} more"]
+        lines.append(f"    {_short(value)}: {', '.join(shown)}")
+    return lines
+
+
+def _short(value: str) -> str:
+    text = value.strip('"')
+    return f"{text[:12]}..." if len(text) > 24 else text
+
+
+def _build(folder: Path) -> Run:
+    config = _read(folder / "config.json")
+    metrics = _read(folder / "eval" / "metrics.json")
+    reference = bool(config.get("reference", False))
+    config["hyperparameters"] = dict(config.get("hyperparameters") or {})
+    config["budget"] = dict(config.get("budget") or {}) if reference else dict(config["budget"])
+    config["digests"] = dict(config["digests"])
+    timing, ledger = folder / "timing.json", folder / "ledger.json"
+    if not reference and not ledger.exists():
+        raise UserError(f"{folder}: ledger.json is missing. Remove the folder and run it again.")
+    return Run(
+        path=folder,
+        scenario=config["scenario"],
+        method=config["method"],
+        label=config["method"],
+        seed=int(config["seed"]),
+        reference=reference,
+        config=config,
+        tasks=tuple(Task(task["name"], task["kind"], tuple(task["clients"])) for task in config["tasks"]),
+        entries=tuple(
+            Entry(**{field.name: entry[field.name] for field in fields(Entry)})
+            for entry in metrics["entries"]
+        ),
+        test_digest=metrics["test_digest"],
+        ledger=_read(ledger) if ledger.exists() else {},
+        timing=_read(timing) if timing.exists() else {},
+    )
+
+
+def _label(runs: list[Run]) -> list[Run]:
+    """Tell apart runs of one method that are not its seeds: same seed twice, or other hyperparameters."""
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.scenario, run.method].append(run)
+    labelled = []
+    for (_, method), group in groups.items():
+        seeds = {run.seed for run in group}
+        settings = {json.dumps(run.config["hyperparameters"], sort_keys=True) for run in group}
+        if len(seeds) == len(group) and len(settings) == 1:
+            labelled += group
+            continue
+        parents = [run.path.resolve().parent.parts for run in group]
+        labelled += [
+            replace(run, label=f"{method} [{_distinguish(own, parents)}]")
+            for run, own in zip(group, parents, strict=True)
+        ]
+    return labelled
+
+
+def _distinguish(own: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> str:
+    """The last folder name that differs between `own` and the others, counted from the method folder up."""
+    for depth in range(1, len(own) + 1):
+        names = {parts[-depth] for parts in others if len(parts) >= depth}
+        if len(names) > 1:
+            return own[-depth]
+    return own[-1]
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_jsonl(path) if path.suffix == ".jsonl" else read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}). Remove the run's folder and run it again."
+        ) from error

@@ -1,0 +1,56 @@
+"""The one order in which methods, metrics and protocols appear, and which rows are references."""
+
+from collections.abc import Iterable
+
+REFERENCES = ("central", "untuned", "majority")
+"""Rows beside which federated methods are read; never marked as best."""
+
+REFERENCE_NOTES = {
+    "central": "all clients' data pooled, the same total number of optimiser steps",
+    "untuned": "the backbone as shipped, no training",
+    "majority": "blind: most frequent training answer, mean training box, medoid training caption",
+}
+
+PRIMARY_METRIC = {"vqa": "exact_match", "caption": "CIDEr", "ground": "acc@0.5[original]"}
+"""Task kind -> the metric of the headline table."""
+
+PARSE_FAILURES = "parse_failure_rate"
+"""Reported as a column of its own, never as a row: an unparsed box already counts as a miss."""
+
+PROTOCOLS = ("personalised", "local", "worst_client")
+
+_FIRST = ("pilot", "fedavg", "fedprox", "fedmoe")
+_LAST = ("local", *REFERENCES)
+_METRICS = (
+    *(
+        "exact_match",
+        "vqa_official",
+        "vqa_always_normalised",
+        "CIDEr",
+        "BLEU-1",
+        "BLEU-2",
+        "BLEU-3",
+        "BLEU-4",
+    ),
+    *("METEOR", "ROUGE-L", "SPICE", "acc@0.5[original]", "mean_iou[original]"),
+)
+
+
+def method_key(name: str) -> tuple[int, str]:
+    """Sort key: pilot, fedavg, fedprox, fedmoe, others by name, local, central, untuned, majority."""
+    base = name.split(" ", 1)[0]
+    if base in _FIRST:
+        return _FIRST.index(base), name
+    if base in _LAST:
+        return len(_FIRST) + 1 + _LAST.index(base), name
+    return len(_FIRST), name
+
+
+def sort_methods(names: Iterable[str]) -> list[str]:
+    """Distinct names in `method_key` order."""
+    return sorted(set(names), key=method_key)
+
+
+def metric_key(name: str) -> tuple[int, str]:
+    """Sort key: known metrics in the order of DESIGN.md section 8, others by name after them."""
+    return (_METRICS.index(name) if name in _METRICS else len(_METRICS)), name

@@ -1,0 +1,69 @@
+"""Figure `bars`: quality by task and method, with intervals and the single seeds."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pilot.report.load import Task
+from pilot.report.order import PRIMARY_METRIC
+from pilot.report.plots.style import DARK, SkipFigure, Source, is_reference, method_style, new_figure, title
+
+
+def draw(source: Source) -> Figure:
+    """One panel per task (each metric has its own axis), one bar per method, 95 % bootstrap intervals.
+
+    Reads `tables/main.csv` and `tables/per_client.csv`.
+    """
+    tasks = [task for task in source.tasks if len(source.primary(task))]
+    if not tasks:
+        raise SkipFigure("no primary metric has a value")
+    methods = source.methods
+    gap = {label: 0.6 * is_reference(label) for label in methods}
+    places = {label: index + gap[label] for index, label in enumerate(methods)}
+    figure = new_figure(3.1 * len(tasks) + 0.9, 0.33 * len(methods) + 1.25)
+    panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    for axes, task in zip(panels, tasks, strict=True):
+        _panel(axes, source, task, places)
+    panels[0].set_yticks(list(places.values()), methods)
+    panels[0].invert_yaxis()
+    title(
+        figure,
+        f"{source.scenario}: means over clients and seeds, 95 % bootstrap intervals (seed, client, image), "
+        "dots: single seeds. Rows below the gap are references.",
+    )
+    return figure
+
+
+def _panel(axes: Axes, source: Source, task: Task, places: dict[str, float]) -> None:
+    rows = source.primary(task)
+    clients = source.per_client
+    chosen = (clients.task == task.name) & (clients.metric == PRIMARY_METRIC[task.kind])
+    seeds = clients[chosen & (clients.protocol == "personalised")].groupby(["method", "seed"])["value"].mean()
+    top = max(rows["mean"].max(), rows["ci_high"].fillna(0).max(), 1e-9)
+    for label, place in places.items():
+        if label not in rows.index:
+            axes.text(0.01 * top, place, "unavailable", va="center", fontsize=7, color=DARK)
+            continue
+        row, style = rows.loc[label], method_style(label)
+        axes.barh(
+            place, row["mean"], height=0.72, color=style.colour, hatch=style.hatch, edgecolor="white", lw=0
+        )
+        end = row["mean"]
+        if row["ci_low"] == row["ci_low"]:
+            ends = [row["ci_low"], row["ci_high"]]
+            axes.plot(ends, [place, place], color="white", lw=2.6, solid_capstyle="butt")
+            axes.plot(ends, [place, place], color="black", lw=1.1, solid_capstyle="butt")
+            end = max(end, row["ci_high"])
+        points = seeds.loc[label].to_numpy()
+        if len(points) > 1:
+            axes.scatter(
+                points, [place] * len(points), s=9, color="white", edgecolor="black", linewidth=0.6, zorder=3
+            )
+            end = max(end, points.max())
+        axes.text(end + 0.025 * top, place, f"{row['mean']:.2f}", va="center", fontsize=7)
+    axes.set_xlim(0, top * 1.2)
+    if task.kind != "caption":  # a share: no tick beyond 1
+        axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= min(1.0, top * 1.2) + 1e-9])
+    axes.set_title(task.name)
+    axes.set_xlabel(PRIMARY_METRIC[task.kind])
+    axes.grid(axis="x", color="#E5E5E5", lw=0.6)
+    axes.tick_params(axis="y", length=0)

@@ -1,0 +1,160 @@
+"""Figure `losses`: training loss of every client, small multiples of tasks x methods."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from pilot.report.load import Run, Task
+from pilot.report.plots.style import DARK, OKABE_ITO, SkipFigure, Source, legend_below, new_figure
+
+_WINDOW = 5
+_MAX_ROUND_NAMES = 5
+_STYLES = ("-", "--", ":")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One client's losses over all its steps, and at which steps rounds and phases begin."""
+
+    client: int
+    task: str
+    losses: tuple[float, ...]
+    rounds: tuple[tuple[int, int], ...]
+    phases: tuple[int, ...]
+
+
+def draw(source: Source) -> Figure:
+    """Cross-entropy per local step (total loss where a run records only that), lowest seed of each method.
+
+    Faint lines are single steps, strong ones a centred mean of five. Solid verticals begin a round, dotted
+    ones a phase within a round. A client of no single task (pooled data) appears in every row. Reads
+    `rounds.jsonl`.
+    """
+    curves = {label: read_curves(run) for label, run in source.first_runs().items()}
+    methods = [label for label in source.methods if curves[label]]
+    if not methods:
+        raise SkipFigure("no run of the chosen methods has losses in rounds.jsonl")
+    tasks = source.tasks
+    figure = new_figure(max(4.5, 1.75 * len(methods) + 0.6), 1.55 * len(tasks) + 0.85)
+    panels = figure.subplots(len(tasks), len(methods), sharex="col", sharey="row", squeeze=False)
+    for row, task in enumerate(tasks):
+        for column, label in enumerate(methods):
+            _panel(panels[row, column], curves[label], task, tasks, numbered=row == 0)
+        panels[row, 0].set_ylabel(f"{task.name}\ncross-entropy")
+        panels[row, 0].set_ylim(0, _ceiling(curves, task, tasks))
+    for column, label in enumerate(methods):
+        panels[0, column].set_title(label, pad=12)
+        panels[-1, column].set_xlabel("local step")
+    _legend(figure, max(len(task.clients) for task in tasks))
+    return figure
+
+
+def read_curves(run: Run) -> list[Curve]:
+    """One curve per client of a run, from `rounds.jsonl`."""
+    losses: dict[int, list[float]] = {}
+    tasks: dict[int, str] = {}
+    starts: dict[int, list[tuple[int, int]]] = {}
+    for line in run.rounds:
+        for client in line["clients"]:
+            terms, number = client.get("losses") or {}, client["client"]
+            steps = terms.get("cross_entropy") or terms.get("total") or []
+            starts.setdefault(number, []).append((len(losses.setdefault(number, [])), line["round"]))
+            losses[number] += steps
+            tasks[number] = client.get("task", "")
+    return [
+        _curve(number, tasks[number], losses[number], starts[number])
+        for number in sorted(losses)
+        if losses[number]
+    ]
+
+
+def _curve(client: int, task: str, losses: list[float], starts: list[tuple[int, int]]) -> Curve:
+    rounds: list[tuple[int, int]] = []
+    phases: list[int] = []
+    for step, number in starts:
+        if number in [known for _, known in rounds]:
+            phases.append(step)
+        else:
+            rounds.append((step, number))
+    return Curve(client, task, tuple(losses), tuple(rounds), tuple(phases))
+
+
+def _shown(curves: list[Curve], task: Task, tasks: tuple[Task, ...]) -> list[Curve]:
+    names = {other.name for other in tasks}
+    return [curve for curve in curves if curve.task == task.name or curve.task not in names]
+
+
+def _panel(axes: Axes, curves: list[Curve], task: Task, tasks: tuple[Task, ...], *, numbered: bool) -> None:
+    shown = _shown(curves, task, tasks)
+    axes.grid(axis="y", color="#E5E5E5", lw=0.6)
+    if not shown:
+        axes.text(
+            0.5,
+            0.5,
+            "no own curve\n(one pooled model)",
+            ha="center",
+            va="center",
+            transform=axes.transAxes,
+            fontsize=7,
+            color=DARK,
+        )
+        return
+    for curve in shown:
+        index = task.clients.index(curve.client) if curve.client in task.clients else 0
+        pooled = curve.task != task.name
+        colour = DARK if pooled else OKABE_ITO[index % len(OKABE_ITO)]
+        steps = np.arange(1, len(curve.losses) + 1)
+        axes.plot(steps, curve.losses, color=colour, lw=0.5, alpha=0.3)
+        style = "-" if pooled else _STYLES[index % len(_STYLES)]
+        axes.plot(steps, _smooth(curve.losses), color=colour, lw=1.1, ls=style)
+    spacing = math.ceil(len(shown[0].rounds) / _MAX_ROUND_NAMES)
+    for step, number in shown[0].rounds:
+        axes.axvline(step + 0.5, color=DARK, lw=0.6)
+        if numbered and (number - 1) % spacing == 0:
+            axes.annotate(
+                f"R{number}",
+                (step + 0.5, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(1, 2),
+                textcoords="offset points",
+                fontsize=6.5,
+                color=DARK,
+            )
+    for step in shown[0].phases:
+        axes.axvline(step + 0.5, color=DARK, lw=0.8, ls=":")
+    axes.set_xlim(0.5, max(len(curve.losses) for curve in shown) + 0.5)
+
+
+def _smooth(losses: tuple[float, ...]) -> np.ndarray:
+    half = _WINDOW // 2
+    return np.array([np.mean(losses[max(0, i - half) : i + half + 1]) for i in range(len(losses))])
+
+
+def _ceiling(curves: dict[str, list[Curve]], task: Task, tasks: tuple[Task, ...]) -> float:
+    values = [
+        value for found in curves.values() for curve in _shown(found, task, tasks) for value in curve.losses
+    ]
+    finite = [value for value in values if np.isfinite(value)]
+    return 1.1 * float(np.quantile(finite, 0.995)) if finite else 1.0
+
+
+def _legend(figure: Figure, num_clients: int) -> None:
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=OKABE_ITO[i % len(OKABE_ITO)],
+            ls=_STYLES[i % len(_STYLES)],
+            label=f"client {i + 1} of the task",
+        )
+        for i in range(num_clients)
+    ]
+    handles += [
+        Line2D([], [], color=DARK, lw=0.6, marker="|", ms=9, ls="", label="round begins (R)"),
+        Line2D([], [], color=DARK, lw=0.9, ls=":", label="next phase of the round"),
+    ]
+    legend_below(figure, handles)

@@ -1,0 +1,153 @@
+"""Figures `router` and `distances`: what Pilot's mixture of adapters and its text aggregation did."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+
+from pilot.report.load import Run
+from pilot.report.plots.style import OKABE_ITO, SkipFigure, Source, new_figure
+
+METHOD = "pilot"
+
+
+def draw_router(source: Source) -> Figure:
+    """Mean router weight of each task's adapter, by the client's task, in the last round of every seed.
+
+    Columns are in scenario order; the framed cell is the client's own task (expert 1 of its mixture). The
+    small numbers are the lowest and highest client. Reads `rounds.jsonl` (`router_probabilities`).
+    """
+    runs = _runs(source)
+    tasks = source.tasks
+    weights = {task.name: last_router_weights(runs, task.name) for task in tasks}
+    found = [task for task in tasks if len(weights[task.name])]
+    if not found:
+        raise SkipFigure(f"rounds.jsonl of {METHOD} records no router_probabilities")
+    names = [task.name for task in tasks]
+    means = np.array([weights[task.name].mean(axis=0) for task in found])
+    top = max(1.0 / len(names), float(means.max()))
+    figure = new_figure(1.25 * len(names) + 2.4, 0.8 * len(found) + 1.35)
+    axes = figure.subplots()
+    image = axes.imshow(means, cmap="cividis", vmin=0, vmax=top, aspect="auto")
+    for row, task in enumerate(found):
+        _router_row(axes, row, weights[task.name], top)
+        place = (names.index(task.name) - 0.47, row - 0.46)
+        axes.add_patch(Rectangle(place, 0.94, 0.92, fill=False, ec=OKABE_ITO[1], lw=2))
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(found)), [task.name for task in found])
+    axes.set_xlabel("task whose adapter the router weighs")
+    axes.set_ylabel("client's task")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_title(
+        f"{METHOD}: router weights in the last round, mean over clients and seeds (n = {len(runs)})\n"
+        f"framed: own task; uniform: {1 / len(names):.2f}; small: lowest to highest client"
+    )
+    figure.colorbar(image, ax=axes, pad=0.02).outline.set_visible(False)
+    return figure
+
+
+def _router_row(axes: Axes, row: int, clients: np.ndarray, top: float) -> None:
+    for column, mean in enumerate(clients.mean(axis=0)):
+        ink = "black" if mean > 0.55 * top else "white"
+        low, high = clients[:, column].min(), clients[:, column].max()
+        axes.text(column, row - 0.1, f"{mean:.2f}", ha="center", va="center", fontsize=10, color=ink)
+        text = f"{low:.2f} to {high:.2f}"
+        axes.text(column, row + 0.22, text, ha="center", va="center", fontsize=6.5, color=ink)
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """The text-adapter distances between all clients at one aggregation, and whom each client chose."""
+
+    round: int
+    phase: str
+    distances: np.ndarray
+    neighbours: dict[int, list[int]]
+
+
+def draw_distances(source: Source) -> Figure:
+    """Distances between the clients' text adapters before aggregation, first and last, lowest seed.
+
+    A dot in a row marks a neighbour that the row's client averages with. Reads `rounds.jsonl`
+    (`aggregation`).
+    """
+    run = min(_runs(source), key=lambda run: run.seed)
+    every = read_aggregations(run)
+    if not every:
+        raise SkipFigure(f"rounds.jsonl of {METHOD} records no text-adapter distances")
+    shown = every[:1] if len(every) == 1 else [every[0], every[-1]]
+    tasks = [task.name for task in source.tasks for _ in task.clients]
+    size = 0.36 * len(shown[0].distances) + 0.8
+    figure = new_figure(size * len(shown) + 1.4, size + 0.75)
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    others = ~np.eye(len(shown[0].distances), dtype=bool)
+    values = np.concatenate([aggregation.distances[others] for aggregation in shown])
+    for axes, aggregation in zip(panels, shown, strict=True):
+        image = _distances(axes, aggregation, tasks, (float(values.min()), float(values.max())))
+    figure.colorbar(image, ax=panels, shrink=0.75, pad=0.02).outline.set_visible(False)
+    figure.suptitle(
+        f"{METHOD}, seed {run.seed}: distance between clients' text adapters (dot: chosen neighbour)",
+        fontsize=9,
+    )
+    return figure
+
+
+def last_router_weights(runs: list[Run], task: str) -> np.ndarray:
+    """Router weights of every client of `task` at the end of each run, shape (clients x runs, tasks)."""
+    rows = []
+    for run in runs:
+        last: dict[int, list[float]] = {}
+        for line in run.rounds:
+            for client in line["clients"]:
+                if client["task"] == task and (client.get("diagnostics") or {}).get("router_probabilities"):
+                    last[client["client"]] = client["diagnostics"]["router_probabilities"]
+        rows += [last[number] for number in sorted(last)]
+    return np.array(rows, dtype=float)
+
+
+def read_aggregations(run: Run) -> list[Aggregation]:
+    """Every aggregation of a run that recorded distances, in order."""
+    found = []
+    for line in run.rounds:
+        aggregation = line.get("aggregation") or {}
+        if aggregation.get("distances"):
+            chosen = {int(key): list(value) for key, value in (aggregation.get("neighbours") or {}).items()}
+            table = np.array(aggregation["distances"], dtype=float)
+            found.append(Aggregation(line["round"], line["phase"], table, chosen))
+    return found
+
+
+def _runs(source: Source) -> list[Run]:
+    labels = sorted({run.label for run in source.runs if run.method == METHOD})
+    if not labels:
+        raise SkipFigure(f"there is no run of {METHOD} among the chosen methods")
+    return source.seeds(labels[0])
+
+
+def _distances(
+    axes: Axes, aggregation: Aggregation, tasks: list[str], limits: tuple[float, float]
+) -> AxesImage:
+    count = len(aggregation.distances)
+    masked = np.ma.masked_where(np.eye(count, dtype=bool), aggregation.distances)
+    image = axes.imshow(masked, cmap="cividis", vmin=limits[0], vmax=limits[1])
+    axes.set_facecolor("#EEEEEE")
+    for client, neighbours in aggregation.neighbours.items():
+        axes.scatter(
+            neighbours, [client] * len(neighbours), s=26, color=OKABE_ITO[1], edgecolor="white", linewidth=0.9
+        )
+    for place in range(1, min(count, len(tasks))):
+        if tasks[place] != tasks[place - 1]:
+            axes.axhline(place - 0.5, color="white", lw=1.5)
+            axes.axvline(place - 0.5, color="white", lw=1.5)
+    axes.set_xticks(range(count))
+    axes.set_yticks(range(count))
+    axes.set_xlabel("other client")
+    axes.set_ylabel("client")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_title(f"round {aggregation.round}, after {aggregation.phase}")
+    return image

@@ -1,0 +1,183 @@
+"""Figure `samples`: test images with question, reference and every method's answer."""
+
+import hashlib
+import io
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from pilot.io.atomic import read_jsonl
+from pilot.report.load import Run, Task
+from pilot.report.plots.style import DARK, SkipFigure, Source, method_style
+
+_PER_TASK = 2
+_WRAP = 52
+_MAX_LINES = 3
+_LINE = 0.118
+_IMAGE = 1.75
+_TEXT = 3.05
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One test example and the answers to it, by method."""
+
+    task: Task
+    image: np.ndarray
+    instruction: str
+    references: tuple[str, ...]
+    box: tuple[float, ...] | None
+    answers: dict[str, str]
+
+
+def draw(source: Source) -> Figure:
+    """Two examples per task, chosen by the digest of their id and not by how well anyone answers.
+
+    Answers are those of the lowest seed; of a personalised method, the model of the task's first client.
+    Boxes are drawn in the method's colour, the true box black on white. Reads `data/<task>/records.parquet`
+    and `eval/samples.jsonl`.
+    """
+    answers = {label: _answers(run) for label, run in source.first_runs().items()}
+    rows = [samples for task in source.tasks if (samples := _samples(source, task, answers))]
+    if not rows:
+        raise SkipFigure("no test example has answers in eval/samples.jsonl and an image in data/")
+    heights = [max(_IMAGE, *(_LINE * (len(_lines(sample)) + 1.5) for sample in samples)) for samples in rows]
+    figure = Figure(figsize=((_IMAGE + _TEXT + 0.15) * _PER_TASK, sum(heights) + 0.34 * len(rows) + 0.4))
+    top = figure.get_figheight() - 0.4
+    figure.text(0.01, 1 - 0.2 / figure.get_figheight(), _title(source), fontsize=8, color=DARK, va="center")
+    for samples, height in zip(rows, heights, strict=True):
+        figure.text(
+            0.01,
+            (top - 0.12) / figure.get_figheight(),
+            samples[0].task.name,
+            fontsize=9,
+            weight="bold",
+            va="center",
+        )
+        top -= 0.26
+        for column, sample in enumerate(samples):
+            _place(figure, sample, 0.08 + column * (_IMAGE + _TEXT + 0.15), top, height)
+        top -= height + 0.08
+    return figure
+
+
+def pick(ids: list[str], count: int) -> list[str]:
+    """`count` ids in the order of their SHA-256: a fixed draw that looks at nothing else."""
+    return sorted(ids, key=lambda id: hashlib.sha256(id.encode()).hexdigest())[:count]
+
+
+def _title(source: Source) -> str:
+    seeds = sorted({run.seed for run in source.first_runs().values()})
+    return (
+        f"{source.scenario}, seed {', '.join(map(str, seeds))}: examples drawn by the digest of their id; "
+        "personalised methods answer with the task's first client"
+    )
+
+
+def _answers(run: Run) -> dict[tuple[str, str], dict[str, Any]]:
+    path = run.path / "eval" / "samples.jsonl"
+    first = {task.name: task.clients[0] for task in run.tasks}
+    return {
+        (row["task"], row["id"]): row
+        for row in (read_jsonl(path) if path.exists() else [])
+        if row["protocol"] == "personalised" and first.get(row["task"]) in row["clients"]
+    }
+
+
+def _samples(
+    source: Source, task: Task, answers: dict[str, dict[tuple[str, str], dict[str, Any]]]
+) -> list[Sample]:
+    path = source.scenario_dir / "data" / task.name / "records.parquet"
+    ids = sorted({id for found in answers.values() for name, id in found if name == task.name})
+    if not path.exists() or not ids:
+        return []
+    import pyarrow.parquet
+    from PIL import Image
+
+    chosen = pick(ids, _PER_TASK)
+    columns = ["id", "image", "instruction", "references", "box"]
+    table = pyarrow.parquet.read_table(path, columns=columns, filters=[("id", "in", chosen)])
+    samples = []
+    for row in sorted(table.to_pylist(), key=lambda row: chosen.index(row["id"])):
+        said = {
+            label: found[task.name, row["id"]]["prediction"]
+            for label, found in answers.items()
+            if (task.name, row["id"]) in found
+        }
+        image = np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB"))
+        box = None if row["box"] is None else tuple(row["box"])
+        samples.append(Sample(task, image, row["instruction"], tuple(row["references"]), box, said))
+    return samples
+
+
+def _lines(sample: Sample) -> list[tuple[str, str]]:
+    """(method or "", text) of every line beside the image; long answers are cut after three lines."""
+    lines = [("", text) for text in _wrap(f"Q: {sample.instruction}", 5)]
+    lines += [("", text) for text in _wrap(f"Reference: {sample.references[0]}", _MAX_LINES)]
+    for label, answer in sample.answers.items():
+        first, *rest = _wrap(f"{label}: {' '.join(answer.split()) or '(empty)'}", _MAX_LINES)
+        lines += [(label, first), *(("", text) for text in rest)]
+    return lines
+
+
+def _wrap(text: str, most: int) -> list[str]:
+    return textwrap.wrap(text, _WRAP, max_lines=most, placeholder=" …", break_long_words=True) or [""]
+
+
+def _place(figure: Figure, sample: Sample, left: float, top: float, height: float) -> None:
+    """Put a sample's image and text (inches from the left and bottom edge) on the figure."""
+    width, full = figure.get_size_inches()
+    picture = figure.add_axes((left / width, (top - _IMAGE) / full, _IMAGE / width, _IMAGE / full))
+    _picture(picture, sample)
+    words = figure.add_axes(
+        ((left + _IMAGE + 0.1) / width, (top - height) / full, _TEXT / width, height / full)
+    )
+    words.axis("off")
+    words.set_xlim(0, _TEXT)
+    words.set_ylim(height, 0)
+    for index, (label, text) in enumerate(_lines(sample)):
+        y = _LINE * (index + 0.5)
+        if label:
+            words.add_patch(Rectangle((0, y - 0.035), 0.07, 0.07, color=method_style(label).colour, lw=0))
+        # A lone dollar sign would start mathematical typesetting.
+        words.text(0.12, y, text.replace("$", r"\$"), fontsize=6.5, va="center", color="black")
+
+
+def _picture(axes: Axes, sample: Sample) -> None:
+    height, width = sample.image.shape[:2]
+    axes.imshow(sample.image, interpolation="nearest", extent=(0, width, height, 0))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(True)
+    if sample.box is None:
+        return
+    from pilot.evaluation.grounding import parse_box
+
+    axes.add_patch(_rectangle(sample.box, width, height, "white", 3.4, "-"))
+    axes.add_patch(_rectangle(sample.box, width, height, "black", 1.6, (0, (3, 1.5))))
+    for label, answer in sample.answers.items():
+        if (box := parse_box(answer)) is not None:
+            axes.add_patch(_rectangle(tuple(box), width, height, method_style(label).colour, 1.3, "-"))
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+
+
+def _rectangle(
+    box: tuple[float, ...], width: int, height: int, colour: str, line: float, style: Any
+) -> Rectangle:
+    x1, y1, x2, y2 = box
+    return Rectangle(
+        (x1 * width, y1 * height),
+        (x2 - x1) * width,
+        (y2 - y1) * height,
+        fill=False,
+        ec=colour,
+        lw=line,
+        ls=style,
+        clip_on=True,
+    )

@@ -1,0 +1,179 @@
+"""What all figures share: colours, the source they read, and files that are the same bytes every time.
+
+Colours are Okabe & Ito's (2008), which people with colour vision deficiencies can tell apart. A method has
+one colour, marker and hatch everywhere, whichever other methods are shown.
+"""
+
+import io
+import textwrap
+import zlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas
+from matplotlib.figure import Figure
+
+from pilot.io.atomic import write_bytes
+from pilot.report.load import Run, Task
+from pilot.report.order import PRIMARY_METRIC, REFERENCES, sort_methods
+
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
+GREY, DARK, LIGHT = "#999999", "#333333", "#DDDDDD"
+MARKERS = ("p", "h", "<", ">", "*", "X", "P")
+_CHARACTERS_PER_INCH = 15.0
+
+_RC: dict[Any, Any] = {
+    **{"font.family": "DejaVu Sans", "font.size": 8.0, "axes.titlesize": 9.0, "axes.labelsize": 8.0},
+    **{"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.linewidth": 0.7},
+    **{"legend.frameon": False, "legend.fontsize": 8.0, "hatch.linewidth": 0.6, "pdf.fonttype": 42},
+    **{"svg.hashsalt": "pilot-bench", "figure.dpi": 100.0, "image.interpolation": "nearest"},
+}
+
+
+class SkipFigure(Exception):
+    """A figure cannot be drawn from what is there; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class MethodStyle:
+    """How a method is drawn."""
+
+    colour: str
+    marker: str
+    hatch: str
+
+
+_STYLES = {
+    "pilot": MethodStyle("#D55E00", "o", ""),
+    "fedavg": MethodStyle("#0072B2", "s", ""),
+    "fedprox": MethodStyle("#56B4E9", "^", ""),
+    "fedmoe": MethodStyle("#009E73", "D", ""),
+    "local": MethodStyle("#E69F00", "v", ""),
+    "central": MethodStyle("#333333", "P", "//"),
+    "untuned": MethodStyle("#999999", "X", "//"),
+    "majority": MethodStyle("#CCCCCC", "*", "//"),
+}
+
+
+def method_style(label: str) -> MethodStyle:
+    """The style of a method; for methods beyond the core ones it follows from the name alone."""
+    name = label.split(" ", 1)[0]
+    if label in _STYLES:
+        return _STYLES[label]
+    code = zlib.crc32(label.encode())
+    colour = (
+        ("#CC79A7", "#F0E442", "#E69F00", "#56B4E9")[code % 4]
+        if name not in _STYLES
+        else _STYLES[name].colour
+    )
+    return MethodStyle(colour, MARKERS[code // 4 % len(MARKERS)], ("..", "xx", "\\\\", "--")[code // 64 % 4])
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the figures of one scenario read: its folder and the runs of the chosen methods."""
+
+    scenario_dir: Path
+    runs: tuple[Run, ...]
+
+    @property
+    def scenario(self) -> str:
+        """Name of the scenario."""
+        return self.runs[0].scenario if self.runs else self.scenario_dir.name
+
+    @property
+    def methods(self) -> list[str]:
+        """Labels in table order."""
+        return sort_methods(run.label for run in self.runs)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Tasks in scenario order.
+
+        Raises:
+            SkipFigure: no runs.
+        """
+        if not self.runs:
+            raise SkipFigure("there are no runs of the chosen methods")
+        return self.runs[0].tasks
+
+    def first_runs(self) -> dict[str, Run]:
+        """Per method, the run with the lowest seed."""
+        return {label: min(self.seeds(label), key=lambda run: run.seed) for label in self.methods}
+
+    def seeds(self, label: str) -> list[Run]:
+        """All runs of one method."""
+        return [run for run in self.runs if run.label == label]
+
+    @cached_property
+    def main(self) -> pandas.DataFrame:
+        """`tables/main.csv`, rows of the chosen methods."""
+        return self._table("main.csv")
+
+    @cached_property
+    def per_client(self) -> pandas.DataFrame:
+        """`tables/per_client.csv`, rows of the chosen methods."""
+        return self._table("per_client.csv")
+
+    def primary(self, task: Task) -> pandas.DataFrame:
+        """The rows of `main.csv` with a value for a task's primary metric (personalised), by method."""
+        rows = self.main
+        chosen = (rows.task == task.name) & (rows.metric == PRIMARY_METRIC[task.kind])
+        found = rows[chosen & (rows.protocol == "personalised") & rows["mean"].notna()]
+        return found.set_index("method", drop=False)
+
+    def _table(self, name: str) -> pandas.DataFrame:
+        path = self.scenario_dir / "tables" / name
+        if not path.exists():
+            raise SkipFigure(f"{path} is missing (make the tables first)")
+        rows = pandas.read_csv(path, keep_default_na=False, na_values=[""])
+        return rows[rows.method.isin(self.methods)]
+
+
+def is_reference(label: str) -> bool:
+    """Whether a method is a reference row rather than a competitor."""
+    return label in REFERENCES
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure (inches) whose layout keeps texts apart."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def style_context() -> AbstractContextManager[None]:
+    """Matplotlib settings of all figures, over the defaults rather than the user's own."""
+    return matplotlib.rc_context(dict(matplotlib.rcParamsDefault) | _RC)
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `name`.png (200 dpi) and `name`.pdf without dates or versions; return their paths."""
+    formats: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("png", {"dpi": 200, "metadata": {"Software": None}}),
+        ("pdf", {"dpi": 200, "metadata": {"CreationDate": None, "Producer": None, "Creator": None}}),
+    )
+    paths = []
+    for form, options in formats:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=form, facecolor="white", **options)
+        paths.append(folder / f"{name}.{form}")
+        write_bytes(paths[-1], buffer.getvalue())
+    return paths
+
+
+def title(figure: Figure, text: str) -> None:
+    """A small title over all axes, broken to the figure's width."""
+    width = int(figure.get_figwidth() * _CHARACTERS_PER_INCH)
+    figure.suptitle("\n".join(textwrap.wrap(text, width)), fontsize=8, color=DARK)
+
+
+def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
+    """A figure legend under all axes, inside the layout, in as many columns as fit."""
+    longest = max(len(handle.get_label()) for handle in handles)
+    fitting = int(figure.get_figwidth() / (0.5 + longest / _CHARACTERS_PER_INCH))
+    columns = max(1, min(fitting, len(handles)))
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, handlelength=1.6)

@@ -1,0 +1,199 @@
+"""The headline grid as Markdown, LaTeX (booktabs), CSV and JSON text."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from pilot.report.headline import Cell, Headline, Line, footnotes
+from pilot.report.order import PRIMARY_METRIC
+from pilot.report.summary import MainRow
+
+DIGITS = 3
+_LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$", "†": r"$^\dagger$"}
+_LATEX |= {">=": r"$\geq$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {"\\": r"\textbackslash{}"}
+
+
+def to_csv(rows: Sequence[Any], columns: Iterable[str]) -> str:
+    """Dataclass rows as CSV with fixed number formats: six decimals, an empty field for None."""
+    names = list(columns)
+    return rows_to_csv(names, [{name: getattr(row, name) for name in names} for row in rows])
+
+
+def rows_to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Mappings as CSV; floats with six decimals, so that equal results are equal bytes."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_field(row[name]) for name in columns] for row in rows)
+    return buffer.getvalue()
+
+
+def column_names(row_type: type) -> list[str]:
+    """The field names of a row dataclass, in order: its CSV header."""
+    return [field.name for field in fields(row_type)]
+
+
+def number(row: MainRow | None, *, spread: bool = True) -> str:
+    """`0.512 ± 0.010`, without the spread for one seed; `unavailable` or `-` where there is no value."""
+    if row is None:
+        return "-"
+    if row.mean is None:
+        return row.status
+    text = f"{row.mean:.{DIGITS}f}"
+    return f"{text} ± {row.std:.{DIGITS}f}" if spread and row.std is not None else text
+
+
+def failures(cell: Cell) -> str:
+    """The parse failure rate of a grounding cell, `-` where it has none."""
+    rate = cell.row.parse_failure_rate if cell.row else None
+    return "-" if rate is None else f"{rate:.{DIGITS}f}"
+
+
+def header(grid: Headline) -> list[str]:
+    """Column titles of text tables: per task its primary metric, worst client and, for boxes, failures."""
+    titles = ["method"]
+    for task in grid.tasks:
+        titles += [f"{task.name} {PRIMARY_METRIC[task.kind]}", "worst"]
+        titles += ["parse failures"] if task.kind == "ground" else []
+    return titles
+
+
+def markdown(grid: Headline) -> str:
+    """A GitHub Markdown table with footnotes; references come last."""
+    titles = header(grid)
+    out = [f"## {grid.scenario}", "", _pipe(titles), _pipe(["---"] + ["---:"] * (len(titles) - 1))]
+    for line in grid.lines:
+        name = f"*{line.method}* (reference)" if line.reference else line.method
+        out.append(_pipe([name, *_texts(grid, line, bold="**{}**".format)]))
+    out += ["", *(f"- {note}" for note in footnotes(grid))]
+    return "\n".join(out) + "\n"
+
+
+def latex(grid: Headline) -> str:
+    """A booktabs `table` environment with the references below a rule and the footnotes under it."""
+    out = [
+        "% needs \\usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering\small",
+        rf"\caption{{{_escape(grid.scenario)}: primary metrics by method and task.}}",
+        r"\begin{tabular}{l" + "r" * (len(header(grid)) - 1) + "}",
+        r"\toprule",
+        *_latex_header(grid),
+        r"\midrule",
+    ]
+    previous = False
+    for position, line in enumerate(grid.lines):
+        if line.reference and not previous and position:
+            out.append(r"\midrule")
+        previous = line.reference
+        name = rf"\emph{{{_escape(line.method)}}}" if line.reference else _escape(line.method)
+        out.append(
+            " & ".join([name, *_texts(grid, line, bold=r"\textbf{{{}}}".format, escape=True)]) + r" \\"
+        )
+    notes = r" \\ ".join(_escape(note) for note in footnotes(grid))
+    out += [
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\par\smallskip",
+        rf"\begin{{minipage}}{{\linewidth}}\footnotesize {notes}",
+    ]
+    return "\n".join([*out, r"\end{minipage}", r"\end{table}"]) + "\n"
+
+
+def records(grid: Headline) -> list[dict[str, Any]]:
+    """The grid as flat records, one per method and task, with stable keys (JSON and CSV of `compare`)."""
+    return [
+        _record(grid, line, task.name, PRIMARY_METRIC[task.kind], cell)
+        for line in grid.lines
+        for task, cell in zip(grid.tasks, line.cells, strict=True)
+    ]
+
+
+def to_json(grids: Sequence[Headline]) -> str:
+    """All grids as one JSON object with sorted keys; floats rounded to six decimals."""
+    value = {
+        "scenarios": [
+            {
+                "scenario": grid.scenario,
+                "tasks": [asdict(task) for task in grid.tasks],
+                "baseline": grid.baseline,
+                "rows": records(grid),
+                "footnotes": footnotes(grid),
+            }
+            for grid in grids
+        ]
+    }
+    return json.dumps(_rounded(value), sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _latex_header(grid: Headline) -> list[str]:
+    """Task names over their columns, rules under them, and the columns' titles."""
+    names, rules, titles, column = [""], [], ["method"], 2
+    for task in grid.tasks:
+        own = [_escape(PRIMARY_METRIC[task.kind]), "worst", *(["failures"] if task.kind == "ground" else [])]
+        names.append(rf"\multicolumn{{{len(own)}}}{{c}}{{{_escape(task.name)}}}")
+        rules.append(rf"\cmidrule(lr){{{column}-{column + len(own) - 1}}}")
+        titles, column = titles + own, column + len(own)
+    return [" & ".join(names) + r" \\", " ".join(rules), " & ".join(titles) + r" \\"]
+
+
+def _record(grid: Headline, line: Line, task: str, metric: str, cell: Cell) -> dict[str, Any]:
+    row, worst, against = cell.row, cell.worst, cell.against
+    return {
+        "scenario": grid.scenario,
+        "method": line.method,
+        "reference": line.reference,
+        "task": task,
+        "metric": metric,
+        "mean": row.mean if row else None,
+        "std": row.std if row else None,
+        "num_seeds": line.num_seeds,
+        "worst_client": worst.mean if worst else None,
+        "parse_failure_rate": row.parse_failure_rate if row else None,
+        "status": row.status if row else "missing",
+        "best": cell.best,
+        "not_significantly_different_from_best": cell.close,
+        "difference_to_baseline": against.difference if against else None,
+        "p_holm": against.p_holm if against else None,
+        "megabytes": line.cost.megabytes,
+        "trainable_parameters": line.cost.trainable_parameters,
+        "wall_seconds": line.cost.wall_seconds,
+    }
+
+
+def _texts(grid: Headline, line: Line, *, bold: Any, escape: bool = False) -> list[str]:
+    clean = _escape if escape else str
+    texts = []
+    for task, cell in zip(grid.tasks, line.cells, strict=True):
+        text = clean(number(cell.row) + (" †" if cell.close else ""))
+        texts += [bold(text) if cell.best else text, clean(number(cell.worst, spread=False))]
+        texts += [failures(cell)] if task.kind == "ground" else []
+    return texts
+
+
+def _field(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _pipe(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _escape(text: str) -> str:
+    pattern = "|".join(re.escape(key) for key in sorted(_LATEX, key=len, reverse=True))
+    return re.sub(pattern, lambda match: _LATEX[match.group()], text)

@@ -1,0 +1,38 @@
+"""Writes `tables/` of a scenario. Equal results give equal bytes, except in `timing.csv`."""
+
+from pathlib import Path
+
+from pilot.io.atomic import write_text
+from pilot.report.cost import CostRow, TimingRow, cost_rows, timing_rows
+from pilot.report.headline import build_headlines
+from pilot.report.load import check_comparable, load_runs
+from pilot.report.render import column_names, latex, markdown, to_csv
+from pilot.report.significance import SignificanceRow, against_baseline
+from pilot.report.summary import ClientRow, MainRow, client_rows, group_runs, main_rows
+
+
+def write_tables(scenario_dir: Path, baseline: str = "fedavg") -> None:
+    """Write the CSV files `main`, `per_client`, `cost`, `timing`, `significance`, and `main.md`, `main.tex`.
+
+    Args:
+        scenario_dir: `results/<profile>/<scenario>`.
+        baseline: the method that the others are tested against.
+
+    Raises:
+        UserError: no runs, an unfinished run, runs that cannot be compared, or an unknown baseline.
+    """
+    runs = load_runs([scenario_dir])
+    check_comparable(runs)
+    groups = group_runs(runs)
+    grids = build_headlines(groups, baseline)
+    texts = {
+        "main.csv": to_csv(main_rows(groups), column_names(MainRow)),
+        "per_client.csv": to_csv(client_rows(groups), column_names(ClientRow)),
+        "cost.csv": to_csv(cost_rows(groups), column_names(CostRow)),
+        "timing.csv": to_csv(timing_rows(groups), column_names(TimingRow)),
+        "significance.csv": to_csv(against_baseline(groups, baseline), column_names(SignificanceRow)),
+        "main.md": "\n".join(markdown(grid) for grid in grids),
+        "main.tex": "\n".join(latex(grid) for grid in grids),
+    }
+    for name, text in texts.items():
+        write_text(scenario_dir / "tables" / name, text)

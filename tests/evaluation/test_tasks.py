@@ -1,0 +1,170 @@
+"""The lm-eval task files, from records on disk to aggregated metrics, with a model that answers from a list."""
+
+import io
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilot.errors import UserError
+from pilot.evaluation import caption, java_tools
+from pilot.evaluation.tasks import task_functions
+
+TASKS = Path(task_functions.__file__).parent
+NAMES = ["pilot_easy_vqa", "pilot_scene_caption", "pilot_scene_ground", "pilot_scene_text", "pilot_scene_vqa"]
+
+
+def _png(colour: tuple[int, int, int]) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 3), colour).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _record(number: int, kind: str, **values: Any) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "id": f"{kind}-{number}",
+        "task": kind,
+        "source": "test",
+        "image": _png((number, 0, 0)),
+    }
+    record |= {"image_sha256": f"{kind}{number}", "instruction": f"Question {number}?", "box": None}
+    record |= {"attributes": json.dumps({"answer_type": "colour"}), "split": "test"}
+    return record | values
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A scenario's data folder: two test records per task, one training record in scene-vqa."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    vqa = [_record(i, "vqa", answer=a, references=[a]) for i, a in enumerate(("red", "two", "left"))]
+    vqa[2]["split"] = "train"
+    captions = [
+        _record(i, "caption", answer=a, references=[a, "x y"]) for i, a in enumerate(("a cat", "a dog"))
+    ]
+    boxes = [[0.0, 0.0, 1.0, 1.0], [0.1, 0.2, 0.3, 0.4]]
+    ground = [_record(i, "ground", answer="[0.10, 0.20]", references=[], box=b) for i, b in enumerate(boxes)]
+    tasks = {
+        "scene-vqa": vqa,
+        "easy-vqa": vqa,
+        "scene-text": vqa,
+        "scene-caption": captions,
+        "scene-ground": ground,
+    }
+    schema = pa.schema(
+        [(name, pa.string()) for name in ("id", "task", "source", "image_sha256", "instruction", "answer")]
+        + [("references", pa.list_(pa.string())), ("box", pa.list_(pa.float64())), ("image", pa.binary())]
+        + [("attributes", pa.string()), ("split", pa.string())]
+    )
+    for task, rows in tasks.items():
+        (tmp_path / task).mkdir()
+        parquet.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / task / "records.parquet")
+    return tmp_path
+
+
+def _evaluate(task: str, answers: list[str], metadata: dict[str, str]) -> tuple[dict[str, Any], list[Any]]:
+    """Results of a task, and the requests that the model saw."""
+    import lm_eval
+    from lm_eval.api.model import LM
+    from lm_eval.tasks import TaskManager
+
+    seen: list[Any] = []
+
+    class Listed(LM):
+        MULTIMODAL = True
+
+        def generate_until(self, requests: list[Any]) -> list[str]:
+            seen.extend(request.args for request in requests)
+            return answers
+
+        def loglikelihood(self, requests: list[Any]) -> Any:
+            raise AssertionError("no task here asks for likelihoods")
+
+        loglikelihood_rolling = loglikelihood
+
+    manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
+    output = lm_eval.simple_evaluate(
+        model=Listed(), tasks=[task], task_manager=manager, bootstrap_iters=0, log_samples=True
+    )
+    assert output is not None
+    json.dumps(output["samples"])  # documents hold no bytes
+    return output["results"][task], seen
+
+
+def test_all_tasks_are_found() -> None:
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=str(TASKS), include_defaults=False)
+    assert [name for name in manager.all_tasks if name.startswith("pilot_")] == NAMES
+
+
+@pytest.mark.parametrize("task", ["pilot_scene_vqa", "pilot_easy_vqa", "pilot_scene_text"])
+def test_vqa(data: Path, task: str) -> None:
+    results, seen = _evaluate(task, ["The red.", "three"], {"data": str(data)})
+    assert results["exact_match,none"] == 0.5
+    assert "vqa_official,none" not in results  # one reference: the ten-reference metric does not apply
+    context, options, images = seen[1]
+    assert context == "<image>\nQuestion 1?"
+    assert options["until"] == ["\n"] and options["do_sample"] is False
+    assert images["visual"][0].size == (4, 3)
+    assert images["visual"][0].getpixel((0, 0)) == (1, 0, 0)
+
+
+def test_ground(data: Path) -> None:
+    results, _ = _evaluate("pilot_scene_ground", ["[0, 0, 1, 0.5]", "nowhere"], {"data": str(data)})
+    assert results["acc@0.5[original],none"] == 0.5
+    assert results["mean_iou[original],none"] == 0.25
+    assert results["parse_failure_rate,none"] == 0.5
+
+
+def test_caption_aggregates_see_the_whole_corpus(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(java_tools, "tokenise", lambda sentences: {text: text for text in sentences})
+    monkeypatch.setattr(java_tools, "_java", lambda: "/nowhere/java")
+    results, _ = _evaluate("pilot_scene_caption", ["a cat", "a"], {"data": str(data)})
+    # Corpus BLEU-1: 3 of 3 words, 3 words against 4 (the closest references have 2 each): exp(1 - 4/3).
+    assert results["BLEU-1,none"] == pytest.approx(math.exp(-1 / 3))
+    assert results["CIDEr,none"] > 0
+    assert math.isnan(results["METEOR,none"])  # unavailable is not 0
+
+
+@pytest.mark.slow
+def test_caption_with_java(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    score: Callable[..., caption.Results] = caption.score
+
+    def counted(*arguments: Any) -> caption.Results:
+        calls.append(1)
+        return score(*arguments)
+
+    monkeypatch.setattr(caption, "score", counted)
+    results, _ = _evaluate("pilot_scene_caption", ["A cat.", "a dog"], {"data": str(data)})
+    assert results["METEOR,none"] == 1.0
+    assert results["BLEU-1,none"] == pytest.approx(1.0)
+    assert calls == [1]  # one METEOR start, though lm-eval asks for eight metrics
+
+
+def test_selection_file_and_environment(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(task_functions.DATA_VARIABLE, str(data))
+    lines, listed = tmp_path / "ids.txt", tmp_path / "ids.json"
+    lines.write_text("vqa-2\nvqa-0\n", encoding="utf-8")
+    listed.write_text('["vqa-1"]', encoding="utf-8")
+    chosen = task_functions.load_records("scene-vqa", "nowhere", data="nowhere", ids=str(lines), version=1.0)
+    assert chosen["test"]["id"][:] == ["vqa-2", "vqa-0"]  # the training split's too, in the file's order
+    assert task_functions.load_records("scene-vqa", "nowhere", ids=str(listed))["test"]["id"][:] == ["vqa-1"]
+    lines.write_text("vqa-9\n", encoding="utf-8")
+    with pytest.raises(UserError, match="first: 'vqa-9'"):
+        task_functions.load_records("scene-vqa", "nowhere", ids=str(lines))
+    lines.write_text("\n", encoding="utf-8")
+    with pytest.raises(UserError, match="no records selected"):
+        task_functions.load_records("scene-vqa", "nowhere", ids=str(lines))
+
+
+def test_missing_data_names_the_file_and_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"scene-vqa/records\.parquet: no such file.*PILOT_DATA"):
+        task_functions.load_records("scene-vqa", str(tmp_path))

@@ -1,0 +1,90 @@
+"""Figures: all of them, some of them, and what is said when one cannot be drawn."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pilot.errors import UserError
+from pilot.report.figures import FIGURES, write_figures
+from pilot.report.load import load_run
+from pilot.report.plots.heterogeneity import fold_labels
+from pilot.report.plots.losses import read_curves
+from pilot.report.plots.mixture import last_router_weights, read_aggregations
+from pilot.report.plots.samples import pick
+from pilot.report.plots.style import method_style
+
+
+def test_every_figure_twice_to_the_same_bytes(scenario_copy: Path) -> None:
+    first = {path.name: path.read_bytes() for path in write_figures(scenario_copy)}
+    assert sorted(first) == sorted(f"{name}.{ending}" for name in FIGURES for ending in ("pdf", "png"))
+    assert all(b"CreationDate" not in data and b"Matplotlib" not in data for data in first.values())
+    again = write_figures(scenario_copy, only=["bars", "losses"])
+    assert len(again) == 4 and all(path.read_bytes() == first[path.name] for path in again)
+
+
+def test_a_subset_of_methods(scenario_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = write_figures(scenario_copy, methods=["local", "untuned"], only=["cost", "router", "samples"])
+    assert {path.stem for path in written} == {"cost", "samples"}
+    assert (
+        "figure router skipped: there is no run of pilot among the chosen methods" in capsys.readouterr().out
+    )
+
+
+def test_missing_inputs_are_said(scenario_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("tables", "partition", "data"):
+        shutil.rmtree(scenario_copy / name)
+    (scenario_copy / "figures").mkdir(exist_ok=True)
+    (scenario_copy / "figures" / "bars.png").write_bytes(b"of an earlier run")
+    assert write_figures(scenario_copy, only=["bars", "heterogeneity", "samples"]) == []
+    said = capsys.readouterr().out
+    assert (
+        "main.csv is missing" in said
+        and "heterogeneity.json is missing" in said
+        and "samples skipped" in said
+    )
+    assert not (scenario_copy / "figures" / "bars.png").exists()
+
+
+def test_no_runs_at_all_still_shows_the_partition(scenario_copy: Path) -> None:
+    shutil.rmtree(scenario_copy / "runs")
+    assert {path.stem for path in write_figures(scenario_copy)} == {"heterogeneity"}
+
+
+def test_wrong_names_are_refused(scenario: Path) -> None:
+    with pytest.raises(UserError, match="unknown figure pie. Expected some of: bars, cost"):
+        write_figures(scenario, only=["pie"])
+    with pytest.raises(UserError, match="unknown method fedsgd. Runs here: central, fedavg"):
+        write_figures(scenario, methods=["fedsgd"])
+
+
+def test_curves_join_rounds_and_mark_phases(scenario: Path) -> None:
+    curves = read_curves(load_run(scenario / "runs" / "pilot" / "seed0"))
+    assert [curve.client for curve in curves] == list(range(9))
+    assert len(curves[0].losses) == 24
+    assert curves[0].rounds == ((0, 1), (8, 2), (16, 3)) and curves[0].phases == (4,)
+
+
+def test_router_and_distances_are_read_from_the_last_round(scenario: Path) -> None:
+    run = load_run(scenario / "runs" / "pilot" / "seed1")
+    weights = last_router_weights([run], "scene-caption")
+    last = json.loads((run.path / "rounds.jsonl").read_text().splitlines()[-1])
+    assert weights.tolist() == [
+        client["diagnostics"]["router_probabilities"] for client in last["clients"][3:6]
+    ]
+    assert [found.phase for found in read_aggregations(run)] == ["stage1", "stage2", "stage2", "stage2"]
+
+
+def test_rare_labels_are_folded() -> None:
+    labels = [f"l{number}" for number in range(9)]
+    folded = fold_labels(labels, labels, np.arange(18).reshape(2, 9))
+    assert list(folded) == [*labels[:7], "other (2)"]
+    assert folded["other (2)"].tolist() == [7 + 8, 16 + 17]
+
+
+def test_a_method_keeps_its_colour_and_samples_their_choice() -> None:
+    assert method_style("pilot").colour == "#D55E00" and method_style("scaffold") == method_style("scaffold")
+    # sha256: "b" 3e23..., "c" 2e7d..., "a" ca97...
+    assert pick(["a", "b", "c"], 2) == ["c", "b"]
