@@ -1,8 +1,8 @@
-"""The public corpus that tiny-llava is pre-trained on: scenes with generic positional captions, and plain text.
+"""The public corpus that tiny-llava is pre-trained on: its scenes, and their dense labels.
 
 It shares the visual vocabulary of the scenarios (sprites, shapes, glyphs) and nothing else: its scenes are drawn
-from seeds of their own, it holds no question, no instruction and no box in the grounding task's format. Positions
-are stated as whole percentages of the image's side, across before down.
+from seeds of their own, and its captions (captions.py) hold no question, no instruction and no box in the grounding
+task's format.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pilot.data import sprites
-from pilot.data.scene import SIZE, Item, Scene, object_scene, shape_scene, sign_scene
+from pilot.data.scene import Item, Scene, object_scene, shape_scene, sign_scene
 from pilot.io.seeding import generator
 
 KINDS = ("object", "sign", "shape")
 KIND_PROBABILITIES = (0.66, 0.19, 0.15)
-NUMBER_WORDS = ("no", "one", "two", "three", "four")
 CLASSES = (
     "nothing", *sprites.OBJECTS, *(f"{colour} {shape}" for shape in sprites.SHAPES for colour in sprites.SHAPE_COLOURS),
     *sprites.GLYPHS,
@@ -46,154 +45,3 @@ def public_scene(seed: int, split: str, index: int) -> PublicScene:
 def class_of(item: Item) -> int:
     """Index of an item's dense label."""
     return CLASS_INDEX[f"{item.colour} {item.name}" if item.kind == "shape" else item.name]
-
-
-def percent(pixel: float) -> int:
-    """A pixel coordinate as whole percent of the image's side, at most 99."""
-    return min(99, round(100 * pixel / SIZE))
-
-
-def extent(item: Item) -> str:
-    """Where an item lies, as the public corpus says it: `12 to 40 across, 55 to 90 down`."""
-    x1, y1, x2, y2 = (percent(edge) for edge in item.box)
-    return f"{x1:02d} to {x2:02d} across, {y1:02d} to {y2:02d} down"
-
-
-def caption(public: PublicScene, num_sentences: int) -> str:
-    """Several sentences about one scene, of different kinds, in random order."""
-    scene, rng = public.scene, public.rng
-    makers = {"object": _OBJECT_SENTENCES, "sign": _SIGN_SENTENCES, "shape": _SHAPE_SENTENCES}[public.kind]
-    order = [makers[int(i)] for i in rng.permutation(len(makers))]
-    sentences = [sentence for maker in order if (sentence := maker(scene, rng))]
-    return " ".join(sentences[:num_sentences])
-
-
-def list_objects(scene: Scene) -> str:
-    """`Seen: a dog, an apple.`, from left to right; repeated objects are repeated."""
-    return f"Seen: {', '.join(article(item.name) for item in scene.objects)}."
-
-
-def article(noun: str) -> str:
-    """The noun with its indefinite article."""
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
-def plural(noun: str) -> str:
-    """The noun's plural."""
-    irregular = {"fish": "fish", "cheese": "cheeses", "corn": "corn", "food": "foods", "strawberry": "strawberries"}
-    if noun in irregular:
-        return irregular[noun]
-    return noun + ("es" if noun.endswith(("s", "x", "sh", "ch")) else "s")
-
-
-def _pick(scene: Scene, rng: np.random.Generator) -> Item | None:
-    """An object whose name occurs once."""
-    names = [item.name for item in scene.objects]
-    single = [item for item in scene.objects if names.count(item.name) == 1]
-    return single[int(rng.integers(len(single)))] if single else None
-
-
-def _seen(scene: Scene, rng: np.random.Generator) -> str:
-    return list_objects(scene)
-
-
-def _extents(scene: Scene, rng: np.random.Generator) -> str:
-    item = _pick(scene, rng)
-    return f"The {item.name} spans {extent(item)}." if item else ""
-
-
-def _second_extents(scene: Scene, rng: np.random.Generator) -> str:
-    return _extents(scene, rng)
-
-
-def _spot(scene: Scene, rng: np.random.Generator) -> str:
-    if not scene.objects:
-        return ""
-    item = scene.objects[int(rng.integers(len(scene.objects)))]
-    return f"Around {percent(item.centre[0]):02d} across, {percent(item.centre[1]):02d} down lies {article(item.name)}."
-
-
-def _relation(scene: Scene, rng: np.random.Generator) -> str:
-    item, other = _pick(scene, rng), _pick(scene, rng)
-    if item is None or other is None or item is other:
-        return ""
-    dx, dy = item.centre[0] - other.centre[0], item.centre[1] - other.centre[1]
-    if abs(dx) > abs(dy):
-        return f"The {item.name} lies {'left' if dx < 0 else 'right'} of the {other.name}."
-    return f"The {item.name} lies {'above' if dy < 0 else 'below'} the {other.name}."
-
-
-def _extreme(scene: Scene, rng: np.random.Generator) -> str:
-    if len(scene.objects) < 2:
-        return ""
-    side = str(rng.choice(["left", "right", "top", "bottom"]))
-    axis, sign = (0 if side in ("left", "right") else 1), (1 if side in ("left", "top") else -1)
-    item = min(scene.objects, key=lambda candidate: sign * candidate.centre[axis])
-    return f"Furthest to the {side}: {item.name}."
-
-
-def _number(scene: Scene, rng: np.random.Generator) -> str:
-    families = [item.family for item in scene.objects]
-    parts = [
-        f"{families.count(f)} {f if families.count(f) == 1 else plural(f)}" for f in sprites.FAMILIES if f in families
-    ]
-    names = [item.name for item in scene.objects]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    tail = "".join(f" {names.count(name)} {plural(name)}." for name in repeated)
-    return f"In all {len(families)}: {', '.join(parts)}.{tail}" if families else ""
-
-
-def _absent(scene: Scene, rng: np.random.Generator) -> str:
-    present = {item.name for item in scene.objects}
-    if rng.random() < 0.5 and present:
-        return f"With {article(str(rng.choice(sorted(present))))}: true."
-    return f"With {article(str(rng.choice([n for n in sprites.OBJECTS if n not in present])))}: false."
-
-
-def _ground(scene: Scene, rng: np.random.Generator) -> str:
-    return f"All on {scene.background}."
-
-
-def _kind_of(scene: Scene, rng: np.random.Generator) -> str:
-    item = _pick(scene, rng)
-    return f"The {item.name} shown belongs to {plural(item.family)}." if item else ""
-
-
-def _written(scene: Scene, rng: np.random.Generator) -> str:
-    return f"Written: {scene.sign}."
-
-
-def _letters(scene: Scene, rng: np.random.Generator) -> str:
-    position = int(rng.integers(len(scene.sign)))
-    return f"Mark {position + 1} of {len(scene.sign)}: {scene.sign[position]}."
-
-
-def _shape_name(scene: Scene, rng: np.random.Generator) -> str:
-    item = scene.items[0]
-    return f"Drawn: {article(f'{item.colour} {item.name}')}."
-
-
-def _shape_colour(scene: Scene, rng: np.random.Generator) -> str:
-    item = scene.items[0]
-    return f"The {item.name} has the color {item.colour}."
-
-
-def _shape_extent(scene: Scene, rng: np.random.Generator) -> str:
-    item = scene.items[0]
-    return f"The {item.name} spans {extent(item)}."
-
-
-def _shape_truth(scene: Scene, rng: np.random.Generator) -> str:
-    item, true = scene.items[0], bool(rng.random() < 0.5)
-    names = (item.name, item.colour)
-    options = [o for o in (*sprites.SHAPES, *sprites.SHAPE_COLOURS) if (o in names) == true]
-    choice = str(rng.choice(options))
-    claim = article(choice if choice in sprites.SHAPES else f"{choice} shape")
-    return f"With {claim}: {'true' if true else 'false'}."
-
-
-_OBJECT_SENTENCES = (
-    _seen, _extents, _second_extents, _spot, _relation, _extreme, _number, _absent, _ground, _kind_of,
-)  # fmt: skip
-_SIGN_SENTENCES = (_written, _letters, _ground, _extents, _spot, _written)
-_SHAPE_SENTENCES = (_shape_name, _shape_colour, _shape_extent, _shape_truth)

@@ -5,7 +5,7 @@ thing's edges lie; the class token of the last layer is told which things the im
 caption. The heads are thrown away.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pilot.backbone.corpus import CLASSES, class_of, public_scene
+from pilot.backbone.pretraining import Report, index_batches, optimise
+from pilot.backbone.recipe import Recipe
 from pilot.data.scene import SIZE, Scene
+from pilot.io.seeding import seed_for
 
 EDGE_LOSS_WEIGHT = 4.0
 PRESENCE_LOSS_WEIGHT = 1.0
@@ -56,7 +59,7 @@ class ScenePool:
         for index in range(size):
             scene = public_scene(seed, split, index).scene
             classes, edges = dense_labels(scene, patch)
-            self.pixels[index] = torch.from_numpy(np.asarray(scene.image)).permute(2, 0, 1)
+            self.pixels[index] = torch.from_numpy(np.array(scene.image)).permute(2, 0, 1)
             self.classes[index], self.edges[index] = torch.from_numpy(classes), torch.from_numpy(edges)
             for item in scene.items:
                 self.presence[index, class_of(item)] = 1.0
@@ -99,3 +102,25 @@ def dense_loss(vision: nn.Module, heads: DenseHeads, pixels: Tensor, batch: dict
         edge_pixels = (edges - batch["edges"])[filled].abs().mean() * SIZE
     loss = class_loss + EDGE_LOSS_WEIGHT * edge_loss / 4 + PRESENCE_LOSS_WEIGHT * presence_loss
     return {"loss": loss, "accuracy": accuracy, "edge_pixels": edge_pixels}
+
+
+def train_vision(
+    vision: nn.Module, pool: ScenePool, recipe: Recipe, statistics: tuple[Tensor, Tensor], report: Report
+) -> None:
+    """Phase 1 over `pool`; `statistics` are the processor's mean and standard deviation (3,)."""
+    torch.manual_seed(seed_for("dense heads", recipe.seed))
+    heads = DenseHeads(recipe.vision_width)
+    indices = index_batches(len(pool), recipe.vision.batch_size, seed_for("vision batches", recipe.seed))
+
+    def batches() -> Iterator[dict[str, Tensor]]:
+        for rows in indices:
+            pixels = normalise(pool.pixels[rows], *statistics)
+            yield {
+                "pixels": pixels, "classes": pool.classes[rows], "edges": pool.edges[rows],
+                "presence": pool.presence[rows],
+            }  # fmt: skip
+
+    def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return dense_loss(vision, heads, batch["pixels"], batch)
+
+    optimise(recipe.vision, [*vision.parameters(), *heads.parameters()], batches(), loss_of, report)

@@ -61,6 +61,18 @@ def append_jsonl(path: Path, row: Any) -> None:
     write_bytes(path, old + _json_line(row).encode("utf-8"))
 
 
+def remove(path: Path) -> None:
+    """Remove `path` if it exists.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be removed ({error.strerror}). Choose another folder.") from error
+
+
 def read_json(path: Path) -> Any:
     """The JSON value in `path`."""
     return json.loads(path.read_text(encoding="utf-8"))

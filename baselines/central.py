@@ -1,0 +1,24 @@
+"""Central. One model trained on all clients' data pooled, with the same total number of optimiser steps.
+
+theta = argmin L_ce on the union of all examples. The upper reference: it is not a federated method, since
+the data leaves the clients.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pilot.methods.base import PLAIN_GROUPS, Method, Phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Central(Method):
+    """Pooled data; the engine makes one client of all, whose model counts for everybody."""
+
+    name: ClassVar[str] = "central"
+    exchanges: ClassVar[bool] = False
+    pooled: ClassVar[bool] = True
+    single_model: ClassVar[bool] = True
+
+    def phases(self, round_number: int) -> tuple[Phase, ...]:
+        """One phase, of which nothing is sent."""
+        return (Phase(name="train", trainable=PLAIN_GROUPS, shared=frozenset()),)

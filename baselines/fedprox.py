@@ -1,0 +1,39 @@
+"""FedProx. Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, eq. 2.
+
+Client: L_ce + mu / 2 * ||theta - theta_g||^2 (the squared norm), theta_g what it started the round from.
+Server: theta = sum_k (n_k / n) theta_k over LoRA and connector.
+
+Deviations: AdamW instead of SGD, like every method here; no client does less than its share of the work, so
+the paper's partial updates of stragglers do not occur; weights are numbers of examples.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pilot.methods.base import Averaging, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedProx(Averaging):
+    """Averaging with a proximal term; mu 0.01 is usual for LoRA."""
+
+    name: ClassVar[str] = "fedprox"
+
+    mu: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.mu < 0:
+            raise ValueError(f"mu: expected a number of at least 0, got {self.mu}")
+
+    def penalty(self, trainable: State, received: State) -> Tensor:
+        """mu / 2 * sum over all trainable parameters of (theta - theta_g)^2, in float32."""
+        missing = sorted(trainable.keys() - received.keys())
+        if missing:
+            raise ValueError(f"no received value for {missing}")
+        squares = [
+            (value - received[name].detach()).float().square().sum() for name, value in trainable.items()
+        ]
+        return self.mu / 2 * torch.stack(squares).sum()

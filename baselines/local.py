@@ -1,0 +1,23 @@
+"""Local. Every client trains LoRA and connector on its own data; nothing is exchanged.
+
+theta_k = argmin L_ce on client k's examples. The lower reference of federated training: the same number of
+local steps per client and round as every other method.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pilot.methods.base import PLAIN_GROUPS, Method, Phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local(Method):
+    """No exchange: the server's part is that of the base class."""
+
+    name: ClassVar[str] = "local"
+    exchanges: ClassVar[bool] = False
+    single_model: ClassVar[bool] = False
+
+    def phases(self, round_number: int) -> tuple[Phase, ...]:
+        """One phase, of which nothing leaves the client."""
+        return (Phase(name="train", trainable=PLAIN_GROUPS, shared=frozenset()),)

@@ -1,0 +1,71 @@
+"""Majority. A blind answer per task: what can be scored without looking at the image or the question.
+
+- vqa: the most frequent training answer.
+- ground: the mean training box.
+- caption: the medoid of the training captions, the one most like the others.
+
+No method: nothing is trained and no backbone is used.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from pilot.data.record import InstructionRecord
+from pilot.io.seeding import generator
+
+CAPTION_SAMPLE = 200
+
+
+def majority_answer(records: Sequence[InstructionRecord]) -> str:
+    """The blind answer for the task of these training records.
+
+    Raises:
+        ValueError: there are no records, their kinds differ, or one of kind `ground` has no box.
+    """
+    kinds = {record.task for record in records}
+    if len(kinds) != 1:
+        raise ValueError(f"expected training records of one kind, got {sorted(kinds) or 'no records'}")
+    kind = kinds.pop()
+    rules = {"vqa": most_frequent_answer, "ground": mean_box, "caption": medoid_caption}
+    if kind not in rules:
+        raise ValueError(f"kind: expected one of {sorted(rules)}, got {kind!r}")
+    return rules[kind](records)
+
+
+def most_frequent_answer(records: Sequence[InstructionRecord]) -> str:
+    """The most frequent answer; of several, the alphabetically first."""
+    counts = Counter(record.answer for record in records)
+    return min(counts, key=lambda answer: (-counts[answer], answer))
+
+
+def mean_box(records: Sequence[InstructionRecord]) -> str:
+    """The mean of the boxes' corners, as `[x1, y1, x2, y2]` with two decimals."""
+    boxes = [record.box for record in records if record.box is not None]
+    if len(boxes) != len(records):
+        raise ValueError(f"{len(records) - len(boxes)} of {len(records)} grounding records have no box")
+    means = (sum(corner) / len(boxes) for corner in zip(*boxes, strict=True))
+    return f"[{', '.join(f'{mean:.2f}' for mean in means)}]"
+
+
+def medoid_caption(records: Sequence[InstructionRecord]) -> str:
+    """The caption with the highest mean unigram F1 to the others, or to `CAPTION_SAMPLE` of them.
+
+    The sample is drawn from the records ordered by id, so their order does not matter. Of several captions
+    with the highest mean the alphabetically first is taken. A single caption is its own medoid.
+    """
+    captions = [record.answer for record in sorted(records, key=lambda record: record.id)]
+    size = min(CAPTION_SAMPLE, len(captions))
+    sample = generator("majority", "caption sample").permutation(len(captions))[:size]
+    totals: dict[str, float] = {}
+    words = [Counter(caption.lower().split()) for caption in captions]
+    for index, caption in enumerate(captions):
+        scores = [_unigram_f1(words[index], words[other]) for other in sample if other != index]
+        mean = sum(scores) / len(scores) if scores else 0.0
+        totals[caption] = max(mean, totals.get(caption, 0.0))
+    return min(totals, key=lambda caption: (-totals[caption], caption))
+
+
+def _unigram_f1(a: Counter[str], b: Counter[str]) -> float:
+    """2 |a and b| / (|a| + |b|) over multisets of words."""
+    size = a.total() + b.total()
+    return 2 * (a & b).total() / size if size else 0.0

@@ -1,0 +1,50 @@
+"""Batched greedy decoding with a key-value cache."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+
+@torch.no_grad()
+def greedy(
+    language_model: nn.Module,
+    lm_head: nn.Module,
+    embed: nn.Module,
+    inputs_BLC: Tensor,
+    *,
+    max_new_tokens: int,
+    end: int,
+) -> list[list[int]]:
+    """Continue every row of `inputs_BLC` by the most likely tokens until `end` or `max_new_tokens`.
+
+    All rows have the same length (callers group prompts by length), so no padding or mask is needed and a row's
+    answer is computed as if it were alone. The first of equally likely tokens wins. `end` is not returned.
+    """
+    cache = DynamicCache()
+    answers: list[list[int]] = [[] for _ in range(len(inputs_BLC))]
+    open_rows = torch.ones(len(inputs_BLC), dtype=torch.bool)
+    step_inputs = inputs_BLC
+    for _ in range(max_new_tokens):
+        output = language_model(inputs_embeds=step_inputs, past_key_values=cache, use_cache=True)
+        tokens = lm_head(output.last_hidden_state[:, -1]).argmax(-1)
+        open_rows &= (tokens != end).cpu()
+        if not open_rows.any():
+            break
+        for row in open_rows.nonzero().flatten().tolist():
+            answers[row].append(int(tokens[row]))
+        step_inputs = embed(tokens[:, None])
+    return answers
+
+
+def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Groups of at most `batch_size` indices with equal length, longest first; the order is deterministic."""
+    groups: dict[int, list[int]] = {}
+    for index, length in enumerate(lengths):
+        groups.setdefault(length, []).append(index)
+    return [
+        rows[start : start + batch_size]
+        for _, rows in sorted(groups.items(), reverse=True)
+        for start in range(0, len(rows), batch_size)
+    ]

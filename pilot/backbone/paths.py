@@ -1,0 +1,5 @@
+"""Where checkpoints that ship with the package lie."""
+
+from pathlib import Path
+
+TINY_LLAVA = Path(__file__).parent / "tiny_llava_checkpoint"

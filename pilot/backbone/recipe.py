@@ -1,0 +1,72 @@
+"""The recipe of tiny-llava: every number that its checkpoint depends on, in one place."""
+
+from dataclasses import asdict, dataclass
+
+from pilot.io.digest import digest_json, source_digest
+
+VISION_SOURCES = (
+    "pilot/backbone/corpus.py",
+    "pilot/backbone/tiny_llava.py",
+    "pilot/backbone/vision_pretraining.py",
+    "pilot/backbone/pretraining.py",
+    "pilot/data/sprites.py",
+    "pilot/data/scene.py",
+)
+LANGUAGE_SOURCES = (
+    "pilot/backbone/captions.py",
+    "pilot/backbone/general_text.py",
+    "pilot/backbone/tokenizer.py",
+    "pilot/backbone/language_pretraining.py",
+    "pilot/backbone/make_tiny_llava.py",
+)
+
+
+@dataclass(frozen=True)
+class PhaseRecipe:
+    """Steps, batch and peak learning rate (cosine to a tenth, 3 % warm-up) of one phase."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes, corpus and phases of the pre-training; widths in units of features, image sides in pixels."""
+
+    seed: int = 0
+    patch_size: int = 16
+    vision_width: int = 128
+    vision_layers: int = 4
+    vision_feed_forward: int = 384
+    text_width: int = 128
+    text_layers: int = 4
+    text_feed_forward: int = 256
+    num_heads: int = 4
+    vocabulary_size: int = 1_300
+    num_train_scenes: int = 40_000
+    num_held_out_scenes: int = 500
+    sentences_per_caption: int = 5
+    captions_per_scene: int = 3
+    num_text_sentences: int = 20_000
+    vision: PhaseRecipe = PhaseRecipe(steps=6_000, batch_size=64, learning_rate=1.2e-3)
+    text: PhaseRecipe = PhaseRecipe(steps=900, batch_size=32, learning_rate=2e-3)
+    connector: PhaseRecipe = PhaseRecipe(steps=400, batch_size=32, learning_rate=2e-3)
+    joint: PhaseRecipe = PhaseRecipe(steps=6_000, batch_size=32, learning_rate=1.5e-3)
+
+    def digest(self) -> str:
+        """Digest of the numbers and of the code that turns them into a checkpoint."""
+        return digest_json({"recipe": asdict(self), "source": source_digest(VISION_SOURCES + LANGUAGE_SOURCES)})
+
+    def vision_digest(self) -> str:
+        """Digest of what the vision phase alone depends on, so that a change of the text does not repeat it."""
+        numbers = {name: value for name, value in asdict(self).items() if name not in _LANGUAGE_FIELDS}
+        return digest_json({"recipe": numbers, "source": source_digest(VISION_SOURCES)})
+
+
+_LANGUAGE_FIELDS = frozenset(
+    {
+        "text_width", "text_layers", "text_feed_forward", "vocabulary_size", "num_held_out_scenes",
+        "sentences_per_caption", "captions_per_scene", "num_text_sentences", "text", "connector", "joint",
+    }
+)  # fmt: skip

@@ -1,0 +1,271 @@
+"""`pilot-bench`: parses and calls; the work is done elsewhere, and imported only when a command needs it."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pilot.errors import UserError
+from pilot.progress import progress
+
+app = typer.Typer(
+    name="pilot-bench",
+    help="Benchmark suite for federated multimodal instruction tuning.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Build and inspect a scenario's data.", no_args_is_help=True)
+backbone_app = typer.Typer(help="The frozen multimodal LLM.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(backbone_app, name="backbone")
+
+ScenarioOption = Annotated[str, typer.Option("--scenario", "-s", help="Scenario name, or a path to its YAML file.")]
+ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="Profile name, or a path to its YAML file.")]
+ResultsOption = Annotated[Path, typer.Option("--results", help="Folder that holds all results.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+
+
+class Listing(StrEnum):
+    """What `list` lists."""
+
+    methods = "methods"
+    scenarios = "scenarios"
+    profiles = "profiles"
+    tasks = "tasks"
+    metrics = "metrics"
+
+
+class TableFormat(StrEnum):
+    """How `compare` prints."""
+
+    table = "table"
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    json = "json"
+
+
+@app.command("list")
+def list_(what: Listing, as_json: JsonOption = False) -> None:
+    """List methods, scenarios, profiles, tasks or metrics."""
+    from pilot.catalogue import catalogue
+
+    entries = catalogue(what.value)
+    if as_json:
+        typer.echo(json.dumps(entries, indent=2, sort_keys=True))
+        return
+    width = max(len(name) for name in entries)
+    for name, summary in entries.items():
+        typer.echo(f"{name:<{width}}  {summary}")
+
+
+@data_app.command("build")
+def data_build(
+    scenario: ScenarioOption, profile: ProfileOption = "embedded", results: ResultsOption = Path("results")
+) -> None:
+    """Compose or read a scenario's images, questions, captions and boxes; writes a data card beside each."""
+    from pilot.config import load_profile, load_scenario
+    from pilot.data.build import build_data
+
+    loaded, folder = load_scenario(scenario), load_profile(profile).name
+    with progress(f"data of {loaded.name}") as advance:
+        sizes = {task.name: 0 for task in loaded.tasks}
+        total = sum(task.num_train + task.num_test for task in loaded.tasks)
+
+        def report(task: str, done: int, _: int) -> None:
+            sizes[task] = done
+            advance(sum(sizes.values()), total)
+
+        build_data(loaded, results / folder / loaded.name, report)
+
+
+@data_app.command("validate")
+def data_validate(
+    files: Annotated[list[Path], typer.Argument(help="records.parquet files.")], as_json: JsonOption = False
+) -> None:
+    """Check record files: columns, boxes, references, splits disjoint by image."""
+    from pilot.data.record import read_records
+
+    counts = {str(path): len(read_records(path)) for path in files}
+    typer.echo(
+        json.dumps(counts, indent=2) if as_json else "\n".join(f"{p}: {n} records, valid" for p, n in counts.items())
+    )
+
+
+@app.command()
+def partition(
+    scenario: ScenarioOption, profile: ProfileOption = "embedded", results: ResultsOption = Path("results")
+) -> None:
+    """Split a scenario's training data over its clients and report how different they are."""
+    from pilot.config import load_profile, load_scenario
+    from pilot.partition import partition_data
+
+    loaded = load_scenario(scenario)
+    partition_data(loaded, results / load_profile(profile).name / loaded.name)
+
+
+@backbone_app.command("pretrain")
+def backbone_pretrain(
+    target: Annotated[Path | None, typer.Option(help="Where the checkpoint goes; the package by default.")] = None,
+    work: Annotated[Path, typer.Option(help="Where finished phases are kept.")] = Path("results/backbone"),
+) -> None:
+    """Pre-train tiny-llava from its seeded recipe (about 45 minutes of one core)."""
+    from pilot.backbone.make_tiny_llava import make_tiny_llava
+    from pilot.backbone.paths import TINY_LLAVA
+    from pilot.backbone.recipe import Recipe
+    from pilot.progress import phases
+
+    with phases() as report:
+        quality = make_tiny_llava(Recipe(), work, target or TINY_LLAVA, report)
+    typer.echo(json.dumps(quality, indent=2, sort_keys=True))
+
+
+@backbone_app.command("verify")
+def backbone_verify(as_json: JsonOption = False) -> None:
+    """Check the shipped checkpoint: files against their digests, and its caption quality measured again."""
+    from pilot.backbone.verify import verify_tiny_llava
+
+    report = verify_tiny_llava()
+    typer.echo(
+        json.dumps(report, indent=2, sort_keys=True) if as_json else "\n".join(f"{k}: {v}" for k, v in report.items())
+    )
+
+
+@backbone_app.command("features")
+def backbone_features(
+    scenario: ScenarioOption, profile: ProfileOption = "embedded", results: ResultsOption = Path("results")
+) -> None:
+    """Compute the frozen vision tower's features of a scenario's images, once for all runs."""
+    from pilot.backbone.features import compute_features
+    from pilot.config import load_profile, load_scenario
+    from pilot.data.record import read_records
+    from pilot.federation.training import load_backbone
+
+    loaded, sizes = load_scenario(scenario), load_profile(profile)
+    folder = results / sizes.name / loaded.name
+    records = [r for task in loaded.tasks for r in read_records(folder / "data" / task.name / "records.parquet")]
+    with progress(f"features of {loaded.name}") as advance:
+        compute_features(load_backbone(sizes), records, folder / "features", advance)
+
+
+@app.command()
+def train(
+    scenario: ScenarioOption,
+    method: Annotated[str, typer.Option("--method", "-m", help="See `pilot-bench list methods`.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of initial values and batches.")] = 0,
+    profile: ProfileOption = "embedded",
+    results: ResultsOption = Path("results"),
+    resume: Annotated[bool, typer.Option(help="Go on from the last finished round, or start anew.")] = True,
+) -> None:
+    """Train one method with one seed; writes results/<profile>/<scenario>/runs/<method>/seed<k>."""
+    from pilot.runs import train_method
+
+    with progress(f"{method}, seed {seed}") as advance:
+        run_dir = train_method(scenario, profile, method, seed, results, resume, advance)
+    typer.echo(str(run_dir), err=True)
+
+
+@app.command()
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories of one scenario.")],
+    answers: Annotated[bool, typer.Option(help="Generate answers (otherwise only score those that are there).")] = True,
+    score: Annotated[bool, typer.Option(help="Score answers; faster for many runs at once.")] = True,
+) -> None:
+    """Answer test sets with trained runs, and score the answers (VQA, captioning, grounding)."""
+    from pilot.runs import answer
+
+    for run_dir in runs if answers else []:
+        with progress(f"answers of {run_dir}") as advance:
+            answer(run_dir, advance)
+    if score:
+        from pilot.evaluation.scoring import score_runs
+
+        score_runs(runs)
+
+
+@app.command()
+def compare(
+    paths: Annotated[list[Path], typer.Argument(help="Scenario, method or run folders.")],
+    baseline: Annotated[str, typer.Option(help="Method that the others are tested against.")] = "fedavg",
+    format: Annotated[TableFormat, typer.Option("--format", "-f", help="Output format.")] = TableFormat.table,
+    as_json: JsonOption = False,
+    allow_different: Annotated[
+        bool, typer.Option(help="Compare in spite of other data, budgets or test sets.")
+    ] = False,
+) -> None:
+    """Methods beside tasks: mean and spread, what differs significantly, and what it cost."""
+    from pilot.report.compare import compare as compare_runs
+
+    text = compare_runs(paths, baseline, "json" if as_json else format.value, allow_different)
+    if text is not None:
+        typer.echo(text, nl=not text.endswith("\n"))
+
+
+@app.command()
+def tables(
+    scenario_dir: Annotated[Path, typer.Argument(help="results/<profile>/<scenario>")],
+    baseline: Annotated[str, typer.Option(help="Method that the others are tested against.")] = "fedavg",
+) -> None:
+    """Write tables/ of a scenario: CSV, Markdown and LaTeX."""
+    from pilot.report.tables import write_tables
+
+    write_tables(scenario_dir, baseline)
+
+
+@app.command()
+def figures(
+    scenario_dir: Annotated[Path, typer.Argument(help="results/<profile>/<scenario>")],
+    method: Annotated[list[str] | None, typer.Option(help="Only these methods; repeat the option.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only these figures; repeat the option.")] = None,
+) -> None:
+    """Draw figures/ of a scenario as PNG and PDF."""
+    from pilot.report.figures import write_figures
+
+    for path in write_figures(scenario_dir, method, only):
+        typer.echo(str(path), err=True)
+
+
+@app.command()
+def tune(
+    scenario: ScenarioOption,
+    method: Annotated[str, typer.Option("--method", "-m", help="See `pilot-bench list methods`.")],
+    profile: ProfileOption = "embedded",
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Try the profile's grid of learning rates on validation data; writes tuning/<method>.json."""
+    from pilot.tuning import tune_method
+
+    with progress(f"tuning {method}") as advance:
+        path = tune_method(scenario, profile, method, results, advance)
+    typer.echo(path.read_text(), nl=False)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Check that this machine has what the suite needs; exit code 1 if not."""
+    from pilot.doctor import diagnose
+
+    findings = diagnose()
+    if as_json:
+        typer.echo(json.dumps(findings, indent=2, sort_keys=True))
+    else:
+        for name, finding in findings.items():
+            typer.echo(f"{'ok  ' if finding['ok'] else 'FAIL'}  {name}: {finding['detail']}")
+    if not all(finding["ok"] for finding in findings.values()):
+        raise typer.Exit(1)
+
+
+def main() -> Any:
+    """Entry point: a user's mistake is one message and exit code 2; Ctrl-C is exit code 130."""
+    try:
+        return app(prog_name="pilot-bench")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; finished rounds are kept, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,245 @@
+"""Frozen, typed models of the scenario and profile files in `pipelines/`."""
+
+import difflib
+import importlib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pilot.errors import UserError
+
+Kind = Literal["vqa", "caption", "ground"]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Seed = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=0.5)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PartitionConfig(_Model):
+    """How a task's training examples are split over its clients.
+
+    `attribute` names the label (a key of the records' attributes) that a Dirichlet split skews by `alpha`
+    (smaller is more uneven), and by which the heterogeneity report counts.
+    """
+
+    kind: Literal["iid", "dirichlet"]
+    attribute: str | None = None
+    alpha: Positive | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "PartitionConfig":
+        if self.kind == "dirichlet" and (self.alpha is None or not self.attribute):
+            raise ValueError("kind dirichlet needs the fields attribute and alpha")
+        if self.kind == "iid" and self.alpha is not None:
+            raise ValueError("kind iid takes no alpha")
+        return self
+
+
+class TaskConfig(_Model):
+    """One task of a scenario: its data source, sizes, clients and lm-eval task."""
+
+    name: Name
+    kind: Kind
+    source: str
+    num_train: Count
+    num_test: Count
+    num_clients: Count = 3
+    partition: PartitionConfig
+    lm_eval_task: str
+
+
+class Scenario(_Model):
+    """Which tasks are federated, over which clients, by which methods."""
+
+    name: Name
+    title: str
+    data_seed: Seed
+    partition_seed: Seed
+    methods: tuple[Name, ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
+    tasks: tuple[TaskConfig, ...] = Field(min_length=1)
+    validation_fraction: Share
+    local_test_fraction: Share
+    min_client_examples: Count
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Scenario":
+        named = {
+            "methods": self.methods,
+            "seeds": self.seeds,
+            "tasks": tuple(task.name for task in self.tasks),
+        }
+        for field, values in named.items():
+            if len(set(values)) != len(values):
+                raise ValueError(f"{field} must be distinct, got {list(values)}")
+        return self
+
+    @property
+    def client_tasks(self) -> tuple[TaskConfig, ...]:
+        """The task of every client, by client id (clients are ordered by task)."""
+        return tuple(task for task in self.tasks for _ in range(task.num_clients))
+
+    def clients_of(self, task_name: str) -> tuple[int, ...]:
+        """The clients of a task, ascending."""
+        return tuple(client for client, task in enumerate(self.client_tasks) if task.name == task_name)
+
+
+class LoraConfig(_Model):
+    """LoRA's rank and scale numerator (W + alpha / rank * B A)."""
+
+    rank: Count
+    alpha: Positive
+
+
+class LearningRates(_Model):
+    """Peak learning rates of the LLM's LoRA and of everything between vision tower and LLM."""
+
+    text_adapter: Positive
+    connector: Positive
+
+
+class Profile(_Model):
+    """How large everything is: backbone, budget, optimiser, prompt."""
+
+    name: Name
+    backbone: str
+    rounds: Count
+    local_steps: Count
+    batch_size: Count
+    warmup_fraction: Share
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    max_grad_norm: Positive
+    lora: LoraConfig
+    learning_rates: Mapping[str, LearningRates]
+    method_options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+    max_new_tokens: Mapping[Kind, Count]
+    prompt_template: str
+
+    @model_validator(mode="after")
+    def _usable(self) -> "Profile":
+        if "default" not in self.learning_rates:
+            raise ValueError("learning_rates needs the key default")
+        if missing := {"vqa", "caption", "ground"} - set(self.max_new_tokens):
+            raise ValueError(f"max_new_tokens needs the keys {', '.join(sorted(missing))}")
+        if "<image>" not in self.prompt_template or "{instruction}" not in self.prompt_template:
+            raise ValueError("prompt_template needs <image> and {instruction}")
+        return self
+
+    def learning_rates_of(self, method: str) -> LearningRates:
+        """A method's learning rates, or the default ones."""
+        return self.learning_rates.get(method, self.learning_rates["default"])
+
+
+_M = TypeVar("_M", bound=_Model)
+
+
+def load_scenario(name_or_path: str | Path) -> Scenario:
+    """The scenario of a name (`pipelines/scenarios/<name>.yaml`) or of a `.yaml` file.
+
+    Raises:
+        UserError: no such scenario, or the file is wrong; names file, field, what was expected, what to do.
+    """
+    return _load(Scenario, "scenarios", str(name_or_path))
+
+
+def load_profile(name_or_path: str | Path) -> Profile:
+    """The profile of a name (`pipelines/profiles/<name>.yaml`) or of a file; raises as `load_scenario`."""
+    return _load(Profile, "profiles", str(name_or_path))
+
+
+def scenario_names() -> list[str]:
+    """The scenarios that ship, sorted."""
+    return _names("scenarios")
+
+
+def profile_names() -> list[str]:
+    """The profiles that ship, sorted."""
+    return _names("profiles")
+
+
+def check_known(where: str, field: str, names: Collection[str], known: Collection[str]) -> None:
+    """Refuse names that a registry does not hold; `where` is the file or thing that states them.
+
+    Raises:
+        UserError: names the field, the unknown name and the known ones.
+    """
+    for name in names:
+        if name not in known:
+            raise UserError(f"{where}: field {field}: {_unknown(name, known)}")
+
+
+def _unknown(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"unknown name {name!r}.{hint} Expected one of: {', '.join(sorted(known))}."
+
+
+def _folder(kind: str) -> Path:
+    """The folder of a kind of file. (An editable install adds a hook to the path that is no folder.)"""
+    roots = [Path(entry) / kind for entry in importlib.import_module("pipelines").__path__]
+    return next(root for root in roots if root.is_dir())
+
+
+def _names(kind: str) -> list[str]:
+    return sorted(path.stem for path in _folder(kind).glob("*.yaml"))
+
+
+def _load(model: type[_M], kind: str, name_or_path: str) -> _M:
+    if name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+    else:
+        if name_or_path not in _names(kind):
+            raise UserError(f"{kind.removesuffix('s')}: {_unknown(name_or_path, _names(kind))}")
+        path = _folder(kind) / f"{name_or_path}.yaml"
+    values = _read_yaml(path)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{path}: {_explain(model, item)}" for item in error.errors())) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Name an existing YAML file.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}. Correct the file.") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a mapping of fields, got {type(values).__name__}. See the files that ship.")
+    return values
+
+
+def _explain(model: type[BaseModel], error: Mapping[str, Any]) -> str:
+    """One pydantic error as field, what was expected, what to do."""
+    place = ".".join(str(part) for part in error["loc"]) or "(whole file)"
+    if error["type"] == "extra_forbidden":
+        *inside, field = error["loc"]
+        return f"field {place}: {_unknown(str(field), _fields(model, inside))} Rename or remove it."
+    if error["type"] == "missing":
+        return f"field {place}: is missing. Add it."
+    message = error["msg"].removeprefix("Value error, ")
+    got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
+    return f"field {place}: {message[0].lower()}{message[1:]}{got}. Correct this field."
+
+
+def _fields(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    """The field names of the model at `place` inside `model`."""
+    for part in place:
+        if part in model.model_fields:
+            annotation = model.model_fields[str(part)].annotation
+            models = [a for a in (annotation, *getattr(annotation, "__args__", ())) if _is_model(a)]
+            model = models[0] if models else model
+    return list(model.model_fields)
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)

@@ -1,0 +1,124 @@
+"""Stage 2 of Pilot: CT-MoA, the cross-task mixture of adapters.
+
+Xiong et al., "Pilot: Building the Federated Multimodal Instruction Tuning Framework", AAAI 2025. With t1 the
+client's own task and t2..tT the others:
+
+    h_1(H) = psi_t1(H)                        own task's adapter
+    h_i(H) = psi_ti(H) + psi_ci(H), i > 1     another task's adapter (frozen) plus a cross-task adapter
+    P      = softmax(phi(H))                  per token, every expert active
+    x      = sum_i P_i h_i(H) (+ x_s)         x_s = psi_s(H), frozen
+
+Experts and the router's outputs are ordered as the scenario orders its tasks, on every client; the paper's
+expert 1 is the one at `own_task`.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from pilot.connector.base import Connector, ConnectorOutput
+from pilot.connector.losses import load_balance_loss, router_z_loss
+from pilot.connector.mlp import Mlp, Projector
+from pilot.connector.two_stage import AdapterInit, initial_adapters
+
+ClientFeatures = Literal["add", "omit"]
+
+
+class CrossTaskMixture(Connector):
+    """CT-MoA of one client.
+
+    Groups: `task_adapter` psi_t1, `peer_task_adapter.<task index>` psi_ti, `cross_task_adapter.<task index>`
+    psi_ci, `router` phi, `client_adapter` psi_s.
+
+    The router has no bias and starts at zero: every expert weighs 1 / T, on any device, and the first tokens
+    are those of stage 1. Cross-task adapters start at zero output (linear_2 is zero, linear_1 the
+    projector's) with `adapter_init="split"`, as full copies of the projector with `copy`. With `stage1=False`
+    nothing was mined: all task adapters start as full copies of the projector, and there is no
+    client adapter.
+
+    Args:
+        projector: the backbone's projector, D -> C.
+        num_tasks: T.
+        own_task: index of the client's task, 0..T-1.
+        adapter_init: as in stage 1.
+        client_features: `add` the frozen client features of stage 1 to the mixture, or `omit` them. The
+            official code computes them and drops them; with `split`, `omit` lacks the client adapter's half
+            of the projector.
+        cross_task_adapters: False leaves h_i = psi_ti.
+        stage1: whether stage 1 came before.
+
+    Raises:
+        ValueError: `own_task` is not a task, or an option has no such value.
+    """
+
+    def __init__(
+        self,
+        projector: Projector,
+        num_tasks: int,
+        own_task: int,
+        *,
+        adapter_init: AdapterInit = "split",
+        client_features: ClientFeatures = "add",
+        cross_task_adapters: bool = True,
+        stage1: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 0 <= own_task < num_tasks:
+            raise ValueError(f"own_task: expected 0..{num_tasks - 1}, got {own_task}")
+        if client_features not in ("add", "omit"):
+            raise ValueError(f"client_features: expected 'add' or 'omit', got {client_features!r}")
+        self.own_task, self.num_tasks = own_task, num_tasks
+        peers = [str(task) for task in range(num_tasks) if task != own_task]
+        mined_task_adapter, client_adapter = initial_adapters(projector, adapter_init)
+        task_adapter = mined_task_adapter if stage1 else projector
+        self.task_adapter = task_adapter.duplicate()
+        self.peer_task_adapter = nn.ModuleDict({peer: task_adapter.duplicate() for peer in peers})
+        if cross_task_adapters:
+            self.cross_task_adapter = nn.ModuleDict(
+                {peer: _cross_task_adapter(projector, adapter_init) for peer in peers}
+            )
+        self.has_cross_task_adapters = cross_task_adapters
+        self.client_adapter: Mlp | None = client_adapter if stage1 and client_features == "add" else None
+        self.router = skip_init(nn.Linear, projector.width_in, num_tasks, bias=False).to(
+            projector.linear_1.weight
+        )
+        nn.init.zeros_(self.router.weight)
+
+    def forward(self, features_BND: Tensor) -> ConnectorOutput:
+        """Vision features (B, N, D) to image tokens (B, N, C).
+
+        Terms `load_balance` and `router_z`; diagnostics `router_probabilities` (T,), the mean over tokens.
+        """
+        logits_BNT = self.router(features_BND).float()
+        probs_BNT = logits_BNT.softmax(dim=-1)
+        experts_BNCT = torch.stack(
+            [self._expert(task, features_BND) for task in range(self.num_tasks)], dim=-1
+        )
+        tokens_BNC = (experts_BNCT @ probs_BNT.to(experts_BNCT.dtype).unsqueeze(-1)).squeeze(-1)
+        if self.client_adapter is not None:
+            tokens_BNC = tokens_BNC + self.client_adapter(features_BND)
+        return ConnectorOutput(
+            tokens_BNC,
+            terms={"load_balance": load_balance_loss(probs_BNT), "router_z": router_z_loss(logits_BNT)},
+            diagnostics={"router_probabilities": probs_BNT.detach().mean(dim=(0, 1))},
+        )
+
+    def _expert(self, task: int, features_BND: Tensor) -> Tensor:
+        """h_i(H): (B, N, D) to (B, N, C) for all samples and tokens at once."""
+        if task == self.own_task:
+            own_BNC: Tensor = self.task_adapter(features_BND)
+            return own_BNC
+        expert_BNC: Tensor = self.peer_task_adapter[str(task)](features_BND)
+        if self.has_cross_task_adapters:
+            expert_BNC = expert_BNC + self.cross_task_adapter[str(task)](features_BND)
+        return expert_BNC
+
+
+def _cross_task_adapter(projector: Projector, adapter_init: AdapterInit) -> Mlp:
+    adapter = projector.duplicate()
+    if adapter_init == "split":
+        nn.init.zeros_(adapter.linear_2.weight)
+        nn.init.zeros_(adapter.linear_2.bias)
+    return adapter

@@ -1,0 +1,149 @@
+"""The data card of one task: counts, answers, origin and a contact sheet, beside its parquet file."""
+
+import hashlib
+import io
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pilot.data.record import SPLITS, InstructionRecord
+from pilot.io.atomic import write_bytes, write_json, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NUM_ANSWERS = 20
+_ROWS, _COLUMNS = 3, 4
+_WRAP = 44
+_CELL, _GAP, _TITLE = (2.6, 3.4), 0.1, 0.35
+"""Inches: a cell's width and height, between images, above all."""
+
+
+def write_card(folder: Path, task: str, origin: str, seed: int, records: Sequence[InstructionRecord]) -> None:
+    """Write card.json, card.md and contact_sheet.png; equal records give equal bytes."""
+    card = summarise(task, origin, seed, records)
+    write_json(folder / "card.json", card)
+    write_text(folder / "card.md", _markdown(card))
+    write_bytes(folder / "contact_sheet.png", contact_sheet(task, records))
+
+
+def summarise(task: str, origin: str, seed: int, records: Sequence[InstructionRecord]) -> dict[str, Any]:
+    """The card as JSON: counts per split, attribute and answer distributions, word counts, image sizes."""
+    splits = {split: [record for record in records if record.split == split] for split in SPLITS}
+    return {
+        "task": task,
+        "kind": records[0].task,
+        "source": records[0].source,
+        "origin": origin,
+        "seed": seed,
+        "image_sizes": dict(sorted(Counter(_size(record.image) for record in records).items())),
+        "num_words": {
+            "instruction": _span(record.instruction for record in records),
+            "answer": _span(record.answer for record in records),
+        },
+        "references_per_example": sorted({len(record.references) for record in records}),
+        "splits": {split: _describe(members) for split, members in splits.items()},
+    }
+
+
+def contact_sheet(task: str, records: Sequence[InstructionRecord]) -> bytes:
+    """Twelve training examples, chosen by the digest of their id: image, question, answer, true box (PNG)."""
+    from matplotlib.figure import Figure
+
+    train = [record for record in records if record.split == "train"]
+    chosen = sorted(train, key=lambda r: hashlib.sha256(r.id.encode()).hexdigest())[: _ROWS * _COLUMNS]
+    width, height = _COLUMNS * _CELL[0] + _GAP, _ROWS * _CELL[1] + _TITLE
+    figure = Figure(figsize=(width, height))
+    figure.text(0.5, 1 - 0.5 * _TITLE / height, f"{task}: training examples", ha="center", va="center")
+    for place, record in enumerate(chosen):
+        row, column = divmod(place, _COLUMNS)
+        left, top = column * _CELL[0] + _GAP, height - _TITLE - row * _CELL[1]
+        side = _CELL[0] - _GAP
+        _draw(figure.add_axes((left / width, (top - side) / height, side / width, side / height)), record)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw(axes: "Axes", record: InstructionRecord) -> None:
+    from matplotlib.patches import Rectangle
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(record.image)).convert("RGB")
+    axes.axis("off")
+    width, height = image.size
+    axes.imshow(image, extent=(0, width, height, 0), interpolation="nearest")
+    if record.box is not None:
+        x1, y1, x2, y2 = record.box
+        place, size = (x1 * width, y1 * height), ((x2 - x1) * width, (y2 - y1) * height)
+        axes.add_patch(Rectangle(place, *size, fill=False, ec="white", lw=3.2))
+        axes.add_patch(Rectangle(place, *size, fill=False, ec="black", lw=1.4))
+    lines = textwrap.wrap(record.instruction.split("\n")[0], _WRAP) + textwrap.wrap(
+        f"→ {record.answer}", _WRAP
+    )
+    axes.text(0, height * 1.04, "\n".join(lines), fontsize=7.5, va="top", ha="left")
+
+
+def _describe(records: Sequence[InstructionRecord]) -> dict[str, Any]:
+    answers = Counter(record.answer for record in records)
+    names = sorted({name for record in records for name in record.attributes})
+    attributes = {name: Counter(record.attributes.get(name, "") for record in records) for name in names}
+    return {
+        "num_records": len(records),
+        "num_images": len({record.image_sha256 for record in records}),
+        "num_distinct_answers": len(answers),
+        "most_frequent_answers": _ranked(answers)[:NUM_ANSWERS],
+        "attributes": {
+            name: {"num_distinct": len(counts), "most_frequent": _ranked(counts)[:NUM_ANSWERS]}
+            for name, counts in attributes.items()
+        },
+    }
+
+
+def _ranked(counts: Counter[str]) -> list[list[Any]]:
+    """[value, count] by falling count, then by value."""
+    return [[value, count] for value, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def _span(texts: Iterable[str]) -> dict[str, int]:
+    lengths = [len(text.split()) for text in texts]
+    return {"min": min(lengths), "max": max(lengths)}
+
+
+def _size(image: bytes) -> str:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(image)) as opened:
+        return f"{opened.width}x{opened.height}"
+
+
+def _markdown(card: dict[str, Any]) -> str:
+    words, sizes = card["num_words"], ", ".join(card["image_sizes"])
+    lines = [
+        f"# {card['task']}",
+        "",
+        f"- kind: {card['kind']}; source: `{card['source']}`; seed: {card['seed']}",
+        f"- origin: {card['origin']}",
+        f"- images: {sizes} pixels; words per instruction: {words['instruction']['min']} to "
+        f"{words['instruction']['max']}, per answer: {words['answer']['min']} to {words['answer']['max']}",
+        "",
+        "| split | examples | images | distinct answers |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, split in card["splits"].items():
+        counts = (split["num_records"], split["num_images"], split["num_distinct_answers"])
+        lines.append(f"| {name} | {' | '.join(map(str, counts))} |")
+    train = card["splits"]["train"]
+    lines += ["", "## Training split", ""]
+    for name, attribute in train["attributes"].items():
+        if attribute["num_distinct"] <= NUM_ANSWERS:
+            lines.append(f"- {name}: {_list(attribute['most_frequent'])}")
+    repeated = [pair for pair in train["most_frequent_answers"] if pair[1] > 1]
+    lines += [f"- most frequent answers: {_list(repeated) or 'none occurs twice'}", ""]
+    return "\n".join([*lines, "![examples](contact_sheet.png)", ""])
+
+
+def _list(ranked: list[list[Any]]) -> str:
+    return ", ".join(f"{value} ({count})" for value, count in ranked)

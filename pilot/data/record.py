@@ -1,0 +1,210 @@
+"""The one record that every source makes and everything later reads, and its parquet form."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pilot.errors import UserError
+from pilot.io.atomic import write_bytes
+from pilot.io.digest import sha256_bytes
+
+if TYPE_CHECKING:
+    import pyarrow
+
+KINDS = ("vqa", "caption", "ground")
+SPLITS = ("train", "test")
+COLUMNS = (
+    "id", "task", "source", "image", "image_sha256", "instruction", "answer", "references", "box",
+    "attributes", "split",
+)  # fmt: skip
+
+RelativeBox = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class InstructionRecord:
+    """One image with an instruction and its answer.
+
+    Attributes:
+        id: unique within its file.
+        task: the kind, `vqa`, `caption` or `ground`.
+        source: the registry name of the source that made it.
+        image: the image file (PNG or JPEG bytes).
+        instruction: what the user asks; the image token and chat framing are added by the backbone.
+        answer: the training target.
+        references: acceptable answers, for scoring.
+        attributes: labels for partitioning and analysis, by name.
+        split: `train` or `test`.
+        box: x1, y1, x2, y2 as fractions (0..1) of the original image's sides; grounding only.
+    """
+
+    id: str
+    task: str
+    source: str
+    image: bytes
+    instruction: str
+    answer: str
+    references: tuple[str, ...]
+    attributes: Mapping[str, str]
+    split: str
+    box: RelativeBox | None = None
+
+    @property
+    def image_sha256(self) -> str:
+        """Digest of the image file."""
+        return sha256_bytes(self.image)
+
+
+def write_records(path: Path, records: Sequence[InstructionRecord]) -> None:
+    """Write validated records as parquet; equal records give equal bytes.
+
+    Raises:
+        UserError: a record is invalid (see `check_records`), or the folder cannot be written to.
+    """
+    check_records(path, records)
+    write_table(path, [_row(record) for record in records], _schema())
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: "pyarrow.Schema") -> None:
+    """Write rows as one atomic parquet file; equal rows give equal bytes."""
+    import pyarrow
+    from pyarrow import parquet
+
+    buffer = io.BytesIO()
+    table = pyarrow.Table.from_pylist(list(rows), schema=schema)
+    parquet.write_table(table, buffer, compression="zstd", row_group_size=max(1, len(rows)))
+    write_bytes(path, buffer.getvalue())
+
+
+def read_records(path: Path) -> list[InstructionRecord]:
+    """The records in `path`, validated.
+
+    Raises:
+        UserError: no such file, not parquet, a missing column, or an invalid record.
+    """
+    records = [_record(path, row) for row in read_table(path, COLUMNS).to_pylist()]
+    check_records(path, records)
+    return records
+
+
+def read_table(path: Path, columns: Sequence[str]) -> "pyarrow.Table":
+    """The named columns of a parquet file.
+
+    Raises:
+        UserError: no such file, not parquet, or a missing column (the message names the file and the column).
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Build the scenario's data first: pilot-bench data build.")
+    try:
+        present = parquet.read_schema(path).names
+        if missing := [name for name in columns if name not in present]:
+            raise UserError(
+                f"{path}: column {', '.join(map(repr, missing))} is missing (found: {', '.join(present)}). "
+                "Add it, or remove the file and build the data again: pilot-bench data build."
+            )
+        return parquet.read_table(path, columns=list(columns))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(
+            f"{path}: not a readable parquet file ({error}). Remove it and build again."
+        ) from error
+
+
+def check_records(path: Path, records: Sequence[InstructionRecord]) -> None:
+    """Refuse records that would mean nothing or leak test images.
+
+    Raises:
+        UserError: names file, row, field, what was expected; also for repeated ids and images in both splits.
+    """
+    for number, record in enumerate(records):
+        for field, expected in _problems(record):
+            value = "image bytes" if field == "image" else repr(getattr(record, field))
+            raise UserError(
+                f"{path}: row {number} (id {record.id!r}), field {field}: expected {expected}, got {value}. "
+                "Correct or leave out this record."
+            )
+    repeated = [name for name, count in Counter(record.id for record in records).items() if count > 1]
+    if repeated:
+        raise UserError(f"{path}: field id: expected unique values, {repeated[0]!r} occurs more than once.")
+    images = {split: {r.image_sha256 for r in records if r.split == split} for split in SPLITS}
+    if shared := sorted(images["train"] & images["test"]):
+        raise UserError(
+            f"{path}: field image: {len(shared)} images are in both splits, first sha256 {shared[0]}. "
+            "Splits must be disjoint by image: leave one side out."
+        )
+
+
+def _problems(record: InstructionRecord) -> list[tuple[str, str]]:
+    """(field, what was expected) of every field that is wrong."""
+    checks = [
+        ("id", "a non-empty string", bool(record.id.strip())),
+        ("task", f"one of {', '.join(KINDS)}", record.task in KINDS),
+        ("image", "a non-empty PNG or JPEG file", record.image.startswith((b"\x89PNG", b"\xff\xd8"))),
+        ("instruction", "a non-empty text", bool(record.instruction.strip())),
+        ("answer", "a non-empty text", bool(record.answer.strip())),
+        ("references", "at least one non-empty text", _all_text(record.references)),
+        ("split", f"one of {', '.join(SPLITS)}", record.split in SPLITS),
+    ]
+    if record.task == "ground":
+        expected = "four fractions x1 < x2, y1 < y2 within 0..1"
+        checks.append(("box", expected, record.box is not None and _is_box(record.box)))
+    else:
+        checks.append(("box", "null (only grounding has a box)", record.box is None))
+    return [(field, expected) for field, expected, valid in checks if not valid]
+
+
+def _all_text(texts: Sequence[str]) -> bool:
+    return bool(texts) and all(text.strip() for text in texts)
+
+
+def _is_box(box: Sequence[float]) -> bool:
+    return len(box) == 4 and 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1
+
+
+def _schema() -> "pyarrow.Schema":
+    import pyarrow
+
+    types = {
+        "image": pyarrow.binary(),
+        "references": pyarrow.list_(pyarrow.string()),
+        "box": pyarrow.list_(pyarrow.float64()),
+    }
+    return pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in COLUMNS])
+
+
+def _row(record: InstructionRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(record, name) for name in COLUMNS}
+    row["references"] = list(record.references)
+    row["box"] = None if record.box is None else list(record.box)
+    row["attributes"] = json.dumps(dict(record.attributes), sort_keys=True)
+    return row
+
+
+def _record(path: Path, row: Mapping[str, Any]) -> InstructionRecord:
+    """A row as a record; nulls become empty values, which `check_records` refuses with their place."""
+    fields = {name: row[name] for name in COLUMNS if name != "image_sha256"}
+    texts = ("id", "task", "source", "instruction", "answer", "split")
+    fields |= {name: fields[name] or "" for name in texts}
+    fields["image"] = fields["image"] or b""
+    fields["references"] = tuple(text or "" for text in fields["references"] or ())
+    fields["box"] = None if fields["box"] is None else tuple(fields["box"])
+    try:
+        fields["attributes"] = {name: str(value) for name, value in json.loads(fields["attributes"]).items()}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path}: id {row['id']!r}, field attributes: expected a JSON object as text, "
+            f"got {row['attributes']!r}. Correct or leave out this record."
+        ) from error
+    record = InstructionRecord(**fields)
+    if record.image and row["image_sha256"] != record.image_sha256:
+        raise UserError(
+            f"{path}: id {row['id']!r}, field image_sha256: expected the digest of the image. "
+            "The file was altered: remove it and build again."
+        )
+    return record

@@ -1,0 +1,83 @@
+"""easy-vqa: images, questions and official split of the PyPI package `easy-vqa`, as they are.
+
+Public data that this project did not make: 64x64 images of one plain shape; Victor Zhou, 2019, MIT licence,
+https://github.com/vzhou842/easy-VQA. A seeded sample is taken of each official split, one question per image
+until the images are used up; the text of questions and answers is unchanged.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from pilot.data.collect import Progress
+from pilot.data.prompts import question
+from pilot.data.record import InstructionRecord
+from pilot.errors import UserError
+from pilot.io.seeding import generator
+
+Question = tuple[str, str, int]
+"""Question, answer, image number."""
+
+
+def make(*, num_train: int, num_test: int, seed: int, progress: Progress) -> list[InstructionRecord]:
+    """The records of the task; attribute `question_type` (`yes/no`, `shape`, `color`).
+
+    Raises:
+        UserError: more records are asked for than the official split has questions.
+    """
+    records: list[InstructionRecord] = []
+    for split, number in (("train", num_train), ("test", num_test)):
+        questions, images = official(split)
+        if number > len(questions):
+            raise UserError(
+                f"easy-vqa: num_{split} is {number}, but the official {split} split has {len(questions)} "
+                f"questions. Set num_{split} to at most that in the scenario file."
+            )
+        for index in sample(questions, number, generator("scenario", seed, "easy-vqa", split)):
+            records.append(_record(split, index, questions[index], images))
+            progress(len(records), num_train + num_test)
+    return records
+
+
+def official(split: str) -> tuple[list[Question], dict[int, str]]:
+    """All questions of an official split in the package's order, and its image files by number."""
+    import easy_vqa
+
+    if split == "train":
+        texts, images = easy_vqa.get_train_questions(), easy_vqa.get_train_image_paths()
+    else:
+        texts, images = easy_vqa.get_test_questions(), easy_vqa.get_test_image_paths()
+    return list(zip(*texts, strict=True)), images
+
+
+def sample(questions: list[Question], number: int, rng: np.random.Generator) -> list[int]:
+    """Positions of `number` questions; no image has two before every image has one."""
+    turn: dict[int, int] = {}
+    ranked = []
+    for place, index in enumerate(int(i) for i in rng.permutation(len(questions))):
+        image = questions[index][2]
+        turn[image] = turn.get(image, -1) + 1
+        ranked.append((turn[image], place, index))
+    return sorted(index for _, _, index in sorted(ranked)[:number])
+
+
+def question_type(text: str, answer: str) -> str:
+    """`yes/no`, `shape` (what shape it is) or `color`."""
+    if answer in ("yes", "no"):
+        return "yes/no"
+    return "color" if "color" in text else "shape"
+
+
+def _record(split: str, index: int, item: Question, images: dict[int, str]) -> InstructionRecord:
+    text, answer, image = item
+    return InstructionRecord(
+        id=f"easy-vqa-{split}-{index:05d}",
+        task="vqa",
+        source="easy-vqa",
+        image=Path(images[image]).read_bytes(),
+        instruction=question(text),
+        answer=answer,
+        references=(answer,),
+        attributes={"question_type": question_type(text, answer), "official_image": f"{split}/{image}"},
+        split=split,
+    )

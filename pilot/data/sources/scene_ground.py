@@ -1,0 +1,30 @@
+"""scene-ground: unambiguous referring expressions for objects of composed scenes, answered by a box."""
+
+import numpy as np
+
+from pilot.data import prompts
+from pilot.data.collect import Draft, Progress, collect
+from pilot.data.record import InstructionRecord
+from pilot.data.referring import draw
+from pilot.data.scene import Scene, object_scene
+
+
+def make(*, num_train: int, num_test: int, seed: int, progress: Progress) -> list[InstructionRecord]:
+    """The records of the task; attributes `family` (of the target) and `expression_type`."""
+    return collect(
+        "scene-ground", "ground", draft, num_train=num_train, num_test=num_test, seed=seed, progress=progress
+    )
+
+
+def draft(rng: np.random.Generator) -> Draft:
+    """One scene with an expression; the box is exact, the answer has two decimals."""
+    scene, kind, expression, item = draw(rng, _scene)
+    answer = prompts.box_text(item.box)
+    instruction = prompts.GROUND.format(expression=expression)
+    attributes = {"expression_type": kind, "family": item.family}
+    return Draft(scene, instruction, answer, (answer,), attributes, item.box)
+
+
+def _scene(rng: np.random.Generator) -> Scene:
+    """A quarter of further objects are twins, so that a name alone is not always enough."""
+    return object_scene(rng, duplicates=0.25)

@@ -1,0 +1,26 @@
+"""scene-text: reading signs in composed scenes, one question per image, one reference."""
+
+import numpy as np
+
+from pilot.data.collect import Draft, Progress, collect
+from pilot.data.prompts import question
+from pilot.data.record import InstructionRecord
+from pilot.data.scene import Scene, sign_scene
+from pilot.data.scene_questions import SIGN_TYPES, draw
+
+
+def make(*, num_train: int, num_test: int, seed: int, progress: Progress) -> list[InstructionRecord]:
+    """The records of the task; attribute `question_type`."""
+    return collect(
+        "scene-text", "vqa", draft, num_train=num_train, num_test=num_test, seed=seed, progress=progress
+    )
+
+
+def draft(rng: np.random.Generator) -> Draft:
+    """One scene with a sign and a question about the sign."""
+    scene, kind, text, answer = draw(rng, SIGN_TYPES, _scene)
+    return Draft(scene, question(text), answer, (answer,), {"question_type": kind})
+
+
+def _scene(rng: np.random.Generator, question_type: str) -> Scene:
+    return sign_scene(rng)

@@ -1,0 +1,27 @@
+"""scene-vqa: questions about composed scenes, one per image, one reference."""
+
+import numpy as np
+
+from pilot.data.collect import Draft, Progress, collect
+from pilot.data.prompts import question
+from pilot.data.record import InstructionRecord
+from pilot.data.scene import Scene, object_scene
+from pilot.data.scene_questions import SCENE_TYPES, draw
+
+
+def make(*, num_train: int, num_test: int, seed: int, progress: Progress) -> list[InstructionRecord]:
+    """The records of the task; attribute `question_type`."""
+    return collect(
+        "scene-vqa", "vqa", draft, num_train=num_train, num_test=num_test, seed=seed, progress=progress
+    )
+
+
+def draft(rng: np.random.Generator) -> Draft:
+    """One scene with a question about it."""
+    scene, kind, text, answer = draw(rng, SCENE_TYPES, _scene)
+    return Draft(scene, question(text), answer, (answer,), {"question_type": kind})
+
+
+def _scene(rng: np.random.Generator, question_type: str) -> Scene:
+    """Only counting needs repeated objects; elsewhere `the dog` must mean one thing."""
+    return object_scene(rng, duplicates=0.3 if question_type == "counting" else 0.0)

@@ -1,0 +1,77 @@
+"""What a run costs: bytes by round, client and component; parameters; optimiser steps; tokens and FLOPs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pilot.federation.client import ClientReport
+from pilot.methods.base import State, group_of
+
+
+@dataclass
+class Ledger:
+    """Accumulates the account of a run; `to_json` is `ledger.json`."""
+
+    num_language_parameters: int
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    parameters: dict[str, int] = field(default_factory=dict)
+    num_trainable: int = 0
+    num_activated: int = 0
+    steps: int = 0
+    tokens: int = 0
+    flops: int = 0
+
+    def message(self, round_number: int, phase: str, client: int, direction: str, *states: State) -> None:
+        """Count one message; `direction` is `up` (from the client) or `down`."""
+        groups: dict[str, int] = {}
+        for state in states:
+            for name, value in state.items():
+                group = group_of(name)
+                groups[group] = groups.get(group, 0) + value.numel() * value.element_size()
+        if groups:
+            self.messages.append(
+                {"round": round_number, "phase": phase, "client": client, "direction": direction, "groups": groups}
+            )
+
+    def trained(self, report: ClientReport) -> None:
+        """Count one client's training.
+
+        FLOPs are an estimate: per token, 2 for the forward and 2 for the backward pass to the inputs per parameter
+        of the LLM, and 6 per trainable parameter.
+        """
+        self.parameters = dict(sorted(report.parameters.items()))
+        self.num_trainable = max(self.num_trainable, report.num_trainable)
+        self.num_activated = report.num_activated
+        self.steps += report.steps
+        self.tokens += report.num_tokens
+        self.flops += report.num_tokens * (4 * self.num_language_parameters + 6 * report.num_trainable)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `ledger.json`."""
+        return {
+            "parameters": self.parameters,
+            "trainable_parameters": self.num_trainable,
+            "activated_parameters": self.num_activated,
+            "optimiser_steps": self.steps,
+            "training_tokens": self.tokens,
+            "training_flops": self.flops,
+            "messages": self.messages,
+            "totals": {f"bytes_{way}": self._total(way) for way in ("up", "down")},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], num_language_parameters: int) -> "Ledger":
+        """Continue an account after a resume."""
+        return cls(
+            num_language_parameters,
+            list(value["messages"]),
+            dict(value["parameters"]),
+            value["trainable_parameters"],
+            value["activated_parameters"],
+            value["optimiser_steps"],
+            value["training_tokens"],
+            value["training_flops"],
+        )
+
+    def _total(self, direction: str) -> int:
+        return sum(sum(message["groups"].values()) for message in self.messages if message["direction"] == direction)

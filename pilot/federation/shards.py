@@ -1,0 +1,75 @@
+"""A client's own examples, tokenised once and batched deterministically."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pilot.backbone.backbone import IGNORED, Backbone
+from pilot.backbone.features import FeatureCache
+from pilot.data.record import InstructionRecord
+from pilot.errors import UserError
+
+
+@dataclass(frozen=True)
+class Example:
+    """Row of the image in the feature cache, ids of the prompt after the image, ids of the answer with its end."""
+
+    feature_row: int
+    prompt: list[int]
+    answer: list[int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Features (B, N, D), ids after the image (B, L), labels (B, L)."""
+
+    features_BND: Tensor
+    ids_BL: Tensor
+    labels_BL: Tensor
+
+
+def make_examples(backbone: Backbone, features: FeatureCache, records: Sequence[InstructionRecord]) -> list[Example]:
+    """Tokenise `records`.
+
+    Raises:
+        UserError: an image has no features (the cache belongs to other data).
+    """
+    missing = [record.id for record in records if record.image_sha256 not in features.row_of]
+    if missing:
+        raise UserError(f"features: no features for image of record {missing[0]!r}. Compute the features again.")
+    return [
+        Example(
+            features.row_of[record.image_sha256],
+            backbone.prompt_ids(record.instruction),
+            backbone.answer_ids(record.answer),
+        )
+        for record in records
+    ]
+
+
+def batches(
+    examples: Sequence[Example], features: FeatureCache, batch_size: int, seed: int, pad: int
+) -> Iterator[Batch]:
+    """Endless batches: every epoch in a new order drawn from `seed`; the remainder joins the next epoch."""
+    source = torch.Generator().manual_seed(seed)
+    order: list[int] = []
+    while True:
+        while len(order) < batch_size:
+            order += torch.randperm(len(examples), generator=source).tolist()
+        chosen, order = [examples[i] for i in order[:batch_size]], order[batch_size:]
+        yield collate(chosen, features, pad)
+
+
+def collate(examples: Sequence[Example], features: FeatureCache, pad: int) -> Batch:
+    """Right-pad prompts with answers; only answer tokens are labelled."""
+    length = max(len(example.prompt) + len(example.answer) for example in examples)
+    ids = torch.full((len(examples), length), pad)
+    labels = torch.full((len(examples), length), IGNORED)
+    for row, example in enumerate(examples):
+        start, stop = len(example.prompt), len(example.prompt) + len(example.answer)
+        ids[row, :stop] = torch.tensor(example.prompt + example.answer)
+        labels[row, start:stop] = ids[row, start:stop]
+    values = torch.from_numpy(features.values[[example.feature_row for example in examples]])
+    return Batch(values, ids, labels)

@@ -1,0 +1,210 @@
+"""The protocol of a method, and the one weighted mean.
+
+A method says which connector sits between features and LLM, in which phases a round is trained and what is
+trainable in each, which parameter groups leave the client, what the local objective adds to cross-entropy,
+and how the server combines updates. It touches no disk, process or device.
+
+A client at the start of a phase takes its own stored state, overwrites it with the payload, trains the
+phase's trainable groups, stores everything, and sends the phase's shared groups.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from pilot.connector.base import Connector, PlainConnector
+from pilot.connector.mlp import Projector
+
+State = dict[str, Tensor]
+"""Flat, by parameter name. The text before a name's first "." is its parameter group."""
+
+PLAIN_GROUPS = frozenset({"text_adapter", "connector"})
+
+
+@dataclass(frozen=True)
+class ClientInfo:
+    """Who a client is: its partition id, its task, all tasks in the scenario's order, and the run's seed."""
+
+    client: int
+    task: str
+    tasks: tuple[str, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of local training followed by one aggregation.
+
+    Attributes:
+        name: what `rounds.jsonl` calls it.
+        trainable: groups that receive gradients; all others are frozen.
+        shared: groups that leave the client.
+        share_of_steps: part of the round's local steps, in 0..1; the phases of a round sum to 1.
+        loss_weights: weight of each of the connector's terms in the loss.
+        statistics: diagnostics of the connector, averaged over the phase's steps, that leave the client too.
+    """
+
+    name: str
+    trainable: frozenset[str]
+    shared: frozenset[str]
+    share_of_steps: float = 1.0
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+    statistics: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a client sends after a phase. `num_examples` weighs it."""
+
+    client: int
+    task: str
+    num_examples: int
+    state: State
+    statistics: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """What the server knows between phases: a checkpoint of it is enough to go on.
+
+    Attributes:
+        shared: tensors that belong to no single client; names are the method's own.
+        per_client: tensors kept for one client.
+        record: JSON values about the last aggregation, shown under `aggregation` in `rounds.jsonl`.
+    """
+
+    shared: State = field(default_factory=dict)
+    per_client: Mapping[int, State] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """Base class; the defaults are those of a method in which nothing leaves a client.
+
+    Class attributes:
+        name: as in the registry.
+        exchanges: whether anything leaves the clients.
+        pooled: whether one model is trained on all clients' data together.
+        single_model: whether all clients end with the same model.
+    """
+
+    name: ClassVar[str]
+    exchanges: ClassVar[bool] = True
+    pooled: ClassVar[bool] = False
+    single_model: ClassVar[bool]
+
+    @abstractmethod
+    def phases(self, round_number: int) -> tuple[Phase, ...]:
+        """The phases of a round; rounds count from 1."""
+
+    def make_connector(
+        self, phase: Phase, client: ClientInfo, projector: Projector, received: State | None = None
+    ) -> Connector:
+        """The connector with its initial values, which depend on the arguments only.
+
+        Groups that are shared start equal on every client. `received` is the payload of this phase, for
+        methods in which the server decides what a client holds.
+        """
+        return PlainConnector(projector)
+
+    def penalty(self, trainable: State, received: State) -> Tensor | None:
+        """What the local objective adds to cross-entropy and the connector's terms.
+
+        Args:
+            trainable: the trainable parameters as they are now, with gradients.
+            received: their values at the start of the phase, after the payload was loaded.
+        """
+        return None
+
+    def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
+        """What a client receives at the start of a phase, under the names of its own model."""
+        return {}
+
+    def aggregate(self, phase: Phase, updates: Sequence[Update], server: ServerState) -> ServerState:
+        """The server after a phase. `updates` holds at least one update, all checked, in any order."""
+        return ServerState(server.shared, server.per_client)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaging(Method):
+    """One phase a round on LoRA and a plain connector; the server keeps theta = sum_k (n_k / n) theta_k."""
+
+    single_model: ClassVar[bool] = True
+
+    def phases(self, round_number: int) -> tuple[Phase, ...]:
+        """One phase, with all steps of the round."""
+        return (Phase(name="train", trainable=PLAIN_GROUPS, shared=PLAIN_GROUPS),)
+
+    def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
+        """The global model; nothing before the first aggregation."""
+        return dict(server.shared)
+
+    def aggregate(self, phase: Phase, updates: Sequence[Update], server: ServerState) -> ServerState:
+        """The mean of the updates, weighted by numbers of examples."""
+        return ServerState(shared=mean_of_updates(updates, phase.shared))
+
+
+def group_of(name: str) -> str:
+    """The parameter group of a name: `text_adapter` of `text_adapter.layers.0.q_proj.lora_A`."""
+    return name.split(".", 1)[0]
+
+
+def select(state: Mapping[str, Tensor], groups: Collection[str]) -> State:
+    """The part of `state` that belongs to `groups`; tensors are not copied."""
+    return {name: value for name, value in state.items() if group_of(name) in groups}
+
+
+def by_client(updates: Iterable[Update]) -> list[Update]:
+    """Updates in the order of client ids, so that the order of arrival changes no sum."""
+    return sorted(updates, key=lambda update: update.client)
+
+
+def mean_of_updates(updates: Iterable[Update], groups: Collection[str]) -> State:
+    """The mean of the updates' `groups`, weighted by numbers of examples."""
+    return weighted_mean((select(update.state, groups), update.num_examples) for update in by_client(updates))
+
+
+def weighted_mean(states: Iterable[tuple[State, float]]) -> State:
+    """sum_k w_k theta_k / sum_k w_k, one state in memory at a time.
+
+    Sums are kept in float64; the result has the states' dtype and the first state's order of names.
+
+    Raises:
+        ValueError: there is no state; names, shapes or dtypes differ; a dtype is not floating-point; a weight
+            is not a positive finite number.
+    """
+    sums: State = {}
+    dtypes: dict[str, torch.dtype] = {}
+    total, count = 0.0, 0
+    for state, weight in states:
+        if not (math.isfinite(weight) and weight > 0):
+            raise ValueError(f"state {count}: expected a positive finite weight, got {weight}")
+        if count == 0:
+            dtypes = {name: value.dtype for name, value in state.items()}
+            sums = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in state.items()}
+        _check_like(state, sums, dtypes, count)
+        for name, value in state.items():
+            sums[name] += value.detach().to(torch.float64) * weight
+        total, count = total + weight, count + 1
+    if count == 0:
+        raise ValueError("the mean of no states is undefined")
+    return {name: (value / total).to(dtypes[name]) for name, value in sums.items()}
+
+
+def _check_like(state: State, sums: State, dtypes: Mapping[str, torch.dtype], index: int) -> None:
+    if state.keys() != sums.keys():
+        raise ValueError(
+            f"state {index}: names differ from the first state's: {sorted(state.keys() ^ sums.keys())}"
+        )
+    for name, value in state.items():
+        if value.shape != sums[name].shape or value.dtype != dtypes[name] or not value.is_floating_point():
+            raise ValueError(
+                f"state {index}, {name}: expected floating-point {dtypes[name]} {tuple(sums[name].shape)}, "
+                f"got {value.dtype} {tuple(value.shape)}"
+            )

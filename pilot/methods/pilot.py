@@ -1,0 +1,207 @@
+"""Pilot. Xiong et al., "Pilot: Building the Federated Multimodal Instruction Tuning Framework", AAAI 2025,
+arXiv 2501.13985.
+
+Round 1, stage 1 (half of the round's steps): x = psi_t(H) + psi_s(H), L = L_ce + lambda0 L_d.
+Round 1, stage 2 (the other half), and all of rounds 2..R: CT-MoA, L = L_ce + lambda1 L_b + lambda2 L_z.
+After every phase the server averages task adapters within each task (task-aware visual aggregation) and text
+adapters between near clients (adaptive text aggregation). psi_s, psi_c and the router never leave the client.
+
+Where the paper is silent, and what is done here:
+
+- M (`num_neighbors`) is 3 and a_k (`self_weight`) goes by numbers of examples.
+- Task adapters of the other tasks are frozen during local training, and replaced by the server's latest ones
+  at the start of every phase, since they go on being trained by their own clients in stage 2.
+- The adapters' start (`adapter_init`), the client features in stage 2 and the distance of text adapters are
+  options.
+- Without stage 1 (`stage1=False`) round 1 is a stage 2 with all steps, from copies of the projector.
+- Without ATA (`adaptive_text_aggregation=False`) text adapters are averaged over all clients, as in FedAvg.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from pilot.connector.base import Connector
+from pilot.connector.ct_moa import ClientFeatures, CrossTaskMixture
+from pilot.connector.mlp import Projector
+from pilot.connector.two_stage import AdapterInit, TaskClientConnector
+from pilot.methods.base import (
+    ClientInfo,
+    Method,
+    Phase,
+    ServerState,
+    State,
+    Update,
+    by_client,
+    mean_of_updates,
+    select,
+    weighted_mean,
+)
+from pilot.methods.text_aggregation import (
+    Distance,
+    Neighbourhood,
+    adaptive_text_aggregation,
+    mix,
+    neighbourhoods,
+    pairwise_distances,
+)
+
+__all__ = ["Pilot", "adaptive_text_aggregation", "task_aware_aggregation"]
+
+SHARED = frozenset({"task_adapter", "text_adapter"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pilot(Method):
+    """The method of the module's docstring; every field is an option of the ablation."""
+
+    name: ClassVar[str] = "pilot"
+    single_model: ClassVar[bool] = False
+
+    lambda0: float = 0.1
+    lambda1: float = 0.1
+    lambda2: float = 0.01
+    adapter_init: AdapterInit = "split"
+    client_features_in_stage2: ClientFeatures = "add"
+    self_weight: float | Literal["samples"] = "samples"
+    num_neighbors: int = 3
+    distance: Distance = "parameters"
+    difference_loss: bool = True
+    stage1: bool = True
+    cross_task_adapters: bool = True
+    adaptive_text_aggregation: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.lambda0, self.lambda1, self.lambda2) < 0:
+            raise ValueError("lambda0, lambda1, lambda2: expected numbers of at least 0")
+        if self.num_neighbors < 1:
+            raise ValueError(f"num_neighbors: expected at least 1, got {self.num_neighbors}")
+        if self.self_weight != "samples" and not 0 <= self.self_weight <= 1:
+            raise ValueError(f"self_weight: expected 'samples' or a number in 0..1, got {self.self_weight}")
+
+    def phases(self, round_number: int) -> tuple[Phase, ...]:
+        """Round 1: stage 1, then stage 2, half of the steps each. Later rounds: stage 2."""
+        if round_number == 1 and self.stage1:
+            return (self._stage1(), self._stage2(share_of_steps=0.5))
+        return (self._stage2(share_of_steps=1.0),)
+
+    def _stage1(self) -> Phase:
+        return Phase(
+            name="stage1",
+            trainable=frozenset({"task_adapter", "client_adapter", "text_adapter"}),
+            shared=SHARED,
+            share_of_steps=0.5,
+            loss_weights={"difference": self.lambda0 if self.difference_loss else 0.0},
+        )
+
+    def _stage2(self, share_of_steps: float) -> Phase:
+        cross_task = {"cross_task_adapter"} if self.cross_task_adapters else set()
+        return Phase(
+            name="stage2",
+            trainable=frozenset({"task_adapter", "router", "text_adapter"} | cross_task),
+            shared=SHARED,
+            share_of_steps=share_of_steps,
+            loss_weights={"load_balance": self.lambda1, "router_z": self.lambda2},
+        )
+
+    def make_connector(
+        self, phase: Phase, client: ClientInfo, projector: Projector, received: State | None = None
+    ) -> Connector:
+        """Stage 1: task adapter beside client adapter. Stage 2: CT-MoA."""
+        if phase.name == "stage1":
+            return TaskClientConnector(projector, self.adapter_init)
+        return CrossTaskMixture(
+            projector,
+            num_tasks=len(client.tasks),
+            own_task=client.tasks.index(client.task),
+            adapter_init=self.adapter_init,
+            client_features=self.client_features_in_stage2,
+            cross_task_adapters=self.cross_task_adapters,
+            stage1=self.stage1,
+        )
+
+    def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
+        """The client's text adapter and its task's adapter; in stage 2 those of the other tasks, too."""
+        state = select(server.shared, {"text_adapter"}) | dict(server.per_client.get(client.client, {}))
+        for index, task in enumerate(client.tasks):
+            if task == client.task:
+                state |= _renamed(server.shared, f"task_adapter.{task}.", "task_adapter.")
+            elif phase.name == "stage2":
+                state |= _renamed(server.shared, f"task_adapter.{task}.", f"peer_task_adapter.{index}.")
+        return state
+
+    def aggregate(self, phase: Phase, updates: Sequence[Update], server: ServerState) -> ServerState:
+        """Task-aware visual aggregation and adaptive text aggregation.
+
+        `server.shared` holds `task_adapter.<task name>.*`. A task or client without an update keeps what it
+        had.
+        """
+        updates = by_client(updates)
+        shared, per_client = dict(server.shared), dict(server.per_client)
+        task_adapters = task_aware_aggregation(
+            [select(update.state, {"task_adapter"}) for update in updates],
+            [update.num_examples for update in updates],
+            [update.task for update in updates],
+        )
+        for task, adapter in task_adapters.items():
+            shared |= _renamed(adapter, "task_adapter.", f"task_adapter.{task}.")
+        if not self.adaptive_text_aggregation:
+            return ServerState(shared | mean_of_updates(updates, {"text_adapter"}), per_client)
+        texts = [select(update.state, {"text_adapter"}) for update in updates]
+        distances = pairwise_distances(texts, self.distance)
+        counts = [update.num_examples for update in updates]
+        around = neighbourhoods(distances, counts, self.num_neighbors, self.self_weight)
+        mixed = mix(texts, around)
+        per_client |= {update.client: text for update, text in zip(updates, mixed, strict=True)}
+        return ServerState(shared, per_client, _record(updates, distances, around))
+
+
+def task_aware_aggregation(
+    states: Sequence[State], num_examples: Sequence[int], tasks: Sequence[str]
+) -> dict[str, State]:
+    """Per task, the mean of its clients' states, weighted by numbers of examples.
+
+    Args:
+        states: one per client, ordered by client id.
+        num_examples: n_k of each.
+        tasks: the task of each.
+
+    Returns:
+        State by task, in the order in which tasks first appear.
+
+    Raises:
+        ValueError: the lengths differ, or `weighted_mean` refuses the states.
+    """
+    clients = list(zip(states, num_examples, tasks, strict=True))
+    return {
+        task: weighted_mean((state, count) for state, count, other in clients if other == task)
+        for task in dict.fromkeys(tasks)
+    }
+
+
+def _renamed(state: Mapping[str, Tensor], prefix: str, new_prefix: str) -> State:
+    return {
+        new_prefix + name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)
+    }
+
+
+def _record(
+    updates: Sequence[Update], distances: Sequence[Sequence[float]], around: Sequence[Neighbourhood]
+) -> dict[str, Any]:
+    """Who was mixed with whom, by client id; rows and columns of `distances` are ordered as `clients`."""
+    ids = [update.client for update in updates]
+    hoods = list(zip(map(str, ids), around, strict=True))
+    return {
+        "clients": ids,
+        "distances": [[_rounded(value) for value in row] for row in distances],
+        "neighbours": {client: [ids[j] for j in hood.neighbours] for client, hood in hoods},
+        "weights": {client: [_rounded(weight) for weight in hood.weights] for client, hood in hoods},
+        "self_weights": {client: _rounded(hood.self_weight) for client, hood in hoods},
+    }
+
+
+def _rounded(value: float) -> float:
+    """Six significant digits."""
+    return float(f"{value:.6g}")

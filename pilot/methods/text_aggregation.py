@@ -1,0 +1,159 @@
+"""Adaptive text aggregation (ATA): each client's text adapter moves towards those nearest to it.
+
+Xiong et al., AAAI 2025. With Theta_k the text adapter of client k and N_M(k) the M others nearest to it:
+
+    d_kj = ||Theta_k - Theta_j||_2
+    w_kj = (1 / d_kj) / sum_{i in N_M(k)} (1 / d_ki)
+    Theta_k' = a_k Theta_k + (1 - a_k) sum_{j in N_M(k)} w_kj Theta_j
+
+The paper leaves a_k and M open, and the weights at distance 0: see `Neighbourhood` and
+`inverse_distance_weights`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pilot.methods.base import State, weighted_mean
+
+Distance = Literal["parameters", "product"]
+SelfWeight = float | Literal["samples"]
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Whom one client's text adapter is mixed with.
+
+    Attributes:
+        neighbours: positions of the M nearest others, nearest first; ties by position.
+        weights: w_kj of each, summing to 1.
+        self_weight: a_k.
+    """
+
+    neighbours: tuple[int, ...]
+    weights: tuple[float, ...]
+    self_weight: float
+
+
+def adaptive_text_aggregation(
+    states: Sequence[State],
+    num_examples: Sequence[int],
+    *,
+    num_neighbors: int = 3,
+    self_weight: SelfWeight = "samples",
+    distance: Distance = "parameters",
+) -> list[State]:
+    """ATA (see the module), aligned with its input, which should be ordered by client id.
+
+    Args:
+        states: one text adapter per client.
+        num_examples: n_k of each.
+        num_neighbors: M; all others where there are fewer. A client without others keeps its adapter.
+        self_weight: a_k; "samples" sets a_k = n_k / (n_k + sum_j w_kj n_j).
+        distance: "parameters", or "product" for the distance between the products B A of the LoRA pairs,
+            which does not change under B -> B R, A -> R^-1 A.
+
+    Raises:
+        ValueError: lengths, names, shapes or an option do not fit, or there are no states.
+    """
+    distances = pairwise_distances(states, distance)
+    return mix(states, neighbourhoods(distances, num_examples, num_neighbors, self_weight))
+
+
+def pairwise_distances(states: Sequence[State], distance: Distance = "parameters") -> list[list[float]]:
+    """(K, K) distances d_kj in float64. Equal states are exactly 0 apart; the matrix is exactly symmetric."""
+    measures: dict[str, Callable[[State, State], float]] = {"parameters": _parameters, "product": _product}
+    if distance not in measures:
+        raise ValueError(f"distance: expected one of {sorted(measures)}, got {distance!r}")
+    for index, state in enumerate(states):
+        if [(n, state[n].shape) for n in sorted(state)] != [
+            (n, states[0][n].shape) for n in sorted(states[0])
+        ]:
+            raise ValueError(f"state {index}: names or shapes differ from the first state's")
+    result = [[0.0] * len(states) for _ in states]
+    for k in range(len(states)):
+        for j in range(k):
+            result[k][j] = result[j][k] = measures[distance](states[k], states[j])
+    return result
+
+
+def neighbourhoods(
+    distances: Sequence[Sequence[float]],
+    num_examples: Sequence[int],
+    num_neighbors: int,
+    self_weight: SelfWeight,
+) -> list[Neighbourhood]:
+    """N_M(k), w_kj and a_k of every client, from (K, K) distances and (K,) numbers of examples."""
+    if len(distances) != len(num_examples):
+        raise ValueError(f"{len(distances)} states but {len(num_examples)} numbers of examples")
+    if num_neighbors < 1:
+        raise ValueError(f"num_neighbors: expected at least 1, got {num_neighbors}")
+    if any(count <= 0 for count in num_examples):
+        raise ValueError(f"num_examples: expected positive counts, got {list(num_examples)}")
+    if self_weight != "samples" and not (isinstance(self_weight, float | int) and 0 <= self_weight <= 1):
+        raise ValueError(f"self_weight: expected 'samples' or a number in 0..1, got {self_weight!r}")
+    result = []
+    for k, row in enumerate(distances):
+        others = sorted((j for j in range(len(row)) if j != k), key=lambda j: (row[j], j))
+        nearest = tuple(others[:num_neighbors])
+        weights = inverse_distance_weights([row[j] for j in nearest])
+        around = sum(w * num_examples[j] for w, j in zip(weights, nearest, strict=True))
+        own = num_examples[k] / (num_examples[k] + around) if self_weight == "samples" else float(self_weight)
+        result.append(Neighbourhood(nearest, weights, own if nearest else 1.0))
+    return result
+
+
+def inverse_distance_weights(distances: Sequence[float]) -> tuple[float, ...]:
+    """(1 / d_j) / sum_i (1 / d_i). Where some d are 0, these share all the weight, as in the limit."""
+    if not distances:
+        return ()
+    nearest = min(distances)
+    closeness = [float(d == 0) if nearest == 0 else nearest / d for d in distances]
+    total = sum(closeness)
+    return tuple(value / total for value in closeness)
+
+
+def mix(states: Sequence[State], around: Sequence[Neighbourhood]) -> list[State]:
+    """Theta_k' of every client."""
+    mixed = []
+    for state, hood in zip(states, around, strict=True):
+        parts = [(state, hood.self_weight)]
+        rest = 1.0 - hood.self_weight
+        parts += [(states[j], rest * w) for j, w in zip(hood.neighbours, hood.weights, strict=True)]
+        mixed.append(weighted_mean((part, weight) for part, weight in parts if weight > 0))
+    return mixed
+
+
+def _parameters(a: State, b: State) -> float:
+    squares = [float((a[n].double() - b[n].double()).square().sum()) for n in sorted(a)]
+    return float(sum(squares) ** 0.5)
+
+
+def _product(a: State, b: State) -> float:
+    """sqrt of the sum over LoRA pairs of ||B_a A_a - B_b A_b||_F^2; others count as they are.
+
+    B_a A_a - B_b A_b = [B_a, -B_b] [A_a; A_b] = P Q. With P = U R and Q^T = V S (thin QR),
+    ||P Q||_F = ||R S^T||_F: no (out x in) matrix is built, and nothing cancels as with inner products.
+    """
+    total = 0.0
+    for name in sorted(a):
+        if "lora_B" in name:
+            continue
+        partner = name.replace("lora_A", "lora_B")
+        if partner == name:
+            total += float((a[name].double() - b[name].double()).square().sum())
+        elif partner not in a:
+            raise ValueError(f"{name}: there is no {partner} to multiply it with")
+        elif not (torch.equal(a[name], b[name]) and torch.equal(a[partner], b[partner])):
+            left = torch.cat([a[partner].double(), -b[partner].double()], dim=1)
+            right = torch.cat([a[name].double(), b[name].double()], dim=0)
+            total += float((_triangle(left) @ _triangle(right.T).T).square().sum())
+    return float(total**0.5)
+
+
+def _triangle(matrix: Tensor) -> Tensor:
+    triangle: Tensor = torch.linalg.qr(matrix, mode="r").R
+    return triangle

@@ -1,0 +1,128 @@
+"""Scenario and profile files: those that ship are valid, wrong ones are explained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pilot.config import (
+    Profile,
+    Scenario,
+    check_known,
+    load_profile,
+    load_scenario,
+    profile_names,
+    scenario_names,
+)
+from pilot.data.registry import SOURCES
+from pilot.errors import UserError
+
+
+def test_shipped_files() -> None:
+    assert {"scenario1", "scenario2", "smoke"} <= set(scenario_names()) and "embedded" in profile_names()
+    for name in scenario_names():
+        scenario = load_scenario(name)
+        assert scenario.name == name
+        for task in scenario.tasks:
+            assert SOURCES[task.source].kind == task.kind
+    for name in profile_names():
+        assert load_profile(name).name == name
+
+
+def test_the_paper_shapes() -> None:
+    scenario = load_scenario("scenario2")
+    assert [task.name for task in scenario.tasks] == ["scene-vqa", "scene-caption", "scene-ground"]
+    assert [task.kind for task in load_scenario("scenario1").tasks] == ["vqa", "vqa", "caption"]
+    assert len(scenario.client_tasks) == 9 and scenario.clients_of("scene-caption") == (3, 4, 5)
+    profile = load_profile("embedded")
+    assert profile.learning_rates_of("anything") == profile.learning_rates["default"]
+
+
+def written(folder: Path, base: Scenario | Profile, **changes: Any) -> str:
+    """A YAML file of a shipped model with top-level fields replaced (None removes)."""
+    values = base.model_dump(mode="json") | changes
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in values.items() if value is not None}))
+    return str(path)
+
+
+def task(**changes: Any) -> list[dict[str, Any]]:
+    """One task with fields replaced."""
+    return [load_scenario("smoke").tasks[0].model_dump(mode="json") | changes]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metods": ["pilot"]}, r"field metods: unknown name 'metods'. Did you mean 'methods'\?"),
+        ({"methods": None}, r"field methods: is missing. Add it"),
+        ({"seeds": []}, r"field seeds: .*at least 1 item"),
+        ({"seeds": [0, 0]}, r"seeds must be distinct, got \[0, 0\]"),
+        ({"name": "../../etc"}, r"field name: string should match pattern"),
+        (
+            {"tasks": task(kind="detection")},
+            r"field tasks.0.kind: input should be 'vqa', 'caption' or 'ground'.*'detec",
+        ),
+        (
+            {"tasks": task(num_train=0)},
+            r"field tasks.0.num_train: input should be greater than or equal to 1, got 0",
+        ),
+        (
+            {"tasks": task(num_clints=3)},
+            r"field tasks.0.num_clints: .*mean 'num_clients'\? Expected one of: kind",
+        ),
+        (
+            {"tasks": task(partition={"kind": "dirichlet", "attribute": "family"})},
+            r"field tasks.0.partition: kind dirichlet needs the fields attribute and alpha. Correct",
+        ),
+        (
+            {"tasks": task(partition={"kind": "iid", "alfa": 1})},
+            r"partition.alfa: .*'alpha'\? .*alpha, attribute, kind",
+        ),
+        ({"validation_fraction": 0.7}, r"field validation_fraction: input should be less than 0.5, got 0.7"),
+    ],
+)
+def test_wrong_scenario_field(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=r"mine\.yaml: (.|\n)*" + message):
+        load_scenario(written(tmp_path, load_scenario("smoke"), **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"learning_rates": {"pilot": {"text_adapter": 0.1, "connector": 0.1}}},
+            "learning_rates needs the key default",
+        ),
+        ({"max_new_tokens": {"vqa": 8}}, "max_new_tokens needs the keys caption, ground"),
+        ({"prompt_template": "USER: {instruction}"}, "prompt_template needs <image> and {instruction}"),
+        ({"lora": {"rank": 8, "alpha": 16, "dropout": 0}}, "field lora.dropout: .*one of: alpha, rank"),
+        ({"max_grad_norm": float("inf")}, "field max_grad_norm: input should be a finite number"),
+    ],
+)
+def test_wrong_profile_field(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_profile(written(tmp_path, load_profile("embedded"), **changes))
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(
+        UserError, match=r"scenario: unknown name 'scenario3'. Did you mean 'scenario\d'\? .*smoke"
+    ):
+        load_scenario("scenario3")
+    with pytest.raises(UserError, match=r"profile: unknown name 'cloud'.*Expected one of: .*embedded"):
+        load_profile("cloud")
+    with pytest.raises(
+        UserError, match=r"mine\.yaml: field methods: unknown name 'fedavgg'. Did you mean 'fedavg'\?"
+    ):
+        check_known("mine.yaml", "methods", ["pilot", "fedavgg"], ["pilot", "fedavg"])
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.yaml: cannot be read"):
+        load_scenario(tmp_path / "gone.yaml")
+    for text, message in (("a: [1", "not valid YAML"), ("- 1", "expected a mapping of fields, got list")):
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(UserError, match=message):
+            load_scenario(tmp_path / "bad.yaml")
