@@ -1,6 +1,7 @@
 """`pilot-bench`: parses and calls; the work is done elsewhere, and imported only when a command needs it."""
 
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -174,6 +175,7 @@ def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Run directories of one scenario.")],
     answers: Annotated[bool, typer.Option(help="Generate answers (otherwise only score those that are there).")] = True,
     score: Annotated[bool, typer.Option(help="Score answers; faster for many runs at once.")] = True,
+    summary: Annotated[Path | None, typer.Option(help="Also write digests of all scores to this file.")] = None,
 ) -> None:
     """Answer test sets with trained runs, and score the answers (VQA, captioning, grounding)."""
     from pilot.runs import answer
@@ -185,6 +187,11 @@ def evaluate(
         from pilot.evaluation.scoring import score_runs
 
         score_runs(runs)
+        if summary:
+            from pilot.io.atomic import write_json
+            from pilot.io.digest import sha256_file
+
+            write_json(summary, {str(run): sha256_file(run / "eval" / "metrics.json") for run in runs})
 
 
 @app.command()
@@ -261,6 +268,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
 def main() -> Any:
     """Entry point: a user's mistake is one message and exit code 2; Ctrl-C is exit code 130."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         return app(prog_name="pilot-bench")
     except UserError as error:

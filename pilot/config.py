@@ -122,6 +122,8 @@ class Profile(_Model):
     method_options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     max_new_tokens: Mapping[Kind, Count]
     prompt_template: str
+    tuning_grid: tuple[LearningRates, ...] = ()
+    tuning_seed: Seed = 1000
 
     @model_validator(mode="after")
     def _usable(self) -> "Profile":
@@ -132,6 +134,11 @@ class Profile(_Model):
         if "<image>" not in self.prompt_template or "{instruction}" not in self.prompt_template:
             raise ValueError("prompt_template needs <image> and {instruction}")
         return self
+
+    def only(self, method: str) -> "Profile":
+        """The profile as one method's runs see it: without other methods' settings and without the tuning grid."""
+        own = {"learning_rates": {"default": self.learning_rates_of(method)}, "tuning_grid": ()}
+        return self.model_copy(update=own | {"method_options": {method: dict(self.method_options.get(method, {}))}})
 
     def learning_rates_of(self, method: str) -> LearningRates:
         """A method's learning rates, or the default ones."""

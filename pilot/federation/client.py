@@ -213,6 +213,8 @@ class _Recorder:
         self.num_tokens += num_tokens
 
     def mean(self, name: str) -> Tensor:
+        if name not in self.diagnostics:
+            raise ValueError(f"statistic {name} is to be sent, but no step recorded it: give the phase local steps")
         return torch.stack(self.diagnostics[name]).mean(dim=0)
 
     def report(self, model: ClientModel, trainable: Mapping[str, nn.Parameter], steps: int) -> ClientReport:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.features import FeatureCache, open_features
@@ -22,15 +23,12 @@ from pilot.federation.ledger import Ledger
 from pilot.federation.shards import Example, make_examples
 from pilot.federation.transport import LocalTransport
 from pilot.io.atomic import read_json, write_json, write_jsonl
-from pilot.io.digest import digest_json, sha256_file, source_digest
+from pilot.io.digest import digest_json, sha256_file
 from pilot.methods.base import ClientInfo, Method, Phase, State, select
-from pilot.methods.registry import SOURCE_OF, make_method
+from pilot.methods.registry import make_method
+from pilot.provenance import stage_digest
 
 POOLED_TASK = "all"
-ENGINE_SOURCES = (
-    "pilot/backbone/backbone.py", "pilot/backbone/lora.py", "pilot/backbone/features.py", "pilot/federation",
-    "pilot/methods/base.py", "pilot/connector/base.py", "pilot/connector/mlp.py", "pilot/io", "pilot/config.py",
-)  # fmt: skip
 BACKBONES = {"tiny-llava": TINY_LLAVA}
 
 
@@ -60,13 +58,9 @@ class RunSpec:
         return [ClientInfo(k, task.name, tasks, self.seed) for k, task in enumerate(self.scenario.client_tasks)]
 
 
-def training_source_digest(method: str) -> str:
-    """Digest of the code that a method's training depends on."""
-    return source_digest({*ENGINE_SOURCES, *SOURCE_OF[method]})
-
-
 def load_backbone(profile: Profile) -> Backbone:
     """The profile's backbone with its LoRA attached; one thread, deterministic kernels."""
+    transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     if profile.backbone not in BACKBONES:
@@ -139,6 +133,7 @@ def train_run(
 def run_config(spec: RunSpec, options: Mapping[str, Any], scenario_dir: Path, features_digest: str) -> dict[str, Any]:
     """`config.json`: everything that the run's bytes depend on."""
     scenario, profile = spec.scenario, spec.profile
+    own = profile.only(spec.method).model_copy(update={"learning_rates": {"default": spec.rates()}})
     num_clients = len(scenario.client_tasks)
     return {
         "scenario": scenario.name,
@@ -168,23 +163,15 @@ def run_config(spec: RunSpec, options: Mapping[str, Any], scenario_dir: Path, fe
             "backbone": sha256_file(BACKBONES[profile.backbone] / "model.safetensors"),
             "features": features_digest,
             "scenario": digest_json(scenario.model_dump(mode="json")),
-            "source": training_source_digest(spec.method),
+            "source": stage_digest("train", spec.method),
         },
         "scenario_config": scenario.model_dump(mode="json"),
-        "profile_config": _own_profile(spec).model_dump(mode="json"),
+        "profile_config": own.model_dump(mode="json"),
         "tasks": [
             {"name": task.name, "kind": task.kind, "clients": list(scenario.clients_of(task.name))}
             for task in scenario.tasks
         ],
     }
-
-
-def _own_profile(spec: RunSpec) -> Profile:
-    """The profile as this run uses it: other methods' settings are left out, since they do not touch the run."""
-    options = spec.profile.method_options.get(spec.method, {})
-    return spec.profile.model_copy(
-        update={"learning_rates": {"default": spec.rates()}, "method_options": {spec.method: dict(options)}}
-    )
 
 
 def client_models(

@@ -1,4 +1,4 @@
-"""Every method by name. A new one is a file and a line in each of the two dicts."""
+"""Every method by name. A new one is a file, a line here, and its files in `pilot/provenance.py`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -26,33 +26,6 @@ METHODS: dict[str, type[Method]] = {
     "central": Central,
     "untuned": Untuned,
 }
-
-_PLAIN = ("pilot/methods/base.py", "pilot/connector/base.py", "pilot/connector/mlp.py")
-
-SOURCE_OF: dict[str, tuple[str, ...]] = {
-    "pilot": (
-        *_PLAIN,
-        "pilot/methods/pilot.py",
-        "pilot/methods/text_aggregation.py",
-        "pilot/connector/ct_moa.py",
-        "pilot/connector/losses.py",
-        "pilot/connector/two_stage.py",
-    ),
-    "fedavg": (*_PLAIN, "baselines/fedavg.py"),
-    "fedprox": (*_PLAIN, "baselines/fedprox.py"),
-    "fedmoe": (
-        *_PLAIN,
-        "baselines/fedmoe.py",
-        "pilot/connector/losses.py",
-        "pilot/connector/mixture.py",
-        "pilot/io/seeding.py",
-    ),
-    "local": (*_PLAIN, "baselines/local.py"),
-    "central": (*_PLAIN, "baselines/central.py"),
-    "untuned": (*_PLAIN, "baselines/untuned.py"),
-}
-"""Files a method's results depend on, relative to the repository: a change in them makes its runs stale."""
-
 
 def make_method(name: str, options: Mapping[str, Any]) -> Method:
     """The method of that name with these options, the rest at their defaults.

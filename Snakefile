@@ -1,0 +1,69 @@
+"""Targets of pilot-bench. `snakemake --cores all scenario2` goes from nothing to the tables and figures.
+
+Configuration: `--config profile=embedded results=results`.
+"""
+
+import os
+import sys
+
+from pilot.config import load_scenario
+from pilot.provenance import profile_digest, scenario_digest, stage_digest
+
+# Jobs find the `pilot-bench` of the environment that runs Snakemake, activated or not.
+os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+RESULTS = config.get("results", "results")
+PROFILE = config.get("profile", "embedded")
+REFERENCES = ("untuned", "majority")
+FIGURES = ("bars", "cost", "losses", "heterogeneity", "router", "distances", "samples")
+TABLES = ("main.csv", "per_client.csv", "cost.csv", "significance.csv", "timing.csv", "main.md", "main.tex")
+
+
+wildcard_constraints:
+    results=".+",
+    profile=r"[a-z0-9_-]+",
+    scenario=r"[a-z0-9_-]+",
+    method=r"[a-z0-9_]+",
+    seed=r"\d+",
+
+
+
+
+include: "pipelines/backbone.smk"
+include: "pipelines/data.smk"
+include: "pipelines/train.smk"
+include: "pipelines/evaluate.smk"
+include: "pipelines/report.smk"
+
+
+def outputs_of(scenario, profile=PROFILE):
+    """Tables and figures of a scenario."""
+    folder = f"{RESULTS}/{profile}/{scenario}"
+    return [f"{folder}/tables/{name}" for name in TABLES] + [f"{folder}/figures/.complete"]
+
+
+rule all:
+    default_target: True
+    input:
+        outputs_of("scenario1"),
+        outputs_of("scenario2"),
+
+
+rule scenario1:
+    input:
+        outputs_of("scenario1"),
+
+
+rule scenario2:
+    input:
+        outputs_of("scenario2"),
+
+
+rule smoke:
+    input:
+        outputs_of("smoke", "smoke"),
+
+
+rule figures:
+    input:
+        f"{RESULTS}/{PROFILE}/scenario1/figures/.complete",
+        f"{RESULTS}/{PROFILE}/scenario2/figures/.complete",

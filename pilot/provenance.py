@@ -1,0 +1,75 @@
+"""What each stage of the pipeline depends on, as digests: source files, and the settings that concern it.
+
+Snakemake sees rule texts and file times, not imported packages. These digests stand among a rule's parameters, so
+that an edit of one method's source repeats that method's runs and what follows from them, and nothing else.
+"""
+
+from functools import cache
+
+from pilot.config import load_profile, load_scenario
+from pilot.io.digest import digest_json, source_digest
+
+LIBRARY = ("pilot/io", "pilot/config.py", "pilot/errors.py")
+BACKBONE = (
+    "pilot/backbone/backbone.py", "pilot/backbone/generation.py", "pilot/backbone/lora.py",
+    "pilot/backbone/features.py", "pilot/backbone/paths.py",
+)  # fmt: skip
+STAGES: dict[str, tuple[str, ...]] = {
+    "data": (*LIBRARY, "pilot/data"),
+    "partition": (*LIBRARY, "pilot/partition.py", "pilot/data/record.py"),
+    "features": (*LIBRARY, *BACKBONE, "pilot/data/record.py"),
+    "train": (
+        *LIBRARY, *BACKBONE, "pilot/federation", "pilot/methods/base.py", "pilot/connector/base.py",
+        "pilot/connector/mlp.py", "pilot/data/record.py", "pilot/runs.py",
+    ),
+    "answers": (
+        *LIBRARY, *BACKBONE, "pilot/evaluation/answers.py", "pilot/evaluation/lm.py", "pilot/evaluation/majority.py",
+        "pilot/evaluation/tasks", "pilot/runs.py",
+    ),
+    "score": (
+        *LIBRARY, "pilot/evaluation/scoring.py", "pilot/evaluation/result.py", "pilot/evaluation/vqa.py",
+        "pilot/evaluation/caption.py", "pilot/evaluation/cider.py", "pilot/evaluation/java_tools.py",
+        "pilot/evaluation/grounding.py",
+    ),
+    "tables": (*LIBRARY, "pilot/report"),
+    "figures": (*LIBRARY, "pilot/report"),
+}  # fmt: skip
+METHODS: dict[str, tuple[str, ...]] = {
+    "pilot": (
+        "pilot/methods/pilot.py", "pilot/methods/text_aggregation.py", "pilot/connector/ct_moa.py",
+        "pilot/connector/losses.py", "pilot/connector/two_stage.py",
+    ),
+    "fedavg": ("baselines/fedavg.py",),
+    "fedprox": ("baselines/fedprox.py",),
+    "fedmoe": ("baselines/fedmoe.py", "pilot/connector/losses.py", "pilot/connector/mixture.py"),
+    "local": ("baselines/local.py",),
+    "central": ("baselines/central.py",),
+    "untuned": ("baselines/untuned.py",),
+    "majority": ("baselines/majority.py", "pilot/evaluation/majority.py"),
+}  # fmt: skip
+"""A method's own files; a new method adds a line here and one in `pilot/methods/registry.py`."""
+
+
+@cache
+def stage_digest(stage: str, method: str | None = None) -> str:
+    """Digest of the source files of a stage, and of a method's own files where one is named."""
+    return source_digest({*STAGES[stage], *(METHODS[method] if method else ())})
+
+
+@cache
+def scenario_digest(scenario: str, part: str) -> str:
+    """Digest of what `part` (`data`, `partition` or `all`) of a scenario depends on in its file."""
+    loaded = load_scenario(scenario).model_dump(mode="json")
+    if part == "data":
+        keys = ("name", "kind", "source", "num_train", "num_test")
+        tasks = [{key: task[key] for key in keys} for task in loaded["tasks"]]
+        return digest_json({"data_seed": loaded["data_seed"], "tasks": tasks})
+    if part == "partition":
+        return digest_json({key: value for key, value in loaded.items() if key not in ("methods", "seeds", "title")})
+    return digest_json(loaded)
+
+
+@cache
+def profile_digest(profile: str, method: str) -> str:
+    """Digest of what a method's runs depend on in a profile: not other methods' settings."""
+    return digest_json(load_profile(profile).only(method).model_dump(mode="json"))

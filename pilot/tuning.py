@@ -1,0 +1,79 @@
+"""Learning rates by a small grid: every method gets the same candidates, seed and validation data, never test data.
+
+The criterion is the cross-entropy on the validation parts of the clients' own shards, each client with its own model,
+averaged over the examples' answer tokens within a client, then over clients. The seed is not one of the scenario's.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pilot.backbone.backbone import Backbone
+from pilot.backbone.features import FeatureCache, open_features
+from pilot.config import load_profile, load_scenario
+from pilot.errors import UserError
+from pilot.federation.shards import Example, collate
+from pilot.federation.training import RunSpec, client_models, load_backbone, load_examples, train_run
+from pilot.io.atomic import write_json
+
+DIGITS = 6
+BATCH = 64
+
+
+def tune_method(
+    scenario: str, profile: str, method: str, results: Path, progress: Callable[[int, int], None]
+) -> Path:
+    """Train `method` with every candidate of the profile's grid; returns the file with all trials and the best one.
+
+    Raises:
+        UserError: the profile has no grid, or the tuning seed is one of the scenario's seeds.
+    """
+    loaded, sizes = load_scenario(scenario), load_profile(profile)
+    if not sizes.tuning_grid:
+        raise UserError(f"profile {sizes.name}: field tuning_grid is empty; give learning rates to try.")
+    if sizes.tuning_seed in loaded.seeds:
+        raise UserError(f"profile {sizes.name}: tuning_seed {sizes.tuning_seed} is a seed of {loaded.name}.")
+    scenario_dir = results / sizes.name / loaded.name
+    trials = []
+    for number, rates in enumerate(sizes.tuning_grid):
+        spec = RunSpec(loaded, sizes, method, sizes.tuning_seed, rates)
+        run_dir = scenario_dir / "tuning" / method / f"trial{number}"
+        if not (run_dir / "manifest.json").is_file():
+            train_run(spec, scenario_dir, run_dir, True, lambda done, total: None)
+        losses = validation_losses(spec, scenario_dir, run_dir)
+        mean = sum(losses.values()) / len(losses)
+        trials.append({"learning_rates": rates.model_dump(), "validation_loss": round(mean, DIGITS), "clients": losses})
+        progress(number + 1, len(sizes.tuning_grid))
+    best = min(trials, key=lambda trial: trial["validation_loss"])
+    target = scenario_dir / "tuning" / f"{method}.json"
+    result: dict[str, Any] = {"method": method, "seed": sizes.tuning_seed, "trials": trials}
+    write_json(target, result | {"best": best["learning_rates"]})
+    return target
+
+
+def validation_losses(spec: RunSpec, scenario_dir: Path, run_dir: Path) -> dict[str, float]:
+    """Each client's cross-entropy on its own validation part, by client id."""
+    backbone = load_backbone(spec.profile)
+    features = open_features(scenario_dir / "features")
+    examples = load_examples(spec.scenario, scenario_dir, backbone, features, "validation")
+    losses = {}
+    for clients, load in client_models(spec, backbone, run_dir / "checkpoint").items():
+        model = load()
+        for client in clients:
+            losses[str(client)] = round(_loss(backbone, model.connector, features, examples[client]), DIGITS)
+    return losses
+
+
+@torch.no_grad()
+def _loss(backbone: Backbone, connector: torch.nn.Module, features: FeatureCache, examples: list[Example]) -> float:
+    """Cross-entropy per answer token over `examples`."""
+    total, count = 0.0, 0
+    for start in range(0, len(examples), BATCH):
+        batch = collate(examples[start : start + BATCH], features, backbone.end)
+        num_tokens = int((batch.labels_BL >= 0).sum())
+        tokens = connector(batch.features_BND).tokens_BNC
+        total += float(backbone.cross_entropy(tokens, batch.ids_BL, batch.labels_BL)) * num_tokens
+        count += num_tokens
+    return total / count

@@ -1,0 +1,23 @@
+# One job per method and seed. Round checkpoints are not declared: Snakemake removes declared outputs before a rerun,
+# and a killed run has to find them.
+
+
+rule train:
+    input:
+        assignment=rules.partition.output.assignment,
+        features=rules.features.output.index,
+    output:
+        manifest="{results}/{profile}/{scenario}/runs/{method}/seed{seed}/manifest.json",
+    params:
+        source=lambda wildcards: stage_digest("train", wildcards.method),
+        scenario=lambda wildcards: scenario_digest(wildcards.scenario, "partition"),
+        profile=lambda wildcards: profile_digest(wildcards.profile, wildcards.method),
+    benchmark:
+        "{results}/{profile}/{scenario}/benchmarks/train-{method}-{seed}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "OMP_NUM_THREADS=1 pilot-bench train --scenario {wildcards.scenario} --profile {wildcards.profile} "
+        "--method {wildcards.method} --seed {wildcards.seed} --results {wildcards.results}"
