@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from pilot.config import Profile, Scenario, load_profile, load_scenario
+from pilot.config import Profile, Scenario, check_known, load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.io.atomic import read_json
+from pilot.provenance import METHODS
 
 MAJORITY = "majority"
 Advance = Callable[[int, int], None]
@@ -19,20 +20,15 @@ def train_method(
     Raises:
         UserError: an unknown name, or data, partition or features that are missing.
     """
-    loaded, sizes = load_scenario(scenario), load_profile(profile)
-    scenario_dir = results / sizes.name / loaded.name
+    loaded, sizes, scenario_dir = prepared(scenario, profile, method, results)
     run_dir = scenario_dir / "runs" / method / f"seed{seed}"
-    _require(scenario_dir, loaded, sizes)
     from pilot.federation.training import RunSpec, train_run
-    from pilot.methods.registry import METHODS
 
     if method == MAJORITY:
         from pilot.evaluation.majority import write_majority_run
 
         write_majority_run(RunSpec(loaded, sizes, method, seed), scenario_dir, run_dir)
         return run_dir
-    if method not in METHODS:
-        raise UserError(f"--method {method}: unknown name. Expected one of: {', '.join([*METHODS, MAJORITY])}.")
     train_run(RunSpec(loaded, sizes, method, seed), scenario_dir, run_dir, resume, progress)
     return run_dir
 
@@ -48,6 +44,22 @@ def answer(run_dir: Path, progress: Advance) -> None:
     from pilot.evaluation.answers import answer_run
 
     answer_run(run_dir, progress)
+
+
+def prepared(scenario: str, profile: str, method: str, results: Path) -> tuple[Scenario, Profile, Path]:
+    """Scenario, profile and the scenario's folder, once every name is known and what training reads is there.
+
+    Raises:
+        UserError: see `train_method`.
+    """
+    loaded, sizes = load_scenario(scenario), load_profile(profile)
+    check_known("command line", "--method", [method], METHODS)
+    check_known(f"scenario {scenario}", "methods", loaded.methods, METHODS)
+    check_known(f"profile {profile}", "learning_rates", sizes.learning_rates, ["default", *METHODS])
+    check_known(f"profile {profile}", "method_options", sizes.method_options, METHODS)
+    scenario_dir = results / sizes.name / loaded.name
+    _require(scenario_dir, loaded, sizes)
+    return loaded, sizes, scenario_dir
 
 
 def _require(scenario_dir: Path, scenario: Scenario, profile: Profile) -> None:

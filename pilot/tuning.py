@@ -12,11 +12,11 @@ import torch
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.features import FeatureCache, open_features
-from pilot.config import load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.federation.shards import Example, collate
 from pilot.federation.training import RunSpec, client_models, load_backbone, load_examples, train_run
 from pilot.io.atomic import write_json
+from pilot.runs import prepared
 
 DIGITS = 6
 BATCH = 64
@@ -30,18 +30,16 @@ def tune_method(
     Raises:
         UserError: the profile has no grid, or the tuning seed is one of the scenario's seeds.
     """
-    loaded, sizes = load_scenario(scenario), load_profile(profile)
+    loaded, sizes, scenario_dir = prepared(scenario, profile, method, results)
     if not sizes.tuning_grid:
         raise UserError(f"profile {sizes.name}: field tuning_grid is empty; give learning rates to try.")
     if sizes.tuning_seed in loaded.seeds:
         raise UserError(f"profile {sizes.name}: tuning_seed {sizes.tuning_seed} is a seed of {loaded.name}.")
-    scenario_dir = results / sizes.name / loaded.name
-    trials = []
+    trials: list[dict[str, Any]] = []
     for number, rates in enumerate(sizes.tuning_grid):
         spec = RunSpec(loaded, sizes, method, sizes.tuning_seed, rates)
         run_dir = scenario_dir / "tuning" / method / f"trial{number}"
-        if not (run_dir / "manifest.json").is_file():
-            train_run(spec, scenario_dir, run_dir, True, lambda done, total: None)
+        train_run(spec, scenario_dir, run_dir, True, lambda done, total: None)
         losses = validation_losses(spec, scenario_dir, run_dir)
         mean = sum(losses.values()) / len(losses)
         trials.append({"learning_rates": rates.model_dump(), "validation_loss": round(mean, DIGITS), "clients": losses})

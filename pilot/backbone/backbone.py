@@ -124,7 +124,7 @@ class Backbone:
                     self.language_model, self.lm_head, self.embed, inputs, max_new_tokens=max_new_tokens, end=self.end
                 )
                 for row, answer in zip(rows, tokens, strict=True):
-                    answers[row] = self.tokenizer.decode(answer, skip_special_tokens=True).strip()
+                    answers[row] = str(self.tokenizer.decode(answer, skip_special_tokens=True)).strip()
                 done += len(rows)
                 progress(done)
         return answers

@@ -26,10 +26,10 @@ class LoraLinear(nn.Module):
         super().__init__()
         if base.bias is not None:
             raise ValueError("LoraLinear expects a layer without bias, as Llama's are")
-        self.weight = base.weight
-        self.scale = alpha / rank
-        self.lora_A = nn.Parameter(torch.zeros(rank, base.in_features))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank))
+        self.weight: nn.Parameter = base.weight
+        self.scale: float = alpha / rank
+        self.lora_A: nn.Parameter = nn.Parameter(torch.zeros(rank, base.in_features))
+        self.lora_B: nn.Parameter = nn.Parameter(torch.zeros(base.out_features, rank))
         self._merged: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -135,5 +135,5 @@ def _complete(
             model.model.language_model, model.lm_head, embed, inputs, max_new_tokens=max_new_tokens, end=END
         )
         for row, answer in zip(rows, answers, strict=True):
-            texts[row] = tokenizer.decode(answer)
+            texts[row] = str(tokenizer.decode(answer))
     return [text.split(".")[0] + "." for text in texts]

@@ -44,7 +44,7 @@ def load_run(run_dir: Path) -> tuple[Backbone, Models]:
 def answer_run(run_dir: Path, progress: Callable[[int, int], None]) -> None:
     """Let every model of the run answer its clients' test sets and held-out parts; writes `eval/samples.jsonl`."""
     spec = run_spec(run_dir)
-    scenario_dir = run_dir.parents[2]
+    scenario_dir = run_dir.resolve().parents[2]
     backbone, models = load_run(run_dir)
     rows: list[Row] = []
     features: dict[str, Any] = {}

@@ -7,12 +7,12 @@ from pilot.data.record import read_records
 from pilot.evaluation.answers import run_spec, sample_rows
 from pilot.federation.ledger import Ledger
 from pilot.federation.training import RunSpec, read_part, run_config, write_manifest
-from pilot.io.atomic import read_json, write_json, write_jsonl
+from pilot.io.atomic import read_json, remove, write_json, write_jsonl
 
 
 def write_majority_run(spec: RunSpec, scenario_dir: Path, run_dir: Path) -> None:
     """Configuration, empty history and ledger, manifest."""
-    (run_dir / "manifest.json").unlink(missing_ok=True)
+    remove(run_dir / "manifest.json")
     config = run_config(spec, {}, scenario_dir, read_json(scenario_dir / "features" / "index.json")["digest"])
     write_json(run_dir / "config.json", config)
     write_jsonl(run_dir / "rounds.jsonl", [])
@@ -23,7 +23,7 @@ def write_majority_run(spec: RunSpec, scenario_dir: Path, run_dir: Path) -> None
 
 def answer_majority(run_dir: Path) -> None:
     """`eval/samples.jsonl`: one answer per task, from the training parts of its clients."""
-    spec, scenario_dir = run_spec(run_dir), run_dir.parents[2]
+    spec, scenario_dir = run_spec(run_dir), run_dir.resolve().parents[2]
     rows = []
     for task in spec.scenario.tasks:
         train = read_part(spec.scenario, scenario_dir, task, "train")

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pilot.errors import UserError
-from pilot.io.atomic import read_json, write_json
+from pilot.io.atomic import read_json, remove, write_json
 from pilot.io.checkpoint import load_state, save_state
+from pilot.io.digest import sha256_file
 from pilot.methods.base import ServerState, State
 
 
@@ -40,10 +41,24 @@ def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
     write_json(target / "history.json", {"history": progress.history, "ledger": progress.ledger, "record": record})
     write_json(
         folder / "progress.json",
-        {"round": progress.round_number, "config_digest": config_digest, "clients": sorted(progress.clients)},
+        {
+            "round": progress.round_number,
+            "config_digest": config_digest,
+            "clients": sorted(progress.clients),
+            "history_digest": sha256_file(target / "history.json"),
+        },
     )
-    for old in folder.glob("round-*"):
-        if old.name != name:
+    clean(folder, progress.round_number)
+
+
+def clean(folder: Path, round_number: int) -> None:
+    """Remove other rounds and what a killed writer left; with round 0 everything."""
+    if round_number == 0:
+        remove(folder / "progress.json")
+    for old in [*folder.glob("round-*"), *folder.glob(".*.part")]:
+        if old.is_file():
+            remove(old)
+        elif old.name != f"round-{round_number}":
             shutil.rmtree(old, ignore_errors=True)
 
 
@@ -62,6 +77,8 @@ def load_progress(folder: Path, config_digest: str | None) -> Progress | None:
     source = folder / f"round-{value['round']}"
     if not source.is_dir():
         raise UserError(f"{source}: named by {pointer} but missing. Remove {folder} and train again.")
+    if sha256_file(source / "history.json") != value["history_digest"]:
+        raise UserError(f"{source / 'history.json'}: damaged (its sha256 is not the recorded one). Remove {folder}.")
     past = read_json(source / "history.json")
     return Progress(
         value["round"],

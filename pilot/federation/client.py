@@ -1,7 +1,7 @@
 """What happens on a client: load the state, train one phase, hand back what may leave."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -31,11 +31,11 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class ClientReport:
-    """What a client's phase tells besides its update."""
+    """What a client's phase tells besides its update; a loss that is not finite is None."""
 
     steps: int
-    losses: dict[str, list[float]]
-    diagnostics: dict[str, list[float]]
+    losses: dict[str, list[float | None]]
+    diagnostics: dict[str, list[float | None]]
     num_tokens: int
     parameters: dict[str, int]
     num_trainable: int
@@ -225,15 +225,17 @@ class _Recorder:
         adapter = sizes.get("text_adapter", 0)
         return ClientReport(
             steps=steps,
-            losses={name: [round(float(v), LOSS_DIGITS) for v in values] for name, values in self.losses.items()},
-            diagnostics={
-                name: [round(float(v), LOSS_DIGITS) for v in self.mean(name).flatten()] for name in self.diagnostics
-            },
+            losses={name: _rounded(values) for name, values in self.losses.items()},
+            diagnostics={name: _rounded(self.mean(name).flatten()) for name in self.diagnostics},
             num_tokens=self.num_tokens,
             parameters=sizes,
             num_trainable=sum(parameter.numel() for parameter in trainable.values()),
             num_activated=adapter + model.connector.num_activated_parameters(),
         )
+
+
+def _rounded(values: Iterable[Tensor]) -> list[float | None]:
+    return [round(float(value), LOSS_DIGITS) if torch.isfinite(value) else None for value in values]
 
 
 def _set_trainable(model: ClientModel, phase: Phase) -> dict[str, nn.Parameter]:

@@ -4,7 +4,7 @@ Pure orchestration; it does not know where clients run.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,8 +48,8 @@ class Driver:
     plan: Plan
     transport: Transport
     ledger: Ledger
-    checkpoint: Callable[[Progress], None]
     progress: Callable[[int], None] = lambda steps: None
+    checkpoint: Callable[[Progress], None] = lambda progress: None
     clock: Clock = field(default_factory=Clock)
 
     def run(self, start: Progress | None) -> Progress:
@@ -92,11 +92,12 @@ class Driver:
                 {f"statistics.{name}": value for name, value in result.update.statistics.items()},
             )  # fmt: skip
             self.ledger.trained(result.report)
-            now.clients[client] = {**now.clients.get(client, {}), **result.state}
         accepted, excluded = split_updates(
             [result.update for result in results], expected, phase, self.plan.num_examples
         )
         skipped = len(accepted) < self.plan.quorum
+        if not skipped:
+            _store(now, results, {update.client for update in accepted})
         row = {
             "round": round_number, "phase": phase.name, "excluded": excluded, "skipped": skipped,
             "clients": [self._client_row(result) for result in results], "aggregation": {},
@@ -109,9 +110,17 @@ class Driver:
     def _client_row(self, result: ClientResult) -> dict[str, Any]:
         update: Update = result.update
         return {
-            "client": update.client, "task": update.task, "num_examples": update.num_examples,
+            "client": update.client, "task": update.task, "num_examples": self.plan.num_examples[update.client],
             "steps": result.report.steps, "losses": result.report.losses, "diagnostics": result.report.diagnostics,
         }  # fmt: skip
+
+
+def _store(now: Progress, results: Sequence[ClientResult], accepted: Collection[int]) -> None:
+    """Keep what accepted clients trained; an excluded one goes on from what it had."""
+    for result in results:
+        client = result.update.client
+        if client in accepted:
+            now.clients[client] = {**now.clients.get(client, {}), **result.state}
 
 
 def split_steps(phases: Sequence[Phase], local_steps: int) -> list[tuple[Phase, int]]:

@@ -5,7 +5,7 @@ that client.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -43,7 +43,7 @@ def split_updates(
     """
     accepted, excluded = [], []
     for update in sorted(updates, key=lambda candidate: candidate.client):
-        reason = reason_to_exclude(update, expected[update.client], phase.shared, known_examples[update.client])
+        reason = reason_to_exclude(update, expected[update.client], phase, known_examples[update.client])
         if reason:
             excluded.append({"client": update.client, "reason": reason})
         else:
@@ -51,18 +51,21 @@ def split_updates(
     return accepted, excluded
 
 
-def reason_to_exclude(update: Update, expected: State, shared: Collection[str], num_examples: int) -> str:
+def reason_to_exclude(update: Update, expected: State, phase: Phase, num_examples: int) -> str:
     """Why an update is not aggregated; empty if it is fine."""
     if not (math.isfinite(update.num_examples) and update.num_examples > 0):
         return f"num_examples is {update.num_examples}, expected a positive number"
     if update.num_examples != num_examples:
         return f"num_examples is {update.num_examples}, the client registered {num_examples}"
-    private = sorted({group_of(name) for name in update.state} - set(shared))
+    private = sorted({group_of(name) for name in update.state} - phase.shared)
     if private:
         return f"group {private[0]} may not leave the client"
     if update.state.keys() != expected.keys():
         name = sorted(update.state.keys() ^ expected.keys())[0]
         return f"{'unexpected' if name in update.state else 'missing'} tensor {name}"
+    if update.statistics.keys() != phase.statistics:
+        name = sorted(update.statistics.keys() ^ phase.statistics)[0]
+        return f"{'unexpected' if name in update.statistics else 'missing'} statistic {name}"
     for name, value in [*update.state.items(), *update.statistics.items()]:
         like = expected.get(name)
         if like is not None and (value.shape != like.shape or value.dtype != like.dtype):

@@ -1,7 +1,6 @@
 """One run: scenario, profile, method and seed to a run directory, from the start or from where it stopped."""
 
-import resource
-import time
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,14 @@ from pilot.backbone.paths import TINY_LLAVA
 from pilot.config import LearningRates, Profile, Scenario, TaskConfig
 from pilot.data.record import read_records, read_table
 from pilot.errors import UserError
-from pilot.federation.checkpoint import Progress, load_progress, save_progress
+from pilot.federation.checkpoint import Progress, clean, load_progress, save_progress
 from pilot.federation.client import ClientModel, LocalTrainer, TrainSettings, build_client_model
 from pilot.federation.driver import Driver, Plan, split_steps
 from pilot.federation.ledger import Ledger
 from pilot.federation.shards import Example, make_examples
+from pilot.federation.timing import Timing
 from pilot.federation.transport import LocalTransport
-from pilot.io.atomic import read_json, write_json, write_jsonl
+from pilot.io.atomic import read_json, remove, write_json, write_jsonl
 from pilot.io.digest import digest_json, sha256_file
 from pilot.methods.base import ClientInfo, Method, Phase, State, select
 from pilot.methods.registry import make_method
@@ -83,6 +83,11 @@ def read_part(scenario: Scenario, scenario_dir: Path, task: TaskConfig, part: st
     shards: dict[int, list[Any]] = {client: [] for client in scenario.clients_of(task.name)}
     for row in table.to_pylist():
         if row["task"] == task.name and row["part"] == part:
+            if row["client"] not in shards or row["id"] not in records:
+                raise UserError(
+                    f"{scenario_dir / 'partition'}: client {row['client']} holds {row['id']!r}, which the data or the "
+                    f"scenario of task {task.name} no longer have. Partition again: pilot-bench partition."
+                )
             shards[row["client"]].append(records[row["id"]])
     return shards
 
@@ -114,20 +119,26 @@ def train_run(
 
     With `resume`, a checkpoint of the same configuration is continued; otherwise the run starts anew.
     """
-    began = time.perf_counter()
     method = spec.make_method()
     backbone = load_backbone(spec.profile)
     features = open_features(scenario_dir / "features")
     config = run_config(spec, vars(method), scenario_dir, features.digest)
-    manifest = run_dir / "manifest.json"
-    manifest.unlink(missing_ok=True)
+    remove(run_dir / "manifest.json")
     write_json(run_dir / "config.json", config)
     digest = digest_json(config)
     start = load_progress(run_dir / "checkpoint", digest) if resume else None
+    if start is None:
+        shutil.rmtree(run_dir / "eval", ignore_errors=True)
+    clean(run_dir / "checkpoint", start.round_number if start else 0)
+    timing = Timing(run_dir / "timing.json", resumed=start is not None)
     examples = _pool(load_examples(spec.scenario, scenario_dir, backbone, features, "train"), method)
-    driver = _driver(spec, method, backbone, features, examples, run_dir, digest, start, progress)
+    driver = _driver(spec, method, backbone, features, examples, start, progress)
+    driver.checkpoint = lambda now: _checkpoint(run_dir, digest, now, timing, driver)
     final = driver.run(start)
-    _finish(run_dir, config, final, driver, time.perf_counter() - began)
+    write_jsonl(run_dir / "rounds.jsonl", final.history)
+    write_json(run_dir / "ledger.json", driver.ledger.to_json())
+    timing.write(driver.clock)
+    write_manifest(run_dir, config)
 
 
 def run_config(spec: RunSpec, options: Mapping[str, Any], scenario_dir: Path, features_digest: str) -> dict[str, Any]:
@@ -211,8 +222,6 @@ def _driver(
     backbone: Backbone,
     features: FeatureCache,
     examples: dict[int, list[Example]],
-    run_dir: Path,
-    digest: str,
     start: Progress | None,
     progress: Callable[[int, int], None],
 ) -> Driver:
@@ -231,10 +240,6 @@ def _driver(
         done[0] += count
         progress(done[0], total)
 
-    def checkpoint(now: Progress) -> None:
-        save_progress(run_dir / "checkpoint", now, digest)
-        write_jsonl(run_dir / "rounds.jsonl", now.history)
-
     def template(phase: Phase, info: ClientInfo, payload: State) -> State:
         connector = method.make_connector(phase, info, backbone.projector(), payload)
         return select({**dict(connector.named_parameters()), **backbone.text_adapter}, phase.shared)
@@ -243,22 +248,13 @@ def _driver(
     size = backbone.num_language_parameters
     ledger = Ledger.from_json(start.ledger, size) if start else Ledger(size)
     trainer = LocalTrainer(backbone, method, settings, features, examples)
-    return Driver(plan, LocalTransport(trainer), ledger, checkpoint, advance)
+    return Driver(plan, LocalTransport(trainer), ledger, advance)
 
 
-def _finish(run_dir: Path, config: dict[str, Any], final: Progress, driver: Driver, wall_seconds: float) -> None:
-    write_jsonl(run_dir / "rounds.jsonl", final.history)
-    write_json(run_dir / "ledger.json", driver.ledger.to_json())
-    write_json(
-        run_dir / "timing.json",
-        {
-            "wall_seconds": round(wall_seconds, 3),
-            "train_seconds": round(driver.clock.train, 3),
-            "aggregate_seconds": round(driver.clock.aggregate, 3),
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        },
-    )
-    write_manifest(run_dir, config)
+def _checkpoint(run_dir: Path, digest: str, now: Progress, timing: Timing, driver: Driver) -> None:
+    save_progress(run_dir / "checkpoint", now, digest)
+    write_jsonl(run_dir / "rounds.jsonl", now.history)
+    timing.write(driver.clock)
 
 
 def write_manifest(run_dir: Path, config: Mapping[str, Any]) -> None:

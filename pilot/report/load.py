@@ -59,7 +59,7 @@ class Run:
     @property
     def scenario_dir(self) -> Path:
         """The folder that holds `data/`, `partition/` and `runs/` of this run."""
-        return self.path.parents[2]
+        return self.path.resolve().parents[2]
 
     @cached_property
     def per_example(self) -> PerExample:

@@ -63,7 +63,7 @@ def read_curves(run: Run) -> list[Curve]:
             terms, number = client.get("losses") or {}, client["client"]
             steps = terms.get("cross_entropy") or terms.get("total") or []
             starts.setdefault(number, []).append((len(losses.setdefault(number, [])), line["round"]))
-            losses[number] += steps
+            losses[number] += [np.nan if loss is None else loss for loss in steps]
             tasks[number] = client.get("task", "")
     return [
         _curve(number, tasks[number], losses[number], starts[number])

@@ -1,0 +1,30 @@
+"""`timing.json`: time and memory of a run, added up over the parts of a run that was interrupted."""
+
+import resource
+import time
+from pathlib import Path
+
+from pilot.federation.driver import Clock
+from pilot.io.atomic import read_json, write_json
+
+DIGITS = 3
+
+
+class Timing:
+    """Starts counting when made; `resumed` adds what `path` says about the run's earlier parts."""
+
+    def __init__(self, path: Path, resumed: bool) -> None:
+        self._path = path
+        self._earlier: dict[str, float] = read_json(path) if resumed and path.is_file() else {}
+        self._began = time.perf_counter()
+
+    def write(self, clock: Clock) -> None:
+        """Write the seconds so far and the largest resident memory."""
+        seconds = {
+            "wall_seconds": time.perf_counter() - self._began,
+            "train_seconds": clock.train,
+            "aggregate_seconds": clock.aggregate,
+        }
+        total = {name: round(value + self._earlier.get(name, 0.0), DIGITS) for name, value in seconds.items()}
+        memory = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+        write_json(self._path, total | {"peak_memory_mb": max(memory, self._earlier.get("peak_memory_mb", 0.0))})
