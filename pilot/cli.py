@@ -12,6 +12,9 @@ import typer
 from pilot.errors import UserError
 from pilot.progress import progress
 
+INTERRUPTED = 130
+"""The exit code that Typer makes of Ctrl-C."""
+
 app = typer.Typer(
     name="pilot-bench",
     help="Benchmark suite for federated multimodal instruction tuning.",
@@ -274,6 +277,7 @@ def main() -> Any:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; finished rounds are kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        raise

@@ -137,7 +137,7 @@ class Backbone:
         if image.width == image.height:
             return image.convert("RGB")
         side = max(image.size)
-        red, green, blue = (round(255 * value) for value in self.processor.image_mean)
+        red, green, blue = (int(255 * value) for value in self.processor.image_mean)
         square = Image.new("RGB", (side, side), (red, green, blue))
         square.paste(image.convert("RGB"), ((side - image.width) // 2, (side - image.height) // 2))
         return square

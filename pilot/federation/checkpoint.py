@@ -52,13 +52,11 @@ def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
 
 
 def clean(folder: Path, round_number: int) -> None:
-    """Remove other rounds and what a killed writer left; with round 0 everything."""
+    """Remove other rounds; with round 0 everything."""
     if round_number == 0:
         remove(folder / "progress.json")
-    for old in [*folder.glob("round-*"), *folder.glob(".*.part")]:
-        if old.is_file():
-            remove(old)
-        elif old.name != f"round-{round_number}":
+    for old in folder.glob("round-*"):
+        if old.name != f"round-{round_number}":
             shutil.rmtree(old, ignore_errors=True)
 
 

@@ -129,6 +129,8 @@ def train_run(
     start = load_progress(run_dir / "checkpoint", digest) if resume else None
     if start is None:
         shutil.rmtree(run_dir / "eval", ignore_errors=True)
+    for torn in run_dir.rglob(".*.part"):  # left by a writer that was killed
+        remove(torn)
     clean(run_dir / "checkpoint", start.round_number if start else 0)
     timing = Timing(run_dir / "timing.json", resumed=start is not None)
     examples = _pool(load_examples(spec.scenario, scenario_dir, backbone, features, "train"), method)

@@ -1,0 +1,17 @@
+"""What several folders of tests share: one small scenario with data, partition and features, built once."""
+
+import os
+
+import pytest
+
+from .small import Small
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """The small scenario; its files are not to be changed."""
+    scenario = Small(tmp_path_factory.mktemp("small"))
+    scenario.build()
+    return scenario

@@ -1,0 +1,87 @@
+"""The pipeline in miniature on a copy of the repository: a second run does nothing, a change reruns what it touches."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCES = ("majority", "untuned")
+
+
+def snakemake(copy: Path, *arguments: str) -> str:
+    """Run Snakemake in `copy` with its own sources; returns all it prints."""
+    environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "snakemake", "smoke", "--cores", "1", "--config", "results=out", *arguments]
+    result = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def planned(output: str) -> set[str]:
+    """What a dry run would do: `rule`, or `rule method` for rules of single runs."""
+    jobs = set()
+    for block in re.split(r"\n(?=\[\w{3} \w{3}|rule |localrule )", output):
+        rule = re.search(r"^(?:local)?rule (\w+):", block, re.MULTILINE)
+        method = re.search(r"method=(\w+)", block)
+        if rule:
+            jobs.add(f"{rule[1]} {method[1]}" if method else rule[1])
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository in which `snakemake smoke` has run, with two methods."""
+    copy = tmp_path_factory.mktemp("pipeline") / "copy"
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("pilot", "baselines", "pipelines"):
+        shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+    shutil.copy(ROOT / "Snakefile", copy)
+    scenario = copy / "pipelines/scenarios/smoke.yaml"
+    text = scenario.read_text()
+    assert "methods: [pilot, fedavg, fedmoe]" in text
+    scenario.write_text(text.replace("methods: [pilot, fedavg, fedmoe]", "methods: [fedavg, fedmoe]"))
+    everything = planned(snakemake(copy, "-n"))
+    runs = {f"{rule} {method}" for rule in ("train", "answers") for method in ("fedavg", "fedmoe", *REFERENCES)}
+    assert everything == runs | {"smoke", "data", "partition", "features", "score", "tables", "draw"}
+    snakemake(copy)
+    return copy
+
+
+@pytest.mark.slow
+def test_second_run_does_nothing(finished: Path) -> None:
+    assert "Nothing to be done" in snakemake(finished, "-n")
+    tables = finished / "out/smoke/smoke/tables"
+    rows = (tables / "main.csv").read_text().splitlines()
+    assert {row.split(",")[rows[0].split(",").index("method")] for row in rows[1:]} == {
+        "fedavg", "fedmoe", *REFERENCES
+    }  # fmt: skip
+    assert len(list((finished / "out/smoke/smoke/benchmarks").glob("*.tsv"))) == 14
+
+
+@pytest.mark.slow
+def test_changed_method_reruns_only_itself(finished: Path) -> None:
+    source = finished / "baselines/fedmoe.py"
+    text = source.read_text()
+    source.write_text(text + "\n# changed\n")
+    try:
+        jobs = planned(snakemake(finished, "-n"))
+    finally:
+        source.write_text(text)
+    assert jobs == {"train fedmoe", "answers fedmoe", "score", "tables", "draw", "smoke"}
+
+
+@pytest.mark.slow
+def test_changed_report_trains_nothing(finished: Path) -> None:
+    source = finished / "pilot/report/figures.py"
+    text = source.read_text()
+    source.write_text(text + "\n# changed\n")
+    try:
+        jobs = planned(snakemake(finished, "-n"))
+    finally:
+        source.write_text(text)
+    assert jobs == {"tables", "draw", "smoke"}

@@ -1,0 +1,123 @@
+"""Answers of trained runs through lm-eval: who answers what, and the same scores from lm-eval's own API."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilot.errors import UserError
+from pilot.evaluation.answers import TASKS, answer_run, run_spec
+from pilot.evaluation.majority import answer_majority, write_majority_run
+from pilot.evaluation.scoring import score_runs
+from pilot.io.atomic import read_json, read_jsonl, write_jsonl
+
+from ..small import Small, quiet
+
+CLIENTS = {"scene-vqa": [0, 1], "scene-caption": [2, 3], "scene-ground": [4, 5]}
+# A tenth of every client's 20, 18 or 22 examples is held out.
+LOCAL = 2
+
+
+@pytest.fixture(scope="module")
+def answered(small: Small) -> dict[str, Path]:
+    """One method with one model, one with a model per client, and their answers."""
+    runs = {method: small.run(method) for method in ("fedavg", "local")}
+    for run in runs.values():
+        answer_run(run, quiet)
+    return runs
+
+
+def rows_of(run: Path, **wanted: Any) -> list[dict[str, Any]]:
+    """The samples that have these values."""
+    rows = read_jsonl(run / "eval/samples.jsonl")
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fedavg", "local"])
+def test_every_client_and_protocol_is_answered(answered: dict[str, Path], method: str) -> None:
+    """One model: the test set once, for both clients of the task. A model each: the test set once per client."""
+    rows = rows_of(answered[method])
+    for task, clients in CLIENTS.items():
+        groups = [clients] if method == "fedavg" else [[client] for client in clients]
+        tests = {tuple(group): rows_of(answered[method], task=task, protocol="personalised", clients=group)
+                 for group in groups}  # fmt: skip
+        assert [len({row["id"] for row in found}) for found in tests.values()] == [8] * len(groups)
+        assert all("-test-" in row["id"] for found in tests.values() for row in found)
+        held_out = [rows_of(answered[method], task=task, protocol="local", clients=[client]) for client in clients]
+        assert [len(found) for found in held_out] == [LOCAL, LOCAL]
+        assert all("-train-" in row["id"] for found in held_out for row in found)
+    assert len(rows) == 3 * 8 * (1 if method == "fedavg" else 2) + 6 * LOCAL
+    assert {row["kind"] for row in rows if row["task"] == "scene-ground"} == {"ground"}
+    assert all((row["box"] is None) is (row["kind"] != "ground") for row in rows)
+    assert {len(row["references"]) for row in rows if row["kind"] == "caption"} == {5}
+
+
+def test_relative_paths_work(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`evaluate seed0` from inside the method's folder."""
+    folder = tmp_path / "results/tiny/small"
+    for name in ("data", "partition", "features"):
+        shutil.copytree(small.folder / name, folder / name)
+    write_majority_run(small.spec("majority"), folder, folder / "runs/majority/seed0")
+    monkeypatch.chdir(folder / "runs/majority")
+    answer_majority(Path("seed0"))
+    rows = read_jsonl(Path("seed0/eval/samples.jsonl"))
+    assert len(rows) == 3 * 8 + 6 * LOCAL
+    assert {len({row["prediction"] for row in rows if row["task"] == task}) for task in CLIENTS} == {1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "metrics"),
+    [
+        ("scene-vqa", ("exact_match",)),
+        ("scene-ground", ("acc@0.5[original]", "mean_iou[original]", "parse_failure_rate")),
+    ],
+)
+def test_lm_eval_gives_the_same_scores(
+    answered: dict[str, Path], small: Small, tmp_path: Path, task: str, metrics: tuple[str, ...]
+) -> None:
+    """`PilotLM(run=..., client=...)` in lm-eval's own evaluator against the suite's scores of the same answers."""
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from pilot.evaluation.lm import PilotLM
+
+    client = CLIENTS[task][1]
+    run = tmp_path / "run"
+    shutil.copytree(answered["local"], run)
+    write_jsonl(run / "eval/samples.jsonl", rows_of(run, task=task))
+    score_runs([run])
+    entries = read_json(run / "eval/metrics.json")["entries"]
+    ours = {e["metric"]: e["value"] for e in entries if e["client"] == client and e["protocol"] == "personalised"}
+
+    name = f"pilot_{task.replace('-', '_')}"
+    metadata = {"data": str(small.folder / "data")}
+    results = simple_evaluate(
+        PilotLM(run=str(answered["local"]), client=client),
+        tasks=[name],
+        task_manager=TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata),
+        metadata=metadata,
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    assert results is not None
+    theirs = {key.split(",")[0]: value for key, value in results["results"][name].items()}
+    for metric in metrics:
+        assert theirs[metric] == pytest.approx(ours[metric], abs=1e-6)
+    predictions = {row["id"]: row["prediction"] for row in rows_of(run, clients=[client], protocol="personalised")}
+    samples = results["samples"][name]
+    assert {sample["doc"]["id"]: sample["filtered_resps"][0] for sample in samples} == predictions
+
+
+@pytest.mark.slow
+def test_model_refuses_what_it_is_not(answered: dict[str, Path], small: Small) -> None:
+    from pilot.evaluation.lm import PilotLM
+
+    with pytest.raises(UserError, match="no client 6 in this run"):
+        PilotLM(run=str(answered["local"]), client=6)
+    with pytest.raises(UserError, match=r"not a finished run \(manifest.json is missing\)\. Train it first"):
+        run_spec(small.folder)
+    with pytest.raises(NotImplementedError, match="generate_until tasks only"):
+        PilotLM(run=str(answered["fedavg"])).loglikelihood([])

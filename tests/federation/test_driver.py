@@ -1,0 +1,168 @@
+"""The server's side of a round, driven through a transport that returns what a test wants."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+
+from baselines.fedavg import FedAvg
+from pilot.federation.checkpoint import Progress
+from pilot.federation.client import ClientReport, ClientResult, PhaseTask
+from pilot.federation.driver import Driver, Plan, split_steps
+from pilot.federation.guard import reason_to_exclude
+from pilot.federation.ledger import Ledger
+from pilot.methods.base import ClientInfo, Phase, ServerState, State, Update
+
+NUM_EXAMPLES = {0: 1, 1: 2, 2: 3, 3: 4}
+REPORT = ClientReport(2, {"total": [1.0, 0.5]}, {}, 7, {"connector": 6, "text_adapter": 2}, 8, 8)
+
+
+def state(value: float) -> State:
+    """A client's model: a connector (2, 3) and a text adapter (2,)."""
+    return {"connector.w": torch.full((2, 3), value), "text_adapter.a": torch.tensor([value, -value])}
+
+
+def update(client: int) -> Update:
+    """Client k sends 10 ** k everywhere."""
+    return Update(client, "task", NUM_EXAMPLES[client], state(10.0**client))
+
+
+@dataclass
+class Fake:
+    """Returns prepared updates in a strange order; keeps the tasks it was given."""
+
+    updates: dict[int, Update]
+    tasks: list[PhaseTask] = field(default_factory=list)
+
+    def exchange(self, tasks: Sequence[PhaseTask], progress: Callable[[int], None]) -> list[ClientResult]:
+        self.tasks += tasks
+        updates = [self.updates[task.info.client] for task in tasks]
+        return [ClientResult(u, {**u.state, "client_adapter.p": torch.ones(1)}, REPORT) for u in reversed(updates)]
+
+
+def drive(updates: Sequence[Update], quorum: int = 1, start: Progress | None = None, rounds: int = 1) -> Progress:
+    """One round of FedAvg with one client per update."""
+    clients = [ClientInfo(u.client, "task", ("task",), 0) for u in updates]
+    plan = Plan(FedAvg(), clients, NUM_EXAMPLES, rounds, 2, lambda phase, info, payload: state(0.0), quorum)
+    return Driver(plan, Fake({u.client: u for u in updates}), Ledger(1)).run(start)
+
+
+def test_weighted_by_examples() -> None:
+    """(1 * 1 + 2 * 10 + 3 * 100 + 4 * 1000) / 10 = 432.1."""
+    shared = drive([update(client) for client in (2, 0, 3, 1)]).server.shared
+    assert torch.allclose(shared["connector.w"], torch.full((2, 3), 432.1))
+    assert torch.allclose(shared["text_adapter.a"], torch.tensor([432.1, -432.1]))
+
+
+def changed(**values: Any) -> Update:
+    """Client 2's update with other fields."""
+    return replace(update(2), **values)
+
+
+def with_connector(value: torch.Tensor) -> Update:
+    """Client 2's update with another connector."""
+    return changed(state={**state(100.0), "connector.w": value})
+
+
+NOT_A_NUMBER, INFINITE = torch.full((2, 3), 100.0), torch.full((2, 3), 100.0)
+NOT_A_NUMBER[1, 2], INFINITE[0, 0] = math.nan, -math.inf
+BROKEN = {
+    "nan": (with_connector(NOT_A_NUMBER), "connector.w: not finite"),
+    "infinite": (with_connector(INFINITE), "connector.w: not finite"),
+    "wrong name": (
+        changed(state={"connector.w": torch.zeros(2, 3), "text_adapter.b": torch.zeros(2)}),
+        "missing tensor text_adapter.a",
+    ),
+    "more names": (
+        changed(state={**state(100.0), "connector.z": torch.zeros(1)}), "unexpected tensor connector.z"
+    ),
+    "missing name": (changed(state={"connector.w": torch.zeros(2, 3)}), "missing tensor text_adapter.a"),
+    "nothing": (changed(state={}), "missing tensor connector.w"),
+    "private": (
+        changed(state={**state(100.0), "client_adapter.p": torch.zeros(1)}),
+        "group client_adapter may not leave the client",
+    ),
+    "wrong shape": (
+        with_connector(torch.zeros(3, 2)), "connector.w: torch.float32 (3, 2), expected torch.float32 (2, 3)"
+    ),
+    "broadcastable shape": (
+        with_connector(torch.zeros(1, 3)), "connector.w: torch.float32 (1, 3), expected torch.float32 (2, 3)"
+    ),
+    "scalar": (with_connector(torch.tensor(1.0)), "connector.w: torch.float32 (), expected torch.float32 (2, 3)"),
+    "wrong dtype": (
+        with_connector(torch.zeros(2, 3, dtype=torch.float64)),
+        "connector.w: torch.float64 (2, 3), expected torch.float32 (2, 3)",
+    ),
+    "no weight": (changed(num_examples=0), "num_examples is 0, expected a positive number"),
+    "negative weight": (changed(num_examples=-3), "num_examples is -3, expected a positive number"),
+    "weight not a number": (changed(num_examples=math.nan), "num_examples is nan, expected a positive number"),
+    "infinite weight": (changed(num_examples=math.inf), "num_examples is inf, expected a positive number"),
+    "another weight": (changed(num_examples=300), "num_examples is 300, the client registered 3"),
+    "statistics": (changed(statistics={"losses": torch.zeros(2)}), "unexpected statistic losses"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", sorted(BROKEN))
+def test_broken_update_is_left_out(case: str) -> None:
+    """The others' mean: (1 * 1 + 2 * 10 + 4 * 1000) / 7 = 574.4286."""
+    broken, reason = BROKEN[case]
+    others = [update(0), update(1), update(3)]
+    final, without = drive([*others, broken]), drive(others)
+    assert final.server.shared.keys() == without.server.shared.keys()
+    assert all(torch.equal(final.server.shared[name], without.server.shared[name]) for name in without.server.shared)
+    assert torch.allclose(final.server.shared["connector.w"], torch.full((2, 3), 574.4286))
+    row = final.history[0]
+    assert row["excluded"] == [{"client": 2, "reason": reason}] and row["skipped"] is False
+    assert sorted(final.clients) == [0, 1, 3], "what an excluded client trained is not kept"
+    json.dumps(final.history, allow_nan=False)
+
+
+def test_missing_statistic_is_left_out() -> None:
+    phase = Phase("search", frozenset(), frozenset({"connector", "text_adapter"}), statistics=frozenset({"share"}))
+    assert reason_to_exclude(update(2), state(0.0), phase, 3) == "missing statistic share"
+    endless = changed(statistics={"share": torch.tensor([0.5, math.inf])})
+    assert reason_to_exclude(endless, state(0.0), phase, 3) == "share: not finite"
+    assert reason_to_exclude(changed(statistics={"share": torch.ones(2)}), state(0.0), phase, 3) == ""
+
+
+def test_excluded_client_goes_on_from_what_it_had() -> None:
+    own = {"client_adapter.p": torch.tensor([5.0])}
+    start = Progress(0, ServerState(), {2: own}, [], {})
+    final = drive([update(0), changed(num_examples=0)], start=start)
+    assert torch.equal(final.clients[2]["client_adapter.p"], torch.tensor([5.0])) and list(final.clients[2]) == [*own]
+    assert torch.equal(final.clients[0]["client_adapter.p"], torch.ones(1))
+
+
+@pytest.mark.parametrize(("quorum", "skipped"), [(3, False), (4, True)])
+def test_below_quorum_nothing_changes(quorum: int, skipped: bool) -> None:
+    before = ServerState(state(-1.0), {}, {"kept": True})
+    start = Progress(0, before, {}, [], {})
+    final = drive([update(0), update(1), update(3), changed(num_examples=0)], quorum, start)
+    assert final.history[0]["skipped"] is skipped
+    assert (final.server is before) is skipped and (final.clients == {}) is skipped
+    assert final.history[0]["excluded"] == [
+        {"client": 2, "reason": "num_examples is 0, expected a positive number"}
+    ]  # fmt: skip
+
+
+def test_ledger_counts_what_was_sent() -> None:
+    """8 numbers of 4 bytes per client: up in both rounds, down in the second only; FLOPs 7 * (4 * 1 + 6 * 8)."""
+    ledger = drive([update(client) for client in (0, 1)], rounds=2).ledger
+    assert ledger["totals"] == {"bytes_up": 128, "bytes_down": 64}
+    assert ledger["optimiser_steps"] == 8 and ledger["training_tokens"] == 28
+    assert ledger["training_flops"] == 4 * 7 * 52
+    assert [(m["round"], m["client"], m["direction"]) for m in ledger["messages"]] == [
+        (1, 0, "up"), (1, 1, "up"), (2, 0, "down"), (2, 1, "down"), (2, 0, "up"), (2, 1, "up")
+    ]  # fmt: skip
+    assert ledger["messages"][2]["groups"] == {"connector": 24, "text_adapter": 8}
+
+
+def test_steps_over_phases() -> None:
+    half, rest = Phase("a", frozenset(), frozenset(), 0.5), Phase("b", frozenset(), frozenset(), 0.5)
+    assert [steps for _, steps in split_steps([half, rest], 7)] == [3, 4]
+    assert [steps for _, steps in split_steps([half], 7)] == [7]
+    assert split_steps([], 7) == []

@@ -1,0 +1,243 @@
+"""Whole runs: they train, they repeat byte for byte, they go on after a kill, and their accounts add up."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilot.config import LearningRates, load_profile
+from pilot.errors import UserError
+from pilot.federation.checkpoint import load_progress
+from pilot.federation.training import RunSpec, load_examples, read_part, train_run
+from pilot.io.atomic import read_json, read_jsonl, write_json
+from pilot.io.digest import digest_json, sha256_file
+
+from ..small import PROFILE, Small, contents, quiet
+
+TRAINED = ["pilot", "fedavg", "fedprox", "fedmoe", "local", "central"]
+PHASES = {"pilot": ["stage1", "stage2", "stage2"], "fedmoe": ["search", "train"]}
+# LoRA: rank 8 on four layers of width 128; q, k, v, o take (128 + 128) * 8 each, gate, up, down (128 + 256) * 8 each:
+# 4 * (4 * 2048 + 3 * 3072) = 69,632 numbers. Connector: 2 * (128 * 128 + 128) = 33,024 numbers. Four bytes each.
+LORA_BYTES, CONNECTOR_BYTES = 278_528, 132_096
+
+
+class Killed(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_every_method_trains(small: Small, method: str) -> None:
+    run = small.run(method)
+    rounds = read_jsonl(run / "rounds.jsonl")
+    assert [row["phase"] for row in rounds] == PHASES.get(method, ["train", "train"])
+    assert not any(row["skipped"] or row["excluded"] for row in rounds)
+    clients = [0] if method == "central" else [0, 1, 2, 3, 4, 5]
+    assert [[client["client"] for client in row["clients"]] for row in rounds] == [clients] * len(rounds)
+    for client in (client for row in rounds for client in row["clients"]):
+        assert len(client["losses"]["cross_entropy"]) == client["steps"]
+        assert all(0 < loss < 20 for loss in client["losses"]["cross_entropy"])
+    progress = load_progress(run / "checkpoint", None)
+    assert progress is not None and progress.round_number == 2 and sorted(progress.clients) == clients
+    for state in progress.clients.values():
+        updates = [value for name, value in state.items() if name.endswith("lora_B")]
+        assert len(updates) == 28 and all(bool(value.any()) for value in updates)  # zero before training
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_budgets_are_equal(small: Small, method: str) -> None:
+    """Six clients, two rounds, three steps each; the pooled client of `central` takes them all."""
+    run = small.run(method)
+    assert read_json(run / "ledger.json")["optimiser_steps"] == 36
+    assert read_json(run / "config.json")["budget"] == {
+        "rounds": 2, "local_steps": 3, "batch_size": 4, "num_clients": 6, "total_steps": 36
+    }  # fmt: skip
+    per_client = [client["steps"] for row in read_jsonl(run / "rounds.jsonl") for client in row["clients"]]
+    expected = {"central": [18, 18], "pilot": [1] * 6 + [2] * 6 + [3] * 6}
+    assert per_client == expected.get(method, [3] * 12)
+
+
+def test_manifest_names_every_file(small: Small) -> None:
+    run = small.run("fedavg")
+    manifest = read_json(run / "manifest.json")
+    files = {name for name in contents(run) if name != "manifest.json"}
+    assert set(manifest["files"]) == files
+    assert manifest["files"]["rounds.jsonl"] == sha256_file(run / "rounds.jsonl")
+    assert manifest["config_digest"] == digest_json(read_json(run / "config.json"))
+    assert {name.split("/")[1] for name in files if name.startswith("checkpoint/")} == {"progress.json", "round-2"}
+
+
+def test_untuned_trains_nothing(small: Small) -> None:
+    run = small.run("untuned")
+    assert (run / "rounds.jsonl").read_text() == ""
+    ledger = read_json(run / "ledger.json")
+    assert ledger["optimiser_steps"] == 0 and ledger["messages"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", TRAINED)
+def test_same_seed_same_bytes(small: Small, tmp_path: Path, method: str) -> None:
+    assert small.train(tmp_path / "again", method) == contents(small.run(method))
+
+
+def test_another_seed_differs(small: Small) -> None:
+    other, first = contents(small.run("fedavg", seed=1)), contents(small.run("fedavg"))
+    assert other.keys() == first.keys()
+    differing = {name for name in first if other[name] != first[name]}
+    assert {"manifest.json", "rounds.jsonl", "config.json", "checkpoint/round-2/server.safetensors"} <= differing
+    assert other["checkpoint/round-2/client-3.safetensors"] not in first.values()
+    messages = [json.loads(files["ledger.json"])["messages"] for files in (other, first)]
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("method", ["pilot", *(pytest.param(m, marks=pytest.mark.slow) for m in TRAINED[1:])])
+def test_killed_after_round_one_goes_on(small: Small, tmp_path: Path, method: str) -> None:
+    def kill(done: int, total: int) -> None:
+        if done > total / 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        small.train(tmp_path, method, progress=kill)
+    assert not (tmp_path / "manifest.json").exists()
+    assert read_json(tmp_path / "checkpoint/progress.json")["round"] == 1
+    spent = read_json(tmp_path / "timing.json")["train_seconds"]
+    for name in ("checkpoint/.progress.json.abc.part", ".rounds.jsonl.abc.part"):
+        (tmp_path / name).write_text("torn by a kill")
+    reported: list[tuple[int, int]] = []
+    assert small.train(tmp_path, method, progress=lambda *now: reported.append(now)) == contents(small.run(method))
+    assert reported[0][0] > 18 and reported[-1] == (36, 36)
+    assert read_json(tmp_path / "timing.json")["train_seconds"] > spent > 0
+
+
+def test_finished_run_is_left_as_it_is(small: Small, tmp_path: Path) -> None:
+    before = small.train(tmp_path, "fedavg")
+    spent = read_json(tmp_path / "timing.json")["train_seconds"]
+
+    def fail(done: int, total: int) -> None:
+        raise AssertionError("a finished round was trained again")
+
+    assert small.train(tmp_path, "fedavg", progress=fail) == before
+    assert read_json(tmp_path / "timing.json")["train_seconds"] == spent
+
+
+def test_another_configuration_starts_anew(small: Small, tmp_path: Path) -> None:
+    shutil.copytree(small.run("fedavg", seed=1), tmp_path / "run")
+    (tmp_path / "run/eval").mkdir()
+    assert small.train(tmp_path / "run", "fedavg") == contents(small.run("fedavg"))
+    assert not (tmp_path / "run/eval").exists()
+
+
+@pytest.mark.slow
+def test_sigkill_and_resume(small: Small, tmp_path: Path) -> None:
+    profile = tmp_path / "tiny.yaml"
+    profile.write_text(PROFILE.replace("rounds: 2", "rounds: 8"))
+    command = [sys.executable, "-c", "from pilot.cli import main; main()", "train", "--method", "pilot", "--seed", "9"]
+    command += ["--scenario", str(small.scenario_file), "--profile", str(profile), "--results", str(small.results)]
+    run = small.folder / "runs/pilot/seed9"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    pointer = run / "checkpoint/progress.json"
+    while process.poll() is None and not pointer.is_file():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (run / "manifest.json").exists() and read_json(pointer)["round"] < 8
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    spec = RunSpec(small.scenario, load_profile(profile), "pilot", 9)
+    train_run(spec, small.folder, tmp_path / "uninterrupted", False, quiet)
+    assert contents(run) == contents(tmp_path / "uninterrupted")
+
+
+@pytest.mark.parametrize("name", ["server.safetensors", "client-4.safetensors", "history.json"])
+def test_flipped_bit_is_named(small: Small, tmp_path: Path, name: str) -> None:
+    shutil.copytree(small.run("fedavg"), tmp_path / "run")
+    damaged = tmp_path / "run/checkpoint/round-2" / name
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    with pytest.raises(UserError, match=rf"{name}: .*damaged"):
+        small.train(tmp_path / "run", "fedavg")
+
+
+def test_missing_checkpoint_file_is_named(small: Small, tmp_path: Path) -> None:
+    shutil.copytree(small.run("fedavg"), tmp_path / "run")
+    (tmp_path / "run/checkpoint/round-2/client-1.safetensors").unlink()
+    with pytest.raises(UserError, match=r"client-1.safetensors: checkpoint is incomplete"):
+        small.train(tmp_path / "run", "fedavg")
+
+
+@pytest.mark.parametrize(
+    ("method", "up", "down"),
+    [
+        ("pilot", {"task_adapter", "text_adapter"}, {"task_adapter", "text_adapter", "peer_task_adapter"}),
+        ("fedavg", {"connector", "text_adapter"}, {"connector", "text_adapter"}),
+        ("fedprox", {"connector", "text_adapter"}, {"connector", "text_adapter"}),
+        ("fedmoe", {"experts", "router", "text_adapter", "statistics"}, {"experts", "router", "text_adapter"}),
+        ("local", set(), set()),
+        ("central", set(), set()),
+    ],
+)
+def test_only_declared_groups_leave(small: Small, method: str, up: set[str], down: set[str]) -> None:
+    messages = read_json(small.run(method) / "ledger.json")["messages"]
+    for direction, groups in (("up", up), ("down", down)):
+        assert {name for m in messages if m["direction"] == direction for name in m["groups"]} == groups
+
+
+def test_bytes_equal_a_hand_count(small: Small) -> None:
+    """FedAvg sends LoRA and connector twice and gets them once. Pilot sends after three phases; it gets its own and
+    two other task adapters before each of the two stage-2 phases, and nothing before stage 1."""
+    one = LORA_BYTES + CONNECTOR_BYTES
+    totals = {name: read_json(small.run(name) / "ledger.json")["totals"] for name in ("fedavg", "pilot", "local")}
+    assert totals["fedavg"] == {"bytes_up": 2 * 6 * one, "bytes_down": 6 * one}
+    assert totals["pilot"] == {"bytes_up": 3 * 6 * one, "bytes_down": 2 * 6 * (one + 2 * CONNECTOR_BYTES)}
+    assert totals["local"] == {"bytes_up": 0, "bytes_down": 0}
+    first = read_json(small.run("fedavg") / "ledger.json")["messages"][0]
+    assert first == {
+        "round": 1, "phase": "train", "client": 0, "direction": "up",
+        "groups": {"text_adapter": LORA_BYTES, "connector": CONNECTOR_BYTES},
+    }  # fmt: skip
+
+
+def test_diverging_run_says_so_and_ends(small: Small, tmp_path: Path) -> None:
+    """Numbers that are not finite are null in the history, and no such update is aggregated."""
+    spec = RunSpec(small.scenario, small.profile, "fedavg", 0, LearningRates(text_adapter=1e30, connector=1e30))
+    train_run(spec, small.folder, tmp_path, False, quiet)
+    rows = read_jsonl(tmp_path / "rounds.jsonl")
+    assert [row["skipped"] for row in rows] == [True, True]
+    excluded = rows[-1]["excluded"]
+    assert [one["client"] for one in excluded] == [0, 1, 2, 3, 4, 5]
+    assert all(one["reason"].endswith(": not finite") for one in excluded)
+    assert rows[-1]["clients"][0]["losses"]["total"][-1] is None
+
+
+def _stale(small: Small, folder: Path, rows: list[dict[str, Any]]) -> None:
+    from pilot.partition import _write_assignment
+
+    shutil.copytree(small.folder / "data", folder / "data")
+    _write_assignment(folder / "partition/assignment.parquet", rows)
+
+
+def test_partition_of_other_data_is_refused(small: Small, tmp_path: Path) -> None:
+    _stale(small, tmp_path, [{"task": "scene-vqa", "id": "gone", "client": 0, "part": "train"}])
+    with pytest.raises(UserError, match=r"partition: client 0 holds 'gone', .*pilot-bench partition"):
+        read_part(small.scenario, tmp_path, small.scenario.tasks[0], "train")
+
+
+def test_client_without_examples_is_refused(small: Small, tmp_path: Path) -> None:
+    _stale(small, tmp_path, [{"task": "scene-vqa", "id": "x", "client": 0, "part": "validation"}])
+    with pytest.raises(UserError, match=r"client 0 of task scene-vqa has no train examples\. Use fewer clients"):
+        load_examples(small.scenario, tmp_path, small.backbone, small.features, "train")
+
+
+def test_checkpoint_pointer_without_round(tmp_path: Path) -> None:
+    write_json(tmp_path / "progress.json", {"round": 3, "config_digest": "a", "clients": [], "history_digest": "b"})
+    assert load_progress(tmp_path, "another") is None
+    with pytest.raises(UserError, match=r"round-3: named by .*progress.json but missing"):
+        load_progress(tmp_path, "a")
+    assert json.loads((tmp_path / "progress.json").read_text())["round"] == 3

@@ -1,0 +1,236 @@
+"""The real command line in a process of its own: answers at once, refuses bad input in one message."""
+
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pilot.data.record import COLUMNS
+
+from .small import PROFILE, SCENARIO, Small, contents
+
+COMMAND = [sys.executable, "-c", "from pilot.cli import main; main()"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
+
+
+def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `pilot-bench` with these arguments."""
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+
+def refused(result: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """Exit code 2 and one message with these parts, no traceback, nothing on standard output."""
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == "" and "Traceback" not in result.stderr
+    assert result.stderr.count("error: ") == 1 and result.stderr.startswith("error: ")
+    for part in parts:
+        assert part in result.stderr, result.stderr
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with a scenario and a profile file, and nothing else."""
+    (tmp_path / "small.yaml").write_text(SCENARIO)
+    (tmp_path / "tiny.yaml").write_text(PROFILE)
+    return tmp_path
+
+
+def where(files: Path, results: Path | None = None) -> list[str]:
+    """The options that name scenario, profile and results."""
+    target = results or files / "results"
+    return ["-s", str(files / "small.yaml"), "-p", str(files / "tiny.yaml"), "--results", str(target)]
+
+
+def change(files: Path, **fields: Any) -> None:
+    """Rewrite the scenario with other fields; `task` holds changes of the first task."""
+    values = yaml.safe_load(SCENARIO)
+    values["tasks"][0] |= fields.pop("task", {})
+    (files / "small.yaml").write_text(yaml.safe_dump(values | fields))
+
+
+def test_help_answers_at_once() -> None:
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        assert "federated multimodal instruction tuning" in call("--help").stdout
+        times.append(time.perf_counter() - began)
+    assert statistics.median(times) < (1.5 if "CI" in os.environ else 0.5)
+
+
+@pytest.mark.parametrize("what", ["methods", "scenarios", "profiles", "tasks", "metrics"])
+def test_listings_parse(what: str) -> None:
+    entries = json.loads(call("list", what, "--json").stdout)
+    expected = {
+        "methods": "pilot", "scenarios": "scenario2", "profiles": "embedded", "tasks": "scene-ground",
+        "metrics": "acc@0.5[original]",
+    }  # fmt: skip
+    assert expected[what] in entries and all(isinstance(text, str) and text for text in entries.values())
+
+
+def test_doctor_parses() -> None:
+    result = call("doctor", "--json")
+    findings = json.loads(result.stdout)
+    assert set(findings) == {"python", "packages", "java", "backbone", "disk", "memory", "processors"}
+    assert result.returncode == (0 if all(finding["ok"] for finding in findings.values()) else 1)
+
+
+def test_wrong_field(files: Path) -> None:
+    change(files, task={"num_trian": 40})
+    refused(
+        call("data", "build", *where(files)),
+        "small.yaml: field tasks.0.num_trian: unknown name 'num_trian'. Did you mean 'num_train'?",
+        "Rename or remove it.",
+    )
+    change(files, task={"num_train": 0})
+    refused(call("partition", *where(files)), "small.yaml: field tasks.0.num_train: ", "got 0. Correct this field.")
+    assert sorted(path.name for path in files.iterdir()) == ["small.yaml", "tiny.yaml"]
+
+
+def test_unknown_names(files: Path) -> None:
+    refused(
+        call("train", "-m", "fedagv", *where(files)),
+        "field --method: unknown name 'fedagv'. Did you mean 'fedavg'? Expected one of: central, ",
+    )
+    refused(
+        call("train", "-m", "fedavg", "-s", "scenario3"),
+        "scenario: unknown name 'scenario3'. Did you mean 'scenario", "Expected one of: scenario1, scenario2, smoke",
+    )  # fmt: skip
+    refused(
+        call("train", "-m", "fedavg", "-s", "smoke", "-p", "lava"), "profile: unknown name 'lava'.", "embedded, smoke"
+    )
+    refused(call("data", "build", "-s", str(files / "none.yaml")), "none.yaml: cannot be read", "Name an existing")
+    change(files, methods=["pilot", "fedsgd"])
+    refused(call("train", "-m", "fedavg", *where(files)), "small.yaml: field methods: unknown name 'fedsgd'")
+    rates = "learning_rates: {pilto: {text_adapter: 1, connector: 1}, "
+    (files / "tiny.yaml").write_text(PROFILE.replace("learning_rates: {", rates))
+    change(files)
+    refused(call("train", "-m", "fedavg", *where(files)), "tiny.yaml: field learning_rates: unknown name 'pilto'")
+    assert sorted(path.name for path in files.iterdir()) == ["small.yaml", "tiny.yaml"]
+
+
+def test_missing_data(files: Path) -> None:
+    missing = "results/tiny/small/data/scene-vqa/records.parquet: no such file. Build the scenario's data first"
+    refused(call("partition", *where(files)), missing)
+    refused(
+        call("train", "-m", "fedavg", *where(files)),
+        "results/tiny/small/data/manifest.json: missing. Run `pilot-bench data build",
+    )
+    assert not (files / "results").exists()
+
+
+@pytest.fixture
+def built(small: Small, files: Path) -> Path:
+    """The scenario's data in the results of `files`."""
+    shutil.copytree(small.folder / "data", files / "results/tiny/small/data")
+    return files
+
+
+def listing(folder: Path) -> list[str]:
+    """Every file below a folder."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_missing_column(built: Path) -> None:
+    import pyarrow.parquet as parquet
+
+    path = built / "results/tiny/small/data/scene-caption/records.parquet"
+    parquet.write_table(parquet.read_table(path, columns=[c for c in COLUMNS if c != "attributes"]), path)
+    before = listing(built)
+    refused(
+        call("partition", *where(built)), "scene-caption/records.parquet: column 'attributes' is missing (found: id, ",
+        "Add it, or remove the file and build the data again",
+    )  # fmt: skip
+    refused(call("data", "validate", path), "records.parquet: column 'attributes' is missing")
+    assert listing(built) == before
+
+
+def test_more_clients_than_examples(built: Path) -> None:
+    before = listing(built)
+    change(built, task={"num_clients": 41})
+    refused(
+        call("partition", *where(built)),
+        "task scene-vqa, field num_clients: 41 clients are more than the 40 training examples. Lower num_clients",
+    )
+    assert listing(built) == before
+
+
+def test_empty_shard(built: Path) -> None:
+    before = listing(built)
+    change(built, task={"num_clients": 20}, min_client_examples=1, validation_fraction=0.3, local_test_fraction=0.3)
+    refused(
+        call("partition", *where(built)), "client 0: 2 images leave an empty training shard", "Raise num_train or lower"
+    )
+    assert listing(built) == before
+
+
+def test_unwritable_results(small: Small, files: Path) -> None:
+    """A file stands where a folder would have to be (root may write anywhere else)."""
+    (files / "file").write_text("")
+    expected = "file/results/tiny/small/data/manifest.json: cannot be removed (Not a directory). Choose another folder."
+    refused(call("data", "build", *where(files, files / "file/results")), expected)
+    folder = files / "results/tiny/small"
+    shutil.copytree(small.folder / "data", folder / "data")
+    (folder / "partition").write_text("")
+    refused(call("partition", *where(files)), "partition/heterogeneity.json: cannot be removed (Not a directory)")
+    assert listing(files) == sorted(
+        ["file", "small.yaml", "tiny.yaml", "results/tiny/small/partition"]
+        + [f"results/tiny/small/data/{name}" for name in listing(small.folder / "data")]
+    )
+
+
+def test_compare_of_nothing(tmp_path: Path) -> None:
+    refused(call("compare", tmp_path), "no runs here (looked for runs/<method>/seed<k>). Train some first")
+    refused(call("compare", tmp_path / "none"), "none: no such folder. Expected a scenario folder such as")
+
+
+@pytest.mark.slow
+def test_evaluate_of_no_run(tmp_path: Path) -> None:
+    refused(call("evaluate", tmp_path), f"{tmp_path}: not a finished run (manifest.json is missing). Train it first.")
+    refused(call("evaluate", "--no-answers", tmp_path), "eval/samples.jsonl: no such file. Evaluate the run first")
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_unwritable_run_folder(small: Small, files: Path) -> None:
+    folder = files / "results/tiny/small"
+    for name in ("data", "partition", "features"):
+        shutil.copytree(small.folder / name, folder / name)
+    (folder / "runs").write_text("")
+    before = listing(files)
+    refused(call("train", "-m", "fedavg", *where(files)), "runs/fedavg/seed0", "Choose another folder.")
+    assert listing(files) == before
+
+
+@pytest.mark.slow
+def test_ctrl_c_and_again(small: Small, files: Path) -> None:
+    folder = files / "results/tiny/small"
+    for name in ("data", "partition", "features"):
+        shutil.copytree(small.folder / name, folder / name)
+    (files / "tiny.yaml").write_text(PROFILE.replace("rounds: 2", "rounds: 8"))
+    command = [*COMMAND, "train", "-m", "fedavg", *where(files)]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    run = folder / "runs/fedavg/seed0"
+    while process.poll() is None and not (run / "checkpoint/progress.json").is_file():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in message
+    assert "interrupted; what was finished is kept" in message
+    assert not (run / "manifest.json").exists() and not list(run.rglob("*.part"))
+    finished = json.loads((run / "checkpoint/progress.json").read_text())["round"]
+    assert 1 <= finished < 8
+    again = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert again.returncode == 0 and f"{6 * 3 * 8}/{6 * 3 * 8}" in again.stderr
+    resumed = contents(run)
+    assert subprocess.run([*command, "--no-resume"], env=ENVIRONMENT, capture_output=True).returncode == 0
+    assert resumed == contents(run)
