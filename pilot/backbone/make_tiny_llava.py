@@ -6,10 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
+from pilot.backbone.alignment import Aligner, dense_targets
 from pilot.backbone.captions import caption
 from pilot.backbone.corpus import public_scene
+from pilot.backbone.focused_captions import focused_caption
 from pilot.backbone.general_text import TOKENIZER_ONLY, general_sentence
 from pilot.backbone.language_pretraining import Corpus, tokenise_captions, train_language
 from pilot.backbone.pretraining import Report, run_phase
@@ -55,7 +58,9 @@ def make_tiny_llava(recipe: Recipe, work: Path, target: Path, report: PhaseRepor
     )
     for phase in ("text", "connector", "joint"):
         train = _language_phase(model, corpus, recipe, phase, _named(report, phase))
-        run_phase(work / f"{phase}-{recipe.digest()[:12]}.safetensors", model, train)
+        run_phase(work / f"{phase}-{recipe.language_digest()[:12]}.safetensors", model, train)
+    path = work / f"refine-{recipe.digest()[:12]}.safetensors"
+    run_phase(path, model, lambda: _refine(model, tokenizer, pool, corpus.features_MND, recipe, report))
     quality = measure(model, tokenizer, recipe)
     _export(model, tokenizer, processor, recipe, quality, target)
     return quality
@@ -106,6 +111,25 @@ def _export(
         "files": digests,
     }
     write_json(target / "recipe.json", value)
+
+
+def _refine(
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    pool: ScenePool,
+    features_MND: Tensor,
+    recipe: Recipe,
+    report: PhaseReport,
+) -> None:
+    """Phases 5 and 6: they share the edge head, so they are kept together."""
+    captions = []
+    for index in range(recipe.num_train_scenes):
+        public = public_scene(recipe.seed, "train", index)
+        captions.append([focused_caption(public) for _ in range(recipe.captions_per_scene)])
+    focused = Corpus(tokenise_captions(tokenizer, captions), [], features_MND)
+    aligner = Aligner(model, dense_targets(pool, tokenizer, recipe.patch_size), recipe)
+    aligner.align(features_MND, _named(report, "align"))
+    aligner.refine(focused, _named(report, "refine"))
 
 
 def _named(report: PhaseReport, phase: str) -> Report:

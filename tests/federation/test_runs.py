@@ -149,6 +149,7 @@ def test_sigkill_and_resume(small: Small, tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL
     assert not (run / "manifest.json").exists() and read_json(pointer)["round"] < 8
     subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert not list(run.rglob(".*.part"))
     spec = RunSpec(small.scenario, load_profile(profile), "pilot", 9)
     train_run(spec, small.folder, tmp_path / "uninterrupted", False, quiet)
     assert contents(run) == contents(tmp_path / "uninterrupted")
