@@ -120,7 +120,6 @@ class Profile(_Model):
     lora: LoraConfig
     learning_rates: Mapping[str, LearningRates]
     method_options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
-    max_new_tokens: Mapping[Kind, Count]
     prompt_template: str
     tuning_grid: tuple[LearningRates, ...] = ()
     tuning_seed: Seed = 1000
@@ -129,8 +128,6 @@ class Profile(_Model):
     def _usable(self) -> "Profile":
         if "default" not in self.learning_rates:
             raise ValueError("learning_rates needs the key default")
-        if missing := {"vqa", "caption", "ground"} - set(self.max_new_tokens):
-            raise ValueError(f"max_new_tokens needs the keys {', '.join(sorted(missing))}")
         if "<image>" not in self.prompt_template or "{instruction}" not in self.prompt_template:
             raise ValueError("prompt_template needs <image> and {instruction}")
         return self

@@ -44,7 +44,6 @@ weight_decay: 0.0
 max_grad_norm: 1.0
 lora: {rank: 8, alpha: 16}
 learning_rates: {default: {text_adapter: 0.003, connector: 0.003}}
-max_new_tokens: {vqa: 8, caption: 48, ground: 40}
 prompt_template: "USER: <image>\\n{instruction} ASSISTANT:"
 """
 

@@ -95,7 +95,6 @@ def test_wrong_scenario_field(tmp_path: Path, changes: dict[str, Any], message: 
             {"learning_rates": {"pilot": {"text_adapter": 0.1, "connector": 0.1}}},
             "learning_rates needs the key default",
         ),
-        ({"max_new_tokens": {"vqa": 8}}, "max_new_tokens needs the keys caption, ground"),
         ({"prompt_template": "USER: {instruction}"}, "prompt_template needs <image> and {instruction}"),
         ({"lora": {"rank": 8, "alpha": 16, "dropout": 0}}, "field lora.dropout: .*one of: alpha, rank"),
         ({"max_grad_norm": float("inf")}, "field max_grad_norm: input should be a finite number"),

@@ -111,12 +111,10 @@ class Backbone:
         image_tokens: Callable[[list[int]], Tensor],
         prompts: Sequence[str],
         max_new_tokens: int,
-        progress: Callable[[int], None] = lambda done: None,
     ) -> list[str]:
         """Greedy answers to `prompts` (instructions); `image_tokens(rows)` gives (len(rows), N, C)."""
         ids = [self.prompt_ids(prompt) for prompt in prompts]
         answers = [""] * len(prompts)
-        done = 0
         with torch.no_grad(), merged(self.language_model):
             for rows in by_length([len(row) for row in ids], GENERATION_BATCH):
                 inputs = self._inputs(image_tokens(rows), torch.tensor([ids[row] for row in rows]))
@@ -125,8 +123,6 @@ class Backbone:
                 )
                 for row, answer in zip(rows, tokens, strict=True):
                     answers[row] = str(self.tokenizer.decode(answer, skip_special_tokens=True)).strip()
-                done += len(rows)
-                progress(done)
         return answers
 
     def _inputs(self, image_tokens_BNC: Tensor, ids_BL: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """A trained run's client as an lm-eval model, registered as `pilot`."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pilot.errors import UserError
 from pilot.federation.client import ClientModel
 
 CONNECTOR_BATCH = 256
+DEFAULT_MAX_NEW_TOKENS = 64
 
 
 @register_model("pilot")
@@ -48,17 +49,19 @@ class PilotLM(LM):
 
     def _set(self, backbone: Backbone, model: ClientModel, features: dict[str, Tensor]) -> None:
         self._backbone, self._model, self._features = backbone, model, features
-        self.progress: Callable[[int], None] = lambda done: None
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answers in the order of `requests`, each cut at the first of its stop strings."""
         images = [_only_image(request) for request in requests]
         digests = self._embed(images)
         prompts = [str(request.args[0]).removeprefix(IMAGE_PLACEHOLDER).removeprefix("\n") for request in requests]
-        limits = [int(request.args[1].get("max_gen_toks", 64)) for request in requests]
-        answers = self._backbone.answer(
-            lambda rows: self._image_tokens([digests[row] for row in rows]), prompts, max(limits), self.progress
-        )
+        limits = [int(request.args[1].get("max_gen_toks", DEFAULT_MAX_NEW_TOKENS)) for request in requests]
+        answers = [""] * len(requests)
+        for limit in sorted(set(limits)):
+            group = [row for row, own in enumerate(limits) if own == limit]
+            chosen = self._answer([digests[row] for row in group], [prompts[row] for row in group], limit)
+            for row, answer in zip(group, chosen, strict=True):
+                answers[row] = answer
         return [
             _cut(answer, request.args[1].get("until", [])) for answer, request in zip(answers, requests, strict=True)
         ]
@@ -70,6 +73,12 @@ class PilotLM(LM):
     def loglikelihood_rolling(self, requests: list[Instance], **_: Any) -> list[float]:
         """Not offered: the suite's tasks generate."""
         raise NotImplementedError("the model `pilot` answers generate_until tasks only")
+
+    def _answer(self, digests: Sequence[str], prompts: Sequence[str], limit: int) -> list[str]:
+        def image_tokens(rows: list[int]) -> Tensor:
+            return self._image_tokens([digests[row] for row in rows])
+
+        return self._backbone.answer(image_tokens, prompts, limit)
 
     def _embed(self, images: Sequence[Image.Image]) -> list[str]:
         """Digest of every image; features of new ones go into the cache."""
