@@ -11,6 +11,7 @@ from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration, P
 
 from pilot.backbone.alignment import Aligner, dense_targets
 from pilot.backbone.captions import caption
+from pilot.backbone.consolidation import consolidate, plain_text
 from pilot.backbone.corpus import public_scene
 from pilot.backbone.focused_captions import focused_caption
 from pilot.backbone.general_text import TOKENIZER_ONLY, general_sentence
@@ -59,8 +60,11 @@ def make_tiny_llava(recipe: Recipe, work: Path, target: Path, report: PhaseRepor
     for phase in ("text", "connector", "joint"):
         train = _language_phase(model, corpus, recipe, phase, _named(report, phase))
         run_phase(work / f"{phase}-{recipe.language_digest()[:12]}.safetensors", model, train)
-    path = work / f"refine-{recipe.digest()[:12]}.safetensors"
-    run_phase(path, model, lambda: _refine(model, tokenizer, pool, corpus.features_MND, recipe, report))
+    focused = _focused(tokenizer, corpus.features_MND, recipe)
+    path = work / f"refine-{recipe.refinement_digest()[:12]}.safetensors"
+    run_phase(path, model, lambda: _refine(model, tokenizer, pool, focused, recipe, report))
+    path = work / f"consolidate-{recipe.digest()[:12]}.safetensors"
+    run_phase(path, model, lambda: consolidate(model, focused, recipe, _named(report, "consolidate")))
     quality = measure(model, tokenizer, recipe)
     _export(model, tokenizer, processor, recipe, quality, target)
     return quality
@@ -113,22 +117,28 @@ def _export(
     write_json(target / "recipe.json", value)
 
 
-def _refine(
-    model: LlavaForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    pool: ScenePool,
-    features_MND: Tensor,
-    recipe: Recipe,
-    report: PhaseReport,
-) -> None:
-    """Phases 5 and 6: they share the edge head, so they are kept together."""
+def _focused(tokenizer: PreTrainedTokenizerBase, features_MND: Tensor, recipe: Recipe) -> Corpus:
+    """Focused captions of every training scene, and plain text."""
     captions = []
     for index in range(recipe.num_train_scenes):
         public = public_scene(recipe.seed, "train", index)
         captions.append([focused_caption(public) for _ in range(recipe.captions_per_scene)])
-    focused = Corpus(tokenise_captions(tokenizer, captions), [], features_MND)
+    texts = [f" {text}" for text in plain_text(recipe)]
+    sentences = [[*ids, END] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    return Corpus(tokenise_captions(tokenizer, captions), sentences, features_MND)
+
+
+def _refine(
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    pool: ScenePool,
+    focused: Corpus,
+    recipe: Recipe,
+    report: PhaseReport,
+) -> None:
+    """Phases 5 and 6: they share the edge head, so they are kept together."""
     aligner = Aligner(model, dense_targets(pool, tokenizer, recipe.patch_size), recipe)
-    aligner.align(features_MND, _named(report, "align"))
+    aligner.align(focused.features_MND, _named(report, "align"))
     aligner.refine(focused, _named(report, "refine"))
 
 

@@ -21,8 +21,8 @@ LANGUAGE_SOURCES = (
 REFINEMENT_SOURCES = (
     "pilot/backbone/alignment.py",
     "pilot/backbone/focused_captions.py",
-    "pilot/backbone/make_tiny_llava.py",
 )
+CONSOLIDATION_SOURCES = ("pilot/backbone/consolidation.py", "pilot/backbone/make_tiny_llava.py")
 
 
 @dataclass(frozen=True)
@@ -59,26 +59,32 @@ class Recipe:
     joint: PhaseRecipe = PhaseRecipe(steps=6_000, batch_size=32, learning_rate=1.5e-3)
     align: PhaseRecipe = PhaseRecipe(steps=400, batch_size=128, learning_rate=3e-3)
     refine: PhaseRecipe = PhaseRecipe(steps=4_000, batch_size=40, learning_rate=2e-3)
+    consolidate: PhaseRecipe = PhaseRecipe(steps=1_000, batch_size=32, learning_rate=1e-3)
 
     def digest(self) -> str:
         """Digest of the numbers and of the code that turns them into a checkpoint."""
-        sources = source_digest(VISION_SOURCES + LANGUAGE_SOURCES + REFINEMENT_SOURCES)
-        return digest_json({"recipe": asdict(self), "source": sources})
+        sources = VISION_SOURCES + LANGUAGE_SOURCES + REFINEMENT_SOURCES + CONSOLIDATION_SOURCES
+        return self._digest_without(frozenset(), sources)
 
     def vision_digest(self) -> str:
         """Digest of what the vision phase alone depends on, so that a change of the text does not repeat it."""
-        return self._digest_without(_LANGUAGE_FIELDS | _REFINEMENT_FIELDS, VISION_SOURCES)
+        return self._digest_without(_LANGUAGE_FIELDS | _REFINEMENT_FIELDS | _LAST_FIELDS, VISION_SOURCES)
 
     def language_digest(self) -> str:
         """Digest of what text, connector and joint phase depend on."""
-        return self._digest_without(_REFINEMENT_FIELDS, VISION_SOURCES + LANGUAGE_SOURCES)
+        return self._digest_without(_REFINEMENT_FIELDS | _LAST_FIELDS, VISION_SOURCES + LANGUAGE_SOURCES)
+
+    def refinement_digest(self) -> str:
+        """Digest of what the phases align and refine depend on."""
+        return self._digest_without(_LAST_FIELDS, VISION_SOURCES + LANGUAGE_SOURCES + REFINEMENT_SOURCES)
 
     def _digest_without(self, fields: frozenset[str], sources: tuple[str, ...]) -> str:
         numbers = {name: value for name, value in asdict(self).items() if name not in fields}
         return digest_json({"recipe": numbers, "source": source_digest(sources)})
 
 
-_REFINEMENT_FIELDS = frozenset({"align", "refine", "num_held_out_scenes"})
+_LAST_FIELDS = frozenset({"consolidate", "num_held_out_scenes"})
+_REFINEMENT_FIELDS = frozenset({"align", "refine"})
 _LANGUAGE_FIELDS = frozenset(
     {
         "text_width", "text_layers", "text_feed_forward", "vocabulary_size", "num_held_out_scenes",
