@@ -43,11 +43,6 @@ class Backbone:
         before, self._after = prompt_template.split(IMAGE_PLACEHOLDER)
         self._before = torch.tensor([self.begin, *self.tokenizer(before, add_special_tokens=False)["input_ids"]])
 
-    @property
-    def width(self) -> int:
-        """C, the LLM's width."""
-        return int(self.model.config.text_config.hidden_size)
-
     def projector(self) -> Mlp:
         """A copy of the backbone's own pre-trained connector."""
         own = self.model.model.multi_modal_projector

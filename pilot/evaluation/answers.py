@@ -60,14 +60,13 @@ def answer_run(run_dir: Path, progress: Callable[[int, int], None]) -> None:
                 ids += [record.id for client in mine for record in parts[task.name][client]]
                 answers = _ask(backbone, model, features, task.lm_eval_task, scenario_dir / "data", ids)
                 shards = {client: parts[task.name][client] for client in mine}
-                rows += sample_rows(spec.scenario, task.name, tests[task.name], shards, answers)
+                rows += sample_rows(task.name, tests[task.name], shards, answers)
         done += 1
         progress(done, total)
     write_jsonl(run_dir / "eval" / "samples.jsonl", sorted(rows, key=_order))
 
 
 def sample_rows(
-    scenario: Scenario,
     task: str,
     test: Sequence[InstructionRecord],
     shards: Mapping[int, Sequence[InstructionRecord]],

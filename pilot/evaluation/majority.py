@@ -31,5 +31,5 @@ def answer_majority(run_dir: Path) -> None:
         records = read_records(scenario_dir / "data" / task.name / "records.parquet")
         test = [record for record in records if record.split == "test"]
         shards = read_part(spec.scenario, scenario_dir, task, "local_test")
-        rows += sample_rows(spec.scenario, task.name, test, shards, {record.id: answer for record in records})
+        rows += sample_rows(task.name, test, shards, {record.id: answer for record in records})
     write_jsonl(run_dir / "eval" / "samples.jsonl", rows)

@@ -55,12 +55,6 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     write_text(path, "".join(_json_line(row) for row in rows))
 
 
-def append_jsonl(path: Path, row: Any) -> None:
-    """Add one line to a JSON-lines file (rewritten whole, so that a torn line cannot exist)."""
-    old = path.read_bytes() if path.exists() else b""
-    write_bytes(path, old + _json_line(row).encode("utf-8"))
-
-
 def remove(path: Path) -> None:
     """Remove `path` if it exists.
 

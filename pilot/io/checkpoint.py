@@ -1,6 +1,5 @@
 """Tensors on disk: safetensors with a digest of their payload."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,14 +38,6 @@ def load_state(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: checkpoint is damaged (its sha256 is not the recorded one). Remove it and resume.")
     state: dict[str, Tensor] = load(data)
     return state
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata that was stored with a state."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    return dict(header.get("__metadata__", {}))
 
 
 def _digest_path(path: Path) -> Path:
