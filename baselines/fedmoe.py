@@ -80,9 +80,7 @@ class FedMoE(Method):
     ) -> Connector:
         """A mixture of the experts that the server sent; of all while it has sent none."""
         if phase.name == "train" and received is None:
-            raise ValueError(
-                "fedmoe: the payload decides which experts a client holds; pass it as `received`"
-            )
+            raise ValueError("fedmoe: the payload decides which experts a client holds; pass it as `received`")
         sent = {expert_of(name) for name in received or {}} - {None}
         held = [expert in sent for expert in range(self.num_experts)] if sent else None
         return ExpertMixture(
@@ -119,9 +117,7 @@ def choose_experts(probabilities: Sequence[float], theta: float) -> tuple[int, .
     """
     total = sum(probabilities)
     if not total > 0 or any(not p >= 0 for p in probabilities):
-        raise ValueError(
-            f"activation probabilities: expected non-negative numbers, got {list(probabilities)}"
-        )
+        raise ValueError(f"activation probabilities: expected non-negative numbers, got {list(probabilities)}")
     chosen: list[int] = []
     mass = 0.0
     for expert in sorted(range(len(probabilities)), key=lambda expert: (-probabilities[expert], expert)):

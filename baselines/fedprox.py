@@ -33,7 +33,5 @@ class FedProx(Averaging):
         missing = sorted(trainable.keys() - received.keys())
         if missing:
             raise ValueError(f"no received value for {missing}")
-        squares = [
-            (value - received[name].detach()).float().square().sum() for name, value in trainable.items()
-        ]
+        squares = [(value - received[name].detach()).float().square().sum() for name, value in trainable.items()]
         return self.mu / 2 * torch.stack(squares).sum()

@@ -22,9 +22,7 @@ DIGITS = 6
 BATCH = 64
 
 
-def tune_method(
-    scenario: str, profile: str, method: str, results: Path, progress: Callable[[int, int], None]
-) -> Path:
+def tune_method(scenario: str, profile: str, method: str, results: Path, progress: Callable[[int, int], None]) -> Path:
     """Train `method` with every candidate of the profile's grid; returns the file with all trials and the best one.
 
     Raises:

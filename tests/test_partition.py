@@ -53,9 +53,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.parametrize(
-    "partition", [{"attribute": "label"}, {"kind": "iid", "alpha": None, "attribute": None}]
-)
+@pytest.mark.parametrize("partition", [{"attribute": "label"}, {"kind": "iid", "alpha": None, "attribute": None}])
 def test_every_training_example_once(tmp_path: Path, partition: dict[str, Any]) -> None:
     write_data(tmp_path)
     chosen = scenario(partition=partition)
@@ -64,9 +62,7 @@ def test_every_training_example_once(tmp_path: Path, partition: dict[str, Any]) 
     partition_data(chosen, tmp_path)
     assert (tmp_path / "partition/assignment.parquet").read_bytes() == first
     rows = read_rows(tmp_path)
-    assert Counter(row["id"] for row in rows) == Counter(
-        f"{task.name}-{n}" for task in chosen.tasks for n in range(60)
-    )
+    assert Counter(row["id"] for row in rows) == Counter(f"{task.name}-{n}" for task in chosen.tasks for n in range(60))
     for client, task in enumerate(chosen.client_tasks):
         shard = [row for row in rows if row["client"] == client]
         assert {row["task"] for row in shard} == {task.name} and len(shard) >= 10
@@ -92,9 +88,7 @@ def test_heterogeneity_report(tmp_path: Path) -> None:
     for client in report["clients"]:
         mine = [row for row in train if row["client"] == client["client"]]
         assert client["num_examples"] == len(mine)
-        place = [c["client"] for c in report["clients"] if c["task"] == client["task"]].index(
-            client["client"]
-        )
+        place = [c["client"] for c in report["clients"] if c["task"] == client["task"]].index(client["client"])
         distribution = report["label_distribution"][client["task"]]
         labels = Counter(LABELS[int(row["id"].rsplit("-", 1)[1]) % 4] for row in mine)
         assert distribution["counts"][place] == [labels[name] for name in distribution["labels"]]

@@ -13,6 +13,7 @@ from pilot.backbone.alignment import Aligner, dense_targets
 from pilot.backbone.captions import caption
 from pilot.backbone.consolidation import consolidate, plain_text
 from pilot.backbone.corpus import public_scene
+from pilot.backbone.fact_captions import fact_caption
 from pilot.backbone.focused_captions import focused_caption
 from pilot.backbone.general_text import TOKENIZER_ONLY, general_sentence
 from pilot.backbone.language_pretraining import Corpus, tokenise_captions, train_language
@@ -60,11 +61,11 @@ def make_tiny_llava(recipe: Recipe, work: Path, target: Path, report: PhaseRepor
     for phase in ("text", "connector", "joint"):
         train = _language_phase(model, corpus, recipe, phase, _named(report, phase))
         run_phase(work / f"{phase}-{recipe.language_digest()[:12]}.safetensors", model, train)
-    focused = _focused(tokenizer, corpus.features_MND, recipe)
+    focused, facts = _late_corpora(tokenizer, corpus.features_MND, recipe)
     path = work / f"refine-{recipe.refinement_digest()[:12]}.safetensors"
     run_phase(path, model, lambda: _refine(model, tokenizer, pool, focused, recipe, report))
     path = work / f"consolidate-{recipe.digest()[:12]}.safetensors"
-    run_phase(path, model, lambda: consolidate(model, focused, recipe, _named(report, "consolidate")))
+    run_phase(path, model, lambda: consolidate(model, facts, recipe, _named(report, "consolidate")))
     quality = measure(model, tokenizer, recipe)
     _export(model, tokenizer, processor, recipe, quality, target)
     return quality
@@ -117,15 +118,18 @@ def _export(
     write_json(target / "recipe.json", value)
 
 
-def _focused(tokenizer: PreTrainedTokenizerBase, features_MND: Tensor, recipe: Recipe) -> Corpus:
-    """Focused captions of every training scene, and plain text."""
+def _late_corpora(tokenizer: PreTrainedTokenizerBase, features_MND: Tensor, recipe: Recipe) -> tuple[Corpus, Corpus]:
+    """What phase 6 reads: focused captions. What phase 7 reads: these, facts, and plain text."""
     captions = []
     for index in range(recipe.num_train_scenes):
         public = public_scene(recipe.seed, "train", index)
-        captions.append([focused_caption(public) for _ in range(recipe.captions_per_scene)])
+        focused = [focused_caption(public) for _ in range(recipe.captions_per_scene)]
+        captions.append([*focused, *(fact_caption(public) for _ in range(recipe.facts_per_scene))])
+    everything = tokenise_captions(tokenizer, captions)
     texts = [f" {text}" for text in plain_text(recipe)]
     sentences = [[*ids, END] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    return Corpus(tokenise_captions(tokenizer, captions), sentences, features_MND)
+    focused_only = [group[: recipe.captions_per_scene] for group in everything]
+    return Corpus(focused_only, [], features_MND), Corpus(everything, sentences, features_MND)
 
 
 def _refine(

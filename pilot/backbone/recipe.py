@@ -22,7 +22,11 @@ REFINEMENT_SOURCES = (
     "pilot/backbone/alignment.py",
     "pilot/backbone/focused_captions.py",
 )
-CONSOLIDATION_SOURCES = ("pilot/backbone/consolidation.py", "pilot/backbone/make_tiny_llava.py")
+CONSOLIDATION_SOURCES = (
+    "pilot/backbone/consolidation.py",
+    "pilot/backbone/fact_captions.py",
+    "pilot/backbone/make_tiny_llava.py",
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Recipe:
     num_held_out_scenes: int = 500
     sentences_per_caption: int = 5
     captions_per_scene: int = 3
+    facts_per_scene: int = 6
     num_text_sentences: int = 20_000
     vision: PhaseRecipe = PhaseRecipe(steps=6_000, batch_size=64, learning_rate=1.2e-3)
     text: PhaseRecipe = PhaseRecipe(steps=900, batch_size=32, learning_rate=2e-3)
@@ -59,7 +64,7 @@ class Recipe:
     joint: PhaseRecipe = PhaseRecipe(steps=6_000, batch_size=32, learning_rate=1.5e-3)
     align: PhaseRecipe = PhaseRecipe(steps=400, batch_size=128, learning_rate=3e-3)
     refine: PhaseRecipe = PhaseRecipe(steps=4_000, batch_size=40, learning_rate=2e-3)
-    consolidate: PhaseRecipe = PhaseRecipe(steps=1_000, batch_size=32, learning_rate=1e-3)
+    consolidate: PhaseRecipe = PhaseRecipe(steps=4_000, batch_size=32, learning_rate=1.5e-3)
 
     def digest(self) -> str:
         """Digest of the numbers and of the code that turns them into a checkpoint."""
@@ -83,7 +88,7 @@ class Recipe:
         return digest_json({"recipe": numbers, "source": source_digest(sources)})
 
 
-_LAST_FIELDS = frozenset({"consolidate", "num_held_out_scenes"})
+_LAST_FIELDS = frozenset({"consolidate", "facts_per_scene", "num_held_out_scenes"})
 _REFINEMENT_FIELDS = frozenset({"align", "refine"})
 _LANGUAGE_FIELDS = frozenset(
     {

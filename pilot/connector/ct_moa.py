@@ -81,9 +81,7 @@ class CrossTaskMixture(Connector):
             )
         self.has_cross_task_adapters = cross_task_adapters
         self.client_adapter: Mlp | None = client_adapter if stage1 and client_features == "add" else None
-        self.router = skip_init(nn.Linear, projector.width_in, num_tasks, bias=False).to(
-            projector.linear_1.weight
-        )
+        self.router = skip_init(nn.Linear, projector.width_in, num_tasks, bias=False).to(projector.linear_1.weight)
         nn.init.zeros_(self.router.weight)
 
     def forward(self, features_BND: Tensor) -> ConnectorOutput:
@@ -93,9 +91,7 @@ class CrossTaskMixture(Connector):
         """
         logits_BNT = self.router(features_BND).float()
         probs_BNT = logits_BNT.softmax(dim=-1)
-        experts_BNCT = torch.stack(
-            [self._expert(task, features_BND) for task in range(self.num_tasks)], dim=-1
-        )
+        experts_BNCT = torch.stack([self._expert(task, features_BND) for task in range(self.num_tasks)], dim=-1)
         tokens_BNC = (experts_BNCT @ probs_BNT.to(experts_BNCT.dtype).unsqueeze(-1)).squeeze(-1)
         if self.client_adapter is not None:
             tokens_BNC = tokens_BNC + self.client_adapter(features_BND)

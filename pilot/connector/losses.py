@@ -22,9 +22,7 @@ def difference_loss(x_t_BNC: Tensor, x_s_BNC: Tensor) -> Tensor:
         ValueError: the shapes differ or are not (B, N, C).
     """
     if x_t_BNC.ndim != 3 or x_t_BNC.shape != x_s_BNC.shape:
-        raise ValueError(
-            f"expected two tensors (B, N, C), got {tuple(x_t_BNC.shape)} and {tuple(x_s_BNC.shape)}"
-        )
+        raise ValueError(f"expected two tensors (B, N, C), got {tuple(x_t_BNC.shape)} and {tuple(x_s_BNC.shape)}")
     gram_t_BNN, gram_s_BNN = _unit_gram(x_t_BNC), _unit_gram(x_s_BNC)
     return (gram_t_BNN * gram_s_BNN).sum(dim=(1, 2)).mean()
 

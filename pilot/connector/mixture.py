@@ -80,9 +80,7 @@ class ExpertMixture(Connector):
 
     def num_activated_parameters(self) -> int:
         """The router and k experts."""
-        router, experts = (
-            sum(p.numel() for p in module.parameters()) for module in (self.router, self.experts)
-        )
+        router, experts = (sum(p.numel() for p in module.parameters()) for module in (self.router, self.experts))
         return router + experts // len(self.held) * self.top_k
 
 

@@ -80,9 +80,7 @@ def _draw(axes: "Axes", record: InstructionRecord) -> None:
         place, size = (x1 * width, y1 * height), ((x2 - x1) * width, (y2 - y1) * height)
         axes.add_patch(Rectangle(place, *size, fill=False, ec="white", lw=3.2))
         axes.add_patch(Rectangle(place, *size, fill=False, ec="black", lw=1.4))
-    lines = textwrap.wrap(record.instruction.split("\n")[0], _WRAP) + textwrap.wrap(
-        f"→ {record.answer}", _WRAP
-    )
+    lines = textwrap.wrap(record.instruction.split("\n")[0], _WRAP) + textwrap.wrap(f"→ {record.answer}", _WRAP)
     axes.text(0, height * 1.04, "\n".join(lines), fontsize=7.5, va="top", ha="left")
 
 

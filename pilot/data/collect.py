@@ -50,9 +50,7 @@ def collect(
         for index in count():
             if len(records) == wanted:
                 break
-            record = _record(
-                source, kind, split, index, draft(scenario_generator(seed, source, split, index))
-            )
+            record = _record(source, kind, split, index, draft(scenario_generator(seed, source, split, index)))
             if (digest := record.image_sha256) not in seen:
                 seen.add(digest)
                 records.append(record)

@@ -111,9 +111,7 @@ def read_table(path: Path, columns: Sequence[str]) -> "pyarrow.Table":
             )
         return parquet.read_table(path, columns=list(columns))
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(
-            f"{path}: not a readable parquet file ({error}). Remove it and build again."
-        ) from error
+        raise UserError(f"{path}: not a readable parquet file ({error}). Remove it and build again.") from error
 
 
 def check_records(path: Path, records: Sequence[InstructionRecord]) -> None:

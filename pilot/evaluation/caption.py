@@ -97,10 +97,7 @@ def _tokenise(sets: Mapping[Key, Captions]) -> dict[Key, Corpus]:
     distinct |= {text for _, references in sets.values() for group in references.values() for text in group}
     tokens = java_tools.tokenise(distinct)
     return {
-        key: {
-            i: Pair(tokens[predictions[i]], tuple(tokens[r] for r in references[i]))
-            for i in sorted(references)
-        }
+        key: {i: Pair(tokens[predictions[i]], tuple(tokens[r] for r in references[i])) for i in sorted(references)}
         for key, (predictions, references) in sets.items()
     }
 
@@ -118,9 +115,7 @@ def _bleu(corpora: Sequence[Corpus]) -> list[Results]:
         scorer.crefs = [cooked[pair.references] for pair in corpus.values()]
         scorer.ctest = [counts[pair] for pair in corpus.values()]
         values, segments = scorer.compute_score(option="closest", verbose=0)
-        results.append(
-            {name: _result(corpus, v, s) for name, v, s in zip(BLEU, values, segments, strict=True)}
-        )
+        results.append({name: _result(corpus, v, s) for name, v, s in zip(BLEU, values, segments, strict=True)})
     return results
 
 

@@ -57,8 +57,6 @@ def check_ids(predictions: Mapping[str, object], references: Mapping[str, object
     missing = sorted(set(references) - set(predictions))
     extra = sorted(set(predictions) - set(references))
     if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(references)} examples have no prediction, first: {missing[0]!r}"
-        )
+        raise ValueError(f"{len(missing)} of {len(references)} examples have no prediction, first: {missing[0]!r}")
     if extra:
         raise ValueError(f"{len(extra)} predictions have no reference, first: {extra[0]!r}")

@@ -145,9 +145,7 @@ def _test_digest(rows: Sequence[Row], grouped: Mapping[Group, Sequence[int]]) ->
     return digest_json(asked)
 
 
-def _write(
-    run_dir: Path, scored: Mapping[Group, Results], counts: Mapping[Group, int], test_digest: str
-) -> None:
+def _write(run_dir: Path, scored: Mapping[Group, Results], counts: Mapping[Group, int], test_digest: str) -> None:
     """Per-example values first, metrics last: where the metrics are, the values are."""
     folder = run_dir / "eval"
     entries: list[Row] = []

@@ -199,9 +199,7 @@ def weighted_mean(states: Iterable[tuple[State, float]]) -> State:
 
 def _check_like(state: State, sums: State, dtypes: Mapping[str, torch.dtype], index: int) -> None:
     if state.keys() != sums.keys():
-        raise ValueError(
-            f"state {index}: names differ from the first state's: {sorted(state.keys() ^ sums.keys())}"
-        )
+        raise ValueError(f"state {index}: names differ from the first state's: {sorted(state.keys() ^ sums.keys())}")
     for name, value in state.items():
         if value.shape != sums[name].shape or value.dtype != dtypes[name] or not value.is_floating_point():
             raise ValueError(

@@ -182,9 +182,7 @@ def task_aware_aggregation(
 
 
 def _renamed(state: Mapping[str, Tensor], prefix: str, new_prefix: str) -> State:
-    return {
-        new_prefix + name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)
-    }
+    return {new_prefix + name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _record(

@@ -27,6 +27,7 @@ METHODS: dict[str, type[Method]] = {
     "untuned": Untuned,
 }
 
+
 def make_method(name: str, options: Mapping[str, Any]) -> Method:
     """The method of that name with these options, the rest at their defaults.
 
@@ -34,23 +35,17 @@ def make_method(name: str, options: Mapping[str, Any]) -> Method:
         UserError: no such method or option, or a value that does not fit.
     """
     if name not in METHODS:
-        raise UserError(
-            f"method {name!r} is not known{_hint(name, METHODS)} Known methods: {', '.join(METHODS)}."
-        )
+        raise UserError(f"method {name!r} is not known{_hint(name, METHODS)} Known methods: {', '.join(METHODS)}.")
     method = METHODS[name]
     fields = [field.name for field in dataclasses.fields(method)]
     for option in options:
         if option not in fields:
             known = ", ".join(fields) or "none"
-            raise UserError(
-                f"method {name}: no option {option!r}{_hint(option, fields)} Its options: {known}."
-            )
+            raise UserError(f"method {name}: no option {option!r}{_hint(option, fields)} Its options: {known}.")
     try:
         made: Method = TypeAdapter(method).validate_python(dict(options))
     except ValidationError as error:
-        reasons = "; ".join(
-            f"{'.'.join(map(str, e['loc'][:1])) or 'options'}: {e['msg']}" for e in error.errors()
-        )
+        reasons = "; ".join(f"{'.'.join(map(str, e['loc'][:1])) or 'options'}: {e['msg']}" for e in error.errors())
         raise UserError(f"method {name}: {reasons}.") from error
     return made
 

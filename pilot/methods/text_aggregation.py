@@ -69,9 +69,7 @@ def pairwise_distances(states: Sequence[State], distance: Distance = "parameters
     if distance not in measures:
         raise ValueError(f"distance: expected one of {sorted(measures)}, got {distance!r}")
     for index, state in enumerate(states):
-        if [(n, state[n].shape) for n in sorted(state)] != [
-            (n, states[0][n].shape) for n in sorted(states[0])
-        ]:
+        if [(n, state[n].shape) for n in sorted(state)] != [(n, states[0][n].shape) for n in sorted(states[0])]:
             raise ValueError(f"state {index}: names or shapes differ from the first state's")
     result = [[0.0] * len(states) for _ in states]
     for k in range(len(states)):

@@ -93,9 +93,7 @@ def _table(grid: Headline) -> "Table":
     table = Table(title=grid.scenario, header_style="bold")
     table.add_column("method", no_wrap=True)
     for task in grid.tasks:
-        table.add_column(
-            f"{task.name}\n{PRIMARY_METRIC[task.kind]}".replace("[", r"\["), justify="right", no_wrap=True
-        )
+        table.add_column(f"{task.name}\n{PRIMARY_METRIC[task.kind]}".replace("[", r"\["), justify="right", no_wrap=True)
         table.add_column("worst\nclient", justify="right", no_wrap=True)
         if task.kind == "ground":
             table.add_column("parse\nfailures", justify="right", no_wrap=True)

@@ -101,19 +101,9 @@ def _byte_rows(run: Run, start: tuple[str, str, int]) -> list[CostRow]:
             components[message["direction"], component] += size
     totals = run.ledger.get("totals", {})
     return [
-        *(
-            CostRow(*start, "bytes", way, number, name, cells[way, number, name])
-            for way, number, name in sorted(cells)
-        ),
-        *(
-            CostRow(*start, "bytes", way, None, name, components[way, name])
-            for way, name in sorted(components)
-        ),
-        *(
-            CostRow(*start, "bytes", way, None, None, int(totals[f"bytes_{way}"]))
-            for way in ("down", "up")
-            if totals
-        ),
+        *(CostRow(*start, "bytes", way, number, name, cells[way, number, name]) for way, number, name in sorted(cells)),
+        *(CostRow(*start, "bytes", way, None, name, components[way, name]) for way, name in sorted(components)),
+        *(CostRow(*start, "bytes", way, None, None, int(totals[f"bytes_{way}"])) for way in ("down", "up") if totals),
     ]
 
 

@@ -66,18 +66,13 @@ def build_headlines(groups: Sequence[Group], baseline: str) -> list[Headline]:
     for scenario in sorted({group.scenario for group in groups}):
         members = [group for group in groups if group.scenario == scenario]
         tasks = tuple(dict.fromkeys(task for group in members for task in group.tasks))
-        rows = {
-            (row.method, row.task, row.metric, row.protocol): row
-            for row in main_rows(members, intervals=False)
-        }
+        rows = {(row.method, row.task, row.metric, row.protocol): row for row in main_rows(members, intervals=False)}
         marks = {task.name: best_and_close(members, task) for task in tasks}
         tested = {(row.method, row.task): row for row in tests if row.scenario == scenario}
         lines = [_line(group, tasks, rows, marks, tested) for group in members]
         found = baseline if any(group.label == baseline for group in members) else None
         reasons = tuple(unavailable_reasons(members))
-        grids.append(
-            Headline(scenario, tasks, tuple(sorted(lines, key=lambda line: line.reference)), found, reasons)
-        )
+        grids.append(Headline(scenario, tasks, tuple(sorted(lines, key=lambda line: line.reference)), found, reasons))
     return grids
 
 

@@ -101,9 +101,7 @@ def discover(path: Path) -> list[Path]:
         UserError: there is no such folder, or no run in it.
     """
     if not path.is_dir():
-        raise UserError(
-            f"{path}: no such folder. Expected a scenario folder such as results/embedded/scenario2."
-        )
+        raise UserError(f"{path}: no such folder. Expected a scenario folder such as results/embedded/scenario2.")
     if (path / "config.json").exists() or path.name.startswith("seed"):
         return [path]
     for pattern in ("runs/*/seed*", "*/seed*", "seed*", "*/runs/*/seed*", "*/*/runs/*/seed*"):
@@ -128,8 +126,7 @@ def load_run(folder: Path) -> Run:
         )
     if not (folder / "eval" / "metrics.json").exists():
         raise UserError(
-            f"{folder}: this run is not evaluated (eval/metrics.json is missing). "
-            f"Run: pilot-bench evaluate {folder}"
+            f"{folder}: this run is not evaluated (eval/metrics.json is missing). Run: pilot-bench evaluate {folder}"
         )
     try:
         return _build(folder)
@@ -159,9 +156,7 @@ def check_comparable(runs: Sequence[Run], *, allow_different: bool = False) -> N
         problems += _differences(f"budget {name}", [(run, run.config["budget"].get(name)) for run in trained])
     if problems:
         raise UserError(
-            "these runs cannot be compared:\n"
-            + "\n".join(problems)
-            + "\nRun the odd ones again so that they "
+            "these runs cannot be compared:\n" + "\n".join(problems) + "\nRun the odd ones again so that they "
             "agree, compare fewer paths, or pass --allow-different to compare them all the same."
         )
 
@@ -204,8 +199,7 @@ def _build(folder: Path) -> Run:
         config=config,
         tasks=tuple(Task(task["name"], task["kind"], tuple(task["clients"])) for task in config["tasks"]),
         entries=tuple(
-            Entry(**{field.name: entry[field.name] for field in fields(Entry)})
-            for entry in metrics["entries"]
+            Entry(**{field.name: entry[field.name] for field in fields(Entry)}) for entry in metrics["entries"]
         ),
         test_digest=metrics["test_digest"],
         ledger=_read(ledger) if ledger.exists() else {},
@@ -246,6 +240,4 @@ def _read(path: Path) -> Any:
     try:
         return read_jsonl(path) if path.suffix == ".jsonl" else read_json(path)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}). Remove the run's folder and run it again."
-        ) from error
+        raise UserError(f"{path}: cannot be read ({error}). Remove the run's folder and run it again.") from error

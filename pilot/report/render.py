@@ -92,9 +92,7 @@ def latex(grid: Headline) -> str:
             out.append(r"\midrule")
         previous = line.reference
         name = rf"\emph{{{_escape(line.method)}}}" if line.reference else _escape(line.method)
-        out.append(
-            " & ".join([name, *_texts(grid, line, bold=r"\textbf{{{}}}".format, escape=True)]) + r" \\"
-        )
+        out.append(" & ".join([name, *_texts(grid, line, bold=r"\textbf{{{}}}".format, escape=True)]) + r" \\")
     notes = r" \\ ".join(_escape(note) for note in footnotes(grid))
     out += [
         r"\bottomrule",

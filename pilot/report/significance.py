@@ -96,9 +96,7 @@ def compare_groups(group: Group, base: Group, task: Task) -> tuple[float, float,
     other = scores_of(base, task.name, metric, "personalised")
     if own is None or other is None:
         return None
-    return paired_permutation(
-        own.by_id(), other.by_id(), image_of_example(base.runs[0].scenario_dir, task.name)
-    )
+    return paired_permutation(own.by_id(), other.by_id(), image_of_example(base.runs[0].scenario_dir, task.name))
 
 
 def _find_baseline(groups: Sequence[Group], baseline: str) -> Group | None:

@@ -51,9 +51,7 @@ class Scores:
         """
         clients = sorted({client for seed in seeds for client in seed})
         ids = sorted({id for seed in seeds for values in seed.values() for id in values})
-        values = np.array(
-            [[[seed.get(c, {}).get(i, np.nan) for i in ids] for c in clients] for seed in seeds]
-        )
+        values = np.array([[[seed.get(c, {}).get(i, np.nan) for i in ids] for c in clients] for seed in seeds])
         values = values.reshape(len(seeds), len(clients), len(ids))
         if (np.isnan(values) != np.isnan(values[:1])).any():
             raise ValueError("the seeds of one method do not answer the same examples")

@@ -194,9 +194,7 @@ def image_of_example(scenario_dir: Path, task: str) -> dict[str, str]:
 def unavailable_reasons(groups: Sequence[Group]) -> list[str]:
     """Distinct `metric: reason` of everything that could not be computed, sorted."""
     entries = [entry for group in groups for run in group.runs for entry in run.entries]
-    return sorted(
-        {f"{entry.metric}: {entry.reason or 'no reason given'}" for entry in entries if not _ok(entry)}
-    )
+    return sorted({f"{entry.metric}: {entry.reason or 'no reason given'}" for entry in entries if not _ok(entry)})
 
 
 def _ok(entry: Entry) -> bool:
@@ -210,9 +208,7 @@ def _cells(group: Group, task: Task) -> list[tuple[str, str]]:
         for entry in run.entries
         if entry.task == task.name and entry.metric != PARSE_FAILURES
     }
-    return sorted(
-        pairs | {(metric, "worst_client") for metric, protocol in pairs if protocol == "personalised"}
-    )
+    return sorted(pairs | {(metric, "worst_client") for metric, protocol in pairs if protocol == "personalised"})
 
 
 def _main_row(group: Group, task: Task, metric: str, protocol: str, intervals: bool) -> MainRow:

@@ -50,9 +50,7 @@ def test_expert_of() -> None:
     assert expert_of("text_adapter.3.lora_A") is None
 
 
-def trained(
-    method: FedMoE, number: int, probabilities: list[float], server: ServerState, round_number: int
-) -> Update:
+def trained(method: FedMoE, number: int, probabilities: list[float], server: ServerState, round_number: int) -> Update:
     """An update whose tensors are all shifted by the client's number."""
     (phase,) = method.phases(round_number)
     received = method.payload(server, client(number), phase)
@@ -68,12 +66,8 @@ def test_clients_hold_train_and_send_their_experts_only() -> None:
     torch.manual_seed(0)
     method = FedMoE(num_experts=3, theta=0.8)
     (search,), (train,) = method.phases(1), method.phases(2)
-    assert (
-        search.name == "search" and search.statistics == {"activation_probabilities"} and not train.statistics
-    )
-    updates = [
-        trained(method, k, p, ServerState(), 1) for k, p in enumerate(([0.9, 0.1, 0.0], [0.5, 0.0, 0.5]))
-    ]
+    assert search.name == "search" and search.statistics == {"activation_probabilities"} and not train.statistics
+    updates = [trained(method, k, p, ServerState(), 1) for k, p in enumerate(([0.9, 0.1, 0.0], [0.5, 0.0, 0.5]))]
     server = method.aggregate(search, updates[::-1], ServerState())
     assert server.record == {"experts": {"0": [0], "1": [0, 2]}}
 
@@ -115,9 +109,7 @@ def test_gradients_reach_held_experts_and_router() -> None:
     output = connector(torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)))
     assert output.terms.keys() == phase.loss_weights.keys()
     (output.tokens_BNC.square().sum() + output.terms["load_balance"]).backward()
-    reached = {
-        ".".join(name.split(".")[:2]) for name, p in connector.named_parameters() if p.grad is not None
-    }
+    reached = {".".join(name.split(".")[:2]) for name, p in connector.named_parameters() if p.grad is not None}
     assert reached == {"experts.0", "experts.2", "router.0", "router.2"}
 
 

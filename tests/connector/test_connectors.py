@@ -37,9 +37,7 @@ def randomised(module: M, seed: int) -> M:
 def groups_with_gradient(connector: Connector, features: Tensor) -> set[str]:
     output = connector(features)
     (output.tokens_BNC.square().sum() + sum(output.terms.values())).backward()
-    return {
-        name.split(".")[0] for name, p in connector.named_parameters() if p.grad is not None and p.grad.any()
-    }
+    return {name.split(".")[0] for name, p in connector.named_parameters() if p.grad is not None and p.grad.any()}
 
 
 def test_mlp_by_hand() -> None:
@@ -64,9 +62,7 @@ def test_a_duplicate_shares_no_memory_and_draws_from_no_global_generator(project
     assert torch.equal(torch.get_rng_state(), state)
     with torch.no_grad():
         copy.linear_1.weight += 1
-    assert copy.linear_1.weight.requires_grad and not torch.equal(
-        copy.linear_1.weight, projector.linear_1.weight
-    )
+    assert copy.linear_1.weight.requires_grad and not torch.equal(copy.linear_1.weight, projector.linear_1.weight)
 
 
 def test_plain_connector_is_the_projector(projector: Mlp, features: Tensor) -> None:
@@ -105,9 +101,7 @@ def test_unknown_options_are_refused(projector: Mlp) -> None:
 def test_cross_task_mixture_is_the_loop_over_samples_tokens_and_experts(
     projector: Mlp, features: Tensor, own: int, client_features: Literal["add", "omit"], cross_task: bool
 ) -> None:
-    mixture = CrossTaskMixture(
-        projector, T, own, client_features=client_features, cross_task_adapters=cross_task
-    )
+    mixture = CrossTaskMixture(projector, T, own, client_features=client_features, cross_task_adapters=cross_task)
     randomised(mixture, seed=3)
     output = mixture(features)
     mean_probs = torch.zeros(T)
@@ -166,9 +160,7 @@ def test_gradients_reach_exactly_the_trainable_groups(projector: Mlp, features: 
         assert groups_with_gradient(connector, features) == groups
 
 
-def test_every_trainable_tensor_of_a_fresh_stage_two_receives_a_gradient(
-    projector: Mlp, features: Tensor
-) -> None:
+def test_every_trainable_tensor_of_a_fresh_stage_two_receives_a_gradient(projector: Mlp, features: Tensor) -> None:
     connector = CrossTaskMixture(projector, T, 1)
     set_trainable(connector, {"task_adapter", "cross_task_adapter", "router"})
     output = connector(features)

@@ -56,13 +56,9 @@ def test_interrupted_build_has_no_manifest(tmp_path: Path) -> None:
 
 
 def test_unknown_source_and_wrong_kind(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"smoke, field tasks\.0\.source: unknown source 'coco'.*one of: easy-vqa"
-    ):
+    with pytest.raises(UserError, match=r"smoke, field tasks\.0\.source: unknown source 'coco'.*one of: easy-vqa"):
         build_data(small(source="coco"), tmp_path, quiet)
-    with pytest.raises(
-        UserError, match=r"tasks\.0\.kind: source 'scene-caption' makes examples of kind 'caption'"
-    ):
+    with pytest.raises(UserError, match=r"tasks\.0\.kind: source 'scene-caption' makes examples of kind 'caption'"):
         build_data(small(source="scene-caption"), tmp_path, quiet)
     assert not (tmp_path / "data").exists()
 

@@ -65,9 +65,7 @@ def test_round_trip_and_equal_bytes(tmp_path: Path) -> None:
 )
 def test_invalid_record_is_named(tmp_path: Path, change: dict[str, Any], field: str) -> None:
     path = tmp_path / "records.parquet"
-    with pytest.raises(
-        UserError, match=rf"records\.parquet: row 1 \(id 'g-0'\), field {field}: expected .*got"
-    ):
+    with pytest.raises(UserError, match=rf"records\.parquet: row 1 \(id 'g-0'\), field {field}: expected .*got"):
         write_records(path, [CAPTION, replace(GROUND, **change)])
     assert not path.exists()
 

@@ -10,8 +10,12 @@ import pytest
 from PIL import Image
 
 from pilot.backbone.captions import caption
+from pilot.backbone.consolidation import plain_text
 from pilot.backbone.corpus import public_scene
+from pilot.backbone.fact_captions import fact_caption
+from pilot.backbone.focused_captions import focused_caption
 from pilot.backbone.general_text import STATEMENTS, general_sentence
+from pilot.backbone.recipe import Recipe
 from pilot.data import sprites
 from pilot.data.collect import Draft, scenario_generator
 from pilot.data.record import InstructionRecord
@@ -143,8 +147,7 @@ def test_balance() -> None:
 def test_sign_answers() -> None:
     for draft in drafts(scene_text.draft, "scene-text", 120):
         sign = "".join(
-            i.name
-            for i in sorted((i for i in draft.scene.items if i.kind == "glyph"), key=lambda i: i.box[0])
+            i.name for i in sorted((i for i in draft.scene.items if i.kind == "glyph"), key=lambda i: i.box[0])
         )
         question = draft.instruction.removesuffix(SUFFIX)
         expected = {
@@ -262,7 +265,10 @@ def test_disjoint_from_the_public_corpus() -> None:
     images = {sha256_bytes(public.scene.png()) for public in scenes}
     assert not images & {record.image_sha256 for record in records}
     rng = np.random.default_rng(0)
-    texts = [caption(public, 12) for public in scenes]
+    makers = (lambda public: caption(public, 12), focused_caption, fact_caption, fact_caption)
+    texts = [make_text(public) for public in scenes for make_text in makers]
+    lists = [text for text in plain_text(Recipe(num_text_sentences=4000)) if text.startswith("Numbers [")]
+    assert 400 < len(lists) and not any(text.count("0.") == 4 for text in lists)  # a box has four
     plain = [*STATEMENTS, *(general_sentence(rng) for _ in range(2000))]
     sentences = {line for record in records for line in record.instruction.split("\n")}
     sentences |= {text for record in records if record.task == "caption" for text in record.references}

@@ -72,10 +72,7 @@ def test_empty_caption_scores_zero_and_is_not_unavailable() -> None:
 def test_every_set_has_its_own_document_frequencies() -> None:
     pool = {"1": ["a red cat sits"], "2": ["a dog runs fast"], "3": ["the red dog eats"]}
     captions = {"1": "a red dog", "2": "a dog", "3": "the red dog"}
-    sets = {
-        ids: ({i: captions[i] for i in ids}, {i: pool[i] for i in ids})
-        for ids in (("1", "2"), ("1", "2", "3"))
-    }
+    sets = {ids: ({i: captions[i] for i in ids}, {i: pool[i] for i in ids}) for ids in (("1", "2"), ("1", "2", "3"))}
     together = caption.score_sets(sets, NO_JAVA)
     for ids, (predictions, references) in sets.items():
         assert together[ids] == caption.score(predictions, references, NO_JAVA)
@@ -157,9 +154,7 @@ def test_spice_jars_that_do_not_work_give_the_reason(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_same_numbers_as_pycocoevalcap(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_same_numbers_as_pycocoevalcap(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     ours = caption.score(PREDICTIONS, REFERENCES, caption.METRICS[:-1])
     assert capfd.readouterr() == ("", "")
 
@@ -223,8 +218,6 @@ def test_hostile_captions_stay_with_their_image() -> None:
 def test_tokens_of_a_caption_do_not_depend_on_its_neighbours() -> None:
     # On adjacent lines, "object b." is "object b" or "object b." with the first letter of the next line.
     sentence = "Read object b."
-    tokens = {
-        neighbour: java_tools.tokenise([sentence, neighbour])[sentence] for neighbour in ("Zebra", "a dog")
-    }
+    tokens = {neighbour: java_tools.tokenise([sentence, neighbour])[sentence] for neighbour in ("Zebra", "a dog")}
     assert tokens["Zebra"] == tokens["a dog"] == java_tools.tokenise([sentence])[sentence]
     assert java_tools.tokenise(["", " \n", "A dog."]) == {"": "", " \n": "", "A dog.": "a dog"}

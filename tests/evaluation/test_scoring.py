@@ -124,9 +124,7 @@ def test_captions_of_all_runs_are_tokenised_in_one_call(tmp_path: Path, no_java:
             for client in (3, 4):
                 value = _metrics(run)["scene-caption", "personalised", client, metric]
                 assert value == pytest.approx(result.value, abs=1e-6)
-    entry = next(
-        e for e in atomic.read_json(runs[0] / "eval" / "metrics.json")["entries"] if e["metric"] == "METEOR"
-    )
+    entry = next(e for e in atomic.read_json(runs[0] / "eval" / "metrics.json")["entries"] if e["metric"] == "METEOR")
     assert (entry["value"], entry["status"]) == (None, "unavailable")
     assert "METEOR does not start" in entry["reason"]
 
@@ -136,9 +134,7 @@ def test_test_digest_ignores_answers_and_notices_questions(tmp_path: Path) -> No
     apart = _run(tmp_path / "apart", _vqa([1], ("x", "y")) + _vqa([0], ("z", "w"))[::-1])
     fewer = _run(tmp_path / "fewer", _vqa([0, 1], ("red", "two"))[:1])
     score_runs([shared, apart, fewer])
-    digests = [
-        atomic.read_json(run / "eval" / "metrics.json")["test_digest"] for run in (shared, apart, fewer)
-    ]
+    digests = [atomic.read_json(run / "eval" / "metrics.json")["test_digest"] for run in (shared, apart, fewer)]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -148,9 +144,7 @@ def test_scoring_again_writes_the_same_bytes(tmp_path: Path, no_java: list[int])
     score_runs(runs)
     before = [(runs[0] / "eval" / name).read_bytes() for name in ("metrics.json", "per_example.jsonl")]
     score_runs(runs[:1])
-    assert before == [
-        (runs[0] / "eval" / name).read_bytes() for name in ("metrics.json", "per_example.jsonl")
-    ]
+    assert before == [(runs[0] / "eval" / name).read_bytes() for name in ("metrics.json", "per_example.jsonl")]
     assert before[1] == (runs[1] / "eval" / "per_example.jsonl").read_bytes()
 
 

@@ -45,9 +45,7 @@ def data(tmp_path: Path) -> Path:
 
     vqa = [_record(i, "vqa", answer=a, references=[a]) for i, a in enumerate(("red", "two", "left"))]
     vqa[2]["split"] = "train"
-    captions = [
-        _record(i, "caption", answer=a, references=[a, "x y"]) for i, a in enumerate(("a cat", "a dog"))
-    ]
+    captions = [_record(i, "caption", answer=a, references=[a, "x y"]) for i, a in enumerate(("a cat", "a dog"))]
     boxes = [[0.0, 0.0, 1.0, 1.0], [0.1, 0.2, 0.3, 0.4]]
     ground = [_record(i, "ground", answer="[0.10, 0.20]", references=[], box=b) for i, b in enumerate(boxes)]
     tasks = {
@@ -154,9 +152,12 @@ def test_selection_file_and_environment(data: Path, tmp_path: Path, monkeypatch:
     lines, listed = tmp_path / "ids.txt", tmp_path / "ids.json"
     lines.write_text("vqa-2\nvqa-0\n", encoding="utf-8")
     listed.write_text('["vqa-1"]', encoding="utf-8")
-    chosen = task_functions.load_records("scene-vqa", "nowhere", data="nowhere", ids=str(lines), version=1.0)
+    chosen = task_functions.load_records("scene-vqa", "nowhere", ids=str(lines), version=1.0)
     assert chosen["test"]["id"][:] == ["vqa-2", "vqa-0"]  # the training split's too, in the file's order
     assert task_functions.load_records("scene-vqa", "nowhere", ids=str(listed))["test"]["id"][:] == ["vqa-1"]
+    monkeypatch.setenv(task_functions.DATA_VARIABLE, "elsewhere")  # a stray variable does not change a pipeline's data
+    assert len(task_functions.load_records("scene-vqa", "nowhere", data=str(data))["test"]) > 0
+    monkeypatch.setenv(task_functions.DATA_VARIABLE, str(data))
     lines.write_text("vqa-9\n", encoding="utf-8")
     with pytest.raises(UserError, match="first: 'vqa-9'"):
         task_functions.load_records("scene-vqa", "nowhere", ids=str(lines))

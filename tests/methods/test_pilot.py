@@ -56,9 +56,7 @@ def test_options_change_the_phases() -> None:
             Pilot(**bad)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"cross_task_adapters": False}, {"stage1": False}, {"adapter_init": "copy"}]
-)
+@pytest.mark.parametrize("options", [{}, {"cross_task_adapters": False}, {"stage1": False}, {"adapter_init": "copy"}])
 def test_gradients_reach_exactly_the_trainable_groups_and_terms_have_weights(
     options: dict[str, object],
 ) -> None:
@@ -125,10 +123,7 @@ def test_payload_names_are_names_of_the_clients_model() -> None:
             state = select(connector.state_dict(), phase.shared) | text
             updates.append(Update(info.client, info.task, 1, state))
         server = method.aggregate(phase, updates, server)
-    assert (
-        sum(name.startswith("peer_task_adapter.") for name in method.payload(server, infos[0], phases[-1]))
-        == 8
-    )
+    assert sum(name.startswith("peer_task_adapter.") for name in method.payload(server, infos[0], phases[-1])) == 8
 
 
 def test_an_absent_task_or_client_keeps_what_it_had() -> None:

@@ -22,18 +22,14 @@ def test_by_hand_with_a_fixed_self_weight() -> None:
     # 0: d = 1, 3: w = 3/4, 1/4: 0.5 * 0 + 0.5 * (3/4 * 1 + 1/4 * 3) = 0.75
     # 1: d = 1, 2: w = 2/3, 1/3: 0.5 * 1 + 0.5 * (0 + 1/3 * 3) = 1
     # 2: d = 2 (to 1), 3 (to 0): w = 3/5, 2/5: 1.5 + 0.5 * 0.6 = 1.8
-    assert mixed(scalars(0, 1, 3), [1, 1, 1], num_neighbors=2, self_weight=0.5) == pytest.approx(
-        [0.75, 1.0, 1.8]
-    )
+    assert mixed(scalars(0, 1, 3), [1, 1, 1], num_neighbors=2, self_weight=0.5) == pytest.approx([0.75, 1.0, 1.8])
 
 
 def test_by_hand_with_numbers_of_examples() -> None:
     # M = 1. Client 0 (n = 1) beside client 1 (n = 3): a = 1/4: 0.75 * 1. Client 1: a = 3/4: 0.75.
     # Client 2 (n = 2, at 3) has neighbour 1: a = 2/5: 0.4 * 3 + 0.6 * 1 = 1.8.
     states = scalars(0, 1, 3)
-    assert mixed(states, [1, 3, 2], num_neighbors=1, self_weight="samples") == pytest.approx(
-        [0.75, 0.75, 1.8]
-    )
+    assert mixed(states, [1, 3, 2], num_neighbors=1, self_weight="samples") == pytest.approx([0.75, 0.75, 1.8])
 
 
 def test_distance_zero_takes_all_the_weight_in_equal_parts() -> None:
@@ -63,9 +59,7 @@ def test_the_order_of_clients_changes_nothing() -> None:
     states = [{"text_adapter.a": torch.randn(5, generator=generator)} for _ in range(5)]
     counts, order = [3, 1, 4, 1, 5], [2, 0, 4, 1, 3]
     direct = adaptive_text_aggregation(states, counts, num_neighbors=2)
-    shuffled = adaptive_text_aggregation(
-        [states[k] for k in order], [counts[k] for k in order], num_neighbors=2
-    )
+    shuffled = adaptive_text_aggregation([states[k] for k in order], [counts[k] for k in order], num_neighbors=2)
     for position, k in enumerate(order):
         assert torch.equal(shuffled[position]["text_adapter.a"], direct[k]["text_adapter.a"])
 

@@ -34,9 +34,7 @@ NUM_EXAMPLES = 40
 BUDGET = {"rounds": 3, "local_steps": 8, "batch_size": 4, "num_clients": 9, "total_steps": 216}
 
 
-def build_scenario(
-    folder: Path, methods: Sequence[str] = tuple(SKILL), seeds: Sequence[int] = (0, 1, 2)
-) -> Path:
+def build_scenario(folder: Path, methods: Sequence[str] = tuple(SKILL), seeds: Sequence[int] = (0, 1, 2)) -> Path:
     """Write a fake `results/embedded/scenario2` under `folder` and return it."""
     scenario = folder / "embedded" / "scenario2"
     for task in TASKS:
@@ -118,11 +116,7 @@ def _evaluation(folder: Path, method: str, seed: int) -> None:
                     scores = [_score(metric, method, seed, task["name"], client, n) for n in range(len(ids))]
                     start = {"task": task["name"], "protocol": protocol, "client": client, "metric": metric}
                     lost = metric == "SPICE"
-                    value = (
-                        None
-                        if lost
-                        else round(sum(scores) / len(scores) * (0.9 if "BLEU" in metric else 1), 9)
-                    )
+                    value = None if lost else round(sum(scores) / len(scores) * (0.9 if "BLEU" in metric else 1), 9)
                     status = "unavailable" if lost else "ok"
                     reason = "no CoreNLP jars" if lost else ""
                     more = {"kind": task["kind"], "value": value, "status": status, "reason": reason}
@@ -197,9 +191,7 @@ def _data(scenario: Path, task: str, kind: str) -> None:
             "instruction": questions[kind],
             "answer": references[0],
         }
-        rows.append(
-            {**start, **more, "references": references, "box": box, "attributes": "{}", "split": "test"}
-        )
+        rows.append({**start, **more, "references": references, "box": box, "attributes": "{}", "split": "test"})
     path = scenario / "data" / task / "records.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pandas.DataFrame(rows).to_parquet(path, index=False)
@@ -214,9 +206,7 @@ def _partition(scenario: Path) -> None:
     clients, distribution, rows = [], {}, []
     for task in TASKS:
         labels = kinds[task["name"]]
-        counts = [
-            [int(20 + 200 * unit(label, client) ** 3) for label in labels] for client in task["clients"]
-        ]
+        counts = [[int(20 + 200 * unit(label, client) ** 3) for label in labels] for client in task["clients"]]
         distribution[task["name"]] = {"labels": labels, "counts": counts}
         for client, row in zip(task["clients"], counts, strict=True):
             clients.append({"client": client, "task": task["name"], "num_examples": sum(row)})
@@ -255,8 +245,7 @@ def _rounds(method: str, seed: int) -> list[dict[str, Any]]:
         for task in TASKS:
             for client in task["clients"]:
                 losses = [
-                    3 * math.exp(-0.12 * (done + s)) + 0.3 * unit(method, seed, client, done + s)
-                    for s in range(steps)
+                    3 * math.exp(-0.12 * (done + s)) + 0.3 * unit(method, seed, client, done + s) for s in range(steps)
                 ]
                 row = {"client": client, "task": task["name"], "num_examples": 400, "steps": steps}
                 row |= {"losses": {"cross_entropy": losses, "total": [loss + 0.1 for loss in losses]}}
@@ -272,33 +261,23 @@ def _rounds(method: str, seed: int) -> list[dict[str, Any]]:
 def _diagnostics(method: str, phase: str, task: str, seed: int, client: int) -> dict[str, Any]:
     if method != "pilot" or phase != "stage2":
         return {}
-    raw = [
-        (2.0 if other["name"] == task else 0.6) + 0.3 * unit(seed, client, other["name"]) for other in TASKS
-    ]
+    raw = [(2.0 if other["name"] == task else 0.6) + 0.3 * unit(seed, client, other["name"]) for other in TASKS]
     return {"router_probabilities": [value / sum(raw) for value in raw]}
 
 
 def _distances(seed: int, number: int) -> dict[str, Any]:
     same = [[0.0 if i == j else (0.8 if i // 3 == j // 3 else 1.6) for j in range(9)] for i in range(9)]
     table = [
-        [
-            round(v + 0.3 * unit(seed, number, min(i, j), max(i, j)), 4) if v else 0.0
-            for j, v in enumerate(row)
-        ]
+        [round(v + 0.3 * unit(seed, number, min(i, j), max(i, j)), 4) if v else 0.0 for j, v in enumerate(row)]
         for i, row in enumerate(same)
     ]
-    chosen = {
-        str(i): sorted(sorted((j for j in range(9) if j != i), key=lambda j: table[i][j])[:3])
-        for i in range(9)
-    }
+    chosen = {str(i): sorted(sorted((j for j in range(9) if j != i), key=lambda j: table[i][j])[:3]) for i in range(9)}
     return {"distances": table, "neighbours": chosen, "weights": {}}
 
 
 def _ledger(method: str, rounds: list[dict[str, Any]]) -> dict[str, Any]:
     exchanged = method not in ("local", "central", *REFERENCES)
-    sizes = {"text_adapter": 400_000, "connector": 100_000} | (
-        {"task_adapter": 100_000} if method == "pilot" else {}
-    )
+    sizes = {"text_adapter": 400_000, "connector": 100_000} | ({"task_adapter": 100_000} if method == "pilot" else {})
     messages = [
         {"round": line["round"], "phase": line["phase"], "client": client, "direction": way, "groups": sizes}
         for line in (rounds if exchanged else [])

@@ -28,9 +28,7 @@ def test_every_figure_twice_to_the_same_bytes(scenario_copy: Path) -> None:
 def test_a_subset_of_methods(scenario_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = write_figures(scenario_copy, methods=["local", "untuned"], only=["cost", "router", "samples"])
     assert {path.stem for path in written} == {"cost", "samples"}
-    assert (
-        "figure router skipped: there is no run of pilot among the chosen methods" in capsys.readouterr().out
-    )
+    assert "figure router skipped: there is no run of pilot among the chosen methods" in capsys.readouterr().out
 
 
 def test_missing_inputs_are_said(scenario_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,11 +38,7 @@ def test_missing_inputs_are_said(scenario_copy: Path, capsys: pytest.CaptureFixt
     (scenario_copy / "figures" / "bars.png").write_bytes(b"of an earlier run")
     assert write_figures(scenario_copy, only=["bars", "heterogeneity", "samples"]) == []
     said = capsys.readouterr().out
-    assert (
-        "main.csv is missing" in said
-        and "heterogeneity.json is missing" in said
-        and "samples skipped" in said
-    )
+    assert "main.csv is missing" in said and "heterogeneity.json is missing" in said and "samples skipped" in said
     assert not (scenario_copy / "figures" / "bars.png").exists()
 
 
@@ -71,9 +65,7 @@ def test_router_and_distances_are_read_from_the_last_round(scenario: Path) -> No
     run = load_run(scenario / "runs" / "pilot" / "seed1")
     weights = last_router_weights([run], "scene-caption")
     last = json.loads((run.path / "rounds.jsonl").read_text().splitlines()[-1])
-    assert weights.tolist() == [
-        client["diagnostics"]["router_probabilities"] for client in last["clients"][3:6]
-    ]
+    assert weights.tolist() == [client["diagnostics"]["router_probabilities"] for client in last["clients"][3:6]]
     assert [found.phase for found in read_aggregations(run)] == ["stage1", "stage2", "stage2", "stage2"]
 
 

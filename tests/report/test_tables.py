@@ -72,9 +72,7 @@ def test_unavailable_is_empty_and_explained(scenario: Path) -> None:
 def test_corpus_metric_is_not_resampled_over_sentences(scenario: Path) -> None:
     # The fixture's BLEU-4 is 0.9 times the mean of its sentences: only seeds and clients may be resampled,
     # so the interval stays within the values of the runs, and one run of one model has none.
-    entries = rows(
-        scenario / "tables" / "per_client.csv", method="fedavg", metric="BLEU-4", protocol="personalised"
-    )
+    entries = rows(scenario / "tables" / "per_client.csv", method="fedavg", metric="BLEU-4", protocol="personalised")
     values = [float(entry["value"]) for entry in entries]
     where = {"metric": "BLEU-4", "protocol": "personalised"}
     (row,) = rows(scenario / "tables" / "main.csv", method="fedavg", **where)
@@ -140,9 +138,7 @@ def test_same_results_same_bytes(scenario: Path, scenario_copy: Path) -> None:
     shutil.rmtree(scenario_copy / "tables")
     write_tables(scenario_copy, "fedavg")
     for name in NAMES:
-        assert (scenario_copy / "tables" / name).read_bytes() == (scenario / "tables" / name).read_bytes(), (
-            name
-        )
+        assert (scenario_copy / "tables" / name).read_bytes() == (scenario / "tables" / name).read_bytes(), name
 
 
 def test_latex_is_escaped(scenario: Path) -> None:

@@ -11,9 +11,7 @@ from pilot.data.scene_questions import SCENE_TYPES, draw
 
 def make(*, num_train: int, num_test: int, seed: int, progress: Progress) -> list[InstructionRecord]:
     """The records of the task; attribute `question_type`."""
-    return collect(
-        "scene-vqa", "vqa", draft, num_train=num_train, num_test=num_test, seed=seed, progress=progress
-    )
+    return collect("scene-vqa", "vqa", draft, num_train=num_train, num_test=num_test, seed=seed, progress=progress)
 
 
 def draft(rng: np.random.Generator) -> Draft:

@@ -2,8 +2,8 @@
 
 Where the records come from, first one given wins:
 
+- `--metadata '{"data": "<folder>"}'` (or `TaskManager(metadata={"data": ...})`; `pilot-bench evaluate` gives it),
 - `PILOT_DATA=<folder>` in the environment,
-- `--metadata '{"data": "<folder>"}'` (or `TaskManager(metadata={"data": ...})`),
 - the embedded profile's folder of the scenario, below the current folder.
 
 The folder holds `<task>/records.parquet`. Metadata key `ids` names a selection: a file with one id per line, or a
@@ -47,7 +47,7 @@ def load_records(
     from datasets import Dataset
     from pyarrow import parquet
 
-    folder = Path(os.environ.get(DATA_VARIABLE) or data or default_data)
+    folder = Path(data or os.environ.get(DATA_VARIABLE) or default_data)
     path = folder / record_task / "records.parquet"
     if not path.is_file():
         raise UserError(

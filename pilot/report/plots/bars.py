@@ -44,9 +44,7 @@ def _panel(axes: Axes, source: Source, task: Task, places: dict[str, float]) -> 
             axes.text(0.01 * top, place, "unavailable", va="center", fontsize=7, color=DARK)
             continue
         row, style = rows.loc[label], method_style(label)
-        axes.barh(
-            place, row["mean"], height=0.72, color=style.colour, hatch=style.hatch, edgecolor="white", lw=0
-        )
+        axes.barh(place, row["mean"], height=0.72, color=style.colour, hatch=style.hatch, edgecolor="white", lw=0)
         end = row["mean"]
         if row["ci_low"] == row["ci_low"]:
             ends = [row["ci_low"], row["ci_high"]]
@@ -55,9 +53,7 @@ def _panel(axes: Axes, source: Source, task: Task, places: dict[str, float]) -> 
             end = max(end, row["ci_high"])
         points = seeds.loc[label].to_numpy()
         if len(points) > 1:
-            axes.scatter(
-                points, [place] * len(points), s=9, color="white", edgecolor="black", linewidth=0.6, zorder=3
-            )
+            axes.scatter(points, [place] * len(points), s=9, color="white", edgecolor="black", linewidth=0.6, zorder=3)
             end = max(end, points.max())
         axes.text(end + 0.025 * top, place, f"{row['mean']:.2f}", va="center", fontsize=7)
     axes.set_xlim(0, top * 1.2)

@@ -32,9 +32,7 @@ def draw(source: Source) -> Figure:
     """
     tasks = [task for task in source.tasks if len(source.primary(task))]
     megabytes = {group.label: summarise(group).megabytes for group in group_runs(source.runs)}
-    known = {
-        label: value for label, value in megabytes.items() if value is not None and not is_reference(label)
-    }
+    known = {label: value for label, value in megabytes.items() if value is not None and not is_reference(label)}
     if not tasks or not known:
         raise SkipFigure("no method has both a primary metric and a ledger")
     figure = new_figure(3.0 * len(tasks) + 0.4, 3.6)
@@ -74,9 +72,7 @@ def _panel(axes: Axes, source: Source, task: Task, megabytes: dict[str, float]) 
 def _point(axes: Axes, row: pandas.Series, style: MethodStyle, x: float, points_aside: float) -> None:
     aside = axes.transData + ScaledTranslation(points_aside / 72, 0, axes.figure.dpi_scale_trans)
     if row["ci_low"] == row["ci_low"]:
-        axes.plot(
-            [x, x], [row["ci_low"], row["ci_high"]], color=style.colour, lw=1.4, zorder=2, transform=aside
-        )
+        axes.plot([x, x], [row["ci_low"], row["ci_high"]], color=style.colour, lw=1.4, zorder=2, transform=aside)
     (marker,) = axes.plot([x], [row["mean"]], style.marker, color=style.colour, ms=6.5, transform=aside)
     marker.set(markeredgecolor="white", markeredgewidth=0.6, zorder=3)
 

@@ -44,9 +44,7 @@ def label_order(report: dict[str, Any], task: str) -> list[str]:
     totals: dict[str, int] = {}
     for other, distribution in report["label_distribution"].items():
         if report["attribute"].get(other) == report["attribute"].get(task):
-            for label, count in zip(
-                distribution["labels"], np.sum(distribution["counts"], axis=0), strict=True
-            ):
+            for label, count in zip(distribution["labels"], np.sum(distribution["counts"], axis=0), strict=True):
                 totals[str(label)] = totals.get(str(label), 0) + int(count)
     return sorted(totals, key=lambda label: (-totals[label], label))
 
@@ -69,9 +67,7 @@ def _bars(axes: Axes, report: dict[str, Any], task: str) -> None:
     base = np.zeros(len(clients))
     for label, counts in fold_labels(order, labels, np.array(distribution["counts"])).items():
         colour = OKABE_ITO[order.index(label)] if label in order[:_MAX_LABELS] else GREY
-        axes.bar(
-            range(len(clients)), counts, bottom=base, color=colour, label=label, edgecolor="white", lw=0.4
-        )
+        axes.bar(range(len(clients)), counts, bottom=base, color=colour, label=label, edgecolor="white", lw=0.4)
         base += counts
     axes.set_xticks(range(len(clients)), [f"{client}" for client in clients])
     axes.set_xlabel("client")

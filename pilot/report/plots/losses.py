@@ -66,9 +66,7 @@ def read_curves(run: Run) -> list[Curve]:
             losses[number] += [np.nan if loss is None else loss for loss in steps]
             tasks[number] = client.get("task", "")
     return [
-        _curve(number, tasks[number], losses[number], starts[number])
-        for number in sorted(losses)
-        if losses[number]
+        _curve(number, tasks[number], losses[number], starts[number]) for number in sorted(losses) if losses[number]
     ]
 
 
@@ -135,9 +133,7 @@ def _smooth(losses: tuple[float, ...]) -> np.ndarray:
 
 
 def _ceiling(curves: dict[str, list[Curve]], task: Task, tasks: tuple[Task, ...]) -> float:
-    values = [
-        value for found in curves.values() for curve in _shown(found, task, tasks) for value in curve.losses
-    ]
+    values = [value for found in curves.values() for curve in _shown(found, task, tasks) for value in curve.losses]
     finite = [value for value in values if np.isfinite(value)]
     return 1.1 * float(np.quantile(finite, 0.995)) if finite else 1.0
 

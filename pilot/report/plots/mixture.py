@@ -128,17 +128,13 @@ def _runs(source: Source) -> list[Run]:
     return source.seeds(labels[0])
 
 
-def _distances(
-    axes: Axes, aggregation: Aggregation, tasks: list[str], limits: tuple[float, float]
-) -> AxesImage:
+def _distances(axes: Axes, aggregation: Aggregation, tasks: list[str], limits: tuple[float, float]) -> AxesImage:
     count = len(aggregation.distances)
     masked = np.ma.masked_where(np.eye(count, dtype=bool), aggregation.distances)
     image = axes.imshow(masked, cmap="cividis", vmin=limits[0], vmax=limits[1])
     axes.set_facecolor("#EEEEEE")
     for client, neighbours in aggregation.neighbours.items():
-        axes.scatter(
-            neighbours, [client] * len(neighbours), s=26, color=OKABE_ITO[1], edgecolor="white", linewidth=0.9
-        )
+        axes.scatter(neighbours, [client] * len(neighbours), s=26, color=OKABE_ITO[1], edgecolor="white", linewidth=0.9)
     for place in range(1, min(count, len(tasks))):
         if tasks[place] != tasks[place - 1]:
             axes.axhline(place - 0.5, color="white", lw=1.5)

@@ -89,9 +89,7 @@ def _answers(run: Run) -> dict[tuple[str, str], dict[str, Any]]:
     }
 
 
-def _samples(
-    source: Source, task: Task, answers: dict[str, dict[tuple[str, str], dict[str, Any]]]
-) -> list[Sample]:
+def _samples(source: Source, task: Task, answers: dict[str, dict[tuple[str, str], dict[str, Any]]]) -> list[Sample]:
     path = source.scenario_dir / "data" / task.name / "records.parquet"
     ids = sorted({id for found in answers.values() for name, id in found if name == task.name})
     if not path.exists() or not ids:
@@ -134,9 +132,7 @@ def _place(figure: Figure, sample: Sample, left: float, top: float, height: floa
     width, full = figure.get_size_inches()
     picture = figure.add_axes((left / width, (top - _IMAGE) / full, _IMAGE / width, _IMAGE / full))
     _picture(picture, sample)
-    words = figure.add_axes(
-        ((left + _IMAGE + 0.1) / width, (top - height) / full, _TEXT / width, height / full)
-    )
+    words = figure.add_axes(((left + _IMAGE + 0.1) / width, (top - height) / full, _TEXT / width, height / full))
     words.axis("off")
     words.set_xlim(0, _TEXT)
     words.set_ylim(height, 0)
@@ -167,9 +163,7 @@ def _picture(axes: Axes, sample: Sample) -> None:
     axes.set_ylim(height, 0)
 
 
-def _rectangle(
-    box: tuple[float, ...], width: int, height: int, colour: str, line: float, style: Any
-) -> Rectangle:
+def _rectangle(box: tuple[float, ...], width: int, height: int, colour: str, line: float, style: Any) -> Rectangle:
     x1, y1, x2, y2 = box
     return Rectangle(
         (x1 * width, y1 * height),

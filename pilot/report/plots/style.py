@@ -66,11 +66,7 @@ def method_style(label: str) -> MethodStyle:
     if label in _STYLES:
         return _STYLES[label]
     code = zlib.crc32(label.encode())
-    colour = (
-        ("#CC79A7", "#F0E442", "#E69F00", "#56B4E9")[code % 4]
-        if name not in _STYLES
-        else _STYLES[name].colour
-    )
+    colour = ("#CC79A7", "#F0E442", "#E69F00", "#56B4E9")[code % 4] if name not in _STYLES else _STYLES[name].colour
     return MethodStyle(colour, MARKERS[code // 4 % len(MARKERS)], ("..", "xx", "\\\\", "--")[code // 64 % 4])
 
 
