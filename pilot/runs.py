@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pilot.config import Profile, Scenario, check_known, load_profile, load_scenario
 from pilot.errors import UserError
+from pilot.evaluation.tasks import task_names
 from pilot.io.atomic import read_json
 from pilot.provenance import METHODS
 
@@ -55,6 +56,8 @@ def prepared(scenario: str, profile: str, method: str, results: Path) -> tuple[S
     loaded, sizes = load_scenario(scenario), load_profile(profile)
     check_known("command line", "--method", [method], METHODS)
     check_known(f"scenario {scenario}", "methods", loaded.methods, METHODS)
+    for number, task in enumerate(loaded.tasks):
+        check_known(f"scenario {scenario}", f"tasks.{number}.lm_eval_task", [task.lm_eval_task], task_names())
     check_known(f"profile {profile}", "learning_rates", sizes.learning_rates, ["default", *METHODS])
     check_known(f"profile {profile}", "method_options", sizes.method_options, METHODS)
     scenario_dir = results / sizes.name / loaded.name

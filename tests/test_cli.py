@@ -113,6 +113,8 @@ def test_unknown_names(files: Path) -> None:
     refused(call("data", "build", "-s", str(files / "none.yaml")), "none.yaml: cannot be read", "Name an existing")
     change(files, methods=["pilot", "fedsgd"])
     refused(call("train", "-m", "fedavg", *where(files)), "small.yaml: field methods: unknown name 'fedsgd'")
+    change(files, task={"lm_eval_task": "scene_vqa"})
+    refused(call("train", "-m", "fedavg", *where(files)), "field tasks.0.lm_eval_task: unknown name 'scene_v")
     rates = "learning_rates: {pilto: {text_adapter: 1, connector: 1}, "
     (files / "tiny.yaml").write_text(PROFILE.replace("learning_rates: {", rates))
     change(files)

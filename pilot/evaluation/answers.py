@@ -12,11 +12,11 @@ from pilot.backbone.backbone import Backbone
 from pilot.config import Profile, Scenario
 from pilot.data.record import InstructionRecord, read_records
 from pilot.errors import UserError
+from pilot.evaluation import tasks
 from pilot.federation.client import ClientModel
 from pilot.federation.training import RunSpec, client_models, load_backbone, read_part
 from pilot.io.atomic import read_json, write_jsonl
 
-TASKS = Path(__file__).parent / "tasks"
 Models = Mapping[tuple[int, ...], Callable[[], ClientModel]]
 Row = dict[str, Any]
 
@@ -122,7 +122,7 @@ def _ask(
         selection = Path(folder) / "ids.json"
         selection.write_text(json.dumps(list(ids)), encoding="utf-8")
         metadata = {"data": str(data), "ids": str(selection)}
-        manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
+        manager = TaskManager(include_path=str(tasks.FOLDER), include_defaults=False, metadata=metadata)
         results = simple_evaluate(
             PilotLM.of(backbone, model, features),
             tasks=[task],

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pilot.errors import UserError
-from pilot.evaluation.answers import TASKS, answer_run, run_spec
+from pilot.evaluation import tasks
+from pilot.evaluation.answers import answer_run, run_spec
 from pilot.evaluation.majority import answer_majority, write_majority_run
 from pilot.evaluation.scoring import score_runs
 from pilot.io.atomic import read_json, read_jsonl, write_jsonl
@@ -97,7 +98,7 @@ def test_lm_eval_gives_the_same_scores(
     results = simple_evaluate(
         PilotLM(run=str(answered["local"]), client=client),
         tasks=[name],
-        task_manager=TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata),
+        task_manager=TaskManager(include_path=str(tasks.FOLDER), include_defaults=False, metadata=metadata),
         metadata=metadata,
         bootstrap_iters=0,
         log_samples=True,

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from pilot.errors import UserError
-from pilot.evaluation import caption, java_tools
+from pilot.evaluation import caption, java_tools, tasks
 from pilot.evaluation.tasks import task_functions
 
-TASKS = Path(task_functions.__file__).parent
 NAMES = ["pilot_easy_vqa", "pilot_scene_caption", "pilot_scene_ground", "pilot_scene_text", "pilot_scene_vqa"]
 
 
@@ -86,7 +85,7 @@ def _evaluate(task: str, answers: list[str], metadata: dict[str, str]) -> tuple[
 
         loglikelihood_rolling = loglikelihood
 
-    manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
+    manager = TaskManager(include_path=str(tasks.FOLDER), include_defaults=False, metadata=metadata)
     output = lm_eval.simple_evaluate(
         model=Listed(), tasks=[task], task_manager=manager, bootstrap_iters=0, log_samples=True
     )
@@ -98,8 +97,8 @@ def _evaluate(task: str, answers: list[str], metadata: dict[str, str]) -> tuple[
 def test_all_tasks_are_found() -> None:
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=str(TASKS), include_defaults=False)
-    assert [name for name in manager.all_tasks if name.startswith("pilot_")] == NAMES
+    manager = TaskManager(include_path=str(tasks.FOLDER), include_defaults=False)
+    assert [name for name in manager.all_tasks if name.startswith("pilot_")] == NAMES == tasks.task_names()
 
 
 @pytest.mark.parametrize("task", ["pilot_scene_vqa", "pilot_easy_vqa", "pilot_scene_text"])
