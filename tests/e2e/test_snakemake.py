@@ -64,24 +64,19 @@ def test_second_run_does_nothing(finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_changed_method_reruns_only_itself(finished: Path) -> None:
-    source = finished / "baselines/fedmoe.py"
-    text = source.read_text()
-    source.write_text(text + "\n# changed\n")
+@pytest.mark.parametrize(
+    ("source", "jobs"),
+    [
+        ("baselines/fedmoe.py", {"train fedmoe", "answers fedmoe", "score", "tables", "draw", "smoke"}),
+        ("pilot/report/figures.py", {"tables", "draw", "smoke"}),
+    ],
+    ids=["a method", "the report"],
+)
+def test_change_reruns_what_depends_on_it(finished: Path, source: str, jobs: set[str]) -> None:
+    file = finished / source
+    text = file.read_text()
+    file.write_text(text + "\n# changed\n")
     try:
-        jobs = planned(snakemake(finished, "-n"))
+        assert planned(snakemake(finished, "-n")) == jobs
     finally:
-        source.write_text(text)
-    assert jobs == {"train fedmoe", "answers fedmoe", "score", "tables", "draw", "smoke"}
-
-
-@pytest.mark.slow
-def test_changed_report_trains_nothing(finished: Path) -> None:
-    source = finished / "pilot/report/figures.py"
-    text = source.read_text()
-    source.write_text(text + "\n# changed\n")
-    try:
-        jobs = planned(snakemake(finished, "-n"))
-    finally:
-        source.write_text(text)
-    assert jobs == {"tables", "draw", "smoke"}
+        file.write_text(text)
