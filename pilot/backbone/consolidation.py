@@ -1,27 +1,46 @@
-"""Phase 7 of tiny-llava's pre-training: focused captions, facts, and plain text.
+"""Phase 7 of tiny-llava's pre-training: facts, focused captions and plain text in turn.
 
 Words that only plain text has lose their output rows while captions alone are trained (embeddings are tied): after
-phase 6 the federated tasks started at a cross-entropy of 4 to 6 and could not write what they had to. Every third
-batch is text again, now also with lists of decimals in brackets, of any length but four. The captions are those of
-phase 6 and, twice as often, facts (fact_captions.py), which phase 6 left half learned.
+phase 6 the federated tasks started at a cross-entropy of 4 to 6 and could not write what they had to. So every fourth
+batch is text again, now also with lists of decimals in brackets, of any length but four. The others are captions:
+a third are those of phase 6, and two thirds are facts (fact_captions.py), of which only the endings are learned.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
+from pilot.backbone.corpus import PublicScene
+from pilot.backbone.fact_captions import Fact, fact_caption
 from pilot.backbone.general_text import general_sentence
-from pilot.backbone.language_pretraining import Corpus, pad, sequence_loss
+from pilot.backbone.language_pretraining import IGNORED, Corpus, pad, sequence_loss
 from pilot.backbone.pretraining import Report, index_batches, optimise
 from pilot.backbone.recipe import Recipe
 from pilot.io.seeding import generator, seed_for
 
 LIST_LENGTHS = (2, 3, 5, 6)
 LIST_SHARE = 0.2
-CAPTIONS_PER_TEXT = 2
+CAPTIONS_PER_TEXT = 3
 """Batches of captions before each batch of plain text."""
+FACT_SHARE = 2 / 3
+"""Of the captions."""
+VISITS = {"object": 2, "sign": 3, "shape": 1}
+"""How often an epoch comes to a scene of each kind: signs are hard to read, shapes are learned."""
+
+Labelled = tuple[list[int], list[int]]
+"""Ids, and for each 1 where it is learned, else 0."""
+
+
+@dataclass(frozen=True)
+class FactCorpus:
+    """Tokenised facts per scene, and the scenes' rows as often as an epoch visits them."""
+
+    captions: Sequence[Sequence[Labelled]]
+    visits: Tensor
 
 
 def plain_text(recipe: Recipe) -> list[str]:
@@ -31,27 +50,65 @@ def plain_text(recipe: Recipe) -> list[str]:
     return [_decimals(rng) if rng.random() < LIST_SHARE else general_sentence(rng) for _ in range(count)]
 
 
-def consolidate(model: LlavaForConditionalGeneration, corpus: Corpus, recipe: Recipe, report: Report) -> None:
-    """Projector and LLM on `corpus`: captions with images, and sentences without, in turn."""
+def fact_corpus(tokenizer: PreTrainedTokenizerBase, scenes: Sequence[PublicScene], recipe: Recipe) -> FactCorpus:
+    """`recipe.facts_per_scene` captions of facts about each scene."""
+    captions, visits = [], []
+    for row, public in enumerate(scenes):
+        facts = [fact_caption(public) for _ in range(recipe.facts_per_scene)]
+        captions.append([_tokenise(tokenizer, caption) for caption in facts])
+        visits += [row] * VISITS[public.kind]
+    return FactCorpus(captions, torch.tensor(visits))
+
+
+def consolidate(
+    model: LlavaForConditionalGeneration, focused: Corpus, facts: FactCorpus, recipe: Recipe, report: Report
+) -> None:
+    """Projector and LLM: captions with images, and `focused.sentences` without, in turn."""
     model.model.vision_tower.requires_grad_(False)
     parameters = [*model.model.language_model.parameters(), *model.model.multi_modal_projector.parameters()]
 
     def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"loss": sequence_loss(model, batch["ids"], batch["labels"], batch.get("features"))}
 
-    optimise(recipe.consolidate, parameters, _batches(corpus, recipe), loss_of, report)
+    optimise(recipe.consolidate, parameters, _batches(focused, facts, recipe), loss_of, report)
 
 
-def _batches(corpus: Corpus, recipe: Recipe) -> Iterator[dict[str, Tensor]]:
+def _batches(focused: Corpus, facts: FactCorpus, recipe: Recipe) -> Iterator[dict[str, Tensor]]:
     seed, size = seed_for("consolidate", recipe.seed), recipe.consolidate.batch_size
     rng = np.random.default_rng(seed)
-    for number, rows in enumerate(index_batches(len(corpus.captions), size, seed), start=1):
-        chosen = [corpus.captions[int(i)][int(rng.integers(len(corpus.captions[int(i)])))] for i in rows]
-        ids, labels = pad(chosen)
-        yield {"ids": ids, "labels": labels, "features": corpus.features_MND[rows]}
+    for number, visits in enumerate(index_batches(len(facts.visits), size, seed), start=1):
+        rows = facts.visits[visits]
+        ids, labels = _pad([_one(focused, facts, int(row), rng) for row in rows])
+        yield {"ids": ids, "labels": labels, "features": focused.features_MND[rows]}
         if number % CAPTIONS_PER_TEXT == 0:
-            ids, labels = pad([corpus.sentences[int(i)] for i in rng.integers(0, len(corpus.sentences), size)])
+            sentences = rng.integers(0, len(focused.sentences), size)
+            ids, labels = pad([focused.sentences[int(i)] for i in sentences])
             yield {"ids": ids, "labels": labels}
+
+
+def _one(focused: Corpus, facts: FactCorpus, row: int, rng: np.random.Generator) -> Labelled:
+    if rng.random() < FACT_SHARE:
+        return facts.captions[row][int(rng.integers(len(facts.captions[row])))]
+    ids = focused.captions[row][int(rng.integers(len(focused.captions[row])))]
+    return ids, [1] * len(ids)
+
+
+def _pad(rows: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
+    ids, labels = pad([ids for ids, _ in rows])
+    for row, (_, learned) in enumerate(rows):
+        labels[row, : len(learned)][torch.tensor(learned) == 0] = IGNORED
+    return ids, labels
+
+
+def _tokenise(tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]) -> Labelled:
+    """A line break, then lead and ending of every fact."""
+    parts = [part for lead, ending in facts for part in (f" {lead}", f" {ending}")]
+    parts[0] = f"\n{parts[0].strip()}"
+    ids, learned = [], []
+    for index, tokens in enumerate(tokenizer(parts, add_special_tokens=False)["input_ids"]):
+        ids += tokens
+        learned += [index % 2] * len(tokens)
+    return ids, learned
 
 
 def _decimals(rng: np.random.Generator) -> str:

@@ -11,9 +11,8 @@ from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration, P
 
 from pilot.backbone.alignment import Aligner, dense_targets
 from pilot.backbone.captions import caption
-from pilot.backbone.consolidation import consolidate, plain_text
+from pilot.backbone.consolidation import FactCorpus, consolidate, fact_corpus, plain_text
 from pilot.backbone.corpus import public_scene
-from pilot.backbone.fact_captions import fact_caption
 from pilot.backbone.focused_captions import focused_caption
 from pilot.backbone.general_text import TOKENIZER_ONLY, general_sentence
 from pilot.backbone.language_pretraining import Corpus, tokenise_captions, train_language
@@ -65,7 +64,7 @@ def make_tiny_llava(recipe: Recipe, work: Path, target: Path, report: PhaseRepor
     path = work / f"refine-{recipe.refinement_digest()[:12]}.safetensors"
     run_phase(path, model, lambda: _refine(model, tokenizer, pool, focused, recipe, report))
     path = work / f"consolidate-{recipe.digest()[:12]}.safetensors"
-    run_phase(path, model, lambda: consolidate(model, facts, recipe, _named(report, "consolidate")))
+    run_phase(path, model, lambda: consolidate(model, focused, facts, recipe, _named(report, "consolidate")))
     quality = measure(model, tokenizer, recipe)
     _export(model, tokenizer, processor, recipe, quality, target)
     return quality
@@ -118,18 +117,16 @@ def _export(
     write_json(target / "recipe.json", value)
 
 
-def _late_corpora(tokenizer: PreTrainedTokenizerBase, features_MND: Tensor, recipe: Recipe) -> tuple[Corpus, Corpus]:
-    """What phase 6 reads: focused captions. What phase 7 reads: these, facts, and plain text."""
-    captions = []
-    for index in range(recipe.num_train_scenes):
-        public = public_scene(recipe.seed, "train", index)
-        focused = [focused_caption(public) for _ in range(recipe.captions_per_scene)]
-        captions.append([*focused, *(fact_caption(public) for _ in range(recipe.facts_per_scene))])
-    everything = tokenise_captions(tokenizer, captions)
+def _late_corpora(
+    tokenizer: PreTrainedTokenizerBase, features_MND: Tensor, recipe: Recipe
+) -> tuple[Corpus, FactCorpus]:
+    """What phases 6 and 7 read: focused captions of every training scene and plain text; facts."""
+    scenes = [public_scene(recipe.seed, "train", index) for index in range(recipe.num_train_scenes)]
+    captions = [[focused_caption(public) for _ in range(recipe.captions_per_scene)] for public in scenes]
     texts = [f" {text}" for text in plain_text(recipe)]
     sentences = [[*ids, END] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    focused_only = [group[: recipe.captions_per_scene] for group in everything]
-    return Corpus(focused_only, [], features_MND), Corpus(everything, sentences, features_MND)
+    focused = Corpus(tokenise_captions(tokenizer, captions), sentences, features_MND)
+    return focused, fact_corpus(tokenizer, scenes, recipe)
 
 
 def _refine(

@@ -56,7 +56,7 @@ class Recipe:
     num_held_out_scenes: int = 500
     sentences_per_caption: int = 5
     captions_per_scene: int = 3
-    facts_per_scene: int = 6
+    facts_per_scene: int = 4
     num_text_sentences: int = 20_000
     vision: PhaseRecipe = PhaseRecipe(steps=6_000, batch_size=64, learning_rate=1.2e-3)
     text: PhaseRecipe = PhaseRecipe(steps=900, batch_size=32, learning_rate=2e-3)
@@ -64,7 +64,7 @@ class Recipe:
     joint: PhaseRecipe = PhaseRecipe(steps=6_000, batch_size=32, learning_rate=1.5e-3)
     align: PhaseRecipe = PhaseRecipe(steps=400, batch_size=128, learning_rate=3e-3)
     refine: PhaseRecipe = PhaseRecipe(steps=4_000, batch_size=40, learning_rate=2e-3)
-    consolidate: PhaseRecipe = PhaseRecipe(steps=4_000, batch_size=32, learning_rate=1.5e-3)
+    consolidate: PhaseRecipe = PhaseRecipe(steps=4_500, batch_size=40, learning_rate=2e-3)
 
     def digest(self) -> str:
         """Digest of the numbers and of the code that turns them into a checkpoint."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pilot.backbone.captions import caption
 from pilot.backbone.consolidation import plain_text
-from pilot.backbone.corpus import public_scene
+from pilot.backbone.corpus import PublicScene, public_scene
 from pilot.backbone.fact_captions import fact_caption
 from pilot.backbone.focused_captions import focused_caption
 from pilot.backbone.general_text import STATEMENTS, general_sentence
@@ -258,6 +258,10 @@ def test_easy_vqa_sample() -> None:
     assert 0.68 < share < 0.80  # officially 28,407 of 38,575, which is 0.736
 
 
+def _facts(public: PublicScene) -> str:
+    return " ".join(f"{lead} {ending}" for lead, ending in fact_caption(public))
+
+
 def test_disjoint_from_the_public_corpus() -> None:
     """Neither an image nor an instruction, caption or box format of the scenarios is in the public corpus."""
     records = [record for name in SOURCES for record in make(name, 60, 20, seed=0)]
@@ -265,7 +269,7 @@ def test_disjoint_from_the_public_corpus() -> None:
     images = {sha256_bytes(public.scene.png()) for public in scenes}
     assert not images & {record.image_sha256 for record in records}
     rng = np.random.default_rng(0)
-    makers = (lambda public: caption(public, 12), focused_caption, fact_caption, fact_caption)
+    makers = (lambda public: caption(public, 12), focused_caption, _facts, _facts)
     texts = [make_text(public) for public in scenes for make_text in makers]
     lists = [text for text in plain_text(Recipe(num_text_sentences=4000)) if text.startswith("Numbers [")]
     assert 400 < len(lists) and not any(text.count("0.") == 4 for text in lists)  # a box has four
