@@ -29,7 +29,7 @@ class Backbone:
     def __init__(self, path: Path, *, rank: int, alpha: float, prompt_template: str) -> None:
         if not (path / "config.json").is_file():
             raise UserError(f"{path}: no checkpoint here. Build it with `snakemake --cores 2 backbone`.")
-        model = LlavaForConditionalGeneration.from_pretrained(path, local_files_only=True)
+        model = LlavaForConditionalGeneration.from_pretrained(path, local_files_only=True, attn_implementation="eager")
         self.model = model.float().eval().requires_grad_(False)
         self.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
         self.processor = CLIPImageProcessorPil.from_pretrained(path, local_files_only=True)
