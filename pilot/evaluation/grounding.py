@@ -3,7 +3,7 @@
 Decisions, none of which repairs an answer silently. `parse_box` gives None for an answer with
 
 - fewer or more than four numbers (outside a bracketed group of exactly four, which wins over other numbers),
-- NaN, infinity, a percent sign, or a unit stuck to a number ("0.4px"),
+- NaN, infinity, a percent sign after a number or its bracket, or a unit stuck to a number ("0.4px"),
 - a coordinate outside 0..1: percent (0..100), pixels and the 0..999 integers of other models are NOT rescaled,
 - reversed corners (x2 < x1 or y2 < y1).
 
@@ -22,11 +22,15 @@ IOU_THRESHOLD = 0.5
 # ulp away from 0.5 in floating point, and no other ratio is within 1e-9 of it.
 _ROUNDING = 1e-9
 
+# Typographic minus signs, which would otherwise be taken for separators: minus, en dash, full-width hyphen.
+_MINUS = str.maketrans("\u2212\u2013\uff0d", "---")
 # The group (?>...) is atomic: a number is taken whole or not at all, so that its last digit is never cut.
-_NUMBER = r"(?<![\w.])(?>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?(?i:nan|inf(?:inity)?))(?![\w%])"
+_VALUE = r"(?>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?(?i:nan|inf(?:inity)?))"
+_NUMBER = rf"(?<![\w.]){_VALUE}(?!\w|[\s\])}}>]*%)"
 _NUMBERS = re.compile(_NUMBER)
 _DIGITS = re.compile(r"[0-9]+|(?i:\bnan\b|\binf)")
-_GROUP = re.compile(r"[\[({<]([^\[\](){}<>]*)[\])}>]")
+_GROUP = re.compile(r"[\[({<]([^\[\](){}<>]*)[\])}>](?!\s*%)")
+_NAME = re.compile(r"\b[A-Za-z_]+[0-9]*\b(?=[\"']?\s*[=:])")
 _FOUR = re.compile(rf"\s*{_NUMBER}(?:[,;\s]+{_NUMBER}){{3}}[,;\s]*")
 
 
@@ -45,7 +49,7 @@ def parse_box(text: str) -> Box | None:
     The first group in brackets, parentheses or braces that holds exactly four numbers is the box; without one,
     the four numbers of the text, separated by anything ("x1=0.1 y1=0.2 ...", "(0.1, 0.2), (0.3, 0.4)").
     """
-    text = text.replace("−", "-")
+    text = text.translate(_MINUS)
     for group in _GROUP.finditer(text):
         if _FOUR.fullmatch(group[1]):
             return _box(_NUMBERS.findall(group[1]))
@@ -53,9 +57,8 @@ def parse_box(text: str) -> Box | None:
 
 
 def _all_numbers_whole(text: str) -> bool:
-    """Whether every digit belongs to a number or to a name such as `x1` (no "0.4px", "10%", "0.1.2")."""
-    rest = re.sub(r"\b[A-Za-z_]+[0-9]*\b(?=\s*[=:])", " ", _NUMBERS.sub(" ", text))
-    return _DIGITS.search(rest) is None
+    """Whether every digit belongs to a number or to a name before "=" or ":" such as `x1` (no "0.4px", "0.1.2")."""
+    return _DIGITS.search(_NAME.sub(" ", _NUMBERS.sub(" ", text))) is None
 
 
 def _box(numbers: Sequence[str]) -> Box | None:

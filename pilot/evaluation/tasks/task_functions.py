@@ -16,6 +16,7 @@ import json
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -115,8 +116,15 @@ def process_caption(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
 
 @lru_cache(maxsize=1)
 def _score_corpus(items: tuple[Item, ...]) -> caption.Results:
-    """All metrics of a corpus; lm-eval asks for them one by one, with the same items."""
+    """All metrics of a corpus; lm-eval asks for them one by one, with the same items.
+
+    Raises:
+        UserError: two captions with one id, of which a mapping would keep the second and score that alone.
+    """
     predictions = {name: prediction for name, prediction, _ in items}
+    if len(predictions) < len(items):
+        repeated = Counter(name for name, _, _ in items).most_common(1)[0][0]
+        raise UserError(f"two captions have the id {repeated!r}: give every record of the task an id of its own")
     return caption.score(predictions, {name: references for name, _, references in items})
 
 
