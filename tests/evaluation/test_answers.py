@@ -1,13 +1,17 @@
 """Answers of trained runs through lm-eval: who answers what, and the same scores from lm-eval's own API."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pilot.errors import UserError
-from pilot.evaluation import tasks
+from pilot.evaluation import tasks, vqa
 from pilot.evaluation.answers import answer_run, run_spec
 from pilot.evaluation.majority import answer_majority, write_majority_run
 from pilot.evaluation.scoring import score_runs
@@ -15,6 +19,7 @@ from pilot.io.atomic import read_json, read_jsonl, write_jsonl
 
 from ..small import Small, quiet
 
+ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = {"scene-vqa": [0, 1], "scene-caption": [2, 3], "scene-ground": [4, 5]}
 # A tenth of every client's 20, 18 or 22 examples is held out.
 LOCAL = 2
@@ -110,6 +115,25 @@ def test_lm_eval_gives_the_same_scores(
     predictions = {row["id"]: row["prediction"] for row in rows_of(run, clients=[client], protocol="personalised")}
     samples = results["samples"][name]
     assert {sample["doc"]["id"]: sample["filtered_resps"][0] for sample in samples} == predictions
+
+
+@pytest.mark.slow
+def test_lm_eval_from_its_own_command_line(answered: dict[str, Path], small: Small, tmp_path: Path) -> None:
+    """The installed `lm_eval` knows the model `pilot`, and scores a client as the suite does, without a network."""
+    command = [
+        str(Path(sys.executable).with_name("lm_eval")), "--model", "pilot",
+        "--model_args", f"run={answered['fedavg']},client=1", "--tasks", "pilot_scene_vqa",
+        "--include_path", str(tasks.FOLDER), "--metadata", json.dumps({"data": str(small.folder / "data")}),
+        "--output_path", str(tmp_path / "out.json"),
+    ]  # fmt: skip
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (written,) = tmp_path.rglob("*.json")
+    theirs = read_json(written)["results"]["pilot_scene_vqa"]["exact_match,none"]
+    samples = rows_of(answered["fedavg"], task="scene-vqa", protocol="personalised")
+    matches = [vqa.exact_match(row["prediction"], row["references"]) for row in samples]
+    assert theirs == pytest.approx(sum(matches) / len(matches), abs=1e-6)
 
 
 @pytest.mark.slow
