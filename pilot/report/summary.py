@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from pilot.errors import UserError
+from pilot.report.intervals import bootstrap_clients, bootstrap_interval
 from pilot.report.load import Entry, Run, Task
-from pilot.report.order import PARSE_FAILURES, PROTOCOLS, REFERENCES, method_key, metric_key
-from pilot.report.statistics import Floats, Scores, bootstrap_clients, bootstrap_interval
+from pilot.report.order import PARSE_FAILURES, PROTOCOLS, REFERENCES, method_key, metric_bounds, metric_key
+from pilot.report.statistics import Floats, Scores
 
 _CORPUS_TOLERANCE = 1e-3
 
@@ -221,8 +222,10 @@ def _main_row(group: Group, task: Task, metric: str, protocol: str, intervals: b
     per_seed = values_SC.min(axis=1) if worst else values_SC.mean(axis=1)
     interval = None
     if intervals and not worst:
-        scores = scores_of(group, task.name, metric, protocol)
-        interval = bootstrap_interval(scores) if scores is not None else bootstrap_clients(values_SC)
+        scores, bounds = scores_of(group, task.name, metric, protocol), metric_bounds(metric)
+        interval = (
+            bootstrap_clients(values_SC, bounds=bounds) if scores is None else bootstrap_interval(scores, bounds=bounds)
+        )
     low, high = interval if interval is not None else (None, None)
     std = float(per_seed.std(ddof=1)) if len(per_seed) > 1 else None
     failures = _parse_failures(group, task.name, read_from, worst)
