@@ -3,13 +3,22 @@
 import json
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pilot.errors import UserError
+from pilot.options import (
+    AllowOption,
+    BaselineOption,
+    JsonOption,
+    Listing,
+    ProfileOption,
+    ResultsOption,
+    ScenarioOption,
+    TableFormat,
+)
 from pilot.progress import progress
 
 INTERRUPTED = 130
@@ -26,31 +35,6 @@ data_app = typer.Typer(help="Build and inspect a scenario's data.", no_args_is_h
 backbone_app = typer.Typer(help="The frozen multimodal LLM.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(backbone_app, name="backbone")
-
-ScenarioOption = Annotated[str, typer.Option("--scenario", "-s", help="Scenario name, or a path to its YAML file.")]
-ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="Profile name, or a path to its YAML file.")]
-ResultsOption = Annotated[Path, typer.Option("--results", help="Folder that holds all results.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
-
-
-class Listing(StrEnum):
-    """What `list` lists."""
-
-    methods = "methods"
-    scenarios = "scenarios"
-    profiles = "profiles"
-    tasks = "tasks"
-    metrics = "metrics"
-
-
-class TableFormat(StrEnum):
-    """How `compare` prints."""
-
-    table = "table"
-    markdown = "markdown"
-    latex = "latex"
-    csv = "csv"
-    json = "json"
 
 
 @app.command("list")
@@ -200,17 +184,15 @@ def evaluate(
 @app.command()
 def compare(
     paths: Annotated[list[Path], typer.Argument(help="Scenario, method or run folders.")],
-    baseline: Annotated[str, typer.Option(help="Method that the others are tested against.")] = "fedavg",
+    baseline: BaselineOption = "fedavg",
     format: Annotated[TableFormat, typer.Option("--format", "-f", help="Output format.")] = TableFormat.table,
     as_json: JsonOption = False,
-    allow_different: Annotated[
-        bool, typer.Option(help="Compare in spite of other data, budgets or test sets.")
-    ] = False,
+    allow_different: AllowOption = None,
 ) -> None:
-    """Methods beside tasks: mean and spread, what differs significantly, and what it cost."""
+    """Methods beside tasks: mean, spread and interval, what differs significantly, and what it cost."""
     from pilot.report.compare import compare as compare_runs
 
-    text = compare_runs(paths, baseline, "json" if as_json else format.value, allow_different)
+    text = compare_runs(paths, baseline, "json" if as_json else format.value, allow_different or ())
     if text is not None:
         typer.echo(text, nl=not text.endswith("\n"))
 
@@ -218,12 +200,13 @@ def compare(
 @app.command()
 def tables(
     scenario_dir: Annotated[Path, typer.Argument(help="results/<profile>/<scenario>")],
-    baseline: Annotated[str, typer.Option(help="Method that the others are tested against.")] = "fedavg",
+    baseline: BaselineOption = "fedavg",
+    allow_different: AllowOption = None,
 ) -> None:
     """Write tables/ of a scenario: CSV, Markdown and LaTeX."""
     from pilot.report.tables import write_tables
 
-    write_tables(scenario_dir, baseline)
+    write_tables(scenario_dir, baseline, allow_different or ())
 
 
 @app.command()

@@ -38,6 +38,11 @@ _METRICS = (
 )
 
 
+def is_reference(method: str, untrained: bool) -> bool:
+    """Whether a run is there to read others against: pooled data, no training of ours, or an imported result."""
+    return method in REFERENCES or untrained
+
+
 def metric_bounds(metric: str) -> tuple[float, float]:
     """Smallest and largest possible value of a metric: 0 to 1, but CIDEr up to 10."""
     return 0.0, _LARGEST.get(metric, 1.0)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,12 @@ def test_same_results_same_bytes(scenario: Path, scenario_copy: Path) -> None:
         assert (scenario_copy / "tables" / name).read_bytes() == (scenario / "tables" / name).read_bytes(), name
 
 
-def test_latex_is_escaped(scenario: Path) -> None:
+def test_latex_is_escaped_and_rectangular(scenario: Path) -> None:
     text = (scenario / "tables" / "main.tex").read_text()
-    assert r"exact\_match" in text and r"\toprule" in text and "†" not in text and "±" not in text
+    assert r"exact\_match" in text and r"\toprule" in text and text.isascii()
+    columns = re.search(r"\\begin{tabular}{(l r*)}".replace(" ", ""), text)
+    assert columns
+    body = text.split(r"\midrule", 1)[1].split(r"\bottomrule")[0]
+    lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert len(lines) == 8 and {len(re.split(r"(?<!\\)&", line)) for line in lines} == {len(columns[1])}
     assert _escape("a_b & 5 % >= {x}") == r"a\_b \& 5 \% $\geq$ \{x\}"
