@@ -12,6 +12,7 @@ from pilot.errors import UserError
 from pilot.options import (
     AllowOption,
     BaselineOption,
+    ImportFormat,
     JsonOption,
     Listing,
     ProfileOption,
@@ -165,8 +166,10 @@ def evaluate(
     summary: Annotated[Path | None, typer.Option(help="Also write digests of all scores to this file.")] = None,
 ) -> None:
     """Answer test sets with trained runs, and score the answers (VQA, captioning, grounding)."""
+    from pilot.evaluation.importing import refuse_imported
     from pilot.runs import answer
 
+    refuse_imported(runs if answers else [])
     for run_dir in runs if answers else []:
         with progress(f"answers of {run_dir}") as advance:
             answer(run_dir, advance)
@@ -179,6 +182,28 @@ def evaluate(
             from pilot.io.digest import sha256_file
 
             write_json(summary, {str(run): sha256_file(run / "eval" / "metrics.json") for run in runs})
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="Per-sample file of another evaluation tool.")],
+    format: Annotated[ImportFormat, typer.Option("--format", "-f", help="Which tool wrote it.")],
+    name: Annotated[str, typer.Option("--as", help="What tables call the imported run.")],
+    into: Annotated[Path, typer.Option(help="Scenario folder: results/<profile>/<scenario>.")],
+    task: Annotated[str | None, typer.Option(help="Task that was answered; found from the ids by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Number of the run, for several of one name.")] = 0,
+    replace: Annotated[bool, typer.Option("--replace", help="Take these answers instead of those imported.")] = False,
+) -> None:
+    """Turn another tool's answers into a run that `compare` reads: test sets checked, scored like all others.
+
+    Repeat it for every task. Boxes are read as fractions of the original image's sides.
+    """
+    from pilot.evaluation.importing import import_answers
+
+    imported = import_answers(file, format.value, name, into, task, seed, replace)
+    counts = ", ".join(f"{task} ({count} answers)" for task, count in imported.num_answers.items())
+    lacking = f"; without {', '.join(imported.missing)}" if imported.missing else ""
+    typer.echo(f"{imported.run_dir}: {counts}{lacking}", err=True)
 
 
 @app.command()

@@ -40,6 +40,15 @@ class Overlooked(StrEnum):
     all = "all"
 
 
+class ImportFormat(StrEnum):
+    """Whose files `import` reads."""
+
+    lm_eval = "lm-eval"
+    lmms_eval = "lmms-eval"
+    vlmevalkit = "vlmevalkit"
+    jsonl = "jsonl"
+
+
 ScenarioOption = Annotated[str, typer.Option("--scenario", "-s", help="Scenario name, or a path to its YAML file.")]
 ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="Profile name, or a path to its YAML file.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder that holds all results.")]
