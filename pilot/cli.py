@@ -3,13 +3,23 @@
 import json
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pilot.errors import UserError
+from pilot.options import (
+    AllowOption,
+    BaselineOption,
+    ImportFormat,
+    JsonOption,
+    Listing,
+    ProfileOption,
+    ResultsOption,
+    ScenarioOption,
+    TableFormat,
+)
 from pilot.progress import progress
 
 INTERRUPTED = 130
@@ -26,31 +36,6 @@ data_app = typer.Typer(help="Build and inspect a scenario's data.", no_args_is_h
 backbone_app = typer.Typer(help="The frozen multimodal LLM.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(backbone_app, name="backbone")
-
-ScenarioOption = Annotated[str, typer.Option("--scenario", "-s", help="Scenario name, or a path to its YAML file.")]
-ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="Profile name, or a path to its YAML file.")]
-ResultsOption = Annotated[Path, typer.Option("--results", help="Folder that holds all results.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
-
-
-class Listing(StrEnum):
-    """What `list` lists."""
-
-    methods = "methods"
-    scenarios = "scenarios"
-    profiles = "profiles"
-    tasks = "tasks"
-    metrics = "metrics"
-
-
-class TableFormat(StrEnum):
-    """How `compare` prints."""
-
-    table = "table"
-    markdown = "markdown"
-    latex = "latex"
-    csv = "csv"
-    json = "json"
 
 
 @app.command("list")
@@ -181,8 +166,10 @@ def evaluate(
     summary: Annotated[Path | None, typer.Option(help="Also write digests of all scores to this file.")] = None,
 ) -> None:
     """Answer test sets with trained runs, and score the answers (VQA, captioning, grounding)."""
+    from pilot.evaluation.importing import refuse_imported
     from pilot.runs import answer
 
+    refuse_imported(runs if answers else [])
     for run_dir in runs if answers else []:
         with progress(f"answers of {run_dir}") as advance:
             answer(run_dir, advance)
@@ -197,20 +184,40 @@ def evaluate(
             write_json(summary, {str(run): sha256_file(run / "eval" / "metrics.json") for run in runs})
 
 
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="Per-sample file of another evaluation tool.")],
+    format: Annotated[ImportFormat, typer.Option("--format", "-f", help="Which tool wrote it.")],
+    name: Annotated[str, typer.Option("--as", help="What tables call the imported run.")],
+    into: Annotated[Path, typer.Option(help="Scenario folder: results/<profile>/<scenario>.")],
+    task: Annotated[str | None, typer.Option(help="Task that was answered; found from the ids by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Number of the run, for several of one name.")] = 0,
+    replace: Annotated[bool, typer.Option("--replace", help="Take these answers instead of those imported.")] = False,
+) -> None:
+    """Turn another tool's answers into a run that `compare` reads: test sets checked, scored like all others.
+
+    Repeat it for every task. Boxes are read as fractions of the original image's sides.
+    """
+    from pilot.evaluation.importing import import_answers
+
+    imported = import_answers(file, format.value, name, into, task, seed, replace)
+    counts = ", ".join(f"{task} ({count} answers)" for task, count in imported.num_answers.items())
+    lacking = f"; without {', '.join(imported.missing)}" if imported.missing else ""
+    typer.echo(f"{imported.run_dir}: {counts}{lacking}", err=True)
+
+
 @app.command()
 def compare(
     paths: Annotated[list[Path], typer.Argument(help="Scenario, method or run folders.")],
-    baseline: Annotated[str, typer.Option(help="Method that the others are tested against.")] = "fedavg",
+    baseline: BaselineOption = "fedavg",
     format: Annotated[TableFormat, typer.Option("--format", "-f", help="Output format.")] = TableFormat.table,
     as_json: JsonOption = False,
-    allow_different: Annotated[
-        bool, typer.Option(help="Compare in spite of other data, budgets or test sets.")
-    ] = False,
+    allow_different: AllowOption = None,
 ) -> None:
-    """Methods beside tasks: mean and spread, what differs significantly, and what it cost."""
+    """Methods beside tasks: mean, spread and interval, what differs significantly, and what it cost."""
     from pilot.report.compare import compare as compare_runs
 
-    text = compare_runs(paths, baseline, "json" if as_json else format.value, allow_different)
+    text = compare_runs(paths, baseline, "json" if as_json else format.value, allow_different or ())
     if text is not None:
         typer.echo(text, nl=not text.endswith("\n"))
 
@@ -218,12 +225,13 @@ def compare(
 @app.command()
 def tables(
     scenario_dir: Annotated[Path, typer.Argument(help="results/<profile>/<scenario>")],
-    baseline: Annotated[str, typer.Option(help="Method that the others are tested against.")] = "fedavg",
+    baseline: BaselineOption = "fedavg",
+    allow_different: AllowOption = None,
 ) -> None:
     """Write tables/ of a scenario: CSV, Markdown and LaTeX."""
     from pilot.report.tables import write_tables
 
-    write_tables(scenario_dir, baseline)
+    write_tables(scenario_dir, baseline, allow_different or ())
 
 
 @app.command()

@@ -18,6 +18,7 @@ from pilot.config import load_profile
 from pilot.data.record import COLUMNS
 from pilot.federation.training import RunSpec, train_run
 
+from .report.synthetic import build_scenario
 from .small import PROFILE, SCENARIO, Small, contents, quiet
 
 COMMAND = [sys.executable, "-c", "from pilot.cli import main; main()"]
@@ -196,6 +197,42 @@ def test_unwritable_results(small: Small, files: Path) -> None:
 def test_compare_of_nothing(tmp_path: Path) -> None:
     refused(call("compare", tmp_path), "no runs here (looked for runs/<method>/seed<k>). Train some first")
     refused(call("compare", tmp_path / "none"), "none: no such folder. Expected a scenario folder such as")
+
+
+@pytest.fixture
+def made_up(tmp_path: Path) -> Path:
+    """A scenario folder with data and a run that nobody trained."""
+    return build_scenario(tmp_path, ("fedavg",), (0,))
+
+
+def test_import_of_wrong_files(made_up: Path, tmp_path: Path) -> None:
+    before = listing(tmp_path)
+    arguments = ["--format", "vlmevalkit", "--as", "llava-next", "--into", made_up]
+    refused(call("import", tmp_path / "none.tsv", *arguments), "none.tsv: cannot be read", "PRED_FORMAT=tsv")
+    (tmp_path / "m_d.tsv").write_text("index\tanswer\nscene-vqa-000\tyes\n")
+    refused(
+        call("import", tmp_path / "m_d.tsv", *arguments), "m_d.tsv, row 1: field 'prediction' is missing (found: answer"
+    )
+    (tmp_path / "m_d.tsv").write_text("index\tprediction\nscene-vqa-000\tyes\nscene-vqa-x\tno\n")
+    refused(
+        call("import", tmp_path / "m_d.tsv", *arguments),
+        "1 of its ids are unknown, first: 'scene-vqa-x'; 39 ids have no answer, first: 'scene-vqa-001', ",
+    )
+    assert listing(tmp_path) == sorted([*before, "m_d.tsv"])
+    assert call("compare", made_up, "--allow-different", "weather").returncode == 2
+
+
+@pytest.mark.slow
+def test_import_and_compare(made_up: Path, tmp_path: Path) -> None:
+    lines = [{"task": "scene-vqa", "id": f"scene-vqa-{n:03d}", "prediction": "yes"} for n in range(40)]
+    (tmp_path / "theirs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    result = call("import", tmp_path / "theirs.jsonl", "--format", "jsonl", "--as", "llava-next", "--into", made_up)
+    assert result.returncode == 0, result.stderr
+    assert "llava-next/seed0: scene-vqa (40 answers); without scene-caption, scene-ground" in result.stderr
+    (grid,) = json.loads(call("compare", made_up, "--json").stdout)["scenarios"]
+    # The answers of the made-up test set are yes, no, three, violin in turn.
+    assert [row["mean"] for row in grid["rows"] if row["imported"]] == [0.25, None, None]
+    refused(call("evaluate", made_up / "runs/llava-next/seed0"), "this run was imported, there is no model")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Finds finished runs, loads them into frozen dataclasses, and refuses to compare what cannot be compared."""
+"""Finds finished runs and loads them into frozen dataclasses."""
 
 import json
 from collections import defaultdict
@@ -10,6 +10,9 @@ from typing import Any
 
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, read_jsonl
+
+Asked = dict[str, dict[str, tuple[tuple[str, ...], tuple[float, ...] | None]]]
+"""task -> example id -> references and box."""
 
 PerExample = dict[tuple[str, str, str], dict[int, dict[str, float]]]
 """(task, protocol, metric) -> client -> example id -> value."""
@@ -57,6 +60,11 @@ class Run:
     timing: dict[str, float]
 
     @property
+    def imported(self) -> tuple[str, ...]:
+        """The formats that the answers were imported from; empty for a run of our own."""
+        return tuple(sorted({source["format"] for source in self.config.get("imported", {}).values()}))
+
+    @property
     def scenario_dir(self) -> Path:
         """The folder that holds `data/`, `partition/` and `runs/` of this run."""
         return self.path.resolve().parents[2]
@@ -72,6 +80,16 @@ class Run:
                     key = (row["task"], row["protocol"], row["metric"])
                     scores[key][row["client"]][row["id"]] = float(row["value"])
         return {key: dict(clients) for key, clients in scores.items()}
+
+    @cached_property
+    def asked(self) -> Asked:
+        """The test examples that were answered, by task (read on first use)."""
+        found: Asked = defaultdict(dict)
+        for row in _read(self.path / "eval" / "samples.jsonl"):
+            if row["protocol"] == "personalised":
+                box = None if row["box"] is None else tuple(row["box"])
+                found[row["task"]][row["id"]] = tuple(row["references"]), box
+        return dict(found)
 
     @cached_property
     def rounds(self) -> list[dict[str, Any]]:
@@ -120,9 +138,11 @@ def load_run(folder: Path) -> Run:
         UserError: a file or field is missing; the message names it and says what to do.
     """
     if not (folder / "manifest.json").exists():
+        finish = "pilot-bench train ... --resume (or run snakemake again)"
+        finish = "pilot-bench import ..." if (folder / "imported").is_dir() else finish
         raise UserError(
-            f"{folder}: this run is not complete (manifest.json is missing). Finish it with "
-            "pilot-bench train ... --resume (or run snakemake again), or remove the folder."
+            f"{folder}: this run is not complete (manifest.json is missing). Finish it with {finish}, "
+            "or remove the folder."
         )
     if not (folder / "eval" / "metrics.json").exists():
         raise UserError(
@@ -135,48 +155,6 @@ def load_run(folder: Path) -> Run:
             f"{folder}: config.json or eval/metrics.json lacks or misstates the field {error}. "
             "It was written by another version or by hand; remove the folder and run it again."
         ) from error
-
-
-def check_comparable(runs: Sequence[Run], *, allow_different: bool = False) -> None:
-    """Refuse runs that differ in data, partition, backbone, budget or test set.
-
-    Rows marked `"reference": true` take no optimiser steps, so their budget is not compared.
-
-    Raises:
-        UserError: names every difference, its values and the runs that have each value.
-    """
-    if allow_different:
-        return
-    problems = []
-    for name in ("data", "partition", "backbone"):
-        problems += _differences(f"{name} digest", [(run, run.config["digests"].get(name)) for run in runs])
-    problems += _differences("test set digest", [(run, run.test_digest) for run in runs])
-    trained = [run for run in runs if not run.reference]
-    for name in sorted({key for run in trained for key in run.config["budget"]}):
-        problems += _differences(f"budget {name}", [(run, run.config["budget"].get(name)) for run in trained])
-    if problems:
-        raise UserError(
-            "these runs cannot be compared:\n" + "\n".join(problems) + "\nRun the odd ones again so that they "
-            "agree, compare fewer paths, or pass --allow-different to compare them all the same."
-        )
-
-
-def _differences(what: str, values: list[tuple[Run, Any]]) -> list[str]:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for run, value in values:
-        groups[json.dumps(value, sort_keys=True)].append(str(run.path))
-    if len(groups) < 2:
-        return []
-    lines = [f"- {what} differs:"]
-    for value, paths in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
-        shown = paths if len(paths) <= 4 else [*paths[:3], f"and {len(paths) - 3} more"]
-        lines.append(f"    {_short(value)}: {', '.join(shown)}")
-    return lines
-
-
-def _short(value: str) -> str:
-    text = value.strip('"')
-    return f"{text[:12]}..." if len(text) > 24 else text
 
 
 def _build(folder: Path) -> Run:

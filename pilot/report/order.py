@@ -14,6 +14,8 @@ REFERENCE_NOTES = {
 PRIMARY_METRIC = {"vqa": "exact_match", "caption": "CIDEr", "ground": "acc@0.5[original]"}
 """Task kind -> the metric of the headline table."""
 
+_LARGEST = {"CIDEr": 10.0}
+
 PARSE_FAILURES = "parse_failure_rate"
 """Reported as a column of its own, never as a row: an unparsed box already counts as a miss."""
 
@@ -34,6 +36,16 @@ _METRICS = (
     ),
     *("METEOR", "ROUGE-L", "SPICE", "acc@0.5[original]", "mean_iou[original]"),
 )
+
+
+def is_reference(method: str, untrained: bool) -> bool:
+    """Whether a run is there to read others against: pooled data, no training of ours, or an imported result."""
+    return method in REFERENCES or untrained
+
+
+def metric_bounds(metric: str) -> tuple[float, float]:
+    """Smallest and largest possible value of a metric: 0 to 1, but CIDEr up to 10."""
+    return 0.0, _LARGEST.get(metric, 1.0)
 
 
 def method_key(name: str) -> tuple[int, str]:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -13,9 +13,10 @@ from pilot.report.order import PRIMARY_METRIC
 from pilot.report.summary import MainRow
 
 DIGITS = 3
-_LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$", "†": r"$^\dagger$"}
-_LATEX |= {">=": r"$\geq$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_LATEX |= {"\\": r"\textbackslash{}"}
+ARROWS = {"up": " ↑", "down": " ↓", "": ""}
+_LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
+_LATEX |= {"±": r"$\pm$", "†": r"$^\dagger$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", ">=": r"$\geq$"}
+_LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
 
 
 def to_csv(rows: Sequence[Any], columns: Iterable[str]) -> str:
@@ -48,6 +49,18 @@ def number(row: MainRow | None, *, spread: bool = True) -> str:
     return f"{text} ± {row.std:.{DIGITS}f}" if spread and row.std is not None else text
 
 
+def interval(row: MainRow | None) -> str:
+    """`[0.480, 0.543]`; empty where there is none."""
+    if row is None or row.ci_low is None or row.ci_high is None:
+        return ""
+    return f"[{row.ci_low:.{DIGITS}f}, {row.ci_high:.{DIGITS}f}]"
+
+
+def amount(value: float | None, form: str) -> str:
+    """A cost in that format, `-` where the runs do not say."""
+    return "-" if value is None else format(value, form)
+
+
 def failures(cell: Cell) -> str:
     """The parse failure rate of a grounding cell, `-` where it has none."""
     rate = cell.row.parse_failure_rate if cell.row else None
@@ -55,12 +68,12 @@ def failures(cell: Cell) -> str:
 
 
 def header(grid: Headline) -> list[str]:
-    """Column titles of text tables: per task its primary metric, worst client and, for boxes, failures."""
-    titles = ["method"]
+    """Column titles of text tables: per task its primary metric, worst client, local protocol, failures of boxes."""
+    titles = ["method", "seeds"]
     for task in grid.tasks:
-        titles += [f"{task.name} {PRIMARY_METRIC[task.kind]}", "worst"]
+        titles += [f"{task.name} {PRIMARY_METRIC[task.kind]}", "worst", "local"]
         titles += ["parse failures"] if task.kind == "ground" else []
-    return titles
+    return [*titles, "MB", "trainable parameters"]
 
 
 def markdown(grid: Headline) -> str:
@@ -69,7 +82,7 @@ def markdown(grid: Headline) -> str:
     out = [f"## {grid.scenario}", "", _pipe(titles), _pipe(["---"] + ["---:"] * (len(titles) - 1))]
     for line in grid.lines:
         name = f"*{line.method}* (reference)" if line.reference else line.method
-        out.append(_pipe([name, *_texts(grid, line, bold="**{}**".format)]))
+        out.append(_pipe([name, *_texts(grid, line, "**{}**".format, " {}".format)]))
     out += ["", *(f"- {note}" for note in footnotes(grid))]
     return "\n".join(out) + "\n"
 
@@ -77,10 +90,11 @@ def markdown(grid: Headline) -> str:
 def latex(grid: Headline) -> str:
     """A booktabs `table` environment with the references below a rule and the footnotes under it."""
     out = [
-        "% needs \\usepackage{booktabs}",
+        "% needs \\usepackage{booktabs,graphicx}",
         r"\begin{table}",
         r"\centering\small",
         rf"\caption{{{_escape(grid.scenario)}: primary metrics by method and task.}}",
+        r"\resizebox{\linewidth}{!}{%",
         r"\begin{tabular}{l" + "r" * (len(header(grid)) - 1) + "}",
         r"\toprule",
         *_latex_header(grid),
@@ -92,11 +106,12 @@ def latex(grid: Headline) -> str:
             out.append(r"\midrule")
         previous = line.reference
         name = rf"\emph{{{_escape(line.method)}}}" if line.reference else _escape(line.method)
-        out.append(" & ".join([name, *_texts(grid, line, bold=r"\textbf{{{}}}".format, escape=True)]) + r" \\")
+        texts = _texts(grid, line, r"\textbf{{{}}}".format, r" {{\scriptsize {}}}".format, clean=_escape)
+        out.append(" & ".join([name, *texts]) + r" \\")
     notes = r" \\ ".join(_escape(note) for note in footnotes(grid))
     out += [
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\par\smallskip",
         rf"\begin{{minipage}}{{\linewidth}}\footnotesize {notes}",
     ]
@@ -120,6 +135,10 @@ def to_json(grids: Sequence[Headline]) -> str:
                 "scenario": grid.scenario,
                 "tasks": [asdict(task) for task in grid.tasks],
                 "baseline": grid.baseline,
+                "allowed_differences": {
+                    "allowed": grid.allowed.names,
+                    "found": [asdict(difference) for difference in grid.allowed.found],
+                },
                 "rows": records(grid),
                 "footnotes": footnotes(grid),
             }
@@ -131,32 +150,39 @@ def to_json(grids: Sequence[Headline]) -> str:
 
 def _latex_header(grid: Headline) -> list[str]:
     """Task names over their columns, rules under them, and the columns' titles."""
-    names, rules, titles, column = [""], [], ["method"], 2
+    names, rules, titles, column = ["", ""], [], ["method", "seeds"], 3
     for task in grid.tasks:
-        own = [_escape(PRIMARY_METRIC[task.kind]), "worst", *(["failures"] if task.kind == "ground" else [])]
+        own = [_escape(PRIMARY_METRIC[task.kind]), "worst", "local", *(["failures"] if task.kind == "ground" else [])]
         names.append(rf"\multicolumn{{{len(own)}}}{{c}}{{{_escape(task.name)}}}")
         rules.append(rf"\cmidrule(lr){{{column}-{column + len(own) - 1}}}")
         titles, column = titles + own, column + len(own)
+    names, titles = [*names, "", ""], [*titles, "MB", "parameters"]
     return [" & ".join(names) + r" \\", " ".join(rules), " & ".join(titles) + r" \\"]
 
 
 def _record(grid: Headline, line: Line, task: str, metric: str, cell: Cell) -> dict[str, Any]:
-    row, worst, against = cell.row, cell.worst, cell.against
+    row, worst, local, against = cell.row, cell.worst, cell.local, cell.against
     return {
         "scenario": grid.scenario,
         "method": line.method,
         "reference": line.reference,
+        "imported": bool(line.imported),
         "task": task,
-        "metric": metric,
+        "metric": row.metric if row else metric,
         "mean": row.mean if row else None,
         "std": row.std if row else None,
+        "ci_low": row.ci_low if row else None,
+        "ci_high": row.ci_high if row else None,
         "num_seeds": line.num_seeds,
         "worst_client": worst.mean if worst else None,
+        "local_mean": local.mean if local else None,
+        "local_std": local.std if local else None,
         "parse_failure_rate": row.parse_failure_rate if row else None,
         "status": row.status if row else "missing",
         "best": cell.best,
         "not_significantly_different_from_best": cell.close,
         "difference_to_baseline": against.difference if against else None,
+        "p_value": against.p_value if against else None,
         "p_holm": against.p_holm if against else None,
         "megabytes": line.cost.megabytes,
         "trainable_parameters": line.cost.trainable_parameters,
@@ -164,14 +190,22 @@ def _record(grid: Headline, line: Line, task: str, metric: str, cell: Cell) -> d
     }
 
 
-def _texts(grid: Headline, line: Line, *, bold: Any, escape: bool = False) -> list[str]:
-    clean = _escape if escape else str
-    texts = []
+def _texts(
+    grid: Headline,
+    line: Line,
+    bold: Callable[[str], str],
+    small: Callable[[str], str],
+    clean: Callable[[str], str] = str,
+) -> list[str]:
+    """The fields of a line after its name, `bold` and `small` being the marks of the format."""
+    texts = [str(line.num_seeds)]
     for task, cell in zip(grid.tasks, line.cells, strict=True):
-        text = clean(number(cell.row) + (" †" if cell.close else ""))
-        texts += [bold(text) if cell.best else text, clean(number(cell.worst, spread=False))]
+        marks = (" †" if cell.close else "") + ARROWS[cell.arrow]
+        value, ends = clean(number(cell.row)), interval(cell.row)
+        texts.append((bold(value) if cell.best else value) + clean(marks) + (small(ends) if ends else ""))
+        texts += [clean(number(row, spread=False)) for row in (cell.worst, cell.local)]
         texts += [failures(cell)] if task.kind == "ground" else []
-    return texts
+    return [*texts, amount(line.cost.megabytes, ".2f"), amount(line.cost.trainable_parameters, ",.0f")]
 
 
 def _field(value: Any) -> str:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from pilot.errors import UserError
 from pilot.report.load import Task
-from pilot.report.order import PRIMARY_METRIC
 from pilot.report.statistics import LEVEL, holm, paired_permutation
-from pilot.report.summary import Group, image_of_example, scores_of, values_by_seed_and_client
+from pilot.report.summary import Group, image_of_example, primary_metric, scores_of, values_by_seed_and_client
 
 DEFAULT_BASELINE = "fedavg"
 
@@ -43,16 +42,18 @@ def against_baseline(groups: Sequence[Group], baseline: str) -> list[Significanc
     for scenario in scenarios:
         members = [group for group in groups if group.scenario == scenario]
         base = _find_baseline(members, baseline)
+        if base is None:
+            continue
         found = [
             (group.label, task, group, result)
-            for task in (base.tasks if base else ())
+            for task in base.tasks
             for group in members
-            if group is not base and base and (result := compare_groups(group, base, task)) is not None
+            if group is not base and (result := compare_groups(group, base, task)) is not None
         ]
         adjusted = holm([result[1] for *_, result in found])
         rows += [
             SignificanceRow(
-                *(scenario, task.name, PRIMARY_METRIC[task.kind], "personalised", label, baseline),
+                *(scenario, task.name, primary_metric(base, task), "personalised", label, baseline),
                 *(result[0], result[1], p_holm, result[2]),
             )
             for (label, task, _, result), p_holm in zip(found, adjusted, strict=True)
@@ -69,10 +70,9 @@ def best_and_close(groups: Sequence[Group], task: Task) -> tuple[str | None, fro
     Returns:
         Labels; None where no method has a value.
     """
-    metric = PRIMARY_METRIC[task.kind]
     means = {}
     for group in groups:
-        values = values_by_seed_and_client(group, task.name, metric, "personalised")
+        values = values_by_seed_and_client(group, task.name, primary_metric(group, task), "personalised")
         if not group.reference and values is not None:
             means[group.label] = float(values.mean())
     if not means:
@@ -91,9 +91,8 @@ def best_and_close(groups: Sequence[Group], task: Task) -> tuple[str | None, fro
 
 def compare_groups(group: Group, base: Group, task: Task) -> tuple[float, float, int] | None:
     """`paired_permutation` of two methods on a task's primary metric; None without common examples."""
-    metric = PRIMARY_METRIC[task.kind]
-    own = scores_of(group, task.name, metric, "personalised")
-    other = scores_of(base, task.name, metric, "personalised")
+    own = scores_of(group, task.name, primary_metric(group, task), "personalised")
+    other = scores_of(base, task.name, primary_metric(base, task), "personalised")
     if own is None or other is None:
         return None
     return paired_permutation(own.by_id(), other.by_id(), image_of_example(base.runs[0].scenario_dir, task.name))

@@ -3,11 +3,11 @@
 A cell is (method, task, metric, protocol). Its mean is over the task's clients, then over seeds; its standard
 deviation is over the seeds' means (ddof 1, empty for one seed). The `worst_client` protocol takes, within
 each seed, the minimum over the task's clients of the personalised value; for a single-model method that is
-its value.
+its value. A task without any answer (an imported run may leave tasks out) has one line of status `missing`.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,9 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from pilot.errors import UserError
+from pilot.report.intervals import bootstrap_clients, bootstrap_interval
 from pilot.report.load import Entry, Run, Task
-from pilot.report.order import PARSE_FAILURES, PROTOCOLS, REFERENCES, method_key, metric_key
-from pilot.report.statistics import Floats, Scores, bootstrap_clients, bootstrap_interval
+from pilot.report.order import (
+    PARSE_FAILURES,
+    PRIMARY_METRIC,
+    PROTOCOLS,
+    is_reference,
+    method_key,
+    metric_bounds,
+    metric_key,
+)
+from pilot.report.statistics import Floats, Scores
 
 _CORPUS_TOLERANCE = 1e-3
 
@@ -72,8 +81,13 @@ class Group:
 
     @property
     def reference(self) -> bool:
-        """Whether this is a row to read others against: pooled data, or no training at all."""
-        return self.method in REFERENCES or self.runs[0].reference
+        """Whether this is a row to read others against (see `order.is_reference`)."""
+        return is_reference(self.method, self.runs[0].reference)
+
+    @property
+    def imported(self) -> tuple[str, ...]:
+        """The formats that the answers were imported from; empty for our own runs."""
+        return tuple(sorted({name for run in self.runs for name in run.imported}))
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -90,21 +104,30 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     return [Group(*key, tuple(sorted(groups[key], key=lambda run: run.seed))) for key in keys]
 
 
-def main_rows(groups: Sequence[Group], *, intervals: bool = True) -> list[MainRow]:
+def main_rows(groups: Sequence[Group], *, only: Collection[str] | None = None) -> list[MainRow]:
     """The lines of `main.csv`, sorted by scenario, task, metric, protocol and method.
 
     Args:
         groups: `group_runs(runs)`.
-        intervals: whether to bootstrap; without, `ci_low` and `ci_high` are None.
+        only: the metrics to list; all by default.
     """
     keyed = []
     for group in groups:
         for position, task in enumerate(group.tasks):
             for metric, protocol in _cells(group, task):
-                row = _main_row(group, task, metric, protocol, intervals)
-                order = (group.scenario, position, metric_key(metric), PROTOCOLS.index(protocol))
-                keyed.append(((*order, method_key(group.label)), row))
+                if only is None or metric in only:
+                    row = _main_row(group, task, metric, protocol)
+                    order = (group.scenario, position, metric_key(metric), PROTOCOLS.index(protocol))
+                    keyed.append(((*order, method_key(group.label)), row))
     return [row for _, row in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def primary_metric(group: Group, task: Task) -> str:
+    """The metric of the headline table; boxes that were scored in another frame only have it in that frame."""
+    primary = PRIMARY_METRIC[task.kind]
+    found = {entry.metric for run in group.runs for entry in run.entries if entry.task == task.name}
+    framed = sorted(metric for metric in found if metric.split("[")[0] == primary.split("[")[0])
+    return primary if primary in found or not framed else framed[0]
 
 
 def client_rows(groups: Sequence[Group]) -> list[ClientRow]:
@@ -150,7 +173,7 @@ def values_by_seed_and_client(group: Group, task: str, metric: str, protocol: st
         if missing := [client for client in clients if client not in entries]:
             raise UserError(
                 f"{run.path}/eval/metrics.json: no {metric} ({protocol}) of {task} for clients {missing}, "
-                f"which other seeds of {group.label} have. Evaluate it again: pilot-bench evaluate {run.path}"
+                f"which other seeds of {group.label} have. {_remedy(run)}"
             )
     values = [[entries[client].value for client in clients] for entries in found]
     if not clients or any(value is None for row in values for value in row):
@@ -172,7 +195,7 @@ def scores_of(group: Group, task: str, metric: str, protocol: str) -> Scores | N
         scores = Scores.build(seeds, image_of_example(group.runs[0].scenario_dir, task))
     except ValueError as error:
         paths = ", ".join(str(run.path) for run in group.runs)
-        raise UserError(f"{task}, {metric}: {error}: {paths}. Evaluate them again.") from error
+        raise UserError(f"{task}, {metric}: {error}: {paths}. {_remedy(group.runs[0])}") from error
     means = scores.client_means()
     if means.shape != corpus.shape or np.abs(means - corpus).max() > _CORPUS_TOLERANCE:
         return None
@@ -197,6 +220,10 @@ def unavailable_reasons(groups: Sequence[Group]) -> list[str]:
     return sorted({f"{entry.metric}: {entry.reason or 'no reason given'}" for entry in entries if not _ok(entry)})
 
 
+def _remedy(run: Run) -> str:
+    return "Import it for every seed." if run.imported else f"Evaluate again: pilot-bench evaluate {run.path}"
+
+
 def _ok(entry: Entry) -> bool:
     return entry.status == "ok" and entry.value is not None
 
@@ -208,25 +235,31 @@ def _cells(group: Group, task: Task) -> list[tuple[str, str]]:
         for entry in run.entries
         if entry.task == task.name and entry.metric != PARSE_FAILURES
     }
+    if not pairs:
+        return [(PRIMARY_METRIC[task.kind], "personalised")]
     return sorted(pairs | {(metric, "worst_client") for metric, protocol in pairs if protocol == "personalised"})
 
 
-def _main_row(group: Group, task: Task, metric: str, protocol: str, intervals: bool) -> MainRow:
+def _main_row(group: Group, task: Task, metric: str, protocol: str) -> MainRow:
     worst = protocol == "worst_client"
     read_from = "personalised" if worst else protocol
     values_SC = values_by_seed_and_client(group, task.name, metric, read_from)
     start = (group.scenario, group.label, task.name, metric, protocol)
     if values_SC is None:
-        return MainRow(*start, None, None, len(group.runs), None, None, None, "unavailable")
+        answered = any(entry.task == task.name for run in group.runs for entry in run.entries)
+        return MainRow(*start, None, None, len(group.runs), None, None, None, "unavailable" if answered else "missing")
     per_seed = values_SC.min(axis=1) if worst else values_SC.mean(axis=1)
-    interval = None
-    if intervals and not worst:
-        scores = scores_of(group, task.name, metric, protocol)
-        interval = bootstrap_interval(scores) if scores is not None else bootstrap_clients(values_SC)
-    low, high = interval if interval is not None else (None, None)
+    low, high = (None if worst else _interval(group, task.name, metric, protocol, values_SC)) or (None, None)
     std = float(per_seed.std(ddof=1)) if len(per_seed) > 1 else None
     failures = _parse_failures(group, task.name, read_from, worst)
     return MainRow(*start, float(per_seed.mean()), std, len(group.runs), low, high, failures, "ok")
+
+
+def _interval(group: Group, task: str, metric: str, protocol: str, values_SC: Floats) -> tuple[float, float] | None:
+    scores, bounds = scores_of(group, task, metric, protocol), metric_bounds(metric)
+    if scores is None:
+        return bootstrap_clients(values_SC, bounds=bounds)
+    return bootstrap_interval(scores, bounds=bounds)
 
 
 def _parse_failures(group: Group, task: str, protocol: str, worst: bool) -> float | None:

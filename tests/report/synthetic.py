@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.io.atomic import write_json, write_jsonl, write_text
+from pilot.io.digest import digest_json
 
 TASKS: list[dict[str, Any]] = [
     {"name": "scene-vqa", "kind": "vqa", "clients": [0, 1, 2]},
@@ -31,6 +32,7 @@ SKILL = {
 PERSONAL = ("pilot", "local")
 REFERENCES = ("untuned", "majority")
 NUM_EXAMPLES = 40
+DATA_DIGESTS = {task["name"]: f"{number}" * 64 for number, task in enumerate(TASKS)}
 BUDGET = {"rounds": 3, "local_steps": 8, "batch_size": 4, "num_clients": 9, "total_steps": 216}
 
 
@@ -39,6 +41,7 @@ def build_scenario(folder: Path, methods: Sequence[str] = tuple(SKILL), seeds: S
     scenario = folder / "embedded" / "scenario2"
     for task in TASKS:
         _data(scenario, task["name"], task["kind"])
+    write_json(scenario / "data" / "manifest.json", {"digests": DATA_DIGESTS})
     _partition(scenario)
     for method in methods:
         for seed in (0,) if method in REFERENCES else seeds:
@@ -48,7 +51,8 @@ def build_scenario(folder: Path, methods: Sequence[str] = tuple(SKILL), seeds: S
 
 def build_run(folder: Path, method: str, seed: int, **config: Any) -> Path:
     """Write one fake run; `config` replaces top-level fields of `config.json`."""
-    names = ("data", "partition", "backbone", "features", "source", "scenario")
+    names = ("partition", "backbone", "features", "source", "scenario")
+    digests = {name: name[0] * 64 for name in names} | {"data": digest_json(DATA_DIGESTS)}
     reference = {"reference": True} if method in REFERENCES else {}
     write_json(
         folder / "config.json",
@@ -60,7 +64,7 @@ def build_run(folder: Path, method: str, seed: int, **config: Any) -> Path:
                 "seed": seed,
                 "tasks": TASKS,
             },
-            **{"hyperparameters": {}, "budget": BUDGET, "digests": {name: name[0] * 64 for name in names}},
+            **{"hyperparameters": {}, "budget": BUDGET, "digests": digests},
             **reference,
             **config,
         },
@@ -187,7 +191,7 @@ def _data(scenario: Path, task: str, kind: str) -> None:
             "image": buffer.getvalue(),
         }
         more = {
-            "image_sha256": f"{task}{number}{digest}",
+            "image_sha256": digest,
             "instruction": questions[kind],
             "answer": references[0],
         }

@@ -1,9 +1,8 @@
 """Statistics on numbers small enough to do by hand."""
 
-import numpy as np
 import pytest
 
-from pilot.report.statistics import Scores, bootstrap_clients, bootstrap_interval, holm, paired_permutation
+from pilot.report.statistics import Scores, holm, paired_permutation
 
 
 def test_holm_is_the_textbook_example() -> None:
@@ -46,41 +45,6 @@ def test_permutation_pairs_common_examples_only() -> None:
     assert paired_permutation({"a": 1.0}, {"b": 1.0}, {}) is None
 
 
-def test_interval_of_constant_scores_is_that_score() -> None:
-    scores = Scores.build([{0: {"a": 0.5, "b": 0.5}, 1: {"a": 0.5, "b": 0.5}}], {})
-    assert bootstrap_interval(scores) == (0.5, 0.5)
-
-
-def test_copies_of_one_model_do_not_narrow_the_interval() -> None:
-    answers = {str(i): float(i % 2) for i in range(50)}
-    one = bootstrap_interval(Scores.build([{0: answers}], {}))
-    three = bootstrap_interval(Scores.build([{0: answers, 1: answers, 2: answers}], {}))
-    assert three == pytest.approx(one, abs=0.03)
-    # Standard error of a fair coin over 50 images: 0.0707; the interval is about 0.5 +- 1.96 * 0.0707.
-    assert one == pytest.approx((0.36, 0.64), abs=0.03)
-
-
-def test_images_and_not_examples_are_resampled() -> None:
-    # 50 examples of 2 images, all right on one and all wrong on the other: as uncertain as two coin tosses.
-    answers = {str(i): float(i % 2) for i in range(50)}
-    images = {str(i): "xy"[i % 2] for i in range(50)}
-    assert bootstrap_interval(Scores.build([{0: answers}], images)) == (0.0, 1.0)
-
-
-def test_clients_with_their_own_test_parts_weigh_the_same() -> None:
-    small, large = {"a": 1.0}, {str(i): 0.0 for i in range(9)}
-    scores = Scores.build([{0: small, 1: large}], {})
-    assert scores.client_means().tolist() == [[1.0, 0.0]]
-    # Clients are drawn with replacement: both the first (1), one each (0.5), both the second (0).
-    assert bootstrap_interval(scores) == (0.0, 1.0)
-
-
-def test_interval_is_a_function_of_its_seed() -> None:
-    scores = Scores.build([{0: {str(i): float(i % 3) for i in range(20)}} for _ in range(3)], {})
-    assert bootstrap_interval(scores, seed=1) == bootstrap_interval(scores, seed=1)
-    assert bootstrap_interval(scores, seed=1) != bootstrap_interval(scores, seed=2)
-
-
 def test_seeds_with_other_examples_are_refused() -> None:
     with pytest.raises(ValueError, match="same examples"):
         Scores.build([{0: {"a": 1.0}}, {0: {"b": 1.0}}], {})
@@ -89,8 +53,3 @@ def test_seeds_with_other_examples_are_refused() -> None:
 def test_by_id_averages_over_seeds_and_clients() -> None:
     scores = Scores.build([{0: {"a": 1.0}, 1: {"a": 0.0}}, {0: {"a": 1.0}, 1: {"a": 1.0}}], {})
     assert scores.by_id() == {"a": 0.75}
-
-
-def test_interval_without_examples_needs_some_spread() -> None:
-    assert bootstrap_clients(np.full((1, 3), 0.4)) is None
-    assert bootstrap_clients(np.array([[0.0, 1.0]])) == (0.0, 1.0)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, read_jsonl, write_json, write_jsonl
+from pilot.report.intervals import bootstrap_clients
 from pilot.report.render import _escape
 from pilot.report.tables import write_tables
 
@@ -71,12 +73,13 @@ def test_unavailable_is_empty_and_explained(scenario: Path) -> None:
 
 def test_corpus_metric_is_not_resampled_over_sentences(scenario: Path) -> None:
     # The fixture's BLEU-4 is 0.9 times the mean of its sentences: only seeds and clients may be resampled,
-    # so the interval stays within the values of the runs, and one run of one model has none.
+    # and one run of one model has no interval.
     entries = rows(scenario / "tables" / "per_client.csv", method="fedavg", metric="BLEU-4", protocol="personalised")
-    values = [float(entry["value"]) for entry in entries]
+    values_SC = np.array([float(entry["value"]) for entry in entries]).reshape(3, 3)
+    expected = bootstrap_clients(values_SC, bounds=(0.0, 1.0))
     where = {"metric": "BLEU-4", "protocol": "personalised"}
     (row,) = rows(scenario / "tables" / "main.csv", method="fedavg", **where)
-    assert min(values) <= float(row["ci_low"]) <= float(row["ci_high"]) <= max(values)
+    assert (float(row["ci_low"]), float(row["ci_high"])) == pytest.approx(expected, abs=1e-6)
     (reference,) = rows(scenario / "tables" / "main.csv", method="majority", **where)
     assert reference["ci_low"] == ""
 
@@ -141,7 +144,12 @@ def test_same_results_same_bytes(scenario: Path, scenario_copy: Path) -> None:
         assert (scenario_copy / "tables" / name).read_bytes() == (scenario / "tables" / name).read_bytes(), name
 
 
-def test_latex_is_escaped(scenario: Path) -> None:
+def test_latex_is_escaped_and_rectangular(scenario: Path) -> None:
     text = (scenario / "tables" / "main.tex").read_text()
-    assert r"exact\_match" in text and r"\toprule" in text and "†" not in text and "±" not in text
+    assert r"exact\_match" in text and r"\toprule" in text and text.isascii()
+    columns = re.search(r"\\begin{tabular}{(l r*)}".replace(" ", ""), text)
+    assert columns
+    body = text.split(r"\midrule", 1)[1].split(r"\bottomrule")[0]
+    lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert len(lines) == 8 and {len(re.split(r"(?<!\\)&", line)) for line in lines} == {len(columns[1])}
     assert _escape("a_b & 5 % >= {x}") == r"a\_b \& 5 \% $\geq$ \{x\}"

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from pilot.report.load import Task
 from pilot.report.order import PRIMARY_METRIC
-from pilot.report.plots.style import DARK, SkipFigure, Source, is_reference, method_style, new_figure, title
+from pilot.report.plots.style import DARK, SkipFigure, Source, method_style, new_figure, title
 
 
 def draw(source: Source) -> Figure:
@@ -17,7 +17,7 @@ def draw(source: Source) -> Figure:
     if not tasks:
         raise SkipFigure("no primary metric has a value")
     methods = source.methods
-    gap = {label: 0.6 * is_reference(label) for label in methods}
+    gap = {label: 0.6 * source.is_reference(label) for label in methods}
     places = {label: index + gap[label] for index, label in enumerate(methods)}
     figure = new_figure(3.1 * len(tasks) + 0.9, 0.33 * len(methods) + 1.25)
     panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
@@ -41,7 +41,7 @@ def _panel(axes: Axes, source: Source, task: Task, places: dict[str, float]) -> 
     top = max(rows["mean"].max(), rows["ci_high"].fillna(0).max(), 1e-9)
     for label, place in places.items():
         if label not in rows.index:
-            axes.text(0.01 * top, place, "unavailable", va="center", fontsize=7, color=DARK)
+            axes.text(0.01 * top, place, source.status(task, label), va="center", fontsize=7, color=DARK)
             continue
         row, style = rows.loc[label], method_style(label)
         axes.barh(place, row["mean"], height=0.72, color=style.colour, hatch=style.hatch, edgecolor="white", lw=0)

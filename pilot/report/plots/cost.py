@@ -9,16 +9,7 @@ from matplotlib.transforms import ScaledTranslation
 from pilot.report.cost import summarise
 from pilot.report.load import Task
 from pilot.report.order import PRIMARY_METRIC
-from pilot.report.plots.style import (
-    MethodStyle,
-    SkipFigure,
-    Source,
-    is_reference,
-    legend_below,
-    method_style,
-    new_figure,
-    title,
-)
+from pilot.report.plots.style import MethodStyle, SkipFigure, Source, legend_below, method_style, new_figure, title
 from pilot.report.summary import group_runs
 
 _WIDE_RANGE = 50.0
@@ -32,7 +23,7 @@ def draw(source: Source) -> Figure:
     """
     tasks = [task for task in source.tasks if len(source.primary(task))]
     megabytes = {group.label: summarise(group).megabytes for group in group_runs(source.runs)}
-    known = {label: value for label, value in megabytes.items() if value is not None and not is_reference(label)}
+    known = {label: value for label, value in megabytes.items() if value is not None and not source.is_reference(label)}
     if not tasks or not known:
         raise SkipFigure("no method has both a primary metric and a ledger")
     figure = new_figure(3.0 * len(tasks) + 0.4, 3.6)
@@ -44,7 +35,7 @@ def draw(source: Source) -> Figure:
         f"{source.scenario}: mean and 95 % bootstrap interval against megabytes sent up and down. Methods "
         "that send the same are drawn side by side; dashed lines are references.",
     )
-    legend_below(figure, [_handle(label) for label in source.methods])
+    legend_below(figure, [_handle(label, source.is_reference(label)) for label in source.methods])
     return figure
 
 
@@ -52,7 +43,7 @@ def _panel(axes: Axes, source: Source, task: Task, megabytes: dict[str, float]) 
     rows = source.primary(task)
     for label, row in rows.iterrows():
         style = method_style(str(label))
-        if is_reference(str(label)):
+        if source.is_reference(str(label)):
             axes.axhline(row["mean"], color=style.colour, ls="--", lw=1.2, zorder=1)
         elif label in megabytes:
             _point(axes, row, style, megabytes[str(label)], _dodge(str(label), megabytes))
@@ -84,8 +75,8 @@ def _dodge(label: str, megabytes: dict[str, float]) -> float:
     return min(8.0, 40.0 / len(near)) * (near.index(label) - (len(near) - 1) / 2)
 
 
-def _handle(label: str) -> Line2D:
+def _handle(label: str, reference: bool) -> Line2D:
     style = method_style(label)
-    if is_reference(label):
+    if reference:
         return Line2D([], [], color=style.colour, ls="--", lw=1.2, label=label)
     return Line2D([], [], color=style.colour, marker=style.marker, ls="", ms=7, mec="white", label=label)

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from pilot.io.atomic import write_bytes
 from pilot.report.load import Run, Task
-from pilot.report.order import PRIMARY_METRIC, REFERENCES, sort_methods
+from pilot.report.order import PRIMARY_METRIC, is_reference, sort_methods
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
 GREY, DARK, LIGHT = "#999999", "#333333", "#DDDDDD"
@@ -84,8 +84,8 @@ class Source:
 
     @property
     def methods(self) -> list[str]:
-        """Labels in table order."""
-        return sort_methods(run.label for run in self.runs)
+        """Labels in table order, references last."""
+        return sorted(sort_methods(run.label for run in self.runs), key=self.is_reference)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -101,6 +101,10 @@ class Source:
     def first_runs(self) -> dict[str, Run]:
         """Per method, the run with the lowest seed."""
         return {label: min(self.seeds(label), key=lambda run: run.seed) for label in self.methods}
+
+    def is_reference(self, label: str) -> bool:
+        """Whether a method is a reference row rather than a competitor."""
+        return any(is_reference(run.method, run.reference) for run in self.seeds(label))
 
     def seeds(self, label: str) -> list[Run]:
         """All runs of one method."""
@@ -123,17 +127,18 @@ class Source:
         found = rows[chosen & (rows.protocol == "personalised") & rows["mean"].notna()]
         return found.set_index("method", drop=False)
 
+    def status(self, task: Task, label: str) -> str:
+        """Why a method has no value of a task's primary metric: `missing` without any answers, else `unavailable`."""
+        rows = self.main
+        found = rows[(rows.task == task.name) & (rows.metric == PRIMARY_METRIC[task.kind]) & (rows.method == label)]
+        return str(found.status.iloc[0]) if len(found) else "unavailable"
+
     def _table(self, name: str) -> pandas.DataFrame:
         path = self.scenario_dir / "tables" / name
         if not path.exists():
             raise SkipFigure(f"{path} is missing (make the tables first)")
         rows = pandas.read_csv(path, keep_default_na=False, na_values=[""])
         return rows[rows.method.isin(self.methods)]
-
-
-def is_reference(label: str) -> bool:
-    """Whether a method is a reference row rather than a competitor."""
-    return label in REFERENCES
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -1,0 +1,162 @@
+"""Other tools' answers as a run: checked against the test sets, scored like all others, never trained.
+
+`runs/<name>/seed<k>/` of an imported run holds `imported/<task>.json` (the answers, what file they are from), and what
+follows from these: `config.json` with `imported` and `reference` set, `eval/`, and `manifest.json`, written last. It
+has no ledger, no rounds and no checkpoint, and answers on no client's own shard: its cost and the local protocol are
+unknown. Interrupted at any point, the same command makes it whole.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pilot.data.record import InstructionRecord, read_records
+from pilot.errors import UserError
+from pilot.evaluation.matching import match_answers
+from pilot.evaluation.outside import read_answers
+from pilot.evaluation.scoring import score_runs
+from pilot.io.atomic import read_json, remove, write_json, write_jsonl
+from pilot.io.digest import digest_json, sha256_file
+from pilot.provenance import METHODS
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The run that an import made or added to, its tasks with their numbers of answers, and the tasks it lacks."""
+
+    run_dir: Path
+    num_answers: Mapping[str, int]
+    missing: tuple[str, ...]
+
+
+def import_answers(
+    file: Path,
+    format: str,
+    name: str,
+    scenario_dir: Path,
+    task: str | None = None,
+    seed: int = 0,
+    replace: bool = False,
+) -> Imported:
+    """Add the answers in `file` to the imported run `name`, and score all its answers.
+
+    Args:
+        file: another tool's per-sample file.
+        format: one of `outside.FORMATS`.
+        name: what tables call the run; not a method's name.
+        scenario_dir: `results/<profile>/<scenario>`, with its data and at least one finished run.
+        task: the task that was answered; found from the file's `task` fields or its ids by default.
+        seed: number of the imported run, for several of one name.
+        replace: whether other answers to the same task, imported before, give way.
+
+    Raises:
+        UserError: nothing is written then. The file cannot be read, its examples are not the test set of the task
+            (how many differ, and the first ids), or the name is taken.
+    """
+    scenario = _read_scenario(scenario_dir)
+    run_dir = scenario_dir / "runs" / name / f"seed{seed}"
+    _check_name(name, run_dir.parent)
+    tests = {each["name"]: _test_set(scenario_dir, each["name"]) for each in scenario["tasks"]}
+    source = {"format": format, "file": file.name}
+    matched = match_answers(file, read_answers(file, format), tests, task)
+    source["sha256"] = sha256_file(file)
+    for found in matched:
+        _check_new(run_dir / "imported" / f"{found}.json", source, replace)
+    remove(run_dir / "manifest.json")
+    for found, answers in matched.items():
+        write_json(run_dir / "imported" / f"{found}.json", source | {"answers": answers})
+    return _build(run_dir, scenario | {"method": name, "seed": seed}, tests)
+
+
+def refuse_imported(run_dirs: Sequence[Path]) -> None:
+    """Refuse to let imported runs answer: they have no model.
+
+    Raises:
+        UserError: one of them was imported.
+    """
+    for run_dir in run_dirs:
+        if (run_dir / "imported").is_dir():
+            raise UserError(
+                f"{run_dir}: this run was imported, there is no model to answer with. Score its answers again with "
+                f"pilot-bench evaluate --no-answers {run_dir}, or import others."
+            )
+
+
+def _read_scenario(scenario_dir: Path) -> dict[str, Any]:
+    """What imported runs share with the trained ones: names, tasks, and the digest of the data that lie there."""
+    configs = [path for path in sorted(scenario_dir.glob("runs/*/seed*/config.json"))]
+    trained = [path for path in configs if not (path.parent / "imported").is_dir()]
+    if not trained:
+        raise UserError(
+            f"{scenario_dir}: no run here to compare with (looked for runs/<method>/seed<k>/config.json). Name a "
+            "scenario folder such as results/embedded/scenario2, and train a method first, if only `majority`."
+        )
+    config = read_json(trained[0])
+    manifest = scenario_dir / "data" / "manifest.json"
+    if not manifest.is_file():
+        raise UserError(f"{manifest}: missing. Build the scenario's data first: pilot-bench data build.")
+    digest = digest_json(read_json(manifest)["digests"])
+    if digest != config["digests"]["data"]:
+        raise UserError(
+            f"{scenario_dir / 'data'}: not the data of {trained[0].parent}. Train again with these data, or build "
+            "the data of that run again."
+        )
+    shared = {key: config[key] for key in ("scenario", "profile", "tasks")}
+    return shared | {"digests": {"data": digest}, "hyperparameters": {}, "budget": {}, "reference": True}
+
+
+def _check_name(name: str, folder: Path) -> None:
+    if not _NAME.fullmatch(name):
+        raise UserError(f"--as {name!r}: expected letters, digits, dots, underscores and hyphens, such as llava-next.")
+    if name.lower() in METHODS:
+        raise UserError(
+            f"--as {name}: this is the name of a method of the suite. Choose another, such as {name}-import."
+        )
+    if own := [path for path in sorted(folder.glob("seed*")) if not (path / "imported").is_dir()]:
+        raise UserError(f"--as {name}: {own[0]} is a run that was not imported. Choose another name.")
+
+
+def _test_set(scenario_dir: Path, task: str) -> list[InstructionRecord]:
+    records = read_records(scenario_dir / "data" / task / "records.parquet")
+    return [record for record in records if record.split == "test"]
+
+
+def _check_new(path: Path, source: Mapping[str, str], replace: bool) -> None:
+    """Refuse to lose answers that were imported from another file."""
+    if replace or not path.is_file():
+        return
+    old = read_json(path)
+    if old["sha256"] != source["sha256"]:
+        raise UserError(
+            f"{path}: answers of another file ({old['file']}, {old['format']}) are there already. Pass --replace to "
+            "take the new ones, or choose another name (--as) or --seed."
+        )
+
+
+def _build(run_dir: Path, config: Mapping[str, Any], tests: Mapping[str, Sequence[InstructionRecord]]) -> Imported:
+    """Everything of the run that follows from `imported/`; the manifest comes last."""
+    from pilot.evaluation.answers import sample_rows
+
+    rows, sources, counts = [], {}, {}
+    for task in config["tasks"]:
+        path = run_dir / "imported" / f"{task['name']}.json"
+        if not path.is_file():
+            continue
+        source = read_json(path)
+        answers, test = source.pop("answers"), tests[task["name"]]
+        if answers.keys() != {record.id for record in test}:
+            raise UserError(f"{path}: imported for other data than lie there now. Remove {run_dir} and import again.")
+        rows += sample_rows(task["name"], test, {client: [] for client in task["clients"]}, answers)
+        sources[task["name"]], counts[task["name"]] = source, len(answers)
+    complete = dict(config) | {"imported": sources}
+    write_json(run_dir / "config.json", complete)
+    write_jsonl(run_dir / "eval" / "samples.jsonl", rows)
+    score_runs([run_dir])
+    files = [run_dir / "config.json", *sorted((run_dir / "imported").glob("*.json"))]
+    digests = {path.relative_to(run_dir).as_posix(): sha256_file(path) for path in files}
+    write_json(run_dir / "manifest.json", {"config_digest": digest_json(complete), "files": digests})
+    return Imported(run_dir, counts, tuple(task["name"] for task in config["tasks"] if task["name"] not in counts))

@@ -1,0 +1,170 @@
+"""Per-sample files of other evaluation tools, read as answers: what each line says, and nothing that it scores.
+
+- lm-eval, `samples_<task>_<date>.jsonl` of `--log_samples`: `doc`, `target`, `filtered_resps`. The suite's own tasks
+  carry the record's id as `doc.id`.
+- lmms-eval, `<date>_samples_<task>.jsonl` of `--log_samples`: the same without `doc`, which it drops on saving; its
+  `doc_id` counts the documents of the test split from 0.
+- VLMEvalKit, `<model>_<dataset>.xlsx|tsv|json`: `index`, `prediction`, and `answer` where the data set has one. The
+  `index` is what the user's data file gave: the record's id, or a count from 0.
+- jsonl: one object per line with `id`, `prediction`, and `task` where a file holds several.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from zipfile import BadZipFile
+
+from pilot.errors import UserError
+
+STATED = ("image_sha256", "instruction", "references", "box", "answer")
+"""What a file may say about an example, by the names of the record's fields."""
+
+NUM_NAMED = 3
+_FAILED = "Failed to obtain answer"
+_HINTS = {
+    "lm-eval": "Expected a samples_<task>_<date>.jsonl, which lm-eval writes with --log_samples.",
+    "lmms-eval": "Expected a <date>_samples_<task>.jsonl, which lmms-eval writes with --log_samples.",
+    "vlmevalkit": "Expected a prediction file of VLMEvalKit: <model>_<dataset> as .tsv, .json, or .xlsx "
+    "(which needs the package openpyxl; with PRED_FORMAT=tsv VLMEvalKit writes .tsv).",
+    "jsonl": 'Expected one object per line: {"id": "...", "prediction": "..."}, and "task" for several tasks.',
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One line of another tool's file.
+
+    Attributes:
+        row: line of the file, from 1 (of a table, without its header).
+        id: what names the example: the record's id, or its number in the test split from 0.
+        prediction: the model's answer.
+        stated: what the file says about the example, out of `STATED`.
+        task: the task, where the line names one.
+    """
+
+    row: int
+    id: str
+    prediction: str
+    stated: Mapping[str, Any] = field(default_factory=dict)
+    task: str | None = None
+
+
+def read_answers(path: Path, format: str) -> list[Answer]:
+    """The answers in a file of another tool.
+
+    Raises:
+        UserError: the file is unreadable or empty, or a row lacks a field or an answer; names file, row and field.
+    """
+    if format not in FORMATS:
+        raise UserError(f"--format {format}: unknown. Expected one of: {', '.join(FORMATS)}.")
+    try:
+        rows = _rows(path)
+    except (OSError, ValueError, ImportError, BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read ({error}). {_HINTS[format]}") from error
+    if not rows:
+        raise UserError(f"{path}: no rows. {_HINTS[format]}")
+    answers = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            answers.append(FORMATS[format](number, row))
+        except ValueError as error:
+            raise UserError(f"{path}, row {number}: {error}. {_HINTS[format]}") from error
+    return _whole(path, answers, rows)
+
+
+def _whole(path: Path, answers: list[Answer], rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
+    """Refuse files with more than one answer per example, and answers that were never given."""
+    if len(filters := sorted({str(row["filter"]) for row in rows if "filter" in row})) > 1:
+        raise UserError(
+            f"{path}: answers after {len(filters)} filters ({', '.join(filters)}), expected one. "
+            "Keep the lines of one filter in a file of their own and import that."
+        )
+    rows_of: dict[tuple[str | None, str], list[int]] = {}
+    for answer in answers:
+        rows_of.setdefault((answer.task, answer.id), []).append(answer.row)
+    if repeated := {id: found for (_, id), found in rows_of.items() if len(found) > 1}:
+        shown = [f"{id!r} in rows {', '.join(map(str, found))}" for id, found in repeated.items()][:NUM_NAMED]
+        raise UserError(
+            f"{path}: {len(repeated)} ids occur more than once, first: {'; '.join(shown)}. Keep one answer of each."
+        )
+    if failed := [answer.id for answer in answers if answer.prediction.startswith(_FAILED)]:
+        raise UserError(
+            f"{path}: {len(failed)} answers were never given ({_FAILED!r}), first: {named(failed)}. "
+            "Let the tool ask them again (VLMEvalKit: --reuse), then import the file."
+        )
+    return answers
+
+
+def named(ids: Sequence[str]) -> str:
+    """The first ids of a list, for a message."""
+    more = f" and {len(ids) - NUM_NAMED} more" if len(ids) > NUM_NAMED else ""
+    return ", ".join(map(repr, ids[:NUM_NAMED])) + more
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table or of JSON lines; a table's empty cells are empty texts."""
+    import pandas
+
+    ending = path.suffix.lower()
+    if ending in (".tsv", ".xlsx"):
+        options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
+        table = pandas.read_excel(path, **options) if ending == ".xlsx" else pandas.read_csv(path, sep="\t", **options)
+        return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+    text = path.read_text(encoding="utf-8")
+    rows = json.loads(text) if ending == ".json" else [json.loads(line) for line in text.split("\n") if line.strip()]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("expected JSON objects")
+    return rows
+
+
+def _of_harness(number: int, row: Mapping[str, Any]) -> Answer:
+    """A line of lm-eval or lmms-eval."""
+    doc = row.get("doc", {})
+    if not isinstance(doc, dict):
+        raise ValueError(f"field 'doc' is {doc!r}, expected an object")
+    id = doc["id"] if "id" in doc else _field(row, "doc_id")
+    stated = {name: doc[name] for name in STATED if name in doc and name != "answer"}
+    return Answer(number, str(id), _one_text(_field(row, "filtered_resps")), stated | _answer(row.get("target")))
+
+
+def _of_vlmevalkit(number: int, row: Mapping[str, Any]) -> Answer:
+    prediction = _field(row, "prediction")
+    if not isinstance(prediction, str):
+        raise ValueError(f"field 'prediction' is {prediction!r}, expected a text")
+    return Answer(number, str(_field(row, "index")), prediction, _answer(row.get("answer")))
+
+
+def _of_jsonl(number: int, row: Mapping[str, Any]) -> Answer:
+    for name in ("id", "prediction", *(["task"] if "task" in row else [])):
+        if not isinstance(_field(row, name), str):
+            raise ValueError(f"field {name!r} is {row[name]!r}, expected a text")
+    return Answer(number, row["id"], row["prediction"], task=row.get("task"))
+
+
+FORMATS: Mapping[str, Callable[[int, Mapping[str, Any]], Answer]] = MappingProxyType(
+    {"lm-eval": _of_harness, "lmms-eval": _of_harness, "vlmevalkit": _of_vlmevalkit, "jsonl": _of_jsonl}
+)
+
+
+def _field(row: Mapping[str, Any], name: str) -> Any:
+    if name not in row:
+        raise ValueError(f"field {name!r} is missing (found: {', '.join(sorted(row))})")
+    return row[name]
+
+
+def _answer(value: Any) -> dict[str, Any]:
+    """The reference answer that a file states; nothing where it leaves it out or blank (NaN: a blank in JSON)."""
+    blank = value is None or value != value or not str(value).strip()
+    return {} if blank else {"answer": value}
+
+
+def _one_text(value: Any) -> str:
+    """The one generated text of a request, which the harnesses keep in a list or two."""
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, str):
+        raise ValueError(f"field 'filtered_resps' is {value!r}, expected one generated text")
+    return value

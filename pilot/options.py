@@ -1,0 +1,60 @@
+"""Options that several commands share, and the values that options take."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Listing(StrEnum):
+    """What `list` lists."""
+
+    methods = "methods"
+    scenarios = "scenarios"
+    profiles = "profiles"
+    tasks = "tasks"
+    metrics = "metrics"
+
+
+class TableFormat(StrEnum):
+    """How `compare` prints."""
+
+    table = "table"
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    json = "json"
+
+
+class Overlooked(StrEnum):
+    """What `--allow-different` takes."""
+
+    data = "data"
+    partition_ = "partition"  # a string has a method of that name
+    backbone = "backbone"
+    tests = "tests"
+    budget = "budget"
+    seeds = "seeds"
+    frame = "frame"
+    all = "all"
+
+
+class ImportFormat(StrEnum):
+    """Whose files `import` reads."""
+
+    lm_eval = "lm-eval"
+    lmms_eval = "lmms-eval"
+    vlmevalkit = "vlmevalkit"
+    jsonl = "jsonl"
+
+
+ScenarioOption = Annotated[str, typer.Option("--scenario", "-s", help="Scenario name, or a path to its YAML file.")]
+ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="Profile name, or a path to its YAML file.")]
+ResultsOption = Annotated[Path, typer.Option("--results", help="Folder that holds all results.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+BaselineOption = Annotated[str, typer.Option(help="Method that the others are tested against.")]
+AllowOption = Annotated[
+    list[Overlooked] | None,
+    typer.Option("--allow-different", help="Go on although runs differ in this; the output says so. Repeat it."),
+]
