@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import statistics
@@ -62,12 +63,14 @@ def change(files: Path, **fields: Any) -> None:
 
 
 def test_help_answers_at_once() -> None:
+    """Half a second of processor time: a busy machine makes the wall clock say anything."""
     times = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert "federated multimodal instruction tuning" in call("--help").stdout
-        times.append(time.perf_counter() - began)
-    assert statistics.median(times) < (1.5 if "CI" in os.environ else 0.5)
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime)
+    assert 0 < statistics.median(times) < 0.5
 
 
 @pytest.mark.parametrize("what", ["methods", "scenarios", "profiles", "tasks", "metrics"])
