@@ -49,7 +49,7 @@ def answer_run(run_dir: Path, progress: Callable[[int, int], None]) -> None:
     rows: list[Row] = []
     features: dict[str, Any] = {}
     parts = {task.name: read_part(spec.scenario, scenario_dir, task, "local_test") for task in spec.scenario.tasks}
-    tests = {task.name: _test_set(scenario_dir, task.name) for task in spec.scenario.tasks}
+    tests = {task.name: read_test_set(scenario_dir, task.name) for task in spec.scenario.tasks}
     done, total = 0, len(models)
     for clients, load in models.items():
         model = load()
@@ -97,7 +97,8 @@ def _order(row: Row) -> tuple[str, str, list[int], str]:
     return row["task"], row["protocol"], row["clients"], row["id"]
 
 
-def _test_set(scenario_dir: Path, task: str) -> list[InstructionRecord]:
+def read_test_set(scenario_dir: Path, task: str) -> list[InstructionRecord]:
+    """The records of a task's test split, in the order of the data."""
     records = read_records(scenario_dir / "data" / task / "records.parquet")
     return [record for record in records if record.split == "test"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilot.data.record import InstructionRecord, read_records
+from pilot.data.record import InstructionRecord
 from pilot.errors import UserError
 from pilot.evaluation.matching import match_answers
 from pilot.evaluation.outside import read_answers
@@ -57,10 +57,12 @@ def import_answers(
         UserError: nothing is written then. The file cannot be read, its examples are not the test set of the task
             (how many differ, and the first ids), or the name is taken.
     """
+    from pilot.evaluation.answers import read_test_set
+
     scenario = _read_scenario(scenario_dir)
     run_dir = scenario_dir / "runs" / name / f"seed{seed}"
     _check_name(name, run_dir.parent)
-    tests = {each["name"]: _test_set(scenario_dir, each["name"]) for each in scenario["tasks"]}
+    tests = {each["name"]: read_test_set(scenario_dir, each["name"]) for each in scenario["tasks"]}
     source = {"format": format, "file": file.name}
     matched = match_answers(file, read_answers(file, format), tests, task)
     source["sha256"] = sha256_file(file)
@@ -88,7 +90,7 @@ def refuse_imported(run_dirs: Sequence[Path]) -> None:
 
 def _read_scenario(scenario_dir: Path) -> dict[str, Any]:
     """What imported runs share with the trained ones: names, tasks, and the digest of the data that lie there."""
-    configs = [path for path in sorted(scenario_dir.glob("runs/*/seed*/config.json"))]
+    configs = sorted(scenario_dir.glob("runs/*/seed*/config.json"))
     trained = [path for path in configs if not (path.parent / "imported").is_dir()]
     if not trained:
         raise UserError(
@@ -118,11 +120,6 @@ def _check_name(name: str, folder: Path) -> None:
         )
     if own := [path for path in sorted(folder.glob("seed*")) if not (path / "imported").is_dir()]:
         raise UserError(f"--as {name}: {own[0]} is a run that was not imported. Choose another name.")
-
-
-def _test_set(scenario_dir: Path, task: str) -> list[InstructionRecord]:
-    records = read_records(scenario_dir / "data" / task / "records.parquet")
-    return [record for record in records if record.split == "test"]
 
 
 def _check_new(path: Path, source: Mapping[str, str], replace: bool) -> None:
