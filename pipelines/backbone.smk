@@ -6,7 +6,7 @@ rule backbone:
         f"{RESULTS}/backbone/benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=6000,
+        mem_mb=12000,
         runtime=120,
     shell:
         "OMP_NUM_THREADS=1 pilot-bench backbone pretrain --work {RESULTS}/backbone"

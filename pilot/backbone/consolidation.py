@@ -4,20 +4,23 @@ Words that only plain text has lose their output rows while captions alone are t
 phase 6 the federated tasks started at a cross-entropy of 4 to 6 and could not write what they had to. So every fourth
 batch is text again, now also with lists of decimals in brackets, of any length but four. The others are captions:
 a third are those of phase 6, and two thirds are facts (fact_captions.py), of which only the endings are learned.
+Beside them the LLM learns to look every named thing up (lookup.py).
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 from pilot.backbone.corpus import PublicScene
 from pilot.backbone.fact_captions import Fact, fact_caption
 from pilot.backbone.general_text import general_sentence
 from pilot.backbone.language_pretraining import IGNORED, Corpus, pad, sequence_loss
+from pilot.backbone.lookup import HEAD_WIDTH, LookupTargets, lookup_loss, lookup_targets
 from pilot.backbone.pretraining import Report, index_batches, optimise
 from pilot.backbone.recipe import Recipe
 from pilot.io.seeding import generator, seed_for
@@ -28,6 +31,7 @@ CAPTIONS_PER_TEXT = 3
 """Batches of captions before each batch of plain text."""
 FACT_SHARE = 2 / 3
 """Of the captions."""
+LOOKUP_WEIGHT = 0.5
 VISITS = {"object": 2, "sign": 3, "shape": 1}
 """How often an epoch comes to a scene of each kind: signs are hard to read, shapes are learned."""
 
@@ -37,10 +41,11 @@ Labelled = tuple[list[int], list[int]]
 
 @dataclass(frozen=True)
 class FactCorpus:
-    """Tokenised facts per scene, and the scenes' rows as often as an epoch visits them."""
+    """Tokenised facts per scene, the scenes' rows as often as an epoch visits them, and what is in the scenes."""
 
     captions: Sequence[Sequence[Labelled]]
     visits: Tensor
+    lookup: LookupTargets
 
 
 def plain_text(recipe: Recipe) -> list[str]:
@@ -57,7 +62,7 @@ def fact_corpus(tokenizer: PreTrainedTokenizerBase, scenes: Sequence[PublicScene
         facts = [fact_caption(public) for _ in range(recipe.facts_per_scene)]
         captions.append([_tokenise(tokenizer, caption) for caption in facts])
         visits += [row] * VISITS[public.kind]
-    return FactCorpus(captions, torch.tensor(visits))
+    return FactCorpus(captions, torch.tensor(visits), lookup_targets(tokenizer, [public.scene for public in scenes]))
 
 
 def consolidate(
@@ -65,12 +70,38 @@ def consolidate(
 ) -> None:
     """Projector and LLM: captions with images, and `focused.sentences` without, in turn."""
     model.model.vision_tower.requires_grad_(False)
-    parameters = [*model.model.language_model.parameters(), *model.model.multi_modal_projector.parameters()]
+    torch.manual_seed(seed_for("lookup head", recipe.seed))
+    head = nn.Linear(recipe.text_width, HEAD_WIDTH)
+    halfway = model.model.language_model.layers[recipe.text_layers // 2 - 1]
+    seen: list[Tensor] = []
+    hook = halfway.register_forward_hook(lambda module, inputs, output: seen.append(output))
 
     def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"loss": sequence_loss(model, batch["ids"], batch["labels"], batch.get("features"))}
+        rows = batch.get("rows")
+        features = None if rows is None else focused.features_MND[rows]
+        text = sequence_loss(model, batch["ids"], batch["labels"], features)
+        hidden = seen.pop()[:, -batch["ids"].shape[1] :]
+        if rows is None:
+            return {"loss": text}
+        lookup = lookup_loss(head, hidden, batch["ids"], facts.lookup, rows)
+        return {"loss": text + LOOKUP_WEIGHT * lookup, "captions": text, "lookup": lookup}
 
-    optimise(recipe.consolidate, parameters, _batches(focused, facts, recipe), loss_of, report)
+    language, projector = model.model.language_model, model.model.multi_modal_projector
+    parameters = [*language.parameters(), *projector.parameters(), *head.parameters()]
+    with _fast_products(model):
+        optimise(recipe.consolidate, parameters, _batches(focused, facts, recipe), loss_of, report)
+    hook.remove()
+
+
+@contextmanager
+def _fast_products(model: LlavaForConditionalGeneration) -> Iterator[None]:
+    """Products by oneDNN and plain attention: a step takes two thirds of the time (docs/log.md, "Training step")."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    model.set_attn_implementation("eager")
+    yield
+    torch.set_float32_matmul_precision(before)
+    model.set_attn_implementation("sdpa")
 
 
 def _batches(focused: Corpus, facts: FactCorpus, recipe: Recipe) -> Iterator[dict[str, Tensor]]:
@@ -79,7 +110,7 @@ def _batches(focused: Corpus, facts: FactCorpus, recipe: Recipe) -> Iterator[dic
     for number, visits in enumerate(index_batches(len(facts.visits), size, seed), start=1):
         rows = facts.visits[visits]
         ids, labels = _pad([_one(focused, facts, int(row), rng) for row in rows])
-        yield {"ids": ids, "labels": labels, "features": focused.features_MND[rows]}
+        yield {"ids": ids, "labels": labels, "rows": rows}
         if number % CAPTIONS_PER_TEXT == 0:
             sentences = rng.integers(0, len(focused.sentences), size)
             ids, labels = pad([focused.sentences[int(i)] for i in sentences])

@@ -2,17 +2,18 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 from pilot.backbone.alignment import Aligner, dense_targets
 from pilot.backbone.captions import caption
 from pilot.backbone.consolidation import FactCorpus, consolidate, fact_corpus, plain_text
-from pilot.backbone.corpus import public_scene
+from pilot.backbone.corpus import PublicScene, public_scene
 from pilot.backbone.focused_captions import focused_caption
 from pilot.backbone.general_text import TOKENIZER_ONLY, general_sentence
 from pilot.backbone.language_pretraining import Corpus, tokenise_captions, train_language
@@ -27,6 +28,7 @@ from pilot.io.digest import sha256_file
 from pilot.io.seeding import generator
 
 NUM_TOKENIZER_SCENES = 4_000
+NO_IMAGE = Image.new("RGB", (1, 1))
 PhaseReport = Callable[[str, int, int, dict[str, float]], None]
 
 
@@ -121,12 +123,17 @@ def _late_corpora(
     tokenizer: PreTrainedTokenizerBase, features_MND: Tensor, recipe: Recipe
 ) -> tuple[Corpus, FactCorpus]:
     """What phases 6 and 7 read: focused captions of every training scene and plain text; facts."""
-    scenes = [public_scene(recipe.seed, "train", index) for index in range(recipe.num_train_scenes)]
+    scenes = [_without_image(public_scene(recipe.seed, "train", index)) for index in range(recipe.num_train_scenes)]
     captions = [[focused_caption(public) for _ in range(recipe.captions_per_scene)] for public in scenes]
     texts = [f" {text}" for text in plain_text(recipe)]
     sentences = [[*ids, END] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     focused = Corpus(tokenise_captions(tokenizer, captions), sentences, features_MND)
     return focused, fact_corpus(tokenizer, scenes, recipe)
+
+
+def _without_image(public: PublicScene) -> PublicScene:
+    """The scene's ground truth alone: all images together would take 0.8 GB."""
+    return replace(public, scene=replace(public.scene, image=NO_IMAGE))
 
 
 def _refine(

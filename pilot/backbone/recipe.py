@@ -25,6 +25,7 @@ REFINEMENT_SOURCES = (
 CONSOLIDATION_SOURCES = (
     "pilot/backbone/consolidation.py",
     "pilot/backbone/fact_captions.py",
+    "pilot/backbone/lookup.py",
     "pilot/backbone/make_tiny_llava.py",
 )
 
@@ -64,7 +65,7 @@ class Recipe:
     joint: PhaseRecipe = PhaseRecipe(steps=6_000, batch_size=32, learning_rate=1.5e-3)
     align: PhaseRecipe = PhaseRecipe(steps=400, batch_size=128, learning_rate=3e-3)
     refine: PhaseRecipe = PhaseRecipe(steps=4_000, batch_size=40, learning_rate=2e-3)
-    consolidate: PhaseRecipe = PhaseRecipe(steps=4_500, batch_size=40, learning_rate=2e-3)
+    consolidate: PhaseRecipe = PhaseRecipe(steps=6_500, batch_size=40, learning_rate=2e-3)
 
     def digest(self) -> str:
         """Digest of the numbers and of the code that turns them into a checkpoint."""
