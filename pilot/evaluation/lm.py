@@ -54,7 +54,7 @@ class PilotLM(LM):
         """Answers in the order of `requests`, each cut at the first of its stop strings."""
         images = [_only_image(request) for request in requests]
         digests = self._embed(images)
-        prompts = [str(request.args[0]).removeprefix(IMAGE_PLACEHOLDER).removeprefix("\n") for request in requests]
+        prompts = [_instruction(str(request.args[0])) for request in requests]
         limits = [int(request.args[1].get("max_gen_toks", DEFAULT_MAX_NEW_TOKENS)) for request in requests]
         answers = [""] * len(requests)
         for limit in sorted(set(limits)):
@@ -104,7 +104,14 @@ def _only_image(request: Instance) -> Image.Image:
     return image.convert("RGB")
 
 
-def _cut(answer: str, until: str | Sequence[str]) -> str:
-    for stop in [until] if isinstance(until, str) else until:
+def _instruction(prompt: str) -> str:
+    """The prompt without its image, which LLaVA-1.5 moves to the front wherever a task mentions it."""
+    if prompt.startswith(IMAGE_PLACEHOLDER):
+        return prompt.removeprefix(IMAGE_PLACEHOLDER).removeprefix("\n")
+    return prompt.replace(IMAGE_PLACEHOLDER, "").strip()
+
+
+def _cut(answer: str, until: str | Sequence[str] | None) -> str:
+    for stop in [until] if isinstance(until, str) else until or ():
         answer = answer.split(stop)[0] if stop else answer
     return answer
