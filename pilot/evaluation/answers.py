@@ -10,7 +10,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pilot.backbone.backbone import Backbone
+from pilot.backbone.features import open_features
 from pilot.config import Profile, Scenario, TaskConfig
 from pilot.data.record import InstructionRecord, read_records
 from pilot.errors import UserError
@@ -88,7 +91,7 @@ def answer_rows(run_dir: Path, progress: Callable[[int, int], None], limit: int 
     requests = {paper.task.name: _requests(paper, scenario_dir / "data") for paper in papers}
     backbone, models = load_run(run_dir)
     rows: list[Row] = []
-    features: dict[str, Any] = {}
+    features = _stored_features(run_dir, scenario_dir / "features", requests)
     for done, (clients, load) in enumerate(models.items(), start=1):
         model = PilotLM.of(backbone, load(), features)
         for paper in (paper.of(clients) for paper in papers):
@@ -98,6 +101,18 @@ def answer_rows(run_dir: Path, progress: Callable[[int, int], None], limit: int 
                 rows += sample_rows(paper.task.name, paper.test, paper.parts, answers)
         progress(done, len(models))
     return sorted(rows, key=row_order)
+
+
+def _stored_features(run_dir: Path, folder: Path, requests: Mapping[str, Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """Vision features that the run was trained on, by digest of the picture; none if others lie there by now."""
+    from pilot.evaluation.lm import image_digest, only_image
+
+    cache = open_features(folder)
+    if cache.digest != read_json(run_dir / "config.json")["digests"]["features"]:
+        return {}
+    asked = [request for of_task in requests.values() for request in of_task.values()]
+    rows = {image_digest(only_image(request)): cache.row_of.get(request.doc["image_sha256"]) for request in asked}
+    return {digest: torch.from_numpy(cache.values[row].copy()) for digest, row in rows.items() if row is not None}
 
 
 def sample_rows(
