@@ -21,7 +21,7 @@ def evaluation(
     scenario_dir: ScenarioDirArgument,
     method: Annotated[list[str] | None, typer.Option(help="Only runs of these methods; repeat the option.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first records of each test set and part.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Of the stock class; 256 is its best for tiny-llava.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Of the stock class; 512 is the best of those tried.")] = 512,
     as_json: JsonOption = False,
 ) -> None:
     """Answer with all trained runs as `evaluate` does and through lm-eval's `hf-multimodal`, and compare."""

@@ -71,7 +71,7 @@ def test_stock_lm_eval_answers_the_same(small: Small) -> None:
     assert small.folder / "runs" / found["run"] == run
     assert (found["num_models"], found["num_answers"]) == (6, 6 * 2)  # of every client: one test record, one held out
     assert found["num_different"] == 0, found["differences"]
-    assert report["settings"]["batch_size"] == 256
+    assert report["settings"]["batch_size"] == 512
     assert sorted(small.folder.rglob("*")) == before
 
 
