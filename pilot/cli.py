@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pilot.bench_commands import bench_app
 from pilot.errors import UserError
 from pilot.options import (
     AllowOption,
@@ -17,6 +18,7 @@ from pilot.options import (
     Listing,
     ProfileOption,
     ResultsOption,
+    ScenarioDirArgument,
     ScenarioOption,
     TableFormat,
 )
@@ -36,6 +38,7 @@ data_app = typer.Typer(help="Build and inspect a scenario's data.", no_args_is_h
 backbone_app = typer.Typer(help="The frozen multimodal LLM.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(backbone_app, name="backbone")
+app.add_typer(bench_app, name="bench")
 
 
 @app.command("list")
@@ -224,7 +227,7 @@ def compare(
 
 @app.command()
 def tables(
-    scenario_dir: Annotated[Path, typer.Argument(help="results/<profile>/<scenario>")],
+    scenario_dir: ScenarioDirArgument,
     baseline: BaselineOption = "fedavg",
     allow_different: AllowOption = None,
 ) -> None:
@@ -236,7 +239,7 @@ def tables(
 
 @app.command()
 def figures(
-    scenario_dir: Annotated[Path, typer.Argument(help="results/<profile>/<scenario>")],
+    scenario_dir: ScenarioDirArgument,
     method: Annotated[list[str] | None, typer.Option(help="Only these methods; repeat the option.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only these figures; repeat the option.")] = None,
 ) -> None:

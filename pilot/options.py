@@ -49,6 +49,7 @@ class ImportFormat(StrEnum):
     jsonl = "jsonl"
 
 
+ScenarioDirArgument = Annotated[Path, typer.Argument(help="results/<profile>/<scenario>")]
 ScenarioOption = Annotated[str, typer.Option("--scenario", "-s", help="Scenario name, or a path to its YAML file.")]
 ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="Profile name, or a path to its YAML file.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder that holds all results.")]

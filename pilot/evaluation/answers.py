@@ -5,11 +5,16 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pilot.backbone.backbone import Backbone
-from pilot.config import Profile, Scenario
+from pilot.backbone.features import open_features
+from pilot.config import Profile, Scenario, TaskConfig
 from pilot.data.record import InstructionRecord, read_records
 from pilot.errors import UserError
 from pilot.evaluation import tasks
@@ -41,29 +46,73 @@ def load_run(run_dir: Path) -> tuple[Backbone, Models]:
     return backbone, client_models(spec, backbone, run_dir / "checkpoint")
 
 
+@dataclass(frozen=True)
+class Paper:
+    """What a task asks: its test set, and the held-out part of each of some clients."""
+
+    task: TaskConfig
+    test: Sequence[InstructionRecord]
+    parts: Mapping[int, Sequence[InstructionRecord]]
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of all records, the test set first."""
+        return [record.id for record in (*self.test, *chain.from_iterable(self.parts.values()))]
+
+    def of(self, clients: Sequence[int]) -> "Paper":
+        """The same test set with the parts of `clients` only."""
+        return replace(self, parts={client: part for client, part in self.parts.items() if client in clients})
+
+
+def read_papers(spec: RunSpec, scenario_dir: Path, limit: int | None = None) -> list[Paper]:
+    """The paper of every task of a scenario; `limit` cuts each test set and each part to its first records."""
+    papers = []
+    for task in spec.scenario.tasks:
+        parts = read_part(spec.scenario, scenario_dir, task, "local_test")
+        test = read_test_set(scenario_dir, task.name)[:limit]
+        papers.append(Paper(task, test, {client: part[:limit] for client, part in parts.items()}))
+    return papers
+
+
 def answer_run(run_dir: Path, progress: Callable[[int, int], None]) -> None:
     """Let every model of the run answer its clients' test sets and held-out parts; writes `eval/samples.jsonl`."""
-    spec = run_spec(run_dir)
-    scenario_dir = run_dir.resolve().parents[2]
+    write_jsonl(run_dir / "eval" / "samples.jsonl", answer_rows(run_dir, progress))
+
+
+def answer_rows(run_dir: Path, progress: Callable[[int, int], None], limit: int | None = None) -> list[Row]:
+    """The rows of `eval/samples.jsonl`, sorted; `limit` as in `read_papers`.
+
+    lm-eval makes the requests, once for all models of the run (scores are computed later, for all runs at once).
+    """
+    from pilot.evaluation.lm import PilotLM
+
+    spec, scenario_dir = run_spec(run_dir), run_dir.resolve().parents[2]
+    papers = read_papers(spec, scenario_dir, limit)
+    requests = {paper.task.name: _requests(paper, scenario_dir / "data") for paper in papers}
     backbone, models = load_run(run_dir)
     rows: list[Row] = []
-    features: dict[str, Any] = {}
-    parts = {task.name: read_part(spec.scenario, scenario_dir, task, "local_test") for task in spec.scenario.tasks}
-    tests = {task.name: read_test_set(scenario_dir, task.name) for task in spec.scenario.tasks}
-    done, total = 0, len(models)
-    for clients, load in models.items():
-        model = load()
-        for task in spec.scenario.tasks:
-            mine = [client for client in spec.scenario.clients_of(task.name) if client in clients]
-            if mine:
-                ids = [record.id for record in tests[task.name]]
-                ids += [record.id for client in mine for record in parts[task.name][client]]
-                answers = _ask(backbone, model, features, task.lm_eval_task, scenario_dir / "data", ids)
-                shards = {client: parts[task.name][client] for client in mine}
-                rows += sample_rows(task.name, tests[task.name], shards, answers)
-        done += 1
-        progress(done, total)
-    write_jsonl(run_dir / "eval" / "samples.jsonl", sorted(rows, key=_order))
+    features = _stored_features(run_dir, scenario_dir / "features", requests)
+    for done, (clients, load) in enumerate(models.items(), start=1):
+        model = PilotLM.of(backbone, load(), features)
+        for paper in (paper.of(clients) for paper in papers):
+            if paper.parts:
+                asked = [requests[paper.task.name][name] for name in paper.ids]
+                answers = dict(zip(paper.ids, model.generate_until(asked), strict=True))
+                rows += sample_rows(paper.task.name, paper.test, paper.parts, answers)
+        progress(done, len(models))
+    return sorted(rows, key=row_order)
+
+
+def _stored_features(run_dir: Path, folder: Path, requests: Mapping[str, Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """Vision features that the run was trained on, by digest of the picture; none if others lie there by now."""
+    from pilot.evaluation.lm import image_digest, only_image
+
+    cache = open_features(folder)
+    if cache.digest != read_json(run_dir / "config.json")["digests"]["features"]:
+        return {}
+    asked = [request for of_task in requests.values() for request in of_task.values()]
+    rows = {image_digest(only_image(request)): cache.row_of.get(request.doc["image_sha256"]) for request in asked}
+    return {digest: torch.from_numpy(cache.values[row].copy()) for digest, row in rows.items() if row is not None}
 
 
 def sample_rows(
@@ -93,7 +142,8 @@ def _row(task: str, protocol: str, clients: list[int], record: InstructionRecord
     }
 
 
-def _order(row: Row) -> tuple[str, str, list[int], str]:
+def row_order(row: Row) -> tuple[str, str, list[int], str]:
+    """Where a row stands in `samples.jsonl`."""
     return row["task"], row["protocol"], row["clients"], row["id"]
 
 
@@ -103,35 +153,23 @@ def read_test_set(scenario_dir: Path, task: str) -> list[InstructionRecord]:
     return [record for record in records if record.split == "test"]
 
 
-def _ask(
-    backbone: Backbone,
-    model: ClientModel,
-    features: dict[str, Any],
-    task: str,
-    data: Path,
-    ids: Sequence[str],
-) -> dict[str, str]:
-    """Answers by record id, generated by lm-eval's own loop (scores are computed later, for all runs at once)."""
+def load_task(paper: Paper, data: Path) -> Any:
+    """The lm-eval task whose documents are a paper's records."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    from pilot.evaluation.lm import PilotLM
-
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    name = paper.task.lm_eval_task
     with tempfile.TemporaryDirectory() as folder:
         selection = Path(folder) / "ids.json"
-        selection.write_text(json.dumps(list(ids)), encoding="utf-8")
+        selection.write_text(json.dumps(paper.ids), encoding="utf-8")
         metadata = {"data": str(data), "ids": str(selection)}
         manager = TaskManager(include_path=str(tasks.FOLDER), include_defaults=False, metadata=metadata)
-        results = simple_evaluate(
-            PilotLM.of(backbone, model, features),
-            tasks=[task],
-            task_manager=manager,
-            predict_only=True,
-            bootstrap_iters=0,
-            log_samples=True,
-            metadata=metadata,
-        )
-    assert results is not None, "rank 0 gets results"
-    return {str(sample["doc"]["id"]): str(sample["filtered_resps"][0]) for sample in results["samples"][task]}
+        return manager.load([name])["tasks"][name]
+
+
+def _requests(paper: Paper, data: Path) -> dict[str, Any]:
+    """lm-eval's request for every record of a paper, by record id."""
+    task = load_task(paper, data)
+    task.build_all_requests()
+    return {str(request.doc["id"]): request for request in task.instances}

@@ -52,9 +52,9 @@ class PilotLM(LM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answers in the order of `requests`, each cut at the first of its stop strings."""
-        images = [_only_image(request) for request in requests]
+        images = [only_image(request) for request in requests]
         digests = self._embed(images)
-        prompts = [str(request.args[0]).removeprefix(IMAGE_PLACEHOLDER).removeprefix("\n") for request in requests]
+        prompts = [_instruction(str(request.args[0])) for request in requests]
         limits = [int(request.args[1].get("max_gen_toks", DEFAULT_MAX_NEW_TOKENS)) for request in requests]
         answers = [""] * len(requests)
         for limit in sorted(set(limits)):
@@ -82,7 +82,7 @@ class PilotLM(LM):
 
     def _embed(self, images: Sequence[Image.Image]) -> list[str]:
         """Digest of every image; features of new ones go into the cache."""
-        digests = [hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest() for image in images]
+        digests = [image_digest(image) for image in images]
         new = {digest: image for digest, image in zip(digests, images, strict=True) if digest not in self._features}
         if new:
             names = sorted(new)
@@ -96,7 +96,17 @@ class PilotLM(LM):
         return torch.cat(parts)
 
 
-def _only_image(request: Instance) -> Image.Image:
+def image_digest(image: Image.Image) -> str:
+    """Digest of an RGB image's size and pixels, whatever its file looked like."""
+    return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+
+
+def only_image(request: Instance) -> Image.Image:
+    """The image of a request, RGB.
+
+    Raises:
+        UserError: it has none or several.
+    """
     visual = request.args[2]["visual"] if len(request.args) > 2 else []
     if len(visual) != 1:
         raise UserError(f"task {request.task_name}: a request has {len(visual)} images, the model `pilot` takes one.")
@@ -104,7 +114,14 @@ def _only_image(request: Instance) -> Image.Image:
     return image.convert("RGB")
 
 
-def _cut(answer: str, until: str | Sequence[str]) -> str:
-    for stop in [until] if isinstance(until, str) else until:
+def _instruction(prompt: str) -> str:
+    """The prompt without its image, which LLaVA-1.5 moves to the front wherever a task mentions it."""
+    if prompt.startswith(IMAGE_PLACEHOLDER):
+        return prompt.removeprefix(IMAGE_PLACEHOLDER).removeprefix("\n")
+    return prompt.replace(IMAGE_PLACEHOLDER, "").strip()
+
+
+def _cut(answer: str, until: str | Sequence[str] | None) -> str:
+    for stop in [until] if isinstance(until, str) else until or ():
         answer = answer.split(stop)[0] if stop else answer
     return answer

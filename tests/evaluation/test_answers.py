@@ -5,14 +5,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from torch import Tensor
 
+from pilot.backbone.backbone import Backbone
 from pilot.errors import UserError
-from pilot.evaluation import tasks, vqa
-from pilot.evaluation.answers import answer_run, run_spec
+from pilot.evaluation import answers, tasks, vqa
+from pilot.evaluation.answers import answer_rows, answer_run, run_spec
 from pilot.evaluation.majority import answer_majority, write_majority_run
 from pilot.evaluation.scoring import score_runs
 from pilot.io.atomic import read_json, read_jsonl, write_jsonl
@@ -71,6 +76,25 @@ def test_relative_paths_work(small: Small, tmp_path: Path, monkeypatch: pytest.M
     rows = read_jsonl(Path("seed0/eval/samples.jsonl"))
     assert len(rows) == 3 * 8 + 6 * LOCAL
     assert {len({row["prediction"] for row in rows if row["task"] == task}) for task in CLIENTS} == {1}
+
+
+@pytest.mark.slow
+def test_features_are_read_only_while_they_are_the_runs(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vision tower rests unless other features lie there than the run was trained on; the answers are the same."""
+    calls: list[int] = []
+    compute = Backbone.image_features
+
+    def counted(backbone: Backbone, images: Sequence[Image.Image]) -> Tensor:
+        calls.append(len(images))
+        return compute(backbone, images)
+
+    monkeypatch.setattr(Backbone, "image_features", counted)
+    run = small.run("fedavg")
+    read = answer_rows(run, quiet, limit=2)
+    assert calls == []
+    monkeypatch.setattr(answers, "open_features", lambda folder: replace(small.features, digest="another"))
+    assert answer_rows(run, quiet, limit=2) == read
+    assert sum(calls) == len({row["id"] for row in read}) == 3 * 2 + 6 * LOCAL
 
 
 @pytest.mark.slow
