@@ -24,7 +24,7 @@ def evaluation(
     batch_size: Annotated[int, typer.Option(min=1, help="Of the stock class; 512 is the best of those tried.")] = 512,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer with all trained runs as `evaluate` does and through lm-eval's `hf-multimodal`, and compare."""
+    """Evaluate all trained runs as `evaluate` does and through lm-eval's `hf-multimodal`, and compare."""
     from pilot.evaluation.bench import as_text, bench_evaluation
 
     with progress(f"both ways of {scenario_dir}") as advance:

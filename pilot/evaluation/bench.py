@@ -1,9 +1,10 @@
-"""`pilot-bench bench evaluation`: the same answers by this suite and by lm-eval's stock class, timed side by side.
+"""`pilot-bench bench evaluation`: a scenario evaluated by this suite and by lm-eval's stock class, timed side by side.
 
-Both sides run in this process, with the same threads and PyTorch settings, one after the other and with the first
+Both sides answer in this process, with the same threads and PyTorch settings, one after the other and with the first
 place alternating between runs. Each side loads its backbone once per run. In favour of the stock side, its clients'
-weights and the records' ids are in memory before its time starts, and lm-eval's evaluator is called without the
-report on the machine that follows it. Scoring is part of neither side.
+weights and the records' ids are in memory before its time starts, lm-eval's evaluator is called without the report on
+the machine that follows it, and a model's test sets and held-out parts are answered in one go. Then the same answers
+are scored both ways (stock_scores.py).
 """
 
 import tempfile
@@ -12,11 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pilot.errors import UserError
 from pilot.io.atomic import read_json
 from pilot.runs import MAJORITY
+
+if TYPE_CHECKING:
+    from pilot.evaluation.stock_scores import ScoreComparison
 
 Advance = Callable[[int, int], None]
 NUM_SHOWN = 5
@@ -66,15 +70,30 @@ def bench_evaluation(
     Raises:
         UserError: no trained run there, or none of one of the methods.
     """
+    from pilot.evaluation.answers import read_papers, run_spec
+    from pilot.evaluation.stock_scores import compare_scores
+
     runs = trained_runs(scenario_dir.resolve(), methods)
-    progress(0, len(runs))
+    progress(0, len(runs) + 1)
     compare_run(runs[0], 1, batch_size, stock_first=False)  # imports and first calls are nobody's time
-    compared = []
+    compared, answers = [], {}
     for number, run_dir in enumerate(runs):
-        compared.append(compare_run(run_dir, limit, batch_size, stock_first=number % 2 == 1))
-        progress(number + 1, len(runs))
+        comparison, answers[comparison.run] = compare_run(run_dir, limit, batch_size, stock_first=number % 2 == 1)
+        compared.append(comparison)
+        progress(number + 1, len(runs) + 1)
+    papers = read_papers(run_spec(runs[0]), scenario_dir.resolve(), limit)
+    scores = compare_scores(answers, papers, scenario_dir.resolve() / "data")
+    progress(len(runs) + 1, len(runs) + 1)
     settings = {"batch_size": batch_size, "limit": limit} | environment()
-    return {"settings": settings, "runs": [run.to_json() for run in compared], "total": total(compared).to_json()}
+    rows = {"runs": [run.to_json() for run in compared], "total": total(compared).to_json()}
+    return {"settings": settings, "scores": scores.to_json()} | rows | {"whole": whole(compared, scores)}
+
+
+def whole(compared: Sequence[Comparison], scores: "ScoreComparison") -> dict[str, float]:
+    """Answers and scores together: seconds of both sides and their ratio."""
+    seconds = sum(run.seconds for run in compared) + scores.seconds
+    stock_seconds = sum(run.stock_seconds for run in compared) + scores.stock_seconds
+    return {"seconds": seconds, "stock_seconds": stock_seconds, "ratio": stock_seconds / seconds}
 
 
 def environment() -> dict[str, Any]:
@@ -112,8 +131,10 @@ def trained_runs(scenario_dir: Path, methods: Sequence[str]) -> list[Path]:
     return [run_dir for run_dir, method in runs.items() if not methods or method in methods]
 
 
-def compare_run(run_dir: Path, limit: int | None, batch_size: int, *, stock_first: bool) -> Comparison:
-    """Both sides of one run, timed."""
+def compare_run(
+    run_dir: Path, limit: int | None, batch_size: int, *, stock_first: bool
+) -> tuple[Comparison, list[dict[str, Any]]]:
+    """Both sides of one run, timed, and our rows of `samples.jsonl`."""
     from pilot.evaluation.answers import answer_rows, read_papers, run_spec
     from pilot.evaluation.stock import StockModel, stock_rows, stock_weights, write_processor
 
@@ -131,7 +152,7 @@ def compare_run(run_dir: Path, limit: int | None, batch_size: int, *, stock_firs
         timed = {name: _timed(sides[name]) for name in order}
     (ours, seconds), (theirs, stock_seconds) = timed["ours"], timed["stock"]
     name = run_dir.relative_to(scenario_dir / "runs").as_posix()
-    return Comparison(name, len(models), len(ours), seconds, stock_seconds, differences(ours, theirs))
+    return Comparison(name, len(models), len(ours), seconds, stock_seconds, differences(ours, theirs)), ours
 
 
 def differences(ours: Sequence[dict[str, Any]], stock: Sequence[dict[str, Any]]) -> list[Difference]:
@@ -153,13 +174,22 @@ def as_text(report: dict[str, Any]) -> str:
             f"{row['run']:<20} {row['num_models']:>6} {row['num_answers']:>7} {row['seconds']:>8.1f} "
             f"{row['stock_seconds']:>8.1f} {row['ratio']:>6.2f} {row['num_different']:>6}"
         )
+    scores, whole = report["scores"], report["whole"]
+    lines.append(f"{'scores':<35} {scores['seconds']:>8.1f} {scores['stock_seconds']:>8.1f} {scores['ratio']:>6.2f}")
+    lines.append(
+        f"{'answers and scores':<35} {whole['seconds']:>8.1f} {whole['stock_seconds']:>8.1f} {whole['ratio']:>6.2f}"
+    )
     lines.append("stock: hf-multimodal; " + ", ".join(f"{key} {value}" for key, value in report["settings"].items()))
-    whole = report["total"]
-    if not whole["num_different"]:
-        return "\n".join([*lines, f"All {whole['num_answers']} answers are the same."])
-    lines.append(f"{whole['num_different']} of {whole['num_answers']} ANSWERS DIFFER, the first:")
-    lines += [f"  {d['task']} {d['id']}: ours {d['ours']!r}, stock {d['stock']!r}" for d in whole["differences"]]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_verdict(report["total"], "answers"), *_verdict(scores, "values")])
+
+
+def _verdict(compared: dict[str, Any], what: str) -> list[str]:
+    """That all answers (or values) are the same, or the first that are not."""
+    number, different = compared[f"num_{what}"], compared["num_different"]
+    if not different:
+        return [f"All {number} {what} are the same."]
+    shown = [", ".join(f"{name} {value!r}" for name, value in row.items()) for row in compared["differences"]]
+    return [f"{different} of {number} {what.upper()} DIFFER, the first:", *(f"  {row}" for row in shown)]
 
 
 def _timed(side: Callable[[], list[dict[str, Any]]]) -> tuple[list[dict[str, Any]], float]:

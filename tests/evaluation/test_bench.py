@@ -11,6 +11,7 @@ from pilot.cli import app
 from pilot.errors import UserError
 from pilot.evaluation import bench
 from pilot.evaluation.answers import answer_rows, read_papers, run_spec
+from pilot.evaluation.stock_scores import ScoreComparison, compare_scores
 
 from ..small import Small, quiet
 
@@ -32,15 +33,41 @@ def test_a_difference_is_shown() -> None:
         bench.Comparison("pilot/seed0", 3, 40, 2.0, 9.0, []),
         bench.Comparison("local/seed0", 3, 40, 2, 3, [differing]),
     ]
+    scores = ScoreComparison(6, 30, 1.0, 13.0, {("local/seed0", "scene-vqa", "local", 2, "exact_match"): (0.5, None)})
     report = {
         "settings": {"batch_size": 4},
         "runs": [run.to_json() for run in runs],
         "total": bench.total(runs).to_json(),
+        "scores": scores.to_json(),
+        "whole": bench.whole(runs, scores),
     }
     assert report["total"]["ratio"] == 3.0 and report["total"]["num_different"] == 1
+    assert report["whole"] == {"seconds": 5.0, "stock_seconds": 25.0, "ratio": 5.0}
     text = bench.as_text(report)
-    assert "1 of 80 ANSWERS DIFFER" in text and "scene-vqa v-3: ours 'red', stock 'blue'" in text
-    assert text.splitlines()[1].split() == ["pilot/seed0", "3", "40", "2.0", "9.0", "4.50", "0"]
+    assert "1 of 80 ANSWERS DIFFER" in text and "id 'v-3', ours 'red', stock 'blue'" in text
+    assert "1 of 30 VALUES DIFFER" in text and "client 2, metric 'exact_match', ours 0.5, stock None" in text
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[1] == ["pilot/seed0", "3", "40", "2.0", "9.0", "4.50", "0"]
+    assert lines[5] == ["answers", "and", "scores", "5.0", "25.0", "5.00"]
+
+
+def test_scores_by_lm_eval_are_ours(small: Small) -> None:
+    """Of every metric that a run without captions has; an altered score is found."""
+    run = small.run("fedavg")
+    answered = [row for row in answer_rows(run, quiet, limit=2) if row["kind"] != "caption"]
+    papers = [p for p in read_papers(run_spec(run), small.folder, limit=2) if p.task.kind != "caption"]
+    found = compare_scores({"fedavg": answered}, papers, small.folder / "data")
+    assert found.num_sets == 6 and found.num_values == 16
+    assert found.differences == {}
+
+    def always_right(doc: object, results: object) -> dict[str, float]:
+        return {"exact_match": 1.0}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pilot.evaluation.tasks.task_functions.process_vqa", always_right)
+        altered = compare_scores({"fedavg": [r | {"prediction": "?"} for r in answered]}, papers, small.folder / "data")
+    wrong = {key[-1]: pair for key, pair in altered.differences.items()}
+    assert wrong["exact_match"] == (0.0, 1.0)
 
 
 def test_runs_without_a_model_are_left_out(tmp_path: Path) -> None:
@@ -72,6 +99,7 @@ def test_stock_lm_eval_answers_the_same(small: Small) -> None:
     assert (found["num_models"], found["num_answers"]) == (6, 6 * 2)  # of every client: one test record, one held out
     assert found["num_different"] == 0, found["differences"]
     assert report["settings"]["batch_size"] == 512
+    assert report["scores"]["num_values"] > 0 and report["scores"]["num_different"] == 0
     assert sorted(small.folder.rglob("*")) == before
 
 
