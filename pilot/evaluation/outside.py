@@ -27,8 +27,7 @@ _FAILED = "Failed to obtain answer"
 _HINTS = {
     "lm-eval": "Expected a samples_<task>_<date>.jsonl, which lm-eval writes with --log_samples.",
     "lmms-eval": "Expected a <date>_samples_<task>.jsonl, which lmms-eval writes with --log_samples.",
-    "vlmevalkit": "Expected a prediction file of VLMEvalKit: <model>_<dataset> as .tsv, .json, or .xlsx "
-    "(which needs the package openpyxl; with PRED_FORMAT=tsv VLMEvalKit writes .tsv).",
+    "vlmevalkit": "Expected a prediction file of VLMEvalKit: <model>_<dataset> as .xlsx, .tsv or .json.",
     "jsonl": 'Expected one object per line: {"id": "...", "prediction": "..."}, and "task" for several tasks.',
 }
 
@@ -62,7 +61,7 @@ def read_answers(path: Path, format: str) -> list[Answer]:
         raise UserError(f"--format {format}: unknown. Expected one of: {', '.join(FORMATS)}.")
     try:
         rows = _rows(path)
-    except (OSError, ValueError, ImportError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise UserError(f"{path}: cannot be read ({error}). {_HINTS[format]}") from error
     if not rows:
         raise UserError(f"{path}: no rows. {_HINTS[format]}")

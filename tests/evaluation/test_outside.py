@@ -1,12 +1,12 @@
 """Other tools' files: what is read from them, and what is said of those that cannot be read."""
 
 import json
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from openpyxl import Workbook
 
 from pilot.errors import UserError
 from pilot.evaluation.outside import FORMATS, Answer, read_answers
@@ -71,8 +71,7 @@ def test_words_that_pandas_takes_for_nothing_are_answers(tmp_path: Path) -> None
 
 
 def test_vlmevalkit_xlsx(tmp_path: Path) -> None:
-    openpyxl = pytest.importorskip("openpyxl")
-    book = openpyxl.Workbook()
+    book = Workbook()
     for row in (("index", "answer", "prediction"), (1, None, "NA"), ("x-2", 2, 7)):
         book.active.append(row)
     book.save(tmp_path / "m_d.xlsx")
@@ -80,12 +79,17 @@ def test_vlmevalkit_xlsx(tmp_path: Path) -> None:
     assert read_answers(tmp_path / "m_d.xlsx", "vlmevalkit") == expected
 
 
-def test_xlsx_without_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with zipfile.ZipFile(tmp_path / "m_d.xlsx", "w") as file:
-        file.writestr("xl/workbook.xml", "")
-    monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(UserError, match=r"m_d.xlsx: cannot be read .*openpyxl.*PRED_FORMAT=tsv"):
-        read_answers(tmp_path / "m_d.xlsx", "vlmevalkit")
+@pytest.mark.parametrize("content", [b"index,prediction", None])
+def test_broken_xlsx(tmp_path: Path, content: bytes | None) -> None:
+    """Text with the wrong ending; an archive that holds no table."""
+    path = tmp_path / "m_d.xlsx"
+    if content:
+        path.write_bytes(content)
+    else:
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("readme.txt", "")
+    with pytest.raises(UserError, match=r"m_d.xlsx: cannot be read .*Expected a prediction file of VLMEvalKit"):
+        read_answers(path, "vlmevalkit")
 
 
 def test_jsonl(tmp_path: Path) -> None:
