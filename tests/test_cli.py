@@ -211,7 +211,7 @@ def made_up(tmp_path: Path) -> Path:
 def test_import_of_wrong_files(made_up: Path, tmp_path: Path) -> None:
     before = listing(tmp_path)
     arguments = ["--format", "vlmevalkit", "--as", "llava-next", "--into", made_up]
-    refused(call("import", tmp_path / "none.tsv", *arguments), "none.tsv: cannot be read", "PRED_FORMAT=tsv")
+    refused(call("import", tmp_path / "none.tsv", *arguments), "none.tsv: cannot be read", ".xlsx, .tsv or .json")
     (tmp_path / "m_d.tsv").write_text("index\tanswer\nscene-vqa-000\tyes\n")
     refused(
         call("import", tmp_path / "m_d.tsv", *arguments), "m_d.tsv, row 1: field 'prediction' is missing (found: answer"

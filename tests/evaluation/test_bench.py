@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from typer.testing import CliRunner
 
 from pilot.cli import app
 from pilot.errors import UserError
-from pilot.evaluation import bench
+from pilot.evaluation import bench, vqa
 from pilot.evaluation.answers import answer_rows, read_papers, run_spec
+from pilot.evaluation.result import MetricResult
 from pilot.evaluation.stock_scores import ScoreComparison, compare_scores
 
 from ..small import Small, quiet
@@ -60,14 +62,17 @@ def test_scores_by_lm_eval_are_ours(small: Small) -> None:
     assert found.num_sets == 6 and found.num_values == 16
     assert found.differences == {}
 
-    def always_right(doc: object, results: object) -> dict[str, float]:
-        return {"exact_match": 1.0}
+    real = vqa.score
+
+    def always_right(
+        predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+    ) -> dict[str, MetricResult]:
+        return real({name: references[name][0] for name in predictions}, references)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pilot.evaluation.tasks.task_functions.process_vqa", always_right)
+        patch.setattr(vqa, "score", always_right)
         altered = compare_scores({"fedavg": [r | {"prediction": "?"} for r in answered]}, papers, small.folder / "data")
-    wrong = {key[-1]: pair for key, pair in altered.differences.items()}
-    assert wrong["exact_match"] == (0.0, 1.0)
+    assert {key[-1]: pair for key, pair in altered.differences.items()} == {"exact_match": (1.0, 0.0)}
 
 
 def test_runs_without_a_model_are_left_out(tmp_path: Path) -> None:
