@@ -23,6 +23,8 @@ SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar
 # What pycocoevalcap.tokenizer.ptbtokenizer removes after tokenising.
 _BRACKETS = ("-LRB-", "-RRB-", "-LCB-", "-RCB-")
 PUNCTUATION = frozenset(("''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";", *_BRACKETS))
+# What stands after every sentence for the tokeniser, which looks at the next word before it cuts an abbreviation.
+AFTER_EACH = "A b"
 # The user's locale must not reach a metric (Turkish lower-casing of "I"; the encoding of output).
 _LOCALE = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8")
 # One garbage collection thread and a heap that need not grow: 6 s instead of 9 s until METEOR answers.
@@ -78,9 +80,10 @@ def collapse_whitespace(text: str) -> str:
 def tokenise(sentences: Iterable[str]) -> dict[str, str]:
     """PTB tokens of each distinct sentence, lower case, without punctuation, joined by spaces; one Java call.
 
-    An empty line after each sentence keeps its tokens its own. pycocoevalcap puts captions on adjacent lines, where
-    the last word of one that ends in a single letter and a period ("object b.") is "b" or "b." depending on
-    the first letter of the next caption in the file; everything else comes out the same.
+    The line "A b" after each sentence keeps its tokens its own. pycocoevalcap puts captions on adjacent lines, where
+    the last word of one that ends in a single letter and a period ("object b.") is "b" or "b." depending on how
+    the next caption in the file begins (an empty line between them does not help before "A "); everything else comes
+    out the same. Most captions begin with "A".
 
     Raises:
         JavaError: Java failed, or gave another number of lines than there are sentences.
@@ -91,9 +94,9 @@ def tokenise(sentences: Iterable[str]) -> dict[str, str]:
     if distinct:
         jar = str(_jars() / "tokenizer" / "stanford-corenlp-3.4.1.jar")
         program = ["-cp", jar, "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
-        output = _run(program, "".join(f"{line}\n\n" for line in distinct).encode("utf-8"))
+        output = _run(program, "".join(f"{line}\n{AFTER_EACH}\n" for line in distinct).encode("utf-8"))
         lines = output.decode("utf-8").split("\n")
-        if len(lines) != 2 * len(distinct) + 1 or any(lines[1::2]):
+        if len(lines) != 2 * len(distinct) + 1 or set(lines[1::2]) != {AFTER_EACH.lower()}:
             raise JavaError(f"the PTB tokeniser gave {len(lines)} lines for {len(distinct)} sentences")
         for sentence, line in zip(distinct, lines[:-1:2], strict=True):
             tokens[sentence] = " ".join(word for word in line.rstrip().split(" ") if word not in PUNCTUATION)

@@ -117,6 +117,16 @@ def test_tokens() -> None:
 
 
 @pytest.mark.slow
+def test_tokens_do_not_depend_on_the_next_caption() -> None:
+    """Sentences with an abbreviation at the end; captions are sorted, and digits come before letters."""
+    endings = ["1 tool. T.", "1 object b.", "1 road st.", "1 says no."]
+    for text in endings:
+        alone = java_tools.tokenise([text])[text]
+        for follower in ("A dog.", "The end.", "U. a", "Zebra", "[0.1", "a dog", "the end"):
+            assert java_tools.tokenise([text, follower])[text] == alone, (text, follower)
+
+
+@pytest.mark.slow
 def test_same_values_as_the_official_command(suite: Run, official: Run) -> None:
     ours = suite.results["official"]
     for name, theirs in THEIR_NAMES.items():
