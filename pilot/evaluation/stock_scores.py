@@ -53,12 +53,14 @@ def compare_scores(answers: Answers, papers: Sequence[Paper], data: Path) -> Sco
     theirs: dict[Value, float | None] = {}
     began, num_sets = time.perf_counter(), 0
     logging.disable(logging.WARNING)  # every set without SPICE says so
-    for run, rows in answers.items():
-        for (task, protocol, clients), members in _sets(rows).items():
-            num_sets += 1
-            for metric, value in _aggregated(loaded[task], documents[task], members).items():
-                theirs |= {(run, task, protocol, client, metric): value for client in clients}
-    logging.disable(logging.NOTSET)
+    try:
+        for run, rows in answers.items():
+            for (task, protocol, clients), members in _sets(rows).items():
+                num_sets += 1
+                for metric, value in _aggregated(loaded[task], documents[task], members).items():
+                    theirs |= {(run, task, protocol, client, metric): value for client in clients}
+    finally:
+        logging.disable(logging.NOTSET)
     stock_seconds = time.perf_counter() - began
     different = {key: (ours.get(key), theirs.get(key)) for key in ours.keys() | theirs.keys()}
     different = {key: pair for key, pair in sorted(different.items()) if pair[0] != pair[1]}
