@@ -107,25 +107,41 @@ def clip_update(state: State, reference: State, max_norm: float) -> tuple[State,
         The new state, which is `state` itself (no copy) if it is within the bound, and the norm before.
 
     Raises:
-        ValueError: names, shapes or dtypes differ, the difference is not finite, or `max_norm` is out of range.
+        ValueError: as `clip_difference`.
     """
-    if not (math.isfinite(max_norm) and max_norm > 0):
-        raise ValueError(f"max_norm: expected a positive finite number, got {max_norm}")
-    (origin, _) = _checked([({name: reference[name] for name in state if name in reference}, 1.0), (state, 1.0)])
-    differences = {name: value.double() - origin[name].double() for name, value in state.items()}
-    norm = math.sqrt(sum(float(differences[name].square().sum()) for name in sorted(differences)))
-    if not math.isfinite(norm):
-        raise ValueError(f"the norm of the update is {norm}, expected a finite number")
+    scaled, norm = clip_difference(state, reference, max_norm)
     if norm <= max_norm:
         return state, norm
     clipped = {}
-    for name, difference in differences.items():
-        start = origin[name]
-        scaled = difference * (max_norm / norm * (1 - 1e-12))
-        rounded = (start.double() + scaled).to(start.dtype)
-        longer = (rounded.double() - start.double()).abs() > scaled.abs()
+    for name, difference in scaled.items():
+        start = reference[name].detach()
+        rounded = (start.double() + difference).to(start.dtype)
+        longer = (rounded.double() - start.double()).abs() > difference.abs()
         clipped[name] = torch.where(longer, torch.nextafter(rounded, start), rounded)
     return clipped, norm
+
+
+def clip_difference(state: State, reference: State, max_norm: float) -> tuple[State, float]:
+    """`state` - `reference` in float64, scaled down to a global L2 norm of at most `max_norm`; and the norm before.
+
+    Raises:
+        ValueError: names, shapes or dtypes differ, the norm is not finite, or `max_norm` is out of range.
+    """
+    if not (math.isfinite(max_norm) and max_norm > 0):
+        raise ValueError(f"max_norm: expected a positive finite number, got {max_norm}")
+    origin, sent = _checked([({name: reference[name] for name in state if name in reference}, 1.0), (state, 1.0)])
+    differences = {name: value.double() - origin[name].double() for name, value in sent.items()}
+    norm = _norm(differences)
+    if not math.isfinite(norm):
+        raise ValueError(f"the norm of the update is {norm}, expected a finite number")
+    if norm > max_norm:
+        # The last factor outweighs the rounding of the products and of the norm.
+        differences = {name: value * (max_norm / norm * (1 - 1e-12)) for name, value in differences.items()}
+    return differences, norm
+
+
+def _norm(differences: State) -> float:
+    return math.sqrt(sum(float(differences[name].square().sum()) for name in sorted(differences)))
 
 
 def _checked(states: Iterable[tuple[State, float]]) -> list[State]:
