@@ -30,8 +30,7 @@ from pilot.methods.base import ClientInfo, Mean, Method, Phase, ServerState, Sta
 TRAINED = frozenset({"text_adapter", "experts", "router"})
 ACTIVATION = "activation_probabilities"
 HELD = "held_experts"
-# A mass that falls short of theta by rounding reaches it.
-_ROUNDING = 1e-6
+_ROUNDING = 1e-6  # a mass that falls short of theta by rounding reaches it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +121,7 @@ class FedMoE(Method):
 def choose_experts(probabilities: Sequence[float], theta: float) -> tuple[int, ...]:
     """The smallest set of experts whose mass reaches theta (of the total mass), ascending; ties by index.
 
-    Raises:
-        ValueError: the probabilities are not non-negative numbers with a positive sum.
+    Raises ValueError if there is no mass, or some is negative.
     """
     total = sum(probabilities)
     if not total > 0 or any(not p >= 0 for p in probabilities):

@@ -42,9 +42,9 @@ def test_every_tensor_has_one_nan_and_the_guard_finds_it() -> None:
     assert [math.isnan(value) for value in values(sent)] == [True, False, True]
     assert values(sent)[1] == 1.0
     phase = Phase("train", frozenset({"connector"}), frozenset({"connector"}))
-    assert reason_to_exclude(Update(0, "vqa", 5, sent), TRAINED, phase, 5) == "connector.a: not finite"
+    assert reason_to_exclude(Update(0, "vqa", 5, sent), TRAINED, phase, "vqa", 5) == "connector.a: not finite"
     for kind in ("sign_flip", "scale", "free_rider"):
-        assert reason_to_exclude(Update(0, "vqa", 5, corrupt(kind, TRAINED, RECEIVED)), TRAINED, phase, 5) == ""
+        assert reason_to_exclude(Update(0, "vqa", 5, corrupt(kind, TRAINED, RECEIVED)), TRAINED, phase, "vqa", 5) == ""
 
 
 def test_dtypes_and_shapes_are_kept() -> None:
