@@ -34,7 +34,7 @@ class SketchSettings:
     """
 
     size: int = 256
-    overfetch: int = 32
+    overfetch: int = 16
     rerank: bool = True
     seed: int = 0
 

@@ -1,0 +1,112 @@
+"""The measured pieces of work: `python -m pilot.scale.jobs '{"name": ..., ...}'` prints a result as one line of JSON."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pilot.io.seeding import generator
+from pilot.methods.base import weighted_mean
+from pilot.methods.blocks import Nearest, Rows, StateRows, TensorRows, nearest, rows_per_block
+from pilot.methods.sketches import SketchSettings, approximate_nearest, sketch
+from pilot.methods.text_aggregation import iter_mix, neighbourhoods_of
+from pilot.scale.measure import measured
+from pilot.scale.synthetic import ClusteredRows, FileStates, GaussianRows, ShiftedUpdates, write_rows
+
+NUM_NEIGHBORS = 3
+SEED = 0
+
+
+def averaging(clients: int, width: int) -> dict[str, Any]:
+    """The weighted mean of updates that arrive one after the other."""
+    updates = ShiftedUpdates(clients, width)
+    mean, seconds, peak = measured(lambda: weighted_mean(updates))
+    error = updates.error(mean)
+    return {"clients": clients, "parameters": width, "seconds": seconds, "peak_bytes": peak, "error": error}
+
+
+def write(folder: str, clients: int, width: int, noise: float) -> dict[str, Any]:
+    """Adapters on disk, for `ata`."""
+    write_rows(ClusteredRows(clients, width, noise, SEED), Path(folder))
+    return {"bytes": clients * width * 4}
+
+
+def ata(folder: str, clients: int, width: int, memory: int) -> dict[str, Any]:
+    """Adaptive text aggregation in blocks over adapters on disk, of few clients, too; mixed adapters are dropped."""
+    states, num_examples = FileStates(Path(folder), clients), [100 + k for k in range(clients)]
+    found, seconds, peak = measured(lambda: nearest(StateRows(states), NUM_NEIGHBORS, memory))
+    around = neighbourhoods_of(found.indices_KM.tolist(), found.distances_KM.tolist(), num_examples, "samples")
+    mixed, mix_seconds, mix_peak = measured(lambda: sum(1 for _ in iter_mix(states, around)))
+    return {
+        "clients": mixed, "parameters": width, "memory_bound": memory, "peak_bytes": max(peak, mix_peak),
+        "rows_per_block": rows_per_block(clients, width, memory), "seconds_neighbours": seconds,
+        "seconds_mix": mix_seconds, "seconds": seconds + mix_seconds,
+    }  # fmt: skip
+
+
+def recall(
+    clients: int, width: int, noise: float | None, sizes: list[int], overfetches: list[int],
+    chosen: Mapping[str, int], memory: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Neighbours from sketches against the true ones; without `noise`, of independent Gaussian adapters.
+
+    For every size of sketch and number of candidates: the share of the true M nearest among the first M of the
+    sketches, and among the candidates, all of which exact re-ranking finds. For the chosen setting the re-ranking is
+    run, and its own recall and time are reported.
+    """
+    rows = GaussianRows(clients, width, SEED) if noise is None else ClusteredRows(clients, width, noise, SEED)
+    reading = _seconds(lambda: [rows.fill(index, torch.empty(width)) for index in range(clients)])[1]
+    true, exact_seconds, exact_peak = measured(lambda: nearest(rows, NUM_NEIGHBORS, memory))
+    table, largest = [], NUM_NEIGHBORS * max(overfetches)
+    for size in sizes:
+        sketches_KS, sketch_seconds = _seconds(lambda size=size: sketch(rows, size, SEED, memory))
+        found, search_seconds = _seconds(lambda s=sketches_KS: nearest(TensorRows(s), largest, memory))
+        for overfetch in overfetches:
+            share = _recall(found.indices_KM[:, : NUM_NEIGHBORS * overfetch], true)
+            table.append({"size": size, "overfetch": overfetch, "recall": share, "seconds_sketch": sketch_seconds,
+                          "seconds_search": search_seconds})  # fmt: skip
+    settings = SketchSettings(chosen["size"], chosen["overfetch"], rerank=True, seed=SEED)
+    approximate, seconds, peak = measured(lambda: approximate_nearest(rows, NUM_NEIGHBORS, settings, memory))
+    return {
+        "clients": clients, "parameters": width, "noise": noise, "memory_bound": memory, "table": table,
+        "seconds_reading_once": reading, "exact": {"seconds": exact_seconds, "peak_bytes": exact_peak},
+        "chosen": {**chosen, "recall": _recall(approximate.indices_KM, true), "seconds": seconds, "peak_bytes": peak},
+    }  # fmt: skip
+
+
+def search(clients: int, size: int, overfetch: int, memory: int) -> dict[str, Any]:
+    """The search for candidates alone, in sketches of adapters without structure."""
+    sketches_KS = torch.from_numpy(generator(SEED, clients, "sketches").standard_normal((clients, size)))
+    _, seconds, peak = measured(lambda: nearest(TensorRows(sketches_KS), NUM_NEIGHBORS * overfetch, memory))
+    return {"clients": clients, "size": size, "seconds": seconds, "peak_bytes": peak, "memory_bound": memory}
+
+
+def _recall(found_KC: Tensor, true: Nearest) -> float:
+    """Share of the true neighbours that were found."""
+    hits = (found_KC[:, :, None] == true.indices_KM[:, None, :]).any(dim=1)
+    return float(hits.double().mean())
+
+
+def _seconds(work: Callable[[], Any]) -> tuple[Any, float]:
+    began = time.perf_counter()
+    return work(), time.perf_counter() - began
+
+
+JOBS: Mapping[str, Callable[..., dict[str, Any]]] = MappingProxyType(
+    {"averaging": averaging, "write": write, "ata": ata, "recall": recall, "search": search}
+)
+
+
+def run_job(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Run `job["name"]` with the other values as its arguments."""
+    return JOBS[job["name"]](**{key: value for key, value in job.items() if key != "name"})
+
+
+if __name__ == "__main__":
+    print(json.dumps(run_job(json.loads(sys.argv[1]))))
