@@ -1,6 +1,6 @@
 """Synthetic clients whose updates and adapters are made, or read, when they are asked for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,28 +80,3 @@ class FileStates(Sequence[State]):
         values_D = torch.from_numpy(np.fromfile(self.folder / f"{index}.f32", dtype=np.float32))
         names = ("text_adapter.q.lora_A", "text_adapter.q.lora_B", "text_adapter.v.lora_A", "text_adapter.v.lora_B")
         return dict(zip(names, values_D.tensor_split(len(names)), strict=True))
-
-
-class ShiftedUpdates:
-    """Updates of K clients, in turn: fixed numbers plus k / 1000, of 100 + k examples, in `NUM_TENSORS` tensors."""
-
-    NUM_TENSORS = 40
-
-    def __init__(self, count: int, width: int) -> None:
-        self.count = count
-        self.base_D = torch.from_numpy(generator(0, "base").standard_normal(width, dtype=np.float32))
-
-    def __iter__(self) -> Iterator[tuple[State, int]]:
-        for client in range(self.count):
-            yield self.state(client / 1000), 100 + client
-
-    def state(self, shift: float) -> State:
-        """The fixed numbers plus `shift`."""
-        parts = self.base_D.add(shift).tensor_split(self.NUM_TENSORS)
-        return {f"connector.{index}": part for index, part in enumerate(parts)}
-
-    def error(self, mean: State) -> float:
-        """Largest deviation from the weighted mean, which is known."""
-        weights = [100 + client for client in range(self.count)]
-        shift = sum(weight * client / 1000 for client, weight in enumerate(weights)) / sum(weights)
-        return max(float((mean[name] - value).abs().max()) for name, value in self.state(shift).items())
