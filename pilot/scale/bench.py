@@ -148,7 +148,7 @@ def _jobs(sizes: Sizes, folder: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def _fits(results: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
-    """Exponents over the number of clients, and what one more client costs an averaging server."""
+    """Exponents of CPU time and memory over clients, and the bytes that an averaging server keeps of each client."""
     few, *_, many = results["small_updates"]
     one_more = (many["peak_bytes"] - few["peak_bytes"]) / (many["clients"] - few["clients"])
     return {
@@ -163,7 +163,7 @@ def _fits(results: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
 
 
 def _exponent(rows: list[dict[str, Any]]) -> float:
-    return slope(*_columns(rows, "seconds"))
+    return slope(*_columns(rows, "cpu_seconds"))
 
 
 def _columns(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:

@@ -1,8 +1,7 @@
-"""The measured pieces of work: `python -m pilot.scale.jobs '{"name": ..., ...}'` prints a result as one line of JSON."""
+"""The measured work: `python -m pilot.scale.jobs '{"name": ..., ...}'` prints its result as a line of JSON."""
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pilot.io.seeding import generator
-from pilot.methods.blocks import Nearest, Rows, StateRows, TensorRows, nearest, rows_per_block
+from pilot.methods.blocks import Nearest, StateRows, TensorRows, nearest, rows_per_block
 from pilot.methods.sketches import SketchSettings, approximate_nearest, sketch
 from pilot.methods.text_aggregation import iter_mix, neighbourhoods_of
 from pilot.scale.measure import measured
@@ -28,9 +27,9 @@ def averaging(clients: int, width: int) -> dict[str, Any]:
 
     made = ShiftedClients(clients, width)
     driver, start = made.driver(), made.start()
-    progress, seconds, peak = measured(lambda: driver.run(start))
+    progress, cost = measured(lambda: driver.run(start))
     error = made.error(progress.server.shared)
-    return {"clients": clients, "parameters": width, "seconds": seconds, "peak_bytes": peak, "error": error}
+    return {"clients": clients, "parameters": width, "error": error, **cost.to_json()}
 
 
 def write(folder: str, clients: int, width: int, noise: float) -> dict[str, Any]:
@@ -43,13 +42,14 @@ def ata(folder: str, clients: int, width: int, memory: int) -> dict[str, Any]:
     """Adaptive text aggregation in blocks over adapters on disk, of few clients, too; mixed adapters are dropped."""
     _warm_up()
     states, num_examples = FileStates(Path(folder), clients), [100 + k for k in range(clients)]
-    found, seconds, peak = measured(lambda: nearest(StateRows(states), NUM_NEIGHBORS, memory))
+    found, cost = measured(lambda: nearest(StateRows(states), NUM_NEIGHBORS, memory))
     around = neighbourhoods_of(found.indices_KM.tolist(), found.distances_KM.tolist(), num_examples, "samples")
-    mixed, mix_seconds, mix_peak = measured(lambda: sum(1 for _ in iter_mix(states, around)))
+    mixed, mix_cost = measured(lambda: sum(1 for _ in iter_mix(states, around)))
     return {
-        "clients": mixed, "parameters": width, "memory_bound": memory, "peak_bytes": max(peak, mix_peak),
-        "rows_per_block": rows_per_block(clients, width, memory), "seconds_neighbours": seconds,
-        "seconds_mix": mix_seconds, "seconds": seconds + mix_seconds,
+        "clients": mixed, "parameters": width, "memory_bound": memory,
+        "rows_per_block": rows_per_block(clients, width, memory), "neighbours": cost.to_json(),
+        "mixing": mix_cost.to_json(), "peak_bytes": max(cost.peak_bytes, mix_cost.peak_bytes),
+        "seconds": cost.seconds + mix_cost.seconds, "cpu_seconds": cost.cpu_seconds + mix_cost.cpu_seconds,
     }  # fmt: skip
 
 
@@ -65,22 +65,22 @@ def recall(
     """
     _warm_up()
     rows = GaussianRows(clients, width, SEED) if noise is None else ClusteredRows(clients, width, noise, SEED)
-    reading = _seconds(lambda: [rows.fill(index, torch.empty(width)) for index in range(clients)])[1]
-    true, exact_seconds, exact_peak = measured(lambda: nearest(rows, NUM_NEIGHBORS, memory))
+    _, reading = measured(lambda: [rows.fill(index, torch.empty(width)) for index in range(clients)])
+    true, exact = measured(lambda: nearest(rows, NUM_NEIGHBORS, memory))
     table, largest = [], NUM_NEIGHBORS * max(overfetches)
     for size in sizes:
-        sketches_KS, sketch_seconds = _seconds(lambda size=size: sketch(rows, size, SEED, memory))
-        found, search_seconds = _seconds(lambda s=sketches_KS: nearest(TensorRows(s), largest, memory))
+        sketches_KS, sketching = measured(lambda size=size: sketch(rows, size, SEED, memory))
+        found, searching = measured(lambda s=sketches_KS: nearest(TensorRows(s), largest, memory))
+        costs = {"sketch_cpu_seconds": sketching.cpu_seconds, "search_cpu_seconds": searching.cpu_seconds}
         for overfetch in overfetches:
             share = _recall(found.indices_KM[:, : NUM_NEIGHBORS * overfetch], true)
-            table.append({"size": size, "overfetch": overfetch, "recall": share, "seconds_sketch": sketch_seconds,
-                          "seconds_search": search_seconds})  # fmt: skip
+            table.append({"size": size, "overfetch": overfetch, "recall": share, **costs})
     settings = SketchSettings(chosen["size"], chosen["overfetch"], rerank=True, seed=SEED)
-    approximate, seconds, peak = measured(lambda: approximate_nearest(rows, NUM_NEIGHBORS, settings, memory))
+    approximate, cost = measured(lambda: approximate_nearest(rows, NUM_NEIGHBORS, settings, memory))
     return {
         "clients": clients, "parameters": width, "noise": noise, "memory_bound": memory, "table": table,
-        "seconds_reading_once": reading, "exact": {"seconds": exact_seconds, "peak_bytes": exact_peak},
-        "chosen": {**chosen, "recall": _recall(approximate.indices_KM, true), "seconds": seconds, "peak_bytes": peak},
+        "reading_once": reading.to_json(), "exact": exact.to_json(),
+        "chosen": {**chosen, "recall": _recall(approximate.indices_KM, true), **cost.to_json()},
     }  # fmt: skip
 
 
@@ -88,8 +88,8 @@ def search(clients: int, size: int, overfetch: int, memory: int) -> dict[str, An
     """The search for candidates alone, in sketches of adapters without structure."""
     _warm_up()
     sketches_KS = torch.from_numpy(generator(SEED, clients, "sketches").standard_normal((clients, size)))
-    _, seconds, peak = measured(lambda: nearest(TensorRows(sketches_KS), NUM_NEIGHBORS * overfetch, memory))
-    return {"clients": clients, "size": size, "seconds": seconds, "peak_bytes": peak, "memory_bound": memory}
+    _, cost = measured(lambda: nearest(TensorRows(sketches_KS), NUM_NEIGHBORS * overfetch, memory))
+    return {"clients": clients, "size": size, "memory_bound": memory, **cost.to_json()}
 
 
 def _warm_up() -> None:
@@ -101,11 +101,6 @@ def _recall(found_KC: Tensor, true: Nearest) -> float:
     """Share of the true neighbours that were found."""
     hits = (found_KC[:, :, None] == true.indices_KM[:, None, :]).any(dim=1)
     return float(hits.double().mean())
-
-
-def _seconds(work: Callable[[], Any]) -> tuple[Any, float]:
-    began = time.perf_counter()
-    return work(), time.perf_counter() - began
 
 
 JOBS: Mapping[str, Callable[..., dict[str, Any]]] = MappingProxyType(

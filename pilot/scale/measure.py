@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,27 @@ from pilot.errors import UserError
 STATUS, CLEAR_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def measured(work: Callable[[], Any]) -> tuple[Any, float, int]:
-    """What `work` returns, its seconds, and by how many bytes the process grew at most while it ran.
+@dataclass(frozen=True)
+class Cost:
+    """Of a piece of work.
+
+    Attributes:
+        seconds: wall time.
+        cpu_seconds: time that this process computed; beside other processes on few cores, the one to compare.
+        peak_bytes: by how much the process grew at most.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+
+    def to_json(self) -> dict[str, float]:
+        """All fields."""
+        return asdict(self)
+
+
+def measured(work: Callable[[], Any]) -> tuple[Any, Cost]:
+    """What `work` returns, and what it cost.
 
     Raises:
         UserError: not on Linux.
@@ -30,9 +50,10 @@ def measured(work: Callable[[], Any]) -> tuple[Any, float, int]:
         CLEAR_PEAK.write_text("5")  # VmHWM starts again at what is resident now
     except OSError as error:
         raise UserError(f"{CLEAR_PEAK}: cannot be written ({error.strerror}). Peak memory needs Linux.") from error
-    before, began = _status("VmRSS"), time.perf_counter()
+    before, began, began_cpu = _status("VmRSS"), time.perf_counter(), time.process_time()
     result = work()
-    return result, time.perf_counter() - began, max(0, _status("VmHWM") - before)
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
+    return result, Cost(seconds, cpu_seconds, max(0, _status("VmHWM") - before))
 
 
 def run_fresh(job: Mapping[str, Any]) -> dict[str, Any]:

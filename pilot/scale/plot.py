@@ -40,15 +40,15 @@ def _memory(axes: Axes, report: Mapping[str, Any]) -> None:
 def _time(axes: Axes, report: Mapping[str, Any]) -> None:
     averaging, ata = report["averaging"], report["ata"]
     for rows, name, colour, marker in _lines(averaging, ata):
-        axes.plot(_of(rows, "clients"), _of(rows, "seconds"), marker, color=colour, ls="-", label=name, **_LINE)
+        axes.plot(_of(rows, "clients"), _of(rows, "cpu_seconds"), marker, color=colour, ls="-", label=name, **_LINE)
     last = ata[-1]
     counts = _of(ata, "clients")
     for power, style, name in ((1, ":", "$K$"), (2, "-.", "$K^2$")):
-        guide = [last["seconds"] * (count / last["clients"]) ** power for count in counts]
+        guide = [last["cpu_seconds"] * (count / last["clients"]) ** power for count in counts]
         axes.plot(counts, guide, color=GREY, ls=style, lw=1.0, label=f"{name} through ATA's last point")
     axes.set_yscale("log")
     _over_clients(axes, [*averaging, *ata])
-    axes.set_ylabel("seconds per round, one core")
+    axes.set_ylabel("CPU seconds per round, one thread")
     axes.set_title("Time")
 
 
