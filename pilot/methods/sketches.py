@@ -50,7 +50,7 @@ def approximate_nearest(
 ) -> Nearest:
     """The M nearest others of every row, as far as sketches find them; distances are exact after re-ranking.
 
-    Besides `memory` bytes for blocks, the sketches take 8 K s bytes and the candidates 16 K M `overfetch`.
+    Besides `memory` bytes for blocks, the sketches take 8 K s bytes, and re-ranking about 120 bytes per candidate.
     """
     sketches_KS = sketch(rows, settings.size, settings.seed, memory)
     if not settings.rerank:
@@ -104,7 +104,7 @@ def rerank(rows: Rows, candidates_KC: Tensor, num_neighbors: int, memory: int = 
     return Nearest(candidates_KC.gather(1, chosen), distances_KC.gather(1, chosen))
 
 
-def _squares(rows: Rows, lower: Tensor, upper: Tensor, memory: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _squares(rows: Rows, lower: Tensor, upper: Tensor, memory: int) -> Iterator[tuple[int, Tensor]]:
     """Positions of pairs (`lower` ascending, `lower` < `upper`) and their squared distances."""
     height = min(rows.count, (memory - 24 * rows.width) // (8 * rows.width))
     if height < 1:
@@ -116,12 +116,12 @@ def _squares(rows: Rows, lower: Tensor, upper: Tensor, memory: int) -> Iterator[
         for index in range(first, last):
             rows.fill(index, block_BD[index - first])
         start, stop = (int(torch.searchsorted(lower, bound)) for bound in (first, last))
-        order = upper[start:stop].argsort(stable=True) + start
-        before = -1
-        for position, low, high in zip(order.tolist(), lower[order].tolist(), upper[order].tolist(), strict=True):
-            if high != before and high >= last:
-                rows.fill(high, single_D)
-            before = high
-            other_D = single_D if high >= last else block_BD[high - first]
-            torch.sub(block_BD[low - first], other_D, out=difference_D)
-            yield position, difference_D.dot(difference_D)
+        order, before = upper[start:stop].argsort(stable=True) + start, -1
+        for part in order.split(PIECE):  # as lists of Python they are several times as large
+            for position, low, high in zip(part.tolist(), lower[part].tolist(), upper[part].tolist(), strict=True):
+                if high != before and high >= last:
+                    rows.fill(high, single_D)
+                before = high
+                other_D = single_D if high >= last else block_BD[high - first]
+                torch.sub(block_BD[low - first], other_D, out=difference_D)
+                yield position, difference_D.dot(difference_D)

@@ -68,7 +68,7 @@ def _recall(axes: Axes, report: Mapping[str, Any]) -> None:
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("candidates compared exactly, per neighbour")
     axes.set_ylabel("true 3 nearest found (dashed: 0.95)")
-    axes.set_title(f"Neighbours from sketches of {size} numbers")
+    axes.set_title(f"Recall, sketches of {size} numbers")
 
 
 def _lines(averaging: Sequence[Mapping[str, Any]], ata: Sequence[Mapping[str, Any]]) -> list[tuple[Any, str, str, str]]:
