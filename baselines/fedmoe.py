@@ -10,10 +10,9 @@ trains and sends the experts and router rows of S_i only. Server, for expert and
 LoRA: sum_k (n_k / n) theta_k. L = L_ce + load_balance * L_b.
 
 Deviations: the paper's backbone is a Switch Transformer, here the experts are E connector copies under a
-linear router, top-k with renormalised weights; the search takes one round, and who misses it holds all
-experts; sorting finds the set, as the paper's binary search would without its memory budget. p_ij is j's share
-of client i's activations, so it sums to 1. theta = 0.8 is our choice. Several papers are called FedMoE; which
-one Pilot's paper ran is open.
+linear router, top-k, weights renormalised; the search takes one round, and who misses it holds all experts;
+sorting finds the set, as the paper's binary search would without its memory budget. p_ij sums to 1 over j.
+theta = 0.8 is our choice. Several papers are called FedMoE; which one Pilot's paper ran is open.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,8 +29,7 @@ from pilot.methods.base import ClientInfo, Mean, Method, Phase, ServerState, Sta
 TRAINED = frozenset({"text_adapter", "experts", "router"})
 ACTIVATION = "activation_probabilities"
 HELD = "held_experts"
-# A mass that falls short of theta by rounding reaches it.
-_ROUNDING = 1e-6
+_ROUNDING = 1e-6  # a mass that falls short of theta by rounding reaches it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +41,7 @@ class FedMoE(Method):
         top_k: experts per token.
         theta: activation mass that a client's experts must reach, in 0..1.
         load_balance: weight of the load balance term.
-        noise: of the experts' start around the projector, see `ExpertMixture`.
+        noise: of the experts' start, see `ExpertMixture`.
     """
 
     name: ClassVar[str] = "fedmoe"
@@ -120,11 +118,7 @@ class FedMoE(Method):
 
 
 def choose_experts(probabilities: Sequence[float], theta: float) -> tuple[int, ...]:
-    """The smallest set of experts whose mass reaches theta (of the total mass), ascending; ties by index.
-
-    Raises:
-        ValueError: the probabilities are not non-negative numbers with a positive sum.
-    """
+    """The smallest set of experts with at least theta of the mass, ascending; ties by index. Refuses negative mass."""
     total = sum(probabilities)
     if not total > 0 or any(not p >= 0 for p in probabilities):
         raise ValueError(f"activation probabilities: expected non-negative numbers, got {list(probabilities)}")

@@ -14,13 +14,21 @@ BACKBONE = (
     "pilot/backbone/backbone.py", "pilot/backbone/generation.py", "pilot/backbone/lora.py",
     "pilot/backbone/features.py", "pilot/backbone/paths.py",
 )  # fmt: skip
+FEDERATION = tuple(
+    f"pilot/federation/{name}.py"
+    for name in (
+        "assemble", "attacks", "checkpoint", "client", "defence", "driver", "guard", "ledger", "participant",
+        "participation", "privacy", "shards", "spec", "store", "timing", "training", "transport",
+    )
+)  # fmt: skip
+"""What a run's bytes depend on; Flower's side is not among it, since every engine gives the same bytes."""
 STAGES: dict[str, tuple[str, ...]] = {
     "data": (*LIBRARY, "pilot/data"),
     "partition": (*LIBRARY, "pilot/partition.py", "pilot/data/record.py"),
     "features": (*LIBRARY, *BACKBONE, "pilot/data/record.py"),
     "train": (
-        *LIBRARY, *BACKBONE, "pilot/federation", "pilot/methods/base.py", "pilot/connector/base.py",
-        "pilot/connector/mlp.py", "pilot/data/record.py", "pilot/runs.py",
+        *LIBRARY, *BACKBONE, *FEDERATION, "pilot/settings.py", "pilot/methods/base.py", "pilot/methods/robust.py",
+        "pilot/connector/base.py", "pilot/connector/mlp.py", "pilot/data/record.py", "pilot/runs.py",
     ),
     "answers": (
         *LIBRARY, *BACKBONE, "pilot/evaluation/answers.py", "pilot/evaluation/lm.py", "pilot/evaluation/majority.py",

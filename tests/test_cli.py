@@ -266,14 +266,14 @@ def test_ctrl_c_and_again(small: Small, files: Path) -> None:
     command = [*COMMAND, "train", "-m", "fedavg", *where(files)]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     run = folder / "runs/fedavg/seed0"
-    while process.poll() is None and not (run / "checkpoint/progress.json").is_file():
+    while process.poll() is None and not (run / "checkpoint/round-1/complete.json").is_file():
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, message = process.communicate()
     assert process.returncode == 130 and "Traceback" not in message
     assert "interrupted; what was finished is kept" in message
     assert not (run / "manifest.json").exists() and not list(run.rglob("*.part"))
-    finished = json.loads((run / "checkpoint/progress.json").read_text())["round"]
+    finished = max(int(p.parent.name[6:]) for p in run.glob("checkpoint/round-*/complete.json"))
     assert 1 <= finished < 8
     again = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert again.returncode == 0 and f"{6 * 3 * 8}/{6 * 3 * 8}" in again.stderr

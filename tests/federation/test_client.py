@@ -75,7 +75,9 @@ def test_what_came_is_neither_sent_nor_kept(small: Small) -> None:
         for name, value in shapes.items()
     }
     trainer = small.trainer("pilot")
-    trained = trainer.run(PhaseTask(info(2), phase, 1, 0, 3, payload), {"client_adapter.linear_1.bias": torch.ones(128)})
+    trained = trainer.run(
+        PhaseTask(info(2), phase, 1, 0, 3, payload), {"client_adapter.linear_1.bias": torch.ones(128)}
+    )
     assert {group_of(name) for name in trained.private} == {"client_adapter", "cross_task_adapter", "router"}
     assert {group_of(name) for name in trained.update.state} == {"task_adapter", "text_adapter"}
     assert trained.received.keys() == trained.update.state.keys()

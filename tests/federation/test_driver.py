@@ -22,6 +22,7 @@ from pilot.federation.transport import Answer
 from pilot.methods.base import ClientInfo, Phase, ServerState, State, Update
 
 NUM_EXAMPLES = {0: 1, 1: 2, 2: 3, 3: 4}
+EVERYBODY = Participation()
 REPORT = ClientReport(2, {"total": [1.0, 0.5]}, {}, 7, {"connector": 6, "text_adapter": 2}, 8, 8)
 
 
@@ -59,7 +60,7 @@ def drive(
     quorum: int = 1,
     start: Progress | None = None,
     rounds: int = 1,
-    participation: Participation = Participation(),
+    participation: Participation = EVERYBODY,
 ) -> Progress:
     """Rounds of FedAvg with one client per update."""
     clients = [ClientInfo(u.client, "task", ("task",), 0) for u in updates]

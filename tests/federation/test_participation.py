@@ -1,5 +1,6 @@
 """The schedule of a run: by hand, its rates, and that no client's draws depend on another client."""
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -89,7 +90,7 @@ def test_a_tie_goes_to_the_lower_client(monkeypatch: pytest.MonkeyPatch) -> None
         (0.01, 0.0, 9, 1, 1),
         (0.1, 0.0, 10, 1, 1),
         (0.07, 0.0, 100, 7, 7),  # 0.07 * 100 = 7.000000000000001 in binary
-        (0.1, 0.1, 100, 10, 11),  # 10 * 1.1 = 11.000000000000002
+        (0.5, 0.1, 100, 50, 55),  # 50 * 1.1 = 55.00000000000001
         (0.3, 0.34, 10, 3, 5),  # 4.02
     ],
 )
@@ -120,8 +121,9 @@ def test_the_stream_of_draws_is_pinned() -> None:
 def test_every_client_asked_has_one_place(config: Participation, clients: list[int], seed: int) -> None:
     wanted = config.num_wanted(len(clients))
     for each in schedule(config, clients, 3, seed):
-        parts = [*each.dropped, *each.late, *each.unneeded, *each.present]
-        assert sorted(parts) == list(each.selected) and set(each.selected) <= set(clients)
+        parts = [each.dropped, each.late, each.unneeded, each.present]
+        assert sorted(itertools.chain(*parts)) == list(each.selected) and set(each.selected) <= set(clients)
+        assert all(list(part) == sorted(part) for part in parts)
         assert len(each.selected) == config.num_asked(len(clients)) and len(each.present) <= wanted
         assert set(each.duration) == set(each.selected) - set(each.dropped)
         limit = config.deadline or math.inf

@@ -14,14 +14,23 @@ import pytest
 
 from pilot.config import LearningRates, load_profile
 from pilot.errors import UserError
-from pilot.federation.checkpoint import load_progress
-from pilot.federation.training import RunSpec, load_examples, read_part, train_run
-from pilot.io.atomic import read_json, read_jsonl, write_json
+from pilot.federation.checkpoint import Progress, load_progress, save_progress
+from pilot.federation.shards import load_examples, read_part
+from pilot.federation.spec import RunSpec
+from pilot.federation.store import ClientStore
+from pilot.federation.training import client_models, train_run
+from pilot.io.atomic import read_json, read_jsonl
 from pilot.io.digest import digest_json, sha256_file
+from pilot.methods.base import group_of
 
 from ..small import PROFILE, Small, contents, quiet
 
 TRAINED = ["pilot", "fedavg", "fedprox", "fedmoe", "local", "central"]
+PRIVATE = {
+    "pilot": {"client_adapter", "cross_task_adapter", "router"},
+    "local": {"connector", "text_adapter"},
+    "central": {"connector", "text_adapter"},
+}
 PHASES = {"pilot": ["stage1", "stage2", "stage2"], "fedmoe": ["search", "train"]}
 # LoRA: rank 8 on four layers of width 128; q, k, v, o take (128 + 128) * 8 each, gate, up, down (128 + 256) * 8 each:
 # 4 * (4 * 2048 + 3 * 3072) = 69,632 numbers. Connector: 2 * (128 * 128 + 128) = 33,024 numbers. Four bytes each.
@@ -44,10 +53,14 @@ def test_every_method_trains(small: Small, method: str) -> None:
         assert len(client["losses"]["cross_entropy"]) == client["steps"]
         assert all(0 < loss < 20 for loss in client["losses"]["cross_entropy"])
     progress = load_progress(run / "checkpoint", None)
-    assert progress is not None and progress.round_number == 2 and sorted(progress.clients) == clients
-    for state in progress.clients.values():
-        updates = [value for name, value in state.items() if name.endswith("lora_B")]
+    assert progress is not None and progress.round_number == 2
+    models = client_models(small.spec(method), small.backbone, run)
+    for load in models.values():
+        updates = [value for name, value in load().state().items() if name.endswith("lora_B")]
         assert len(updates) == 28 and all(bool(value.any()) for value in updates)  # zero before training
+    kept = {client: ClientStore(run / "clients" / str(client)).load(v) for client, v in progress.versions.items()}
+    assert sorted(kept) == (clients if method in PRIVATE else [])
+    assert {group_of(name) for state in kept.values() for name in state} == PRIVATE.get(method, set())
 
 
 @pytest.mark.parametrize("method", TRAINED)
@@ -70,7 +83,7 @@ def test_manifest_names_every_file(small: Small) -> None:
     assert set(manifest["files"]) == files
     assert manifest["files"]["rounds.jsonl"] == sha256_file(run / "rounds.jsonl")
     assert manifest["config_digest"] == digest_json(read_json(run / "config.json"))
-    assert {name.split("/")[1] for name in files if name.startswith("checkpoint/")} == {"progress.json", "round-2"}
+    assert {name.split("/")[1] for name in files if name.startswith("checkpoint/")} == {"round-1", "round-2"}
 
 
 def test_untuned_trains_nothing(small: Small) -> None:
@@ -91,7 +104,6 @@ def test_another_seed_differs(small: Small) -> None:
     assert other.keys() == first.keys()
     differing = {name for name in first if other[name] != first[name]}
     assert {"manifest.json", "rounds.jsonl", "config.json", "checkpoint/round-2/server.safetensors"} <= differing
-    assert other["checkpoint/round-2/client-3.safetensors"] not in first.values()
     messages = [json.loads(files["ledger.json"])["messages"] for files in (other, first)]
     assert messages[0] == messages[1]
 
@@ -105,9 +117,9 @@ def test_killed_after_round_one_goes_on(small: Small, tmp_path: Path, method: st
     with pytest.raises(Killed):
         small.train(tmp_path, method, progress=kill)
     assert not (tmp_path / "manifest.json").exists()
-    assert read_json(tmp_path / "checkpoint/progress.json")["round"] == 1
+    assert read_json(tmp_path / "checkpoint/round-1/complete.json")["round"] == 1
     spent = read_json(tmp_path / "timing.json")["train_seconds"]
-    for name in ("checkpoint/.progress.json.abc.part", ".rounds.jsonl.abc.part"):
+    for name in ("checkpoint/round-1/.complete.json.abc.part", ".rounds.jsonl.abc.part"):
         (tmp_path / name).write_text("torn by a kill")
     reported: list[tuple[int, int]] = []
     assert small.train(tmp_path, method, progress=lambda *now: reported.append(now)) == contents(small.run(method))
@@ -142,7 +154,7 @@ def test_sigkill_and_resume(small: Small, tmp_path: Path) -> None:
     run = small.folder / "runs/pilot/seed9"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    pointer = run / "checkpoint/progress.json"
+    pointer = run / "checkpoint/round-1/complete.json"
     while process.poll() is None and not pointer.is_file():
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -155,22 +167,55 @@ def test_sigkill_and_resume(small: Small, tmp_path: Path) -> None:
     assert contents(run) == contents(tmp_path / "uninterrupted")
 
 
-@pytest.mark.parametrize("name", ["server.safetensors", "client-4.safetensors", "history.json"])
-def test_flipped_bit_is_named(small: Small, tmp_path: Path, name: str) -> None:
-    shutil.copytree(small.run("fedavg"), tmp_path / "run")
-    damaged = tmp_path / "run/checkpoint/round-2" / name
-    data = bytearray(damaged.read_bytes())
+NEWEST = ("checkpoint/round-2/server.safetensors", "checkpoint/round-2/history.json", "clients/4/r2p0.safetensors")
+
+
+@pytest.mark.parametrize("harm", ["bit", "cut", "gone"])
+@pytest.mark.parametrize("name", [*NEWEST, "checkpoint/round-2/complete.json"])
+def test_damage_is_named_and_the_round_before_is_used(
+    small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, harm: str
+) -> None:
+    """Only the last round is trained again, to the same bytes. Without `complete.json` a round does not count."""
+    run = tmp_path / "run"
+    shutil.copytree(small.run("pilot"), run)
+    harmed = run / name
+    data = bytearray(harmed.read_bytes())
     data[len(data) // 2] ^= 1
-    damaged.write_bytes(data)
-    with pytest.raises(UserError, match=rf"{name}: .*damaged"):
-        small.train(tmp_path / "run", "fedavg")
+    if harm == "gone":
+        harmed.unlink()
+    else:
+        harmed.write_bytes(data if harm == "bit" else data[: len(data) // 2])
+    steps: list[int] = []
+    assert small.train(run, "pilot", progress=lambda done, total: steps.append(done)) == contents(small.run("pilot"))
+    assert steps[0] > 18, "round 1 was not trained again"
+    named = capsys.readouterr().err
+    assert "The round before it is used" in named or (harm == "gone" and name.endswith("complete.json"))
+    if not (harm == "gone" and name.endswith("complete.json")):
+        assert str(harmed) in named
 
 
-def test_missing_checkpoint_file_is_named(small: Small, tmp_path: Path) -> None:
+def test_damage_to_both_rounds_starts_anew(small: Small, tmp_path: Path) -> None:
     shutil.copytree(small.run("fedavg"), tmp_path / "run")
-    (tmp_path / "run/checkpoint/round-2/client-1.safetensors").unlink()
-    with pytest.raises(UserError, match=r"client-1.safetensors: checkpoint is incomplete"):
-        small.train(tmp_path / "run", "fedavg")
+    for path in (tmp_path / "run").glob("checkpoint/round-*/server.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1])
+    steps: list[int] = []
+    after = small.train(tmp_path / "run", "fedavg", progress=lambda done, total: steps.append(done))
+    assert after == contents(small.run("fedavg")) and steps[0] == 3
+
+
+def test_damaged_run_is_not_evaluated(small: Small, tmp_path: Path) -> None:
+    """Evaluation does not fall back silently on another round."""
+    shutil.copytree(small.run("pilot"), tmp_path / "run")
+    private = tmp_path / "run/clients/4/r2p0.safetensors"
+    private.write_bytes(private.read_bytes()[:-1])
+    models = client_models(small.spec("pilot"), small.backbone, tmp_path / "run")
+    models[(3,)]()
+    with pytest.raises(UserError, match=r"clients/4/r2p0\.safetensors: checkpoint is damaged"):
+        models[(4,)]()
+    server = tmp_path / "run/checkpoint/round-2/server.safetensors"
+    server.write_bytes(server.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"round-2/server\.safetensors: checkpoint is damaged"):
+        client_models(small.spec("pilot"), small.backbone, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -236,9 +281,8 @@ def test_client_without_examples_is_refused(small: Small, tmp_path: Path) -> Non
         load_examples(small.scenario, tmp_path, small.backbone, small.features, "train")
 
 
-def test_checkpoint_pointer_without_round(tmp_path: Path) -> None:
-    write_json(tmp_path / "progress.json", {"round": 3, "config_digest": "a", "clients": [], "history_digest": "b"})
-    assert load_progress(tmp_path, "another") is None
-    with pytest.raises(UserError, match=r"round-3: named by .*progress.json but missing"):
-        load_progress(tmp_path, "a")
-    assert json.loads((tmp_path / "progress.json").read_text())["round"] == 3
+def test_checkpoint_of_another_configuration_does_not_count(tmp_path: Path) -> None:
+    save_progress(tmp_path, Progress(1), "a")
+    assert load_progress(tmp_path, "b") is None
+    found = load_progress(tmp_path, "a")
+    assert found is not None and found.round_number == 1
