@@ -15,7 +15,7 @@ LAYERS = (
 # Modules of `pilot` that are not named as their layer.
 PLACE = {
     "config": "shared", "settings": "shared",
-    "progress": "shared", "provenance": "shared", "runs": "evaluation", "tuning": "evaluation",
+    "progress": "shared", "provenance": "shared", "runs": "evaluation", "tuning": "evaluation", "scale": "report",
     "catalogue": "cli", "doctor": "cli", "options": "cli", "bench_commands": "cli",
 }  # fmt: skip
 
