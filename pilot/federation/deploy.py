@@ -1,0 +1,241 @@
+"""A whole deployment on this machine: a SuperLink and SuperNodes as separate processes, with TLS and node keys.
+
+What `docs/deploy.md` does by hand on several machines, done on the loopback interface: an authority and keys of its
+own, every node with its own data folder and private state, the run submitted with Flower's own command line. Everything
+lives in one folder and ends with the `with` block.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from pilot.errors import UserError
+from pilot.federation.certificates import Certificates, make_certificates, make_node_key
+from pilot.federation.flower_command import APP, FlowerCommand, RunStatus, Value, environment, write_toml
+from pilot.federation.processes import Process, Processes, free_ports
+from pilot.io.atomic import write_text
+
+MARKER = "deployment.txt"
+START_SECONDS = 60.0
+REJOIN_SECONDS = 90.0
+"""Flower lets a node of the same key back in 60 s after the last sign of life of the one before."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One SuperNode: its client's data, its private state, and what else its `--node-config` says."""
+
+    data: Path
+    state: Path
+    more: Mapping[str, Value] = field(default_factory=dict)
+
+    def config(self, client: int) -> dict[str, Value]:
+        """The node's configuration, as the ClientApp sees it."""
+        return {"client": client, "data": str(self.data.resolve()), "state": str(self.state.resolve()), **self.more}
+
+
+@dataclass
+class LocalDeployment:
+    """A context manager: started on entry, ended with all processes on exit.
+
+    Attributes:
+        folder: work folder; emptied first if it holds an earlier deployment. `logs/` has a log per process.
+        nodes: one SuperNode each.
+        slots: most clients that work at once.
+        app: module with the apps `server` and `client`, importable in this environment.
+    """
+
+    folder: Path
+    nodes: Sequence[Node]
+    slots: int = 2
+    app: str = APP
+    port: int = field(default=0, init=False)
+    certificates: Certificates = field(init=False)
+    processes: Processes = field(init=False)
+    flower: FlowerCommand = field(init=False)
+    _node_ports: list[int] = field(default_factory=list, init=False)
+    _node: dict[int, Process] = field(default_factory=dict, init=False)
+    _warm: Process | None = field(default=None, init=False)
+    _superlink: Process | None = field(default=None, init=False)
+
+    def __enter__(self) -> "LocalDeployment":
+        self.folder = self.folder.resolve()
+        _empty(self.folder)
+        home = self.folder / "flwr"
+        self.processes = Processes(self.folder / "logs", environment(home))
+        self.flower = FlowerCommand(home, self.processes.full_environment())
+        self.port, *self._node_ports = free_ports(1 + len(self.nodes))
+        try:
+            self.certificates = make_certificates(self.folder / "tls")
+            self.flower.connect(self.address(), self.certificates.authority)
+            self.start_superlink()
+            self.start_clients()
+            self.flower.register([make_node_key(self.key(client)) for client in range(len(self.nodes))])
+            for client in range(len(self.nodes)):
+                self._node[client] = self.launch_node(client)
+            self._wait(lambda: all(_node_id(node) for node in self._node.values()), "the nodes to connect")
+        except BaseException:
+            self.processes.end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.processes.end()
+
+    def key(self, client: int) -> Path:
+        """The private key of a node."""
+        return self.folder / "keys" / f"node-{client}"
+
+    def address(self) -> str:
+        """Host and port of the SuperLink."""
+        return f"127.0.0.1:{self.port}"
+
+    def start_superlink(self) -> None:
+        """Start the SuperLink, again on the same database if it was there before, and wait until it listens."""
+        tls = self.certificates
+        command = [
+            "flower-superlink", "--host", "127.0.0.1", "--port", str(self.port),
+            "--ssl-ca-certfile", str(tls.authority), "--ssl-certfile", str(tls.certificate),
+            "--ssl-keyfile", str(tls.key), "--enable-supernode-auth", "--disable-runtime-dependency-installation",
+            "--database", str(self.folder / "superlink.db"),
+        ]  # fmt: skip
+        self._superlink = self.processes.start("superlink", command)
+        self._wait(lambda: _listens(self.port), "the SuperLink to listen")
+
+    def start_clients(self) -> None:
+        """Start the process that runs the nodes' tasks (see `warm_clients`)."""
+        addresses = [f"127.0.0.1:{port}" for port in self._node_ports]
+        code = f"from pilot.federation.warm_clients import serve; serve({addresses!r}, {self.slots}, {self.app!r})"
+        self._warm = self.processes.start("clients", [sys.executable, "-c", code])
+
+    def launch_node(self, client: int, key: Path | None = None, authority: Path | None = None) -> Process:
+        """Start a SuperNode without waiting for it.
+
+        Args:
+            client: its place in `nodes`.
+            key: another private key than the node's own.
+            authority: another authority's certificate than the deployment's own.
+        """
+        config = self.folder / "nodes" / f"node-{client}.toml"
+        write_toml(config, self.nodes[client].config(client))
+        command = [
+            "flower-supernode", "--superlink", self.address(),
+            "--root-certificates", str(authority or self.certificates.authority),
+            "--auth-supernode-private-key", str(key or self.key(client)), "--isolation", "process",
+            "--host", "127.0.0.1", "--port", str(self._node_ports[client]), "--node-config", str(config),
+        ]  # fmt: skip
+        return self.processes.start(f"node-{client}", command)
+
+    def restart_node(self, client: int) -> None:
+        """Start a killed SuperNode again, as often as it takes until the SuperLink lets it in.
+
+        Raises:
+            UserError: it is not let in within 90 s.
+        """
+        until = time.monotonic() + REJOIN_SECONDS
+        while time.monotonic() < until:
+            seen = len(self._node[client].lines())
+            node = self._node[client] = self.launch_node(client)
+            while node.alive and time.monotonic() < until:
+                if _node_id(node, seen):
+                    return
+                time.sleep(0.2)
+            time.sleep(1.0)
+        raise UserError(f"node {client}: not let in within {REJOIN_SECONDS:.0f} s; see {self._node[client].log}.")
+
+    def kill_node(self, client: int) -> None:
+        """`kill -9` a SuperNode; its running task ends soon after."""
+        self._node[client].kill()
+
+    def kill_superlink(self) -> None:
+        """`kill -9` the SuperLink; the ServerApp ends soon after."""
+        assert self._superlink
+        self._superlink.kill()
+
+    def kill_server_app(self) -> None:
+        """`kill -9` the ServerApp's process.
+
+        Raises:
+            ProcessLookupError: none runs.
+        """
+        self._kill(lambda process, command: "flwr-serverapp" in command)
+
+    def kill_task(self, client: int) -> None:
+        """`kill -9` the process that works on a node's message.
+
+        Raises:
+            ProcessLookupError: none does.
+        """
+        name = f"client-{self._node_ports[client]}"
+        self._kill(lambda process, command: Path(f"/proc/{process}/comm").read_text().strip() == name)
+
+    def _kill(self, wanted: Callable[[int, str], bool]) -> None:
+        found = [process for process, command in self.processes.running().items() if wanted(process, command)]
+        if not found:
+            raise ProcessLookupError("no such process in this deployment")
+        for process in found:
+            os.kill(process, signal.SIGKILL)
+
+    def run(self, config: Mapping[str, Value], show: Callable[[str], None]) -> None:
+        """Submit a run, hand on the ServerApp's log, and wait for its end.
+
+        Args:
+            config: the run configuration.
+            show: called with each line of the log.
+
+        Raises:
+            UserError: the run did not complete; the message says where the logs are.
+        """
+        status = self.follow(self.submit(config), show)
+        if not status.completed:
+            raise UserError(f"the run ended as {status.status} ({status.details}). {self._whereabouts()}")
+
+    def submit(self, config: Mapping[str, Value]) -> str:
+        """Submit a run and return its id without waiting for anything."""
+        return self.flower.submit(self.folder / "app", config, self.app)
+
+    def follow(self, run: str, show: Callable[[str], None]) -> RunStatus:
+        """Hand on the ServerApp's log until the run is over, and say how it ended."""
+        return self.flower.follow(run, show)
+
+    def _wait(self, ready: Callable[[], bool], what: str) -> None:
+        until = time.monotonic() + START_SECONDS
+        while not ready():
+            ended = [process for process in self.processes.started if not process.alive]
+            if ended or time.monotonic() > until:
+                raise UserError(f"waited in vain for {what}. {self._whereabouts()}")
+            time.sleep(0.1)
+
+    def _whereabouts(self) -> str:
+        """Where the logs are, and the last line of each process that has ended."""
+        ended = [f"{each.name} has ended: {each.last_words()}" for each in self.processes.started if not each.alive]
+        return " ".join([f"The logs are in {self.processes.folder}.", *ended])
+
+
+def _empty(folder: Path) -> None:
+    """Remove what an earlier deployment left in `folder`, and nothing else."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARKER).is_file():
+            raise UserError(f"{folder}: is not empty and no deployment's folder. Choose another work folder.")
+        shutil.rmtree(folder)
+    write_text(folder / MARKER, "Work folder of a deployment; the next one empties it.\n")
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _node_id(node: Process, first_line: int = 0) -> str | None:
+    """Flower's id of a connected node, from its log."""
+    said: Iterable[str] = node.lines()[first_line:]
+    return next((line.rpartition(" ")[2] for line in said if "SuperNode ID:" in line), None)
