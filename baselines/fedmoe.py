@@ -10,12 +10,13 @@ trains and sends the experts and router rows of S_i only. Server, for expert and
 LoRA: sum_k (n_k / n) theta_k. L = L_ce + load_balance * L_b.
 
 Deviations: the paper's backbone is a Switch Transformer, here the experts are E connector copies under a
-linear router, top-k with renormalised weights; the search takes one round; sorting finds the set, as the
-paper's binary search would without its memory budget. p_ij is j's share of client i's activations, so it
-sums to 1. theta = 0.8 is our choice. Several papers are called FedMoE; which one Pilot's paper ran is open.
+linear router, top-k with renormalised weights; the search takes one round, and who misses it holds all
+experts; sorting finds the set, as the paper's binary search would without its memory budget. p_ij is j's share
+of client i's activations, so it sums to 1. theta = 0.8 is our choice. Several papers are called FedMoE; which
+one Pilot's paper ran is open.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,7 +25,7 @@ import torch
 from pilot.connector.base import Connector
 from pilot.connector.mixture import ExpertMixture
 from pilot.connector.mlp import Projector
-from pilot.methods.base import ClientInfo, Method, Phase, ServerState, State, Update, by_client, weighted_mean
+from pilot.methods.base import ClientInfo, Mean, Method, Phase, ServerState, State, Update, by_client, weighted_mean
 
 TRAINED = frozenset({"text_adapter", "experts", "router"})
 ACTIVATION = "activation_probabilities"
@@ -71,7 +72,7 @@ class FedMoE(Method):
                 trainable=TRAINED,
                 shared=TRAINED,
                 loss_weights={"load_balance": self.load_balance},
-                statistics=frozenset({ACTIVATION}) if search else frozenset(),
+                statistics={ACTIVATION: (self.num_experts,)} if search else {},
             ),
         )
 
@@ -96,7 +97,14 @@ class FedMoE(Method):
             if held is None or (expert := expert_of(name)) is None or held[expert] > 0
         }
 
-    def aggregate(self, phase: Phase, updates: Sequence[Update], server: ServerState) -> ServerState:
+    def reject(self, phase: Phase, update: Update) -> str:
+        """Activation probabilities are not negative and not all zero."""
+        shares = update.statistics.get(ACTIVATION)
+        return "" if shares is None or (shares.min() >= 0 and shares.sum() > 0) else f"{ACTIVATION}: no probabilities"
+
+    def aggregate(
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+    ) -> ServerState:
         """Averages over holders; after the search, the choice of experts (`per_client`, 1 where held)."""
         updates = by_client(updates)
         per_client = dict(server.per_client)
@@ -106,7 +114,9 @@ class FedMoE(Method):
                 per_client[update.client] = {HELD: torch.zeros(self.num_experts)}
                 per_client[update.client][HELD][list(chosen)] = 1.0
         experts = {str(k): state[HELD].nonzero().flatten().tolist() for k, state in per_client.items()}
-        return ServerState(mean_over_holders(updates, server.shared), per_client, {"experts": experts})
+        return ServerState(
+            mean_over_holders(updates, server.shared, mean or weighted_mean), per_client, {"experts": experts}
+        )
 
 
 def choose_experts(probabilities: Sequence[float], theta: float) -> tuple[int, ...]:
@@ -128,12 +138,12 @@ def choose_experts(probabilities: Sequence[float], theta: float) -> tuple[int, .
     return tuple(sorted(chosen))
 
 
-def mean_over_holders(updates: Sequence[Update], previous: Mapping[str, torch.Tensor]) -> State:
+def mean_over_holders(updates: Sequence[Update], previous: Mapping[str, torch.Tensor], mean: Mean) -> State:
     """Per name, the sample-weighted mean over the updates that have it; the previous value where none has."""
     result = dict(previous)
     for name in sorted({name for update in updates for name in update.state}):
         holders = [({name: u.state[name]}, u.num_examples) for u in updates if name in u.state]
-        result |= weighted_mean(holders)
+        result |= mean(holders)
     return result
 
 

@@ -13,6 +13,7 @@ from pilot.errors import UserError
 from pilot.options import (
     AllowOption,
     BaselineOption,
+    Engine,
     ImportFormat,
     JsonOption,
     Listing,
@@ -135,7 +136,7 @@ def backbone_features(
     from pilot.backbone.features import compute_features
     from pilot.config import load_profile, load_scenario
     from pilot.data.record import read_records
-    from pilot.federation.training import load_backbone
+    from pilot.federation.spec import load_backbone
 
     loaded, sizes = load_scenario(scenario), load_profile(profile)
     folder = results / sizes.name / loaded.name
@@ -152,12 +153,13 @@ def train(
     profile: ProfileOption = "embedded",
     results: ResultsOption = Path("results"),
     resume: Annotated[bool, typer.Option(help="Go on from the last finished round, or start anew.")] = True,
+    engine: Annotated[Engine, typer.Option(help="In this process, or on Flower's simulation (Ray).")] = Engine.local,
 ) -> None:
     """Train one method with one seed; writes results/<profile>/<scenario>/runs/<method>/seed<k>."""
     from pilot.runs import train_method
 
     with progress(f"{method}, seed {seed}") as advance:
-        run_dir = train_method(scenario, profile, method, seed, results, resume, advance)
+        run_dir = train_method(scenario, profile, method, seed, results, resume, advance, engine.value)
     typer.echo(str(run_dir), err=True)
 
 

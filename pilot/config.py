@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pilot.errors import UserError
+from pilot.settings import FederationConfig, Model
 
 Kind = Literal["vqa", "caption", "ground"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -19,11 +20,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=0.5)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PartitionConfig(_Model):
+class PartitionConfig(Model):
     """How a task's training examples are split over its clients.
 
     `attribute` names the label (a key of the records' attributes) that a Dirichlet split skews by `alpha`
@@ -43,7 +40,7 @@ class PartitionConfig(_Model):
         return self
 
 
-class TaskConfig(_Model):
+class TaskConfig(Model):
     """One task of a scenario: its data source, sizes, clients and lm-eval task."""
 
     name: Name
@@ -56,7 +53,7 @@ class TaskConfig(_Model):
     lm_eval_task: str
 
 
-class Scenario(_Model):
+class Scenario(Model):
     """Which tasks are federated, over which clients, by which methods."""
 
     name: Name
@@ -92,22 +89,22 @@ class Scenario(_Model):
         return tuple(client for client, task in enumerate(self.client_tasks) if task.name == task_name)
 
 
-class LoraConfig(_Model):
+class LoraConfig(Model):
     """LoRA's rank and scale numerator (W + alpha / rank * B A)."""
 
     rank: Count
     alpha: Positive
 
 
-class LearningRates(_Model):
+class LearningRates(Model):
     """Peak learning rates of the LLM's LoRA and of everything between vision tower and LLM."""
 
     text_adapter: Positive
     connector: Positive
 
 
-class Profile(_Model):
-    """How large everything is: backbone, budget, optimiser, prompt."""
+class Profile(Model):
+    """How large everything is: backbone, budget, optimiser, prompt; and how its federation behaves."""
 
     name: Name
     backbone: str
@@ -121,6 +118,7 @@ class Profile(_Model):
     learning_rates: Mapping[str, LearningRates]
     method_options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     prompt_template: str
+    federation: FederationConfig = FederationConfig()
     tuning_grid: tuple[LearningRates, ...] = ()
     tuning_seed: Seed = 1000
 
@@ -142,7 +140,7 @@ class Profile(_Model):
         return self.learning_rates.get(method, self.learning_rates["default"])
 
 
-_M = TypeVar("_M", bound=_Model)
+_M = TypeVar("_M", bound=Model)
 
 
 def load_scenario(name_or_path: str | Path) -> Scenario:

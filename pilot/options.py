@@ -40,6 +40,13 @@ class Overlooked(StrEnum):
     all = "all"
 
 
+class Engine(StrEnum):
+    """Where clients are trained."""
+
+    local = "local"
+    flower = "flower"
+
+
 class ImportFormat(StrEnum):
     """Whose files `import` reads."""
 

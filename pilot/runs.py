@@ -14,23 +14,37 @@ Advance = Callable[[int, int], None]
 
 
 def train_method(
-    scenario: str, profile: str, method: str, seed: int, results: Path, resume: bool, progress: Advance
+    scenario: str,
+    profile: str,
+    method: str,
+    seed: int,
+    results: Path,
+    resume: bool,
+    progress: Advance,
+    engine: str = "local",
 ) -> Path:
-    """Train one run; returns its folder.
+    """Train one run; returns its folder. `engine` is `local` (this process) or `flower` (its simulation on Ray).
 
     Raises:
         UserError: an unknown name, or data, partition or features that are missing.
     """
     loaded, sizes, scenario_dir = prepared(scenario, profile, method, results)
     run_dir = scenario_dir / "runs" / method / f"seed{seed}"
-    from pilot.federation.training import RunSpec, train_run
+    from pilot.federation.spec import RunSpec
+    from pilot.federation.training import train_run
 
     if method == MAJORITY:
         from pilot.evaluation.majority import write_majority_run
 
         write_majority_run(RunSpec(loaded, sizes, method, seed), scenario_dir, run_dir)
         return run_dir
-    train_run(RunSpec(loaded, sizes, method, seed), scenario_dir, run_dir, resume, progress)
+    spec = RunSpec(loaded, sizes, method, seed)
+    if engine == "flower":
+        from pilot.federation.flower_app import simulate_run
+
+        simulate_run(spec, scenario_dir, run_dir, resume, progress)
+    else:
+        train_run(spec, scenario_dir, run_dir, resume, progress)
     return run_dir
 
 

@@ -13,8 +13,9 @@ import torch
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.features import FeatureCache, open_features
 from pilot.errors import UserError
-from pilot.federation.shards import Example, collate
-from pilot.federation.training import RunSpec, client_models, load_backbone, load_examples, train_run
+from pilot.federation.shards import Example, collate, load_examples
+from pilot.federation.spec import RunSpec, load_backbone
+from pilot.federation.training import client_models, train_run
 from pilot.io.atomic import write_json
 from pilot.runs import prepared
 
@@ -55,7 +56,7 @@ def validation_losses(spec: RunSpec, scenario_dir: Path, run_dir: Path) -> dict[
     features = open_features(scenario_dir / "features")
     examples = load_examples(spec.scenario, scenario_dir, backbone, features, "validation")
     losses = {}
-    for clients, load in client_models(spec, backbone, run_dir / "checkpoint").items():
+    for clients, load in client_models(spec, backbone, run_dir).items():
         model = load()
         for client in clients:
             losses[str(client)] = round(_loss(backbone, model.connector, features, examples[client]), DIGITS)

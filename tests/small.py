@@ -11,8 +11,9 @@ from pilot.config import Profile, Scenario, load_profile, load_scenario
 from pilot.data.build import build_data
 from pilot.data.record import read_records
 from pilot.federation.client import LocalTrainer, TrainSettings
-from pilot.federation.shards import Example
-from pilot.federation.training import RunSpec, load_backbone, load_examples, train_run
+from pilot.federation.shards import Example, load_examples
+from pilot.federation.spec import RunSpec, load_backbone
+from pilot.federation.training import train_run
 from pilot.partition import partition_data
 
 SCENARIO = """\

@@ -17,7 +17,8 @@ import yaml
 
 from pilot.config import load_profile
 from pilot.data.record import COLUMNS
-from pilot.federation.training import RunSpec, train_run
+from pilot.federation.spec import RunSpec
+from pilot.federation.training import train_run
 
 from .report.synthetic import build_scenario
 from .small import PROFILE, SCENARIO, Small, contents, quiet

@@ -14,7 +14,8 @@ LAYERS = (
 )  # fmt: skip
 # Modules of `pilot` that are not named as their layer.
 PLACE = {
-    "config": "shared", "progress": "shared", "provenance": "shared", "runs": "evaluation", "tuning": "evaluation",
+    "config": "shared", "settings": "shared",
+    "progress": "shared", "provenance": "shared", "runs": "evaluation", "tuning": "evaluation",
     "catalogue": "cli", "doctor": "cli", "options": "cli", "bench_commands": "cli",
 }  # fmt: skip
 

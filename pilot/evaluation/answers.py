@@ -19,7 +19,9 @@ from pilot.data.record import InstructionRecord, read_records
 from pilot.errors import UserError
 from pilot.evaluation import tasks
 from pilot.federation.client import ClientModel
-from pilot.federation.training import RunSpec, client_models, load_backbone, read_part
+from pilot.federation.shards import read_part
+from pilot.federation.spec import RunSpec, load_backbone
+from pilot.federation.training import client_models
 from pilot.io.atomic import read_json, write_jsonl
 
 Models = Mapping[tuple[int, ...], Callable[[], ClientModel]]
@@ -43,7 +45,7 @@ def load_run(run_dir: Path) -> tuple[Backbone, Models]:
     """The backbone, and how to load each model of the run into it."""
     spec = run_spec(run_dir)
     backbone = load_backbone(spec.profile)
-    return backbone, client_models(spec, backbone, run_dir / "checkpoint")
+    return backbone, client_models(spec, backbone, run_dir)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,15 @@ from baselines.majority import majority_answer
 from pilot.data.record import read_records
 from pilot.evaluation.answers import run_spec, sample_rows
 from pilot.federation.ledger import Ledger
-from pilot.federation.training import RunSpec, read_part, run_config, write_manifest
-from pilot.io.atomic import read_json, remove, write_json, write_jsonl
+from pilot.federation.shards import read_part
+from pilot.federation.spec import RunSpec, run_config, scenario_digests, write_manifest
+from pilot.io.atomic import remove, write_json, write_jsonl
 
 
 def write_majority_run(spec: RunSpec, scenario_dir: Path, run_dir: Path) -> None:
     """Configuration, empty history and ledger, manifest."""
     remove(run_dir / "manifest.json")
-    config = run_config(spec, {}, scenario_dir, read_json(scenario_dir / "features" / "index.json")["digest"])
+    config = run_config(spec, {}, scenario_digests(scenario_dir))
     write_json(run_dir / "config.json", config)
     write_jsonl(run_dir / "rounds.jsonl", [])
     write_json(run_dir / "ledger.json", Ledger(0).to_json())

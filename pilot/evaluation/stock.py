@@ -24,7 +24,7 @@ from pilot.backbone.lora import LoraLinear
 from pilot.config import Profile
 from pilot.connector.base import Connector
 from pilot.evaluation.answers import Paper, Row, load_run, load_task, row_order, sample_rows
-from pilot.federation.training import BACKBONES, load_backbone
+from pilot.federation.spec import BACKBONES, load_backbone
 
 
 class ImageTokens(nn.Module):

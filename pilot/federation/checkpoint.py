@@ -1,90 +1,144 @@
-"""Round checkpoints: complete or absent.
+"""Round checkpoints: complete or absent, and the one before stays.
 
-`checkpoint/round-<r>/` holds the server's state, every client's state (each client's own store), the history and the
-ledger so far; `checkpoint/progress.json`, written after them, names the round that counts. Older rounds are removed
-after it.
+`checkpoint/round-<r>/` holds the server's state (`server.safetensors`), the history and the ledger so far
+(`history.json`) and, written last, `complete.json` with the digests of both and of every client's private state, which
+lies in the client's own store. A folder without `complete.json` does not count. The last two rounds are kept: where the
+newest is damaged, the other one is used.
 """
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pilot.errors import UserError
-from pilot.io.atomic import read_json, remove, write_json
+from pilot.federation.store import Version
+from pilot.io.atomic import read_json, write_json
 from pilot.io.checkpoint import load_state, save_state
-from pilot.io.digest import sha256_file
+from pilot.io.digest import digest_json, sha256_file
 from pilot.methods.base import ServerState, State
+
+KEPT_ROUNDS = 2
+Verify = Callable[[Mapping[int, Version]], str]
+"""Says what is wrong with clients' private states of these versions; empty if nothing is."""
 
 
 @dataclass
 class Progress:
-    """Everything a run needs to go on after `round_number` complete rounds."""
+    """Everything a run needs to go on after `round_number` complete rounds.
 
-    round_number: int
-    server: ServerState
-    clients: dict[int, State]
-    history: list[dict[str, Any]]
-    ledger: dict[str, Any]
+    `versions` names the private state of each client that belongs to it; `previous` those of the round before.
+    """
+
+    round_number: int = 0
+    server: ServerState = field(default_factory=ServerState)
+    versions: dict[int, Version] = field(default_factory=dict)
+    previous: dict[int, Version] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    ledger: dict[str, Any] = field(default_factory=dict)
 
 
 def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
-    """Write the checkpoint of a round."""
-    name = f"round-{progress.round_number}"
-    target = folder / name
+    """Write the checkpoint of a round, then remove those before the last two."""
+    target = folder / f"round-{progress.round_number}"
     shutil.rmtree(target, ignore_errors=True)
-    save_state(target / "server.safetensors", _flatten(progress.server))
-    for client, state in sorted(progress.clients.items()):
-        save_state(target / f"client-{client}.safetensors", state)
-    record = json.loads(json.dumps(progress.server.record))
-    write_json(target / "history.json", {"history": progress.history, "ledger": progress.ledger, "record": record})
-    write_json(
-        folder / "progress.json",
-        {
-            "round": progress.round_number,
-            "config_digest": config_digest,
-            "clients": sorted(progress.clients),
-            "history_digest": sha256_file(target / "history.json"),
-        },
-    )
-    clean(folder, progress.round_number)
+    server_digest = save_state(target / "server.safetensors", _flatten(progress.server))
+    past = {
+        "history": progress.history,
+        "ledger": progress.ledger,
+        "record": json.loads(json.dumps(progress.server.record)),
+        "versions": {str(client): version.to_json() for client, version in sorted(progress.versions.items())},
+        "previous": {str(client): version.to_json() for client, version in sorted(progress.previous.items())},
+    }
+    write_json(target / "history.json", past)
+    seal = {
+        "round": progress.round_number,
+        "config_digest": config_digest,
+        "server_digest": server_digest,
+        "history_digest": sha256_file(target / "history.json"),
+    }
+    write_json(target / "complete.json", seal | {"digest": digest_json(seal)})
+    for number in rounds_of(folder)[:-KEPT_ROUNDS]:
+        shutil.rmtree(folder / f"round-{number}", ignore_errors=True)
 
 
-def clean(folder: Path, round_number: int) -> None:
-    """Remove other rounds; with round 0 everything."""
-    if round_number == 0:
-        remove(folder / "progress.json")
-    for old in folder.glob("round-*"):
-        if old.name != f"round-{round_number}":
-            shutil.rmtree(old, ignore_errors=True)
+def rounds_of(folder: Path) -> list[int]:
+    """The rounds with a folder, ascending, complete or not."""
+    return sorted(int(path.name.removeprefix("round-")) for path in folder.glob("round-*"))
 
 
-def load_progress(folder: Path, config_digest: str | None) -> Progress | None:
-    """The last complete round, or None if there is none for this configuration.
+def clear(folder: Path, after: int) -> None:
+    """Remove the rounds after `after`: torn, damaged, or of another configuration."""
+    for number in rounds_of(folder):
+        if number > after:
+            shutil.rmtree(folder / f"round-{number}", ignore_errors=True)
+
+
+def load_progress(
+    folder: Path,
+    config_digest: str | None,
+    verify: Verify = lambda versions: "",
+    warn: Callable[[str], None] | None = None,
+) -> Progress | None:
+    """The last good round of this configuration (of any, if None); None if there is none.
+
+    A damaged round is named to `warn`, and the one before it is tried.
 
     Raises:
-        UserError: the checkpoint is damaged.
+        UserError: a round is damaged and `warn` is None.
     """
-    pointer = folder / "progress.json"
-    if not pointer.is_file():
+    for number in reversed(rounds_of(folder)):
+        source = folder / f"round-{number}"
+        if not (source / "complete.json").is_file():
+            continue
+        try:
+            progress = _load(source, config_digest)
+            problem = verify(progress.versions) if progress else ""
+            if problem:
+                raise UserError(f"{source}: {problem}")
+            return progress
+        except UserError as error:
+            if warn is None:
+                raise
+            warn(f"{error} The round before it is used.")
+    return None
+
+
+def _load(source: Path, config_digest: str | None) -> Progress | None:
+    try:
+        seal = read_json(source / "complete.json")
+        sealed = seal.pop("digest") == digest_json(seal)
+    except (ValueError, KeyError, AttributeError):
+        sealed = False
+    if not sealed:
+        raise UserError(f"{source / 'complete.json'}: damaged (its sha256 is not the recorded one).")
+    if config_digest is not None and seal["config_digest"] != config_digest:
         return None
-    value = read_json(pointer)
-    if config_digest is not None and value["config_digest"] != config_digest:
-        return None
-    source = folder / f"round-{value['round']}"
-    if not source.is_dir():
-        raise UserError(f"{source}: named by {pointer} but missing. Remove {folder} and train again.")
-    if sha256_file(source / "history.json") != value["history_digest"]:
-        raise UserError(f"{source / 'history.json'}: damaged (its sha256 is not the recorded one). Remove {folder}.")
+    for name, key in (("history.json", "history_digest"), ("server.safetensors", "server_digest")):
+        if not (source / name).is_file():
+            raise UserError(f"{source / name}: checkpoint is incomplete (the file is missing).")
+        if sha256_file(source / name) != seal[key]:
+            raise UserError(f"{source / name}: checkpoint is damaged (its sha256 is not the recorded one).")
     past = read_json(source / "history.json")
     return Progress(
-        value["round"],
+        seal["round"],
         _unflatten(load_state(source / "server.safetensors"), past["record"]),
-        {client: load_state(source / f"client-{client}.safetensors") for client in value["clients"]},
+        _versions(past["versions"]),
+        _versions(past["previous"]),
         past["history"],
         past["ledger"],
     )
+
+
+def names_to_keep(*versions: Mapping[int, Version], client: int, also: Iterable[str] = ()) -> tuple[str, ...]:
+    """The versions of a client that some round still needs, sorted."""
+    return tuple(sorted({each[client].name for each in versions if client in each} | set(also)))
+
+
+def _versions(value: Mapping[str, dict[str, str]]) -> dict[int, Version]:
+    return {int(client): Version.from_json(version) for client, version in value.items()}
 
 
 def _flatten(server: ServerState) -> State:

@@ -12,6 +12,7 @@ from pilot.backbone.features import FeatureCache
 from pilot.backbone.lora import initial_state
 from pilot.connector.base import Connector
 from pilot.federation.shards import Batch, Example, batches
+from pilot.federation.store import Version
 from pilot.io.seeding import seed_for
 from pilot.methods.base import ClientInfo, Method, Phase, State, Update, select
 
@@ -43,11 +44,19 @@ class ClientReport:
 
 
 @dataclass(frozen=True)
-class ClientResult:
-    """The update (which leaves), the state (which stays) and the report."""
+class Trained:
+    """One phase on one client.
+
+    Attributes:
+        update: what leaves the client.
+        received: the shared groups as they were when the phase began.
+        private: what stays: parameters that neither leave nor came with the payload.
+        report: what is told besides.
+    """
 
     update: Update
-    state: State
+    received: State
+    private: State
     report: ClientReport
 
 
@@ -94,14 +103,23 @@ def build_client_model(
 
 @dataclass(frozen=True)
 class PhaseTask:
-    """One client's part in one phase."""
+    """One client's part in one phase.
+
+    Attributes:
+        phase_index: which of the round's phases, counted from 0.
+        base: the private state to start from; None for a client that has none yet.
+        keep: names of versions that the client must not remove.
+        payload: what the server sends.
+    """
 
     info: ClientInfo
     phase: Phase
     round_number: int
+    phase_index: int
     steps: int
-    stored: State
     payload: State
+    base: Version | None = None
+    keep: tuple[str, ...] = ()
 
 
 class LocalTrainer:
@@ -118,10 +136,11 @@ class LocalTrainer:
         self.backbone, self.method, self.settings = backbone, method, settings
         self.features, self.examples = features, examples
 
-    def run(self, task: PhaseTask) -> ClientResult:
-        """Train one phase of one client."""
-        model = build_client_model(self.backbone, self.method, task.phase, task.info, task.stored, task.payload)
+    def run(self, task: PhaseTask, stored: State) -> Trained:
+        """Train one phase of one client, from its private state."""
+        model = build_client_model(self.backbone, self.method, task.phase, task.info, stored, task.payload)
         trainable = _set_trainable(model, task.phase)
+        shared = select(model.state(), task.phase.shared)
         received = {name: parameter.detach().clone() for name, parameter in trainable.items()}
         recorder = _Recorder()
         if task.steps:
@@ -134,7 +153,8 @@ class LocalTrainer:
             state=select(state, task.phase.shared),
             statistics={name: recorder.mean(name) for name in sorted(task.phase.statistics)},
         )
-        return ClientResult(update, state, recorder.report(model, trainable, task.steps))
+        own = {name: state[name] for name in state if name not in update.state and name not in task.payload}
+        return Trained(update, shared, {**stored, **own}, recorder.report(model, trainable, task.steps))
 
     def _optimise(
         self,

@@ -1,18 +1,24 @@
 """The round loop: whom to ask, what each receives, collect, guard, aggregate, checkpoint, account.
 
-Pure orchestration; it does not know where clients run.
+Pure orchestration; it does not know where clients run. Answers are taken one by one in the order of client ids and
+handed on to the method's aggregation, so a method that averages never holds more than one update.
 """
 
+import itertools
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pilot.federation.checkpoint import Progress
-from pilot.federation.client import ClientResult, PhaseTask
-from pilot.federation.guard import split_updates
+from pilot.federation.checkpoint import Progress, names_to_keep
+from pilot.federation.client import PhaseTask
+from pilot.federation.defence import Defence
+from pilot.federation.guard import reason_to_exclude
 from pilot.federation.ledger import Ledger
-from pilot.federation.transport import Transport
+from pilot.federation.participant import ClientFailure, ClientResult
+from pilot.federation.participation import RoundSchedule
+from pilot.federation.store import Version
+from pilot.federation.transport import Answer, Transport
 from pilot.methods.base import ClientInfo, Method, Phase, ServerState, State, Update
 
 
@@ -20,25 +26,55 @@ from pilot.methods.base import ClientInfo, Method, Phase, ServerState, State, Up
 class Plan:
     """What a run is made of; `local_steps` is what a client takes per round over all its phases.
 
-    `template` gives, from the server's own knowledge, tensors of the names, shapes and dtypes that a client should
-    send after a phase, given what it received.
+    `template` gives, from the server's own knowledge, the tensors that a client starts a phase with, of the groups that
+    it sends afterwards: the values before training, and the names, shapes and dtypes that are to come back.
     """
 
     method: Method
     clients: Sequence[ClientInfo]
-    num_examples: dict[int, int]
+    num_examples: Mapping[int, int]
     rounds: int
     local_steps: int
     template: Callable[[Phase, ClientInfo, State], State]
+    schedule: Sequence[RoundSchedule]
     quorum: int = 1
+    defence: Defence = Defence()
 
 
 @dataclass
 class Clock:
-    """Wall time by kind of work, in seconds."""
+    """Wall time by kind of work, in seconds, and the clients' largest memory in MB.
+
+    Where clients work at the same time, `train` is that of the slowest client of each phase.
+    """
 
     train: float = 0.0
+    exchange: float = 0.0
     aggregate: float = 0.0
+    checkpoint: float = 0.0
+    client_memory_mb: float = 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One phase of one round."""
+
+    round_number: int
+    index: int
+    phase: Phase
+    num_steps: int
+
+
+@dataclass
+class _Book:
+    """What a phase leaves behind besides the server's state."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    excluded: list[dict[str, object]] = field(default_factory=list)
+    accepted: list[int] = field(default_factory=list)
+    versions: dict[int, Version] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    waited: float = 0.0
 
 
 @dataclass
@@ -54,73 +90,121 @@ class Driver:
 
     def run(self, start: Progress | None) -> Progress:
         """All remaining rounds; returns the progress after the last one."""
-        now = start or Progress(0, ServerState(), {}, [], {})
-        for round_number in range(now.round_number + 1, self.plan.rounds + 1):
-            for phase, steps in split_steps(self.plan.method.phases(round_number), self.plan.local_steps):
-                self._run_phase(now, round_number, phase, steps)
-            now.round_number, now.ledger = round_number, self.ledger.to_json()
+        now = start or Progress()
+        for number in range(now.round_number + 1, self.plan.rounds + 1):
+            before = dict(now.versions)
+            phases = split_steps(self.plan.method.phases(number), self.plan.local_steps)
+            for index, (phase, steps) in enumerate(phases):
+                self._run_phase(now, Step(number, index, phase, steps), before)
+            now.round_number, now.previous, now.ledger = number, before, self.ledger.to_json()
+            began = time.perf_counter()
             self.checkpoint(now)
+            self.clock.checkpoint += time.perf_counter() - began
         return now
 
-    def _run_phase(self, now: Progress, round_number: int, phase: Phase, steps: int) -> None:
-        tasks = []
-        expected: dict[int, State] = {}
-        for info in self.plan.clients:
-            payload = self.plan.method.payload(now.server, info, phase)
-            expected[info.client] = self.plan.template(phase, info, payload)
-            self.ledger.message(round_number, phase.name, info.client, "down", payload)
-            tasks.append(PhaseTask(info, phase, round_number, steps, now.clients.get(info.client, {}), payload))
-        began = time.perf_counter()
-        results = sorted(self.transport.exchange(tasks, self.progress), key=lambda result: result.update.client)
-        self.clock.train += time.perf_counter() - began
-        began = time.perf_counter()
-        self._receive(now, round_number, phase, results, expected)
-        self.clock.aggregate += time.perf_counter() - began
-
-    def _receive(
-        self,
-        now: Progress,
-        round_number: int,
-        phase: Phase,
-        results: list[ClientResult],
-        expected: dict[int, State],
-    ) -> None:
-        for result in results:
-            client = result.update.client
-            self.ledger.message(
-                round_number, phase.name, client, "up", result.update.state,
-                {f"statistics.{name}": value for name, value in result.update.statistics.items()},
-            )  # fmt: skip
-            self.ledger.trained(result.report)
-        accepted, excluded = split_updates(
-            [result.update for result in results], expected, phase, self.plan.num_examples
-        )
-        skipped = len(accepted) < self.plan.quorum
-        if not skipped:
-            _store(now, results, {update.client for update in accepted})
+    def _run_phase(self, now: Progress, step: Step, before: Mapping[int, Version]) -> None:
+        began, book = time.perf_counter(), _Book()
+        schedule = self.plan.schedule[step.round_number - 1]
+        answers = self.transport.exchange(self._tasks(now, step, before), self.progress)
+        updates = self._accepted(answers, now.server, step, book)
+        server, note = self._aggregate(updates, now.server, step)
+        skipped = len(book.accepted) < self.plan.quorum
         row = {
-            "round": round_number, "phase": phase.name, "excluded": excluded, "skipped": skipped,
-            "clients": [self._client_row(result) for result in results], "aggregation": {},
+            "round": step.round_number, "phase": step.phase.name, "excluded": book.excluded, "skipped": skipped,
+            "participation": _absent(schedule), "clients": book.rows, "aggregation": {}, "defence": note,
         }  # fmt: skip
-        if not skipped and self.plan.method.exchanges:
-            now.server = self.plan.method.aggregate(phase, accepted, now.server)
-            row["aggregation"] = dict(now.server.record)
+        if not skipped:
+            now.versions |= book.versions
+            if self.plan.method.exchanges:
+                now.server = server
+                row["aggregation"] = dict(server.record)
         now.history.append(row)
+        self.ledger.close_phase()
+        self._clock(book, time.perf_counter() - began)
 
-    def _client_row(self, result: ClientResult) -> dict[str, Any]:
-        update: Update = result.update
-        return {
+    def _tasks(self, now: Progress, step: Step, before: Mapping[int, Version]) -> Iterator[PhaseTask]:
+        """What each client of the round receives; those that will not answer receive it for nothing."""
+        schedule = self.plan.schedule[step.round_number - 1]
+        for info in sorted(self.plan.clients, key=lambda info: info.client):
+            if info.client not in schedule.selected:
+                continue
+            payload = self.plan.method.payload(now.server, info, step.phase)
+            self.ledger.message(step.round_number, step.phase.name, info.client, "down", payload)
+            if info.client in schedule.present:
+                base = now.versions.get(info.client)
+                keep = names_to_keep(now.versions, before, now.previous, client=info.client)
+                yield PhaseTask(
+                    info, step.phase, step.round_number, step.index, step.num_steps, payload, base, keep
+                )  # fmt: skip
+
+    def _accepted(self, answers: Iterator[Answer], server: ServerState, step: Step, book: _Book) -> Iterator[Update]:
+        """Updates that pass the guard, in the order of clients; everything else goes into the book."""
+        infos = {info.client: info for info in self.plan.clients}
+        while True:
+            began = time.perf_counter()
+            answer = next(answers, None)
+            book.waited += time.perf_counter() - began
+            if answer is None:
+                return
+            if isinstance(answer, ClientFailure):
+                book.excluded.append({"client": answer.client, "reason": answer.reason})
+                continue
+            update = answer.update
+            self._account(answer, step, book)
+            info = infos[update.client]
+            expected = self.plan.template(step.phase, info, self.plan.method.payload(server, info, step.phase))
+            reason = reason_to_exclude(update, expected, step.phase, info.task, self.plan.num_examples[info.client])
+            reason = reason or self.plan.method.reject(step.phase, update)
+            if reason:
+                book.excluded.append({"client": update.client, "reason": reason})
+                continue
+            book.accepted.append(update.client)
+            if answer.version:
+                book.versions[update.client] = answer.version
+            yield update
+
+    def _aggregate(self, updates: Iterator[Update], server: ServerState, step: Step) -> tuple[ServerState, Any]:
+        """The server's next state and what the defence says; the old state where nobody sent anything usable."""
+        note: dict[str, Any] = {}
+        first = next(updates, None)
+        if first is not None and self.plan.method.exchanges:
+            infos = {info.client: info for info in self.plan.clients}
+
+            def received(client: int) -> State:
+                payload = self.plan.method.payload(server, infos[client], step.phase)
+                return self.plan.template(step.phase, infos[client], payload)
+
+            defended = self.plan.defence.apply(itertools.chain([first], updates), received, note)
+            after = self.plan.method.aggregate(step.phase, defended, server, self.plan.defence.mean)
+        else:
+            after = server
+        for _ in updates:  # nothing is aggregated, or the method has taken all
+            pass
+        return after, note
+
+    def _account(self, result: ClientResult, step: Step, book: _Book) -> None:
+        update = result.update
+        statistics = {f"statistics.{name}": value for name, value in update.statistics.items()}
+        self.ledger.message(step.round_number, step.phase.name, update.client, "up", update.state, statistics)
+        self.ledger.trained(result.report)
+        book.seconds.append(result.seconds)
+        self.clock.client_memory_mb = max(self.clock.client_memory_mb, result.peak_memory_mb)
+        book.rows.append({
             "client": update.client, "task": update.task, "num_examples": self.plan.num_examples[update.client],
             "steps": result.report.steps, "losses": result.report.losses, "diagnostics": result.report.diagnostics,
-        }  # fmt: skip
+        })  # fmt: skip
+
+    def _clock(self, book: _Book, total: float) -> None:
+        train = (max if self.transport.parallel else sum)([0.0, *book.seconds])
+        self.clock.train += train
+        self.clock.exchange += max(0.0, book.waited - train)
+        self.clock.aggregate += total - book.waited
 
 
-def _store(now: Progress, results: Sequence[ClientResult], accepted: Collection[int]) -> None:
-    """Keep what accepted clients trained; an excluded one goes on from what it had."""
-    for result in results:
-        client = result.update.client
-        if client in accepted:
-            now.clients[client] = {**now.clients.get(client, {}), **result.state}
+def _absent(schedule: RoundSchedule) -> dict[str, list[int]]:
+    """Who was asked and did not take part, and why."""
+    row = schedule.to_row()
+    return {name: row[name] for name in ("dropped", "late", "unneeded")}
 
 
 def split_steps(phases: Sequence[Phase], local_steps: int) -> list[tuple[Phase, int]]:

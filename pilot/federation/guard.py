@@ -5,7 +5,6 @@ that client.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 
@@ -30,29 +29,18 @@ def check_outgoing(update: Update, phase: Phase) -> None:
             raise PrivacyError(f"client {update.client}: statistic {name} may not leave the client")
 
 
-def split_updates(
-    updates: Sequence[Update], expected: dict[int, State], phase: Phase, known_examples: dict[int, int]
-) -> tuple[list[Update], list[dict[str, object]]]:
-    """Accepted updates ordered by client, and one `{"client", "reason"}` per excluded one.
+def reason_to_exclude(update: Update, expected: State, phase: Phase, task: str, num_examples: int) -> str:
+    """Why an update is not aggregated; empty if it is fine.
 
     Args:
-        updates: what came back, in any order.
-        expected: per client, tensors of the names, shapes and dtypes that it should send.
+        update: what came back.
+        expected: tensors of the names, shapes and dtypes that its client should send.
         phase: the phase that was trained.
-        known_examples: per client, the number of examples it has registered.
+        task: the task that the client has registered.
+        num_examples: the number of examples that the client has registered.
     """
-    accepted, excluded = [], []
-    for update in sorted(updates, key=lambda candidate: candidate.client):
-        reason = reason_to_exclude(update, expected[update.client], phase, known_examples[update.client])
-        if reason:
-            excluded.append({"client": update.client, "reason": reason})
-        else:
-            accepted.append(update)
-    return accepted, excluded
-
-
-def reason_to_exclude(update: Update, expected: State, phase: Phase, num_examples: int) -> str:
-    """Why an update is not aggregated; empty if it is fine."""
+    if update.task != task:
+        return f"task is {update.task}, the client registered {task}"
     if not (math.isfinite(update.num_examples) and update.num_examples > 0):
         return f"num_examples is {update.num_examples}, expected a positive number"
     if update.num_examples != num_examples:
@@ -63,13 +51,14 @@ def reason_to_exclude(update: Update, expected: State, phase: Phase, num_example
     if update.state.keys() != expected.keys():
         name = sorted(update.state.keys() ^ expected.keys())[0]
         return f"{'unexpected' if name in update.state else 'missing'} tensor {name}"
-    if update.statistics.keys() != phase.statistics:
-        name = sorted(update.statistics.keys() ^ phase.statistics)[0]
+    if update.statistics.keys() != phase.statistics.keys():
+        name = sorted(update.statistics.keys() ^ phase.statistics.keys())[0]
         return f"{'unexpected' if name in update.statistics else 'missing'} statistic {name}"
+    like = {name: (value.dtype, tuple(value.shape)) for name, value in expected.items()}
+    like |= {name: (torch.float32, shape) for name, shape in phase.statistics.items()}
     for name, value in [*update.state.items(), *update.statistics.items()]:
-        like = expected.get(name)
-        if like is not None and (value.shape != like.shape or value.dtype != like.dtype):
-            return f"{name}: {value.dtype} {tuple(value.shape)}, expected {like.dtype} {tuple(like.shape)}"
+        if (value.dtype, tuple(value.shape)) != like[name]:
+            return f"{name}: {value.dtype} {tuple(value.shape)}, expected {like[name][0]} {like[name][1]}"
         if not bool(torch.isfinite(value).all()):
             return f"{name}: not finite"
     return ""

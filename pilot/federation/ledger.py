@@ -20,6 +20,7 @@ class Ledger:
     steps: int = 0
     tokens: int = 0
     flops: int = 0
+    open: list[dict[str, Any]] = field(default_factory=list)
 
     def message(self, round_number: int, phase: str, client: int, direction: str, *states: State) -> None:
         """Count one message; `direction` is `up` (from the client) or `down`."""
@@ -29,9 +30,14 @@ class Ledger:
                 group = group_of(name)
                 groups[group] = groups.get(group, 0) + value.numel() * value.element_size()
         if groups:
-            self.messages.append(
+            self.open.append(
                 {"round": round_number, "phase": phase, "client": client, "direction": direction, "groups": groups}
             )
+
+    def close_phase(self) -> None:
+        """Take over the phase's messages, downloads first, by client: their order in time is no one's concern."""
+        self.messages += sorted(self.open, key=lambda message: (message["direction"], message["client"]))
+        self.open = []
 
     def trained(self, report: ClientReport) -> None:
         """Count one client's training.

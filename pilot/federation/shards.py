@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pilot.backbone.backbone import IGNORED, Backbone
 from pilot.backbone.features import FeatureCache
-from pilot.data.record import InstructionRecord
+from pilot.config import Scenario, TaskConfig
+from pilot.data.record import InstructionRecord, read_records, read_table
 from pilot.errors import UserError
 
 
@@ -73,3 +75,47 @@ def collate(examples: Sequence[Example], features: FeatureCache, pad: int) -> Ba
         labels[row, start:stop] = ids[row, start:stop]
     values = torch.from_numpy(features.values[[example.feature_row for example in examples]])
     return Batch(values, ids, labels)
+
+
+def read_part(
+    scenario: Scenario, scenario_dir: Path, task: TaskConfig, part: str
+) -> dict[int, list[InstructionRecord]]:
+    """The records of one part (`train`, `validation`, `local_test`) of a task's clients, by client."""
+    table = read_table(scenario_dir / "partition" / "assignment.parquet", ["task", "id", "client", "part"])
+    records = {record.id: record for record in read_records(scenario_dir / "data" / task.name / "records.parquet")}
+    shards: dict[int, list[InstructionRecord]] = {client: [] for client in scenario.clients_of(task.name)}
+    for row in table.to_pylist():
+        if row["task"] == task.name and row["part"] == part:
+            if row["client"] not in shards or row["id"] not in records:
+                raise UserError(
+                    f"{scenario_dir / 'partition'}: client {row['client']} holds {row['id']!r}, which the data or the "
+                    f"scenario of task {task.name} no longer have. Partition again: pilot-bench partition."
+                )
+            shards[row["client"]].append(records[row["id"]])
+    return shards
+
+
+def records_of_part(scenario: Scenario, scenario_dir: Path, part: str) -> dict[int, list[InstructionRecord]]:
+    """The records of one part by client, of all tasks.
+
+    Raises:
+        UserError: a client has none.
+    """
+    shards = {}
+    for task in scenario.tasks:
+        for client, records in read_part(scenario, scenario_dir, task, part).items():
+            if not records:
+                raise UserError(
+                    f"{scenario_dir / 'partition'}: client {client} of task {task.name} has no {part} examples. "
+                    "Use fewer clients, more data or a larger alpha, and partition again."
+                )
+            shards[client] = records
+    return shards
+
+
+def load_examples(
+    scenario: Scenario, scenario_dir: Path, backbone: Backbone, features: FeatureCache, part: str
+) -> dict[int, list[Example]]:
+    """Tokenised examples of one part by client; raises as `records_of_part`."""
+    shards = records_of_part(scenario, scenario_dir, part)
+    return {client: make_examples(backbone, features, records) for client, records in shards.items()}

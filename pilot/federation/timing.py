@@ -1,10 +1,10 @@
 """`timing.json`: time and memory of a run, added up over the parts of a run that was interrupted."""
 
-import resource
 import time
 from pathlib import Path
 
 from pilot.federation.driver import Clock
+from pilot.federation.participant import peak_memory_mb
 from pilot.io.atomic import read_json, write_json
 
 DIGITS = 3
@@ -23,8 +23,11 @@ class Timing:
         seconds = {
             "wall_seconds": time.perf_counter() - self._began,
             "train_seconds": clock.train,
+            "exchange_seconds": clock.exchange,
             "aggregate_seconds": clock.aggregate,
+            "checkpoint_seconds": clock.checkpoint,
         }
         total = {name: round(value + self._earlier.get(name, 0.0), DIGITS) for name, value in seconds.items()}
-        memory = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-        write_json(self._path, total | {"peak_memory_mb": max(memory, self._earlier.get("peak_memory_mb", 0.0))})
+        memory = {"peak_memory_mb": peak_memory_mb(), "client_peak_memory_mb": clock.client_memory_mb}
+        most = {name: max(value, self._earlier.get(name, 0.0)) for name, value in memory.items()}
+        write_json(self._path, total | most)

@@ -10,7 +10,7 @@ phase's trainable groups, stores everything, and sends the phase's shared groups
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -22,6 +22,9 @@ from pilot.connector.mlp import Projector
 
 State = dict[str, Tensor]
 """Flat, by parameter name. The text before a name's first "." is its parameter group."""
+
+Mean = Callable[[Iterable[tuple[State, float]]], State]
+"""A mean of (state, weight) pairs: `weighted_mean`, or a robust one in its place."""
 
 PLAIN_GROUPS = frozenset({"text_adapter", "connector"})
 
@@ -46,7 +49,8 @@ class Phase:
         shared: groups that leave the client.
         share_of_steps: part of the round's local steps, in 0..1; the phases of a round sum to 1.
         loss_weights: weight of each of the connector's terms in the loss.
-        statistics: diagnostics of the connector, averaged over the phase's steps, that leave the client too.
+        statistics: diagnostics of the connector, averaged over the phase's steps, that leave the client too, and
+            their shapes.
     """
 
     name: str
@@ -54,7 +58,7 @@ class Phase:
     shared: frozenset[str]
     share_of_steps: float = 1.0
     loss_weights: Mapping[str, float] = field(default_factory=dict)
-    statistics: frozenset[str] = frozenset()
+    statistics: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,21 @@ class Method(ABC):
         """What a client receives at the start of a phase, under the names of its own model."""
         return {}
 
-    def aggregate(self, phase: Phase, updates: Sequence[Update], server: ServerState) -> ServerState:
-        """The server after a phase. `updates` holds at least one update, all checked, in any order."""
+    def reject(self, phase: Phase, update: Update) -> str:
+        """Why an update of the right form is of no use to this method; empty if it is."""
+        return ""
+
+    def aggregate(
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+    ) -> ServerState:
+        """The server after a phase.
+
+        Args:
+            phase: the phase that was trained.
+            updates: at least one, all checked, ordered by client, to be taken once; some clients may be absent.
+            server: the server before it.
+            mean: takes the place of `weighted_mean` between clients.
+        """
         return ServerState(server.shared, server.per_client)
 
 
@@ -145,9 +162,11 @@ class Averaging(Method):
         """The global model; nothing before the first aggregation."""
         return dict(server.shared)
 
-    def aggregate(self, phase: Phase, updates: Sequence[Update], server: ServerState) -> ServerState:
+    def aggregate(
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+    ) -> ServerState:
         """The mean of the updates, weighted by numbers of examples."""
-        return ServerState(shared=mean_of_updates(updates, phase.shared))
+        return ServerState(shared=mean_of_updates(updates, phase.shared, mean))
 
 
 def group_of(name: str) -> str:
@@ -165,9 +184,12 @@ def by_client(updates: Iterable[Update]) -> list[Update]:
     return sorted(updates, key=lambda update: update.client)
 
 
-def mean_of_updates(updates: Iterable[Update], groups: Collection[str]) -> State:
-    """The mean of the updates' `groups`, weighted by numbers of examples."""
-    return weighted_mean((select(update.state, groups), update.num_examples) for update in by_client(updates))
+def mean_of_updates(updates: Iterable[Update], groups: Collection[str], mean: Mean | None = None) -> State:
+    """The mean of the updates' `groups`, weighted by numbers of examples; one update in memory at a time.
+
+    Sums depend on the order, in the last bits: the driver hands updates on ordered by client.
+    """
+    return (mean or weighted_mean)((select(update.state, groups), update.num_examples) for update in updates)
 
 
 def weighted_mean(states: Iterable[tuple[State, float]]) -> State:

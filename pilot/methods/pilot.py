@@ -17,7 +17,7 @@ Where the paper is silent, and what is done here:
 - Without ATA (`adaptive_text_aggregation=False`) text adapters are averaged over all clients, as in FedAvg.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -29,6 +29,7 @@ from pilot.connector.mlp import Projector
 from pilot.connector.two_stage import AdapterInit, TaskClientConnector
 from pilot.methods.base import (
     ClientInfo,
+    Mean,
     Method,
     Phase,
     ServerState,
@@ -132,11 +133,13 @@ class Pilot(Method):
                 state |= _renamed(server.shared, f"task_adapter.{task}.", f"peer_task_adapter.{index}.")
         return state
 
-    def aggregate(self, phase: Phase, updates: Sequence[Update], server: ServerState) -> ServerState:
+    def aggregate(
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+    ) -> ServerState:
         """Task-aware visual aggregation and adaptive text aggregation.
 
         `server.shared` holds `task_adapter.<task name>.*`. A task or client without an update keeps what it
-        had.
+        had. `mean` is taken within tasks, and of text adapters without ATA; ATA's own mixing stays.
         """
         updates = by_client(updates)
         shared, per_client = dict(server.shared), dict(server.per_client)
@@ -144,11 +147,12 @@ class Pilot(Method):
             [select(update.state, {"task_adapter"}) for update in updates],
             [update.num_examples for update in updates],
             [update.task for update in updates],
+            mean,
         )
         for task, adapter in task_adapters.items():
             shared |= _renamed(adapter, "task_adapter.", f"task_adapter.{task}.")
         if not self.adaptive_text_aggregation:
-            return ServerState(shared | mean_of_updates(updates, {"text_adapter"}), per_client)
+            return ServerState(shared | mean_of_updates(updates, {"text_adapter"}, mean), per_client)
         texts = [select(update.state, {"text_adapter"}) for update in updates]
         distances = pairwise_distances(texts, self.distance)
         counts = [update.num_examples for update in updates]
@@ -159,7 +163,7 @@ class Pilot(Method):
 
 
 def task_aware_aggregation(
-    states: Sequence[State], num_examples: Sequence[int], tasks: Sequence[str]
+    states: Sequence[State], num_examples: Sequence[int], tasks: Sequence[str], mean: Mean | None = None
 ) -> dict[str, State]:
     """Per task, the mean of its clients' states, weighted by numbers of examples.
 
@@ -167,6 +171,7 @@ def task_aware_aggregation(
         states: one per client, ordered by client id.
         num_examples: n_k of each.
         tasks: the task of each.
+        mean: takes the place of `weighted_mean`.
 
     Returns:
         State by task, in the order in which tasks first appear.
@@ -176,7 +181,7 @@ def task_aware_aggregation(
     """
     clients = list(zip(states, num_examples, tasks, strict=True))
     return {
-        task: weighted_mean((state, count) for state, count, other in clients if other == task)
+        task: (mean or weighted_mean)((state, count) for state, count, other in clients if other == task)
         for task in dict.fromkeys(tasks)
     }
 

@@ -26,7 +26,7 @@ def test_the_server_averages_by_numbers_of_examples(method: Averaging) -> None:
     # (1 * 2 + 3 * 6) / 4 = 5
     (phase,) = method.phases(1)
     assert phase.shared == phase.trainable == {"connector", "text_adapter"}
-    server = method.aggregate(phase, [update(1, 3, 6.0), update(0, 1, 2.0)], ServerState())
+    server = method.aggregate(phase, [update(0, 1, 2.0), update(1, 3, 6.0)], ServerState())
     payload = method.payload(server, CLIENT, phase)
     assert {name: value.item() for name, value in payload.items()} == {
         "connector.a": 5.0,

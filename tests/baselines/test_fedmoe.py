@@ -7,7 +7,7 @@ from baselines.fedmoe import FedMoE, choose_experts, expert_of, mean_over_holder
 from pilot.connector.base import set_trainable
 from pilot.connector.mixture import ExpertMixture
 from pilot.connector.mlp import Mlp
-from pilot.methods.base import ClientInfo, ServerState, State, Update, select
+from pilot.methods.base import ClientInfo, ServerState, State, Update, select, weighted_mean
 
 TASKS = ("vqa", "caption")
 
@@ -36,7 +36,7 @@ def test_holder_averages_by_hand() -> None:
     previous = {f"experts.{i}.w": torch.tensor([9.0]) for i in range(3)}
     updates = [update(0, 1, e0=0.0), update(1, 3, e0=4.0, e1=5.0)]
     # Expert 0: (1 * 0 + 3 * 4) / 4 = 3; expert 1 has one holder: copied; expert 2 has none: unchanged.
-    result = mean_over_holders(updates, previous)
+    result = mean_over_holders(updates, previous, weighted_mean)
     assert {name: value.item() for name, value in result.items()} == {
         "experts.0.w": 3,
         "experts.1.w": 5,
@@ -66,7 +66,7 @@ def test_clients_hold_train_and_send_their_experts_only() -> None:
     torch.manual_seed(0)
     method = FedMoE(num_experts=3, theta=0.8)
     (search,), (train,) = method.phases(1), method.phases(2)
-    assert search.name == "search" and search.statistics == {"activation_probabilities"} and not train.statistics
+    assert search.name == "search" and search.statistics == {"activation_probabilities": (3,)} and not train.statistics
     updates = [trained(method, k, p, ServerState(), 1) for k, p in enumerate(([0.9, 0.1, 0.0], [0.5, 0.0, 0.5]))]
     server = method.aggregate(search, updates[::-1], ServerState())
     assert server.record == {"experts": {"0": [0], "1": [0, 2]}}

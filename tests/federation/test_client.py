@@ -1,7 +1,9 @@
 """Training on a client: what changes, what must not, and that no client depends on another."""
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +11,14 @@ from torch import Tensor, nn
 
 from pilot.connector.base import Connector, ConnectorOutput, PlainConnector
 from pilot.connector.mlp import Projector
-from pilot.federation.client import ClientResult, PhaseTask, _schedule, build_client_model
+from pilot.federation.client import PhaseTask, Trained, _schedule, build_client_model
 from pilot.federation.driver import Driver, Plan
 from pilot.federation.guard import PrivacyError, check_outgoing
 from pilot.federation.ledger import Ledger
-from pilot.federation.transport import LocalTransport
+from pilot.federation.participant import ClientResult, Participant
+from pilot.federation.participation import Participation, schedule
+from pilot.federation.store import ClientStore, Version
+from pilot.federation.transport import Answer, LocalTransport
 from pilot.methods.base import ClientInfo, Method, Phase, ServerState, State, Update, group_of, select
 
 from ..small import Small
@@ -30,8 +35,8 @@ def train(small: Small, method: str, phase: Phase, payload: State | None = None)
     """Client 2's state before and after three steps of a phase."""
     trainer = small.trainer(method)
     before = build_client_model(small.backbone, trainer.method, phase, info(2), {}, payload or {}).state()
-    result = trainer.run(PhaseTask(info(2), phase, 1, 3, {}, payload or {}))
-    return before, result.state
+    trained = trainer.run(PhaseTask(info(2), phase, 1, 0, 3, payload or {}), {})
+    return before, {**trained.private, **trained.update.state}
 
 
 @pytest.mark.parametrize(
@@ -60,14 +65,21 @@ def test_exactly_the_phase_groups_change(
     assert {group_of(name) for name in before} == changed | kept
 
 
-def test_received_peers_stay_as_received(small: Small) -> None:
-    """Stage 2 takes the other tasks' adapters from the payload and hands them back bit for bit."""
+def test_what_came_is_neither_sent_nor_kept(small: Small) -> None:
+    """The other tasks' adapters come with every payload of stage 2; the client keeps its own private parts only."""
     phase = small.spec("pilot").make_method().phases(2)[0]
-    shape = small.backbone.projector().linear_1.bias.shape
-    payload = {f"peer_task_adapter.{task}.linear_1.bias": torch.full(shape, 0.25 + task) for task in (0, 2)}
-    _, after = train(small, "pilot", phase, payload)
-    for name, value in payload.items():
-        assert torch.equal(after[name], value)
+    shapes = small.backbone.projector().state_dict()
+    payload = {
+        f"peer_task_adapter.{task}.{name}": torch.full(value.shape, 0.25 + task)
+        for task in (0, 2)
+        for name, value in shapes.items()
+    }
+    trainer = small.trainer("pilot")
+    trained = trainer.run(PhaseTask(info(2), phase, 1, 0, 3, payload), {"client_adapter.linear_1.bias": torch.ones(128)})
+    assert {group_of(name) for name in trained.private} == {"client_adapter", "cross_task_adapter", "router"}
+    assert {group_of(name) for name in trained.update.state} == {"task_adapter", "text_adapter"}
+    assert trained.received.keys() == trained.update.state.keys()
+    assert torch.equal(trained.private["client_adapter.linear_1.bias"], torch.ones(128)), "frozen in stage 2"
 
 
 def test_frozen_backbone_is_bit_identical(small: Small) -> None:
@@ -111,22 +123,22 @@ class StrayMethod(Method):
 def test_trainable_without_gradient_is_an_error(small: Small) -> None:
     trainer = small.trainer("local")
     trainer.method = StrayMethod()
-    task = PhaseTask(info(0), trainer.method.phases(1)[0], 1, 1, {}, {})
+    task = PhaseTask(info(0), trainer.method.phases(1)[0], 1, 0, 1, {})
     with pytest.raises(RuntimeError, match=r"no gradient reaches 2 trainable tensors.*connector\.unused\.weight"):
-        trainer.run(task)
+        trainer.run(task, {})
 
 
 def test_payload_that_fits_nowhere_is_an_error(small: Small) -> None:
     trainer = small.trainer("fedavg")
     phase = trainer.method.phases(1)[0]
     with pytest.raises(ValueError, match="payload does not fit.*connector.linear_9.bias"):
-        trainer.run(PhaseTask(info(0), phase, 1, 1, {}, {"connector.linear_9.bias": torch.zeros(2)}))
+        trainer.run(PhaseTask(info(0), phase, 1, 0, 1, {"connector.linear_9.bias": torch.zeros(2)}), {})
     with pytest.raises(ValueError, match=r"connector\.linear_1\.bias: shape \(1,\)"):
-        trainer.run(PhaseTask(info(0), phase, 1, 1, {}, {"connector.linear_1.bias": torch.zeros(1)}))
+        trainer.run(PhaseTask(info(0), phase, 1, 0, 1, {"connector.linear_1.bias": torch.zeros(1)}), {})
 
 
 def test_only_declared_groups_and_statistics_may_leave() -> None:
-    phase = Phase("stage2", frozenset(), frozenset({"task_adapter"}), statistics=frozenset({"share"}))
+    phase = Phase("stage2", frozenset(), frozenset({"task_adapter"}), statistics={"share": (1,)})
     fine = Update(3, "a", 5, {"task_adapter.w": torch.zeros(1)}, {"share": torch.zeros(1)})
     check_outgoing(fine, phase)
     for group in ("client_adapter", "router", "cross_task_adapter", "peer_task_adapter", "text_adapter"):
@@ -136,44 +148,50 @@ def test_only_declared_groups_and_statistics_may_leave() -> None:
         check_outgoing(replace(fine, statistics={"losses": torch.zeros(1)}), phase)
 
 
-def test_transport_refuses_what_may_not_leave(small: Small) -> None:
+def test_transport_refuses_what_may_not_leave(small: Small, tmp_path: Path) -> None:
     """A trainer that hands out a private group is stopped before anything is sent."""
     trainer = small.trainer("pilot")
     phase = trainer.method.phases(1)[0]
-    honest = trainer.run
 
-    def leaky(task: PhaseTask) -> ClientResult:
-        result = honest(task)
-        return replace(result, update=replace(result.update, state=select(result.state, {"client_adapter"})))
+    def leaky(task: PhaseTask, stored: State) -> Trained:
+        result = trainer.run(task, stored)
+        return replace(result, update=replace(result.update, state=select(result.private, {"client_adapter"})))
 
-    trainer.run = leaky  # type: ignore[method-assign]
+    transport = LocalTransport(lambda client: Participant(leaky, ClientStore(tmp_path / str(client))))
     with pytest.raises(PrivacyError, match="client 1: client_adapter.linear_1.weight may not leave"):
-        LocalTransport(trainer).exchange([PhaseTask(info(1), phase, 1, 1, {}, {})], lambda steps: None)
+        next(transport.exchange([PhaseTask(info(1), phase, 1, 0, 1, {})], lambda steps: None))
+    assert not list(tmp_path.rglob("*")), "nothing was kept either"
 
 
 class Recording:
     """A transport that keeps every update."""
 
     def __init__(self, inner: LocalTransport) -> None:
-        self.inner = inner
+        self.inner, self.parallel = inner, False
         self.updates: list[Update] = []
 
-    def exchange(self, tasks: Sequence[PhaseTask], progress: Callable[[int], None]) -> list[ClientResult]:
-        results = self.inner.exchange(tasks, progress)
-        self.updates += [result.update for result in results]
-        return results
+    def exchange(self, tasks: Iterable[PhaseTask], progress: Callable[[int], None]) -> Iterator[Answer]:
+        for answer in self.inner.exchange(tasks, progress):
+            assert isinstance(answer, ClientResult)
+            self.updates.append(answer.update)
+            yield answer
+
+    def verify(self, versions: Mapping[int, Version]) -> str:
+        return self.inner.verify(versions)
 
 
 def first_round(small: Small, clients: Sequence[int]) -> tuple[dict[int, State], ServerState]:
     """The updates after FedAvg's first round, by client, and the server."""
     trainer = small.trainer("fedavg")
-    transport = Recording(LocalTransport(trainer))
+    store = ClientStore(Path(tempfile.mkdtemp()))
+    transport = Recording(LocalTransport(lambda client: Participant(trainer.run, store)))
     counts = {client: len(small.examples[client]) for client in clients}
 
     def template(phase: Phase, client: ClientInfo, payload: State) -> State:
         return {**dict(PlainConnector(small.backbone.projector()).named_parameters()), **small.backbone.text_adapter}
 
-    plan = Plan(trainer.method, [info(client) for client in clients], counts, 1, 3, template)
+    rounds = schedule(Participation(), clients, 1, 0)
+    plan = Plan(trainer.method, [info(client) for client in clients], counts, 1, 3, template, rounds)
     final = Driver(plan, transport, Ledger(1)).run(None)
     return {update.client: update.state for update in transport.updates}, final.server
 

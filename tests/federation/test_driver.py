@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,10 +11,14 @@ import torch
 
 from baselines.fedavg import FedAvg
 from pilot.federation.checkpoint import Progress
-from pilot.federation.client import ClientReport, ClientResult, PhaseTask
+from pilot.federation.client import ClientReport, PhaseTask
 from pilot.federation.driver import Driver, Plan, split_steps
 from pilot.federation.guard import reason_to_exclude
 from pilot.federation.ledger import Ledger
+from pilot.federation.participant import ClientFailure, ClientResult
+from pilot.federation.participation import Participation, schedule
+from pilot.federation.store import Version
+from pilot.federation.transport import Answer
 from pilot.methods.base import ClientInfo, Phase, ServerState, State, Update
 
 NUM_EXAMPLES = {0: 1, 1: 2, 2: 3, 3: 4}
@@ -33,21 +37,34 @@ def update(client: int) -> Update:
 
 @dataclass
 class Fake:
-    """Returns prepared updates in a strange order; keeps the tasks it was given."""
+    """Returns prepared updates or failures; keeps the tasks it was given."""
 
-    updates: dict[int, Update]
+    updates: dict[int, Update | ClientFailure]
     tasks: list[PhaseTask] = field(default_factory=list)
+    parallel: bool = False
 
-    def exchange(self, tasks: Sequence[PhaseTask], progress: Callable[[int], None]) -> list[ClientResult]:
-        self.tasks += tasks
-        updates = [self.updates[task.info.client] for task in tasks]
-        return [ClientResult(u, {**u.state, "client_adapter.p": torch.ones(1)}, REPORT) for u in reversed(updates)]
+    def exchange(self, tasks: Iterable[PhaseTask], progress: Callable[[int], None]) -> Iterator[Answer]:
+        for task in tasks:
+            self.tasks.append(task)
+            answer = self.updates[task.info.client]
+            version = Version(f"r{task.round_number}p{task.phase_index}", "0" * 64)
+            yield answer if isinstance(answer, ClientFailure) else ClientResult(answer, REPORT, version, 0.5, 100.0)
+
+    def verify(self, versions: Mapping[int, Version]) -> str:
+        return ""
 
 
-def drive(updates: Sequence[Update], quorum: int = 1, start: Progress | None = None, rounds: int = 1) -> Progress:
-    """One round of FedAvg with one client per update."""
+def drive(
+    updates: Sequence[Update | ClientFailure],
+    quorum: int = 1,
+    start: Progress | None = None,
+    rounds: int = 1,
+    participation: Participation = Participation(),
+) -> Progress:
+    """Rounds of FedAvg with one client per update."""
     clients = [ClientInfo(u.client, "task", ("task",), 0) for u in updates]
-    plan = Plan(FedAvg(), clients, NUM_EXAMPLES, rounds, 2, lambda phase, info, payload: state(0.0), quorum)
+    who = schedule(participation, [u.client for u in updates], rounds, 0)
+    plan = Plan(FedAvg(), clients, NUM_EXAMPLES, rounds, 2, lambda phase, info, payload: state(0.0), who, quorum)
     return Driver(plan, Fake({u.client: u for u in updates}), Ledger(1)).run(start)
 
 
@@ -102,6 +119,7 @@ BROKEN = {
     "weight not a number": (changed(num_examples=math.nan), "num_examples is nan, expected a positive number"),
     "infinite weight": (changed(num_examples=math.inf), "num_examples is inf, expected a positive number"),
     "another weight": (changed(num_examples=300), "num_examples is 300, the client registered 3"),
+    "another task": (changed(task="other"), "task is other, the client registered task"),
     "statistics": (changed(statistics={"losses": torch.zeros(2)}), "unexpected statistic losses"),
 }  # fmt: skip
 
@@ -117,33 +135,35 @@ def test_broken_update_is_left_out(case: str) -> None:
     assert torch.allclose(final.server.shared["connector.w"], torch.full((2, 3), 574.4286))
     row = final.history[0]
     assert row["excluded"] == [{"client": 2, "reason": reason}] and row["skipped"] is False
-    assert sorted(final.clients) == [0, 1, 3], "what an excluded client trained is not kept"
+    assert sorted(final.versions) == [0, 1, 3], "what an excluded client trained does not count"
     json.dumps(final.history, allow_nan=False)
 
 
 def test_missing_statistic_is_left_out() -> None:
-    phase = Phase("search", frozenset(), frozenset({"connector", "text_adapter"}), statistics=frozenset({"share"}))
-    assert reason_to_exclude(update(2), state(0.0), phase, 3) == "missing statistic share"
+    phase = Phase("search", frozenset(), frozenset({"connector", "text_adapter"}), statistics={"share": (2,)})
+    assert reason_to_exclude(update(2), state(0.0), phase, "task", 3) == "missing statistic share"
     endless = changed(statistics={"share": torch.tensor([0.5, math.inf])})
-    assert reason_to_exclude(endless, state(0.0), phase, 3) == "share: not finite"
-    assert reason_to_exclude(changed(statistics={"share": torch.ones(2)}), state(0.0), phase, 3) == ""
+    assert reason_to_exclude(endless, state(0.0), phase, "task", 3) == "share: not finite"
+    assert reason_to_exclude(changed(statistics={"share": torch.ones(2)}), state(0.0), phase, "task", 3) == ""
+    scalar = changed(statistics={"share": torch.ones(1)})
+    assert reason_to_exclude(scalar, state(0.0), phase, "task", 3) == (
+        "share: torch.float32 (1,), expected torch.float32 (2,)"
+    )
 
 
 def test_excluded_client_goes_on_from_what_it_had() -> None:
-    own = {"client_adapter.p": torch.tensor([5.0])}
-    start = Progress(0, ServerState(), {2: own}, [], {})
-    final = drive([update(0), changed(num_examples=0)], start=start)
-    assert torch.equal(final.clients[2]["client_adapter.p"], torch.tensor([5.0])) and list(final.clients[2]) == [*own]
-    assert torch.equal(final.clients[0]["client_adapter.p"], torch.ones(1))
+    own = Version("r0p0", "a" * 64)
+    final = drive([update(0), changed(num_examples=0)], start=Progress(versions={2: own}))
+    assert final.versions == {0: Version("r1p0", "0" * 64), 2: own} and final.previous == {2: own}
 
 
 @pytest.mark.parametrize(("quorum", "skipped"), [(3, False), (4, True)])
 def test_below_quorum_nothing_changes(quorum: int, skipped: bool) -> None:
     before = ServerState(state(-1.0), {}, {"kept": True})
-    start = Progress(0, before, {}, [], {})
+    start = Progress(server=before)
     final = drive([update(0), update(1), update(3), changed(num_examples=0)], quorum, start)
     assert final.history[0]["skipped"] is skipped
-    assert (final.server is before) is skipped and (final.clients == {}) is skipped
+    assert (final.server is before) is skipped and (final.versions == {}) is skipped
     assert final.history[0]["excluded"] == [
         {"client": 2, "reason": "num_examples is 0, expected a positive number"}
     ]  # fmt: skip

@@ -1,0 +1,126 @@
+"""From a run's description to what the driver works with: the plan, the clients, their faults and their noise."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pilot.backbone.backbone import Backbone
+from pilot.backbone.features import FeatureCache
+from pilot.backbone.lora import initial_state
+from pilot.errors import UserError
+from pilot.federation.attacks import corrupt
+from pilot.federation.client import LocalTrainer, PhaseTask, Trained, TrainSettings
+from pilot.federation.defence import Defence
+from pilot.federation.driver import Plan, split_steps
+from pilot.federation.participant import Outgoing, Participant, untouched
+from pilot.federation.participation import Participation, schedule, to_json
+from pilot.federation.privacy import privatise, refuse_statistics, seeded_noise, system_noise
+from pilot.federation.shards import Example
+from pilot.federation.spec import RunSpec
+from pilot.federation.store import ClientStore
+from pilot.methods.base import ClientInfo, Method, Phase, State, Update, select
+
+
+def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: Mapping[int, int]) -> Plan:
+    """The run as the driver sees it.
+
+    Raises:
+        UserError: the profile's section `federation` does not fit the method or the scenario.
+    """
+    profile, settings = spec.profile, spec.profile.federation
+    clients = spec.clients(method)
+    steps = profile.local_steps * (len(spec.scenario.client_tasks) if method.pooled else 1)
+    ids = [info.client for info in clients]
+    where = f"profile {profile.name}: field federation"
+    _check_federation(spec, method, where)
+    start = initial_state(backbone.text_adapter, spec.seed)
+
+    def template(phase: Phase, info: ClientInfo, payload: State) -> State:
+        connector = method.make_connector(phase, info, backbone.projector(), payload)
+        own = {name: value.detach() for name, value in connector.named_parameters()} | start
+        return {name: payload.get(name, value) for name, value in select(own, phase.shared).items()}
+
+    participation = _participation(spec, method)
+    try:
+        rounds = schedule(participation, ids, profile.rounds, spec.seed)
+    except ValueError as error:
+        raise UserError(f"{where}.{error}") from error
+    defence = Defence(**settings.defence.model_dump())
+    return Plan(
+        method, clients, num_examples, profile.rounds, steps, template, rounds, participation.quorum, defence
+    )  # fmt: skip
+
+
+def _participation(spec: RunSpec, method: Method) -> Participation:
+    """As the profile says; pooled data are always there."""
+    if method.pooled:
+        return Participation()
+    try:
+        return Participation(**spec.profile.federation.participation.model_dump())
+    except ValueError as error:
+        raise UserError(f"profile {spec.profile.name}: field federation.{error}") from error
+
+
+def participation_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:
+    """The content of `participation.json`."""
+    return to_json(_participation(spec, plan.method), spec.seed, plan.schedule)
+
+
+def _check_federation(spec: RunSpec, method: Method, where: str) -> None:
+    settings = spec.profile.federation
+    num_clients = len(spec.scenario.client_tasks)
+    for attack in settings.attacks:
+        if max(attack.clients) >= num_clients:
+            raise UserError(f"{where}.attacks: client {max(attack.clients)}; clients are 0..{num_clients - 1}.")
+    if settings.privacy is not None:
+        phases = [phase for number in range(1, spec.profile.rounds + 1) for phase in method.phases(number)]
+        refuse_statistics(phases)
+
+
+def num_steps(spec: RunSpec, plan: Plan) -> int:
+    """Optimiser steps of the whole run, over all clients that take part."""
+    return sum(
+        steps * len(plan.schedule[number - 1].present)
+        for number in range(1, spec.profile.rounds + 1)
+        for _, steps in split_steps(plan.method.phases(number), plan.local_steps)
+    )
+
+
+def make_participants(
+    spec: RunSpec,
+    backbone: Backbone,
+    features: FeatureCache,
+    examples: Mapping[int, Sequence[Example]],
+    store: Callable[[int], Path],
+) -> Callable[[int], Participant]:
+    """Clients by id, all trained in this process; `store` gives the folder of a client's private state."""
+    profile, method = spec.profile, spec.make_method()
+    settings = TrainSettings(
+        profile.batch_size, spec.rates().model_dump(), profile.warmup_fraction, profile.weight_decay,
+        profile.max_grad_norm,
+    )  # fmt: skip
+    trainer = LocalTrainer(backbone, method, settings, features, examples)
+    outgoing = _outgoing(spec)
+    return lambda client: Participant(trainer.run, ClientStore(store(client)), outgoing)
+
+
+def _outgoing(spec: RunSpec) -> Outgoing:
+    """Faults first, then noise: a faulty client's update leaves through the same door as any other."""
+    settings = spec.profile.federation
+    faults = {client: attack for attack in settings.attacks for client in attack.clients}
+    if not faults and settings.privacy is None:
+        return untouched
+
+    def leave(task: PhaseTask, trained: Trained) -> Update:
+        state, fault = trained.update.state, faults.get(task.info.client)
+        if fault is not None:
+            state = corrupt(fault.kind, state, trained.received, fault.factor)
+        if settings.privacy is not None:
+            privacy = settings.privacy
+            purpose = (task.info.seed, "privacy", task.round_number, task.info.client, task.phase.name)
+            noise = seeded_noise(*purpose) if privacy.noise == "seeded" else system_noise
+            state = privatise(state, trained.received, privacy.clip_norm, privacy.noise_multiplier, noise)
+        return replace(trained.update, state=state)
+
+    return leave

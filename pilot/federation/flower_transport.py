@@ -1,0 +1,216 @@
+"""The driver's way to clients over Flower: a simulation's virtual nodes, or SuperNodes on other machines.
+
+A client is known by what its node says it holds, never by Flower's node id. Answers are handed on in the order of the
+tasks; at most `window` tasks are under way or waiting to be handed on, so the server's memory does not grow with the
+number of clients. A node that goes away is waited for, and asked again when it is back, for `patience` seconds.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from pilot.errors import UserError
+from pilot.federation.client import PhaseTask
+from pilot.federation.messages import MalformedMessage, pack, unpack_json, unpack_result
+from pilot.federation.participant import ClientFailure
+from pilot.federation.spec import versions
+from pilot.federation.store import Version
+from pilot.federation.transport import Answer
+
+log = logging.getLogger("flwr")
+POLL_SECONDS = 0.1
+MOST_SECONDS_BETWEEN_LOOKS = 2.0
+GREETING_SECONDS = 120.0
+
+
+@dataclass
+class _Asked:
+    """A task that was sent or waits for its node."""
+
+    task: PhaseTask
+    since: float
+    message: str | None = None
+
+
+@dataclass
+class FlowerTransport:
+    """See the module.
+
+    Attributes:
+        grid: Flower's connection to the nodes of the run.
+        config: the run's `config.json`, which every message carries.
+        nodes: digest of each client's data, by client.
+        window: most tasks under way at once.
+        patience: seconds after which a client that does not answer is left out of the phase.
+    """
+
+    grid: Grid
+    config: Mapping[str, Any]
+    nodes: Mapping[int, str]
+    window: int = 16
+    patience: float = 600.0
+    parallel: bool = field(default=True, init=False)
+    _node_of: dict[int, int] = field(default_factory=dict, init=False)
+    _refused: set[int] = field(default_factory=set, init=False)
+    _looked: float = field(default=0.0, init=False)
+
+    def exchange(self, tasks: Iterable[PhaseTask], progress: Callable[[int], None]) -> Iterator[Answer]:
+        """Send tasks as there is room, hand answers on in the order of the tasks."""
+        source, order, ready = iter(tasks), list[int](), dict[int, Answer]()
+        asked: dict[int, _Asked] = {}
+        wait = POLL_SECONDS
+        while True:
+            while len(order) < self.window and (task := next(source, None)) is not None:
+                order.append(task.info.client)
+                asked[task.info.client] = _Asked(task, time.monotonic())
+            if not order:
+                return
+            self._send(asked)
+            arrived = self._collect(asked)
+            for client, answer in arrived.items():
+                progress(asked.pop(client).task.steps)
+                ready[client] = answer
+            while order and order[0] in ready:
+                yield ready.pop(order.pop(0))
+            wait = POLL_SECONDS if arrived else min(2 * wait, MOST_SECONDS_BETWEEN_LOOKS)
+            if asked:
+                time.sleep(wait)
+
+    def verify(self, versions: Mapping[int, Version]) -> str:
+        """Asks every node for the private state that it should have."""
+        problems, asked = [], {}
+        self._wait_for(versions.keys())
+        for client, version in versions.items():
+            if client not in self._node_of:
+                problems.append(f"client {client}: its node is not there")
+                continue
+            content = pack({**self._common(), "version": version.to_json()})
+            asked[client] = Message(content, self._node_of[client], "query.verify")
+        for client, reply in self._query(asked).items():
+            problem = reply.get("failure") or reply.get("problem", "gave no answer")
+            if problem:
+                problems.append(f"client {client}: {problem}")
+        return "; ".join(problems)
+
+    def _common(self) -> dict[str, Any]:
+        nodes = {str(client): digest for client, digest in self.nodes.items()}
+        return {"config": self.config, "nodes": nodes, "versions": versions()}
+
+    def _send(self, asked: Mapping[int, _Asked]) -> None:
+        """Send what is not under way, where the client's node is there."""
+        idle = [each for each in asked.values() if each.message is None]
+        if not idle:
+            return
+        if any(each.task.info.client not in self._node_of for each in idle) or self._looked == 0:
+            self._greet()
+        online = set(self.grid.get_node_ids())
+        for each in idle:
+            node = self._node_of.get(each.task.info.client)
+            if node in online:
+                message = Message(self._content(each.task), node, "train", group_id=str(each.task.round_number))
+                each.message = next(iter(self.grid.push_messages([message])), None)
+
+    def _content(self, task: PhaseTask) -> RecordDict:
+        value = {
+            **self._common(), "round": task.round_number, "phase_index": task.phase_index, "steps": task.steps,
+            "base": task.base.to_json() if task.base else None, "keep": list(task.keep),
+        }  # fmt: skip
+        return pack(value, payload=task.payload)
+
+    def _collect(self, asked: Mapping[int, _Asked]) -> dict[int, Answer]:
+        """Answers that have come, and failures of those whose time is over."""
+        of_message = {each.message: client for client, each in asked.items() if each.message}
+        answers: dict[int, Answer] = {}
+        for reply in self.grid.pull_messages(list(of_message)) if of_message else ():
+            client = of_message[reply.metadata.reply_to_message_id]
+            if reply.has_error():
+                log.warning("client %s: its node went away (%s); it is asked again", client, reply.error.reason)
+                asked[client].message = None
+                continue
+            answers[client] = self._read(client, reply.content)
+        for client, each in asked.items():
+            if client not in answers and time.monotonic() - each.since > self.patience:
+                log.error("client %s: no answer within %.0f s, left out", client, self.patience)
+                answers[client] = ClientFailure(client, f"no answer within {self.patience:.0f} s")
+        if len(answers) == len(asked) > 0 and all(_silent(answer) for answer in answers.values()):
+            raise UserError(
+                f"no client answered within {self.patience:.0f} s. Start the nodes and resume the run; finished rounds "
+                "are kept."
+            )
+        return answers
+
+    def _read(self, client: int, content: RecordDict) -> Answer:
+        try:
+            value = unpack_json(content)
+            if "failure" in value:
+                log.error("client %s: %s", client, value["failure"])
+                return ClientFailure(client, str(value["failure"]))
+            result = unpack_result(content)
+            if result.update.client != client:
+                raise MalformedMessage(f"it answers for client {result.update.client}")
+            return result
+        except MalformedMessage as error:
+            log.error("client %s: malformed answer: %s", client, error)
+            return ClientFailure(client, f"malformed answer: {error}")
+
+    def _wait_for(self, clients: Iterable[int]) -> None:
+        """Look for nodes until all of `clients` have one, or patience is over."""
+        wanted, until = set(clients), time.monotonic() + self.patience
+        self._greet()
+        while not wanted <= self._node_of.keys() and time.monotonic() < until:
+            time.sleep(MOST_SECONDS_BETWEEN_LOOKS)
+            self._greet()
+
+    def _greet(self) -> None:
+        """Ask nodes that are new who they are; refuse those that do not fit, and tell them."""
+        if time.monotonic() - self._looked < MOST_SECONDS_BETWEEN_LOOKS:
+            return
+        known = set(self._node_of.values()) | self._refused
+        new = [node for node in sorted(self.grid.get_node_ids()) if node not in known]
+        replies = self._query({node: Message(pack(self._common()), node, "query.hello") for node in new})
+        claims: dict[int, list[int]] = {}
+        for node, reply in replies.items():
+            reason = reply.get("failure") or reply.get("refused", "")
+            if reason:
+                self._refuse(node, f"node {node} (client {reply.get('client', 'unknown')}): {reason}")
+            else:
+                claims.setdefault(int(reply["client"]), []).append(node)
+        for client, nodes in claims.items():
+            if client in self._node_of or len(nodes) > 1:
+                for node in nodes:
+                    self._refuse(node, f"node {node} claims client {client}, which another node claims as well")
+            else:
+                self._node_of[client] = nodes[0]
+        self._looked = time.monotonic()
+
+    def _refuse(self, node: int, reason: str) -> None:
+        log.error("refused: %s", reason)
+        self._refused.add(node)
+        self.grid.push_messages([Message(pack({"reason": reason}), node, "query.refused")])
+
+    def _query(self, messages: Mapping[int, Message]) -> dict[int, dict[str, Any]]:
+        """JSON replies by the key of their message; those without a readable reply are left out."""
+        keys = list(messages)
+        ids = dict(zip(self.grid.push_messages([messages[key] for key in keys]), keys, strict=True)) if keys else {}
+        replies: dict[int, dict[str, Any]] = {}
+        until = time.monotonic() + GREETING_SECONDS
+        while ids and time.monotonic() < until:
+            for reply in self.grid.pull_messages(list(ids)):
+                key = ids.pop(reply.metadata.reply_to_message_id)
+                if not reply.has_error():
+                    try:
+                        replies[key] = unpack_json(reply.content)
+                    except MalformedMessage as error:
+                        replies[key] = {"failure": str(error)}
+            if ids:
+                time.sleep(POLL_SECONDS)
+        return replies
+
+
+def _silent(answer: Answer) -> bool:
+    return isinstance(answer, ClientFailure) and answer.reason.startswith("no answer")

@@ -1,0 +1,144 @@
+"""Node folders: what one client needs to train, and nothing of any other client's.
+
+`prepare_nodes` splits a scenario's folder into `node-<k>/` (the client's training records, with their images, and the
+vision features of these images) and `federation.json`, which the server reads: digests and numbers of examples, no
+data. `node-pooled/` holds everybody's records, for methods that are not federated.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pilot.backbone.backbone import Backbone
+from pilot.backbone.features import FeatureCache, open_features
+from pilot.config import Scenario
+from pilot.data.record import InstructionRecord, read_records, write_records
+from pilot.errors import UserError
+from pilot.federation.shards import Example, make_examples, records_of_part
+from pilot.federation.spec import RunSpec, scenario_digests
+from pilot.io.atomic import read_json, remove, write_bytes, write_json
+from pilot.io.digest import digest_json, sha256_file
+
+POOLED = "pooled"
+
+
+@dataclass(frozen=True)
+class Register:
+    """What the server knows about its clients' data.
+
+    Attributes:
+        digests: as of `scenario_digests`.
+        num_examples: by client.
+        nodes: digest of each client's node folder; empty where clients read the scenario's own folder.
+    """
+
+    digests: Mapping[str, str]
+    num_examples: Mapping[int, int]
+    nodes: Mapping[int, str]
+
+
+def node_name(client: int | str) -> str:
+    """The folder of a client below the nodes' folder."""
+    return f"node-{client}"
+
+
+def prepare_nodes(scenario: Scenario, scenario_dir: Path, target: Path) -> None:
+    """Write every client's folder and `federation.json` below `target`; nothing where they are there already.
+
+    Raises:
+        UserError: a client has no training examples.
+    """
+    digests = scenario_digests(scenario_dir)
+    key = digest_json({"digests": digests, "scenario": scenario.model_dump(mode="json")})
+    if (target / "federation.json").is_file() and read_json(target / "federation.json")["key"] == key:
+        return
+    remove(target / "federation.json")
+    shards = records_of_part(scenario, scenario_dir, "train")
+    features = open_features(scenario_dir / "features")
+    of = digest_json(scenario.model_dump(mode="json"))
+    nodes = {str(k): _write_node(target, k, records, features, of) for k, records in sorted(shards.items())}
+    everything = [record for client in sorted(shards) for record in shards[client]]
+    nodes[POOLED] = _write_node(target, POOLED, everything, features, of)
+    write_json(
+        target / "federation.json", {"key": key, "scenario": scenario.name, "digests": digests, "nodes": nodes}
+    )  # fmt: skip
+
+
+def _write_node(
+    target: Path, client: int | str, records: Sequence[InstructionRecord], features: FeatureCache, scenario: str
+) -> dict[str, Any]:
+    folder = target / node_name(client)
+    remove(folder / "node.json")
+    names = sorted({record.image_sha256 for record in records})
+    buffer = io.BytesIO()
+    np.save(buffer, features.values[[features.row_of[name] for name in names]], allow_pickle=False)
+    write_records(folder / "records.parquet", records)
+    write_bytes(folder / "features.npy", buffer.getvalue())
+    index = {"digest": sha256_file(folder / "features.npy"), "rows": {name: row for row, name in enumerate(names)}}
+    write_json(folder / "index.json", index)
+    digest = digest_json({name: sha256_file(folder / name) for name in ("records.parquet", "features.npy")})
+    entry = {"num_examples": len(records), "digest": digest}
+    write_json(folder / "node.json", entry | {"client": client, "scenario": scenario})
+    return entry
+
+
+def read_register(spec: RunSpec, folder: Path) -> Register:
+    """What `federation.json` says for a run of this method.
+
+    Raises:
+        UserError: it is missing, or of another scenario.
+    """
+    path = folder / "federation.json"
+    if not path.is_file():
+        raise UserError(f"{path}: missing. Run `pilot-bench deploy nodes --scenario {spec.scenario.name}` first.")
+    value = read_json(path)
+    if value["scenario"] != spec.scenario.name:
+        raise UserError(f"{path}: of scenario {value['scenario']}, expected {spec.scenario.name}.")
+    clients = spec.clients(spec.make_method())
+    names = {info.client: POOLED if spec.make_method().pooled else str(info.client) for info in clients}
+    missing = sorted(set(names.values()) - value["nodes"].keys())
+    if missing:
+        raise UserError(f"{path}: has no node {missing[0]}. Prepare the nodes again.")
+    entries = {client: value["nodes"][name] for client, name in names.items()}
+    return Register(
+        value["digests"],
+        {client: entry["num_examples"] for client, entry in entries.items()},
+        {client: entry["digest"] for client, entry in entries.items()},
+    )
+
+
+@dataclass(frozen=True)
+class NodeData:
+    """One client's data, as its node reads them."""
+
+    client: int
+    digest: str
+    examples: list[Example]
+    features: FeatureCache
+
+
+def node_digest(folder: Path) -> tuple[int, str]:
+    """Client and digest of a node folder, from its files as they are now.
+
+    Raises:
+        UserError: it is no node folder.
+    """
+    if not (folder / "node.json").is_file():
+        raise UserError(f"{folder}: no node folder (node.json is missing). See docs/deploy.md.")
+    client = read_json(folder / "node.json")["client"]
+    digest = digest_json({name: sha256_file(folder / name) for name in ("records.parquet", "features.npy")})
+    return 0 if client == POOLED else client, digest
+
+
+def open_node(folder: Path, backbone: Backbone) -> NodeData:
+    """Read a node folder."""
+    client, digest = node_digest(folder)
+    index = read_json(folder / "index.json")
+    values = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
+    features = FeatureCache(values, index["rows"], index["digest"])
+    examples = make_examples(backbone, features, read_records(folder / "records.parquet"))
+    return NodeData(client, digest, examples, features)

@@ -1,0 +1,86 @@
+"""One client's part in a phase, the same under every transport: load, train, hand over, keep the rest."""
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pilot.errors import UserError
+from pilot.federation.client import ClientReport, PhaseTask, Trained
+from pilot.federation.guard import check_outgoing
+from pilot.federation.store import ClientStore, Version, version_name
+from pilot.methods.base import State, Update
+
+Outgoing = Callable[[PhaseTask, Trained], Update]
+"""What becomes of an update before it leaves: noise, or a simulated fault."""
+
+
+@dataclass(frozen=True)
+class ClientResult:
+    """What comes back from a client.
+
+    Attributes:
+        update: what left it.
+        report: losses, steps and sizes.
+        version: the private state that it keeps; None where there is none.
+        seconds: wall time of the client's work.
+        peak_memory_mb: largest resident memory of the process that did it.
+    """
+
+    update: Update
+    report: ClientReport
+    version: Version | None
+    seconds: float
+    peak_memory_mb: float
+
+
+@dataclass(frozen=True)
+class ClientFailure:
+    """A client that was asked and gave no usable answer."""
+
+    client: int
+    reason: str
+
+
+def untouched(task: PhaseTask, trained: Trained) -> Update:
+    """The update as it was trained."""
+    return trained.update
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A client with its trainer and its own store."""
+
+    train: Callable[[PhaseTask, State], Trained]
+    store: ClientStore
+    outgoing: Outgoing = untouched
+
+    def run(self, task: PhaseTask) -> ClientResult:
+        """Train a phase from the private state that the task names; what stays is on disk before anything leaves.
+
+        Raises:
+            UserError: the private state is missing or damaged.
+            PrivacyError: the update holds what may not leave.
+        """
+        began = time.perf_counter()
+        trained = self.train(task, self.store.load(task.base))
+        update = self.outgoing(task, trained)
+        check_outgoing(update, task.phase)
+        name = version_name(task.round_number, task.phase_index)
+        version = self.store.save(name, trained.private) if trained.private else None
+        self.store.keep({*task.keep, name})
+        seconds = time.perf_counter() - began
+        return ClientResult(update, trained.report, version, seconds, peak_memory_mb())
+
+    def check(self, version: Version) -> str:
+        """What is wrong with a private state; empty if nothing is."""
+        try:
+            self.store.load(version)
+        except UserError as error:
+            return str(error)
+        return ""
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB (2^20 bytes)."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

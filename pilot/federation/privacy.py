@@ -1,0 +1,164 @@
+"""Optional client-level differential privacy: the Gaussian mechanism on every update before it leaves its client.
+
+With r the values at the start of a phase and t those trained, over all shared tensors together, a client sends
+
+    r + u min(1, C / ||u||) + N(0, (z C)^2 I),   u = t - r.
+
+What the server does with it, however adaptive, is post-processing. T such messages of one client are together
+mu-GDP with mu = sqrt(T) / z (Dong, Roth and Su, JRSS B 2022), which is exactly (epsilon, delta)-DP for
+
+    delta = Phi(-epsilon / mu + mu / 2) - e^epsilon Phi(-epsilon / mu - mu / 2)     (Balle and Wang, ICML 2018).
+
+Flower's accountant gives an upper bound of this epsilon, and needs a package that the lock file has no room for
+(`flwr[dp]`); tests compare the two.
+
+What is protected: the training data of one client as a whole, in the tensors of its updates, against everybody who sees
+its messages, the server included. Two relations (names as in Flower's accountant):
+
+    add-or-remove-one   the client's updates u, or zero in their place; its message is still sent
+    replace-one         its data, or any other data: u moves by up to 2 C, which counts as half the noise
+
+What is not protected, and must not be claimed:
+
+- That a client takes part, its task, and `num_examples`: sent as they are.
+- `Update.statistics`: not noised; `refuse_statistics` refuses methods that send them.
+- Losses, diagnostics, and scores of evaluation that are reported from clients.
+- r: the guarantee needs values that the server sent or that follow from the seed. Where r is what a client trained
+  before and never sent, its data leaves with it.
+- Anything, with `seeded` noise, against those who know or guess the seed: they subtract the noise. It is for
+  measuring what privacy costs, reproducibly. `system` noise is drawn from the operating system, and no two runs are
+  equal; a phase that is trained again after a kill sends another message, and counts as another.
+- A single image or example beyond its client, and attacks on the rounding of floating-point noise (Mironov, CCS 2012).
+"""
+
+import math
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.special import log_ndtr
+from torch import Tensor
+
+from pilot.errors import UserError
+from pilot.io.seeding import generator
+from pilot.methods.base import Phase, State
+from pilot.methods.robust import clip_difference
+
+Noise = Callable[[int], Tensor]
+"""Gives that many independent draws of N(0, 1) in float64."""
+
+Relation = Literal["add-or-remove-one", "replace-one"]
+MANTISSA = 53
+
+
+def privatise(state: State, received: State, clip_norm: float, noise_multiplier: float, noise: Noise) -> State:
+    """What may leave the client in place of `state` (see the module).
+
+    Clipping and noise are computed in float64 and rounded to the states' dtypes at the very end. An update with a NaN
+    or an infinity counts as zero, since to send it would be a message without noise.
+
+    Args:
+        state: t, the tensors that the phase shares.
+        received: r of the same tensors; may hold more.
+        clip_norm: C, positive.
+        noise_multiplier: z, positive.
+        noise: `seeded_noise(...)` or `system_noise`.
+
+    Raises:
+        ValueError: names, shapes or dtypes differ, or a number is out of range.
+    """
+    _require_positive("noise_multiplier", noise_multiplier)
+    _require_positive("clip_norm", clip_norm)
+    finite = all(bool(torch.isfinite(value).all()) for value in state.values())
+    sent = state if finite else {name: received.get(name, value) for name, value in state.items()}
+    update, _ = clip_difference(sent, received, clip_norm)
+    result = {}
+    for name in sorted(update):
+        drawn = noise(update[name].numel()).reshape(update[name].shape)
+        noisy = update[name] + noise_multiplier * clip_norm * drawn
+        result[name] = (received[name].detach().double() + noisy).to(state[name].dtype)
+    return {name: result[name] for name in state}
+
+
+def seeded_noise(*purpose: str | int) -> Noise:
+    """Reproducible noise, a function of `purpose`: (seed, "privacy", round, client, phase). No privacy: see the module.
+
+    From NumPy: of a seed, `torch.Generator` on the CPU uses 32 bits only (torch 2.13), few enough to try all of them.
+    """
+    source = generator(*purpose)
+    return lambda count: torch.from_numpy(source.standard_normal(count))
+
+
+def system_noise(count: int) -> Tensor:
+    """(count,) draws from the operating system's cryptographic source (Box and Muller 1958)."""
+    num_pairs = (count + 1) // 2
+    bits = np.frombuffer(secrets.token_bytes(16 * num_pairs), dtype="<u8") >> np.uint64(64 - MANTISSA)
+    uniform = bits.astype(np.float64)
+    radius = np.sqrt(-2 * np.log((uniform[:num_pairs] + 1) * 2.0**-MANTISSA))  # of (0, 1]
+    angle = 2 * np.pi * uniform[num_pairs:] * 2.0**-MANTISSA
+    return torch.from_numpy(np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count])
+
+
+def epsilon(
+    noise_multiplier: float, num_releases: int, delta: float, relation: Relation = "add-or-remove-one"
+) -> float:
+    """The least epsilon for which `num_releases` messages of a client are (epsilon, delta)-DP together.
+
+    Exact up to floating-point error: the smallest number found at which the module's delta is at most `delta`.
+
+    Args:
+        noise_multiplier: z.
+        num_releases: T: every update that the client sent, one per phase and round, also those the server dropped.
+        delta: in (0, 1); well below 1 / number of clients.
+        relation: which two worlds are hard to tell apart.
+
+    Raises:
+        ValueError: a number is out of range, or the relation is unknown.
+    """
+    moves = {"add-or-remove-one": 1.0, "replace-one": 2.0}
+    _require_positive("noise_multiplier", noise_multiplier)
+    if relation not in moves:
+        raise ValueError(f"relation: expected one of {', '.join(moves)}, got {relation!r}")
+    if num_releases < 0:
+        raise ValueError(f"num_releases: expected at least 0, got {num_releases}")
+    if not 0 < delta < 1:
+        raise ValueError(f"delta: expected a number above 0 and below 1, got {delta}")
+    mu = moves[relation] * math.sqrt(num_releases) / noise_multiplier
+    if _delta(0.0, mu) <= delta:
+        return 0.0
+    low, high = 0.0, 1.0
+    while _delta(high, mu) > delta:
+        low, high = high, 2 * high
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if _delta(middle, mu) > delta else (low, middle)
+    return high
+
+
+def refuse_statistics(phases: Iterable[Phase]) -> None:
+    """Refuse methods that send statistics beside their updates, as no noise is added to these.
+
+    Raises:
+        UserError: naming the phase and its statistics.
+    """
+    for phase in phases:
+        if phase.statistics:
+            raise UserError(
+                f"privacy: phase {phase.name} sends statistics ({', '.join(sorted(phase.statistics))}), to which no "
+                f"noise is added, so that nothing could be promised. Choose a method without statistics, or no privacy."
+            )
+
+
+def _delta(epsilon_: float, mu: float) -> float:
+    """The delta of mu-GDP at an epsilon; in logarithms, so that neither e^epsilon nor the tails over- or underflow."""
+    if mu == 0:
+        return 0.0
+    first = float(log_ndtr(-epsilon_ / mu + mu / 2))
+    second = epsilon_ + float(log_ndtr(-epsilon_ / mu - mu / 2))
+    return -math.exp(first) * math.expm1(min(0.0, second - first))
+
+
+def _require_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name}: expected a positive finite number, got {value}")

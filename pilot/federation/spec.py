@@ -1,0 +1,145 @@
+"""Which run: scenario, profile, method and seed, the backbone it stands on, and the files that describe it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from pilot.backbone.backbone import Backbone
+from pilot.backbone.paths import TINY_LLAVA
+from pilot.config import LearningRates, Profile, Scenario
+from pilot.errors import UserError
+from pilot.io.atomic import read_json, write_json
+from pilot.io.digest import digest_json, sha256_file
+from pilot.methods.base import ClientInfo, Method
+from pilot.methods.registry import make_method
+from pilot.provenance import stage_digest
+
+POOLED_TASK = "all"
+BACKBONES = {"tiny-llava": TINY_LLAVA}
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Which run: `learning_rates` overrides the profile's (tuning only)."""
+
+    scenario: Scenario
+    profile: Profile
+    method: str
+    seed: int
+    learning_rates: LearningRates | None = None
+
+    def rates(self) -> LearningRates:
+        """The learning rates that hold."""
+        return self.learning_rates or self.profile.learning_rates_of(self.method)
+
+    def make_method(self) -> Method:
+        """The method with the profile's options."""
+        return make_method(self.method, self.profile.method_options.get(self.method, {}))
+
+    def clients(self, method: Method) -> list[ClientInfo]:
+        """The clients of the run; one for everybody where data are pooled."""
+        tasks = tuple(task.name for task in self.scenario.tasks)
+        if method.pooled:
+            return [ClientInfo(0, POOLED_TASK, tasks, self.seed)]
+        return [ClientInfo(k, task.name, tasks, self.seed) for k, task in enumerate(self.scenario.client_tasks)]
+
+
+def load_backbone(profile: Profile) -> Backbone:
+    """The profile's backbone with its LoRA attached; one thread, deterministic kernels.
+
+    Precision `medium` lets oneDNN multiply matrices, which on AVX-512 takes half of MKL's time on AMD processors, in
+    full float32 unless the processor has instructions for bfloat16 matrices (AMX). PyTorch's flash attention is slow
+    with it at this size; plain attention is not.
+    """
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("medium")
+    torch.use_deterministic_algorithms(True)
+    if profile.backbone not in BACKBONES:
+        raise UserError(
+            f"profile {profile.name}: field backbone: unknown name {profile.backbone!r}. "
+            f"Expected one of: {', '.join(sorted(BACKBONES))}."
+        )
+    return Backbone(
+        BACKBONES[profile.backbone],
+        rank=profile.lora.rank,
+        alpha=profile.lora.alpha,
+        prompt_template=profile.prompt_template,
+    )
+
+
+def scenario_digests(scenario_dir: Path) -> dict[str, str]:
+    """Digests of the data, the partition and the vision features that a scenario's runs read."""
+    return {
+        "data": digest_json(read_json(scenario_dir / "data" / "manifest.json")["digests"]),
+        "partition": sha256_file(scenario_dir / "partition" / "assignment.parquet"),
+        "features": read_json(scenario_dir / "features" / "index.json")["digest"],
+    }
+
+
+def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
+    """`config.json`: everything that the run's bytes depend on; `digests` as of `scenario_digests`."""
+    scenario, profile = spec.scenario, spec.profile
+    own = profile.only(spec.method).model_copy(update={"learning_rates": {"default": spec.rates()}})
+    num_clients = len(scenario.client_tasks)
+    return {
+        "scenario": scenario.name,
+        "profile": profile.name,
+        "method": spec.method,
+        "seed": spec.seed,
+        "reference": spec.method in ("untuned", "majority"),
+        "hyperparameters": {
+            "learning_rates": spec.rates().model_dump(),
+            "warmup_fraction": profile.warmup_fraction,
+            "weight_decay": profile.weight_decay,
+            "max_grad_norm": profile.max_grad_norm,
+            "lora": profile.lora.model_dump(),
+            "prompt_template": profile.prompt_template,
+            "options": dict(sorted(options.items())),
+        },
+        "budget": {
+            "rounds": profile.rounds,
+            "local_steps": profile.local_steps,
+            "batch_size": profile.batch_size,
+            "num_clients": num_clients,
+            "total_steps": profile.rounds * profile.local_steps * num_clients,
+        },
+        "digests": {
+            **digests,
+            "backbone": sha256_file(BACKBONES[profile.backbone] / "model.safetensors"),
+            "scenario": digest_json(scenario.model_dump(mode="json")),
+            "source": stage_digest("train", spec.method),
+        },
+        "scenario_config": scenario.model_dump(mode="json"),
+        "profile_config": own.model_dump(mode="json"),
+        "tasks": [
+            {"name": task.name, "kind": task.kind, "clients": list(scenario.clients_of(task.name))}
+            for task in scenario.tasks
+        ],
+    }
+
+
+def write_manifest(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """List every file that makes the run valid, with its digest; written last."""
+    names = ("config.json", "rounds.jsonl", "ledger.json", "participation.json")
+    files = [run_dir / name for name in names if (run_dir / name).is_file()]
+    files += sorted(path for path in (run_dir / "checkpoint").rglob("*") if path.is_file())
+    write_json(
+        run_dir / "manifest.json",
+        {
+            "config_digest": digest_json(dict(config)),
+            "files": {path.relative_to(run_dir).as_posix(): sha256_file(path) for path in files},
+            "versions": versions(),
+        },
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that results may depend on."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("pilot-bench", "torch", "transformers", "numpy", "safetensors")}
