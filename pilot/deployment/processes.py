@@ -8,11 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pilot.federation.flower_command import without_colours
+from pilot.deployment.flower_command import without_colours
 
 MARK = "PILOT_DEPLOYMENT"
 """Environment variable by which a deployment finds its processes, also those that its processes started."""
@@ -65,8 +65,10 @@ class Processes:
     environment: Mapping[str, str]
     started: list[Process] = field(default_factory=list)
 
-    def start(self, name: str, command: Sequence[str]) -> Process:
+    def start(self, name: str, command: Sequence[str], more: Mapping[str, str] | None = None) -> Process:
         """Start `command` in a session of its own; its output is appended to `<name>.log`.
+
+        `more` is what its environment has beyond that of all.
 
         On Linux it is ended if this process ends in any way.
         """
@@ -78,7 +80,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self.full_environment(),
+                env=self.full_environment() | dict(more or {}),
                 start_new_session=True,
                 preexec_fn=_end_with_parent if _LIBC else None,
             )
@@ -119,20 +121,21 @@ class Processes:
         self.started.clear()
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on.
+def free_port(taken: Collection[int]) -> int:
+    """A port of the loopback interface that nobody listens on, and that is not among `taken`.
 
-    They lie below the range from which systems take the ports of outgoing connections, so that none of these takes one
+    It lies below the range from which systems take the ports of outgoing connections, so that none of these takes it
     before its server starts. The search begins at a place that depends on the process.
+
+    Raises:
+        OSError: all ports are taken.
     """
-    found: list[int] = []
     first = 20000 + os.getpid() * 31 % 10000
     for port in (*range(first, 32000), *range(20000, first)):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            return found
+        if port not in taken:
+            with contextlib.suppress(OSError), socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+                return port
     raise OSError("no free port between 20000 and 32000")
 
 

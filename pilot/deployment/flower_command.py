@@ -80,8 +80,7 @@ class FlowerCommand:
         Raises:
             UserError: the SuperLink does not answer or does not take the run.
         """
-        write_text(folder / "pyproject.toml", _pyproject(config, app))
-        write_text(folder / "README.md", "A run of pilot-bench; the code is the installed package.\n")
+        write_app(folder, config, app)
         command = ["flwr", "run", str(folder), CONNECTION, "--format", "json"]
         return str(json.loads(self._run(command, "submitting the run"))["run-id"])
 
@@ -134,6 +133,12 @@ def environment(home: Path) -> dict[str, str]:
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**QUIET, "FLWR_HOME": str(home), "PATH": path}
+
+
+def write_app(folder: Path, config: Mapping[str, Value], app: str = APP) -> None:
+    """Write what `flwr run` takes: which installed module holds the apps, and the run configuration."""
+    write_text(folder / "pyproject.toml", _pyproject(config, app))
+    write_text(folder / "README.md", "A run of pilot-bench; the code is the installed package.\n")
 
 
 def write_toml(path: Path, values: Mapping[str, Value]) -> None:

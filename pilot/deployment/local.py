@@ -9,17 +9,16 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from pilot.deployment.certificates import Certificates, make_certificates, make_node_key
+from pilot.deployment.flower_command import APP, FlowerCommand, RunStatus, Value, environment, write_toml
+from pilot.deployment.processes import Process, Processes, free_port
 from pilot.errors import UserError
-from pilot.federation.certificates import Certificates, make_certificates, make_node_key
-from pilot.federation.flower_command import APP, FlowerCommand, RunStatus, Value, environment, write_toml
-from pilot.federation.processes import Process, Processes, free_ports
 from pilot.io.atomic import write_text
 
 MARKER = "deployment.txt"
@@ -30,15 +29,14 @@ REJOIN_SECONDS = 90.0
 
 @dataclass(frozen=True)
 class Node:
-    """One SuperNode: its client's data, its private state, and what else its `--node-config` says."""
+    """One SuperNode: the folders of its client's data and of its private state, as its `--node-config` says them."""
 
     data: Path
     state: Path
-    more: Mapping[str, Value] = field(default_factory=dict)
 
-    def config(self, client: int) -> dict[str, Value]:
+    def config(self) -> dict[str, Value]:
         """The node's configuration, as the ClientApp sees it."""
-        return {"client": client, "data": str(self.data.resolve()), "state": str(self.state.resolve()), **self.more}
+        return {"data": str(self.data.resolve()), "state": str(self.state.resolve())}
 
 
 @dataclass
@@ -47,22 +45,19 @@ class LocalDeployment:
 
     Attributes:
         folder: work folder; emptied first if it holds an earlier deployment. `logs/` has a log per process.
-        nodes: one SuperNode each.
-        slots: most clients that work at once.
+        nodes: one SuperNode each, counted from 0.
         app: module with the apps `server` and `client`, importable in this environment.
     """
 
     folder: Path
     nodes: Sequence[Node]
-    slots: int = 2
     app: str = APP
     port: int = field(default=0, init=False)
     certificates: Certificates = field(init=False)
     processes: Processes = field(init=False)
     flower: FlowerCommand = field(init=False)
-    _node_ports: list[int] = field(default_factory=list, init=False)
+    _ports: dict[str, int] = field(default_factory=dict, init=False)
     _node: dict[int, Process] = field(default_factory=dict, init=False)
-    _warm: Process | None = field(default=None, init=False)
     _superlink: Process | None = field(default=None, init=False)
 
     def __enter__(self) -> "LocalDeployment":
@@ -71,16 +66,15 @@ class LocalDeployment:
         home = self.folder / "flwr"
         self.processes = Processes(self.folder / "logs", environment(home))
         self.flower = FlowerCommand(home, self.processes.full_environment())
-        self.port, *self._node_ports = free_ports(1 + len(self.nodes))
+        self.port = free_port(())
         try:
             self.certificates = make_certificates(self.folder / "tls")
             self.flower.connect(self.address(), self.certificates.authority)
             self.start_superlink()
-            self.start_clients()
-            self.flower.register([make_node_key(self.key(client)) for client in range(len(self.nodes))])
-            for client in range(len(self.nodes)):
-                self._node[client] = self.launch_node(client)
-            self._wait(lambda: all(_node_id(node) for node in self._node.values()), "the nodes to connect")
+            self.flower.register([make_node_key(self.key(number)) for number in range(len(self.nodes))])
+            self._node = {number: self.launch_node(number) for number in range(len(self.nodes))}
+            nodes = [*self._node.values()]
+            self._wait(lambda: all(_node_id(node) for node in nodes), "the nodes to connect", nodes)
         except BaseException:
             self.processes.end()
             raise
@@ -91,9 +85,9 @@ class LocalDeployment:
     ) -> None:
         self.processes.end()
 
-    def key(self, client: int) -> Path:
+    def key(self, number: int) -> Path:
         """The private key of a node."""
-        return self.folder / "keys" / f"node-{client}"
+        return self.folder / "keys" / f"node-{number}"
 
     def address(self) -> str:
         """Host and port of the SuperLink."""
@@ -109,33 +103,33 @@ class LocalDeployment:
             "--database", str(self.folder / "superlink.db"),
         ]  # fmt: skip
         self._superlink = self.processes.start("superlink", command)
-        self._wait(lambda: _listens(self.port), "the SuperLink to listen")
+        self._wait(lambda: _listens(self.port), "the SuperLink to listen", [self._superlink])
 
-    def start_clients(self) -> None:
-        """Start the process that runs the nodes' tasks (see `warm_clients`)."""
-        addresses = [f"127.0.0.1:{port}" for port in self._node_ports]
-        code = f"from pilot.federation.warm_clients import serve; serve({addresses!r}, {self.slots}, {self.app!r})"
-        self._warm = self.processes.start("clients", [sys.executable, "-c", code])
-
-    def launch_node(self, client: int, key: Path | None = None, authority: Path | None = None) -> Process:
+    def launch_node(
+        self, number: int, name: str = "", key: Path | None = None, authority: Path | None = None
+    ) -> Process:
         """Start a SuperNode without waiting for it.
 
         Args:
-            client: its place in `nodes`.
+            number: whose place in `nodes` it takes.
+            name: of its log, `node-<number>` by default.
             key: another private key than the node's own.
             authority: another authority's certificate than the deployment's own.
         """
-        config = self.folder / "nodes" / f"node-{client}.toml"
-        write_toml(config, self.nodes[client].config(client))
+        name = name or f"node-{number}"
+        port = self._ports[name] = free_port([self.port, *self._ports.values()])
+        config = self.folder / "nodes" / f"node-{number}.toml"
+        write_toml(config, self.nodes[number].config())
         command = [
             "flower-supernode", "--superlink", self.address(),
             "--root-certificates", str(authority or self.certificates.authority),
-            "--auth-supernode-private-key", str(key or self.key(client)), "--isolation", "process",
-            "--host", "127.0.0.1", "--port", str(self._node_ports[client]), "--node-config", str(config),
+            "--auth-supernode-private-key", str(key or self.key(number)),
+            "--host", "127.0.0.1", "--port", str(port), "--node-config", str(config),
         ]  # fmt: skip
-        return self.processes.start(f"node-{client}", command)
+        own_home = {"FLWR_HOME": str(self.folder / "nodes" / f"node-{number}")}
+        return self.processes.start(name, command, own_home)
 
-    def restart_node(self, client: int) -> None:
+    def restart_node(self, number: int) -> None:
         """Start a killed SuperNode again, as often as it takes until the SuperLink lets it in.
 
         Raises:
@@ -143,18 +137,18 @@ class LocalDeployment:
         """
         until = time.monotonic() + REJOIN_SECONDS
         while time.monotonic() < until:
-            seen = len(self._node[client].lines())
-            node = self._node[client] = self.launch_node(client)
+            seen = len(self._node[number].lines())
+            node = self._node[number] = self.launch_node(number)
             while node.alive and time.monotonic() < until:
                 if _node_id(node, seen):
                     return
                 time.sleep(0.2)
             time.sleep(1.0)
-        raise UserError(f"node {client}: not let in within {REJOIN_SECONDS:.0f} s; see {self._node[client].log}.")
+        raise UserError(f"node {number}: not let in within {REJOIN_SECONDS:.0f} s; see {self._node[number].log}.")
 
-    def kill_node(self, client: int) -> None:
+    def kill_node(self, number: int) -> None:
         """`kill -9` a SuperNode; its running task ends soon after."""
-        self._node[client].kill()
+        self._node[number].kill()
 
     def kill_superlink(self) -> None:
         """`kill -9` the SuperLink; the ServerApp ends soon after."""
@@ -167,19 +161,19 @@ class LocalDeployment:
         Raises:
             ProcessLookupError: none runs.
         """
-        self._kill(lambda process, command: "flwr-serverapp" in command)
+        self._kill(lambda command: "flwr-serverapp" in command)
 
-    def kill_task(self, client: int) -> None:
+    def kill_task(self, number: int) -> None:
         """`kill -9` the process that works on a node's message.
 
         Raises:
             ProcessLookupError: none does.
         """
-        name = f"client-{self._node_ports[client]}"
-        self._kill(lambda process, command: Path(f"/proc/{process}/comm").read_text().strip() == name)
+        address = f"127.0.0.1:{self._ports[f'node-{number}']} "
+        self._kill(lambda command: "flwr-clientapp" in command and address in command)
 
-    def _kill(self, wanted: Callable[[int, str], bool]) -> None:
-        found = [process for process, command in self.processes.running().items() if wanted(process, command)]
+    def _kill(self, wanted: Callable[[str], bool]) -> None:
+        found = [process for process, command in self.processes.running().items() if wanted(command)]
         if not found:
             raise ProcessLookupError("no such process in this deployment")
         for process in found:
@@ -207,11 +201,10 @@ class LocalDeployment:
         """Hand on the ServerApp's log until the run is over, and say how it ended."""
         return self.flower.follow(run, show)
 
-    def _wait(self, ready: Callable[[], bool], what: str) -> None:
+    def _wait(self, ready: Callable[[], bool], what: str, processes: Sequence[Process]) -> None:
         until = time.monotonic() + START_SECONDS
         while not ready():
-            ended = [process for process in self.processes.started if not process.alive]
-            if ended or time.monotonic() > until:
+            if time.monotonic() > until or not all(process.alive for process in processes):
                 raise UserError(f"waited in vain for {what}. {self._whereabouts()}")
             time.sleep(0.1)
 
