@@ -70,11 +70,10 @@ class LocalDeployment:
         try:
             self.certificates = make_certificates(self.folder / "tls")
             self.flower.connect(self.address(), self.certificates.authority)
-            self.start_superlink()
-            self.flower.register([make_node_key(self.key(number)) for number in range(len(self.nodes))])
-            self._node = {number: self.launch_node(number) for number in range(len(self.nodes))}
-            nodes = [*self._node.values()]
-            self._wait(lambda: all(_node_id(node) for node in nodes), "the nodes to connect", nodes)
+            for number in range(len(self.nodes)):
+                make_node_key(self.key(number))
+            self._start_superlink()
+            self._start_nodes()
         except BaseException:
             self.processes.end()
             raise
@@ -93,41 +92,64 @@ class LocalDeployment:
         """Host and port of the SuperLink."""
         return f"127.0.0.1:{self.port}"
 
-    def start_superlink(self) -> None:
-        """Start the SuperLink, again on the same database if it was there before, and wait until it listens."""
+    def _start_superlink(self) -> None:
+        """Start the SuperLink and tell it the nodes' keys.
+
+        Its state is in memory: on disk (`--database`), Flower 1.41 loses messages to a locked database when several
+        nodes answer at once.
+        """
         tls = self.certificates
         command = [
             "flower-superlink", "--host", "127.0.0.1", "--port", str(self.port),
             "--ssl-ca-certfile", str(tls.authority), "--ssl-certfile", str(tls.certificate),
             "--ssl-keyfile", str(tls.key), "--enable-supernode-auth", "--disable-runtime-dependency-installation",
-            "--database", str(self.folder / "superlink.db"),
         ]  # fmt: skip
         self._superlink = self.processes.start("superlink", command)
         self._wait(lambda: _listens(self.port), "the SuperLink to listen", [self._superlink])
+        self.flower.register([self.key(number).with_suffix(".pub") for number in range(len(self.nodes))])
 
-    def launch_node(
-        self, number: int, name: str = "", key: Path | None = None, authority: Path | None = None
-    ) -> Process:
-        """Start a SuperNode without waiting for it.
+    def _start_nodes(self) -> None:
+        seen = {number: len(node.lines()) for number, node in self._node.items()}
+        self._node = {number: self.launch_node(number) for number in range(len(self.nodes))}
+        nodes = [(node, seen.get(number, 0)) for number, node in self._node.items()]
+        self._wait(
+            lambda: all(_node_id(node, first) for node, first in nodes), "the nodes to connect", [*self._node.values()]
+        )
+
+    def restart_superlink(self) -> None:
+        """Start a killed SuperLink again, and the nodes, which it has forgotten.
+
+        The run is over; submitted again with `resume`, it goes on from its last finished round.
+        """
+        self._start_superlink()
+        for node in self._node.values():
+            node.kill()
+        self._start_nodes()
+
+    def launch_node(self, number: int) -> Process:
+        """Start a SuperNode without waiting for it."""
+        return self._launch(f"node-{number}", number, self.key(number), self.certificates.authority)
+
+    def launch_stranger(self, name: str, key: Path | None, authority: Path | None = None) -> Process:
+        """Start a SuperNode that does not belong here, with the configuration of node 0.
 
         Args:
-            number: whose place in `nodes` it takes.
-            name: of its log, `node-<number>` by default.
-            key: another private key than the node's own.
-            authority: another authority's certificate than the deployment's own.
+            name: of its log.
+            key: its private key, if it has one.
+            authority: the certificate that it trusts; the deployment's own by default.
         """
-        name = name or f"node-{number}"
-        port = self._ports[name] = free_port([self.port, *self._ports.values()])
+        return self._launch(name, 0, key, authority or self.certificates.authority)
+
+    def _launch(self, name: str, number: int, key: Path | None, authority: Path) -> Process:
         config = self.folder / "nodes" / f"node-{number}.toml"
         write_toml(config, self.nodes[number].config())
+        port = self._ports[name] = free_port([self.port, *self._ports.values()])
         command = [
-            "flower-supernode", "--superlink", self.address(),
-            "--root-certificates", str(authority or self.certificates.authority),
-            "--auth-supernode-private-key", str(key or self.key(number)),
+            "flower-supernode", "--superlink", self.address(), "--root-certificates", str(authority),
+            *(["--auth-supernode-private-key", str(key)] if key else []),
             "--host", "127.0.0.1", "--port", str(port), "--node-config", str(config),
         ]  # fmt: skip
-        own_home = {"FLWR_HOME": str(self.folder / "nodes" / f"node-{number}")}
-        return self.processes.start(name, command, own_home)
+        return self.processes.start(name, command, {"FLWR_HOME": str(self.folder / "nodes" / name)})
 
     def restart_node(self, number: int) -> None:
         """Start a killed SuperNode again, as often as it takes until the SuperLink lets it in.

@@ -110,15 +110,22 @@ class Processes:
             until = time.monotonic() + GRACE_SECONDS
             while time.monotonic() < until and any(process.alive for process in wave):
                 time.sleep(0.1)
-        while time.monotonic() < until and self.running():
-            time.sleep(0.1)
         for process in self.started:
-            _signal_group(process.popen.pid, signal.SIGKILL)
-            process.popen.wait()
-        for number in self.running():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
+            if process.alive:
+                _signal_group(process.popen.pid, signal.SIGKILL)
+                process.popen.wait()
+        self._end_orphans()
         self.started.clear()
+
+    def _end_orphans(self) -> None:
+        """What the programs started in sessions of their own."""
+        until = time.monotonic() + GRACE_SECONDS
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in self.running():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
+            while number == signal.SIGTERM and time.monotonic() < until and self.running():
+                time.sleep(0.1)
 
 
 def free_port(taken: Collection[int]) -> int:
