@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pilot.deployment.children import end_with_parent, without_colours
 from pilot.errors import UserError
 from pilot.io.atomic import write_text
 
@@ -92,7 +93,12 @@ class FlowerCommand:
         """
         command = ["flwr", "log", run, CONNECTION, "--stream"]
         with subprocess.Popen(
-            command, env=dict(self.environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            env=dict(self.environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=end_with_parent,
         ) as process:
             assert process.stdout
             try:
@@ -144,12 +150,6 @@ def write_app(folder: Path, config: Mapping[str, Value], app: str = APP) -> None
 def write_toml(path: Path, values: Mapping[str, Value]) -> None:
     """Write a flat TOML file, as `--node-config` and `--run-config` take it."""
     write_text(path, _toml(values))
-
-
-def without_colours(text: str) -> str:
-    """Text without a terminal's colour codes."""
-    first, *parts = text.split("\x1b[")
-    return first + "".join(part.partition("m")[2] for part in parts)
 
 
 def _toml(values: Mapping[str, Value]) -> str:

@@ -1,25 +1,21 @@
 """Processes that are ended together, with everything that they started."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pilot.deployment.flower_command import without_colours
+from pilot.deployment.children import end_with_parent, without_colours
 
 MARK = "PILOT_DEPLOYMENT"
 """Environment variable by which a deployment finds its processes, also those that its processes started."""
 
 GRACE_SECONDS = 8.0
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass
@@ -82,7 +78,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 env=self.full_environment() | dict(more or {}),
                 start_new_session=True,
-                preexec_fn=_end_with_parent if _LIBC else None,
+                preexec_fn=end_with_parent,
             )
         process = Process(name, popen, path)
         self.started.append(process)
@@ -159,8 +155,3 @@ def _processes() -> Iterator[tuple[int, str, list[bytes]]]:
 def _signal_group(group: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, number)
-
-
-def _end_with_parent() -> None:
-    assert _LIBC
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
