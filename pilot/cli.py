@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pilot.bench_commands import bench_app
+from pilot.deploy_commands import deploy_app
 from pilot.errors import UserError
 from pilot.options import (
     AllowOption,
@@ -40,6 +41,7 @@ backbone_app = typer.Typer(help="The frozen multimodal LLM.", no_args_is_help=Tr
 app.add_typer(data_app, name="data")
 app.add_typer(backbone_app, name="backbone")
 app.add_typer(bench_app, name="bench")
+app.add_typer(deploy_app, name="deploy")
 
 
 @app.command("list")

@@ -18,9 +18,9 @@ def deploy() -> None:
 
 @deploy_app.command()
 def local(
-    scenario: ScenarioOption,
-    method: Annotated[str, typer.Option("--method", "-m", help="See `pilot-bench list methods`.")],
     nodes: Annotated[int, typer.Option(min=1, help="SuperNodes; as many as the scenario has clients.")],
+    scenario: ScenarioOption = "scenario2",
+    method: Annotated[str, typer.Option("--method", "-m", help="See `pilot-bench list methods`.")] = "pilot",
     seed: Annotated[int, typer.Option(min=0, help="Seed of initial values and batches.")] = 0,
     profile: ProfileOption = "embedded",
     results: ResultsOption = Path("results"),

@@ -1,5 +1,6 @@
 """A training run on a deployment, and the clients' private state brought together after one."""
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -62,8 +63,13 @@ def train_deployed(request: Request, num_nodes: int, show: Callable[[str], None]
         for client in clients
     ]
     with LocalDeployment(folder / "deployment", nodes) as deployment:
-        deployment.run(run_options(request) | {"nodes": str(folder / "nodes")}, show)
+        deployment.run(run_options(request) | {"nodes": str(folder / "nodes"), "window": _cores()}, show)
     return run_dir
+
+
+def _cores() -> int:
+    """How many client processes this machine should run at once."""
+    return len(os.sched_getaffinity(0))
 
 
 def run_options(request: Request) -> dict[str, str | int | float | bool]:
