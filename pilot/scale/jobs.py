@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -69,8 +70,8 @@ def recall(
     true, exact = measured(lambda: nearest(rows, NUM_NEIGHBORS, memory))
     table, largest = [], NUM_NEIGHBORS * max(overfetches)
     for size in sizes:
-        sketches_KS, sketching = measured(lambda size=size: sketch(rows, size, SEED, memory))
-        found, searching = measured(lambda s=sketches_KS: nearest(TensorRows(s), largest, memory))
+        sketches_KS, sketching = measured(partial(sketch, rows, size, SEED, memory))
+        found, searching = measured(partial(nearest, TensorRows(sketches_KS), largest, memory))
         costs = {"sketch_cpu_seconds": sketching.cpu_seconds, "search_cpu_seconds": searching.cpu_seconds}
         for overfetch in overfetches:
             share = _recall(found.indices_KM[:, : NUM_NEIGHBORS * overfetch], true)

@@ -67,15 +67,15 @@ def write_rows(rows: Rows, folder: Path) -> None:
 class FileStates(Sequence[State]):
     """The first clients of a folder of `write_rows`, as LoRA pairs, each read when it is asked for."""
 
-    def __init__(self, folder: Path, count: int) -> None:
-        self.folder, self.count = folder, count
+    def __init__(self, folder: Path, num_states: int) -> None:
+        self.folder, self.num_states = folder, num_states
 
     def __len__(self) -> int:
-        return self.count
+        return self.num_states
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         """One client's state."""
-        if not 0 <= index < self.count:
+        if not 0 <= index < self.num_states:
             raise IndexError(index)
         values_D = torch.from_numpy(np.fromfile(self.folder / f"{index}.f32", dtype=np.float32))
         names = ("text_adapter.q.lora_A", "text_adapter.q.lora_B", "text_adapter.v.lora_A", "text_adapter.v.lora_B")
