@@ -14,6 +14,7 @@ from pilot.options import (
     AllowOption,
     BaselineOption,
     Engine,
+    FaultOption,
     ImportFormat,
     JsonOption,
     Listing,
@@ -44,7 +45,7 @@ app.add_typer(bench_app, name="bench")
 
 @app.command("list")
 def list_(what: Listing, as_json: JsonOption = False) -> None:
-    """List methods, scenarios, profiles, tasks or metrics."""
+    """List methods, scenarios, profiles, tasks, faults or metrics."""
     from pilot.catalogue import catalogue
 
     entries = catalogue(what.value)
@@ -154,12 +155,13 @@ def train(
     results: ResultsOption = Path("results"),
     resume: Annotated[bool, typer.Option(help="Go on from the last finished round, or start anew.")] = True,
     engine: Annotated[Engine, typer.Option(help="In this process, or on Flower's simulation (Ray).")] = Engine.local,
+    fault: FaultOption = None,
 ) -> None:
-    """Train one method with one seed; writes results/<profile>/<scenario>/runs/<method>/seed<k>."""
+    """Train one method with one seed; writes runs/<method>/seed<k> of the scenario, or of its faults/<fault>."""
     from pilot.runs import train_method
 
     with progress(f"{method}, seed {seed}") as advance:
-        run_dir = train_method(scenario, profile, method, seed, results, resume, advance, engine.value)
+        run_dir = train_method(scenario, profile, method, seed, results, resume, advance, engine.value, fault)
     typer.echo(str(run_dir), err=True)
 
 

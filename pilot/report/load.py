@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.errors import UserError
+from pilot.folders import scenario_folder
 from pilot.io.atomic import read_json, read_jsonl
 
 Asked = dict[str, dict[str, tuple[tuple[str, ...], tuple[float, ...] | None]]]
@@ -67,7 +68,7 @@ class Run:
     @property
     def scenario_dir(self) -> Path:
         """The folder that holds `data/`, `partition/` and `runs/` of this run."""
-        return self.path.resolve().parents[2]
+        return scenario_folder(self.path)
 
     @cached_property
     def per_example(self) -> PerExample:
