@@ -16,6 +16,7 @@ RESULTS = config.get("results", "results")
 PROFILE = config.get("profile", "embedded")
 REFERENCES = ("untuned", "majority")
 FAULT_METHODS = ("pilot", "fedavg", "fedprox", "fedmoe")
+FAULT_OUTPUTS = ("tables/faults.csv", "tables/faults.md", "figures/faults.png", "figures/faults.pdf")
 SMOKE_FAULTS = ("dropout-50", "nan-client")
 FIGURES = ("bars", "cost", "losses", "heterogeneity", "router", "distances", "samples")
 TABLES = ("main.csv", "per_client.csv", "cost.csv", "significance.csv", "timing.csv", "main.md", "main.tex")
@@ -76,9 +77,9 @@ rule figures:
 
 rule faults:
     input:
-        f"{RESULTS}/{PROFILE}/scenario2/faults/tables/.complete",
+        expand(f"{RESULTS}/{PROFILE}/scenario2/faults/{{name}}", name=FAULT_OUTPUTS),
 
 
 rule smoke_faults:
     input:
-        f"{RESULTS}/smoke/smoke/faults/tables/.complete",
+        expand(f"{RESULTS}/smoke/smoke/faults/{{name}}", name=FAULT_OUTPUTS),

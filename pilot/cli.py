@@ -11,8 +11,6 @@ import typer
 from pilot.bench_commands import bench_app
 from pilot.errors import UserError
 from pilot.options import (
-    AllowOption,
-    BaselineOption,
     Engine,
     FaultOption,
     ImportFormat,
@@ -20,11 +18,10 @@ from pilot.options import (
     Listing,
     ProfileOption,
     ResultsOption,
-    ScenarioDirArgument,
     ScenarioOption,
-    TableFormat,
 )
 from pilot.progress import progress
+from pilot.report_commands import compare, faults, figures, tables
 
 INTERRUPTED = 130
 """The exit code that Typer makes of Ctrl-C."""
@@ -213,45 +210,8 @@ def import_(
     typer.echo(f"{imported.run_dir}: {counts}{lacking}", err=True)
 
 
-@app.command()
-def compare(
-    paths: Annotated[list[Path], typer.Argument(help="Scenario, method or run folders.")],
-    baseline: BaselineOption = "fedavg",
-    format: Annotated[TableFormat, typer.Option("--format", "-f", help="Output format.")] = TableFormat.table,
-    as_json: JsonOption = False,
-    allow_different: AllowOption = None,
-) -> None:
-    """Methods beside tasks: mean, spread and interval, what differs significantly, and what it cost."""
-    from pilot.report.compare import compare as compare_runs
-
-    text = compare_runs(paths, baseline, "json" if as_json else format.value, allow_different or ())
-    if text is not None:
-        typer.echo(text, nl=not text.endswith("\n"))
-
-
-@app.command()
-def tables(
-    scenario_dir: ScenarioDirArgument,
-    baseline: BaselineOption = "fedavg",
-    allow_different: AllowOption = None,
-) -> None:
-    """Write tables/ of a scenario: CSV, Markdown and LaTeX."""
-    from pilot.report.tables import write_tables
-
-    write_tables(scenario_dir, baseline, allow_different or ())
-
-
-@app.command()
-def figures(
-    scenario_dir: ScenarioDirArgument,
-    method: Annotated[list[str] | None, typer.Option(help="Only these methods; repeat the option.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Only these figures; repeat the option.")] = None,
-) -> None:
-    """Draw figures/ of a scenario as PNG and PDF."""
-    from pilot.report.figures import write_figures
-
-    for path in write_figures(scenario_dir, method, only):
-        typer.echo(str(path), err=True)
+for command in (compare, tables, figures, faults):
+    app.command()(command)
 
 
 @app.command()

@@ -78,7 +78,7 @@ rule tables_faults:
     input:
         scores=rules.score_faults.output.done,
     output:
-        done=touch("{results}/{profile}/{scenario}/faults/tables/.complete"),
+        expand("{{results}}/{{profile}}/{{scenario}}/faults/{name}", name=FAULT_OUTPUTS),
     params:
         source=stage_digest("faults"),
     benchmark:

@@ -17,6 +17,7 @@ PLACE = {
     "config": "shared", "settings": "shared", "faults": "shared", "folders": "shared",
     "progress": "shared", "provenance": "shared", "runs": "evaluation", "tuning": "evaluation",
     "catalogue": "cli", "doctor": "cli", "options": "cli", "bench_commands": "cli",
+    "report_commands": "cli",
 }  # fmt: skip
 
 
