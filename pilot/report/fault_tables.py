@@ -72,7 +72,7 @@ def _counts(table: FaultTable, rows: Sequence[FaultRow]) -> list[str]:
             for method in table.methods
         ]
         lines.append([fault, describe(settings), *counts])
-    return _table(["fault", "settings", *table.methods], lines)
+    return _table(["fault", "settings", *table.methods], lines, left=2)
 
 
 def _notes(table: FaultTable) -> list[str]:
@@ -86,8 +86,8 @@ def _notes(table: FaultTable) -> list[str]:
         + ("One seed: " if len(table.seeds) == 1 else "")
         + "a difference within the spread over seeds (the standard deviations in tables/main.md) is no evidence of a "
         "loss or a gain.",
-        "What happened: absences of clients (once a round) / updates that the guard excluded (once a phase) / rounds "
-        "that were skipped for want of a quorum, in all rounds and seeds.",
+        "What happened: absences of clients (counted per round) / updates that the guard excluded (per phase; Pilot "
+        "has two in the first round) / rounds that were skipped for want of a quorum, in all rounds and seeds.",
     ]
     if table.usual != FederationConfig():
         notes.append(f"Runs without a fault have these settings: {describe(table.usual)}.")
@@ -105,5 +105,7 @@ def _notes(table: FaultTable) -> list[str]:
     return notes
 
 
-def _table(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    return [pipe(titles), pipe(["---"] + ["---:"] * (len(titles) - 1)), *(pipe(line) for line in lines)]
+def _table(titles: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) -> list[str]:
+    """A Markdown table whose first `left` columns are flush left, the others flush right."""
+    rule = ["---"] * left + ["---:"] * (len(titles) - left)
+    return [pipe(titles), pipe(rule), *(pipe(line) for line in lines)]

@@ -20,6 +20,13 @@ from pilot.settings import FederationConfig
 SAME = ("source", "features", "scenario")
 """Digests, besides those that `compare` looks at, in which a run and its counterpart must agree."""
 
+WHAT_IS_SENT = {
+    "nan": "a NaN in every tensor",
+    "sign_flip": "the change with its sign flipped",
+    "scale": "{factor:g} times the change",
+    "free_rider": "what was received",
+}
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -139,8 +146,8 @@ def describe(settings: FederationConfig) -> str:
         if value != getattr(default.participation, name):
             parts.append(f"{name} {value}")
     for attack in settings.attacks:
-        kind = attack.kind.replace("_", " ") + (f" by {attack.factor:g}" if attack.kind == "scale" else "")
-        parts.append(f"client{'s' if len(attack.clients) > 1 else ''} {', '.join(map(str, attack.clients))}: {kind}")
+        named = f"client{'s' if len(attack.clients) > 1 else ''} {', '.join(map(str, attack.clients))}"
+        parts.append(f"{named}: {WHAT_IS_SENT[attack.kind].format(factor=attack.factor)}")
     for name, value in settings.defence:
         if value != getattr(default.defence, name):
             parts.append(f"{name} {value}")

@@ -78,7 +78,7 @@ def test_losses_by_hand(faulty: Path) -> None:
     text = (faulty / "faults/tables/faults.md").read_text()
     assert "| sign-flip | 0.600 → 0.450 (25.0 % lost) | 0.600 → 0.450 (25.0 % lost) |" in text
     assert "| dropout-50 | missing | 0.600 → 0.700 (16.7 % gained) |" in text
-    assert "| sign-flip | client 1: sign flip | 0 / 0 / 0 | 0 / 0 / 0 |" in text
+    assert "| sign-flip | client 1: the change with its sign flipped | 0 / 0 / 0 | 0 / 0 / 0 |" in text
     assert "One seed" in text and "Missing, since there is no such run: pilot with dropout-50." in text
 
 
@@ -177,8 +177,10 @@ def test_settings_in_words() -> None:
             "defence": {"aggregation": "median", "clip_norm": 2.0},
         }
     )
-    expected = "quorum 2; dropout 0.3; clients 1, 4: scale by 10; client 2: nan; aggregation median; clip_norm 2.0"
-    assert describe(settings) == expected
+    assert describe(settings) == (
+        "quorum 2; dropout 0.3; clients 1, 4: 10 times the change; client 2: a NaN in every tensor; "
+        "aggregation median; clip_norm 2.0"
+    )
 
 
 def test_rounds_in_words() -> None:

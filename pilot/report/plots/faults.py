@@ -1,6 +1,7 @@
 """Figure `faults`: share of quality lost, by task, method and fault."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -32,10 +33,19 @@ def draw(table: FaultTable, rows: Sequence[FaultRow]) -> Figure:
     seeds = ", ".join(map(str, table.seeds))
     title(
         figure,
-        f"{table.scenario}: share of each primary metric lost with a fault, in percent, mean over the clients that "
-        f"are not faulty themselves; seed{'s' if len(table.seeds) > 1 else ''} {seeds}.",
+        f"{table.scenario}, seed{'s' if len(table.seeds) > 1 else ''} {seeds}: percent of each primary metric that is "
+        "lost with a fault, over the clients that are not faulty themselves.",
     )
     return figure
+
+
+def _label(row: FaultRow | None) -> str:
+    """Percent lost; why there is no such number; or a dash, where the share of 0 is meant."""
+    if row is None:
+        return "unavailable"
+    if row.lost_relative is None:
+        return "-" if row.status == "ok" else row.status
+    return f"{100 * row.lost_relative:z.0f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _panel(axes: Axes, table: FaultTable, task: Task, rows: Sequence[FaultRow]) -> AxesImage:
@@ -47,13 +57,9 @@ def _panel(axes: Axes, table: FaultTable, task: Task, rows: Sequence[FaultRow]) 
             row = found.get((method, fault))
             lost = row.lost_relative if row else None
             values[line, column] = np.nan if lost is None else lost
-            text = (row.status if row and row.status != "ok" else "-") if lost is None else f"{100 * lost:.0f}"
             dark = lost is not None and abs(lost) > _DARK_BEYOND
-            size = 7 if lost is not None else 5
-            axes.text(
-                column, line, text.replace("-0", "0") if text == "-0" else text, ha="center", va="center",
-                fontsize=size, color="white" if dark else "black",
-            )  # fmt: skip
+            style: dict[str, Any] = {"fontsize": 5 if lost is None else 7, "color": "white" if dark else "black"}
+            axes.text(column, line, _label(row), ha="center", va="center", **style)
     colours = matplotlib.colormaps["RdBu_r"].with_extremes(bad=LIGHT)
     image = axes.imshow(values, cmap=colours, norm=Normalize(-1, 1, clip=True), aspect="auto")
     axes.set_yticks(range(len(table.methods)), table.methods)
