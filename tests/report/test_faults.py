@@ -9,9 +9,11 @@ import pytest
 from pilot.errors import UserError
 from pilot.folders import run_folder, scenario_folder
 from pilot.io.atomic import read_json, read_jsonl, write_json, write_jsonl
+from pilot.report.compare import compare
 from pilot.report.fault_tables import write_faults
 from pilot.report.faults import describe, load_faults
 from pilot.report.incidents import named
+from pilot.report.load import load_runs
 from pilot.report.tables import write_tables
 from pilot.settings import FederationConfig
 
@@ -193,6 +195,15 @@ def test_folder_of_the_data(tmp_path: Path) -> None:
     assert scenario_folder(run_folder(scenario, "pilot", 3)) == scenario
     assert scenario_folder(run_folder(scenario, "pilot", 3, "nan-client")) == scenario
     assert run_folder(scenario, "pilot", 3, "nan-client") == scenario / "faults/nan-client/runs/pilot/seed3"
+
+
+def test_compare_names_the_fault(faulty: Path) -> None:
+    fault = faulty / "faults/sign-flip/runs"
+    text = compare([faulty / "runs/pilot", fault / "fedavg"], format="csv")
+    assert text is not None
+    assert {line.split(",")[1] for line in text.splitlines()[1:]} == {"pilot", "fedavg [sign-flip]"}
+    both = load_runs([faulty / "runs/pilot", fault / "pilot"])
+    assert [run.label for run in both] == ["pilot [scenario2]", "pilot [sign-flip]"]
 
 
 def test_incidents_stand_below_the_main_table(tmp_path: Path) -> None:
