@@ -1,19 +1,20 @@
-"""`pilot-bench bench NAME`: the suite timed beside the tools that are used otherwise."""
+"""`pilot-bench bench NAME`: the suite timed beside the tools that are used otherwise, and over many clients."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pilot.options import JsonOption, ScenarioDirArgument
+from pilot.options import JsonOption, ResultsOption, ScenarioDirArgument
 from pilot.progress import progress
 
-bench_app = typer.Typer(help="The suite timed beside other tools.", no_args_is_help=True)
+bench_app = typer.Typer(help="The suite timed beside other tools, and over many clients.", no_args_is_help=True)
 
 
 @bench_app.callback()
 def bench() -> None:
-    """The suite timed beside other tools."""
+    """The suite timed beside other tools, and over many clients."""
 
 
 @bench_app.command()
@@ -30,3 +31,22 @@ def evaluation(
     with progress(f"both ways of {scenario_dir}") as advance:
         report = bench_evaluation(scenario_dir, method or (), limit, batch_size, advance)
     typer.echo(json.dumps(report, indent=2, sort_keys=True) if as_json else as_text(report))
+
+
+@bench_app.command()
+def federation(
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: to see that it works.")] = False,
+    results: ResultsOption = Path("results"),
+    as_json: JsonOption = False,
+) -> None:
+    """Time and memory of the server over the number of clients, who are synthetic. About ten minutes."""
+    from pilot.scale.bench import QUICK, Sizes, bench_federation, write_report
+    from pilot.scale.text import as_text
+
+    with progress("bench federation") as advance:
+        report = bench_federation(QUICK if quick else Sizes(), advance)
+    files = write_report(report, results)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2, sort_keys=True))
+    else:
+        typer.echo("\n\n".join([as_text(report), *(f"wrote {path}" for path in files)]))

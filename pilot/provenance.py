@@ -47,8 +47,8 @@ STAGES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 METHODS: dict[str, tuple[str, ...]] = {
     "pilot": (
-        "pilot/methods/pilot.py", "pilot/methods/text_aggregation.py", "pilot/connector/ct_moa.py",
-        "pilot/connector/losses.py", "pilot/connector/two_stage.py",
+        "pilot/methods/pilot.py", "pilot/methods/text_aggregation.py", "pilot/methods/blocks.py",
+        "pilot/connector/ct_moa.py", "pilot/connector/losses.py", "pilot/connector/two_stage.py",
     ),
     "fedavg": ("baselines/fedavg.py",),
     "fedprox": ("baselines/fedprox.py",),

@@ -15,7 +15,7 @@ from pilot.federation.defence import Defence
 from pilot.federation.driver import Plan, split_steps
 from pilot.federation.participant import Outgoing, Participant, untouched
 from pilot.federation.participation import Participation, schedule, to_json
-from pilot.federation.privacy import privatise, refuse_statistics, seeded_noise, system_noise
+from pilot.federation.privacy import Relation, epsilon, privatise, refuse_statistics, seeded_noise, system_noise
 from pilot.federation.shards import Example
 from pilot.federation.spec import RunSpec
 from pilot.federation.store import ClientStore
@@ -67,6 +67,34 @@ def participation_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:
     return to_json(_participation(spec, plan.method), spec.seed, plan.schedule)
 
 
+def privacy_json(spec: RunSpec, plan: Plan, history: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The content of `privacy.json`: noise, messages per client, and epsilon; None where no noise is added.
+
+    Args:
+        history: rows of `rounds.jsonl`. They hold each client's own count of messages where noise is fresh; where it
+            follows from the seed, a phase that is trained again sends the same message, and the schedule has the count.
+    """
+    privacy = spec.profile.federation.privacy
+    if privacy is None:
+        return None
+    phases = {each.round: len(plan.method.phases(each.round)) for each in plan.schedule}
+    planned = {
+        info.client: sum(phases[each.round] for each in plan.schedule if info.client in each.present)
+        for info in plan.clients
+    }
+    counted = {row["client"]: row["releases"] for each in history for row in each["clients"] if "releases" in row}
+    counts = counted if privacy.noise == "system" else planned
+    most = max(counts.values(), default=0)
+    relations: tuple[Relation, ...] = ("add-or-remove-one", "replace-one")
+    return privacy.model_dump() | {
+        "releases": {str(client): count for client, count in sorted(counts.items())},
+        "epsilon": {each: round(epsilon(privacy.noise_multiplier, most, privacy.delta, each), 6) for each in relations},
+        "holds_against": "everybody who sees a client's messages, the server included"
+        if privacy.noise == "system"
+        else "nobody who knows or guesses the seed: the noise can be subtracted; for measuring its cost only",
+    }
+
+
 def _check_federation(spec: RunSpec, method: Method, where: str) -> None:
     settings = spec.profile.federation
     num_clients = len(spec.scenario.client_tasks)
@@ -101,8 +129,11 @@ def make_participants(
         profile.max_grad_norm,
     )  # fmt: skip
     trainer = LocalTrainer(backbone, method, settings, features, examples)
-    outgoing = _outgoing(spec)
-    return lambda client: Participant(trainer.run, ClientStore(store(client)), outgoing)
+    outgoing, privacy = _outgoing(spec), profile.federation.privacy
+    fresh = privacy is not None and privacy.noise == "system"
+    return lambda client: Participant(
+        trainer.run, ClientStore(store(client)), outgoing, discreet=privacy is not None, fresh_noise=fresh
+    )
 
 
 def _outgoing(spec: RunSpec) -> Outgoing:

@@ -192,6 +192,7 @@ class Driver:
         book.rows.append({
             "client": update.client, "task": update.task, "num_examples": self.plan.num_examples[update.client],
             "steps": result.report.steps, "losses": result.report.losses, "diagnostics": result.report.diagnostics,
+            **({"releases": result.releases} if result.releases else {}),
         })  # fmt: skip
 
     def _clock(self, book: _Book, total: float) -> None:

@@ -93,7 +93,7 @@ def pack_result(result: ClientResult) -> RecordDict:
     value = {
         "client": update.client, "task": update.task, "num_examples": update.num_examples,
         "report": vars(report), "version": result.version.to_json() if result.version else None,
-        "seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb,
+        "seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb, "releases": result.releases,
     }  # fmt: skip
     return pack(value, update=update.state, statistics=update.statistics)
 
@@ -112,6 +112,7 @@ def unpack_result(content: RecordDict) -> ClientResult:
             unpack_state(content, "update"), unpack_state(content, "statistics"),
         )  # fmt: skip
         stored = Version.from_json(version) if version else None
-        return ClientResult(update, report, stored, float(value["seconds"]), float(value["peak_memory_mb"]))
+        numbers = float(value["seconds"]), float(value["peak_memory_mb"]), int(value["releases"])
+        return ClientResult(update, report, stored, *numbers)
     except (KeyError, TypeError, AttributeError) as error:
         raise MalformedMessage(f"an answer lacks a part or has one of another kind ({error})") from error

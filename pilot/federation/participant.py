@@ -3,7 +3,7 @@
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pilot.errors import UserError
 from pilot.federation.client import ClientReport, PhaseTask, Trained
@@ -25,6 +25,7 @@ class ClientResult:
         version: the private state that it keeps; None where there is none.
         seconds: wall time of the client's work.
         peak_memory_mb: largest resident memory of the process that did it.
+        releases: messages with fresh noise that have left the client so far, this one included; 0 where none is added.
     """
 
     update: Update
@@ -32,6 +33,7 @@ class ClientResult:
     version: Version | None
     seconds: float
     peak_memory_mb: float
+    releases: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,19 @@ def untouched(task: PhaseTask, trained: Trained) -> Update:
 
 @dataclass(frozen=True)
 class Participant:
-    """A client with its trainer and its own store."""
+    """A client with its trainer and its own store.
+
+    Attributes:
+        outgoing: what becomes of an update before it leaves.
+        discreet: losses and diagnostics stay on the client, since no noise is added to them.
+        fresh_noise: every message has noise of its own, so the client counts its messages.
+    """
 
     train: Callable[[PhaseTask, State], Trained]
     store: ClientStore
     outgoing: Outgoing = untouched
+    discreet: bool = False
+    fresh_noise: bool = False
 
     def run(self, task: PhaseTask) -> ClientResult:
         """Train a phase from the private state that the task names; what stays is on disk before anything leaves.
@@ -69,8 +79,10 @@ class Participant:
         name = version_name(task.round_number, task.phase_index)
         version = self.store.save(name, trained.private) if trained.private else None
         self.store.keep({*task.keep, name})
+        releases = self.store.count_release() if self.fresh_noise else 0
+        report = replace(trained.report, losses={}, diagnostics={}) if self.discreet else trained.report
         seconds = time.perf_counter() - began
-        return ClientResult(update, trained.report, version, seconds, peak_memory_mb())
+        return ClientResult(update, report, version, seconds, peak_memory_mb(), releases)
 
     def check(self, version: Version) -> str:
         """What is wrong with a private state; empty if nothing is."""

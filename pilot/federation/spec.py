@@ -125,7 +125,7 @@ def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, 
 
 def write_manifest(run_dir: Path, config: Mapping[str, Any]) -> None:
     """List every file that makes the run valid, with its digest; written last."""
-    names = ("config.json", "rounds.jsonl", "ledger.json", "participation.json")
+    names = ("config.json", "rounds.jsonl", "ledger.json", "participation.json", "privacy.json")
     files = [run_dir / name for name in names if (run_dir / name).is_file()]
     files += sorted(path for path in (run_dir / "checkpoint").rglob("*") if path.is_file())
     write_json(

@@ -10,7 +10,7 @@ from typing import Any
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.features import open_features
 from pilot.errors import UserError
-from pilot.federation.assemble import make_participants, make_plan, num_steps, participation_json
+from pilot.federation.assemble import make_participants, make_plan, num_steps, participation_json, privacy_json
 from pilot.federation.checkpoint import Progress, clear, load_progress, names_to_keep, save_progress
 from pilot.federation.client import ClientModel, build_client_model
 from pilot.federation.driver import Driver
@@ -94,6 +94,9 @@ def conduct(run: Conduct, backbone: Backbone, transport: Transport) -> None:
     final = driver.run(start)
     write_jsonl(run_dir / "rounds.jsonl", final.history)
     write_json(run_dir / "ledger.json", driver.ledger.to_json())
+    privacy = privacy_json(run.spec, driver.plan, final.history)
+    if privacy is not None:
+        write_json(run_dir / "privacy.json", privacy)
     _tidy(run_dir / CLIENTS, final)
     timing.write(driver.clock)
     write_manifest(run_dir, config)
@@ -118,8 +121,8 @@ def _tidy(stores: Path, final: Progress) -> None:
     for folder in sorted(stores.glob("*")):
         keep = names_to_keep(final.versions, final.previous, client=int(folder.name))
         ClientStore(folder).keep(keep)
-        if not keep:
-            shutil.rmtree(folder)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def client_models(spec: RunSpec, backbone: Backbone, run_dir: Path) -> dict[tuple[int, ...], Callable[[], ClientModel]]:

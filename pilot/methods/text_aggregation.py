@@ -8,9 +8,13 @@ Xiong et al., AAAI 2025. With Theta_k the text adapter of client k and N_M(k) th
 
 The paper leaves a_k and M open, and the weights at distance 0: see `Neighbourhood` and
 `inverse_distance_weights`.
+
+States may be a lazy sequence, whose items are read when asked for. Up to `NUM_PAIRWISE` clients are compared pair by
+pair, more of them in blocks (blocks.py); "product" distances are always computed pair by pair, since products B A of
+all clients' pairs do not fit in memory and their differences have no rows to multiply.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,9 +22,11 @@ import torch
 from torch import Tensor
 
 from pilot.methods.base import State, weighted_mean
+from pilot.methods.blocks import DEFAULT_MEMORY, StateRows, distance_matrix, nearest
 
 Distance = Literal["parameters", "product"]
 SelfWeight = float | Literal["samples"]
+NUM_PAIRWISE = 64
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ def adaptive_text_aggregation(
     num_neighbors: int = 3,
     self_weight: SelfWeight = "samples",
     distance: Distance = "parameters",
+    memory: int = DEFAULT_MEMORY,
 ) -> list[State]:
     """ATA (see the module), aligned with its input, which should be ordered by client id.
 
@@ -55,19 +62,47 @@ def adaptive_text_aggregation(
         self_weight: a_k; "samples" sets a_k = n_k / (n_k + sum_j w_kj n_j).
         distance: "parameters", or "product" for the distance between the products B A of the LoRA pairs,
             which does not change under B -> B R, A -> R^-1 A.
+        memory: bytes that more than `NUM_PAIRWISE` clients may take while they are compared.
 
     Raises:
         ValueError: lengths, names, shapes or an option do not fit, or there are no states.
     """
-    distances = pairwise_distances(states, distance)
-    return mix(states, neighbourhoods(distances, num_examples, num_neighbors, self_weight))
+    around = find_neighbourhoods(
+        states, num_examples, num_neighbors=num_neighbors, self_weight=self_weight, distance=distance, memory=memory
+    )
+    return mix(states, around)
 
 
-def pairwise_distances(states: Sequence[State], distance: Distance = "parameters") -> list[list[float]]:
+def find_neighbourhoods(
+    states: Sequence[State],
+    num_examples: Sequence[int],
+    *,
+    num_neighbors: int = 3,
+    self_weight: SelfWeight = "samples",
+    distance: Distance = "parameters",
+    memory: int = DEFAULT_MEMORY,
+) -> list[Neighbourhood]:
+    """N_M(k), w_kj and a_k of every client; for many clients without a (K, K) matrix. See `adaptive_text_aggregation`.
+
+    `iter_mix` then gives one client's adapter at a time.
+    """
+    if len(states) <= NUM_PAIRWISE or distance != "parameters":
+        return neighbourhoods(pairwise_distances(states, distance), num_examples, num_neighbors, self_weight)
+    _check(len(states), num_examples, num_neighbors, self_weight)
+    found = nearest(StateRows(states), num_neighbors, memory)
+    return neighbourhoods_of(found.indices_KM.tolist(), found.distances_KM.tolist(), num_examples, self_weight)
+
+
+def pairwise_distances(
+    states: Sequence[State], distance: Distance = "parameters", memory: int = DEFAULT_MEMORY
+) -> list[list[float]]:
     """(K, K) distances d_kj in float64. Equal states are exactly 0 apart; the matrix is exactly symmetric."""
     measures: dict[str, Callable[[State, State], float]] = {"parameters": _parameters, "product": _product}
     if distance not in measures:
         raise ValueError(f"distance: expected one of {sorted(measures)}, got {distance!r}")
+    if len(states) > NUM_PAIRWISE and distance == "parameters":
+        matrix: list[list[float]] = distance_matrix(StateRows(states), memory).tolist()
+        return matrix
     for index, state in enumerate(states):
         if [(n, state[n].shape) for n in sorted(state)] != [(n, states[0][n].shape) for n in sorted(states[0])]:
             raise ValueError(f"state {index}: names or shapes differ from the first state's")
@@ -85,23 +120,41 @@ def neighbourhoods(
     self_weight: SelfWeight,
 ) -> list[Neighbourhood]:
     """N_M(k), w_kj and a_k of every client, from (K, K) distances and (K,) numbers of examples."""
-    if len(distances) != len(num_examples):
-        raise ValueError(f"{len(distances)} states but {len(num_examples)} numbers of examples")
+    _check(len(distances), num_examples, num_neighbors, self_weight)
+    indices = []
+    for k, row in enumerate(distances):
+        others = sorted((j for j in range(len(row)) if j != k), key=lambda j: (row[j], j))
+        indices.append(others[:num_neighbors])
+    near = [[row[j] for j in chosen] for row, chosen in zip(distances, indices, strict=True)]
+    return neighbourhoods_of(indices, near, num_examples, self_weight)
+
+
+def neighbourhoods_of(
+    indices: Sequence[Sequence[int]],
+    distances: Sequence[Sequence[float]],
+    num_examples: Sequence[int],
+    self_weight: SelfWeight,
+) -> list[Neighbourhood]:
+    """w_kj and a_k of every client from N_M(k), (K, M) positions nearest first, and their distances (K, M)."""
+    _check(len(indices), num_examples, 1, self_weight)
+    result = []
+    for k, (nearest_others, near) in enumerate(zip(indices, distances, strict=True)):
+        weights = inverse_distance_weights(near)
+        around = sum(w * num_examples[j] for w, j in zip(weights, nearest_others, strict=True))
+        own = num_examples[k] / (num_examples[k] + around) if self_weight == "samples" else float(self_weight)
+        result.append(Neighbourhood(tuple(nearest_others), weights, own if nearest_others else 1.0))
+    return result
+
+
+def _check(num_states: int, num_examples: Sequence[int], num_neighbors: int, self_weight: SelfWeight) -> None:
+    if num_states != len(num_examples):
+        raise ValueError(f"{num_states} states but {len(num_examples)} numbers of examples")
     if num_neighbors < 1:
         raise ValueError(f"num_neighbors: expected at least 1, got {num_neighbors}")
     if any(count <= 0 for count in num_examples):
         raise ValueError(f"num_examples: expected positive counts, got {list(num_examples)}")
     if self_weight != "samples" and not (isinstance(self_weight, float | int) and 0 <= self_weight <= 1):
         raise ValueError(f"self_weight: expected 'samples' or a number in 0..1, got {self_weight!r}")
-    result = []
-    for k, row in enumerate(distances):
-        others = sorted((j for j in range(len(row)) if j != k), key=lambda j: (row[j], j))
-        nearest = tuple(others[:num_neighbors])
-        weights = inverse_distance_weights([row[j] for j in nearest])
-        around = sum(w * num_examples[j] for w, j in zip(weights, nearest, strict=True))
-        own = num_examples[k] / (num_examples[k] + around) if self_weight == "samples" else float(self_weight)
-        result.append(Neighbourhood(nearest, weights, own if nearest else 1.0))
-    return result
 
 
 def inverse_distance_weights(distances: Sequence[float]) -> tuple[float, ...]:
@@ -116,13 +169,18 @@ def inverse_distance_weights(distances: Sequence[float]) -> tuple[float, ...]:
 
 def mix(states: Sequence[State], around: Sequence[Neighbourhood]) -> list[State]:
     """Theta_k' of every client."""
-    mixed = []
-    for state, hood in zip(states, around, strict=True):
-        parts = [(state, hood.self_weight)]
+    return list(iter_mix(states, around))
+
+
+def iter_mix(states: Sequence[State], around: Sequence[Neighbourhood]) -> Iterator[State]:
+    """Theta_k' of one client after the other; of each, one state at a time is asked for."""
+    if len(states) != len(around):
+        raise ValueError(f"{len(states)} states but {len(around)} neighbourhoods")
+    for k, hood in enumerate(around):
         rest = 1.0 - hood.self_weight
-        parts += [(states[j], rest * w) for j, w in zip(hood.neighbours, hood.weights, strict=True)]
-        mixed.append(weighted_mean((part, weight) for part, weight in parts if weight > 0))
-    return mixed
+        parts = [(k, hood.self_weight)]
+        parts += [(j, rest * w) for j, w in zip(hood.neighbours, hood.weights, strict=True)]
+        yield weighted_mean((states[j], weight) for j, weight in parts if weight > 0)
 
 
 def _parameters(a: State, b: State) -> float:

@@ -1,0 +1,82 @@
+"""Synthetic clients whose updates and adapters are made, or read, when they are asked for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pilot.io.seeding import generator
+from pilot.methods.base import State
+from pilot.methods.blocks import Rows
+
+NUM_TASKS = 3
+NUM_DIRECTIONS = 8
+SEPARATION = 1.3
+"""Standard deviation of the tasks' centres where that within a task is 1: distances between tasks are then 1.64
+times those within, as between the text adapters of `scenario2` at the end of training (docs/scale.md)."""
+
+
+class ClusteredRows:
+    """Adapters of K clients of three tasks: a centre per task, variation within it along a few directions, and noise.
+
+    The variance within a task is 1 per number, of which `noise` is independent from number to number and the rest
+    lies in `NUM_DIRECTIONS` directions of the task. Client k has task k mod 3 and depends on the seed and k only.
+    """
+
+    def __init__(self, count: int, width: int, noise: float, seed: int) -> None:
+        self.count, self.width, self.noise, self.seed = count, width, noise, seed
+        rng = generator(seed, "clusters")
+        self.centres_TD = SEPARATION * rng.standard_normal((NUM_TASKS, width), dtype=np.float32)
+        spread = ((1 - noise) / NUM_DIRECTIONS) ** 0.5
+        self.directions_TQD = spread * rng.standard_normal((NUM_TASKS, NUM_DIRECTIONS, width), dtype=np.float32)
+
+    def fill(self, index: int, out_D: Tensor) -> None:
+        """Write the adapter of client `index`; the noise is uniform, which is five times faster to draw."""
+        rng, task = generator(self.seed, index, "client"), index % NUM_TASKS
+        place_Q = rng.standard_normal(NUM_DIRECTIONS, dtype=np.float32)
+        row_D = rng.random(self.width, dtype=np.float32)
+        row_D -= 0.5
+        row_D *= (12 * self.noise) ** 0.5
+        row_D += self.centres_TD[task]
+        row_D += place_Q @ self.directions_TQD[task]
+        out_D.copy_(torch.from_numpy(row_D))
+
+
+class GaussianRows:
+    """The hard case: independent Gaussian numbers, so that all clients are almost equally far from each other."""
+
+    def __init__(self, count: int, width: int, seed: int) -> None:
+        self.count, self.width, self.seed = count, width, seed
+
+    def fill(self, index: int, out_D: Tensor) -> None:
+        """Write the adapter of client `index`."""
+        row_D = generator(self.seed, index, "client").standard_normal(self.width, dtype=np.float32)
+        out_D.copy_(torch.from_numpy(row_D))
+
+
+def write_rows(rows: Rows, folder: Path) -> None:
+    """One file of float32 numbers per client."""
+    row_D = torch.empty(rows.width)
+    for index in range(rows.count):
+        rows.fill(index, row_D)
+        row_D.numpy().tofile(folder / f"{index}.f32")
+
+
+class FileStates(Sequence[State]):
+    """The first clients of a folder of `write_rows`, as LoRA pairs, each read when it is asked for."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        """One client's state."""
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        values_D = torch.from_numpy(np.fromfile(self.folder / f"{index}.f32", dtype=np.float32))
+        names = ("text_adapter.q.lora_A", "text_adapter.q.lora_B", "text_adapter.v.lora_A", "text_adapter.v.lora_B")
+        return dict(zip(names, values_D.tensor_split(len(names)), strict=True))

@@ -1,0 +1,113 @@
+"""A process that has imported everything and trained nothing, and forks a child for every run it is asked for.
+
+A process that has trained must not be forked (its threads do not come along), and one that starts anew spends seconds
+on imports. Reads one JSON request per line, `{"target", "prepare", "after"}`; writes the exit code of each.
+"""
+
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pilot.federation.training as training
+import pilot.io.checkpoint as checkpoint
+from pilot.config import load_profile, load_scenario
+from pilot.errors import UserError
+from pilot.federation.client import LocalTrainer
+from pilot.federation.spec import RunSpec
+from pilot.io import atomic
+
+FINISHED, USER_ERROR, OTHER_ERROR = 0, 2, 3
+
+
+def die() -> None:
+    """As `kill -9`."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def full() -> None:
+    """As a full disk."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def at(name: str, moment: str, act: Callable[[], None]) -> None:
+    """Call `act` just before the writer of a file that ends in `name` does `moment`."""
+    original, writing = atomic.write_bytes, [False]
+    places: dict[str, tuple[Any, str]] = {
+        "mkstemp": (atomic.tempfile, "mkstemp"), "fsync": (os, "fsync"), "replace": (os, "replace"),
+        "sync_folder": (atomic, "_sync_folder"),
+    }  # fmt: skip
+    place, attribute = places[moment]
+    function = getattr(place, attribute)
+
+    def acting(*arguments: Any, **options: Any) -> Any:
+        if writing[0]:
+            act()
+        return function(*arguments, **options)
+
+    def write_bytes(path: Path, data: bytes) -> None:
+        writing[0] = path.as_posix().endswith(name)
+        try:
+            original(path, data)
+        finally:
+            writing[0] = False
+
+    setattr(place, attribute, acting)
+    atomic.write_bytes = checkpoint.write_bytes = write_bytes
+
+
+def in_step(number: int) -> None:
+    """Die in the optimiser step of that number, counted over all clients from 1."""
+    loss, count = LocalTrainer._loss, [0]
+
+    def counting(*arguments: Any) -> Any:
+        count[0] += 1
+        if count[0] == number:
+            die()
+        return loss(*arguments)
+
+    LocalTrainer._loss = counting  # type: ignore[method-assign]
+
+
+def child(spec: RunSpec, scenario_dir: Path, request: dict[str, Any]) -> int:
+    """Train or resume; the exit code says how it ended."""
+    prepare = request["prepare"]
+    if prepare and prepare[0] == "step":
+        in_step(prepare[1])
+    elif prepare:
+        at(prepare[1], prepare[2], {"die": die, "full": full}[prepare[0]])
+    try:
+        training.train_run(spec, scenario_dir, Path(request["target"]), True, lambda done, total: None)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return USER_ERROR
+    return FINISHED
+
+
+def main() -> None:
+    """Serve requests until the input ends."""
+    scenario, profile, scenario_dir = sys.argv[1:4]
+    spec = RunSpec(load_scenario(scenario), load_profile(profile), "pilot", 0)
+    for line in sys.stdin:
+        request = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            code = OTHER_ERROR
+            try:
+                code = child(spec, Path(scenario_dir), request)
+            finally:
+                os._exit(code)
+        if request["after"] is not None:
+            time.sleep(request["after"])
+            os.kill(pid, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(json.dumps(code), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""A run that is killed, or whose disk fails, at every kind of moment: it resumes to the bytes of an undisturbed run."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pilot.federation.checkpoint import load_progress
+
+from ..small import PROFILE, Small, contents
+from .nursery import FINISHED, USER_ERROR
+
+pytestmark = pytest.mark.slow
+KILLED = -signal.SIGKILL
+MOMENTS = ("mkstemp", "fsync", "replace", "sync_folder")
+FILES = (
+    "config.json", "participation.json", "clients/3/r1p0.safetensors", "clients/5/r1p1.safetensors",
+    "clients/0/r2p0.sha256", "round-1/server.safetensors", "round-1/history.json", "round-1/complete.json",
+    "round-2/server.sha256", "round-3/complete.json", "rounds.jsonl", "timing.json", "ledger.json",
+)  # fmt: skip
+KILLS = [(name, MOMENTS[index % 4]) for index, name in enumerate(FILES)] + [
+    (name, moment) for name in ("round-2/complete.json", "manifest.json") for moment in MOMENTS
+]
+
+
+class Nursery:
+    """Runs of Pilot over three rounds, each in a child of a process that has everything loaded."""
+
+    def __init__(self, small: Small, folder: Path) -> None:
+        profile = folder / "three.yaml"
+        profile.write_text(PROFILE.replace("rounds: 2", "rounds: 3"))
+        command = [sys.executable, "-m", "tests.faults.nursery", str(small.scenario_file), str(profile)]
+        self.process = subprocess.Popen(
+            [*command, str(small.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=Path(__file__).parents[2], env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def train(self, target: Path, *prepare: object, after: float | None = None) -> int:
+        """Train or resume in `target`; the exit code, negative if a signal ended it."""
+        assert self.process.stdin and self.process.stdout
+        request = {"target": str(target), "prepare": prepare, "after": after}
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def nursery(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """One for all tests."""
+    made = Nursery(small, tmp_path_factory.mktemp("nursery"))
+    yield made
+    assert made.process.stdin
+    made.process.stdin.close()
+    made.process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What every run must end as."""
+    target = tmp_path_factory.mktemp("undisturbed")
+    assert nursery.train(target) == FINISHED
+    return contents(target)
+
+
+@pytest.mark.parametrize(("name", "moment"), KILLS)
+def test_killed_while_writing(
+    nursery: Nursery, undisturbed: dict[str, bytes], tmp_path: Path, name: str, moment: str
+) -> None:
+    """Each file of a run, at each step of writing it."""
+    assert nursery.train(tmp_path, "die", name, moment) == KILLED
+    assert nursery.train(tmp_path) == FINISHED
+    assert contents(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("step", [2, 9, 19, 30, 47])
+def test_killed_in_a_training_step(nursery: Nursery, undisturbed: dict[str, bytes], tmp_path: Path, step: int) -> None:
+    """Of 54 steps: in stage 1 (6 steps), in round 1's stage 2 (12), and in later rounds (18 each)."""
+    assert nursery.train(tmp_path, "step", step) == KILLED
+    assert nursery.train(tmp_path) == FINISHED
+    assert contents(tmp_path) == undisturbed
+
+
+def test_killed_again_and_again_at_random_moments(
+    nursery: Nursery, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    """One run, killed at random times until it comes through; every resume stands on what the last one left."""
+    clock, codes = random.Random(7), [KILLED]
+    while codes[-1] == KILLED and len(codes) < 60:
+        codes.append(nursery.train(tmp_path, after=clock.uniform(0.1, 3.0)))
+    if codes[-1] == KILLED:  # a very slow machine
+        codes.append(nursery.train(tmp_path))
+    assert codes[-1] == FINISHED and codes.count(KILLED) > 1
+    assert contents(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("moment", MOMENTS[:3])
+@pytest.mark.parametrize("name", ["clients/3/r2p0.safetensors", "round-2/server.safetensors", "round-2/complete.json"])
+def test_full_disk_leaves_the_old_state_readable(
+    nursery: Nursery, undisturbed: dict[str, bytes], tmp_path: Path, name: str, moment: str
+) -> None:
+    """A write, fsync or rename that fails ends the run with a message; round 1 stays, and the run resumes."""
+    assert nursery.train(tmp_path, "full", name, moment) == USER_ERROR
+    progress = load_progress(tmp_path / "checkpoint", None)
+    assert progress is not None and progress.round_number == 1
+    assert not list(tmp_path.rglob(".*.part"))
+    assert nursery.train(tmp_path) == FINISHED
+    assert contents(tmp_path) == undisturbed
+
+
+def test_folder_that_cannot_be_written(nursery: Nursery, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file where the folder belongs")
+    assert nursery.train(tmp_path / "run") == USER_ERROR
+    assert (tmp_path / "run").read_text() == "a file where the folder belongs"
