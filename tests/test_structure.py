@@ -14,10 +14,10 @@ LAYERS = (
 )  # fmt: skip
 # Modules of `pilot` that are not named as their layer.
 PLACE = {
-    "config": "shared", "settings": "shared",
+    "config": "shared", "settings": "shared", "faults": "shared", "folders": "shared",
     "progress": "shared", "provenance": "shared", "runs": "evaluation", "tuning": "evaluation", "scale": "report",
     "catalogue": "cli", "doctor": "cli", "options": "cli", "bench_commands": "cli",
-    "deploy_commands": "cli",
+    "deploy_commands": "cli", "report_commands": "cli",
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Real runs on a real deployment (TLS, node keys, a process per node): same bytes, nothing private in any message."""
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -22,6 +23,7 @@ from pilot.methods.base import group_of
 from ..small import Small, contents
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
 POOLED, STRANGE, TWIN = 6, 7, 8
 """Nodes beside those of clients 0..5: one with everybody's data, one with altered data, one that claims client 4."""
 
@@ -72,8 +74,10 @@ class Deployed:
 def deployed(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """Started once for all tests."""
     made = Deployed(small, tmp_path_factory.mktemp("deployed"))
-    with made.deployment:
-        yield made
+    with pytest.MonkeyPatch.context() as patch:  # processes import the recording app
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        with made.deployment:
+            yield made
     assert made.deployment.processes.running() == {}
 
 
