@@ -90,3 +90,10 @@ def profile_digest(profile: str, method: str) -> str:
 def fault_digest(fault: str) -> str:
     """Digest of what a fault does, whatever its title."""
     return digest_json(load_fault(fault).federation.model_dump(mode="json"))
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that results may depend on."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("pilot-bench", "torch", "transformers", "numpy", "safetensors")}

@@ -58,7 +58,7 @@ def train_method(
         return run_dir
     spec = RunSpec(loaded, sizes, method, seed)
     if engine == "flower":
-        from pilot.federation.flower_app import simulate_run
+        from pilot.federation.flower_server import simulate_run
 
         simulate_run(spec, scenario_dir, run_dir, resume, progress)
     else:

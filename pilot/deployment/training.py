@@ -9,7 +9,8 @@ from pathlib import Path
 from pilot.deployment.local import LocalDeployment, Node
 from pilot.errors import UserError
 from pilot.federation.checkpoint import load_progress, names_to_keep
-from pilot.federation.nodes import POOLED, node_name, prepare_nodes
+from pilot.federation.node_folder import POOLED, node_name
+from pilot.federation.nodes import prepare_nodes
 from pilot.federation.spec import RunSpec
 from pilot.federation.store import ClientStore
 from pilot.federation.training import CLIENTS

@@ -21,10 +21,11 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from pilot.backbone.backbone import IMAGE_PLACEHOLDER
 from pilot.backbone.lora import LoraLinear
+from pilot.backbone.paths import BACKBONES
 from pilot.config import Profile
 from pilot.connector.base import Connector
 from pilot.evaluation.answers import Paper, Row, load_run, load_task, row_order, sample_rows
-from pilot.federation.spec import BACKBONES, load_backbone
+from pilot.federation.spec import load_backbone
 
 
 class ImageTokens(nn.Module):

@@ -1,23 +1,10 @@
-"""The Flower app: `server` and `client`, as `pyproject.toml` declares them, and the same in a simulation of our own."""
-
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+"""The Flower app: `server` and `client`, as `pyproject.toml` declares them. Importing it loads little."""
 
 from flwr.app import Context
-from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from pilot.config import load_profile, load_scenario
-from pilot.federation.flower_transport import FlowerTransport
-from pilot.federation.node_app import Place, make_client_app
-from pilot.federation.nodes import POOLED, node_name, prepare_nodes, read_register
-from pilot.federation.spec import RunSpec, load_backbone
-from pilot.federation.training import CLIENTS, Conduct, conduct
+from pilot.federation.node_app import make_client_app
 
-WINDOW = 16
 client = make_client_app()
 server = ServerApp()
 
@@ -25,95 +12,6 @@ server = ServerApp()
 @server.main()
 def main(grid: Grid, context: Context) -> None:
     """What `flwr run . --run-config '...'` starts on the server."""
+    from pilot.federation.flower_server import run_server
+
     run_server(grid, context)
-
-
-def run_server(grid: Grid, context: Context) -> None:
-    """Train the run that the run configuration describes.
-
-    Raises:
-        UserError: an unknown name, missing files, or no client that answers.
-    """
-    options = context.run_config
-    spec = RunSpec(
-        load_scenario(str(options["scenario"])), load_profile(str(options["profile"])), str(options["method"]),
-        int(str(options["seed"])),
-    )  # fmt: skip
-    folder = Path(str(options["results"])) / spec.profile.name / spec.scenario.name
-    nodes = Path(str(options["nodes"])) if options.get("nodes") else folder / "nodes"
-    if (folder / "features" / "index.json").is_file():
-        prepare_nodes(spec.scenario, folder, nodes)
-    run_dir = folder / "runs" / spec.method / f"seed{spec.seed}"
-    resume, patience = bool(options.get("resume", True)), float(str(options.get("patience", 600)))
-    run = Conduct(spec, read_register(spec, nodes), run_dir, resume, _lines)
-    serve(run, grid, patience, int(str(options.get("window", WINDOW))))
-
-
-def serve(run: Conduct, grid: Grid, patience: float, window: int = WINDOW) -> None:
-    """Drive a run over Flower's `grid`; for the numbers see `FlowerTransport`."""
-    backbone = load_backbone(run.spec.profile)
-    transport = FlowerTransport(grid, run.config(), run.register.nodes, window=window, patience=patience)
-    conduct(run, backbone, transport)
-
-
-def _lines(done: int, total: int) -> None:
-    print(f"{done}/{total} optimiser steps", flush=True)
-
-
-@dataclass(frozen=True)
-class SimulatedPlaces:
-    """Where virtual nodes find their folders, by partition id."""
-
-    nodes: Path
-    stores: Path
-    pooled: bool
-
-    def __call__(self, context: Context) -> Place:
-        """The folders of one virtual node."""
-        partition = int(str(context.node_config["partition-id"]))
-        return Place(
-            self.nodes / node_name(POOLED if self.pooled else partition), self.stores / str(partition)
-        )  # fmt: skip
-
-
-def simulate_run(
-    spec: RunSpec,
-    scenario_dir: Path,
-    run_dir: Path,
-    resume: bool,
-    progress: Callable[[int, int], None],
-    patience: float = 600.0,
-) -> None:
-    """Train on Flower's simulation engine (Ray), one virtual node per client, one core each.
-
-    Raises:
-        UserError: as `train_run` does; also if no client answers any more.
-    """
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    from flwr.simulation import run_simulation
-
-    scenario_dir, run_dir = scenario_dir.resolve(), run_dir.resolve()
-    nodes = scenario_dir / "nodes"
-    prepare_nodes(spec.scenario, scenario_dir, nodes)
-    method = spec.make_method()
-    run = Conduct(spec, read_register(spec, nodes), run_dir, resume, progress)
-    app = ServerApp()
-
-    @app.main()
-    def main(grid: Grid, context: Context) -> None:
-        serve(run, grid, patience)
-
-    places = SimulatedPlaces(nodes, run_dir / CLIENTS, method.pooled)
-    run_simulation(app, make_client_app(places), len(spec.clients(method)), backend_config=_backend())
-
-
-def _backend() -> dict[str, Any]:
-    cores = len(os.sched_getaffinity(0))
-    return {
-        "init_args": {"num_cpus": cores, "include_dashboard": False, "log_to_driver": False, "logging_level": 30},
-        "client_resources": {"num_cpus": 1.0, "num_gpus": 0.0},
-    }
-
-
-__all__ = ["ClientApp", "client", "server", "simulate_run"]

@@ -16,11 +16,12 @@ from flwr.serverapp import Grid
 
 from pilot.errors import UserError
 from pilot.federation.client import PhaseTask
-from pilot.federation.messages import MalformedMessage, pack, unpack_json, unpack_result
+from pilot.federation.messages import to_array_record, unpack_result
 from pilot.federation.participant import ClientFailure
-from pilot.federation.spec import versions
 from pilot.federation.store import Version
 from pilot.federation.transport import Answer
+from pilot.federation.wire import MalformedMessage, pack, unpack_json
+from pilot.provenance import versions
 
 log = logging.getLogger("flwr")
 POLL_SECONDS = 0.1
@@ -60,26 +61,36 @@ class FlowerTransport:
     _looked: float = field(default=0.0, init=False)
 
     def exchange(self, tasks: Iterable[PhaseTask], progress: Callable[[int], None]) -> Iterator[Answer]:
-        """Send tasks as there is room, hand answers on in the order of the tasks."""
+        """Send tasks as there is room, hand answers on in the order of the tasks.
+
+        Raises:
+            UserError: at the end, if no client at all has answered.
+        """
         source, order, ready = iter(tasks), list[int](), dict[int, Answer]()
         asked: dict[int, _Asked] = {}
-        wait = POLL_SECONDS
+        wait, heard, silent = POLL_SECONDS, False, False
         while True:
             while len(order) < self.window and (task := next(source, None)) is not None:
                 order.append(task.info.client)
                 asked[task.info.client] = _Asked(task, time.monotonic())
             if not order:
-                return
+                break
             self._send(asked)
             arrived = self._collect(asked)
             for client, answer in arrived.items():
                 progress(asked.pop(client).task.steps)
                 ready[client] = answer
+                silent, heard = silent or _silent(answer), heard or not _silent(answer)
             while order and order[0] in ready:
                 yield ready.pop(order.pop(0))
             wait = POLL_SECONDS if arrived else min(2 * wait, MOST_SECONDS_BETWEEN_LOOKS)
             if asked:
                 time.sleep(wait)
+        if silent and not heard:
+            raise UserError(
+                f"no client answered within {self.patience:g} s. Start the nodes and resume the run; finished rounds "
+                "are kept."
+            )
 
     def verify(self, versions: Mapping[int, Version]) -> str:
         """Asks every node for the private state that it should have."""
@@ -120,7 +131,7 @@ class FlowerTransport:
             **self._common(), "round": task.round_number, "phase_index": task.phase_index, "steps": task.steps,
             "base": task.base.to_json() if task.base else None, "keep": list(task.keep),
         }  # fmt: skip
-        return pack(value, payload=task.payload)
+        return pack(value, payload=to_array_record(task.payload))
 
     def _collect(self, asked: Mapping[int, _Asked]) -> dict[int, Answer]:
         """Answers that have come, and failures of those whose time is over."""
@@ -135,13 +146,8 @@ class FlowerTransport:
             answers[client] = self._read(client, reply.content)
         for client, each in asked.items():
             if client not in answers and time.monotonic() - each.since > self.patience:
-                log.error("client %s: no answer within %.0f s, left out", client, self.patience)
-                answers[client] = ClientFailure(client, f"no answer within {self.patience:.0f} s")
-        if len(answers) == len(asked) > 0 and all(_silent(answer) for answer in answers.values()):
-            raise UserError(
-                f"no client answered within {self.patience:.0f} s. Start the nodes and resume the run; finished rounds "
-                "are kept."
-            )
+                log.error("client %s: no answer within %g s, left out", client, self.patience)
+                answers[client] = ClientFailure(client, f"no answer within {self.patience:g} s")
         return answers
 
     def _read(self, client: int, content: RecordDict) -> Answer:
@@ -180,9 +186,9 @@ class FlowerTransport:
                 self._refuse(node, f"node {node} (client {reply.get('client', 'unknown')}): {reason}")
             else:
                 claims.setdefault(int(reply["client"]), []).append(node)
-        for client, nodes in claims.items():
+        for client, nodes in sorted(claims.items()):
             if client in self._node_of or len(nodes) > 1:
-                for node in nodes:
+                for node in sorted(nodes):
                     self._refuse(node, f"node {node} claims client {client}, which another node claims as well")
             else:
                 self._node_of[client] = nodes[0]

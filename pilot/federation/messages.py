@@ -4,26 +4,21 @@ Tensors travel as raw little-endian bytes with their shape and dtype, in Flower'
 bit for bit what was sent, in any dtype. Everything else is one JSON text in a `ConfigRecord`.
 """
 
-import json
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, RecordDict
 
 from pilot.federation.client import ClientReport
 from pilot.federation.participant import ClientResult
 from pilot.federation.store import Version
+from pilot.federation.wire import MalformedMessage, pack, unpack_json
 from pilot.methods.base import State, Update
 
 RAW = "pilot.raw"
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-
-
-class MalformedMessage(ValueError):
-    """A message that is not of the agreed form."""
 
 
 def to_array_record(state: Mapping[str, torch.Tensor]) -> ArrayRecord:
@@ -60,27 +55,6 @@ def from_array_record(record: ArrayRecord) -> State:
     return state
 
 
-def pack(value: Mapping[str, Any], **states: Mapping[str, torch.Tensor]) -> RecordDict:
-    """One message: a JSON value, and states by name."""
-    records: dict[str, Any] = {name: to_array_record(state) for name, state in states.items()}
-    return RecordDict(records | {"json": ConfigRecord({"value": json.dumps(value, sort_keys=True)})})
-
-
-def unpack_json(content: RecordDict) -> dict[str, Any]:
-    """The JSON value of a message.
-
-    Raises:
-        MalformedMessage: there is none.
-    """
-    try:
-        value = json.loads(str(content.config_records["json"]["value"]))
-    except (KeyError, ValueError) as error:
-        raise MalformedMessage("no readable JSON part") from error
-    if not isinstance(value, dict):
-        raise MalformedMessage("the JSON part is no object")
-    return value
-
-
 def unpack_state(content: RecordDict, name: str) -> State:
     """A state of a message; empty if it has none of that name."""
     record = content.array_records.get(name)
@@ -95,7 +69,7 @@ def pack_result(result: ClientResult) -> RecordDict:
         "report": vars(report), "version": result.version.to_json() if result.version else None,
         "seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb, "releases": result.releases,
     }  # fmt: skip
-    return pack(value, update=update.state, statistics=update.statistics)
+    return pack(value, update=to_array_record(update.state), statistics=to_array_record(update.statistics))
 
 
 def unpack_result(content: RecordDict) -> ClientResult:

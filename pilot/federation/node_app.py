@@ -4,6 +4,9 @@ In a deployment a SuperNode's `--node-config` says where the client's data lie a
 (`data="..." state="..."`). In a simulation both follow from the partition id and the run's results folder. What the
 server sends never names a path.
 
+PyTorch and all that stands on it are imported when a task needs them: a deployment starts a process per message, and to
+say who one is should not take seconds.
+
 An error's text stays on the node, in its log; the server is told its kind only, since a text could quote data.
 """
 
@@ -13,24 +16,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from pilot.backbone.backbone import Backbone
-from pilot.config import Profile, Scenario
+from pilot.backbone.paths import BACKBONES
 from pilot.errors import UserError
-from pilot.federation.assemble import make_participants
-from pilot.federation.client import PhaseTask
-from pilot.federation.messages import pack, pack_result, unpack_json, unpack_state
-from pilot.federation.nodes import node_digest, node_name, open_node
-from pilot.federation.participant import Participant
-from pilot.federation.spec import BACKBONES, RunSpec, load_backbone, versions
-from pilot.federation.store import Version
+from pilot.federation.node_folder import node_digest, node_name
+from pilot.federation.wire import pack, unpack_json
 from pilot.io.atomic import read_json
 from pilot.io.digest import digest_json, sha256_file
-from pilot.provenance import stage_digest
+from pilot.provenance import stage_digest, versions
+
+if TYPE_CHECKING:
+    from pilot.backbone.backbone import Backbone
+    from pilot.federation.client import PhaseTask
+    from pilot.federation.participant import Participant
+    from pilot.federation.spec import RunSpec
 
 log = logging.getLogger("flwr")
 
@@ -63,6 +66,7 @@ def locate(context: Context) -> Place:
 def simulated_place(results: Path, run: Mapping[str, Any], partition: int) -> Place:
     """A virtual node's folders below the results folder."""
     from pilot.config import load_profile, load_scenario
+    from pilot.federation.spec import RunSpec
     from pilot.federation.training import CLIENTS
 
     profile, scenario = load_profile(str(run["profile"])), load_scenario(str(run["scenario"]))
@@ -92,6 +96,8 @@ def make_client_app(where: Locate = locate) -> ClientApp:
     @app.query("verify")
     def verify(message: Message, context: Context) -> Message:
         def check(asked: dict[str, Any]) -> RecordDict:
+            from pilot.federation.store import Version
+
             participant = _participant(asked, where(context))
             problem = participant.check(Version.from_json(asked["version"]))
             if problem:
@@ -103,6 +109,8 @@ def make_client_app(where: Locate = locate) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         def run(asked: dict[str, Any]) -> RecordDict:
+            from pilot.federation.messages import pack_result, unpack_state
+
             place = where(context)
             reason = _introduce(asked, place)["refused"]
             if reason:
@@ -124,8 +132,11 @@ def _answer(message: Message, work: Callable[[dict[str, Any]], RecordDict]) -> M
     return Message(content, reply_to=message)
 
 
-def run_spec_of(config: Mapping[str, Any]) -> RunSpec:
+def run_spec_of(config: Mapping[str, Any]) -> "RunSpec":
     """The run that a `config.json` describes."""
+    from pilot.config import Profile, Scenario
+    from pilot.federation.spec import RunSpec
+
     scenario, profile = config["scenario_config"], config["profile_config"]
     return RunSpec(
         Scenario.model_validate(scenario), Profile.model_validate(profile), config["method"], config["seed"]
@@ -136,10 +147,9 @@ def _introduce(asked: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """Who this node is, and why it does not take part in the run; no reason if it does."""
     config = asked["config"]
     client, digest = node_digest(place.data)
-    spec = run_spec_of(config)
     own = {
-        "source": stage_digest("train", spec.method),
-        "backbone": sha256_file(BACKBONES[spec.profile.backbone] / "model.safetensors"),
+        "source": stage_digest("train", config["method"]),
+        "backbone": sha256_file(BACKBONES[config["profile_config"]["backbone"]] / "model.safetensors"),
         "scenario": read_json(place.data / "node.json")["scenario"],
     }
     reasons = [
@@ -163,7 +173,10 @@ def _introduce(asked: Mapping[str, Any], place: Place) -> dict[str, Any]:
     return {"client": client, "refused": "; ".join(reasons)}
 
 
-def _task(asked: Mapping[str, Any], place: Place, payload: dict[str, Any]) -> PhaseTask:
+def _task(asked: Mapping[str, Any], place: Place, payload: dict[str, Any]) -> "PhaseTask":
+    from pilot.federation.client import PhaseTask
+    from pilot.federation.store import Version
+
     spec = run_spec_of(asked["config"])
     method = spec.make_method()
     client, _ = node_digest(place.data)
@@ -175,7 +188,7 @@ def _task(asked: Mapping[str, Any], place: Place, payload: dict[str, Any]) -> Ph
     )  # fmt: skip
 
 
-def _participant(asked: Mapping[str, Any], place: Place) -> Participant:
+def _participant(asked: Mapping[str, Any], place: Place) -> "Participant":
     _, digest = node_digest(place.data)
     return _cached_participant(digest_json(asked["config"]), place, digest, _Hidden(asked["config"]))
 
@@ -194,8 +207,11 @@ class _Hidden:
 
 
 @lru_cache(maxsize=64)
-def _cached_participant(key: str, place: Place, node: str, config: _Hidden) -> Participant:
+def _cached_participant(key: str, place: Place, node: str, config: _Hidden) -> "Participant":
     """A process may serve several clients and many messages: everything is loaded once."""
+    from pilot.federation.assemble import make_participants
+    from pilot.federation.nodes import open_node
+
     spec = run_spec_of(config.value)
     backbone = _cached_backbone(digest_json(config.value["profile_config"]), _Hidden(config.value))
     data = open_node(place.data, backbone)
@@ -204,5 +220,7 @@ def _cached_participant(key: str, place: Place, node: str, config: _Hidden) -> P
 
 
 @lru_cache(maxsize=1)
-def _cached_backbone(key: str, config: _Hidden) -> Backbone:
+def _cached_backbone(key: str, config: _Hidden) -> "Backbone":
+    from pilot.federation.spec import load_backbone
+
     return load_backbone(run_spec_of(config.value).profile)

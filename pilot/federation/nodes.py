@@ -18,12 +18,11 @@ from pilot.backbone.features import FeatureCache, open_features
 from pilot.config import Scenario
 from pilot.data.record import InstructionRecord, read_records, write_records
 from pilot.errors import UserError
+from pilot.federation.node_folder import POOLED, data_digest, node_digest, node_name
 from pilot.federation.shards import Example, make_examples, records_of_part
 from pilot.federation.spec import RunSpec, scenario_digests
 from pilot.io.atomic import read_json, remove, write_bytes, write_json
 from pilot.io.digest import digest_json, sha256_file
-
-POOLED = "pooled"
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,6 @@ class Register:
     digests: Mapping[str, str]
     num_examples: Mapping[int, int]
     nodes: Mapping[int, str]
-
-
-def node_name(client: int | str) -> str:
-    """The folder of a client below the nodes' folder."""
-    return f"node-{client}"
 
 
 def prepare_nodes(scenario: Scenario, scenario_dir: Path, target: Path) -> None:
@@ -80,7 +74,7 @@ def _write_node(
     write_bytes(folder / "features.npy", buffer.getvalue())
     index = {"digest": sha256_file(folder / "features.npy"), "rows": {name: row for row, name in enumerate(names)}}
     write_json(folder / "index.json", index)
-    digest = digest_json({name: sha256_file(folder / name) for name in ("records.parquet", "features.npy")})
+    digest = data_digest(folder)
     entry = {"num_examples": len(records), "digest": digest}
     write_json(folder / "node.json", entry | {"client": client, "scenario": scenario})
     return entry
@@ -119,19 +113,6 @@ class NodeData:
     digest: str
     examples: list[Example]
     features: FeatureCache
-
-
-def node_digest(folder: Path) -> tuple[int, str]:
-    """Client and digest of a node folder, from its files as they are now.
-
-    Raises:
-        UserError: it is no node folder.
-    """
-    if not (folder / "node.json").is_file():
-        raise UserError(f"{folder}: no node folder (node.json is missing). See docs/deploy.md.")
-    client = read_json(folder / "node.json")["client"]
-    digest = digest_json({name: sha256_file(folder / name) for name in ("records.parquet", "features.npy")})
-    return 0 if client == POOLED else client, digest
 
 
 def open_node(folder: Path, backbone: Backbone) -> NodeData:

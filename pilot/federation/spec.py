@@ -9,17 +9,16 @@ import torch
 import transformers
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.paths import TINY_LLAVA
+from pilot.backbone.paths import BACKBONES
 from pilot.config import LearningRates, Profile, Scenario
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, write_json
 from pilot.io.digest import digest_json, sha256_file
 from pilot.methods.base import ClientInfo, Method
 from pilot.methods.registry import make_method
-from pilot.provenance import stage_digest
+from pilot.provenance import stage_digest, versions
 
 POOLED_TASK = "all"
-BACKBONES = {"tiny-llava": TINY_LLAVA}
 
 
 @dataclass(frozen=True)
@@ -136,10 +135,3 @@ def write_manifest(run_dir: Path, config: Mapping[str, Any]) -> None:
             "versions": versions(),
         },
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that results may depend on."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("pilot-bench", "torch", "transformers", "numpy", "safetensors")}

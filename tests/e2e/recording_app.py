@@ -56,6 +56,8 @@ class Recorder:
 @server.main()
 def main(grid: Grid, context: Context) -> None:
     """As the product's own, seen through the recorder."""
+    from pilot.federation.flower_server import run_server
+
     options = context.run_config
     folder = Path(str(options["results"])) / "messages" / str(options["method"])
-    flower_app.run_server(Recorder(grid, folder), context)  # type: ignore[arg-type]
+    run_server(Recorder(grid, folder), context)  # type: ignore[arg-type]

@@ -15,7 +15,8 @@ from pilot.deployment.local import LocalDeployment, Node
 from pilot.deployment.training import collect
 from pilot.errors import UserError
 from pilot.federation.checkpoint import load_progress
-from pilot.federation.nodes import node_name, prepare_nodes
+from pilot.federation.node_folder import node_name
+from pilot.federation.nodes import prepare_nodes
 from pilot.federation.store import ClientStore
 from pilot.io.atomic import read_json, read_jsonl, write_json
 from pilot.methods.base import group_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot.federation.flower_app import simulate_run
+from pilot.federation.flower_server import simulate_run
 from pilot.io.atomic import read_json
 
 from ..small import Small, contents, quiet

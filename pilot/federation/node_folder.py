@@ -1,0 +1,31 @@
+"""What a node folder is called and holds, without reading its data."""
+
+from pathlib import Path
+
+from pilot.errors import UserError
+from pilot.io.atomic import read_json
+from pilot.io.digest import digest_json, sha256_file
+
+POOLED = "pooled"
+
+
+def node_name(client: int | str) -> str:
+    """The folder of a client below the nodes' folder."""
+    return f"node-{client}"
+
+
+def data_digest(folder: Path) -> str:
+    """Digest of a node's data, from its files as they are now."""
+    return digest_json({name: sha256_file(folder / name) for name in ("records.parquet", "features.npy")})
+
+
+def node_digest(folder: Path) -> tuple[int, str]:
+    """Client and digest of a node folder, from its files as they are now.
+
+    Raises:
+        UserError: it is no node folder.
+    """
+    if not (folder / "node.json").is_file():
+        raise UserError(f"{folder}: no node folder (node.json is missing). See docs/deploy.md.")
+    client = read_json(folder / "node.json")["client"]
+    return 0 if client == POOLED else client, data_digest(folder)
