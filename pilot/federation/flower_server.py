@@ -97,10 +97,11 @@ def simulate_run(
         serve(run, grid, patience)
 
     places = SimulatedPlaces(nodes, run_dir / CLIENTS, method.pooled)
-    run_simulation(app, make_client_app(places), len(spec.clients(method)), backend_config=_backend())
+    run_simulation(app, make_client_app(places), len(spec.clients(method)), backend_config=simulation_backend())
 
 
-def _backend() -> dict[str, Any]:
+def simulation_backend() -> dict[str, Any]:
+    """Ray with this machine's cores, one per client, and without its dashboard."""
     cores = len(os.sched_getaffinity(0))
     return {
         "init_args": {"num_cpus": cores, "include_dashboard": False, "log_to_driver": False, "logging_level": 30},

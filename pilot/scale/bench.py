@@ -29,6 +29,7 @@ class Sizes:
         sketch_sizes, overfetches: settings of which recall is reported.
         chosen_size, chosen_overfetch: the setting that is run with exact re-ranking.
         search_clients: clients of the search in sketches alone.
+        simulation_clients, simulation_parameters, simulation_rounds: Flower's simulation of clients that do not train.
         memory: bound in bytes of everything but ATA.
     """
 
@@ -51,6 +52,9 @@ class Sizes:
     chosen_size: int = 256
     chosen_overfetch: int = 16
     search_clients: tuple[int, ...] = (2_500, 5_000, 10_000, 20_000)
+    simulation_clients: tuple[int, ...] = (9, 90)
+    simulation_parameters: int = 312_500
+    simulation_rounds: int = 6
     memory: int = 2048 * MEBIBYTE
 
 
@@ -59,7 +63,8 @@ QUICK = Sizes(
     ata_clients=(5, 10, 20), ata_parameters=20_000, ata_memory=3 * MEBIBYTE,
     recall_clients=150, recall_parameters=2_000, gaussian_parameters=500, sweep_clients=60, sweep_parameters=500,
     sweep_noise=(0.5,), sketch_sizes=(32, 64), overfetches=(1, 8), chosen_size=64, chosen_overfetch=8,
-    search_clients=(100, 200), memory=16 * MEBIBYTE,
+    search_clients=(100, 200), memory=16 * MEBIBYTE, simulation_clients=(3,), simulation_parameters=1_000,
+    simulation_rounds=3,
 )  # fmt: skip
 """Sizes that take seconds: to see that it works, not to learn anything."""
 
@@ -143,6 +148,11 @@ def _jobs(sizes: Sizes, folder: str) -> dict[str, list[dict[str, Any]]]:
             {"name": "search", "clients": clients, "size": sizes.chosen_size, "overfetch": sizes.chosen_overfetch,
              "memory": sizes.memory}
             for clients in sizes.search_clients
+        ],
+        "simulation": [
+            {"name": "simulation", "clients": clients, "width": sizes.simulation_parameters,
+             "rounds": sizes.simulation_rounds}
+            for clients in sizes.simulation_clients
         ],
     }  # fmt: skip
 

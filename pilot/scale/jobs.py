@@ -93,6 +93,13 @@ def search(clients: int, size: int, overfetch: int, memory: int) -> dict[str, An
     return {"clients": clients, "size": size, "memory_bound": memory, **cost.to_json()}
 
 
+def simulation(clients: int, width: int, rounds: int) -> dict[str, Any]:
+    """Flower's simulation engine beside the local transport."""
+    from pilot.scale import flower
+
+    return flower.simulation(clients, width, rounds)
+
+
 def _warm_up() -> None:
     """The libraries' own first pages (about 12 MiB) are nobody's memory."""
     nearest(TensorRows(torch.eye(300, dtype=torch.float64)), NUM_NEIGHBORS)
@@ -105,7 +112,7 @@ def _recall(found_KC: Tensor, true: Nearest) -> float:
 
 
 JOBS: Mapping[str, Callable[..., dict[str, Any]]] = MappingProxyType(
-    {"averaging": averaging, "write": write, "ata": ata, "recall": recall, "search": search}
+    {"averaging": averaging, "write": write, "ata": ata, "recall": recall, "search": search, "simulation": simulation}
 )
 
 

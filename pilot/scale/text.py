@@ -8,7 +8,7 @@ MEBIBYTE = 2**20
 
 def as_text(report: Mapping[str, Any]) -> str:
     """All measurements as tables, with the fitted exponents and the machine."""
-    parts = (_averaging, _ata, _recall, _search, _machine)
+    parts = (_averaging, _ata, _recall, _search, _simulation, _machine)
     return "\n\n".join("\n".join(part(report)) for part in parts)
 
 
@@ -78,6 +78,16 @@ def _search(report: Mapping[str, Any]) -> Iterator[str]:
         f"CPU time ~ clients^{fits['search_time_exponent']:.2f}, between the last two "
         f"{fits['search_time_exponent_last']:.2f}"
     )
+
+
+def _simulation(report: Mapping[str, Any]) -> Iterator[str]:
+    yield "Flower's simulation (Ray) beside the local transport: clients that send back what they received"
+    yield f"{'clients':>9} {'parameters':>12} {'start-up s':>11} {'round s':>9} {'local round s':>14}"
+    for row in report["simulation"]:
+        yield (
+            f"{row['clients']:>9} {row['parameters']:>12} {row['startup_seconds']:>11.1f} "
+            f"{row['round_seconds']:>9.2f} {row['local_round_seconds']:>14.3f}"
+        )
 
 
 def _machine(report: Mapping[str, Any]) -> Iterator[str]:
