@@ -7,21 +7,26 @@ import os
 import sys
 
 from pilot.config import load_scenario
-from pilot.provenance import profile_digest, scenario_digest, stage_digest
+from pilot.faults import fault_names
+from pilot.provenance import fault_digest, profile_digest, scenario_digest, stage_digest
 
 # Jobs find the `pilot-bench` of the environment that runs Snakemake, activated or not.
 os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
 RESULTS = config.get("results", "results")
 PROFILE = config.get("profile", "embedded")
 REFERENCES = ("untuned", "majority")
+FAULT_METHODS = ("pilot", "fedavg", "fedprox", "fedmoe")
+FAULT_OUTPUTS = ("tables/faults.csv", "tables/faults.md", "figures/faults.png", "figures/faults.pdf")
+SMOKE_FAULTS = ("dropout-50", "nan-client")
 FIGURES = ("bars", "cost", "losses", "heterogeneity", "router", "distances", "samples")
 TABLES = ("main.csv", "per_client.csv", "cost.csv", "significance.csv", "timing.csv", "main.md", "main.tex")
 
 
 wildcard_constraints:
     results=".+",
-    profile=r"[a-z0-9_-]+",
+    profile=r"(?!faults/)[a-z0-9_-]+",  # or runs below faults/ would be taken for those of another profile
     scenario=r"[a-z0-9_-]+",
+    fault=r"[a-z0-9_-]+",
     method=r"[a-z0-9_]+",
     seed=r"\d+",
 
@@ -33,6 +38,7 @@ include: "pipelines/data.smk"
 include: "pipelines/train.smk"
 include: "pipelines/evaluate.smk"
 include: "pipelines/report.smk"
+include: "pipelines/faults.smk"
 
 
 def outputs_of(scenario, profile=PROFILE):
@@ -67,3 +73,13 @@ rule figures:
     input:
         f"{RESULTS}/{PROFILE}/scenario1/figures/.complete",
         f"{RESULTS}/{PROFILE}/scenario2/figures/.complete",
+
+
+rule faults:
+    input:
+        expand(f"{RESULTS}/{PROFILE}/scenario2/faults/{{name}}", name=FAULT_OUTPUTS),
+
+
+rule smoke_faults:
+    input:
+        expand(f"{RESULTS}/smoke/smoke/faults/{{name}}", name=FAULT_OUTPUTS),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pilot.config import load_scenario, profile_names, scenario_names
+from pilot.faults import fault_names, load_fault
 
 METRICS = {
     "exact_match": "VQA with one reference: equal after official normalisation",
@@ -23,7 +24,7 @@ METRICS = {
 
 
 def catalogue(what: str) -> dict[str, str]:
-    """Names and summaries of `methods`, `scenarios`, `profiles`, `tasks` or `metrics`."""
+    """Names and summaries of `methods`, `scenarios`, `profiles`, `tasks`, `faults` or `metrics`."""
     if what == "methods":
         return _methods()
     if what == "scenarios":
@@ -33,6 +34,8 @@ def catalogue(what: str) -> dict[str, str]:
     if what == "tasks":
         tasks = [(task, name) for name in scenario_names() for task in load_scenario(name).tasks]
         return {task.name: f"{task.kind}, lm-eval task {task.lm_eval_task}" for task, _ in tasks}
+    if what == "faults":
+        return {name: load_fault(name).title for name in fault_names()}
     return METRICS
 
 

@@ -9,21 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from pilot.bench_commands import bench_app
+from pilot.deploy_commands import deploy_app
 from pilot.errors import UserError
 from pilot.options import (
-    AllowOption,
-    BaselineOption,
     Engine,
+    FaultOption,
     ImportFormat,
     JsonOption,
     Listing,
     ProfileOption,
     ResultsOption,
-    ScenarioDirArgument,
     ScenarioOption,
-    TableFormat,
 )
 from pilot.progress import progress
+from pilot.report_commands import compare, faults, figures, tables
 
 INTERRUPTED = 130
 """The exit code that Typer makes of Ctrl-C."""
@@ -40,11 +39,12 @@ backbone_app = typer.Typer(help="The frozen multimodal LLM.", no_args_is_help=Tr
 app.add_typer(data_app, name="data")
 app.add_typer(backbone_app, name="backbone")
 app.add_typer(bench_app, name="bench")
+app.add_typer(deploy_app, name="deploy")
 
 
 @app.command("list")
 def list_(what: Listing, as_json: JsonOption = False) -> None:
-    """List methods, scenarios, profiles, tasks or metrics."""
+    """List methods, scenarios, profiles, tasks, faults or metrics."""
     from pilot.catalogue import catalogue
 
     entries = catalogue(what.value)
@@ -154,12 +154,13 @@ def train(
     results: ResultsOption = Path("results"),
     resume: Annotated[bool, typer.Option(help="Go on from the last finished round, or start anew.")] = True,
     engine: Annotated[Engine, typer.Option(help="In this process, or on Flower's simulation (Ray).")] = Engine.local,
+    fault: FaultOption = None,
 ) -> None:
-    """Train one method with one seed; writes results/<profile>/<scenario>/runs/<method>/seed<k>."""
+    """Train one method with one seed; writes runs/<method>/seed<k> of the scenario, or of its faults/<fault>."""
     from pilot.runs import train_method
 
     with progress(f"{method}, seed {seed}") as advance:
-        run_dir = train_method(scenario, profile, method, seed, results, resume, advance, engine.value)
+        run_dir = train_method(scenario, profile, method, seed, results, resume, advance, engine.value, fault)
     typer.echo(str(run_dir), err=True)
 
 
@@ -211,45 +212,8 @@ def import_(
     typer.echo(f"{imported.run_dir}: {counts}{lacking}", err=True)
 
 
-@app.command()
-def compare(
-    paths: Annotated[list[Path], typer.Argument(help="Scenario, method or run folders.")],
-    baseline: BaselineOption = "fedavg",
-    format: Annotated[TableFormat, typer.Option("--format", "-f", help="Output format.")] = TableFormat.table,
-    as_json: JsonOption = False,
-    allow_different: AllowOption = None,
-) -> None:
-    """Methods beside tasks: mean, spread and interval, what differs significantly, and what it cost."""
-    from pilot.report.compare import compare as compare_runs
-
-    text = compare_runs(paths, baseline, "json" if as_json else format.value, allow_different or ())
-    if text is not None:
-        typer.echo(text, nl=not text.endswith("\n"))
-
-
-@app.command()
-def tables(
-    scenario_dir: ScenarioDirArgument,
-    baseline: BaselineOption = "fedavg",
-    allow_different: AllowOption = None,
-) -> None:
-    """Write tables/ of a scenario: CSV, Markdown and LaTeX."""
-    from pilot.report.tables import write_tables
-
-    write_tables(scenario_dir, baseline, allow_different or ())
-
-
-@app.command()
-def figures(
-    scenario_dir: ScenarioDirArgument,
-    method: Annotated[list[str] | None, typer.Option(help="Only these methods; repeat the option.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Only these figures; repeat the option.")] = None,
-) -> None:
-    """Draw figures/ of a scenario as PNG and PDF."""
-    from pilot.report.figures import write_figures
-
-    for path in write_figures(scenario_dir, method, only):
-        typer.echo(str(path), err=True)
+for command in (compare, tables, figures, faults):
+    app.command()(command)
 
 
 @app.command()

@@ -149,22 +149,22 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
     Raises:
         UserError: no such scenario, or the file is wrong; names file, field, what was expected, what to do.
     """
-    return _load(Scenario, "scenarios", str(name_or_path))
+    return load_file(Scenario, "scenarios", str(name_or_path))
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
     """The profile of a name (`pipelines/profiles/<name>.yaml`) or of a file; raises as `load_scenario`."""
-    return _load(Profile, "profiles", str(name_or_path))
+    return load_file(Profile, "profiles", str(name_or_path))
 
 
 def scenario_names() -> list[str]:
     """The scenarios that ship, sorted."""
-    return _names("scenarios")
+    return names_of("scenarios")
 
 
 def profile_names() -> list[str]:
     """The profiles that ship, sorted."""
-    return _names("profiles")
+    return names_of("profiles")
 
 
 def check_known(where: str, field: str, names: Collection[str], known: Collection[str]) -> None:
@@ -190,16 +190,18 @@ def _folder(kind: str) -> Path:
     return next(root for root in roots if root.is_dir())
 
 
-def _names(kind: str) -> list[str]:
+def names_of(kind: str) -> list[str]:
+    """The files of a kind (`scenarios`, `profiles`, `faults`) that ship, by name, sorted."""
     return sorted(path.stem for path in _folder(kind).glob("*.yaml"))
 
 
-def _load(model: type[_M], kind: str, name_or_path: str) -> _M:
+def load_file(model: type[_M], kind: str, name_or_path: str) -> _M:
+    """A file of a kind as its model, by the name of one that ships or by path; raises as `load_scenario`."""
     if name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path)
     else:
-        if name_or_path not in _names(kind):
-            raise UserError(f"{kind.removesuffix('s')}: {_unknown(name_or_path, _names(kind))}")
+        if name_or_path not in names_of(kind):
+            raise UserError(f"{kind.removesuffix('s')}: {_unknown(name_or_path, names_of(kind))}")
         path = _folder(kind) / f"{name_or_path}.yaml"
     values = _read_yaml(path)
     try:

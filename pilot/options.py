@@ -15,6 +15,7 @@ class Listing(StrEnum):
     profiles = "profiles"
     tasks = "tasks"
     metrics = "metrics"
+    faults = "faults"
 
 
 class TableFormat(StrEnum):
@@ -56,6 +57,7 @@ class ImportFormat(StrEnum):
     jsonl = "jsonl"
 
 
+FaultOption = Annotated[str | None, typer.Option(help="A fault by name or file; see `pilot-bench list faults`.")]
 ScenarioDirArgument = Annotated[Path, typer.Argument(help="results/<profile>/<scenario>")]
 ScenarioOption = Annotated[str, typer.Option("--scenario", "-s", help="Scenario name, or a path to its YAML file.")]
 ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="Profile name, or a path to its YAML file.")]

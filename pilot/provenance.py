@@ -7,6 +7,7 @@ that an edit of one method's source repeats that method's runs and what follows 
 from functools import cache
 
 from pilot.config import load_profile, load_scenario
+from pilot.faults import load_fault
 from pilot.io.digest import digest_json, source_digest
 
 LIBRARY = ("pilot/io", "pilot/config.py", "pilot/errors.py")
@@ -28,19 +29,21 @@ STAGES: dict[str, tuple[str, ...]] = {
     "features": (*LIBRARY, *BACKBONE, "pilot/data/record.py"),
     "train": (
         *LIBRARY, *BACKBONE, *FEDERATION, "pilot/settings.py", "pilot/methods/base.py", "pilot/methods/robust.py",
-        "pilot/connector/base.py", "pilot/connector/mlp.py", "pilot/data/record.py", "pilot/runs.py",
+        "pilot/connector/base.py", "pilot/connector/mlp.py", "pilot/data/record.py",
+        "pilot/faults.py", "pilot/folders.py", "pilot/runs.py",
     ),
     "answers": (
         *LIBRARY, *BACKBONE, "pilot/evaluation/answers.py", "pilot/evaluation/lm.py", "pilot/evaluation/majority.py",
-        "pilot/evaluation/tasks", "pilot/runs.py",
+        "pilot/evaluation/tasks", "pilot/folders.py", "pilot/runs.py",
     ),
     "score": (
         *LIBRARY, "pilot/evaluation/scoring.py", "pilot/evaluation/result.py", "pilot/evaluation/vqa.py",
         "pilot/evaluation/caption.py", "pilot/evaluation/cider.py", "pilot/evaluation/java_tools.py",
         "pilot/evaluation/grounding.py",
     ),
-    "tables": (*LIBRARY, "pilot/report"),
-    "figures": (*LIBRARY, "pilot/report"),
+    "tables": (*LIBRARY, "pilot/folders.py", "pilot/report"),
+    "figures": (*LIBRARY, "pilot/folders.py", "pilot/report"),
+    "faults": (*LIBRARY, "pilot/folders.py", "pilot/report"),
 }  # fmt: skip
 METHODS: dict[str, tuple[str, ...]] = {
     "pilot": (
@@ -81,3 +84,9 @@ def scenario_digest(scenario: str, part: str) -> str:
 def profile_digest(profile: str, method: str) -> str:
     """Digest of what a method's runs depend on in a profile: not other methods' settings."""
     return digest_json(load_profile(profile).only(method).model_dump(mode="json"))
+
+
+@cache
+def fault_digest(fault: str) -> str:
+    """Digest of what a fault does, whatever its title."""
+    return digest_json(load_fault(fault).federation.model_dump(mode="json"))

@@ -6,10 +6,13 @@ from pathlib import Path
 from pilot.config import Profile, Scenario, check_known, load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.evaluation.tasks import task_names
+from pilot.faults import load_fault
+from pilot.folders import run_folder
 from pilot.io.atomic import read_json
 from pilot.provenance import METHODS
 
 MAJORITY = "majority"
+UNTRAINED = (MAJORITY, "untuned")
 Advance = Callable[[int, int], None]
 
 
@@ -22,14 +25,29 @@ def train_method(
     resume: bool,
     progress: Advance,
     engine: str = "local",
+    fault: str | None = None,
 ) -> Path:
-    """Train one run; returns its folder. `engine` is `local` (this process) or `flower` (its simulation on Ray).
+    """Train one run; returns its folder.
+
+    Args:
+        scenario: name or file, as `profile` and `fault`.
+        profile: how large everything is.
+        method: see `pilot.provenance.METHODS`.
+        seed: of the run.
+        results: the folder of all results.
+        resume: go on from the last finished round.
+        progress: told of optimiser steps done and in total.
+        engine: `local` (this process) or `flower` (its simulation on Ray).
+        fault: its section `federation` replaces the profile's, and the run lies below `faults/`.
 
     Raises:
-        UserError: an unknown name, or data, partition or features that are missing.
+        UserError: an unknown name, a fault that does not fit, or data, partition or features that are missing.
     """
     loaded, sizes, scenario_dir = prepared(scenario, profile, method, results)
-    run_dir = scenario_dir / "runs" / method / f"seed{seed}"
+    run_dir = run_folder(scenario_dir, method, seed)
+    if fault:
+        sizes, name = _with_fault(fault, loaded, sizes, method)
+        run_dir = run_folder(scenario_dir, method, seed, name)
     from pilot.federation.spec import RunSpec
     from pilot.federation.training import train_run
 
@@ -46,6 +64,20 @@ def train_method(
     else:
         train_run(spec, scenario_dir, run_dir, resume, progress)
     return run_dir
+
+
+def _with_fault(fault: str, scenario: Scenario, profile: Profile, method: str) -> tuple[Profile, str]:
+    """The profile with a fault's section `federation`, and the fault's name."""
+    loaded, num_clients = load_fault(fault), len(scenario.client_tasks)
+    if method in UNTRAINED:
+        raise UserError(f"--fault {fault}: {method} has no clients that could fail. Choose a method that trains.")
+    for number, attack in enumerate(loaded.federation.attacks):
+        if max(attack.clients) >= num_clients:
+            raise UserError(
+                f"fault {loaded.name}: field federation.attacks.{number}.clients: scenario {scenario.name} has no "
+                f"client {max(attack.clients)}, expected numbers in 0..{num_clients - 1}."
+            )
+    return profile.model_copy(update={"federation": loaded.federation}), loaded.name
 
 
 def answer(run_dir: Path, progress: Advance) -> None:

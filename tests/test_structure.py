@@ -10,13 +10,14 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(path for name in ("pilot", "baselines") for path in (ROOT / name).rglob("*.py"))
 LAYERS = (
     "errors", "io", "shared", "data", "partition", "connector", "backbone", "methods", "federation", "evaluation",
-    "report", "cli",
+    "deployment", "report", "cli",
 )  # fmt: skip
 # Modules of `pilot` that are not named as their layer.
 PLACE = {
-    "config": "shared", "settings": "shared",
+    "config": "shared", "settings": "shared", "faults": "shared", "folders": "shared",
     "progress": "shared", "provenance": "shared", "runs": "evaluation", "tuning": "evaluation", "scale": "report",
     "catalogue": "cli", "doctor": "cli", "options": "cli", "bench_commands": "cli",
+    "deploy_commands": "cli", "report_commands": "cli",
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from pilot.federation.client import ClientModel
 from pilot.federation.shards import read_part
 from pilot.federation.spec import RunSpec, load_backbone
 from pilot.federation.training import client_models
+from pilot.folders import scenario_folder
 from pilot.io.atomic import read_json, write_jsonl
 
 Models = Mapping[tuple[int, ...], Callable[[], ClientModel]]
@@ -88,7 +89,7 @@ def answer_rows(run_dir: Path, progress: Callable[[int, int], None], limit: int 
     """
     from pilot.evaluation.lm import PilotLM
 
-    spec, scenario_dir = run_spec(run_dir), run_dir.resolve().parents[2]
+    spec, scenario_dir = run_spec(run_dir), scenario_folder(run_dir)
     papers = read_papers(spec, scenario_dir, limit)
     requests = {paper.task.name: _requests(paper, scenario_dir / "data") for paper in papers}
     backbone, models = load_run(run_dir)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pilot.errors import UserError
+from pilot.folders import scenario_folder
 from pilot.io.atomic import read_json
 from pilot.runs import MAJORITY
 
@@ -138,7 +139,7 @@ def compare_run(
     from pilot.evaluation.answers import answer_rows, read_papers, run_spec
     from pilot.evaluation.stock import StockModel, stock_rows, stock_weights, write_processor
 
-    spec, scenario_dir = run_spec(run_dir), run_dir.parents[2]
+    spec, scenario_dir = run_spec(run_dir), scenario_folder(run_dir)
     papers, models = read_papers(spec, scenario_dir, limit), stock_weights(run_dir)
     with tempfile.TemporaryDirectory() as folder:
         write_processor(spec.profile, Path(folder))

@@ -8,6 +8,7 @@ from pilot.evaluation.answers import run_spec, sample_rows
 from pilot.federation.ledger import Ledger
 from pilot.federation.shards import read_part
 from pilot.federation.spec import RunSpec, run_config, scenario_digests, write_manifest
+from pilot.folders import scenario_folder
 from pilot.io.atomic import remove, write_json, write_jsonl
 
 
@@ -24,7 +25,7 @@ def write_majority_run(spec: RunSpec, scenario_dir: Path, run_dir: Path) -> None
 
 def answer_majority(run_dir: Path) -> None:
     """`eval/samples.jsonl`: one answer per task, from the training parts of its clients."""
-    spec, scenario_dir = run_spec(run_dir), run_dir.resolve().parents[2]
+    spec, scenario_dir = run_spec(run_dir), scenario_folder(run_dir)
     rows = []
     for task in spec.scenario.tasks:
         train = read_part(spec.scenario, scenario_dir, task, "train")

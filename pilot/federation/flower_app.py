@@ -17,14 +17,23 @@ from pilot.federation.nodes import POOLED, node_name, prepare_nodes, read_regist
 from pilot.federation.spec import RunSpec, load_backbone
 from pilot.federation.training import CLIENTS, Conduct, conduct
 
-FEDERATION = "federation.json"
+WINDOW = 16
 client = make_client_app()
 server = ServerApp()
 
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train one run: what `flwr run . --run-config '...'` starts on the server."""
+    """What `flwr run . --run-config '...'` starts on the server."""
+    run_server(grid, context)
+
+
+def run_server(grid: Grid, context: Context) -> None:
+    """Train the run that the run configuration describes.
+
+    Raises:
+        UserError: an unknown name, missing files, or no client that answers.
+    """
     options = context.run_config
     spec = RunSpec(
         load_scenario(str(options["scenario"])), load_profile(str(options["profile"])), str(options["method"]),
@@ -37,13 +46,14 @@ def main(grid: Grid, context: Context) -> None:
     run_dir = folder / "runs" / spec.method / f"seed{spec.seed}"
     resume, patience = bool(options.get("resume", True)), float(str(options.get("patience", 600)))
     run = Conduct(spec, read_register(spec, nodes), run_dir, resume, _lines)
-    serve(run, grid, patience)
+    serve(run, grid, patience, int(str(options.get("window", WINDOW))))
 
 
-def serve(run: Conduct, grid: Grid, patience: float) -> None:
-    """Drive a run over Flower's `grid`."""
+def serve(run: Conduct, grid: Grid, patience: float, window: int = WINDOW) -> None:
+    """Drive a run over Flower's `grid`; for the numbers see `FlowerTransport`."""
     backbone = load_backbone(run.spec.profile)
-    conduct(run, backbone, FlowerTransport(grid, run.config(), run.register.nodes, patience=patience))
+    transport = FlowerTransport(grid, run.config(), run.register.nodes, window=window, patience=patience)
+    conduct(run, backbone, transport)
 
 
 def _lines(done: int, total: int) -> None:

@@ -12,8 +12,8 @@ _COUNTS = (
     *("optimiser_steps", "training_tokens", "training_flops"),
 )
 _TIMES = (
-    *(("wall_seconds", "s"), ("train_seconds", "s")),
-    *(("aggregate_seconds", "s"), ("peak_memory_mb", "MB")),
+    *(("wall_seconds", "s"), ("train_seconds", "s"), ("exchange_seconds", "s"), ("aggregate_seconds", "s")),
+    *(("checkpoint_seconds", "s"), ("peak_memory_mb", "MB"), ("client_peak_memory_mb", "MB")),
 )
 
 
@@ -72,7 +72,7 @@ def cost_rows(groups: Sequence[Group]) -> list[CostRow]:
 
 
 def timing_rows(groups: Sequence[Group]) -> list[TimingRow]:
-    """Wall time, training time, aggregation time and peak memory per run."""
+    """Wall time and its parts, and peak memory of the server's process and of the clients', per run."""
     return [
         TimingRow(group.scenario, group.label, run.seed, name, unit, float(run.timing[name]))
         for group in groups

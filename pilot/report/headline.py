@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pilot.report.comparable import Allowed
 from pilot.report.cost import CostSummary, summarise
+from pilot.report.incidents import incident_notes
 from pilot.report.load import Task
 from pilot.report.order import PRIMARY_METRIC, REFERENCE_NOTES, REFERENCES
 from pilot.report.significance import DEFAULT_BASELINE, SignificanceRow, against_baseline, best_and_close
@@ -62,6 +63,7 @@ class Headline:
     baseline: str | None
     unavailable: tuple[str, ...]
     allowed: Allowed
+    incidents: tuple[str, ...]
 
 
 def build_headlines(groups: Sequence[Group], baseline: str, allowed: Allowed | None = None) -> list[Headline]:
@@ -90,17 +92,19 @@ def build_headlines(groups: Sequence[Group], baseline: str, allowed: Allowed | N
                 baseline=baseline if any(group.label == baseline for group in members) else None,
                 unavailable=tuple(unavailable_reasons(members)),
                 allowed=allowed or Allowed(),
+                incidents=tuple(incident_notes(members)),
             )
         )
     return grids
 
 
 def footnotes(grid: Headline) -> list[str]:
-    """What a reader needs to quote the grid: differences, metrics, protocols, marks, references, what is missing."""
+    """What a reader needs to quote the grid: differences, incidents, metrics, protocols, marks, references, gaps."""
     metrics = "; ".join(f"{task.name}: {PRIMARY_METRIC[task.kind]}" for task in grid.tasks)
     tested = f"↑ ↓: significantly above or below {grid.baseline} (the same test, Holm-corrected over the table)."
     return [
         *_overlooked(grid.allowed),
+        *grid.incidents,
         f"Metrics: {metrics}. CIDEr is on a scale of 0 to 10, the others 0 to 1.",
         "Protocol: personalised (each client's model on its task's test set, mean over the task's clients); "
         "mean ± standard deviation over seeds (ddof 1).",

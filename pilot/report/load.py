@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.errors import UserError
+from pilot.folders import scenario_folder
 from pilot.io.atomic import read_json, read_jsonl
 
 Asked = dict[str, dict[str, tuple[tuple[str, ...], tuple[float, ...] | None]]]
@@ -44,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Run:
-    """One complete, evaluated run directory; `label` is the method unless two folders hold the same one."""
+    """One complete, evaluated run directory; `label` is the method, with more where that would mislead."""
 
     path: Path
     scenario: str
@@ -67,7 +68,7 @@ class Run:
     @property
     def scenario_dir(self) -> Path:
         """The folder that holds `data/`, `partition/` and `runs/` of this run."""
-        return self.path.resolve().parents[2]
+        return scenario_folder(self.path)
 
     @cached_property
     def per_example(self) -> PerExample:
@@ -171,7 +172,7 @@ def _build(folder: Path) -> Run:
         path=folder,
         scenario=config["scenario"],
         method=config["method"],
-        label=config["method"],
+        label=_label_alone(folder, config["method"]),
         seed=int(config["seed"]),
         reference=reference,
         config=config,
@@ -183,6 +184,12 @@ def _build(folder: Path) -> Run:
         ledger=_read(ledger) if ledger.exists() else {},
         timing=_read(timing) if timing.exists() else {},
     )
+
+
+def _label_alone(folder: Path, method: str) -> str:
+    """The method, and the fault if the run has one: nobody shall take it for an ordinary run."""
+    holder = folder.resolve().parents[2]
+    return method if scenario_folder(folder) == holder else f"{method} [{holder.name}]"
 
 
 def _label(runs: list[Run]) -> list[Run]:

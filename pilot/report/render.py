@@ -79,10 +79,10 @@ def header(grid: Headline) -> list[str]:
 def markdown(grid: Headline) -> str:
     """A GitHub Markdown table with footnotes; references come last."""
     titles = header(grid)
-    out = [f"## {grid.scenario}", "", _pipe(titles), _pipe(["---"] + ["---:"] * (len(titles) - 1))]
+    out = [f"## {grid.scenario}", "", pipe(titles), pipe(["---"] + ["---:"] * (len(titles) - 1))]
     for line in grid.lines:
         name = f"*{line.method}* (reference)" if line.reference else line.method
-        out.append(_pipe([name, *_texts(grid, line, "**{}**".format, " {}".format)]))
+        out.append(pipe([name, *_texts(grid, line, "**{}**".format, " {}".format)]))
     out += ["", *(f"- {note}" for note in footnotes(grid))]
     return "\n".join(out) + "\n"
 
@@ -222,7 +222,8 @@ def _rounded(value: Any) -> Any:
     return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _pipe(cells: Iterable[str]) -> str:
+def pipe(cells: Iterable[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 REFERENCES = ("majority", "untuned")
 
 
-def snakemake(copy: Path, *arguments: str) -> str:
+def snakemake(copy: Path, *arguments: str, target: str = "smoke") -> str:
     """Run Snakemake in `copy` with its own sources; returns all it prints."""
     environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "snakemake", "smoke", "--cores", "1", "--config", "results=out", *arguments]
+    command = [sys.executable, "-m", "snakemake", target, "--cores", "1", "--config", "results=out", *arguments]
     result = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout + result.stderr
@@ -80,3 +80,19 @@ def test_change_reruns_what_depends_on_it(finished: Path, source: str, jobs: set
         assert planned(snakemake(finished, "-n")) == jobs
     finally:
         file.write_text(text)
+
+
+@pytest.mark.slow
+def test_faults_add_their_runs_to_the_ordinary_ones(finished: Path) -> None:
+    """Two faults by two methods; the ordinary runs are there already, and are not made again."""
+    output = snakemake(finished, "-n", target="smoke_faults")
+    runs = {f"{rule} {method}" for rule in ("train_fault", "answers_fault") for method in ("fedavg", "fedmoe")}
+    assert planned(output) == runs | {"score_faults", "tables_faults", "smoke_faults"}
+    counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
+    assert counts["train_fault"] == counts["answers_fault"] == 4
+    places = {path for path in re.findall(r"out/smoke/smoke/faults/[^, ]+/manifest.json", output)}
+    assert places == {
+        f"out/smoke/smoke/faults/{fault}/runs/{method}/seed0/manifest.json"
+        for fault in ("dropout-50", "nan-client")
+        for method in ("fedavg", "fedmoe")
+    }

@@ -1,0 +1,177 @@
+"""Certificates and keys of a deployment: an own authority, the server's certificate, one key per node.
+
+Flower encrypts with TLS (clients check the server's certificate against the authority's) and knows a node by its
+elliptic-curve key (the node signs its requests; the server has the public half). OpenSSH writes the same node keys with
+`ssh-keygen -t ecdsa -b 384`.
+"""
+
+import datetime
+import ipaddress
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from pilot.errors import UserError
+
+LOOPBACK = ("localhost", "127.0.0.1")
+VALID_DAYS = 365
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Files of a deployment's TLS. `authority` goes to everybody, `key` stays on the server's machine.
+
+    Attributes:
+        authority: certificate of the authority, PEM.
+        certificate: the server's certificate, signed by the authority, PEM.
+        key: the server's private key, PEM, readable by its owner only.
+    """
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+
+def make_certificates(folder: Path, hosts: Sequence[str] = ()) -> Certificates:
+    """Make an authority and the certificate of a server that is reached as `localhost`, 127.0.0.1 or one of `hosts`.
+
+    The authority's own key (`ca.key`) is written beside them, so that another server can be signed later.
+
+    Args:
+        folder: where `ca.pem`, `ca.key`, `server.pem` and `server.key` go; made if missing.
+        hosts: further names or IP addresses under which the nodes reach the server.
+
+    Raises:
+        UserError: one of the files exists (keys are never overwritten), or a host is empty or has a port.
+    """
+    names = [_general_name(host) for host in dict.fromkeys((*LOOPBACK, *hosts))]
+    authority_key, server_key = _new_key(), _new_key()
+    issuer = _name("pilot-bench authority")
+    authority = _sign(
+        _certificate(issuer, issuer, authority_key, authority_key)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True),
+        authority_key,
+    )
+    server = _sign(
+        _certificate(_name("pilot-bench superlink"), issuer, server_key, authority_key)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False),
+        authority_key,
+    )
+    files = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
+    _refuse_existing(folder / "ca.key", files.authority, files.certificate, files.key)
+    _write(folder / "ca.key", _private_pem(authority_key), 0o600)
+    _write(files.key, _private_pem(server_key), 0o600)
+    _write(files.certificate, server.public_bytes(serialization.Encoding.PEM), 0o644)
+    _write(files.authority, authority.public_bytes(serialization.Encoding.PEM), 0o644)
+    return files
+
+
+def make_node_key(path: Path) -> Path:
+    """Make a node's key pair, P-384 in OpenSSH's format: `path` (private) and `path`.pub (public).
+
+    Returns:
+        The public key's file, which is the half that the server gets.
+
+    Raises:
+        UserError: one of the two files exists.
+    """
+    public = path.with_name(path.name + ".pub")
+    _refuse_existing(path, public)
+    key = ec.generate_private_key(ec.SECP384R1())
+    private_bytes = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    public_bytes = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    _write(path, private_bytes, 0o600)
+    _write(public, public_bytes + b"\n", 0o644)
+    return public
+
+
+def _new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        if not host or not all(part and part.replace("-", "").isalnum() for part in host.split(".")):
+            raise UserError(
+                f"host {host!r}: expected a host name or an IP address without a port, such as superlink.example.org."
+            ) from None
+        return x509.DNSName(host)
+
+
+def _certificate(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey,
+) -> x509.CertificateBuilder:
+    """An unsigned certificate, valid from yesterday (clocks differ) for a year.
+
+    The key identifiers are what Python 3.13's strict verification asks for.
+    """
+    today = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(today - datetime.timedelta(days=1))
+        .not_valid_after(today + datetime.timedelta(days=VALID_DAYS))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+    )
+
+
+def _usage(signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _sign(builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    return builder.sign(key, hashes.SHA256())
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _refuse_existing(*paths: Path) -> None:
+    for path in paths:
+        if path.exists():
+            raise UserError(f"{path}: exists already, and keys are not overwritten. Name another folder.")
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    """Create `path`; a private key is readable by nobody else at any moment."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(data)

@@ -1,0 +1,167 @@
+"""Flower's own command line, as a deployment uses it: register nodes, submit a run, follow it, ask how it ended."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pilot.deployment.children import end_with_parent, without_colours
+from pilot.errors import UserError
+from pilot.io.atomic import write_text
+
+CONNECTION = "pilot"
+APP = "pilot.federation.flower_app"
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+}
+"""Nothing is sent to others, nothing is downloaded or installed, one thread per process."""
+
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How a run ended: `finished:completed`, or another status with Flower's reason."""
+
+    status: str
+    details: str
+
+    @property
+    def completed(self) -> bool:
+        """Whether the ServerApp came to its end."""
+        return self.status == "finished:completed"
+
+
+@dataclass(frozen=True)
+class FlowerCommand:
+    """`flwr` against one SuperLink.
+
+    Attributes:
+        home: folder in place of `~/.flwr`; `config.toml` in it names the SuperLink.
+        environment: complete environment of the commands.
+    """
+
+    home: Path
+    environment: Mapping[str, str]
+
+    def connect(self, address: str, authority: Path) -> None:
+        """Write the connection that all commands use."""
+        connection = _toml({"address": address, "root-certificates": str(authority)})
+        write_text(self.home / "config.toml", f"[superlink.{CONNECTION}]\n{connection}")
+
+    def register(self, public_keys: Sequence[Path]) -> None:
+        """Let nodes with these keys in; one process for all of them, since starting one takes a second.
+
+        Raises:
+            UserError: Flower refuses one, for example because it was registered before.
+        """
+        commands = [["supernode", "register", str(key), CONNECTION] for key in public_keys]
+        code = f"from flwr.cli.app import app\nfor each in {commands!r}: app(each, standalone_mode=False)"
+        self._run([sys.executable, "-c", code], "registering the nodes' keys")
+
+    def submit(self, folder: Path, config: Mapping[str, Value], app: str = APP) -> str:
+        """Submit a run of the installed app with this run configuration.
+
+        Args:
+            folder: where the description of the app goes, which is all that is sent: the code is what is installed.
+            config: the run configuration.
+            app: module that holds `server` and `client`.
+
+        Returns:
+            Flower's id of the run.
+
+        Raises:
+            UserError: the SuperLink does not answer or does not take the run.
+        """
+        write_app(folder, config, app)
+        command = ["flwr", "run", str(folder), CONNECTION, "--format", "json"]
+        return str(json.loads(self._run(command, "submitting the run"))["run-id"])
+
+    def follow(self, run: str, show: Callable[[str], None]) -> RunStatus:
+        """Hand on the ServerApp's log line by line until the run is over.
+
+        Raises:
+            UserError: the SuperLink does not answer any more.
+        """
+        command = ["flwr", "log", run, CONNECTION, "--stream"]
+        with subprocess.Popen(
+            command,
+            env=dict(self.environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=end_with_parent,
+        ) as process:
+            assert process.stdout
+            try:
+                for line in process.stdout:
+                    show(without_colours(line.rstrip("\n")))
+            except BaseException:
+                process.kill()
+                raise
+        return self.status(run)
+
+    def status(self, run: str) -> RunStatus:
+        """How a run stands.
+
+        Raises:
+            UserError: the SuperLink does not answer or does not know it.
+        """
+        command = ["flwr", "list", "--run-id", run, CONNECTION, "--format", "json"]
+        found: dict[str, Any] = json.loads(self._run(command, f"asking for run {run}"))["runs"][0]
+        return RunStatus(found["status"], found["status-details"])
+
+    def stop(self, run: str) -> None:
+        """End a run at once; its clients' answers are dropped."""
+        self._run(["flwr", "stop", run, CONNECTION, "--format", "json"], f"stopping run {run}")
+
+    def _run(self, command: Sequence[str], what: str) -> str:
+        done = subprocess.run(
+            command, env=dict(self.environment), capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )  # fmt: skip
+        if done.returncode != 0 or '"success": false' in done.stdout:
+            raise UserError(f"{what} failed: {without_colours(done.stderr + done.stdout).strip()}")
+        return done.stdout
+
+
+def environment(home: Path) -> dict[str, str]:
+    """What Flower's programs need beyond this process's environment.
+
+    They start one another by name, so the folder of this Python comes first on the path.
+    """
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**QUIET, "FLWR_HOME": str(home), "PATH": path}
+
+
+def write_app(folder: Path, config: Mapping[str, Value], app: str = APP) -> None:
+    """Write what `flwr run` takes: which installed module holds the apps, and the run configuration."""
+    write_text(folder / "pyproject.toml", _pyproject(config, app))
+    write_text(folder / "README.md", "A run of pilot-bench; the code is the installed package.\n")
+
+
+def write_toml(path: Path, values: Mapping[str, Value]) -> None:
+    """Write a flat TOML file, as `--node-config` and `--run-config` take it."""
+    write_text(path, _toml(values))
+
+
+def _toml(values: Mapping[str, Value]) -> str:
+    """A JSON scalar is a TOML scalar."""
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
+
+
+def _pyproject(config: Mapping[str, Value], app: str) -> str:
+    return (
+        '[project]\nname = "pilot-bench"\nversion = "0.1.0"\ndescription = "A run of pilot-bench"\n'
+        'license = "Apache-2.0"\ndependencies = ["flwr>=1.41,<1.42"]\n\n'
+        '[tool.flwr.app]\npublisher = "pilot-bench"\nfab-include = ["README.md"]\n\n'
+        f'[tool.flwr.app.components]\nserverapp = "{app}:server"\nclientapp = "{app}:client"\n\n'
+        f"[tool.flwr.app.config]\n{_toml(config)}"
+    )

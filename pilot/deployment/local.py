@@ -1,0 +1,256 @@
+"""A whole deployment on this machine: a SuperLink and SuperNodes as separate processes, with TLS and node keys.
+
+What `docs/deploy.md` does by hand on several machines, done on the loopback interface: an authority and keys of its
+own, every node with its own data folder and private state, the run submitted with Flower's own command line. Everything
+lives in one folder and ends with the `with` block.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from pilot.deployment.certificates import Certificates, make_certificates, make_node_key
+from pilot.deployment.flower_command import APP, FlowerCommand, RunStatus, Value, environment, write_toml
+from pilot.deployment.processes import Process, Processes, free_port
+from pilot.errors import UserError
+from pilot.io.atomic import write_text
+
+MARKER = "deployment.txt"
+START_SECONDS = 60.0
+REJOIN_SECONDS = 90.0
+"""Flower lets a node of the same key back in 60 s after the last sign of life of the one before."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One SuperNode: the folders of its client's data and of its private state, as its `--node-config` says them."""
+
+    data: Path
+    state: Path
+
+    def config(self) -> dict[str, Value]:
+        """The node's configuration, as the ClientApp sees it."""
+        return {"data": str(self.data.resolve()), "state": str(self.state.resolve())}
+
+
+@dataclass
+class LocalDeployment:
+    """A context manager: started on entry, ended with all processes on exit.
+
+    Attributes:
+        folder: work folder; emptied first if it holds an earlier deployment. `logs/` has a log per process.
+        nodes: one SuperNode each, counted from 0.
+        app: module with the apps `server` and `client`, importable in this environment.
+    """
+
+    folder: Path
+    nodes: Sequence[Node]
+    app: str = APP
+    port: int = field(default=0, init=False)
+    certificates: Certificates = field(init=False)
+    processes: Processes = field(init=False)
+    flower: FlowerCommand = field(init=False)
+    _ports: dict[str, int] = field(default_factory=dict, init=False)
+    _node: dict[int, Process] = field(default_factory=dict, init=False)
+    _superlink: Process | None = field(default=None, init=False)
+
+    def __enter__(self) -> "LocalDeployment":
+        self.folder = self.folder.resolve()
+        _empty(self.folder)
+        home = self.folder / "flwr"
+        self.processes = Processes(self.folder / "logs", environment(home))
+        self.flower = FlowerCommand(home, self.processes.full_environment())
+        self.port = free_port(())
+        try:
+            self.certificates = make_certificates(self.folder / "tls")
+            self.flower.connect(self.address(), self.certificates.authority)
+            for number in range(len(self.nodes)):
+                make_node_key(self.key(number))
+            self._start_superlink()
+            self._start_nodes()
+        except BaseException:
+            self.processes.end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.processes.end()
+
+    def key(self, number: int) -> Path:
+        """The private key of a node."""
+        return self.folder / "keys" / f"node-{number}"
+
+    def address(self) -> str:
+        """Host and port of the SuperLink."""
+        return f"127.0.0.1:{self.port}"
+
+    def _start_superlink(self) -> None:
+        """Start the SuperLink and tell it the nodes' keys.
+
+        Its state is in memory: on disk (`--database`), Flower 1.41 loses messages to a locked database when several
+        nodes answer at once.
+        """
+        tls = self.certificates
+        command = [
+            "flower-superlink", "--host", "127.0.0.1", "--port", str(self.port),
+            "--ssl-ca-certfile", str(tls.authority), "--ssl-certfile", str(tls.certificate),
+            "--ssl-keyfile", str(tls.key), "--enable-supernode-auth", "--disable-runtime-dependency-installation",
+        ]  # fmt: skip
+        self._superlink = self.processes.start("superlink", command)
+        self._wait(lambda: _listens(self.port), "the SuperLink to listen", [self._superlink])
+        self.flower.register([self.key(number).with_suffix(".pub") for number in range(len(self.nodes))])
+
+    def _start_nodes(self) -> None:
+        seen = {number: len(node.lines()) for number, node in self._node.items()}
+        self._node = {number: self.launch_node(number) for number in range(len(self.nodes))}
+        nodes = [(node, seen.get(number, 0)) for number, node in self._node.items()]
+        self._wait(
+            lambda: all(_node_id(node, first) for node, first in nodes), "the nodes to connect", [*self._node.values()]
+        )
+
+    def restart_superlink(self) -> None:
+        """Start a killed SuperLink again, and the nodes, which it has forgotten.
+
+        The run is over; submitted again with `resume`, it goes on from its last finished round.
+        """
+        self._start_superlink()
+        for node in self._node.values():
+            node.kill()
+        self._start_nodes()
+
+    def launch_node(self, number: int) -> Process:
+        """Start a SuperNode without waiting for it."""
+        return self._launch(f"node-{number}", number, self.key(number), self.certificates.authority)
+
+    def launch_stranger(self, name: str, key: Path | None, authority: Path | None = None) -> Process:
+        """Start a SuperNode that does not belong here, with the configuration of node 0.
+
+        Args:
+            name: of its log.
+            key: its private key, if it has one.
+            authority: the certificate that it trusts; the deployment's own by default.
+        """
+        return self._launch(name, 0, key, authority or self.certificates.authority)
+
+    def _launch(self, name: str, number: int, key: Path | None, authority: Path) -> Process:
+        config = self.folder / "nodes" / f"node-{number}.toml"
+        write_toml(config, self.nodes[number].config())
+        port = self._ports[name] = free_port([self.port, *self._ports.values()])
+        command = [
+            "flower-supernode", "--superlink", self.address(), "--root-certificates", str(authority),
+            *(["--auth-supernode-private-key", str(key)] if key else []),
+            "--host", "127.0.0.1", "--port", str(port), "--node-config", str(config),
+        ]  # fmt: skip
+        return self.processes.start(name, command, {"FLWR_HOME": str(self.folder / "nodes" / name)})
+
+    def restart_node(self, number: int) -> None:
+        """Start a killed SuperNode again, as often as it takes until the SuperLink lets it in.
+
+        Raises:
+            UserError: it is not let in within 90 s.
+        """
+        until = time.monotonic() + REJOIN_SECONDS
+        while time.monotonic() < until:
+            seen = len(self._node[number].lines())
+            node = self._node[number] = self.launch_node(number)
+            while node.alive and time.monotonic() < until:
+                if _node_id(node, seen):
+                    return
+                time.sleep(0.2)
+            time.sleep(1.0)
+        raise UserError(f"node {number}: not let in within {REJOIN_SECONDS:.0f} s; see {self._node[number].log}.")
+
+    def kill_node(self, number: int) -> None:
+        """`kill -9` a SuperNode; its running task ends soon after."""
+        self._node[number].kill()
+
+    def kill_superlink(self) -> None:
+        """`kill -9` the SuperLink; the ServerApp ends soon after."""
+        assert self._superlink
+        self._superlink.kill()
+
+    def kill_server_app(self) -> None:
+        """`kill -9` the ServerApp's process.
+
+        Raises:
+            ProcessLookupError: none runs.
+        """
+        self._kill(lambda command: "flwr-serverapp" in command)
+
+    def kill_task(self, number: int) -> None:
+        """`kill -9` the process that works on a node's message.
+
+        Raises:
+            ProcessLookupError: none does.
+        """
+        address = f"127.0.0.1:{self._ports[f'node-{number}']} "
+        self._kill(lambda command: "flwr-clientapp" in command and address in command)
+
+    def _kill(self, wanted: Callable[[str], bool]) -> None:
+        found = [process for process, command in self.processes.running().items() if wanted(command)]
+        if not found:
+            raise ProcessLookupError("no such process in this deployment")
+        for process in found:
+            os.kill(process, signal.SIGKILL)
+
+    def run(self, config: Mapping[str, Value], show: Callable[[str], None]) -> None:
+        """Submit a run, hand on the ServerApp's log, and wait for its end.
+
+        Args:
+            config: the run configuration.
+            show: called with each line of the log.
+
+        Raises:
+            UserError: the run did not complete; the message says where the logs are.
+        """
+        status = self.follow(self.submit(config), show)
+        if not status.completed:
+            raise UserError(f"the run ended as {status.status} ({status.details}). {self._whereabouts()}")
+
+    def submit(self, config: Mapping[str, Value]) -> str:
+        """Submit a run and return its id without waiting for anything."""
+        return self.flower.submit(self.folder / "app", config, self.app)
+
+    def follow(self, run: str, show: Callable[[str], None]) -> RunStatus:
+        """Hand on the ServerApp's log until the run is over, and say how it ended."""
+        return self.flower.follow(run, show)
+
+    def _wait(self, ready: Callable[[], bool], what: str, processes: Sequence[Process]) -> None:
+        until = time.monotonic() + START_SECONDS
+        while not ready():
+            if time.monotonic() > until or not all(process.alive for process in processes):
+                raise UserError(f"waited in vain for {what}. {self._whereabouts()}")
+            time.sleep(0.1)
+
+    def _whereabouts(self) -> str:
+        """Where the logs are, and the last line of each process that has ended."""
+        ended = [f"{each.name} has ended: {each.last_words()}" for each in self.processes.started if not each.alive]
+        return " ".join([f"The logs are in {self.processes.folder}.", *ended])
+
+
+def _empty(folder: Path) -> None:
+    """Remove what an earlier deployment left in `folder`, and nothing else."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARKER).is_file():
+            raise UserError(f"{folder}: is not empty and no deployment's folder. Choose another work folder.")
+        shutil.rmtree(folder)
+    write_text(folder / MARKER, "Work folder of a deployment; the next one empties it.\n")
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _node_id(node: Process, first_line: int = 0) -> str | None:
+    """Flower's id of a connected node, from its log."""
+    said: Iterable[str] = node.lines()[first_line:]
+    return next((line.rpartition(" ")[2] for line in said if "SuperNode ID:" in line), None)

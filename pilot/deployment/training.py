@@ -1,0 +1,116 @@
+"""A training run on a deployment, and the clients' private state brought together after one."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilot.deployment.local import LocalDeployment, Node
+from pilot.errors import UserError
+from pilot.federation.checkpoint import load_progress, names_to_keep
+from pilot.federation.nodes import POOLED, node_name, prepare_nodes
+from pilot.federation.spec import RunSpec
+from pilot.federation.store import ClientStore
+from pilot.federation.training import CLIENTS
+from pilot.runs import MAJORITY, prepared
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run by names or files, as the command line asks for it."""
+
+    scenario: str
+    profile: str
+    method: str
+    seed: int
+    results: Path
+    resume: bool = True
+
+
+def train_deployed(request: Request, num_nodes: int, show: Callable[[str], None]) -> Path:
+    """Train on a deployment on this machine; returns the run's folder.
+
+    The nodes' private state goes to the run's folder, where evaluation looks for it. Logs and keys lie in
+    `<scenario folder>/deployment/`.
+
+    Args:
+        request: which run.
+        num_nodes: SuperNodes to start; has to be the number of the run's clients.
+        show: called with each line of the ServerApp's log.
+
+    Raises:
+        UserError: an unknown name, data that are missing, a wrong number of nodes, or a run that did not complete.
+    """
+    scenario, profile, folder = prepared(request.scenario, request.profile, request.method, request.results)
+    if request.method == MAJORITY:
+        raise UserError(
+            f"--method {MAJORITY}: nothing is trained, so nothing can be deployed. Use `pilot-bench train`."
+        )
+    spec = RunSpec(scenario, profile, request.method, request.seed)
+    pooled = spec.make_method().pooled
+    clients = [info.client for info in spec.clients(spec.make_method())]
+    if num_nodes != len(clients):
+        raise UserError(
+            f"--nodes {num_nodes}: {request.method} on scenario {scenario.name} has {len(clients)} clients, and each "
+            f"needs a node of its own. Expected --nodes {len(clients)}."
+        )
+    folder = folder.resolve()
+    run_dir = folder / "runs" / request.method / f"seed{request.seed}"
+    prepare_nodes(scenario, folder, folder / "nodes")
+    nodes = [
+        Node(folder / "nodes" / node_name(POOLED if pooled else client), run_dir / CLIENTS / str(client))
+        for client in clients
+    ]
+    with LocalDeployment(folder / "deployment", nodes) as deployment:
+        deployment.run(run_options(request) | {"nodes": str(folder / "nodes"), "window": _cores()}, show)
+    return run_dir
+
+
+def _cores() -> int:
+    """How many client processes this machine should run at once."""
+    return len(os.sched_getaffinity(0))
+
+
+def run_options(request: Request) -> dict[str, str | int | float | bool]:
+    """The run configuration of the Flower app; paths are absolute, since the ServerApp runs elsewhere."""
+    return {
+        "scenario": _absolute(request.scenario),
+        "profile": _absolute(request.profile),
+        "method": request.method,
+        "seed": request.seed,
+        "results": str(request.results.resolve()),
+        "resume": request.resume,
+    }
+
+
+def collect(run_dir: Path, stores: Mapping[int, Path]) -> None:
+    """Copy clients' private states from where their nodes kept them into the run's folder, for evaluation.
+
+    Only the versions that the run's checkpoints name are copied, and each is checked.
+
+    Args:
+        run_dir: of a run that was trained on a deployment.
+        stores: a copy of each node's state folder, by client.
+
+    Raises:
+        UserError: no finished round, or a version is missing, damaged, or another one than the checkpoint names.
+    """
+    progress = load_progress(run_dir / "checkpoint", None)
+    if progress is None:
+        raise UserError(f"{run_dir / 'checkpoint'}: no finished round here. Train the run first.")
+    for client, source in sorted(stores.items()):
+        if client not in progress.versions:
+            raise UserError(f"client {client}: the run keeps no private state of it.")
+        ClientStore(source).load(progress.versions[client])
+        target = run_dir / CLIENTS / str(client)
+        target.mkdir(parents=True, exist_ok=True)
+        for name in names_to_keep(progress.versions, progress.previous, client=client):
+            for path in source.glob(f"{name}.*"):
+                shutil.copyfile(path, target / path.name)
+        ClientStore(target).keep(names_to_keep(progress.versions, progress.previous, client=client))
+
+
+def _absolute(name: str) -> str:
+    """A file's absolute path; a name as it is."""
+    return str(Path(name).resolve()) if name.endswith((".yaml", ".yml")) else name

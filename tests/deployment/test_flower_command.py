@@ -1,0 +1,40 @@
+"""What Flower's command line gets to read."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from flwr.cli.build import build_fab_from_disk
+from flwr.cli.config_utils import load_and_validate
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilot.deployment.children import without_colours
+from pilot.deployment.flower_command import write_app, write_toml
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x7f"))
+VALUES = st.one_of(TEXT, st.integers(-(2**62), 2**62), st.booleans(), st.floats(allow_nan=False, allow_infinity=False))
+
+
+@given(values=st.dictionaries(st.from_regex(r"[a-z][a-z-]{0,8}", fullmatch=True), VALUES))
+def test_toml_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, str | int | float | bool]
+) -> None:
+    path = tmp_path_factory.mktemp("toml") / "values.toml"
+    write_toml(path, values)
+    read = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert read == values
+    assert {key: type(value) for key, value in read.items()} == {key: type(value) for key, value in values.items()}
+
+
+def test_app_is_valid_to_flower_and_holds_no_code(tmp_path: Path) -> None:
+    write_app(tmp_path, {"scenario": 'a "quoted" name', "seed": 3, "resume": True})
+    config, _ = load_and_validate(tmp_path / "pyproject.toml")
+    assert config["tool"]["flwr"]["app"]["config"] == {"scenario": 'a "quoted" name', "seed": 3, "resume": True}
+    assert config["tool"]["flwr"]["app"]["components"]["serverapp"] == "pilot.federation.flower_app:server"
+    assert b".py" not in build_fab_from_disk(tmp_path).replace(b"pyproject", b"")
+
+
+def test_without_colours() -> None:
+    assert without_colours("\x1b[92mINFO \x1b[0m:  up") == "INFO :  up"
+    assert without_colours("plain [text] m") == "plain [text] m"

@@ -1,0 +1,70 @@
+"""Runs on a deployment: what is refused before anything starts, and private states brought together."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pilot.deployment.training import Request, collect, run_options, train_deployed
+from pilot.errors import UserError
+from pilot.federation.checkpoint import Progress, save_progress
+from pilot.federation.store import ClientStore, Version
+from tests.small import Small
+
+
+def request(small: Small, method: str) -> Request:
+    """A run of the small scenario."""
+    return Request(str(small.scenario_file), str(small.profile_file), method, 0, small.results)
+
+
+@pytest.mark.parametrize(("method", "nodes", "clients"), [("fedavg", 9, 6), ("pilot", 1, 6), ("central", 6, 1)])
+def test_every_client_needs_a_node_of_its_own(small: Small, method: str, nodes: int, clients: int) -> None:
+    with pytest.raises(UserError, match=rf"--nodes {nodes}: {method} .*has {clients} clients.*--nodes {clients}\."):
+        train_deployed(request(small, method), nodes, print)
+    assert not (small.folder / "deployment").exists()
+
+
+def test_majority_is_not_deployed(small: Small) -> None:
+    with pytest.raises(UserError, match="--method majority: nothing is trained"):
+        train_deployed(request(small, "majority"), 6, print)
+
+
+def test_paths_of_the_run_configuration_are_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = run_options(Request("mine.yaml", "embedded", "pilot", 2, Path("results"), resume=False))
+    assert options == {
+        "scenario": str(tmp_path / "mine.yaml"), "profile": "embedded", "method": "pilot", "seed": 2,
+        "results": str(tmp_path / "results"), "resume": False,
+    }  # fmt: skip
+
+
+def versions_of(store: ClientStore, names: tuple[str, ...]) -> dict[str, Version]:
+    """A private state per name."""
+    return {name: store.save(name, {"router": torch.full((2,), float(at))}) for at, name in enumerate(names)}
+
+
+def test_collect_brings_what_the_checkpoint_names_and_no_more(tmp_path: Path) -> None:
+    node = ClientStore(tmp_path / "node")
+    made = versions_of(node, ("r1p0", "r1p1", "r2p0"))
+    now = Progress(2, versions={3: made["r2p0"]}, previous={3: made["r1p1"]})
+    save_progress(tmp_path / "run" / "checkpoint", now, "digest")
+    collect(tmp_path / "run", {3: tmp_path / "node"})
+    target = tmp_path / "run" / "clients" / "3"
+    assert sorted(path.name for path in target.iterdir()) == [
+        "r1p1.safetensors", "r1p1.sha256", "r2p0.safetensors", "r2p0.sha256",
+    ]  # fmt: skip
+    assert torch.equal(ClientStore(target).load(made["r2p0"])["router"], torch.tensor([2.0, 2.0]))
+
+
+def test_collect_refuses_another_state_than_the_checkpoint_names(tmp_path: Path) -> None:
+    node, other = ClientStore(tmp_path / "node"), ClientStore(tmp_path / "other")
+    made = versions_of(node, ("r1p0",))
+    other.save("r1p0", {"router": torch.ones(2)})
+    save_progress(tmp_path / "run" / "checkpoint", Progress(1, versions={3: made["r1p0"]}), "digest")
+    with pytest.raises(UserError, match="not the private state that the checkpoint names"):
+        collect(tmp_path / "run", {3: tmp_path / "other"})
+    with pytest.raises(UserError, match="client 4: the run keeps no private state of it"):
+        collect(tmp_path / "run", {4: tmp_path / "node"})
+    with pytest.raises(UserError, match="no finished round here"):
+        collect(tmp_path, {3: tmp_path / "node"})
+    assert not (tmp_path / "run" / "clients").exists()

@@ -1,0 +1,211 @@
+"""Real runs on a real deployment (TLS, node keys, a process per node): same bytes, nothing private in any message."""
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pilot.data.record import read_records
+from pilot.deployment.local import LocalDeployment, Node
+from pilot.deployment.training import collect
+from pilot.errors import UserError
+from pilot.federation.checkpoint import load_progress
+from pilot.federation.nodes import node_name, prepare_nodes
+from pilot.federation.store import ClientStore
+from pilot.io.atomic import read_json, read_jsonl, write_json
+from pilot.methods.base import group_of
+
+from ..small import Small, contents
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+POOLED, STRANGE, TWIN = 6, 7, 8
+"""Nodes beside those of clients 0..5: one with everybody's data, one with altered data, one that claims client 4."""
+
+
+class Deployed:
+    """A deployment of the small scenario with a results folder of its own."""
+
+    def __init__(self, small: Small, root: Path) -> None:
+        self.small, self.root = small, root
+        self.results = root / "results"
+        self.folder = self.results / "tiny" / "small"
+        prepare_nodes(small.scenario, small.folder, root / "nodes")
+        shutil.copytree(root / "nodes" / node_name(4), root / "nodes" / "strange")
+        node = read_json(root / "nodes" / "strange" / "node.json")
+        write_json(root / "nodes" / "strange" / "node.json", node | {"scenario": "0" * 64})
+        shutil.copy(root / "nodes" / node_name(0) / "records.parquet", root / "nodes" / "strange" / "records.parquet")
+        folders = [*map(node_name, (0, 1, 2, 3, 4, 5, "pooled")), "strange", node_name(4)]
+        self.nodes = [Node(root / "nodes" / name, root / "state" / str(k)) for k, name in enumerate(folders)]
+        self.deployment = LocalDeployment(root / "work", self.nodes[:STRANGE], app="tests.e2e.recording_app")
+
+    def options(self, method: str, **more: str | float | bool) -> dict[str, str | int | float | bool]:
+        """The run configuration."""
+        return {
+            "scenario": str(self.small.scenario_file), "profile": str(self.small.profile_file), "method": method,
+            "seed": 0, "results": str(self.results), "nodes": str(self.root / "nodes"), "resume": True, "window": 2,
+            **more,
+        }  # fmt: skip
+
+    def run_dir(self, method: str) -> Path:
+        """Where a run goes."""
+        return self.folder / "runs" / method / "seed0"
+
+    def finish(self, method: str) -> dict[str, bytes]:
+        """The files of a finished run, with the private state that its nodes keep."""
+        progress = load_progress(self.run_dir(method) / "checkpoint", None)
+        assert progress is not None
+        places = {0: POOLED} if method == "central" else {client: client for client in range(6)}
+        stores = {client: self.nodes[places[client]].state for client in progress.versions}
+        collect(self.run_dir(method), stores)
+        return contents(self.run_dir(method))
+
+    def log(self, name: str) -> str:
+        """What a process has said so far."""
+        return (self.root / "work" / "logs" / f"{name}.log").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def deployed(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    """Started once for all tests."""
+    made = Deployed(small, tmp_path_factory.mktemp("deployed"))
+    with pytest.MonkeyPatch.context() as patch:  # processes import the recording app
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        with made.deployment:
+            yield made
+    assert made.deployment.processes.running() == {}
+
+
+def run(deployed: Deployed, method: str, **more: str | float | bool) -> list[str]:
+    """Run to the end; returns the ServerApp's log."""
+    lines: list[str] = []
+    deployed.deployment.run(deployed.options(method, **more), lines.append)
+    return lines
+
+
+@pytest.mark.parametrize("method", ["pilot", "fedavg", "fedprox", "fedmoe", "local", "central", "untuned"])
+def test_deployment_gives_the_bytes_of_local_training(deployed: Deployed, method: str) -> None:
+    """The pooled node does not fit a federated run, and the others do not fit `central`: refused, on both sides."""
+    lines = "\n".join(run(deployed, method))
+    assert deployed.finish(method) == contents(deployed.small.run(method))
+    if method == "central":
+        assert "client 3 is not in this run" in lines and "client 3 is not in this run" in deployed.log("node-3")
+    elif method != "untuned":
+        assert "registered for client 0" in lines and "registered for client 0" in deployed.log(f"node-{POOLED}")
+
+
+def test_nothing_private_is_in_any_message(deployed: Deployed) -> None:
+    """Every message of Pilot's run, as it passed the server: no image, no text, no private tensor, no other group."""
+    folder = deployed.results / "messages" / "pilot"
+    binary = [path.read_bytes() for path in sorted(folder.glob("*.bin"))]
+    texts = [path.read_text() for path in sorted(folder.glob("*.json"))]
+    assert len(texts) > 2 * 6 * 3
+    everything = b"\0".join(binary) + "\0".join(texts).encode()
+    records = [
+        record
+        for task in deployed.small.scenario.tasks
+        for record in read_records(deployed.small.folder / "data" / task.name / "records.parquet")
+    ]
+    assert len(records) > 100
+    for record in records:
+        assert record.image not in everything and record.image[64:128] not in everything
+        assert record.instruction.encode() not in everything
+        assert len(record.answer) < 8 or record.answer.encode() not in everything
+    progress = load_progress(deployed.run_dir("pilot") / "checkpoint", None)
+    assert progress is not None and len(progress.versions) == 6
+    private = 0
+    for client, version in progress.versions.items():
+        for name, value in ClientStore(deployed.run_dir("pilot") / "clients" / str(client)).load(version).items():
+            if value.unique().numel() > 1:  # a constant, such as zeros before training, is nobody's secret
+                assert value.numpy().tobytes() not in everything, name
+                private += 1
+    assert private > 6 * 5
+    one = next(iter(progress.server.per_client.values()))
+    shared = next(value for name, value in sorted(one.items()) if name.endswith("lora_B"))
+    assert len(shared.numpy().tobytes()) > 1000
+    groups = {"up": set[str](), "down": set[str]()}
+    for path in folder.glob("*.json"):
+        for names in json.loads(path.read_text()).get("tensors", {}).values():
+            groups[path.stem.split("-")[1]] |= {group_of(name) for name in names}
+    assert groups["up"] == {"task_adapter", "text_adapter"}
+    assert groups["down"] == {"task_adapter", "text_adapter", "peer_task_adapter"}
+
+
+def test_what_left_is_found_where_it_was_sent(deployed: Deployed) -> None:
+    """The search of the test above can find things: the server's own tensors went down to clients as they are."""
+    folder = deployed.results / "messages" / "fedavg"
+    everything = b"\0".join(path.read_bytes() for path in sorted(folder.glob("*.bin")))
+    first = load_progress(deployed.run_dir("fedavg") / "checkpoint", None)
+    assert first is not None
+    shutil.copytree(deployed.run_dir("fedavg") / "checkpoint", deployed.root / "before")
+    shutil.rmtree(deployed.root / "before" / "round-2")
+    before = load_progress(deployed.root / "before", None)
+    assert before is not None and before.round_number == 1
+    for value in before.server.shared.values():
+        assert value.numpy().tobytes() in everything
+
+
+def test_killed_node_comes_back_and_the_bytes_are_the_same(deployed: Deployed) -> None:
+    """`kill -9` of a SuperNode while it works; the server waits for it and asks it again."""
+    shutil.rmtree(deployed.run_dir("pilot"))
+
+    def assassin() -> None:
+        until = time.monotonic() + 300
+        while time.monotonic() < until and not (deployed.nodes[2].state / "r1p1.sha256").is_file():
+            time.sleep(0.2)
+        deployed.deployment.kill_node(2)
+        deployed.deployment.restart_node(2)
+
+    (deployed.nodes[2].state / "r1p1.sha256").unlink(missing_ok=True)
+    thread = threading.Thread(target=assassin)
+    thread.start()
+    lines = run(deployed, "pilot")
+    thread.join()
+    assert any("its node went away" in line for line in lines) or any("client 2" in line for line in lines)
+    assert deployed.finish("pilot") == contents(deployed.small.run("pilot"))
+
+
+def test_killed_server_resumes(deployed: Deployed) -> None:
+    """`kill -9` of the ServerApp, then of the SuperLink; submitted again, the run goes on from its last round."""
+    shutil.rmtree(deployed.run_dir("pilot"))
+    seal = deployed.run_dir("pilot") / "checkpoint" / "round-1" / "complete.json"
+    submitted = deployed.deployment.submit(deployed.options("pilot"))
+    until = time.monotonic() + 300
+    while not seal.is_file() and time.monotonic() < until:
+        time.sleep(0.2)
+    deployed.deployment.kill_server_app()
+    deployed.deployment.flower.stop(submitted)
+    deployed.deployment.kill_superlink()
+    assert not (deployed.run_dir("pilot") / "manifest.json").exists()
+    deployed.deployment.restart_superlink()
+    run(deployed, "pilot")
+    assert deployed.finish("pilot") == contents(deployed.small.run("pilot"))
+
+
+def test_doubled_client_and_altered_node_are_refused_and_the_others_go_on(small: Small, tmp_path: Path) -> None:
+    """Two nodes claim client 4, so neither is believed; one has other data and another scenario. Quorum is 1."""
+    made = Deployed(small, tmp_path)
+    made.deployment = LocalDeployment(tmp_path / "work", [*made.nodes[:6], *made.nodes[STRANGE:]])
+    lines: list[str] = []
+    with made.deployment:
+        made.deployment.run(made.options("fedavg", patience=30.0), lines.append)
+    log = "\n".join(lines)
+    assert "claims client 4, which another node claims as well" in log
+    assert "claims client 4" in made.log("node-4") and "claims client 4" in made.log("node-7")
+    assert "scenario 000000000000 here" in log and "does not fit the run" in made.log("node-6")
+    rows = read_jsonl(made.run_dir("fedavg") / "rounds.jsonl")
+    for row in rows:
+        assert row["excluded"] == [{"client": 4, "reason": "no answer within 30 s"}]
+        assert [each["client"] for each in row["clients"]] == [0, 1, 2, 3, 5]
+
+
+def test_a_deployment_without_nodes_says_so(small: Small, tmp_path: Path) -> None:
+    made = Deployed(small, tmp_path)
+    made.deployment = LocalDeployment(tmp_path / "work", [])
+    with made.deployment, pytest.raises(UserError, match="finished:failed"):
+        made.deployment.run(made.options("fedavg", patience=5.0), print)
