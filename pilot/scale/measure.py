@@ -1,6 +1,7 @@
 """Time and peak memory of a piece of work, each in a fresh process. Memory is Linux's count of resident pages."""
 
 import ctypes
+import gc
 import json
 import os
 import platform
@@ -91,7 +92,8 @@ def machine() -> dict[str, Any]:
 
 
 def _give_back() -> None:
-    """Freed memory that the C library keeps would hide as much of what the work needs."""
+    """Garbage, and freed memory that the C library keeps, would hide as much of what the work needs."""
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

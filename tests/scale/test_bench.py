@@ -38,11 +38,11 @@ def test_recall_by_hand() -> None:
 
 
 def test_peak_memory_is_what_the_work_needs() -> None:
-    """64 MiB that are gone at the end; and 64 MiB of before do not count."""
+    """64 MiB that are gone at the end (Linux counts to within some pages); and 64 MiB of before do not count."""
     held = torch.ones(16 * 2**20)
     result, cost = measured(lambda: float(torch.ones(16 * 2**20).sum()))
     assert result == 16 * 2**20 and 0 < cost.cpu_seconds and 0 < cost.seconds
-    assert 64 * 2**20 <= cost.peak_bytes < 72 * 2**20
+    assert 60 * 2**20 < cost.peak_bytes < 72 * 2**20
     assert measured(lambda: float(held[0]))[1].peak_bytes < 4 * 2**20
 
 
