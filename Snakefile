@@ -24,8 +24,8 @@ TABLES = ("main.csv", "per_client.csv", "cost.csv", "significance.csv", "timing.
 
 wildcard_constraints:
     results=".+",
-    profile=r"(?!faults/)[a-z0-9_-]+",  # or runs below faults/ would be taken for those of another profile
-    scenario=r"[a-z0-9_-]+",
+    profile=r"(?!faults/)[a-z0-9_-]+",  # what lies below faults/ would be taken for another profile or scenario
+    scenario=r"(?!faults/)[a-z0-9_-]+",
     fault=r"[a-z0-9_-]+",
     method=r"[a-z0-9_]+",
     seed=r"\d+",

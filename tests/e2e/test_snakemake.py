@@ -88,6 +88,7 @@ def test_faults_add_their_runs_to_the_ordinary_ones(finished: Path) -> None:
     output = snakemake(finished, "-n", target="smoke_faults")
     runs = {f"{rule} {method}" for rule in ("train_fault", "answers_fault") for method in ("fedavg", "fedmoe")}
     assert planned(output) == runs | {"score_faults", "tables_faults", "smoke_faults"}
+    assert "strict-dag-evaluation" not in output  # no other rule takes these files for its own
     counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
     assert counts["train_fault"] == counts["answers_fault"] == 4
     places = {path for path in re.findall(r"out/smoke/smoke/faults/[^, ]+/manifest.json", output)}

@@ -78,8 +78,11 @@ def build_run(folder: Path, method: str, seed: int, **config: Any) -> Path:
         {
             "wall_seconds": 60.5 + seed,
             "train_seconds": 50.0,
+            "exchange_seconds": 0.25,
             "aggregate_seconds": 1.5,
+            "checkpoint_seconds": 0.75,
             "peak_memory_mb": 900.0,
+            "client_peak_memory_mb": 880.0,
         },
     )
     write_json(folder / "manifest.json", {"files": []})

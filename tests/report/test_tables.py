@@ -122,6 +122,15 @@ def test_cost_adds_up(scenario: Path) -> None:
     assert rows(table, method="untuned", quantity="optimiser_steps")[0]["value"] == "0"
 
 
+def test_time_is_split_and_memory_is_that_of_server_and_clients(scenario: Path) -> None:
+    lines = rows(scenario / "tables" / "timing.csv", method="pilot", seed="1")
+    assert {(line["quantity"], line["unit"], float(line["value"])) for line in lines} == {
+        ("wall_seconds", "s", 61.5), ("train_seconds", "s", 50.0), ("exchange_seconds", "s", 0.25),
+        ("aggregate_seconds", "s", 1.5), ("checkpoint_seconds", "s", 0.75), ("peak_memory_mb", "MB", 900.0),
+        ("client_peak_memory_mb", "MB", 880.0),
+    }  # fmt: skip
+
+
 def test_significance_holds_every_other_method(scenario: Path) -> None:
     table = rows(scenario / "tables" / "significance.csv")
     assert len(table) == 3 * 7 and all(row["baseline"] == "fedavg" for row in table)
