@@ -81,8 +81,6 @@ def simulate_run(
     Raises:
         UserError: as `train_run` does; also if no client answers any more.
     """
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from flwr.simulation import run_simulation
 
     scenario_dir, run_dir = scenario_dir.resolve(), run_dir.resolve()

@@ -1,6 +1,5 @@
 """What Flower's simulation engine (Ray) adds to a round: clients that do not train send back what they received."""
 
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,7 +19,6 @@ def simulation(clients: int, width: int, rounds: int) -> dict[str, Any]:
 
     Start-up ends with the first round. The first round also has the nodes' greetings; the median is of the others.
     """
-    os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     made = ShiftedClients(clients, width)
     began = time.perf_counter()
     stamps = _simulated(made, rounds)

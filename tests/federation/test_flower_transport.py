@@ -3,7 +3,10 @@
 import itertools
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -309,3 +312,22 @@ def test_an_error_text_stays_on_the_node(small: Small, nodes: Path, tmp_path: Pa
 def test_a_node_without_folders_is_told_what_to_say() -> None:
     with pytest.raises(UserError, match=r"--node-config: expected data=.* state="):
         locate(Context(1, 7, UserConfig(), RecordDict(), UserConfig()))
+
+
+@pytest.mark.parametrize("module", ["flower_server", "flower_app", "node_app"])
+def test_nothing_reports_home(module: str) -> None:
+    """Flower reads the setting when it is imported, so ours must come first; who wants to report can still say so."""
+    show = "import flwr.supercore.telemetry as t, os; print(t.FLWR_TELEMETRY_ENABLED, os.environ['RAY_USAGE_STATS_ENABLED'])"
+    clean = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name and "USAGE" not in name}
+    for extra, expected in (({}, "0 0"), ({"FLWR_TELEMETRY_ENABLED": "1"}, "1 0")):
+        command = [sys.executable, "-c", f"import pilot.federation.{module}; {show}"]
+        printed = subprocess.run(command, env=clean | extra, capture_output=True, text=True, check=True).stdout
+        assert printed.strip() == expected
+
+
+def test_a_node_that_introduces_itself_does_not_load_pytorch() -> None:
+    """A deployment starts a process per message."""
+    code = (
+        "import sys, pilot.federation.flower_app; print(sorted({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
