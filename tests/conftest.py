@@ -3,10 +3,13 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 from .small import Small
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(scope="session")

@@ -317,7 +317,8 @@ def test_a_node_without_folders_is_told_what_to_say() -> None:
 @pytest.mark.parametrize("module", ["flower_server", "flower_app", "node_app"])
 def test_nothing_reports_home(module: str) -> None:
     """Flower reads the setting when it is imported, so ours must come first; who wants to report can still say so."""
-    show = "import flwr.supercore.telemetry as t, os; print(t.FLWR_TELEMETRY_ENABLED, os.environ['RAY_USAGE_STATS_ENABLED'])"
+    show = "import os; from flwr.supercore.telemetry import FLWR_TELEMETRY_ENABLED as on"
+    show += "; print(on, os.environ['RAY_USAGE_STATS_ENABLED'])"
     clean = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name and "USAGE" not in name}
     for extra, expected in (({}, "0 0"), ({"FLWR_TELEMETRY_ENABLED": "1"}, "1 0")):
         command = [sys.executable, "-c", f"import pilot.federation.{module}; {show}"]
