@@ -21,6 +21,9 @@ from pilot.federation.spec import RunSpec
 from pilot.federation.store import ClientStore
 from pilot.methods.base import ClientInfo, Method, Phase, State, Update, select
 
+TEMPLATES = 32
+"""Clients whose initial tensors are kept between phases."""
+
 
 def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: Mapping[int, int]) -> Plan:
     """The run as the driver sees it.
@@ -35,11 +38,17 @@ def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: M
     where = f"profile {profile.name}: field federation"
     _check_federation(spec, method, where)
     start = initial_state(backbone.text_adapter, spec.seed)
+    seen: dict[tuple[str, ClientInfo, frozenset[str]], State] = {}
 
     def template(phase: Phase, info: ClientInfo, payload: State) -> State:
-        connector = method.make_connector(phase, info, backbone.projector(), payload)
-        own = {name: value.detach() for name, value in connector.named_parameters()} | start
-        return {name: payload.get(name, value) for name, value in select(own, phase.shared).items()}
+        key = (phase.name, info, frozenset(payload))
+        if key not in seen:  # making a connector takes longer than a check of its tensors
+            if len(seen) >= TEMPLATES:
+                seen.pop(next(iter(seen)))
+            connector = method.make_connector(phase, info, backbone.projector(), payload)
+            own = {name: value.detach() for name, value in connector.named_parameters()} | start
+            seen[key] = select(own, phase.shared)
+        return {name: payload.get(name, value) for name, value in seen[key].items()}
 
     participation = _participation(spec, method)
     try:

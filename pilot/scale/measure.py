@@ -74,8 +74,11 @@ def run_fresh(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def slope(counts: list[int], values: list[float]) -> float:
-    """Exponent p of the least-squares fit of values = c * counts ** p in logarithms."""
-    return float(np.polyfit(np.log(counts), np.log(values), 1)[0])
+    """Exponent p of the least-squares fit of values = c * counts ** p in logarithms.
+
+    What is too small to be measured counts as a thousandth, since 0 has no logarithm.
+    """
+    return float(np.polyfit(np.log(counts), np.log(np.maximum(values, 1e-3)), 1)[0])
 
 
 def machine() -> dict[str, Any]:

@@ -22,13 +22,23 @@ from pilot.scale.text import as_text
 TINY = replace(
     QUICK, averaging_clients=(2, 4), averaging_parameters=1000, small_clients=(4, 8), ata_clients=(4, 8),
     ata_parameters=1000, recall_clients=40, recall_parameters=300, gaussian_parameters=50, sweep_clients=20,
-    sweep_parameters=50, search_clients=(10, 20),
+    sweep_parameters=50, search_clients=(10, 20), simulation_clients=(),
 )  # fmt: skip
 
 
 def test_slope_by_hand() -> None:
     assert slope([1, 10, 100], [3.0, 300.0, 30000.0]) == pytest.approx(2.0)
     assert slope([9, 900], [5.0, 5.0]) == pytest.approx(0.0)
+
+
+def test_slope_of_what_is_too_small_to_measure() -> None:
+    assert slope([1, 10], [0.0, 0.0]) == pytest.approx(0.0)
+
+
+@pytest.mark.slow
+def test_simulation_beside_the_local_transport() -> None:
+    row = run_job({"name": "simulation", "clients": 2, "width": 100, "rounds": 3})
+    assert row["startup_seconds"] > row["round_seconds"] > row["local_round_seconds"] > 0
 
 
 def test_recall_by_hand() -> None:

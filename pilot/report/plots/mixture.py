@@ -61,12 +61,20 @@ def _router_row(axes: Axes, row: int, clients: np.ndarray, top: float) -> None:
 
 @dataclass(frozen=True)
 class Aggregation:
-    """The text-adapter distances between all clients at one aggregation, and whom each client chose."""
+    """The text-adapter distances between all clients at one aggregation, and whom each client chose.
+
+    Rows and columns are client ids; a client that missed the round has NaN.
+    """
 
     round: int
     phase: str
     distances: np.ndarray
     neighbours: dict[int, list[int]]
+
+    def off_diagonal(self) -> np.ma.MaskedArray:
+        """The distances between clients that were there."""
+        own = np.eye(len(self.distances), dtype=bool)
+        return np.ma.masked_where(own | np.isnan(self.distances), self.distances)
 
 
 def draw_distances(source: Source) -> Figure:
@@ -84,8 +92,9 @@ def draw_distances(source: Source) -> Figure:
     size = 0.36 * len(shown[0].distances) + 0.8
     figure = new_figure(size * len(shown) + 1.4, size + 0.75)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
-    others = ~np.eye(len(shown[0].distances), dtype=bool)
-    values = np.concatenate([aggregation.distances[others] for aggregation in shown])
+    values = np.concatenate([aggregation.off_diagonal().compressed() for aggregation in shown])
+    if not values.size:
+        raise SkipFigure(f"no aggregation of {METHOD} that is shown had two clients")
     for axes, aggregation in zip(panels, shown, strict=True):
         image = _distances(axes, aggregation, tasks, (float(values.min()), float(values.max())))
     figure.colorbar(image, ax=panels, shrink=0.75, pad=0.02).outline.set_visible(False)
@@ -116,7 +125,9 @@ def read_aggregations(run: Run) -> list[Aggregation]:
         aggregation = line.get("aggregation") or {}
         if aggregation.get("distances"):
             chosen = {int(key): list(value) for key, value in (aggregation.get("neighbours") or {}).items()}
-            table = np.array(aggregation["distances"], dtype=float)
+            present = aggregation["clients"]
+            table = np.full((sum(len(task.clients) for task in run.tasks),) * 2, np.nan)
+            table[np.ix_(present, present)] = aggregation["distances"]
             found.append(Aggregation(line["round"], line["phase"], table, chosen))
     return found
 
@@ -130,8 +141,7 @@ def _runs(source: Source) -> list[Run]:
 
 def _distances(axes: Axes, aggregation: Aggregation, tasks: list[str], limits: tuple[float, float]) -> AxesImage:
     count = len(aggregation.distances)
-    masked = np.ma.masked_where(np.eye(count, dtype=bool), aggregation.distances)
-    image = axes.imshow(masked, cmap="cividis", vmin=limits[0], vmax=limits[1])
+    image = axes.imshow(aggregation.off_diagonal(), cmap="cividis", vmin=limits[0], vmax=limits[1])
     axes.set_facecolor("#EEEEEE")
     for client, neighbours in aggregation.neighbours.items():
         axes.scatter(neighbours, [client] * len(neighbours), s=26, color=OKABE_ITO[1], edgecolor="white", linewidth=0.9)
