@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: install scenario1 scenario2 smoke figures backbone test test-fast lint types check clean
+.PHONY: install scenario1 scenario2 faults smoke smoke_faults figures backbone test test-fast lint types check clean
 
 install: $(VENV)/.installed
 
@@ -17,7 +17,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/pip check
 	@touch $@
 
-scenario1 scenario2 smoke figures backbone: install
+scenario1 scenario2 faults smoke smoke_faults figures backbone: install
 	$(BIN)/snakemake --cores $(CORES) $@
 
 test: install
