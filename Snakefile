@@ -1,6 +1,6 @@
 """Targets of pilot-bench. `snakemake --cores all scenario2` goes from nothing to the tables and figures.
 
-Configuration: `--config profile=embedded results=results`.
+Configuration: `--config profile=embedded results=results fault_methods=pilot,fedavg`.
 """
 
 import os
@@ -15,7 +15,7 @@ os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["
 RESULTS = config.get("results", "results")
 PROFILE = config.get("profile", "embedded")
 REFERENCES = ("untuned", "majority")
-FAULT_METHODS = ("pilot", "fedavg", "fedprox", "fedmoe")
+FAULT_METHODS = tuple(config.get("fault_methods", "pilot,fedavg,fedprox,fedmoe").split(","))
 FAULT_OUTPUTS = ("tables/faults.csv", "tables/faults.md", "figures/faults.png", "figures/faults.pdf")
 SMOKE_FAULTS = ("dropout-50", "nan-client")
 FIGURES = ("bars", "cost", "losses", "heterogeneity", "router", "distances", "samples")
