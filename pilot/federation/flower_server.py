@@ -38,13 +38,14 @@ def run_server(grid: Grid, context: Context) -> None:
     run_dir = folder / "runs" / spec.method / f"seed{spec.seed}"
     resume, patience = bool(options.get("resume", True)), float(str(options.get("patience", 600)))
     run = Conduct(spec, read_register(spec, nodes), run_dir, resume, _lines)
-    serve(run, grid, patience, int(str(options.get("window", WINDOW))))
+    limit = float(str(options.get("limit", 0.0)))
+    serve(run, grid, patience, int(str(options.get("window", WINDOW))), limit or None)
 
 
-def serve(run: Conduct, grid: Grid, patience: float, window: int = WINDOW) -> None:
+def serve(run: Conduct, grid: Grid, patience: float, window: int = WINDOW, limit: float | None = None) -> None:
     """Drive a run over Flower's `grid`; for the numbers see `FlowerTransport`."""
     backbone = load_backbone(run.spec.profile)
-    transport = FlowerTransport(grid, run.config(), run.register.nodes, window=window, patience=patience)
+    transport = FlowerTransport(grid, run.config(), run.register.nodes, window, patience, limit)
     conduct(run, backbone, transport)
 
 

@@ -2,7 +2,8 @@
 
 A client is known by what its node says it holds, never by Flower's node id. Answers are handed on in the order of the
 tasks; at most `window` tasks are under way or waiting to be handed on, so the server's memory does not grow with the
-number of clients. A node that goes away is waited for, and asked again when it is back, for `patience` seconds.
+number of clients. A node that goes away is waited for, and asked again when it is back, for `patience` seconds. How
+long a client may take while its node is there is not limited, unless `limit` says so: training can take hours.
 """
 
 import logging
@@ -27,15 +28,19 @@ log = logging.getLogger("flwr")
 POLL_SECONDS = 0.1
 MOST_SECONDS_BETWEEN_LOOKS = 2.0
 GREETING_SECONDS = 120.0
+MOST_LOSSES = 5
+NO_ANSWER = "no answer"
 
 
 @dataclass
 class _Asked:
-    """A task that was sent or waits for its node."""
+    """A task that was sent or waits for its node: since when, when the node was last there, how often it was lost."""
 
     task: PhaseTask
-    since: float
+    asked: float
+    seen: float
     message: str | None = None
+    losses: int = 0
 
 
 @dataclass
@@ -47,7 +52,8 @@ class FlowerTransport:
         config: the run's `config.json`, which every message carries.
         nodes: digest of each client's data, by client.
         window: most tasks under way at once.
-        patience: seconds after which a client that does not answer is left out of the phase.
+        patience: seconds after which a client whose node is away is left out of the phase.
+        limit: seconds that a client may take for a phase in all; None for any time.
     """
 
     grid: Grid
@@ -55,6 +61,7 @@ class FlowerTransport:
     nodes: Mapping[int, str]
     window: int = 16
     patience: float = 600.0
+    limit: float | None = None
     parallel: bool = field(default=True, init=False)
     _node_of: dict[int, int] = field(default_factory=dict, init=False)
     _refused: set[int] = field(default_factory=set, init=False)
@@ -72,7 +79,7 @@ class FlowerTransport:
         while True:
             while len(order) < self.window and (task := next(source, None)) is not None:
                 order.append(task.info.client)
-                asked[task.info.client] = _Asked(task, time.monotonic())
+                asked[task.info.client] = _Asked(task, time.monotonic(), time.monotonic())
             if not order:
                 break
             self._send(asked)
@@ -88,8 +95,7 @@ class FlowerTransport:
                 time.sleep(wait)
         if silent and not heard:
             raise UserError(
-                f"no client answered within {self.patience:g} s. Start the nodes and resume the run; finished rounds "
-                "are kept."
+                "no client answered in a whole phase. Start the nodes and resume the run; finished rounds are kept."
             )
 
     def verify(self, versions: Mapping[int, Version]) -> str:
@@ -142,13 +148,27 @@ class FlowerTransport:
             if reply.has_error():
                 log.warning("client %s: its node went away (%s); it is asked again", client, reply.error.reason)
                 asked[client].message = None
+                asked[client].losses += 1
                 continue
             answers[client] = self._read(client, reply.content)
+        online = set(self.grid.get_node_ids())
         for client, each in asked.items():
-            if client not in answers and time.monotonic() - each.since > self.patience:
-                log.error("client %s: no answer within %g s, left out", client, self.patience)
-                answers[client] = ClientFailure(client, f"no answer within {self.patience:g} s")
+            if self._node_of.get(client) in online:
+                each.seen = time.monotonic()
+            reason = "" if client in answers else self._given_up(each)
+            if reason:
+                log.error("client %s: %s, left out", client, reason)
+                answers[client] = ClientFailure(client, reason)
         return answers
+
+    def _given_up(self, asked: _Asked) -> str:
+        """Why a client is not waited for any longer; empty if it is."""
+        now = time.monotonic()
+        if now - asked.seen > self.patience:
+            return f"{NO_ANSWER}: no node for {self.patience:g} s"
+        if self.limit is not None and now - asked.asked > self.limit:
+            return f"{NO_ANSWER} within {self.limit:g} s"
+        return f"{NO_ANSWER}: its node was lost {asked.losses} times" if asked.losses >= MOST_LOSSES else ""
 
     def _read(self, client: int, content: RecordDict) -> Answer:
         try:
@@ -219,4 +239,4 @@ class FlowerTransport:
 
 
 def _silent(answer: Answer) -> bool:
-    return isinstance(answer, ClientFailure) and answer.reason.startswith("no answer")
+    return isinstance(answer, ClientFailure) and answer.reason.startswith(NO_ANSWER)

@@ -200,7 +200,7 @@ def test_doubled_client_and_altered_node_are_refused_and_the_others_go_on(small:
     assert "scenario 000000000000 here" in log and "does not fit the run" in made.log("node-6")
     rows = read_jsonl(made.run_dir("fedavg") / "rounds.jsonl")
     for row in rows:
-        assert row["excluded"] == [{"client": 4, "reason": "no answer within 30 s"}]
+        assert row["excluded"] == [{"client": 4, "reason": "no answer: no node for 30 s"}]
         assert [each["client"] for each in row["clients"]] == [0, 1, 2, 3, 5]
 
 
