@@ -15,7 +15,7 @@ from typing import Any
 
 from pilot.errors import UserError
 from pilot.federation.store import Version
-from pilot.io.atomic import read_json, write_json
+from pilot.io.atomic import read_json, write_json, write_jsonl
 from pilot.io.checkpoint import load_state, save_state
 from pilot.io.digest import digest_json, sha256_file
 from pilot.methods.base import ServerState, State
@@ -52,7 +52,7 @@ def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
         "versions": {str(client): version.to_json() for client, version in sorted(progress.versions.items())},
         "previous": {str(client): version.to_json() for client, version in sorted(progress.previous.items())},
     }
-    write_json(target / "history.json", past)
+    write_jsonl(target / "history.json", [past])  # one line: Python indents JSON slowly
     seal = {
         "round": progress.round_number,
         "config_digest": config_digest,

@@ -106,10 +106,11 @@ def pairwise_distances(
     for index, state in enumerate(states):
         if [(n, state[n].shape) for n in sorted(state)] != [(n, states[0][n].shape) for n in sorted(states[0])]:
             raise ValueError(f"state {index}: names or shapes differ from the first state's")
+    wide = [{name: value.double() for name, value in state.items()} for state in states]
     result = [[0.0] * len(states) for _ in states]
     for k in range(len(states)):
         for j in range(k):
-            result[k][j] = result[j][k] = measures[distance](states[k], states[j])
+            result[k][j] = result[j][k] = measures[distance](wide[k], wide[j])
     return result
 
 

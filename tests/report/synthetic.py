@@ -279,7 +279,7 @@ def _distances(seed: int, number: int) -> dict[str, Any]:
         for i, row in enumerate(same)
     ]
     chosen = {str(i): sorted(sorted((j for j in range(9) if j != i), key=lambda j: table[i][j])[:3]) for i in range(9)}
-    return {"distances": table, "neighbours": chosen, "weights": {}}
+    return {"clients": list(range(9)), "distances": table, "neighbours": chosen, "weights": {}}
 
 
 def _ledger(method: str, rounds: list[dict[str, Any]]) -> dict[str, Any]:
