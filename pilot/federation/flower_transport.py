@@ -28,7 +28,7 @@ log = logging.getLogger("flwr")
 POLL_SECONDS = 0.1
 MOST_SECONDS_BETWEEN_LOOKS = 2.0
 GREETING_SECONDS = 120.0
-MOST_LOSSES = 5
+MOST_SECONDS_BEFORE_ASKING_AGAIN = 10.0
 NO_ANSWER = "no answer"
 
 
@@ -41,6 +41,13 @@ class _Asked:
     seen: float
     message: str | None = None
     losses: int = 0
+    not_before: float = 0.0
+
+    def lost(self) -> None:
+        """To be asked again, later each time: a dead Ray actor refuses at once, until another one is free."""
+        self.message, self.losses = None, self.losses + 1
+        wait = min(POLL_SECONDS * 2**self.losses, MOST_SECONDS_BEFORE_ASKING_AGAIN)
+        self.not_before = time.monotonic() + wait
 
 
 @dataclass
@@ -122,7 +129,8 @@ class FlowerTransport:
 
     def _send(self, asked: Mapping[int, _Asked]) -> None:
         """Send what is not under way, where the client's node is there."""
-        idle = [each for each in asked.values() if each.message is None]
+        now = time.monotonic()
+        idle = [each for each in asked.values() if each.message is None and each.not_before <= now]
         if not idle:
             return
         if any(each.task.info.client not in self._node_of for each in idle) or self._looked == 0:
@@ -149,8 +157,7 @@ class FlowerTransport:
             client = of_message[reply.metadata.reply_to_message_id]
             if reply.has_error():
                 log.warning("client %s: its node went away (%s); it is asked again", client, reply.error.reason)
-                asked[client].message = None
-                asked[client].losses += 1
+                asked[client].lost()
                 continue
             answers[client] = self._read(client, reply.content)
         online = set(self.grid.get_node_ids())
@@ -170,7 +177,7 @@ class FlowerTransport:
             return f"{NO_ANSWER}: no node for {self.patience:g} s"
         if self.limit is not None and now - asked.asked > self.limit:
             return f"{NO_ANSWER} within {self.limit:g} s"
-        return f"{NO_ANSWER}: its node was lost {asked.losses} times" if asked.losses >= MOST_LOSSES else ""
+        return ""
 
     def _read(self, client: int, content: RecordDict) -> Answer:
         try:

@@ -158,10 +158,16 @@ def test_patience_ends() -> None:
     assert answers[1] == ClientFailure(1, "no answer within 0.5 s"), "its node was there all the time"
 
 
-def test_a_node_that_is_lost_again_and_again_is_given_up() -> None:
-    lost: Behave = lambda kind, asked: "error" if kind == "train" else pack({"client": 1, "refused": ""})  # noqa: E731
-    answers = exchange(FakeGrid({10: honest(0), 11: lost}), [0, 1])
-    assert answers[1] == ClientFailure(1, "no answer: its node was lost 5 times")
+def test_a_node_that_is_lost_again_and_again_is_asked_until_the_limit() -> None:
+    count = [0]
+
+    def lost(kind: str, asked: dict[str, Any]) -> RecordDict | str:
+        count[0] += kind == "train"
+        return "error" if kind == "train" else pack({"client": 1, "refused": ""})
+
+    answers = exchange(FakeGrid({10: honest(0), 11: lost}), [0, 1], limit=1.0)
+    assert answers[1] == ClientFailure(1, "no answer within 1 s")
+    assert 5 <= count[0] <= 12, "each time it is asked after twice the time of before"
 
 
 def test_nobody_answers() -> None:
