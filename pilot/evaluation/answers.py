@@ -14,7 +14,7 @@ import torch
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.features import open_features
-from pilot.config import Profile, Scenario, TaskConfig
+from pilot.config import TaskConfig
 from pilot.data.record import InstructionRecord, read_records
 from pilot.errors import UserError
 from pilot.evaluation import tasks
@@ -37,9 +37,7 @@ def run_spec(run_dir: Path) -> RunSpec:
     """
     if not (run_dir / "manifest.json").is_file():
         raise UserError(f"{run_dir}: not a finished run (manifest.json is missing). Train it first.")
-    config = read_json(run_dir / "config.json")
-    scenario = Scenario.model_validate(config["scenario_config"])
-    return RunSpec(scenario, Profile.model_validate(config["profile_config"]), config["method"], config["seed"])
+    return RunSpec.of(read_json(run_dir / "config.json"))
 
 
 def load_run(run_dir: Path) -> tuple[Backbone, Models]:

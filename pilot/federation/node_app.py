@@ -23,7 +23,7 @@ from flwr.clientapp import ClientApp
 
 from pilot.backbone.paths import BACKBONES
 from pilot.errors import UserError
-from pilot.federation.node_folder import node_digest, node_name
+from pilot.federation.node_folder import POOLED, node_digest, node_name
 from pilot.federation.wire import pack, unpack_json
 from pilot.io.atomic import read_json
 from pilot.io.digest import digest_json, sha256_file
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from pilot.backbone.backbone import Backbone
     from pilot.federation.client import PhaseTask
     from pilot.federation.participant import Participant
-    from pilot.federation.spec import RunSpec
 
 log = logging.getLogger("flwr")
 
@@ -72,7 +71,7 @@ def simulated_place(results: Path, run: Mapping[str, Any], partition: int) -> Pl
     profile, scenario = load_profile(str(run["profile"])), load_scenario(str(run["scenario"]))
     folder = results / profile.name / scenario.name
     spec = RunSpec(scenario, profile, str(run["method"]), int(run["seed"]))
-    name = node_name("pooled" if spec.make_method().pooled else partition)
+    name = node_name(POOLED if spec.make_method().pooled else partition)
     stores = folder / "runs" / spec.method / f"seed{spec.seed}" / CLIENTS
     return Place(folder / "nodes" / name, stores / str(partition))
 
@@ -83,7 +82,7 @@ def make_client_app(where: Locate = locate) -> ClientApp:
 
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
-        return _answer(message, lambda asked: pack(_introduce(asked, where(context))))
+        return _answer(message, lambda asked: pack(_introduce(asked, where(context))[0]))
 
     @app.query("refused")
     def refused(message: Message, context: Context) -> Message:
@@ -98,7 +97,8 @@ def make_client_app(where: Locate = locate) -> ClientApp:
         def check(asked: dict[str, Any]) -> RecordDict:
             from pilot.federation.store import Version
 
-            participant = _participant(asked, where(context))
+            place = where(context)
+            participant = _participant(asked, place, node_digest(place.data)[1])
             problem = participant.check(Version.from_json(asked["version"]))
             if problem:
                 log.error("%s", problem)
@@ -112,11 +112,11 @@ def make_client_app(where: Locate = locate) -> ClientApp:
             from pilot.federation.messages import pack_result, unpack_state
 
             place = where(context)
-            reason = _introduce(asked, place)["refused"]
-            if reason:
-                return pack({"failure": f"refused: {reason}"})
-            task = _task(asked, place, unpack_state(message.content, "payload"))
-            return pack_result(_participant(asked, place).run(task))
+            answer, digest = _introduce(asked, place)
+            if answer["refused"]:
+                return pack({"failure": f"refused: {answer['refused']}"})
+            task = _task(asked, answer["client"], unpack_state(message.content, "payload"))
+            return pack_result(_participant(asked, place, digest).run(task))
 
         return _answer(message, run)
 
@@ -132,19 +132,8 @@ def _answer(message: Message, work: Callable[[dict[str, Any]], RecordDict]) -> M
     return Message(content, reply_to=message)
 
 
-def run_spec_of(config: Mapping[str, Any]) -> "RunSpec":
-    """The run that a `config.json` describes."""
-    from pilot.config import Profile, Scenario
-    from pilot.federation.spec import RunSpec
-
-    scenario, profile = config["scenario_config"], config["profile_config"]
-    return RunSpec(
-        Scenario.model_validate(scenario), Profile.model_validate(profile), config["method"], config["seed"]
-    )  # fmt: skip
-
-
-def _introduce(asked: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    """Who this node is, and why it does not take part in the run; no reason if it does."""
+def _introduce(asked: Mapping[str, Any], place: Place) -> tuple[dict[str, Any], str]:
+    """Who this node is, and why it does not take part in the run (no reason if it does); and the digest of its data."""
     config = asked["config"]
     client, digest = node_digest(place.data)
     own = {
@@ -170,16 +159,16 @@ def _introduce(asked: Mapping[str, Any], place: Place) -> dict[str, Any]:
         reasons.append(f"data {digest[:12]} here, {expected[:12]} registered for client {client}")
     if reasons:
         log.error("node of client %s does not fit the run: %s", client, "; ".join(reasons))
-    return {"client": client, "refused": "; ".join(reasons)}
+    return {"client": client, "refused": "; ".join(reasons)}, digest
 
 
-def _task(asked: Mapping[str, Any], place: Place, payload: dict[str, Any]) -> "PhaseTask":
+def _task(asked: Mapping[str, Any], client: int, payload: dict[str, Any]) -> "PhaseTask":
     from pilot.federation.client import PhaseTask
+    from pilot.federation.spec import RunSpec
     from pilot.federation.store import Version
 
-    spec = run_spec_of(asked["config"])
+    spec = RunSpec.of(asked["config"])
     method = spec.make_method()
-    client, _ = node_digest(place.data)
     info = spec.clients(method)[client]
     phase = method.phases(asked["round"])[asked["phase_index"]]
     base = Version.from_json(asked["base"]) if asked["base"] else None
@@ -188,8 +177,7 @@ def _task(asked: Mapping[str, Any], place: Place, payload: dict[str, Any]) -> "P
     )  # fmt: skip
 
 
-def _participant(asked: Mapping[str, Any], place: Place) -> "Participant":
-    _, digest = node_digest(place.data)
+def _participant(asked: Mapping[str, Any], place: Place, digest: str) -> "Participant":
     return _cached_participant(digest_json(asked["config"]), place, digest, _Hidden(asked["config"]))
 
 
@@ -211,8 +199,9 @@ def _cached_participant(key: str, place: Place, node: str, config: _Hidden) -> "
     """A process may serve several clients and many messages: everything is loaded once."""
     from pilot.federation.assemble import make_participants
     from pilot.federation.nodes import open_node
+    from pilot.federation.spec import RunSpec
 
-    spec = run_spec_of(config.value)
+    spec = RunSpec.of(config.value)
     backbone = _cached_backbone(digest_json(config.value["profile_config"]), _Hidden(config.value))
     data = open_node(place.data, backbone)
     stores = make_participants(spec, backbone, data.features, {data.client: data.examples}, lambda client: place.state)
@@ -221,6 +210,6 @@ def _cached_participant(key: str, place: Place, node: str, config: _Hidden) -> "
 
 @lru_cache(maxsize=1)
 def _cached_backbone(key: str, config: _Hidden) -> "Backbone":
-    from pilot.federation.spec import load_backbone
+    from pilot.federation.spec import RunSpec, load_backbone
 
-    return load_backbone(run_spec_of(config.value).profile)
+    return load_backbone(RunSpec.of(config.value).profile)

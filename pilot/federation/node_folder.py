@@ -19,8 +19,8 @@ def data_digest(folder: Path) -> str:
     return digest_json({name: sha256_file(folder / name) for name in ("records.parquet", "features.npy")})
 
 
-def node_digest(folder: Path) -> tuple[int, str]:
-    """Client and digest of a node folder, from its files as they are now.
+def client_of(folder: Path) -> int:
+    """The client whose data a node folder holds; 0 for everybody's.
 
     Raises:
         UserError: it is no node folder.
@@ -28,4 +28,13 @@ def node_digest(folder: Path) -> tuple[int, str]:
     if not (folder / "node.json").is_file():
         raise UserError(f"{folder}: no node folder (node.json is missing). See docs/deploy.md.")
     client = read_json(folder / "node.json")["client"]
-    return 0 if client == POOLED else client, data_digest(folder)
+    return 0 if client == POOLED else int(client)
+
+
+def node_digest(folder: Path) -> tuple[int, str]:
+    """Client and digest of a node folder, from its files as they are now.
+
+    Raises:
+        UserError: it is no node folder.
+    """
+    return client_of(folder), data_digest(folder)

@@ -18,7 +18,7 @@ from pilot.backbone.features import FeatureCache, open_features
 from pilot.config import Scenario
 from pilot.data.record import InstructionRecord, read_records, write_records
 from pilot.errors import UserError
-from pilot.federation.node_folder import POOLED, data_digest, node_digest, node_name
+from pilot.federation.node_folder import POOLED, client_of, data_digest, node_name
 from pilot.federation.shards import Example, make_examples, records_of_part
 from pilot.federation.spec import RunSpec, scenario_digests
 from pilot.io.atomic import read_json, remove, write_bytes, write_json
@@ -110,16 +110,15 @@ class NodeData:
     """One client's data, as its node reads them."""
 
     client: int
-    digest: str
     examples: list[Example]
     features: FeatureCache
 
 
 def open_node(folder: Path, backbone: Backbone) -> NodeData:
     """Read a node folder."""
-    client, digest = node_digest(folder)
+    client = client_of(folder)
     index = read_json(folder / "index.json")
     values = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
     features = FeatureCache(values, index["rows"], index["digest"])
     examples = make_examples(backbone, features, read_records(folder / "records.parquet"))
-    return NodeData(client, digest, examples, features)
+    return NodeData(client, examples, features)

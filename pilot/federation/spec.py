@@ -31,6 +31,14 @@ class RunSpec:
     seed: int
     learning_rates: LearningRates | None = None
 
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "RunSpec":
+        """The run that a `config.json` describes; its profile holds the learning rates that the run had."""
+        scenario, profile = config["scenario_config"], config["profile_config"]
+        return cls(
+            Scenario.model_validate(scenario), Profile.model_validate(profile), config["method"], config["seed"]
+        )  # fmt: skip
+
     def rates(self) -> LearningRates:
         """The learning rates that hold."""
         return self.learning_rates or self.profile.learning_rates_of(self.method)

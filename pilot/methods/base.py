@@ -205,12 +205,10 @@ def weighted_mean(states: Iterable[tuple[State, float]]) -> State:
     dtypes: dict[str, torch.dtype] = {}
     total, count = 0.0, 0
     for state, weight in states:
-        if not (math.isfinite(weight) and weight > 0):
-            raise ValueError(f"state {count}: expected a positive finite weight, got {weight}")
         if count == 0:
             dtypes = {name: value.dtype for name, value in state.items()}
             sums = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in state.items()}
-        _check_like(state, sums, dtypes, count)
+        check_state(state, weight, sums, dtypes, count)
         for name, value in state.items():
             sums[name] += value.detach().to(torch.float64) * weight
         total, count = total + weight, count + 1
@@ -219,12 +217,19 @@ def weighted_mean(states: Iterable[tuple[State, float]]) -> State:
     return {name: (value / total).to(dtypes[name]) for name, value in sums.items()}
 
 
-def _check_like(state: State, sums: State, dtypes: Mapping[str, torch.dtype], index: int) -> None:
-    if state.keys() != sums.keys():
-        raise ValueError(f"state {index}: names differ from the first state's: {sorted(state.keys() ^ sums.keys())}")
+def check_state(state: State, weight: float, like: State, dtypes: Mapping[str, torch.dtype], index: int) -> None:
+    """What every mean asks of its `index`-th state: a weight, and the first state's names, shapes and dtypes.
+
+    Raises:
+        ValueError: see `weighted_mean`.
+    """
+    if not (math.isfinite(weight) and weight > 0):
+        raise ValueError(f"state {index}: expected a positive finite weight, got {weight}")
+    if state.keys() != like.keys():
+        raise ValueError(f"state {index}: names differ from the first state's: {sorted(state.keys() ^ like.keys())}")
     for name, value in state.items():
-        if value.shape != sums[name].shape or value.dtype != dtypes[name] or not value.is_floating_point():
+        if value.shape != like[name].shape or value.dtype != dtypes[name] or not value.is_floating_point():
             raise ValueError(
-                f"state {index}, {name}: expected floating-point {dtypes[name]} {tuple(sums[name].shape)}, "
+                f"state {index}, {name}: expected floating-point {dtypes[name]} {tuple(like[name].shape)}, "
                 f"got {value.dtype} {tuple(value.shape)}"
             )

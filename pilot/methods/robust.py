@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pilot.methods.base import State
+from pilot.methods.base import State, check_state
 
 Floats = NDArray[np.float64]
 BLOCK = 1 << 16
@@ -148,19 +148,8 @@ def _checked(states: Iterable[tuple[State, float]]) -> list[State]:
     """The states, after the checks of `weighted_mean`."""
     result: list[State] = []
     for index, (state, weight) in enumerate(states):
-        if not (math.isfinite(weight) and weight > 0):
-            raise ValueError(f"state {index}: expected a positive finite weight, got {weight}")
         first = result[0] if result else state
-        if state.keys() != first.keys():
-            names = sorted(state.keys() ^ first.keys())
-            raise ValueError(f"state {index}: names differ from the first state's: {names}")
-        for name, value in state.items():
-            like = first[name]
-            if value.shape != like.shape or value.dtype != like.dtype or not value.is_floating_point():
-                raise ValueError(
-                    f"state {index}, {name}: expected floating-point {like.dtype} {tuple(like.shape)}, "
-                    f"got {value.dtype} {tuple(value.shape)}"
-                )
+        check_state(state, weight, first, {name: value.dtype for name, value in first.items()}, index)
         result.append({name: value.detach() for name, value in state.items()})
     if not result:
         raise ValueError("no states to combine")
