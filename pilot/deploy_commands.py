@@ -57,6 +57,14 @@ def key(file: Annotated[Path, typer.Argument(help="The private key; the public h
     typer.echo(f"for the server: {make_node_key(file)}")
 
 
+@deploy_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def superlink(context: typer.Context) -> None:
+    """Run `flower-superlink` with the options given, and log failed TLS handshakes, which it would keep to itself."""
+    from pilot.deployment.superlink import run_superlink
+
+    run_superlink(context.args)
+
+
 @deploy_app.command("nodes")
 def nodes_(
     scenario: ScenarioOption, profile: ProfileOption = "embedded", results: ResultsOption = Path("results")

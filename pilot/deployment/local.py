@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,7 +101,7 @@ class LocalDeployment:
         """
         tls = self.certificates
         command = [
-            "flower-superlink", "--host", "127.0.0.1", "--port", str(self.port),
+            sys.executable, "-m", "pilot.deployment.superlink", "--host", "127.0.0.1", "--port", str(self.port),
             "--ssl-ca-certfile", str(tls.authority), "--ssl-certfile", str(tls.certificate),
             "--ssl-keyfile", str(tls.key), "--enable-supernode-auth", "--disable-runtime-dependency-installation",
         ]  # fmt: skip

@@ -25,7 +25,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalDeploy
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
         with LocalDeployment(root / "work", nodes, app="tests.e2e.deployment_app") as started:
-            assert any("flower-superlink" in command for command in started.processes.running().values())
+            assert any("pilot.deployment.superlink" in command for command in started.processes.running().values())
             yield started
         assert started.processes.running() == {}
 
@@ -80,6 +80,7 @@ def test_a_node_does_not_talk_to_a_server_of_another_authority(deployment: Local
     other = make_certificates(deployment.folder / "other").authority
     wary = deployment.launch_stranger("wary", deployment.key(0), other)
     assert "certificate verify failed: unable to get local issuer certificate" in ended(wary)
+    assert "A node was not let in, TLS failed: TLSV1_ALERT_UNKNOWN_CA (the node's --root-cert" in server_log(deployment)
 
 
 def test_a_killed_server_app_is_stopped_and_the_run_can_be_submitted_again(deployment: LocalDeployment) -> None:

@@ -150,18 +150,37 @@ def test_what_left_is_found_where_it_was_sent(deployed: Deployed) -> None:
         assert value.numpy().tobytes() in everything
 
 
-def test_killed_node_comes_back_and_the_bytes_are_the_same(deployed: Deployed) -> None:
-    """`kill -9` of a SuperNode in the middle of the run; the server waits for it and asks it again."""
+def test_killed_nodes_come_back_and_the_bytes_are_the_same(deployed: Deployed) -> None:
+    """`kill -9` of a SuperNode in every phase: stage 1, stage 2, and the second round's; then of a client's process.
+
+    The server waits for the node and asks it again.
+    """
     shutil.rmtree(deployed.run_dir("pilot"))
-    (deployed.nodes[2].state / "r1p0.sha256").unlink(missing_ok=True)
+    for node in deployed.nodes[:STRANGE]:
+        shutil.rmtree(node.state, ignore_errors=True)
     lines: list[str] = []
     submitted = deployed.deployment.submit(deployed.options("pilot"))
-    wait_for(deployed.nodes[2].state / "r1p0.sha256")
-    deployed.deployment.kill_node(2)
-    deployed.deployment.restart_node(2)
+    for victim, version in {2: "r1p0", 3: "r1p1", 4: "r2p0"}.items():
+        wait_for(deployed.nodes[victim - 2].state / f"{version}.sha256")
+        deployed.deployment.kill_node(victim)
+        deployed.deployment.restart_node(victim)
+        if version == "r1p1":
+            kill_task(deployed, 5)
     assert deployed.deployment.follow(submitted, lines.append).completed
-    assert any("client 2: its node went away" in line for line in lines)
+    for victim in (2, 3, 4):
+        assert any(f"client {victim}: its node went away" in line for line in lines)
     assert deployed.finish("pilot") == contents(deployed.small.run("pilot"))
+
+
+def kill_task(deployed: Deployed, number: int) -> None:
+    """`kill -9` the process that works on a node's next message."""
+    until = time.monotonic() + 300
+    while time.monotonic() < until:
+        try:
+            return deployed.deployment.kill_task(number)
+        except ProcessLookupError:
+            time.sleep(0.05)
+    raise AssertionError(f"node {number} got no message")
 
 
 def wait_for(path: Path) -> None:

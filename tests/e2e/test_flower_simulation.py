@@ -48,28 +48,36 @@ def _is_ours(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.7, 2.0])
-def test_killed_ray_worker(small: Small, tmp_path: Path, moment: float) -> None:
+@pytest.mark.parametrize("pauses", [[0.0], [0.7], [2.0], [0.3, *[1.5] * 7]])
+def test_killed_ray_workers(small: Small, tmp_path: Path, pauses: list[float]) -> None:
     """The run goes on, or ends with an error and resumes; the bytes are those of an undisturbed run."""
     killed: list[int] = []
+    over = threading.Event()
 
-    def kill_one() -> None:
-        until = time.monotonic() + 120
-        while not workers() and time.monotonic() < until:
-            time.sleep(0.05)
-        time.sleep(moment)
-        for pid in workers()[:1]:
-            os.kill(pid, signal.SIGKILL)
-            killed.append(pid)
+    def kill_some() -> None:
+        for pause in pauses:
+            until = time.monotonic() + 120
+            while not workers() and time.monotonic() < until and not over.is_set():
+                time.sleep(0.05)
+            if over.wait(pause):
+                return
+            for pid in workers()[:1]:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
 
-    assassin = threading.Thread(target=kill_one)
+    assassin = threading.Thread(target=kill_some)
     assassin.start()
     try:
-        simulate_run(small.spec("pilot"), small.folder, tmp_path, True, quiet)
-    except Exception as error:
-        print(f"ended with {type(error).__name__}: {error}")
-    assassin.join()
-    assert killed, "no worker was there to be killed"
-    if not (tmp_path / "manifest.json").exists():
-        simulate_run(small.spec("pilot"), small.folder, tmp_path, True, quiet)
+        for _ in (*pauses, None):
+            try:
+                simulate_run(small.spec("pilot"), small.folder, tmp_path, True, quiet)
+            except Exception as error:
+                print(f"ended with {type(error).__name__}: {error}")
+            if (tmp_path / "manifest.json").exists():
+                break
+    finally:
+        over.set()
+        assassin.join()
+    print(f"{len(killed)} workers killed")
+    assert len(killed) >= min(len(pauses), 3), "too few workers were there to be killed"
     assert contents(tmp_path) == contents(small.run("pilot"))

@@ -1,0 +1,59 @@
+"""Flower's SuperLink, which also says when a TLS handshake fails.
+
+A node that does not trust the server's certificate hangs up during the handshake. Flower's web server drops such a
+connection without a word, and the administrator would see nothing of it.
+"""
+
+import logging
+import ssl
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+_LOG = logging.getLogger("pilot.superlink")
+_WAITING = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_REASONS = {
+    "TLSV1_ALERT_UNKNOWN_CA": "the node's --root-certificates is not the authority of this server's certificate",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the node does not accept this server's certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "this server's certificate does not name the address by which the node reaches it",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "this server's certificate is out of date, or the node's clock is wrong",
+    "HTTP_REQUEST": "the node speaks HTTP without TLS",
+}
+
+
+class _LoggedHandshake(ssl.SSLObject):
+    """A connection of which a failed handshake is logged; everything else is as usual."""
+
+    def do_handshake(self) -> None:
+        """Raises what the handshake raises."""
+        try:
+            super().do_handshake()
+        except _WAITING:
+            raise
+        except ssl.SSLError as error:
+            if self.server_side:
+                _LOG.warning("A node was not let in, TLS failed: %s", reason(error))
+            raise
+
+
+def reason(error: ssl.SSLError) -> str:
+    """OpenSSL's name of a failure, with what it means for a deployment where that is known."""
+    name = getattr(error, "reason", None) or str(error)
+    return f"{name} ({_REASONS[name]})" if name in _REASONS else name
+
+
+def run_superlink(arguments: Sequence[str]) -> NoReturn:
+    """Run `flower-superlink` with these arguments in this process."""
+    from flwr.superlink.cli import flower_superlink
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s :      %(message)s"))
+    _LOG.addHandler(handler)
+    _LOG.propagate = False
+    ssl.SSLContext.sslobject_class = _LoggedHandshake
+    sys.argv = ["flower-superlink", *arguments]
+    sys.exit(flower_superlink())
+
+
+if __name__ == "__main__":
+    run_superlink(sys.argv[1:])
