@@ -8,7 +8,6 @@ import logging
 import ssl
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 _LOG = logging.getLogger("pilot.superlink")
 _WAITING = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -42,7 +41,7 @@ def reason(error: ssl.SSLError) -> str:
     return f"{name} ({_REASONS[name]})" if name in _REASONS else name
 
 
-def run_superlink(arguments: Sequence[str]) -> NoReturn:
+def run_superlink(arguments: Sequence[str]) -> None:
     """Run `flower-superlink` with these arguments in this process."""
     from flwr.superlink.cli import flower_superlink
 
@@ -52,7 +51,7 @@ def run_superlink(arguments: Sequence[str]) -> NoReturn:
     _LOG.propagate = False
     ssl.SSLContext.sslobject_class = _LoggedHandshake
     sys.argv = ["flower-superlink", *arguments]
-    sys.exit(flower_superlink())
+    flower_superlink()
 
 
 if __name__ == "__main__":
