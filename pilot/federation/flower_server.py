@@ -100,9 +100,13 @@ def simulate_run(
 
 
 def simulation_backend() -> dict[str, Any]:
-    """Ray with this machine's cores, one per client, and without its dashboard."""
+    """Ray with this machine's cores, one per client, and without its dashboard.
+
+    Flower hands `client_resources` on to Ray's actors as options, so a killed worker is started again; without that
+    option it stays in Flower's pool, and a run whose workers have all been killed once waits for ever.
+    """
     cores = len(os.sched_getaffinity(0))
     return {
         "init_args": {"num_cpus": cores, "include_dashboard": False, "log_to_driver": False, "logging_level": 30},
-        "client_resources": {"num_cpus": 1.0, "num_gpus": 0.0},
+        "client_resources": {"num_cpus": 1.0, "num_gpus": 0.0, "max_restarts": -1},
     }
