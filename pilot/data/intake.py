@@ -7,7 +7,7 @@ one of it byte by byte is left out.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,8 @@ Progress = Callable[[int, int], None]
 HELD_OUT = "held_out"
 SPLITS = ("test", "train")
 """In the order in which they are filled."""
+OFFICIAL_NUM_REFERENCES = 10
+"""As in `pilot.evaluation.vqa`, a later layer."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def take(request: Request, quarantine: Quarantine, progress: Progress) -> Taken:
     found = {}
     for split in ("train",) if share else SPLITS:
         found[split] = survey(read[split](), request.kind, quarantine)
-        _check(request, split, found[split], quarantine)
+    _check(request, list(found.values()), quarantine)
     surveys = {split: found[reading[split]] for split in SPLITS}
     candidates = {split: surveys[split].candidates for split in SPLITS}
     if share:
@@ -89,6 +91,7 @@ def take(request: Request, quarantine: Quarantine, progress: Progress) -> Taken:
         order = ranked(candidates[split], generator("intake", request.seed, request.name, split))
         records[split] = filler.fill(split, order, numbers[split], read[split])
     taken.records = [*records["train"], *records["test"]]
+    _check_references(request, taken)
     return taken
 
 
@@ -115,10 +118,22 @@ def source_files(options: Model, root: Path) -> dict[str, str]:
     return {name: sha256_file(root / name) for name in sorted(set(names)) if (root / name).is_file()}
 
 
-def _check(request: Request, split: str, found: Survey, quarantine: Quarantine) -> None:
-    num_all = found.num_read - found.skipped.total()
-    what = f"rows of {found.first_file or 'the files'} for split {split}"
-    quarantine.check(request.where, what, found.num_rejected, num_all, request.max_quarantine)
+def _check(request: Request, found: Sequence[Survey], quarantine: Quarantine) -> None:
+    """Stop when too many rows are malformed; a row that was read for both splits counts once."""
+    num_all = len(quarantine) + sum(len(each.candidates) for each in found)
+    files = ", ".join(sorted({each.first_file for each in found} - {""})) or "the files"
+    quarantine.check(request.where, f"rows of {files}", len(quarantine), num_all, request.max_quarantine)
+
+
+def _check_references(request: Request, taken: Taken) -> None:
+    """Refuse questions of which some have the ten answers of the official VQA accuracy and others do not."""
+    numbers = {len(record.references) for record in taken.records} if request.kind == "vqa" else set()
+    if OFFICIAL_NUM_REFERENCES in numbers and len(numbers) > 1:
+        raise UserError(
+            f"{request.where}: some questions have {OFFICIAL_NUM_REFERENCES} answers and others {min(numbers)} to "
+            f"{max(numbers)}: no one metric covers both (the official VQA accuracy needs ten, exact match is for "
+            "fewer). Give every question ten answers, or none of them."
+        )
 
 
 def _account(found: Survey, candidates: Mapping[int, str]) -> Account:
