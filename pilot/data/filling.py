@@ -127,13 +127,19 @@ class Filler:
                 tried += 1
                 if record := self._try(split, rows.pop(position)):
                     made[position] = record
-                num_all = len(order) if number is None else account.num_unusable + number
-                what = f"rows that were opened for split {split}"
-                self.quarantine.check(self.where, what, account.num_unusable, num_all, self.max_quarantine)
+                if number is not None:
+                    self._check(split, account.num_unusable + number)
+        self._check(split, tried)
         account.num_not_chosen = len(order) - tried
         if len(made) < (number or 1):
             raise self._too_few(split, number, account)
         return [made[position] for position in sorted(made)]
+
+    def _check(self, split: str, num_opened: int) -> None:
+        """Stop when too many of the rows that were opened, or will be at least, are unusable."""
+        num_bad = self.taken.accounts[split].num_unusable
+        what = f"rows that were opened for split {split}"
+        self.quarantine.check(self.where, what, num_bad, num_opened, self.max_quarantine)
 
     def _fetch(self, positions: set[int], read: Callable[[], Rows]) -> dict[int, Row]:
         rows = {place: row for place, row in enumerate(read()) if place in positions and isinstance(row, Row)}
@@ -207,4 +213,3 @@ class Filler:
             + ("Lower it" if number and account.num_taken else "Check file and options")
             + ", or state held_out to test on a share of the training images."
         )
-

@@ -99,9 +99,7 @@ def import_data(request: ImportRequest, progress: Callable[[int, int], None]) ->
         raise UserError(f"--images: {request.images}: no such folder. Name the folder that image paths start from.")
     reader = _reader(request.file)
     source = READERS[reader]
-    source = replace(
-        source, origin=f"{source.origin}: {request.file.name}", licence=request.licence or source.licence
-    )
+    source = replace(source, origin=f"{source.origin}: {request.file.name}", licence=request.licence or source.licence)
     options: dict[str, Any] = {"file": str(request.file), "images": str(request.images), **dict(request.options)}
     options |= {HELD_OUT: request.held_out} if request.held_out is not None else {}
     where = f"import of {request.file}"
