@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pilot.bench_commands import bench_app
+from pilot.data_commands import data_app
 from pilot.deploy_commands import deploy_app
 from pilot.errors import UserError
 from pilot.options import (
@@ -34,7 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-data_app = typer.Typer(help="Build and inspect a scenario's data.", no_args_is_help=True)
 backbone_app = typer.Typer(help="The frozen multimodal LLM.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(backbone_app, name="backbone")
@@ -54,39 +54,6 @@ def list_(what: Listing, as_json: JsonOption = False) -> None:
     width = max(len(name) for name in entries)
     for name, summary in entries.items():
         typer.echo(f"{name:<{width}}  {summary}")
-
-
-@data_app.command("build")
-def data_build(
-    scenario: ScenarioOption, profile: ProfileOption = "embedded", results: ResultsOption = Path("results")
-) -> None:
-    """Compose or read a scenario's images, questions, captions and boxes; writes a data card beside each."""
-    from pilot.config import load_profile, load_scenario
-    from pilot.data.build import build_data
-
-    loaded, folder = load_scenario(scenario), load_profile(profile).name
-    with progress(f"data of {loaded.name}") as advance:
-        sizes = {task.name: 0 for task in loaded.tasks}
-        total = sum(task.num_train + task.num_test for task in loaded.tasks)
-
-        def report(task: str, done: int, _: int) -> None:
-            sizes[task] = done
-            advance(sum(sizes.values()), total)
-
-        build_data(loaded, results / folder / loaded.name, report)
-
-
-@data_app.command("validate")
-def data_validate(
-    files: Annotated[list[Path], typer.Argument(help="records.parquet files.")], as_json: JsonOption = False
-) -> None:
-    """Check record files: columns, boxes, references, splits disjoint by image."""
-    from pilot.data.record import read_records
-
-    counts = {str(path): len(read_records(path)) for path in files}
-    typer.echo(
-        json.dumps(counts, indent=2) if as_json else "\n".join(f"{p}: {n} records, valid" for p, n in counts.items())
-    )
 
 
 @app.command()

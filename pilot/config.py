@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from pilot.errors import UserError
 from pilot.settings import FederationConfig, Model
@@ -41,7 +48,12 @@ class PartitionConfig(Model):
 
 
 class TaskConfig(Model):
-    """One task of a scenario: its data source, sizes, clients and lm-eval task."""
+    """One task of a scenario: its data source, sizes, clients and lm-eval task.
+
+    `options` are those of a source that reads files, and `held_out`; paths in them are relative to the folder that the
+    variable `PILOT_DATASETS` names. `max_quarantine` is the largest share of unusable rows with which data are built.
+    Both are left out of a dump where they have their defaults, so that they change no digest there.
+    """
 
     name: Name
     kind: Kind
@@ -51,6 +63,15 @@ class TaskConfig(Model):
     num_clients: Count = 3
     partition: PartitionConfig
     lm_eval_task: str
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    max_quarantine: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        fields = {name: type(self).model_fields[name] for name in ("options", "max_quarantine")}
+        defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
+        return {name: value for name, value in values.items() if defaults.get(name, self) != value}
 
 
 class Scenario(Model):
@@ -203,11 +224,19 @@ def load_file(model: type[_M], kind: str, name_or_path: str) -> _M:
         if name_or_path not in names_of(kind):
             raise UserError(f"{kind.removesuffix('s')}: {_unknown(name_or_path, names_of(kind))}")
         path = _folder(kind) / f"{name_or_path}.yaml"
-    values = _read_yaml(path)
+    return validated(model, str(path), _read_yaml(path))
+
+
+def validated(model: type[_M], where: str, values: Mapping[str, Any]) -> _M:
+    """Values as their model; `where` (a file, or a field of one) begins the messages.
+
+    Raises:
+        UserError: one line for each wrong, unknown or missing field.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError("\n".join(f"{path}: {_explain(model, item)}" for item in error.errors())) from error
+        raise UserError("\n".join(f"{where}: {_explain(model, item)}" for item in error.errors())) from error
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

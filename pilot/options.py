@@ -48,6 +48,32 @@ class Engine(StrEnum):
     flower = "flower"
 
 
+class Kind(StrEnum):
+    """Kinds of tasks."""
+
+    vqa = "vqa"
+    caption = "caption"
+    ground = "ground"
+
+
+class BoxForm(StrEnum):
+    """How four numbers mean a box; see `pilot.data.rows.BoxForm`."""
+
+    pixels_xyxy = "pixels_xyxy"
+    pixels_xywh = "pixels_xywh"
+    fractions_xyxy = "fractions_xyxy"
+    fractions_xywh = "fractions_xywh"
+    padded_square_xyxy = "padded_square_xyxy"
+
+
+class QuestionForm(StrEnum):
+    """Forms of questions in LLaVA's files."""
+
+    short_answer = "short_answer"
+    multiple_choice = "multiple_choice"
+    open = "open"
+
+
 class ImportFormat(StrEnum):
     """Whose files `import` reads."""
 

@@ -72,8 +72,8 @@ def scenario_digest(scenario: str, part: str) -> str:
     """Digest of what `part` (`data`, `partition` or `all`) of a scenario depends on in its file."""
     loaded = load_scenario(scenario).model_dump(mode="json")
     if part == "data":
-        keys = ("name", "kind", "source", "num_train", "num_test")
-        tasks = [{key: task[key] for key in keys} for task in loaded["tasks"]]
+        keys = ("name", "kind", "source", "num_train", "num_test", "options", "max_quarantine")
+        tasks = [{key: task[key] for key in keys if key in task} for task in loaded["tasks"]]
         return digest_json({"data_seed": loaded["data_seed"], "tasks": tasks})
     if part == "partition":
         return digest_json({key: value for key, value in loaded.items() if key not in ("methods", "seeds", "title")})

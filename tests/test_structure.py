@@ -17,7 +17,7 @@ PLACE = {
     "config": "shared", "settings": "shared", "faults": "shared", "folders": "shared",
     "progress": "shared", "provenance": "shared", "runs": "evaluation", "tuning": "evaluation", "scale": "report",
     "catalogue": "cli", "doctor": "cli", "options": "cli", "bench_commands": "cli",
-    "deploy_commands": "cli", "report_commands": "cli",
+    "deploy_commands": "cli", "report_commands": "cli", "data_commands": "cli",
 }  # fmt: skip
 
 

@@ -5,9 +5,12 @@ from functools import partial
 from pathlib import Path
 
 from pilot.config import Scenario, TaskConfig
+from pilot.data import intake, quarantine
 from pilot.data.card import write_card
-from pilot.data.record import write_records
-from pilot.data.registry import get_source
+from pilot.data.quarantine import Quarantine
+from pilot.data.readers.file_source import FileSource
+from pilot.data.record import InstructionRecord, write_records
+from pilot.data.registry import Source, datasets_folder, get_source
 from pilot.errors import UserError
 from pilot.io.atomic import remove, write_json
 from pilot.io.digest import sha256_file
@@ -19,35 +22,94 @@ Progress = Callable[[str, int, int], None]
 def build_data(scenario: Scenario, scenario_dir: Path, progress: Progress) -> None:
     """Write `data/<task>/{records.parquet, card.json, card.md, contact_sheet.png}` and `data/manifest.json`.
 
+    Tasks whose source is read from files also have `quarantine.jsonl`, and the manifest the digests of these files.
     The manifest goes first and comes back last: an interrupted build is never taken for a finished one.
 
     Raises:
-        UserError: an unknown source, a source of another kind than the task's, or an unwritable folder.
+        UserError: an unknown source, a source of another kind than the task's, wrong options, unreadable files, too
+            many unusable rows, or an unwritable folder.
     """
     folder = scenario_dir / "data"
-    for number, task in enumerate(scenario.tasks):
-        _check_source(f"scenario {scenario.name}, field tasks.{number}", task)
+    sources = [_checked(f"scenario {scenario.name}, field tasks.{n}", task) for n, task in enumerate(scenario.tasks)]
     manifest = folder / "manifest.json"
     remove(manifest)
-    digests = {}
-    for task in scenario.tasks:
-        source = get_source(task.source, scenario.name)
-        records = source.make(
-            num_train=task.num_train,
-            num_test=task.num_test,
-            seed=scenario.data_seed,
-            progress=partial(progress, task.name),
-        )
-        write_records(folder / task.name / "records.parquet", records)
-        write_card(folder / task.name, task.name, source.origin, scenario.data_seed, records)
+    digests, files = {}, {}
+    for task, source in zip(scenario.tasks, sources, strict=True):
+        advance = partial(progress, task.name)
+        if isinstance(source, FileSource):
+            request = _request(scenario, task, source)
+            files[task.name] = write_intake(folder / task.name, task.name, request, advance)
+        else:
+            _write_generated(folder / task.name, scenario, task, source, advance)
         digests[task.name] = sha256_file(folder / task.name / "records.parquet")
-    write_json(manifest, {"digests": digests})
+    write_json(manifest, {"digests": digests} | ({"source_files": files} if files else {}))
 
 
-def _check_source(where: str, task: TaskConfig) -> None:
-    kind = get_source(task.source, f"{where}.source").kind
-    if kind != task.kind:
+def write_intake(
+    folder: Path, task: str, request: intake.Request, progress: Callable[[int, int], None]
+) -> dict[str, str]:
+    """Take records from files and write them with their card and quarantine to `folder`.
+
+    Args:
+        folder: of the task; the quarantine is written there also when the intake fails.
+        task: name on the card.
+        request: what to take.
+        progress: told after every record.
+
+    Returns:
+        sha256 of every file that the options name.
+
+    Raises:
+        UserError: see `intake.take`.
+    """
+    options, share = intake.checked_options(request)
+    rejected = Quarantine()
+    try:
+        taken = intake.take(request, rejected, progress)
+    finally:
+        rejected.write(folder)
+    write_records(folder / "records.parquet", taken.records)
+    stated = options.model_dump(mode="json") | ({} if share is None else {intake.HELD_OUT: share})
+    account = taken.to_json(rejected) | {"licence": request.source.licence, "options": stated}
+    write_card(folder, task, request.source.origin, request.seed, taken.records, account)
+    return intake.source_files(options, request.root)
+
+
+def _write_generated(
+    folder: Path, scenario: Scenario, task: TaskConfig, source: Source, progress: Callable[[int, int], None]
+) -> None:
+    records: list[InstructionRecord] = source.make(
+        num_train=task.num_train, num_test=task.num_test, seed=scenario.data_seed, progress=progress
+    )
+    write_records(folder / "records.parquet", records)
+    write_card(folder, task.name, source.origin, scenario.data_seed, records)
+    remove(folder / quarantine.FILE)
+
+
+def _request(scenario: Scenario, task: TaskConfig, source: FileSource) -> intake.Request:
+    return intake.Request(
+        where=f"scenario {scenario.name}, task {task.name}",
+        name=task.source,
+        source=source,
+        options=task.options,
+        root=datasets_folder(),
+        kind=task.kind,
+        num_train=task.num_train,
+        num_test=task.num_test,
+        seed=scenario.data_seed,
+        max_quarantine=task.max_quarantine,
+    )
+
+
+def _checked(where: str, task: TaskConfig) -> Source | FileSource:
+    """The task's source, once it can make the task's kind from its options."""
+    source = get_source(task.source, f"{where}.source")
+    if source.kind not in (None, task.kind):
         raise UserError(
-            f"{where}.kind: source {task.source!r} makes examples of kind {kind!r}, got {task.kind!r}. "
-            f"Set kind: {kind}."
+            f"{where}.kind: source {task.source!r} makes examples of kind {source.kind!r}, got {task.kind!r}. "
+            f"Set kind: {source.kind}."
         )
+    if isinstance(source, Source) and task.options:
+        names = ", ".join(sorted(task.options))
+        raise UserError(f"{where}.options: source {task.source!r} takes no options, got {names}. Remove them.")
+    return source

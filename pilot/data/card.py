@@ -3,8 +3,9 @@
 import hashlib
 import io
 import textwrap
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,32 @@ if TYPE_CHECKING:
 
 NUM_ANSWERS = 20
 _ROWS, _COLUMNS = 3, 4
-_WRAP = 44
+_WRAP, _LINES = 44, 4
+_LARGEST = 600
+"""Largest side in pixels with which an image is drawn."""
 _CELL, _GAP, _TITLE = (2.6, 3.4), 0.1, 0.35
 """Inches: a cell's width and height, between images, above all."""
 
 
-def write_card(folder: Path, task: str, origin: str, seed: int, records: Sequence[InstructionRecord]) -> None:
-    """Write card.json, card.md and contact_sheet.png; equal records give equal bytes."""
-    card = summarise(task, origin, seed, records)
+def write_card(
+    folder: Path,
+    task: str,
+    origin: str,
+    seed: int,
+    records: Sequence[InstructionRecord],
+    account: Mapping[str, Any] | None = None,
+) -> None:
+    """Write card.json, card.md and contact_sheet.png; equal records give equal bytes.
+
+    Args:
+        folder: where they go.
+        task: name.
+        origin: where the data come from.
+        seed: of the choice.
+        records: all of the task, at least one.
+        account: of data read from files (`Taken.to_json`, with `licence` and `options`); the card's `intake`.
+    """
+    card = summarise(task, origin, seed, records) | ({} if account is None else {"intake": dict(account)})
     write_json(folder / "card.json", card)
     write_text(folder / "card.md", _markdown(card))
     write_bytes(folder / "contact_sheet.png", contact_sheet(task, records))
@@ -32,13 +51,16 @@ def write_card(folder: Path, task: str, origin: str, seed: int, records: Sequenc
 def summarise(task: str, origin: str, seed: int, records: Sequence[InstructionRecord]) -> dict[str, Any]:
     """The card as JSON: counts per split, attribute and answer distributions, word counts, image sizes."""
     splits = {split: [record for record in records if record.split == split] for split in SPLITS}
+    sizes = Counter(_size(record.image) for record in records)
+    shown = dict(sorted(sizes.items())) if len(sizes) <= NUM_ANSWERS else dict(_ranked(sizes)[:NUM_ANSWERS])
     return {
         "task": task,
         "kind": records[0].task,
         "source": records[0].source,
         "origin": origin,
         "seed": seed,
-        "image_sizes": dict(sorted(Counter(_size(record.image) for record in records).items())),
+        "image_sizes": shown,
+        **({"num_image_sizes": len(sizes)} if len(sizes) > len(shown) else {}),
         "num_words": {
             "instruction": _span(record.instruction for record in records),
             "answer": _span(record.answer for record in records),
@@ -63,7 +85,9 @@ def contact_sheet(task: str, records: Sequence[InstructionRecord]) -> bytes:
         side = _CELL[0] - _GAP
         _draw(figure.add_axes((left / width, (top - side) / height, side / width, side / height)), record)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -74,14 +98,21 @@ def _draw(axes: "Axes", record: InstructionRecord) -> None:
     image = Image.open(io.BytesIO(record.image)).convert("RGB")
     axes.axis("off")
     width, height = image.size
+    image.thumbnail((_LARGEST, _LARGEST))
     axes.imshow(image, extent=(0, width, height, 0), interpolation="nearest")
     if record.box is not None:
         x1, y1, x2, y2 = record.box
         place, size = (x1 * width, y1 * height), ((x2 - x1) * width, (y2 - y1) * height)
         axes.add_patch(Rectangle(place, *size, fill=False, ec="white", lw=3.2))
         axes.add_patch(Rectangle(place, *size, fill=False, ec="black", lw=1.4))
-    lines = textwrap.wrap(record.instruction.split("\n")[0], _WRAP) + textwrap.wrap(f"→ {record.answer}", _WRAP)
-    axes.text(0, height * 1.04, "\n".join(lines), fontsize=7.5, va="top", ha="left")
+    instruction, answer = record.instruction.split("\n")[0], f"→ {record.answer}"
+    lines = [*_wrapped(instruction), *_wrapped(answer)]
+    axes.text(0, height * 1.04, "\n".join(lines), fontsize=7.5, va="top", ha="left", parse_math=False)
+
+
+def _wrapped(text: str) -> list[str]:
+    """A text as a few lines; what is cut off ends in an ellipsis."""
+    return textwrap.wrap(text, _WRAP, max_lines=_LINES, placeholder=" …")
 
 
 def _describe(records: Sequence[InstructionRecord]) -> dict[str, Any]:
@@ -119,6 +150,7 @@ def _size(image: bytes) -> str:
 
 def _markdown(card: dict[str, Any]) -> str:
     words, sizes = card["num_words"], ", ".join(card["image_sizes"])
+    sizes += f" and {card['num_image_sizes'] - NUM_ANSWERS} other sizes" if "num_image_sizes" in card else ""
     lines = [
         f"# {card['task']}",
         "",
@@ -140,7 +172,31 @@ def _markdown(card: dict[str, Any]) -> str:
             lines.append(f"- {name}: {_list(attribute['most_frequent'])}")
     repeated = [pair for pair in train["most_frequent_answers"] if pair[1] > 1]
     lines += [f"- most frequent answers: {_list(repeated) or 'none occurs twice'}", ""]
+    lines += _intake_lines(card["intake"]) if "intake" in card else []
     return "\n".join([*lines, "![examples](contact_sheet.png)", ""])
+
+
+def _intake_lines(account: Mapping[str, Any]) -> list[str]:
+    """What became of the files' rows, pictures and boxes."""
+    quarantined, near, boxes = account["quarantined"], account["near_duplicates"], account["boxes"]
+    names = ("num_read", "num_taken", "num_not_chosen", "num_rejected", "num_unusable", "num_duplicates")
+    lines = ["## Intake", "", f"- licence: {account['licence']}"]
+    lines.append(f"- quarantined rows: {quarantined['num_rows']}")
+    lines += [f"  - {reason} ({count})" for reason, count in quarantined["by_reason"]]
+    clipped = f"{boxes['num_clipped']}, by at most {boxes['largest_clip']:.2%} of a side"
+    lines.append(f"- boxes clipped to the image: {clipped}")
+    lines += [f"- images: {note} ({count})" for note, count in account["image_notes"].items()]
+    lines.append(
+        f"- test images that resemble a training image: {near['num_test_images']} (perceptual hash; "
+        f"{near['num_plain_images']} plain images have none)"
+    )
+    lines += ["", "| split | read | taken | not chosen | malformed | unusable | image in test | skipped |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for split, counts in account["rows"].items():
+        values = [counts[name] for name in names] + [sum(counts["num_skipped"].values())]
+        lines.append(f"| {split} | {' | '.join(map(str, values))} |")
+    skipped = {why for counts in account["rows"].values() for why in counts["num_skipped"]}
+    return [*lines, "", f"Skipped: {', '.join(sorted(skipped)) or 'nothing'}.", ""]
 
 
 def _list(ranked: list[list[Any]]) -> str:

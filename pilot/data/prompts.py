@@ -1,6 +1,6 @@
 """The wording of the scenarios' instructions, after LLaVA-1.5, and small helpers for English."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pilot.data.scene import SIZE, PixelBox
 
@@ -32,9 +32,19 @@ def relative_box(box: PixelBox) -> tuple[float, float, float, float]:
 
 
 def box_text(box: PixelBox) -> str:
-    """A box in pixels as the grounding answer: `[0.12, 0.34, 0.56, 0.78]`.
+    """A box in pixels of a scene as the grounding answer; see `hundredths_text`."""
+    return hundredths_text(100 * edge / SIZE for edge in box)
+
+
+def relative_box_text(box: Sequence[float]) -> str:
+    """A box in fractions (0..1) as the grounding answer; see `hundredths_text`."""
+    return hundredths_text(100 * edge for edge in box)
+
+
+def hundredths_text(edges: Iterable[float]) -> str:
+    """Edges in hundredths of the image's side as the grounding answer: `[0.12, 0.34, 0.56, 0.78]`.
 
     Two decimals, the far edge written as 0.99 (one format, always "0." and two digits); the exact box is kept
-    beside it for scoring, and the two overlap by far more than any threshold.
+    beside it for scoring, and the two overlap by far more than any threshold unless the box is tiny.
     """
-    return f"[{', '.join(f'0.{min(99, round(100 * edge / SIZE)):02d}' for edge in box)}]"
+    return f"[{', '.join(f'0.{min(99, round(edge)):02d}' for edge in edges)}]"

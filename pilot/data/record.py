@@ -4,7 +4,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ class InstructionRecord:
         attributes: labels for partitioning and analysis, by name.
         split: `train` or `test`.
         box: x1, y1, x2, y2 as fractions (0..1) of the original image's sides; grounding only.
+        known_sha256: digest of an image that was left unread (`read_records(..., images=False)`); `image` is empty.
     """
 
     id: str
@@ -52,11 +53,12 @@ class InstructionRecord:
     attributes: Mapping[str, str]
     split: str
     box: RelativeBox | None = None
+    known_sha256: str = field(default="", repr=False)
 
     @property
     def image_sha256(self) -> str:
         """Digest of the image file."""
-        return sha256_bytes(self.image)
+        return sha256_bytes(self.image) if self.image else self.known_sha256
 
 
 def write_records(path: Path, records: Sequence[InstructionRecord]) -> None:
@@ -80,14 +82,20 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: "pyarrow.
     write_bytes(path, buffer.getvalue())
 
 
-def read_records(path: Path) -> list[InstructionRecord]:
+def read_records(path: Path, *, images: bool = True) -> list[InstructionRecord]:
     """The records in `path`, validated.
+
+    Args:
+        path: a file of `write_records`.
+        images: whether to read the images; without them, records hold empty bytes and the digest that the file
+            states, and memory does not grow with the pictures.
 
     Raises:
         UserError: no such file, not parquet, a missing column, or an invalid record.
     """
-    records = [_record(path, row) for row in read_table(path, COLUMNS).to_pylist()]
-    check_records(path, records)
+    columns = COLUMNS if images else [name for name in COLUMNS if name != "image"]
+    records = [_record(path, row) for row in read_table(path, columns).to_pylist()]
+    check_records(path, records, images=images)
     return records
 
 
@@ -100,38 +108,56 @@ def read_table(path: Path, columns: Sequence[str]) -> "pyarrow.Table":
     import pyarrow
     from pyarrow import parquet
 
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. Build the scenario's data first: pilot-bench data build.")
+    check_columns(path, columns)
     try:
-        present = parquet.read_schema(path).names
-        if missing := [name for name in columns if name not in present]:
-            raise UserError(
-                f"{path}: column {', '.join(map(repr, missing))} is missing (found: {', '.join(present)}). "
-                "Add it, or remove the file and build the data again: pilot-bench data build."
-            )
         return parquet.read_table(path, columns=list(columns))
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable parquet file ({error}). Remove it and build again.") from error
 
 
-def check_records(path: Path, records: Sequence[InstructionRecord]) -> None:
+def check_columns(path: Path, columns: Sequence[str] = COLUMNS) -> None:
+    """Refuse a file that is not parquet or lacks a column; raises as `read_table`."""
+    import pyarrow
+    from pyarrow import parquet
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Build the scenario's data first: pilot-bench data build.")
+    try:
+        present = parquet.read_schema(path).names
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable parquet file ({error}). Remove it and build again.") from error
+    if missing := [name for name in columns if name not in present]:
+        raise UserError(
+            f"{path}: column {', '.join(map(repr, missing))} is missing (found: {', '.join(present)}). "
+            "Add it, or remove the file and build the data again: pilot-bench data build."
+        )
+
+
+def check_records(path: Path, records: Sequence[InstructionRecord], *, images: bool = True) -> None:
     """Refuse records that would mean nothing or leak test images.
+
+    Args:
+        path: the file that messages name.
+        records: what it holds, or will hold.
+        images: whether the records hold their images.
 
     Raises:
         UserError: names file, row, field, what was expected; also for repeated ids and images in both splits.
     """
     for number, record in enumerate(records):
-        for field, expected in _problems(record):
-            value = "image bytes" if field == "image" else repr(getattr(record, field))
+        for name, expected in _problems(record):
+            if name == "image" and not images:
+                continue
+            value = "image bytes" if name == "image" else repr(getattr(record, name))
             raise UserError(
-                f"{path}: row {number} (id {record.id!r}), field {field}: expected {expected}, got {value}. "
+                f"{path}: row {number} (id {record.id!r}), field {name}: expected {expected}, got {value}. "
                 "Correct or leave out this record."
             )
     repeated = [name for name, count in Counter(record.id for record in records).items() if count > 1]
     if repeated:
         raise UserError(f"{path}: field id: expected unique values, {repeated[0]!r} occurs more than once.")
-    images = {split: {r.image_sha256 for r in records if r.split == split} for split in SPLITS}
-    if shared := sorted(images["train"] & images["test"]):
+    digests = {split: {r.image_sha256 for r in records if r.split == split} for split in SPLITS}
+    if shared := sorted(digests["train"] & digests["test"]):
         raise UserError(
             f"{path}: field image: {len(shared)} images are in both splits, first sha256 {shared[0]}. "
             "Splits must be disjoint by image: leave one side out."
@@ -154,7 +180,7 @@ def _problems(record: InstructionRecord) -> list[tuple[str, str]]:
         checks.append(("box", expected, record.box is not None and _is_box(record.box)))
     else:
         checks.append(("box", "null (only grounding has a box)", record.box is None))
-    return [(field, expected) for field, expected, valid in checks if not valid]
+    return [(name, expected) for name, expected, valid in checks if not valid]
 
 
 def _all_text(texts: Sequence[str]) -> bool:
@@ -186,7 +212,7 @@ def _row(record: InstructionRecord) -> dict[str, Any]:
 
 def _record(path: Path, row: Mapping[str, Any]) -> InstructionRecord:
     """A row as a record; nulls become empty values, which `check_records` refuses with their place."""
-    fields = {name: row[name] for name in COLUMNS if name != "image_sha256"}
+    fields: dict[str, Any] = {name: row.get(name) for name in COLUMNS if name != "image_sha256"}
     texts = ("id", "task", "source", "instruction", "answer", "split")
     fields |= {name: fields[name] or "" for name in texts}
     fields["image"] = fields["image"] or b""
@@ -199,7 +225,7 @@ def _record(path: Path, row: Mapping[str, Any]) -> InstructionRecord:
             f"{path}: id {row['id']!r}, field attributes: expected a JSON object as text, "
             f"got {row['attributes']!r}. Correct or leave out this record."
         ) from error
-    record = InstructionRecord(**fields)
+    record = InstructionRecord(**fields, known_sha256="" if "image" in row else row["image_sha256"] or "")
     if record.image and row["image_sha256"] != record.image_sha256:
         raise UserError(
             f"{path}: id {row['id']!r}, field image_sha256: expected the digest of the image. "

@@ -1,8 +1,12 @@
-"""The data sources by name."""
+"""The data sources by name: those that this project makes or that ship as packages, and those read from files."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from pilot.data.readers.catalogue import READERS
+from pilot.data.readers.file_source import FileSource
 from pilot.data.record import InstructionRecord
 from pilot.data.sources import easy_vqa, scene_caption, scene_ground, scene_text, scene_vqa
 from pilot.errors import UserError
@@ -14,9 +18,12 @@ _SPRITES = (
 _SIGNS = f"{_SPRITES}; characters in Pillow's bundled font (Aileron)"
 
 
+ROOT_VARIABLE = "PILOT_DATASETS"
+
+
 @dataclass(frozen=True)
 class Source:
-    """A data source: what it makes, of which kind, and where its images come from."""
+    """A generated data source: what it makes, of which kind, and where its images come from."""
 
     make: Callable[..., list[InstructionRecord]]
     kind: str
@@ -37,8 +44,14 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def get_source(name: str, where: str) -> Source:
+def get_source(name: str, where: str) -> Source | FileSource:
     """The source `name`; `where` (file and field) begins the message if there is none."""
-    if name not in SOURCES:
-        raise UserError(f"{where}: unknown source {name!r}. Expected one of: {', '.join(sorted(SOURCES))}.")
-    return SOURCES[name]
+    sources: dict[str, Source | FileSource] = {**SOURCES, **READERS}
+    if name not in sources:
+        raise UserError(f"{where}: unknown source {name!r}. Expected one of: {', '.join(sorted(sources))}.")
+    return sources[name]
+
+
+def datasets_folder() -> Path:
+    """The folder that paths in the options of file sources are relative to: `$PILOT_DATASETS`, else `datasets`."""
+    return Path(os.environ.get(ROOT_VARIABLE) or "datasets")

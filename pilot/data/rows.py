@@ -71,4 +71,12 @@ class Rejected:
     reason: str
 
 
-Rows = Iterator[Row | Rejected]
+@dataclass(frozen=True)
+class Skipped:
+    """A sound row that is none of this task's examples (another split, another kind of question, no image)."""
+
+    place: Place
+    reason: str
+
+
+Rows = Iterator[Row | Rejected | Skipped]

@@ -164,7 +164,7 @@ def load_task(paper: Paper, data: Path) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         selection = Path(folder) / "ids.json"
         selection.write_text(json.dumps(paper.ids), encoding="utf-8")
-        metadata = {"data": str(data), "ids": str(selection)}
+        metadata = {"data": str(data), "ids": str(selection), "task": paper.task.name}
         manager = TaskManager(include_path=str(tasks.FOLDER), include_defaults=False, metadata=metadata)
         return manager.load([name])["tasks"][name]
 

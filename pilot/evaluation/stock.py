@@ -125,13 +125,13 @@ def stock_rows(
         own = [paper for paper in (paper.of(weights.clients) for paper in papers) if paper.parts]
         answers = _evaluate(stock.lm, own, data)
         for paper in own:
-            rows += sample_rows(paper.task.name, paper.test, paper.parts, answers[paper.task.lm_eval_task])
+            rows += sample_rows(paper.task.name, paper.test, paper.parts, answers[paper.task.name])
     return sorted(rows, key=row_order)
 
 
 def _evaluate(lm: HFMultimodalLM, papers: Sequence[Paper], data: Path) -> dict[str, dict[str, str]]:
     """Answers by task and record id; no metrics, as with lm-eval's `--predict_only`."""
-    loaded: dict[str, Any] = {paper.task.lm_eval_task: load_task(paper, data) for paper in papers}
+    loaded: dict[str, Any] = {paper.task.name: load_task(paper, data) for paper in papers}
     for task in loaded.values():
         task.override_metric(metric_name="bypass")
     results = evaluate(

@@ -8,6 +8,7 @@ from pilot.report.cost import CostSummary, summarise
 from pilot.report.incidents import incident_notes
 from pilot.report.load import Task
 from pilot.report.order import PRIMARY_METRIC, REFERENCE_NOTES, REFERENCES
+from pilot.report.quarantined import quarantine_notes
 from pilot.report.significance import DEFAULT_BASELINE, SignificanceRow, against_baseline, best_and_close
 from pilot.report.statistics import LEVEL
 from pilot.report.summary import Group, MainRow, main_rows, primary_metric, unavailable_reasons
@@ -64,6 +65,7 @@ class Headline:
     unavailable: tuple[str, ...]
     allowed: Allowed
     incidents: tuple[str, ...]
+    quarantined: tuple[str, ...]
 
 
 def build_headlines(groups: Sequence[Group], baseline: str, allowed: Allowed | None = None) -> list[Headline]:
@@ -93,6 +95,7 @@ def build_headlines(groups: Sequence[Group], baseline: str, allowed: Allowed | N
                 unavailable=tuple(unavailable_reasons(members)),
                 allowed=allowed or Allowed(),
                 incidents=tuple(incident_notes(members)),
+                quarantined=tuple(quarantine_notes(members)),
             )
         )
     return grids
@@ -121,6 +124,7 @@ def footnotes(grid: Headline) -> list[str]:
         else f"No {DEFAULT_BASELINE} among the runs: nothing is tested against a baseline (choose with --baseline).",
         *_about_references(grid),
         *_about_gaps(grid),
+        *grid.quarantined,
     ]
 
 

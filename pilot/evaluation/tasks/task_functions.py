@@ -4,11 +4,13 @@ Where the records come from, first one given wins:
 
 - `--metadata '{"data": "<folder>"}'` (or `TaskManager(metadata={"data": ...})`; `pilot-bench evaluate` gives it),
 - `PILOT_DATA=<folder>` in the environment,
-- the embedded profile's folder of the scenario, below the current folder.
+- the embedded profile's folder of the scenario, below the current folder (not for `pilot_vqa`, `pilot_caption` and
+  `pilot_ground`, which serve any task of their kind).
 
-The folder holds `<task>/records.parquet`. Metadata key `ids` names a selection: a file with one id per line, or a
-JSON list of ids, which may come from any split (a client's held-out part); without it, the test split is used.
-lm-eval passes the model's arguments and the task's metadata as keyword arguments too; those are not for us.
+The folder holds `<task>/records.parquet`; metadata key `task` names the task where it is not the file's own. Metadata
+key `ids` names a selection: a file with one id per line, or a JSON list of ids, which may come from any split (a
+client's held-out part); without it, the test split is used. lm-eval passes the model's arguments and the task's
+metadata as keyword arguments too; those are not for us.
 """
 
 import io
@@ -38,21 +40,31 @@ Item = tuple[str, str, tuple[str, ...]]
 
 
 def load_records(
-    record_task: str, default_data: str, data: str | None = None, ids: str | None = None, **_: object
+    record_task: str | None = None,
+    default_data: str | None = None,
+    data: str | None = None,
+    ids: str | None = None,
+    task: str | None = None,
+    **_: object,
 ) -> "dict[str, Dataset]":
     """The documents of a task as {"test": dataset}.
 
     Raises:
-        UserError: no records file, or the selection names an unknown id or selects nothing.
+        UserError: no task or folder is named, no records file, or the selection names an unknown id or selects nothing.
     """
     from datasets import Dataset
     from pyarrow import parquet
 
-    folder = Path(data or os.environ.get(DATA_VARIABLE) or default_data)
-    path = folder / record_task / "records.parquet"
+    name, place = task or record_task, data or os.environ.get(DATA_VARIABLE) or default_data
+    if not name or not place:
+        raise UserError(
+            "lm-eval task for any data: expected the metadata keys `task` (its name) and `data` (the folder that holds "
+            f"<task>/records.parquet; or the variable {DATA_VARIABLE}). State them with --metadata."
+        )
+    path = Path(place) / name / "records.parquet"
     if not path.is_file():
         raise UserError(
-            f"{path}: no such file. Build the scenario's data, or name the folder that holds {record_task}/ "
+            f"{path}: no such file. Build the scenario's data, or name the folder that holds {name}/ "
             f"with the variable {DATA_VARIABLE} or the metadata key `data`."
         )
     rows = parquet.read_table(path, columns=[*_COLUMNS, "image"]).to_pylist()

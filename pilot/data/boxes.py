@@ -1,0 +1,77 @@
+"""Boxes of annotation files as fractions of the original image: converted once, checked, clipped with a record."""
+
+import math
+from dataclasses import dataclass
+
+from pilot.data.record import RelativeBox
+from pilot.data.rows import RawBox
+
+TOLERANCE = 0.05
+"""How far a box may stick out of the image, as a share of the image's side, and still be clipped."""
+
+_ROUNDING = 1e-6
+"""What sticks out by less than this is an error of floating point, not of the annotation."""
+
+
+@dataclass(frozen=True)
+class CheckedBox:
+    """A box inside its image.
+
+    Attributes:
+        box: x1, y1, x2, y2 as fractions (0..1) of the original image's sides.
+        clipped: by how much of the image's side it stuck out, at its worst edge; 0.0 where nothing was cut.
+    """
+
+    box: RelativeBox
+    clipped: float
+
+
+@dataclass(frozen=True)
+class BadBox:
+    """Why a box cannot be used."""
+
+    reason: str
+
+
+def check_box(raw: RawBox, width: int, height: int) -> CheckedBox | BadBox:
+    """A box of a `width` x `height` image as fractions, or why it cannot be used.
+
+    It is refused when it is not finite, has no area (also reversed corners), lies outside the image, or sticks out by
+    more than `TOLERANCE`: then the annotation was likely made for another image or is in another form than stated.
+    """
+    if len(raw.values) != 4:
+        return BadBox(f"expected four numbers, got {len(raw.values)}")
+    try:
+        values = [float(value) for value in raw.values]
+    except (TypeError, ValueError, OverflowError):
+        return BadBox("expected four numbers")
+    if not all(math.isfinite(value) for value in values):
+        return BadBox("the numbers are not finite")
+    x1, y1, x2, y2 = _fractions(values, raw.form, width, height)
+    if not all(math.isfinite(value) for value in (x1, y1, x2, y2)):
+        return BadBox("the numbers are not finite")
+    if x2 <= x1 or y2 <= y1:
+        return BadBox("the box has no area, or its corners are reversed")
+    if x2 <= 0 or y2 <= 0 or x1 >= 1 or y1 >= 1:
+        return BadBox("the box lies outside the image")
+    beyond = max(0.0, -x1, -y1, x2 - 1, y2 - 1)
+    if beyond > TOLERANCE:
+        return BadBox(f"the box sticks out of the image by more than {TOLERANCE:.0%} of its side")
+    inside = (max(0.0, x1), max(0.0, y1), min(1.0, x2), min(1.0, y2))
+    return CheckedBox(inside, beyond if beyond > _ROUNDING else 0.0)
+
+
+def _fractions(values: list[float], form: str, width: int, height: int) -> RelativeBox:
+    """Corners as fractions of the image's sides, unchecked."""
+    x1, y1, x2, y2 = values
+    if form.endswith("xywh"):
+        x2, y2 = x1 + x2, y1 + y2
+    if form.startswith("pixels"):
+        return x1 / width, y1 / height, x2 / width, y2 / height
+    if form == "padded_square_xyxy":
+        # LLaVA-1.5 pastes the image at half the difference, rounded down (llava/mm_utils.py, expand2square).
+        side = max(width, height)
+        left, top = (side - width) // 2, (side - height) // 2
+        across, down = [(x * side - left) / width for x in (x1, x2)], [(y * side - top) / height for y in (y1, y2)]
+        return across[0], down[0], across[1], down[1]
+    return x1, y1, x2, y2

@@ -1,0 +1,138 @@
+"""The same picture in training and test data: exactly, or nearly.
+
+Exactly: equal sha256 of the normalised files. Nearly: perceptual hashes of 64 bits that differ in at most four. The
+hash is the DCT variant of pHash (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010):
+32x32 grey values, their two-dimensional DCT-II, of which the 8x8 lowest frequencies are compared with their median.
+A plain picture (flat colour, almost flat) has no frequencies worth comparing: its bits would be rounding errors, and
+all plain pictures would look alike. It gets no hash and is only compared exactly; the data card counts such pictures.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SIDE = 32
+LOW = 8
+BITS = LOW * LOW
+PLAIN = 2.0
+"""Standard deviation of the 32x32 grey values (0..255) below which a picture counts as plain."""
+DISTANCE = 4
+_CHUNK = 1 << 20
+
+
+NUM_EXAMPLES = 10
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Pictures of the test data that look like pictures of the training data.
+
+    Attributes:
+        num_test: test images with a near duplicate in training.
+        num_train: training images with one in the test data.
+        examples: up to ten (distance in bits, test sha256, train sha256), nearest first.
+    """
+
+    num_test: int
+    num_train: int
+    examples: tuple[tuple[int, str, str], ...]
+
+
+def perceptual_hash(image: "Image") -> int | None:
+    """The hash of a picture, the lowest frequency in the highest bit; None for a plain one."""
+    from PIL import Image as Pictures
+
+    small = image.convert("L").resize((SIDE, SIDE), Pictures.Resampling.BILINEAR)
+    values = np.asarray(small, dtype=np.float64)
+    if values.std() < PLAIN:
+        return None
+    rows = _dct_rows()
+    low = (rows @ values @ rows.T).ravel()
+    bits = low > np.median(low)
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def near_duplicates(
+    train: Mapping[str, int | None], test: Mapping[str, int | None], distance: int = DISTANCE
+) -> NearDuplicates:
+    """Which test images are within `distance` bits of a training image.
+
+    Two hashes within d bits agree in at least one of d + 1 bands of bits (pigeonhole): only pairs that share a band
+    are compared, which for 100,000 images are a few in ten thousand of all.
+
+    Args:
+        train: hash by sha256; None where an image has no hash.
+        test: the same.
+        distance: largest number of different bits, 0..63.
+
+    Raises:
+        ValueError: `distance` is out of its range.
+    """
+    if not 0 <= distance < BITS:
+        raise ValueError(f"distance must be in 0..{BITS - 1}, got {distance}")
+    first, members_a = _grouped(test)
+    second, members_b = _grouped(train)
+    pairs: set[tuple[int, int]] = set()
+    for bit, width in _bands(distance + 1):
+        mask = np.uint64((1 << width) - 1)
+        keys_a, keys_b = ((values >> np.uint64(bit)) & mask for values in (first, second))
+        pairs |= _within(first, second, keys_a, keys_b, distance)
+    nearest = sorted((int(np.bitwise_count(first[a] ^ second[b])), int(first[a]), int(second[b])) for a, b in pairs)
+    return NearDuplicates(
+        num_test=sum(len(members_a[value]) for value in {value for _, value, _ in nearest}),
+        num_train=sum(len(members_b[value]) for value in {value for _, _, value in nearest}),
+        examples=tuple((bits, members_a[x][0], members_b[y][0]) for bits, x, y in nearest[:NUM_EXAMPLES]),
+    )
+
+
+def _grouped(hashes: Mapping[str, int | None]) -> tuple[np.ndarray, dict[int, list[str]]]:
+    """Distinct hashes, ascending, and the images of each."""
+    members: dict[int, list[str]] = {}
+    for name in sorted(hashes):
+        if (value := hashes[name]) is not None:
+            members.setdefault(value, []).append(name)
+    return np.array(sorted(members), dtype=np.uint64), members
+
+
+def _bands(number: int) -> list[tuple[int, int]]:
+    """(lowest bit, width) of `number` bands that cover all bits, as even as possible."""
+    edges = [BITS * band // number for band in range(number + 1)]
+    return [(low, high - low) for low, high in zip(edges, edges[1:], strict=False)]
+
+
+def _within(
+    first: np.ndarray, second: np.ndarray, keys_a: np.ndarray, keys_b: np.ndarray, distance: int
+) -> set[tuple[int, int]]:
+    """Positions (in `first`, in `second`) of pairs with equal keys and few different bits."""
+    order = np.argsort(keys_b, kind="stable")
+    ordered = keys_b[order]
+    low, high = (np.searchsorted(ordered, keys_a, side=side) for side in ("left", "right"))
+    counts = high - low
+    pairs: set[tuple[int, int]] = set()
+    start = 0
+    while start < len(first):
+        # As many test hashes at a time as keep the candidates of one step within _CHUNK (at least one hash).
+        stop = start + max(1, int(np.searchsorted(np.cumsum(counts[start:]), _CHUNK, side="right")))
+        sizes = counts[start:stop]
+        a = np.repeat(np.arange(start, stop), sizes)
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        b = order[np.repeat(low[start:stop], sizes) + within]
+        near = np.bitwise_count(first[a] ^ second[b]) <= distance
+        pairs.update(zip(a[near].tolist(), b[near].tolist(), strict=True))
+        start = stop
+    return pairs
+
+
+@cache
+def _dct_rows() -> np.ndarray:
+    """The first rows of the orthonormal DCT-II, shape (LOW, SIDE)."""
+    frequencies, places = np.arange(LOW)[:, None], np.arange(SIDE)[None, :]
+    rows = np.cos(np.pi * (2 * places + 1) * frequencies / (2 * SIDE)) * np.sqrt(2 / SIDE)
+    rows[0] /= np.sqrt(2)
+    return rows

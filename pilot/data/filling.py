@@ -1,0 +1,215 @@
+"""The second reading of a source: rows are tried in their order until a split is full."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pilot.data.boxes import BadBox, CheckedBox, check_box
+from pilot.data.duplicates import near_duplicates
+from pilot.data.images import BadImage, NormalisedImage, load
+from pilot.data.prompts import relative_box_text
+from pilot.data.quarantine import Quarantine
+from pilot.data.record import InstructionRecord
+from pilot.data.rows import Rejected, Row, Rows
+from pilot.errors import UserError
+from pilot.io.digest import sha256_bytes
+
+SPARE = 16
+"""Rows that are read beyond those that are missing, to replace bad ones without another reading."""
+
+
+@dataclass
+class Account:
+    """What became of the rows of one split: every row that was read is in exactly one of the other counts."""
+
+    num_read: int
+    num_skipped: Counter[str]
+    num_rejected: int
+    num_unusable: int = 0
+    num_duplicates: int = 0
+    num_not_chosen: int = 0
+    num_taken: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """All counts."""
+        return vars(self) | {"num_skipped": dict(sorted(self.num_skipped.items()))}
+
+
+@dataclass
+class Taken:
+    """Records with an account of how they came about.
+
+    Attributes:
+        records: training, then test, each in the order of the files.
+        accounts: what became of the rows, by split.
+        image_notes: number of records whose image was changed, by what was done to it.
+        num_clipped: boxes that were cut off at the image's edge.
+        largest_clip: the most that was cut, as a share of the image's side.
+        fingerprints: perceptual hash by sha256, by split.
+    """
+
+    records: list[InstructionRecord] = field(default_factory=list)
+    accounts: dict[str, Account] = field(default_factory=dict)
+    image_notes: Counter[str] = field(default_factory=Counter)
+    num_clipped: int = 0
+    largest_clip: float = 0.0
+    fingerprints: dict[str, dict[str, int | None]] = field(default_factory=lambda: {"train": {}, "test": {}})
+
+    def to_json(self, quarantine: Quarantine) -> dict[str, Any]:
+        """The account for the data card."""
+        near = near_duplicates(self.fingerprints["train"], self.fingerprints["test"])
+        plain = sum(list(prints.values()).count(None) for prints in self.fingerprints.values())
+        return {
+            "rows": {name: account.to_json() for name, account in sorted(self.accounts.items())},
+            "quarantined": {"num_rows": len(quarantine), "by_reason": [list(pair) for pair in quarantine.reasons()]},
+            "image_notes": dict(sorted(self.image_notes.items())),
+            "boxes": {"num_clipped": self.num_clipped, "largest_clip": round(self.largest_clip, 4)},
+            "near_duplicates": {
+                "num_test_images": near.num_test,
+                "num_train_images": near.num_train,
+                "num_plain_images": plain,
+                "examples": [{"bits": bits, "test": test, "train": train} for bits, test, train in near.examples],
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Filler:
+    """Fills the splits of one task.
+
+    Attributes:
+        where: scenario and task, which begin messages.
+        source: name in records and ids.
+        kind: `vqa`, `caption` or `ground`.
+        images: folder that image references are relative to.
+        own_ids: whether ids are taken as the rows have them.
+        max_quarantine: largest share of unusable rows among those that are opened.
+        quarantine: told of every unusable row.
+        advance: called after every record.
+        taken: what was made so far.
+    """
+
+    where: str
+    source: str
+    kind: str
+    images: Path
+    own_ids: bool
+    max_quarantine: float
+    quarantine: Quarantine
+    advance: Callable[[], None]
+    taken: Taken
+
+    def fill(
+        self, split: str, order: Sequence[int], number: int | None, read: Callable[[], Rows]
+    ) -> list[InstructionRecord]:
+        """The records of a split, in the order of the files.
+
+        Args:
+            split: `train` or `test`; its account must be there.
+            order: positions of the rows, in the order in which they are tried.
+            number: how many records; None for all.
+            read: yields all rows, as at the first reading.
+
+        Raises:
+            UserError: too few usable rows, too many unusable ones, or files that changed between the readings.
+        """
+        account = self.taken.accounts[split]
+        wanted, tried = len(order) if number is None else number, 0
+        made: dict[int, InstructionRecord] = {}
+        while len(made) < wanted and tried < len(order):
+            batch = order[tried : tried + wanted - len(made) + SPARE]
+            rows = self._fetch(set(batch), read)
+            for position in batch:
+                if len(made) == wanted:
+                    break
+                tried += 1
+                if record := self._try(split, rows.pop(position)):
+                    made[position] = record
+                if number is not None:
+                    self._check(split, account.num_unusable + number)
+        self._check(split, tried)
+        account.num_not_chosen = len(order) - tried
+        if len(made) < (number or 1):
+            raise self._too_few(split, number, account)
+        return [made[position] for position in sorted(made)]
+
+    def _check(self, split: str, num_opened: int) -> None:
+        """Stop when too many of the rows that were opened, or will be at least, are unusable."""
+        num_bad = self.taken.accounts[split].num_unusable
+        what = f"rows that were opened for split {split}"
+        self.quarantine.check(self.where, what, num_bad, num_opened, self.max_quarantine)
+
+    def _fetch(self, positions: set[int], read: Callable[[], Rows]) -> dict[int, Row]:
+        rows = {place: row for place, row in enumerate(read()) if place in positions and isinstance(row, Row)}
+        if len(rows) < len(positions):
+            raise UserError(f"{self.where}: the files changed while they were read. Run the command again.")
+        return rows
+
+    def _try(self, split: str, row: Row) -> InstructionRecord | None:
+        """The record of a row; None, counted, if it is unusable or its image is in the test data."""
+        account = self.taken.accounts[split]
+        image = load(self.images, row.image)
+        if isinstance(image, BadImage):
+            self._reject(account, row, "image", image.reason)
+            return None
+        box = self._box(row, image)
+        if isinstance(box, BadBox):
+            self._reject(account, row, "box", box.reason)
+            return None
+        digest = sha256_bytes(image.data)
+        if split == "train" and digest in self.taken.fingerprints["test"]:
+            account.num_duplicates += 1
+            return None
+        self._note(split, digest, image, box)
+        self.advance()
+        return self._record(split, row, image, box)
+
+    def _reject(self, account: Account, row: Row, name: str, reason: str) -> None:
+        self.quarantine.add(Rejected(row.place, name, reason))
+        account.num_unusable += 1
+
+    def _box(self, row: Row, image: NormalisedImage) -> CheckedBox | BadBox | None:
+        if row.box is None:
+            return None
+        if image.rotated:
+            return BadBox(
+                "the image's EXIF data rotate it: whether the box is meant before or after that is not known. "
+                "Save the image upright without the tag"
+            )
+        return check_box(row.box, image.width, image.height)
+
+    def _note(self, split: str, digest: str, image: NormalisedImage, box: CheckedBox | None) -> None:
+        self.taken.accounts[split].num_taken += 1
+        self.taken.fingerprints[split][digest] = image.fingerprint
+        self.taken.image_notes.update(image.notes)
+        if box is not None and box.clipped > 0:
+            self.taken.num_clipped += 1
+            self.taken.largest_clip = max(self.taken.largest_clip, box.clipped)
+
+    def _record(self, split: str, row: Row, image: NormalisedImage, box: CheckedBox | None) -> InstructionRecord:
+        answer = row.answer if box is None else relative_box_text(box.box)
+        return InstructionRecord(
+            id=row.id if self.own_ids else f"{self.source}-{split}-{row.id}",
+            task=self.kind,
+            source=self.source,
+            image=image.data,
+            instruction=row.instruction,
+            answer=answer,
+            references=row.references if box is None else (answer,),
+            attributes=dict(row.attributes),
+            split=split,
+            box=None if box is None else box.box,
+        )
+
+    def _too_few(self, split: str, number: int | None, account: Account) -> UserError:
+        expected = "rows were expected" if number is None else f"num_{split} is {number}"
+        skipped = "".join(f"; {count} rows: {reason}" for reason, count in account.num_skipped.most_common(3))
+        return UserError(
+            f"{self.where}: {expected}, but the source has {account.num_taken} usable rows for split {split} (of "
+            f"{account.num_read} read: {account.num_rejected + account.num_unusable} unusable, "
+            f"{account.num_duplicates} with an image of the test split{skipped}). "
+            + ("Lower it" if number and account.num_taken else "Check file and options")
+            + ", or state held_out to test on a share of the training images."
+        )

@@ -1,0 +1,169 @@
+"""`pilot-bench data import`: anyone's file and pictures as records that a scenario names in one line."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pilot.data.build import write_intake
+from pilot.data.intake import HELD_OUT, Request
+from pilot.data.quarantine import DEFAULT_SHARE, FILE
+from pilot.data.readers.catalogue import READERS
+from pilot.data.registry import datasets_folder
+from pilot.errors import UserError
+from pilot.io.atomic import read_json, read_jsonl, write_text
+
+NAME = "abcdefghijklmnopqrstuvwxyz0123456789_-"
+NUM_CLIENTS = 3
+_SCENARIO = """\
+# Written by `pilot-bench data import`; see docs/own-data.md.
+name: {name}
+title: {title}
+data_seed: 0
+partition_seed: 0
+methods: [pilot, fedavg]
+seeds: [0, 1, 2]
+validation_fraction: 0.1
+local_test_fraction: 0.1
+min_client_examples: {min_client_examples}
+tasks:
+"""
+_TASK = """\
+  - name: {name}
+    kind: {kind}
+    source: imported
+    options: {{records: {records}}}
+    num_train: {num_train}
+    num_test: {num_test}
+    num_clients: {num_clients}
+    partition: {{kind: iid}}
+    lm_eval_task: pilot_{kind}
+"""
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """What to import.
+
+    Attributes:
+        file: `.jsonl`, `.csv`, `.tsv` (see `readers.own`), or LLaVA's `.json` (see `readers.llava_json`).
+        images: folder that image references are relative to.
+        kind: `vqa`, `caption` or `ground`.
+        name: of the task; begins the records' ids.
+        to: folder that is written.
+        held_out: share of the images whose rows become the test split; None if the file says which rows those are.
+        options: further options of the reader.
+        seed: of the held-out share.
+        max_quarantine: largest share of unusable rows.
+        licence: of the data, for the card.
+    """
+
+    file: Path
+    images: Path
+    kind: str
+    name: str
+    to: Path
+    held_out: float | None = None
+    options: tuple[tuple[str, Any], ...] = ()
+    seed: int = 0
+    max_quarantine: float = DEFAULT_SHARE
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was imported: number of records by split, of quarantined rows, and the task for a scenario file."""
+
+    num_train: int
+    num_test: int
+    num_quarantined: int
+    scenario: str
+
+    @property
+    def task(self) -> str:
+        """The lines of the task alone."""
+        return self.scenario[self.scenario.index("tasks:\n") + len("tasks:\n") :]
+
+
+def import_data(request: ImportRequest, progress: Callable[[int, int], None]) -> Imported:
+    """Check everything and write `records.parquet`, the data card, the contact sheet and `quarantine.jsonl`.
+
+    Raises:
+        UserError: a wrong name, no such folder, an unreadable file, no usable row in a split, too many unusable rows.
+    """
+    if not request.name or not set(request.name) <= set(NAME) or request.name[0] in "_-":
+        raise UserError(f"--name: expected lower-case letters, digits, - and _, got {request.name!r}. Choose another.")
+    if not request.images.is_dir():
+        raise UserError(f"--images: {request.images}: no such folder. Name the folder that image paths start from.")
+    reader = _reader(request.file)
+    source = READERS[reader]
+    source = replace(source, origin=f"{source.origin}: {request.file.name}", licence=request.licence or source.licence)
+    options: dict[str, Any] = {"file": str(request.file), "images": str(request.images), **dict(request.options)}
+    options |= {HELD_OUT: request.held_out} if request.held_out is not None else {}
+    where = f"import of {request.file}"
+    intake = Request(
+        where, request.name, source, options, Path(), request.kind, None, None, request.seed, request.max_quarantine
+    )
+    write_intake(request.to, request.name, intake, progress)
+    return _summary(request)
+
+
+def _reader(file: Path) -> str:
+    """`own` or `llava-json`; a `.jsonl` file is LLaVA's where its first row has conversations."""
+    if file.suffix == ".json":
+        return "llava-json"
+    if file.suffix != ".jsonl":
+        return "own"
+    try:
+        with file.open("rb") as lines:
+            first = json.loads(next((line for line in lines if line.strip()), b"null"))
+    except (OSError, ValueError, RecursionError):
+        return "own"  # whose reader says what is wrong, and where
+    return "llava-json" if isinstance(first, dict) and "conversations" in first else "own"
+
+
+def _summary(request: ImportRequest) -> Imported:
+    splits = read_json(request.to / "card.json")["splits"]
+    train, test = (splits[name]["num_records"] for name in ("train", "test"))
+    bad = len(read_jsonl(request.to / FILE))
+    clients = max(1, min(NUM_CLIENTS, train // 2))
+    scenario = _SCENARIO.format(
+        name=request.name,
+        title=json.dumps(f"{request.name}, from {request.file.name}"),
+        min_client_examples=max(1, train // (2 * clients)),
+    ) + _TASK.format(
+        name=request.name,
+        kind=request.kind,
+        records=json.dumps(_below_datasets(request.to)),
+        num_train=train,
+        num_test=test,
+        num_clients=clients,
+    )
+    share = bad / (bad + train + test)
+    scenario += f"    max_quarantine: {math.ceil(1000 * share) / 1000}\n" if share > DEFAULT_SHARE else ""
+    return Imported(train, test, bad, scenario)
+
+
+def _below_datasets(folder: Path) -> str:
+    """A folder as the option `records` names it: relative to `$PILOT_DATASETS` where it lies there."""
+    root, path = datasets_folder().resolve(), folder.resolve()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def write_scenario(path: Path, imported: Imported) -> None:
+    """Write a scenario of the imported task alone.
+
+    Raises:
+        UserError: the file exists (it may hold someone's work), or cannot be written.
+    """
+    if path.exists():
+        raise UserError(f"--scenario: {path} exists. Name a new file, or add the task below to it:\n{imported.task}")
+    write_text(path, imported.scenario)
+
+
+def options_of(boxes: str | None, forms: Sequence[str], keep_turns: bool) -> tuple[tuple[str, Any], ...]:
+    """Options of the readers out of those of the command line; what was not stated is left to the reader."""
+    stated: dict[str, Any] = {"box_form": boxes, "forms": tuple(forms) or None, "turns": "keep" if keep_turns else None}
+    return tuple((name, value) for name, value in stated.items() if value is not None)

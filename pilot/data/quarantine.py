@@ -1,0 +1,82 @@
+"""Rows that cannot be used: every one listed, counted by reason, and a stop when they are too many."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from pilot.data.rows import Rejected
+from pilot.errors import UserError
+from pilot.io.atomic import write_jsonl
+
+FILE = "quarantine.jsonl"
+DEFAULT_SHARE = 0.01
+NUM_SHOWN = 5
+_PARTICULAR = re.compile(r"'[^']*'|\"[^\"]*\"|(?<![\w.])[-+]?\d[\w.+-]*")
+
+
+class Quarantine:
+    """Collects rejected rows; a row that is read twice (once per split) is listed once."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str, str], Rejected] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, rejected: Rejected) -> None:
+        """List a row."""
+        key = (rejected.place.file, f"{type(rejected.place.row).__name__}:{rejected.place.row}", rejected.field)
+        self._rows.setdefault(key, rejected)
+
+    def reasons(self) -> list[tuple[str, int]]:
+        """`field: reason` with its number of rows, most frequent first; what is particular to a row is cut out."""
+        counts = Counter(f"{row.field}: {_PARTICULAR.sub('...', row.reason)}" for row in self._rows.values())
+        return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+    def write(self, folder: Path) -> None:
+        """Write `quarantine.jsonl`: file, row, field and reason of every row, in the order of reading."""
+        write_jsonl(
+            folder / FILE,
+            [
+                {"file": _plain(r.place.file), "row": _row(r.place.row), "field": r.field, "reason": _plain(r.reason)}
+                for r in self._rows.values()
+            ],
+        )
+
+    def check(self, where: str, what: str, num_bad: int, num_all: int, max_share: float) -> None:
+        """Stop when the share of bad rows is above the largest allowed.
+
+        Args:
+            where: scenario and task, or command.
+            what: what was looked at, for example `rows of train.json`.
+            num_bad: bad ones among them.
+            num_all: all of them.
+            max_share: largest allowed share.
+
+        Raises:
+            UserError: names the most frequent reasons, the first row, and how to allow more.
+        """
+        if num_bad <= max_share * num_all:
+            return
+        share, first = num_bad / num_all, next(iter(self._rows.values()))
+        shown = "; ".join(f"{reason} ({count})" for reason, count in self.reasons()[:NUM_SHOWN])
+        raise UserError(
+            f"{where}: {num_bad} of {num_all} {what} cannot be used ({share:.1%}; max_quarantine allows "
+            f"{max_share:.1%}). Most frequent reasons: {shown}. First: {_plain(first.place.file)}, row "
+            f"{first.place.row}. {FILE} lists all. Correct them, or allow more with max_quarantine "
+            f"(here at least {_ceiling(share)})."
+        )
+
+
+def _ceiling(share: float) -> float:
+    """A share with three decimals, not below it."""
+    return min(1.0, round(share + 0.0005, 3))
+
+
+def _plain(text: str) -> str:
+    """Text that can be written as UTF-8, whatever a file held."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _row(row: int | str) -> int | str:
+    return _plain(row) if isinstance(row, str) else row

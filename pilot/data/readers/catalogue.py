@@ -1,0 +1,25 @@
+"""The sources that are read from files, by name."""
+
+from pilot.data.readers import imported, llava_json, own
+from pilot.data.readers.file_source import FileSource
+
+_UNKNOWN = "not known to this project: state it where you publish results"
+
+READERS: dict[str, FileSource] = {
+    "llava-json": FileSource(
+        llava_json.read,
+        llava_json.LlavaJson,
+        None,
+        "instruction file in LLaVA's form (id, image, conversations)",
+        _UNKNOWN,
+    ),
+    "own": FileSource(own.read, own.Own, None, "the user's own file", _UNKNOWN),
+    "imported": FileSource(
+        imported.read,
+        imported.Imported,
+        None,
+        "records that `pilot-bench data import` wrote; their data card says where they come from",
+        _UNKNOWN,
+        own_ids=True,
+    ),
+}

@@ -1,0 +1,32 @@
+"""What the catalogue says about a source that is read from files."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pilot.data.rows import Rows
+from pilot.settings import Model
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A source that is read from files.
+
+    Attributes:
+        read: `read(options, root, split)` yields the rows of `train` or `test`, the same at every call; paths in the
+            options are relative to `root`.
+        options_model: what the task's `options` must look like. A field `kind` is filled in from the task; a field
+            `images` is the folder that image references are relative to (without it, they are relative to `root`).
+        kind: `vqa`, `caption` or `ground`; None where the task's kind decides how rows are read.
+        origin: who made the data, and where they come from.
+        licence: of annotations and images.
+        own_ids: whether the rows' ids are unique over both splits already and are taken as they are.
+    """
+
+    read: Callable[[Any, Path, str], Rows]
+    options_model: type[Model]
+    kind: str | None
+    origin: str
+    licence: str
+    own_ids: bool = False

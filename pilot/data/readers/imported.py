@@ -1,0 +1,82 @@
+"""`imported`: the records that `pilot-bench data import` wrote, with what it rejected."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pilot.data.quarantine import FILE
+from pilot.data.record import check_columns
+from pilot.data.rows import Place, RawBox, Rejected, Row, Rows, Skipped
+from pilot.errors import UserError
+from pilot.io.atomic import read_jsonl
+from pilot.settings import Model
+
+BATCH = 256
+
+
+class Imported(Model):
+    """Options: the folder that `data import --to` named; `kind` is the task's."""
+
+    records: str
+    kind: str
+
+
+def read(options: Imported, root: Path, split: str) -> Rows:
+    """The rows of a split, and the rows that the import had rejected.
+
+    Raises:
+        UserError: no records, or a file that is not as the import wrote it.
+    """
+    folder = root / options.records
+    yield from _rejected(folder / FILE)
+    path = folder / "records.parquet"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Import your data first: pilot-bench data import ... --to {folder}.")
+    for number, row in enumerate(_rows(path)):
+        place = Place(options.records, number)
+        try:
+            yield _row(place, row, options.kind, split)
+        except (TypeError, ValueError, AttributeError):
+            yield Rejected(place, "attributes", "expected a record as `pilot-bench data import` writes it")
+
+
+def _rejected(path: Path) -> Iterator[Rejected]:
+    if not path.is_file():
+        return
+    try:
+        for row in read_jsonl(path):
+            yield Rejected(Place(str(row["file"]), row["row"]), str(row["field"]), str(row["reason"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not as the import wrote it ({error}). Import the data again.") from error
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    check_columns(path)
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=BATCH):
+                yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable parquet file ({error}). Import the data again.") from error
+
+
+def _row(place: Place, row: Mapping[str, Any], kind: str, split: str) -> Row | Skipped:
+    if row["task"] != kind:
+        return Skipped(place, f"kind {row['task']}")
+    if row["split"] != split:
+        return Skipped(place, f"split {row['split']}")
+    ground = kind == "ground"
+    return Row(
+        place=place,
+        id=row["id"] or "",
+        image=row["image"] or b"",
+        instruction=row["instruction"] or "",
+        answer="" if ground else row["answer"] or "",
+        references=() if ground else tuple(text or "" for text in row["references"] or ()),
+        attributes={name: str(value) for name, value in json.loads(row["attributes"]).items()},
+        box=RawBox(tuple(row["box"] or ()), "fractions_xyxy") if ground else None,
+    )

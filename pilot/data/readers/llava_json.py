@@ -1,0 +1,203 @@
+"""`llava-json`: instruction files in LLaVA's form, such as `llava_v1_5_mix665k.json`.
+
+https://github.com/haotian-liu/LLaVA/blob/main/docs/Finetune_Custom_Data.md: a list of `{id, image, conversations}`,
+the latter a list of `{from: human|gpt, value}` in turns. In the mix of LLaVA-1.5 the folder of the image says which
+data set a row is from, and the wording of the question what is asked: a short answer (GQA, VQAv2, OCR-VQA), an
+option's letter (A-OKVQA), a caption (TextCaps), a box or a region's description (RefCOCO, Visual Genome; boxes are
+fractions of the square that the image is padded to), or anything (`open`). Only the first question of a conversation
+has the line on the answer's form; it holds for the questions after it, which get it when a conversation is split.
+
+A row without an image, of another folder or of another form is skipped, and counted as such. So are descriptions of
+regions: their question holds a box in the padded frame, which no record of this project has.
+
+The file is read as a whole (a JSON list has no line that could be read alone): about 1 GB for the mix, several GB of
+memory while it is read. A `.jsonl` file with one element per line is streamed.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pilot.data.prompts import SINGLE_WORD
+from pilot.data.rows import Place, RawBox, Rejected, Row, Rows, Skipped
+from pilot.errors import UserError
+from pilot.settings import Model
+
+IMAGE = "<image>"
+LETTER = "Answer with the option's letter from the given choices directly."
+FORM_LINES = (SINGLE_WORD, LETTER)
+_CAPTION = re.compile(r"provide a (one-sentence|brief|short) caption|describe the image concisely", re.IGNORECASE)
+_REGION = re.compile(r"short description (for|of) this region", re.IGNORECASE)
+_GROUND = re.compile(r"bounding box coordinates? of the region", re.IGNORECASE)
+_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
+_BOX = re.compile(rf"\s*\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]\.?\s*")
+
+Form = Literal["short_answer", "multiple_choice", "open", "caption", "box", "region"]
+VqaForm = Literal["short_answer", "multiple_choice", "open"]
+Turns = list[tuple[str, str]]
+
+
+class LlavaJson(Model):
+    """Options of `llava-json`.
+
+    Attributes:
+        file: the training rows.
+        test_file: the test rows; without it, test rows are held out (`held_out`).
+        images: folder that the rows' image paths are relative to.
+        prefixes: only rows whose image path begins with one of these; all rows by default.
+        forms: of questions, for kind `vqa`.
+        turns: `split` makes a row of every question; `keep` makes one of every conversation, which asks its last
+            question after the earlier questions and answers (only the last answer is learnt).
+        kind: the task's.
+    """
+
+    file: str
+    test_file: str = ""
+    images: str = ""
+    prefixes: tuple[str, ...] = ()
+    forms: tuple[VqaForm, ...] = ("short_answer",)
+    turns: Literal["split", "keep"] = "split"
+    kind: str
+
+
+def read(options: LlavaJson, root: Path, split: str) -> Rows:
+    """The rows of the training or the test file.
+
+    Raises:
+        UserError: no such file, not a JSON list, or test rows where there is no test file.
+    """
+    name = options.file if split == "train" else options.test_file
+    if not name:
+        raise UserError(
+            f"{options.file}: has training rows only. State test_file in the options, or held_out to test on a share "
+            "of the training images."
+        )
+    for row, element in _elements(root / name):
+        place = Place(name, row)
+        if isinstance(element, Rejected):
+            yield Rejected(place, element.field, element.reason)
+        else:
+            yield from _rows(options, place, element)
+
+
+def form_of(question: str) -> Form:
+    """What a question asks for, by its wording."""
+    if SINGLE_WORD in question:
+        return "short_answer"
+    if LETTER in question:
+        return "multiple_choice"
+    for pattern, form in ((_REGION, "region"), (_GROUND, "box"), (_CAPTION, "caption")):
+        if pattern.search(question):
+            return form  # type: ignore[return-value]
+    return "region" if _BOX.fullmatch(question) else "open"
+
+
+def _elements(path: Path) -> Iterator[tuple[int, Any]]:
+    """Every element with its index in the list, or its line; a line that cannot be read as `Rejected`."""
+    try:
+        if path.suffix == ".jsonl":
+            with path.open("rb") as file:
+                yield from ((number, _line(line)) for number, line in enumerate(file, start=1) if line.strip())
+            return
+        with path.open("rb") as file:
+            elements = json.load(file)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Name an existing file in the options.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({type(error).__name__}). Expected a list of rows.") from error
+    if not isinstance(elements, list):
+        raise UserError(f"{path}: expected a JSON list of rows, got {type(elements).__name__}.")
+    yield from enumerate(elements)
+
+
+def _line(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return Rejected(Place("", 0), "line", "not valid JSON")
+
+
+def _rows(options: LlavaJson, place: Place, element: Any) -> Rows:
+    """The rows of one element: rejected or skipped as a whole, or one row per question or conversation."""
+    if not isinstance(element, dict):
+        yield Rejected(place, "row", "expected an object with id, image and conversations")
+        return
+    image = element.get("image")
+    if image is None:
+        yield Skipped(place, "no image")
+        return
+    if not isinstance(image, str):
+        yield Rejected(place, "image", "expected one path as text")
+        return
+    if options.prefixes and not image.startswith(options.prefixes):
+        yield Skipped(place, "another image folder")
+        return
+    turns = _turns(element.get("conversations"))
+    if isinstance(turns, str):
+        yield Rejected(place, "conversations", turns)
+        return
+    name = f"{element.get('id', '')}-{place.row}"
+    if options.turns == "keep":
+        yield _kept(options, place, name, image, turns)
+        return
+    for number, (question, answer) in enumerate(_with_form(turns)):
+        yield _row(options, place, f"{name}-{number}", image, question, answer)
+
+
+def _turns(value: Any) -> Turns | str:
+    """Questions with their answers, without the image token; or what is wrong."""
+    if not isinstance(value, list) or not value or len(value) % 2:
+        return "expected a list of pairs: human, gpt, human, gpt, ..."
+    texts = []
+    for number, turn in enumerate(value):
+        speaker = ("human", "gpt")[number % 2]
+        if not isinstance(turn, Mapping) or turn.get("from") != speaker or not isinstance(turn.get("value"), str):
+            return f"turn {number}: expected from {speaker!r} and a value that is text"
+        texts.append(turn["value"].replace(IMAGE, "").strip())
+    return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _with_form(turns: Turns) -> Turns:
+    """Questions that can stand alone: the first one's line on the answer's form, or its request, holds for all."""
+    first = turns[0][0]
+    line = next((line for line in FORM_LINES if line in first), None)
+    asked = first.split("[")[0] if form_of(first) == "region" else None
+    found = turns[:1]
+    for question, answer in turns[1:]:
+        form = form_of(question)
+        if line and form == "open":
+            question = f"{question}\n{line}"
+        elif asked and _BOX.fullmatch(question):
+            question = f"{asked}{question}"
+        found.append((question, answer))
+    return found
+
+
+def _kept(options: LlavaJson, place: Place, name: str, image: str, turns: Turns) -> Row | Rejected | Skipped:
+    """A whole conversation as one row."""
+    *earlier, (question, answer) = _with_form(turns)
+    row = _row(options, place, name, image, question, answer)
+    if isinstance(row, Row) and earlier:
+        spoken = "\n".join(f"{asked}\n{said}" for asked, said in earlier)
+        return Row(place, row.id, image, f"{spoken}\n{question}", row.answer, row.references, row.attributes, row.box)
+    return row
+
+
+def _row(
+    options: LlavaJson, place: Place, name: str, image: str, question: str, answer: str
+) -> Row | Rejected | Skipped:
+    form = form_of(question)
+    wanted = {"vqa": options.forms, "caption": ("caption",), "ground": ("box",)}[options.kind]
+    if form not in wanted:
+        return Skipped(place, f"form {form}")
+    attributes = {"data": image.split("/")[0], "form": form}
+    if options.kind != "ground":
+        return Row(place, name, image, question, answer, (answer,), attributes)
+    box = _BOX.fullmatch(answer)
+    if box is None:
+        return Rejected(place, "conversations", "expected a box as answer: [x1, y1, x2, y2]")
+    x1, y1, x2, y2 = map(float, box.groups())
+    raw = RawBox((x1, y1, x2, y2), "padded_square_xyxy")
+    return Row(place, name, image, question, "", (), attributes, raw)

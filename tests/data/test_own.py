@@ -1,0 +1,190 @@
+"""Anyone's own files: JSON lines and tables, what is clear, what is refused, and nothing lost."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pilot.data.prompts import CAPTION
+from pilot.data.readers.own import Own, read
+from pilot.data.rows import Place, RawBox, Rejected, Row, Skipped
+from pilot.errors import UserError
+
+from .pictures import write_lines
+
+Items = list[Row | Rejected | Skipped]
+
+
+def rows(path: Path, kind: str = "vqa", split: str = "train", **options: Any) -> Items:
+    """What the reader yields for a file."""
+    forms = {"box_form": "pixels_xyxy"} if kind == "ground" else {}
+    return list(read(Own(**forms | {"file": path.name, "kind": kind} | options), path.parent, split))
+
+
+def one(tmp_path: Path, kind: str, values: dict[str, Any]) -> Row | Rejected | Skipped:
+    """The one row of a JSON lines file."""
+    (found,) = rows(write_lines(tmp_path / "one.jsonl", [values]), kind)
+    return found
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path / "own.jsonl",
+        [
+            {"image": "a/1.png", "question": "What colour?", "answer": "red", "type": "colour", "year": 1999},
+            {"id": "q7", "image": "2.png", "question": "How many?", "answers": [2, "two", "two"], "split": "test"},
+        ],
+    )
+    assert rows(path) == [
+        Row(
+            place=Place("own.jsonl", 1),
+            id="1",
+            image="a/1.png",
+            instruction="What colour?\nAnswer the question using a single word or phrase.",
+            answer="red",
+            references=("red",),
+            attributes={"type": "colour", "year": "1999"},
+        ),
+        Skipped(Place("own.jsonl", 2), "split test"),
+    ]
+    skipped, test = rows(path, split="test")
+    assert skipped == Skipped(Place("own.jsonl", 1), "split train")
+    assert isinstance(test, Row) and (test.id, test.answer, test.references) == ("q7", "two", ("2", "two", "two"))
+    assert rows(path, test_split="val", split="test")[1] == Skipped(Place("own.jsonl", 2), "split test")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_tables(tmp_path: Path, suffix: str) -> None:
+    lines = ["image,question,answers,split,place", '1.png,"What, now?",yes|no|yes,train,"two\nlines"', "",
+             "2.png,Where?,here,,", "3.png,Who?", "4.png,Why?,because,test,x"]  # fmt: skip
+    text = "\ufeff" + "\r\n".join(lines)
+    path = tmp_path / f"own.{suffix}"
+    path.write_bytes(
+        (text if suffix == "csv" else text.replace('"What, now?"', "What; now?").replace(",", "\t")).encode()
+    )
+    first, second, third, fourth = rows(path)
+    assert isinstance(first, Row) and first.references == ("yes", "no", "yes") and first.answer == "yes"
+    assert first.attributes == {"place": "two\nlines"} and first.instruction.startswith("What")
+    assert isinstance(second, Row) and second.attributes == {} and second.id == "5"
+    assert third == Rejected(Place(path.name, 6), "line", "expected 5 fields, got 2")
+    assert fourth == Skipped(Place(path.name, 7), "split test")
+
+
+def test_captions_and_boxes(tmp_path: Path) -> None:
+    caption = one(tmp_path, "caption", {"image": "1.png", "captions": ["A dog.", "Dog."]})
+    assert isinstance(caption, Row) and caption.instruction == CAPTION
+    assert (caption.answer, caption.references) == ("A dog.", ("A dog.", "Dog."))
+    short = one(tmp_path, "caption", {"image": "1.png", "caption": "A dog.", "instruction": "Describe it."})
+    assert isinstance(short, Row) and (short.instruction, short.references) == ("Describe it.", ("A dog.",))
+    for box in ([1, 2, 3.5, 4], "1, 2, 3.5, 4", "[1 2 3.5 4]", ["1", "2", "3.5", "4"]):
+        ground = one(tmp_path, "ground", {"image": "1.png", "expression": "the dog.", "box": box})
+        assert isinstance(ground, Row) and ground.box == RawBox((1.0, 2.0, 3.5, 4.0), "pixels_xyxy")
+        assert ground.instruction.endswith("this sentence describes: the dog.") and ground.references == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "field", "why"),
+    [
+        ("vqa", {"image": None}, "image", "missing"),
+        ("vqa", {"image": ["a"]}, "image", "got list"),
+        ("vqa", {"question": ""}, "question", "missing"),
+        ("vqa", {"instruction": "Look."}, "instruction", "got both"),
+        ("vqa", {"answer": None}, "answer", "missing"),
+        ("vqa", {"answer": True}, "answer", "got bool"),
+        ("vqa", {"answers": []}, "answers", "list of texts"),
+        ("vqa", {"answers": ["a", None]}, "answers", "got NoneType"),
+        ("vqa", {"answers": ["a", " "]}, "answers", "without empty"),
+        ("vqa", {"answers": {"a": 1}}, "answers", "list of texts"),
+        ("vqa", {"split": 7.5}, None, "split 7.5"),
+        ("vqa", {"split": []}, "split", "got list"),
+        ("vqa", {"id": {}}, "id", "got dict"),
+        ("vqa", {"extra": [1]}, "extra", "got list"),
+        ("caption", {}, "caption", "missing"),
+        ("ground", {"expression": "x"}, "instruction", "got both"),
+        ("ground", {"instruction": "x"}, "box", "four numbers"),
+        ("ground", {"instruction": "x", "box": [1, 2, 3]}, "box", "four numbers"),
+        ("ground", {"instruction": "x", "box": "1, 2, 3, wide"}, "box", "four numbers"),
+        ("ground", {"instruction": "x", "box": [True, 2, 3, 4]}, "box", "four numbers"),
+        ("ground", {"instruction": "x", "box": [[1], 2, 3, 4]}, "box", "four numbers"),
+    ],
+)
+def test_refusals(tmp_path: Path, kind: str, change: dict[str, Any], field: str | None, why: str) -> None:
+    base = {"image": "1.png", "question": "What?", "answer": "red"}
+    if change == {"expression": "x"}:
+        base["instruction"] = "y"
+    if "answers" in change:
+        del base["answer"]
+    found = one(tmp_path, kind, base | change)
+    if field is None:
+        assert found == Skipped(Place("one.jsonl", 1), why)
+        return
+    assert isinstance(found, Rejected) and found.field == field and why in found.reason
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    for name, content, why in (
+        ("own.xlsx", b"", "expected a .jsonl, .csv or .tsv file"),
+        ("own.csv", b"picture,question,answer\n", "line 1: expected a column image for kind vqa, found: picture"),
+        ("own.tsv", b"image\tanswer\n", "expected a column question or instruction"),
+        ("own.csv", b"image,question,answer,answer\n", "'answer' occurs more than once"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=why):
+            rows(tmp_path / name)
+    with pytest.raises(UserError, match=r"none\.csv: cannot be read"):
+        rows(tmp_path / "none.csv")
+    with pytest.raises(ValidationError, match="box_form is needed for grounding"):
+        Own(file="a.csv", kind="ground")
+
+
+def test_bad_lines_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    sound = json.dumps({"image": "1.png", "question": "What?", "answer": "red"}).encode()
+    path.write_bytes(
+        b"\n".join([sound, b"{", b"\xff\xfe", b"[1]", b"[" * 20_000, b'{"a": ' + b"9" * 5000 + b"}", sound])
+    )
+    found = rows(path)
+    assert [type(item).__name__ for item in found] == ["Row", *["Rejected"] * 5, "Row"]
+    assert [item.place.row for item in found] == [1, 2, 3, 4, 5, 6, 7]
+    table = tmp_path / "own.csv"
+    table.write_bytes(
+        b"image,question,answer\n1.png,What?,r\xffd\n" + b"2.png,Who?," + b"x" * 200_000 + b"\n3.png,Why?,so\n"
+    )
+    found = rows(table)
+    assert isinstance(found[0], Row) and found[0].answer == "r\udcffd"  # the intake refuses what is not Unicode
+    assert found[1] == Rejected(Place("own.csv", 3), "line", "not a readable line of a table")
+    assert isinstance(found[-1], Row) and found[-1].answer == "so"
+
+
+values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | st.lists(st.text(max_size=3))
+names = st.sampled_from(["image", "question", "instruction", "expression", "answer", "answers", "caption", "captions",
+                         "box", "split", "id", "other"])  # fmt: skip
+kinds = st.sampled_from(["vqa", "caption", "ground"])
+
+
+@given(st.lists(st.dictionaries(names, values, max_size=6), max_size=6), kinds)
+def test_every_line_is_a_row_or_named(
+    tmp_path_factory: pytest.TempPathFactory, content: list[dict[str, Any]], kind: str
+) -> None:
+    path = write_lines(tmp_path_factory.getbasetemp() / "fuzz.jsonl", content)
+    found = rows(path, kind)
+    assert [item.place.row for item in found] == list(range(1, len(content) + 1))
+
+
+@given(st.binary(max_size=80), kinds, st.sampled_from(["jsonl", "csv", "tsv"]), st.booleans())
+def test_any_bytes_yield_rows_or_one_message(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, kind: str, suffix: str, headed: bool
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"fuzz.{suffix}"
+    header = ",".join(["image", "question", "expression", "answer", "caption", "box"])
+    path.write_bytes((header.replace(",", "\t" if suffix == "tsv" else ",") + "\n").encode() * headed + content)
+    try:
+        found = rows(path, kind)
+    except UserError as error:
+        assert path.name in str(error)
+    else:
+        assert all(isinstance(item, Row | Rejected | Skipped) for item in found)
