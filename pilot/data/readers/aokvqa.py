@@ -38,9 +38,9 @@ class Options(Model):
     """
 
     train: RelativePath = "aokvqa/aokvqa_v1p0_train.json"
-    train_images: NumberedImage = "coco/train2017/{image_id:012d}.jpg"
+    train_image_path: NumberedImage = "coco/train2017/{image_id:012d}.jpg"
     test: RelativePath = "aokvqa/aokvqa_v1p0_val.json"
-    test_images: NumberedImage = "coco/val2017/{image_id:012d}.jpg"
+    test_image_path: NumberedImage = "coco/val2017/{image_id:012d}.jpg"
     form: Literal["direct", "choice"] = "direct"
 
 
@@ -51,7 +51,7 @@ def read(options: Options, root: Path, split: str) -> Rows:
         UserError: the file is missing or not in the format.
     """
     file = options.train if split == "train" else options.test
-    images = options.train_images if split == "train" else options.test_images
+    images = options.train_image_path if split == "train" else options.test_image_path
     items = elements(read_json(root, file, WHAT), "", root / file, WHAT)
     yield from unique(each(enumerate(items), file, _row, images, options.form), "question_id")
 

@@ -25,9 +25,9 @@ class Options(Model):
     """
 
     train: RelativePath = "coco/annotations/captions_train2017.json"
-    train_images: FileImage = "coco/train2017/{file_name}"
+    train_image_path: FileImage = "coco/train2017/{file_name}"
     test: RelativePath = "coco/annotations/captions_val2017.json"
-    test_images: FileImage = "coco/val2017/{file_name}"
+    test_image_path: FileImage = "coco/val2017/{file_name}"
     train_rows: TrainRows = "image"
     instances: tuple[RelativePath, ...] = ()
 
@@ -85,7 +85,7 @@ def _image(
     key = identifier(item, "id")
     if key not in captions:
         raise FieldError("id", f"expected a caption of image {key}, there is none")
-    images = options.train_images if split == "train" else options.test_images
+    images = options.train_image_path if split == "train" else options.test_image_path
     attributes = objects.get(key, NONE) if options.instances else {}
     image = images.format(file_name=text(item, "file_name"))
     yield from caption_rows(place, key, image, captions[key], per_of(options.train_rows, split), attributes)

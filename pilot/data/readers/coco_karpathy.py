@@ -29,7 +29,7 @@ class Options(Model):
     """
 
     file: RelativePath = "karpathy/dataset_coco.json"
-    images: FolderImage = "coco/{folder}/{file_name}"
+    image_path: FolderImage = "coco/{folder}/{file_name}"
     train_splits: tuple[KarpathySplit, ...] = ("train", "restval")
     test_splits: tuple[KarpathySplit, ...] = ("test",)
     train_rows: TrainRows = "image"
@@ -85,7 +85,7 @@ def _rows(options: Options, root: Path, split: str, wanted: Sequence[str], objec
         place, item = found
         try:
             key = identifier(item, "cocoid")
-            image = options.images.format(folder=text(item, "filepath"), file_name=text(item, "filename"))
+            image = options.image_path.format(folder=text(item, "filepath"), file_name=text(item, "filename"))
             attributes = objects.get(key, NONE) if options.instances else {}
             yield from caption_rows(place, key, image, sentences(item), per, attributes)
         except FieldError as error:

@@ -29,7 +29,7 @@ class Options(Model):
     """
 
     file: RelativePath = "karpathy/dataset_flickr30k.json"
-    images: FileImage = "flickr30k/flickr30k-images/{file_name}"
+    image_path: FileImage = "flickr30k/flickr30k-images/{file_name}"
     train_splits: tuple[KarpathySplit, ...] = ("train",)
     test_splits: tuple[KarpathySplit, ...] = ("test",)
     train_list: RelativePath | None = None
@@ -56,7 +56,7 @@ def _karpathy(options: Options, root: Path, split: str) -> Rows:
         place, item = found
         try:
             key = text(item, "filename")
-            image = options.images.format(file_name=key)
+            image = options.image_path.format(file_name=key)
             yield from caption_rows(place, key, image, sentences(item), per_of(options.train_rows, split))
         except FieldError as error:
             yield Rejected(place, error.field, error.reason)
@@ -88,7 +88,7 @@ def _listed(options: Options, place: Place, line: bytes, captions: Mapping[str, 
     key = name if name in captions else f"{name}.jpg"
     if key not in captions:
         raise FieldError("name", f"expected an image of {options.file}, it has no usable caption of {name[:80]}")
-    image = options.images.format(file_name=key)
+    image = options.image_path.format(file_name=key)
     yield from caption_rows(place, key, image, captions[key], per_of(options.train_rows, split))
 
 

@@ -26,7 +26,7 @@ class Options(Model):
 
     train: RelativePath = "gqa/train_balanced_questions.json"
     test: RelativePath = "gqa/testdev_balanced_questions.json"
-    images: NamedImage = "gqa/images/{image_id}.jpg"
+    image_path: NamedImage = "gqa/images/{image_id}.jpg"
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
@@ -46,7 +46,7 @@ def _all(options: Options, root: Path, name: str) -> Rows:
             raise UserError(f"{root / name}: a folder without .json files. Expected {WHAT}. {GUIDE}")
     for file in names:
         questions = entries(read_json(root, file, WHAT, UNREAD), root / file, WHAT)
-        yield from each(questions.items(), file, _row, options.images)
+        yield from each(questions.items(), file, _row, options.image_path)
 
 
 def _row(place: Place, item: Mapping[str, Any], images: str) -> Row:

@@ -25,12 +25,12 @@ SplitNumber = Literal[1, 2, 3]
 class Options(Model):
     """The file, its splits (1 train, 2 validation, 3 test) that are ours, and where images stand.
 
-    `images` may contain `{key}` and `{extension}` (of `imageURL`, with its dot). LLaVA's instructions save every image
+    `image_path` may contain `{key}` and `{extension}` (of `imageURL`, with its dot). LLaVA's instructions save every image
     as .jpg: then write `ocr-vqa/images/{key}.jpg`.
     """
 
     file: RelativePath = "ocr-vqa/dataset.json"
-    images: Annotated[str, template("key", "extension", texts=True)] = "ocr-vqa/images/{key}{extension}"
+    image_path: Annotated[str, template("key", "extension", texts=True)] = "ocr-vqa/images/{key}{extension}"
     train_splits: tuple[SplitNumber, ...] = (1,)
     test_splits: tuple[SplitNumber, ...] = (3,)
 
@@ -50,7 +50,7 @@ def read(options: Options, root: Path, split: str) -> Rows:
             number = book.get("split")
             expect(type(number) is int and number in (1, 2, 3), "split", "1, 2 or 3", number)
             if number in wanted:
-                yield from _questions(place, key, book, options.images)
+                yield from _questions(place, key, book, options.image_path)
         except FieldError as error:
             yield Rejected(place, error.field, error.reason)
 

@@ -46,7 +46,7 @@ class Options(Model):
         test_splits: splits for testing; default `testA` and `testB` together, or what there is (see `USUAL`).
         rows: `sentence`: one row per sentence; `ref`: one per object, with the sentence at
             `seed_for("refcoco", ref_id) % number of sentences`.
-        images: where images stand by the file name in instances.json.
+        image_path: where images stand by the file name in instances.json.
     """
 
     variant: Literal["refcoco", "refcoco+", "refcocog"] = "refcoco"
@@ -54,7 +54,7 @@ class Options(Model):
     train_splits: tuple[RefSplit, ...] = ("train",)
     test_splits: tuple[RefSplit, ...] | None = None
     rows: Literal["sentence", "ref"] = "sentence"
-    images: FileImage = "coco/train2014/{file_name}"
+    image_path: FileImage = "coco/train2014/{file_name}"
 
     @property
     def author(self) -> SplitBy:
@@ -72,7 +72,7 @@ class Options(Model):
 class _Tables:
     """The lists of instances.json by id."""
 
-    images: Mapping[str, Any]
+    image_path: Mapping[str, Any]
     annotations: Mapping[str, Any]
     categories: Mapping[str, dict[str, str]]
 
@@ -160,4 +160,4 @@ def _object(options: Options, ref: Mapping[str, Any], tables: _Tables) -> tuple[
         raise FieldError("image_id", "expected the image of the annotation in instances.json")
     box = RawBox(numbers(annotation, "bbox"), "pixels_xywh")
     labels = tables.categories.get(identifier(annotation, "category_id"), {})
-    return box, labels, options.images.format(file_name=text(image, "file_name"))
+    return box, labels, options.image_path.format(file_name=text(image, "file_name"))

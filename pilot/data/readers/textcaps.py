@@ -25,7 +25,7 @@ class Options(Model):
 
     train: RelativePath = "textcaps/TextCaps_0.1_train.json"
     test: RelativePath = "textcaps/TextCaps_0.1_val.json"
-    images: NamedImage = "textvqa/train_images/{image_id}.jpg"
+    image_path: NamedImage = "textvqa/train_images/{image_id}.jpg"
     train_rows: TrainRows = "image"
 
 
@@ -36,7 +36,7 @@ def read(options: Options, root: Path, split: str) -> Rows:
         UserError: the file is missing or not in the format.
     """
     file = options.train if split == "train" else options.test
-    images: dict[str, tuple[Place, dict[str, None]]] = {}
+    image_path: dict[str, tuple[Place, dict[str, None]]] = {}
     items = elements(read_json(root, file, WHAT, UNREAD), "data", root / file, WHAT)
     for index, item in enumerate(items):
         place = Place(file, index)
@@ -47,7 +47,7 @@ def read(options: Options, root: Path, split: str) -> Rows:
         except FieldError as error:
             yield Rejected(place, error.field, error.reason)
     for key, (place, captions) in images.items():
-        image = options.images.format(image_id=key)
+        image = options.image_path.format(image_id=key)
         yield from caption_rows(place, key, image, tuple(captions), per_of(options.train_rows, split))
 
 

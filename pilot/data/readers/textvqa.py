@@ -23,7 +23,7 @@ class Options(Model):
 
     train: RelativePath = "textvqa/TextVQA_0.5.1_train.json"
     test: RelativePath = "textvqa/TextVQA_0.5.1_val.json"
-    images: NamedImage = "textvqa/train_images/{image_id}.jpg"
+    image_path: NamedImage = "textvqa/train_images/{image_id}.jpg"
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
@@ -34,7 +34,7 @@ def read(options: Options, root: Path, split: str) -> Rows:
     """
     file = options.train if split == "train" else options.test
     items = elements(read_json(root, file, WHAT, {"ocr_tokens", "ocr_info"}), "data", root / file, WHAT)
-    yield from unique(each(enumerate(items), file, _row, options.images), "question_id")
+    yield from unique(each(enumerate(items), file, _row, options.image_path), "question_id")
 
 
 def _row(place: Place, item: Mapping[str, Any], images: str) -> Row:

@@ -36,10 +36,10 @@ class Options(Model):
 
     train_questions: RelativePath = "vqav2/v2_OpenEnded_mscoco_train2014_questions.json"
     train_annotations: RelativePath = "vqav2/v2_mscoco_train2014_annotations.json"
-    train_images: NumberedImage = "coco/train2014/COCO_train2014_{image_id:012d}.jpg"
+    train_image_path: NumberedImage = "coco/train2014/COCO_train2014_{image_id:012d}.jpg"
     test_questions: RelativePath = "vqav2/v2_OpenEnded_mscoco_val2014_questions.json"
     test_annotations: RelativePath = "vqav2/v2_mscoco_val2014_annotations.json"
-    test_images: NumberedImage = "coco/val2014/COCO_val2014_{image_id:012d}.jpg"
+    test_image_path: NumberedImage = "coco/val2014/COCO_val2014_{image_id:012d}.jpg"
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
@@ -49,7 +49,7 @@ def read(options: Options, root: Path, split: str) -> Rows:
         UserError: a file is missing or not in the format.
     """
     files = options.model_dump()
-    names = {kind: files[f"{split}_{kind}"] for kind in ("questions", "annotations", "images")}
+    names = {kind: files[f"{split}_{kind}"] for kind in ("questions", "annotations", "image_path")}
     yield from unique(_joined(root, names), "question_id")
 
 
@@ -106,7 +106,7 @@ def _row(
     return Row(
         place=place,
         id=key,
-        image=names["images"].format(image_id=image),
+        image=names["image_path"].format(image_id=image),
         instruction=question(text(item, "question")),
         answer=most_frequent(references) if chosen is None else text(annotation, "multiple_choice_answer"),
         references=references,
