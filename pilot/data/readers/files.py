@@ -76,7 +76,8 @@ def read_json(root: Path, name: str, what: str, ignored: Iterable[str] = ()) -> 
         root: folder of the data sets.
         name: path below it.
         what: what the file should be, for messages.
-        ignored: large fields nobody reads; null in what is returned, which saves memory.
+        ignored: fields nobody reads; where one is a list or an object, it is null in what is returned, which saves
+            memory.
 
     Raises:
         UserError: no such file, not JSON, nested too deeply, or an object with the same key twice.
@@ -84,7 +85,7 @@ def read_json(root: Path, name: str, what: str, ignored: Iterable[str] = ()) -> 
     unread = frozenset(ignored)
 
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = {key: None if key in unread else value for key, value in pairs}
+        found = {key: None if key in unread and isinstance(value, list | dict) else value for key, value in pairs}
         if len(found) < len(pairs):
             raise ValueError("a key occurs twice in one object")
         return found

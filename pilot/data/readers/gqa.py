@@ -18,7 +18,7 @@ from pilot.errors import UserError
 from pilot.settings import Model
 
 WHAT = "a GQA questions file (an object of questions by id)"
-UNREAD = frozenset({"semantic", "semanticStr", "annotations", "entailed", "equivalent", "groups"})
+UNREAD = frozenset({"semantic", "annotations", "entailed", "equivalent", "groups"})
 
 
 class Options(Model):

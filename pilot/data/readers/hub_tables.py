@@ -42,7 +42,10 @@ def items_of(table: Table, columns: Sequence[str], image: str | None) -> Iterato
 def _paths(table: Table) -> list[Path]:
     paths: list[Path] = []
     for name in table.files:
-        found = sorted(table.root.glob(name))
+        try:
+            found = sorted(table.root.glob(name))
+        except ValueError as error:
+            raise UserError(f"{table.root / name}: not a usable pattern ({error}). Use * and ? only.") from error
         if not found:
             raise UserError(f"{table.root / name}: no such parquet file of {table.dataset}. {GUIDE}")
         paths += found

@@ -25,8 +25,8 @@ SplitNumber = Literal[1, 2, 3]
 class Options(Model):
     """The file, its splits (1 train, 2 validation, 3 test) that are ours, and where images stand.
 
-    `image_path` may contain `{key}` and `{extension}` (of `imageURL`, with its dot). LLaVA's instructions save every image
-    as .jpg: then write `ocr-vqa/images/{key}.jpg`.
+    `image_path` may contain `{key}` and `{extension}` (of `imageURL`, with its dot). LLaVA's instructions save every
+    image as .jpg: then write `ocr-vqa/images/{key}.jpg`.
     """
 
     file: RelativePath = "ocr-vqa/dataset.json"

@@ -72,7 +72,7 @@ class Options(Model):
 class _Tables:
     """The lists of instances.json by id."""
 
-    image_path: Mapping[str, Any]
+    images: Mapping[str, Any]
     annotations: Mapping[str, Any]
     categories: Mapping[str, dict[str, str]]
 

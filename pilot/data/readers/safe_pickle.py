@@ -40,7 +40,7 @@ def loads(data: bytes) -> Any:
                 raise Refused(f"opcode {opcode.name} at byte {position} does not build plain data")
             step(machine, argument)
     except (ValueError, OverflowError) as error:
-        raise error if isinstance(error, Refused) else Refused(f"it is malformed ({error})") from error
+        raise error if isinstance(error, Refused) else Refused(f"it is malformed ({str(error)[:200]})") from error
     if position != len(data) - 1:
         raise Refused(f"there is more data after its end at byte {position}")
     value = machine.result()

@@ -36,7 +36,7 @@ def read(options: Options, root: Path, split: str) -> Rows:
         UserError: the file is missing or not in the format.
     """
     file = options.train if split == "train" else options.test
-    image_path: dict[str, tuple[Place, dict[str, None]]] = {}
+    images: dict[str, tuple[Place, dict[str, None]]] = {}
     items = elements(read_json(root, file, WHAT, UNREAD), "data", root / file, WHAT)
     for index, item in enumerate(items):
         place = Place(file, index)
