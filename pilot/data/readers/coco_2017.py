@@ -52,7 +52,8 @@ def _rows(options: Options, root: Path, split: str) -> Rows:
             key = identifier(mapping(item), "image_id")
             if key not in known:
                 raise FieldError("image_id", f"expected the id of an image of this file, got {key}")
-            captions.setdefault(key, []).append(text(item, "caption"))
+            caption = text(item, "caption")
+            captions.setdefault(key, []).append(caption)
         except FieldError as error:
             yield Rejected(Place(f"{file}#annotations", index), error.field, error.reason)
     objects = largest_objects(root, options.instances)

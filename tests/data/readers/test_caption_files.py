@@ -108,6 +108,18 @@ def test_coco_2017_joins_captions_to_images(tmp_path: Path) -> None:
     ]
 
 
+def test_coco_2017_image_whose_only_caption_is_blank(tmp_path: Path) -> None:
+    files.coco_2017(tmp_path)
+    file = "coco/annotations/captions_train2017.json"
+    document = json.loads((tmp_path / file).read_text())
+    document["annotations"][1]["caption"] = " "
+    files.write(tmp_path, file, document)
+    rejected, row, last = coco_2017.read(coco_2017.Options(), tmp_path, "train")
+    assert isinstance(rejected, Rejected) and rejected.field == "caption"
+    assert isinstance(row, Row) and row.id == "391895"
+    assert last == Rejected(Place(f"{file}#images", 1), "id", "expected a caption of image 522418, there is none")
+
+
 def test_textcaps_gathers_the_entries_of_an_image(tmp_path: Path) -> None:
     files.textcaps(tmp_path)
     file, image = "textcaps/TextCaps_0.1_train.json", "textvqa/train_images/87a0f24d0a7a6ae8.jpg"

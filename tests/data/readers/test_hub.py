@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow
 import pytest
-from datasets import Dataset, Features, Image, List, Value
+from datasets import Features, Image, List, Value
 from PIL import Image as Pillow
+from pyarrow import parquet
 from pydantic import ValidationError
 
 from pilot.data.readers import (
@@ -46,7 +48,8 @@ def png(shade: int = 0) -> bytes:
 def table(path: Path, features: Mapping[str, Any], *rows: Mapping[str, Any]) -> None:
     """A parquet file with the feature types that the hub's file has; images are written as their bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Dataset.from_list([dict(row) for row in rows], features=Features(dict(features))).to_parquet(path)
+    filled = [dict.fromkeys(features) | row for row in rows]
+    parquet.write_table(pyarrow.Table.from_pylist(filled, schema=Features(dict(features)).arrow_schema), path)
 
 
 def local(kind: Any, dataset: str, **options: Any) -> Options:
