@@ -2,6 +2,7 @@
 
 from pilot.data.readers import imported, llava_json, own
 from pilot.data.readers.file_source import FileSource
+from pilot.data.readers.official import OFFICIAL
 
 _UNKNOWN = "not known to this project: state it where you publish results"
 
@@ -22,4 +23,5 @@ READERS: dict[str, FileSource] = {
         _UNKNOWN,
         own_ids=True,
     ),
+    **OFFICIAL,
 }

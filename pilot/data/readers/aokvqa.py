@@ -1,0 +1,87 @@
+"""A-OKVQA: a list of questions with ten direct answers and four choices.
+
+Schwenk et al., ECCV 2022; https://github.com/allenai/aokvqa (Apache-2.0); COCO 2017 images under their own terms.
+The official test split has no answers: the official validation split is our test split.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pilot.data.prompts import question
+from pilot.data.readers.files import NumberedImage, RelativePath, elements, read_json
+from pilot.data.readers.values import (
+    FieldError,
+    each,
+    expect,
+    identifier,
+    integer,
+    labels,
+    most_frequent,
+    text,
+    texts,
+    unique,
+)
+from pilot.data.rows import Place, Row, Rows
+from pilot.settings import Model
+
+WHAT = "an A-OKVQA file (a list of questions)"
+LETTERS = "ABCDEFGHIJ"
+LETTER = "Answer with the option's letter from the given choices directly."
+
+
+class Options(Model):
+    """Files per split, where images stand by their number, and what is asked for.
+
+    `form`: `direct` (a word or phrase; references are the direct answers) or `choice` (a letter, as in LLaVA-1.5's
+    mixture).
+    """
+
+    train: RelativePath = "aokvqa/aokvqa_v1p0_train.json"
+    train_image_path: NumberedImage = "coco/train2017/{image_id:012d}.jpg"
+    test: RelativePath = "aokvqa/aokvqa_v1p0_val.json"
+    test_image_path: NumberedImage = "coco/val2017/{image_id:012d}.jpg"
+    form: Literal["direct", "choice"] = "direct"
+
+
+def read(options: Options, root: Path, split: str) -> Rows:
+    """One row per question.
+
+    Raises:
+        UserError: the file is missing or not in the format.
+    """
+    file = options.train if split == "train" else options.test
+    images = options.train_image_path if split == "train" else options.test_image_path
+    items = elements(read_json(root, file, WHAT), "", root / file, WHAT)
+    yield from unique(each(enumerate(items), file, _row, images, options.form), "question_id")
+
+
+def _row(place: Place, item: Mapping[str, Any], images: str, form: str) -> Row:
+    instruction, answer, references = direct(item) if form == "direct" else choice(item)
+    return Row(
+        place=place,
+        id=identifier(item, "question_id"),
+        image=images.format(image_id=integer(item, "image_id")),
+        instruction=instruction,
+        answer=answer,
+        references=references,
+        attributes=labels(item, "difficult_direct_answer"),
+    )
+
+
+def direct(item: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    """Instruction, answer and references of the direct form."""
+    references = texts(item, "direct_answers")
+    return question(text(item, "question")), most_frequent(references), references
+
+
+def choice(item: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    """Instruction, answer and references of the form with choices."""
+    choices = texts(item, "choices")
+    expect(len(choices) <= len(LETTERS), "choices", f"at most {len(LETTERS)} choices", choices)
+    index = integer(item, "correct_choice_idx")
+    if index >= len(choices):
+        raise FieldError("correct_choice_idx", f"expected a number below {len(choices)}, got {index}")
+    lines = [text(item, "question")]
+    lines += [f"{letter}. {option}" for letter, option in zip(LETTERS, choices, strict=False)]
+    return "\n".join([*lines, LETTER]), LETTERS[index], (LETTERS[index],)

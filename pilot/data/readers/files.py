@@ -1,0 +1,122 @@
+"""Files of official data sets below a root folder: names in options, and JSON documents."""
+
+import json
+import re
+import string
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from pilot.errors import UserError
+
+GUIDE = "docs/data-sets.md says where to get it and where it goes."
+
+
+def _relative(path: str) -> str:
+    if not path or "\0" in path or PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute():
+        raise ValueError("expected a path relative to the root folder")
+    if ".." in PurePosixPath(path).parts:
+        raise ValueError("expected a path without '..'")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_relative)]
+"""A path below the root folder."""
+
+
+def template(*names: str, texts: bool = False) -> AfterValidator:
+    """Checks a relative path with `{name}` or, for a number, `{name:012d}` in it; at least one of `names`."""
+
+    def check(pattern: str) -> str:
+        fields = [part[1:] for part in string.Formatter().parse(pattern) if part[1] is not None]
+        if not fields:
+            raise ValueError(f"expected a path with {' or '.join(f'{{{name}}}' for name in names)} in it")
+        for name, spec, conversion in fields:
+            if name not in names or conversion or not re.fullmatch("" if texts else r"(0\d{1,2}d)?", spec or ""):
+                forms = "" if texts else ", plain or such as {image_id:012d}"
+                raise ValueError(f"expected no other fields than {', '.join(names)}{forms}")
+        return _relative(pattern)
+
+    return AfterValidator(check)
+
+
+NumberedImage = Annotated[str, template("image_id")]
+"""Where an image stands by its number, such as `coco/train2014/COCO_train2014_{image_id:012d}.jpg`."""
+
+NamedImage = Annotated[str, template("image_id", texts=True)]
+"""Where an image stands by its name, such as `gqa/images/{image_id}.jpg`."""
+
+FileImage = Annotated[str, template("file_name", texts=True)]
+"""Where an image stands by its file name, such as `coco/train2017/{file_name}`."""
+
+FolderImage = Annotated[str, template("folder", "file_name", texts=True)]
+"""Where an image stands by its folder and file name, such as `coco/{folder}/{file_name}`."""
+
+
+def read_bytes(root: Path, name: str, what: str) -> bytes:
+    """The file `name` below `root`.
+
+    Raises:
+        UserError: it cannot be read; names the file, `what` it should be, and where to look.
+    """
+    path = root / name
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        raise UserError(f"{path}: {reason}. Expected {what}. {GUIDE}") from error
+
+
+def read_json(root: Path, name: str, what: str, ignored: Iterable[str] = ()) -> Any:
+    """The JSON document `name` below `root`.
+
+    Args:
+        root: folder of the data sets.
+        name: path below it.
+        what: what the file should be, for messages.
+        ignored: fields nobody reads; where one is a list or an object, it is null in what is returned, which saves
+            memory.
+
+    Raises:
+        UserError: no such file, not JSON, nested too deeply, or an object with the same key twice.
+    """
+    unread = frozenset(ignored)
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = {key: None if key in unread and isinstance(value, list | dict) else value for key, value in pairs}
+        if len(found) < len(pairs):
+            raise ValueError("a key occurs twice in one object")
+        return found
+
+    data = read_bytes(root, name, what)
+    try:
+        return json.loads(data, object_pairs_hook=collect)
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{root / name}: not a usable JSON file ({reason}). Expected {what}. {GUIDE}") from error
+
+
+def elements(document: Any, field: str, path: Path, what: str) -> Sequence[Any]:
+    """The list in `field` of a document, or the document itself where `field` is empty.
+
+    Raises:
+        UserError: there is no such list.
+    """
+    found = document if not field else document.get(field) if isinstance(document, dict) else None
+    if not isinstance(found, list):
+        where = f"a list in field {field!r}" if field else "a list"
+        raise UserError(f"{path}: expected {where}: {what}. {GUIDE}")
+    return found
+
+
+def entries(document: Any, path: Path, what: str) -> dict[str, Any]:
+    """A document that must be an object of rows by key.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: expected an object of rows by key: {what}. {GUIDE}")
+    return document

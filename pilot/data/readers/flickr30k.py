@@ -1,0 +1,114 @@
+"""Flickr30k: five captions per photograph, in Karpathy's file or in the original file of captions.
+
+Young et al., TACL 2014; https://shannon.cs.illinois.edu/DenotationGraph/ (images on request, non-commercial research
+and education only); split of Karpathy and Fei-Fei, CVPR 2015: `dataset_flickr30k.json` in
+https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip. The original `results_20130124.token` has
+lines `<file name>#<number>`, tab, caption, and no split: lists of the split's images (one name a line, with or
+without .jpg, as in Flickr30k Entities' train.txt and test.txt) say it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pilot.data.readers.captions import TrainRows, caption_rows, per_of
+from pilot.data.readers.coco_karpathy import KarpathySplit, images_of, sentences
+from pilot.data.readers.files import GUIDE, FileImage, RelativePath, read_bytes
+from pilot.data.readers.values import FieldError, plain_text, text, unique
+from pilot.data.rows import Place, Rejected, Rows
+from pilot.errors import UserError
+from pilot.settings import Model
+
+TOKENS = "Flickr30k's results_20130124.token (lines: file name#number, tab, caption)"
+LIST = "a list of Flickr30k images (a name a line)"
+
+
+class Options(Model):
+    """The captions (`.json`: Karpathy's; else the original file), where images stand, and rows.
+
+    The lists are needed with the original file and not used with Karpathy's.
+    """
+
+    file: RelativePath = "karpathy/dataset_flickr30k.json"
+    image_path: FileImage = "flickr30k/flickr30k-images/{file_name}"
+    train_splits: tuple[KarpathySplit, ...] = ("train",)
+    test_splits: tuple[KarpathySplit, ...] = ("test",)
+    train_list: RelativePath | None = None
+    test_list: RelativePath | None = None
+    train_rows: TrainRows = "image"
+
+
+def read(options: Options, root: Path, split: str) -> Rows:
+    """Rows of the split's images.
+
+    Raises:
+        UserError: a file is missing or not in the format, or a list is needed and not given.
+    """
+    make = _karpathy if options.file.endswith(".json") else _original
+    yield from unique(make(options, root, split), "filename")
+
+
+def _karpathy(options: Options, root: Path, split: str) -> Rows:
+    wanted: Sequence[str] = options.train_splits if split == "train" else options.test_splits
+    for found in images_of(root, options.file, wanted):
+        if isinstance(found, Rejected):
+            yield found
+            continue
+        place, item = found
+        try:
+            key = text(item, "filename")
+            image = options.image_path.format(file_name=key)
+            yield from caption_rows(place, key, image, sentences(item), per_of(options.train_rows, split))
+        except FieldError as error:
+            yield Rejected(place, error.field, error.reason)
+
+
+def _original(options: Options, root: Path, split: str) -> Rows:
+    names = options.train_list if split == "train" else options.test_list
+    if names is None:
+        raise UserError(
+            f"{root / options.file}: the original file of captions has no split. Set the options train_list and "
+            f"test_list to lists of images, or use Karpathy's dataset_flickr30k.json. {GUIDE}"
+        )
+    captions: dict[str, list[str]] = {}
+    for number, line in _lines(root, options.file, TOKENS):
+        try:
+            key, caption = _token(line)
+            captions.setdefault(key, []).append(caption)
+        except FieldError as error:
+            yield Rejected(Place(options.file, number), error.field, error.reason)
+    for number, line in _lines(root, names, LIST):
+        try:
+            yield from _listed(options, Place(names, number), line, captions, split)
+        except FieldError as error:
+            yield Rejected(Place(names, number), error.field, error.reason)
+
+
+def _listed(options: Options, place: Place, line: bytes, captions: Mapping[str, list[str]], split: str) -> Rows:
+    name = plain_text(_decoded(line), "name")
+    key = name if name in captions else f"{name}.jpg"
+    if key not in captions:
+        raise FieldError("name", f"expected an image of {options.file}, it has no usable caption of {name[:80]}")
+    image = options.image_path.format(file_name=key)
+    yield from caption_rows(place, key, image, captions[key], per_of(options.train_rows, split))
+
+
+def _lines(root: Path, name: str, what: str) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not empty, with their numbers from 1. Only a line feed ends a line, as in the official files."""
+    for number, line in enumerate(read_bytes(root, name, what).split(b"\n"), start=1):
+        if line.strip():
+            yield number, line
+
+
+def _token(line: bytes) -> tuple[str, str]:
+    name, tab, caption = _decoded(line).partition("\t")
+    key, sign, number = name.rpartition("#")
+    if not tab or not sign or not number.isdecimal():
+        raise FieldError("(whole line)", "expected file name#number, a tab, a caption")
+    return plain_text(key, "name"), plain_text(caption, "caption")
+
+
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FieldError("(whole line)", f"expected UTF-8 ({error.reason})") from error

@@ -1,0 +1,63 @@
+"""GQA: questions made from scene graphs, one short answer each.
+
+Hudson and Manning, CVPR 2019; https://cs.stanford.edu/people/dorarad/gqa/download.html (questions1.2.zip, images.zip);
+CC BY 4.0 as the page states, images of Visual Genome. A file is an object of questions by id; `train_all_questions`
+is a folder of ten such files, and a folder may be given for a file. The official test split has no answers:
+`testdev_balanced` is our test split.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pilot.data.prompts import question
+from pilot.data.readers.files import GUIDE, NamedImage, RelativePath, entries, read_json
+from pilot.data.readers.values import each, labels, mapping, text, unique
+from pilot.data.rows import Place, Row, Rows
+from pilot.errors import UserError
+from pilot.settings import Model
+
+WHAT = "a GQA questions file (an object of questions by id)"
+UNREAD = frozenset({"semantic", "annotations", "entailed", "equivalent", "groups"})
+
+
+class Options(Model):
+    """A file or a folder of files per split, and where images stand by their name."""
+
+    train: RelativePath = "gqa/train_balanced_questions.json"
+    test: RelativePath = "gqa/testdev_balanced_questions.json"
+    image_path: NamedImage = "gqa/images/{image_id}.jpg"
+
+
+def read(options: Options, root: Path, split: str) -> Rows:
+    """One row per question, file by file in the order of their names.
+
+    Raises:
+        UserError: a file is missing or not in the format.
+    """
+    yield from unique(_all(options, root, options.train if split == "train" else options.test), "question id")
+
+
+def _all(options: Options, root: Path, name: str) -> Rows:
+    names = [name]
+    if (root / name).is_dir():
+        names = sorted(path.relative_to(root).as_posix() for path in (root / name).glob("*.json"))
+        if not names:
+            raise UserError(f"{root / name}: a folder without .json files. Expected {WHAT}. {GUIDE}")
+    for file in names:
+        questions = entries(read_json(root, file, WHAT, UNREAD), root / file, WHAT)
+        yield from each(questions.items(), file, _row, options.image_path)
+
+
+def _row(place: Place, item: Mapping[str, Any], images: str) -> Row:
+    answer = text(item, "answer")
+    types = item.get("types")
+    return Row(
+        place=place,
+        id=str(place.row),
+        image=images.format(image_id=text(item, "imageId")),
+        instruction=question(text(item, "question")),
+        answer=answer,
+        references=(answer,),
+        attributes={} if types is None else labels(mapping(types, "types"), "structural", "semantic", "detailed"),
+    )

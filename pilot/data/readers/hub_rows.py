@@ -1,0 +1,137 @@
+"""From rows of the hub's tables to rows of ours."""
+
+import ast
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pilot.data.prompts import GROUND, question
+from pilot.data.readers.captions import TrainRows, caption_rows
+from pilot.data.readers.hub_sets import Columns
+from pilot.data.readers.values import (
+    FieldError,
+    expect,
+    identifier,
+    labels,
+    most_frequent,
+    numbers,
+    plain_text,
+    sequence,
+    shown,
+    text,
+)
+from pilot.data.readers.vqa_official import human_answers
+from pilot.data.rows import Place, RawBox, Rejected, Row, Rows
+
+MAX_LIST_TEXT = 20_000
+NEEDED = {
+    "vqa": (("question",), ("answer", "answers")),
+    "caption": (("captions",),),
+    "ground": (("expressions",), ("box",)),
+}
+"""Columns that a kind needs: one at least of each group."""
+
+
+def rows_of(
+    place: Place, number: int, item: Mapping[str, Any], image: bytes, columns: Columns, kind: str, per: TrainRows
+) -> Rows:
+    """The rows that a row of the table holds; `number` is its id where the table has none."""
+    try:
+        key = identifier(item, columns.id) if columns.id else str(number)
+        attributes = _labels(item, columns)
+        if kind == "vqa":
+            yield from _questions(place, key, item, image, columns, attributes)
+        elif kind == "caption":
+            yield from caption_rows(place, key, image, _list(item, str(columns.captions)), per, attributes)
+        else:
+            yield from _expressions(place, key, item, image, columns, attributes)
+    except FieldError as error:
+        yield Rejected(place, error.field, error.reason)
+
+
+def image_bytes(item: Mapping[str, Any], column: str) -> bytes:
+    """The encoded image of an undecoded image feature, or of a column of bytes.
+
+    Raises:
+        FieldError: there are no bytes.
+    """
+    value = item.get(column)
+    data = value.get("bytes") if isinstance(value, Mapping) else value
+    expect(isinstance(data, bytes) and len(data) > 0, column, "an image file's bytes inside the table", data)
+    return bytes(data)  # type: ignore[arg-type]
+
+
+def _labels(item: Mapping[str, Any], columns: Columns) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for label in columns.labels:
+        column, _, field = label.partition(".")
+        inside = item.get(column) if field else item
+        if inside is not None:
+            expect(isinstance(inside, Mapping), column, f"an object with the field {field!r}", inside)
+            found |= labels(inside, field or column)
+    return found
+
+
+def _list(item: Mapping[str, Any], column: str) -> tuple[str, ...]:
+    """A column that holds a text or a list of texts."""
+    value = item.get(column)
+    values = [value] if isinstance(value, str) else sequence(value, column)
+    expect(len(values) > 0, column, "at least one text", values)
+    return tuple(plain_text(one, f"{column}.{n}") for n, one in enumerate(values))
+
+
+def _questions(
+    place: Place, key: str, item: Mapping[str, Any], image: bytes, columns: Columns, attributes: Mapping[str, str]
+) -> Rows:
+    asked = item.get(str(columns.question))
+    if isinstance(asked, list):
+        yield from _question_list(place, key, item, image, columns, attributes)
+        return
+    given = None if columns.answer is None else item.get(columns.answer)
+    if columns.answers is not None:
+        references = human_answers(_listed(item.get(columns.answers), columns.answers), columns.answers)
+    else:
+        references = (text(item, str(columns.answer)),)
+    answer = most_frequent(references) if given is None else text(item, str(columns.answer))
+    instruction = question(text(item, str(columns.question)))
+    yield Row(place, key, image, instruction, answer, references, attributes)
+
+
+def _question_list(
+    place: Place, key: str, item: Mapping[str, Any], image: bytes, columns: Columns, attributes: Mapping[str, str]
+) -> Rows:
+    asked, column = sequence(item.get(str(columns.question)), str(columns.question)), columns.answer or "(answer)"
+    given = sequence(item.get(column), column)
+    expect(len(asked) > 0, str(columns.question), "at least one question", asked)
+    expect(len(asked) == len(given), column, f"{len(asked)} answers, one per question", given)
+    for n, (one, other) in enumerate(zip(asked, given, strict=True)):
+        try:
+            instruction = question(plain_text(one, f"{columns.question}.{n}"))
+            answer = plain_text(other, f"{column}.{n}")
+            yield Row(place, f"{key}-{n}", image, instruction, answer, (answer,), attributes)
+        except FieldError as error:
+            yield Rejected(place, error.field, error.reason)
+
+
+def _expressions(
+    place: Place, key: str, item: Mapping[str, Any], image: bytes, columns: Columns, attributes: Mapping[str, str]
+) -> Rows:
+    box = RawBox(numbers(item, str(columns.box)), columns.box_form)
+    for n, expression in enumerate(_list(item, str(columns.expressions))):
+        instruction = GROUND.format(expression=expression)
+        yield Row(place, f"{key}-{n}", image, instruction, "", attributes=attributes, box=box)
+
+
+def _listed(value: Any, column: str) -> Any:
+    """A list, also where it is written as text or as one list per field (as `datasets` stores sequences of objects)."""
+    if isinstance(value, Mapping) and "answer" in value:
+        return value["answer"]
+    if not isinstance(value, str):
+        return value
+    expect(len(value) <= MAX_LIST_TEXT, column, f"a list of at most {MAX_LIST_TEXT} characters", value)
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(value)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+    raise FieldError(column, f"expected a list, or one written as text, got {shown(value)}")

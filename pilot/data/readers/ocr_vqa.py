@@ -1,0 +1,81 @@
+"""OCR-VQA: questions about book covers.
+
+Mishra et al., ICDAR 2019; https://ocr-vqa.github.io (`dataset.json`; images are downloaded by the authors' script from
+each entry's `imageURL` and named by the entry's key). The page states no licence beyond research use. `split` is 1
+(train), 2 (validation) or 3 (test), as the authors' script defines it.
+"""
+
+import posixpath
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pilot.data.prompts import question
+from pilot.data.readers.files import RelativePath, entries, read_json, template
+from pilot.data.readers.values import FieldError, expect, labels, mapping, plain_text, sequence, text
+from pilot.data.rows import Place, Rejected, Row, Rows
+from pilot.settings import Model
+
+WHAT = "OCR-VQA's dataset.json (an object of books by key)"
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif")
+SplitNumber = Literal[1, 2, 3]
+
+
+class Options(Model):
+    """The file, its splits (1 train, 2 validation, 3 test) that are ours, and where images stand.
+
+    `image_path` may contain `{key}` and `{extension}` (of `imageURL`, with its dot). LLaVA's instructions save every
+    image as .jpg: then write `ocr-vqa/images/{key}.jpg`.
+    """
+
+    file: RelativePath = "ocr-vqa/dataset.json"
+    image_path: Annotated[str, template("key", "extension", texts=True)] = "ocr-vqa/images/{key}{extension}"
+    train_splits: tuple[SplitNumber, ...] = (1,)
+    test_splits: tuple[SplitNumber, ...] = (3,)
+
+
+def read(options: Options, root: Path, split: str) -> Rows:
+    """One row per question of the split's books; a book without a usable split is rejected in either split.
+
+    Raises:
+        UserError: the file is missing or not in the format.
+    """
+    books = entries(read_json(root, options.file, WHAT), root / options.file, WHAT)
+    wanted = options.train_splits if split == "train" else options.test_splits
+    for key, value in books.items():
+        place = Place(options.file, key)
+        try:
+            book = mapping(value)
+            number = book.get("split")
+            expect(type(number) is int and number in (1, 2, 3), "split", "1, 2 or 3", number)
+            if number in wanted:
+                yield from _questions(place, key, book, options.image_path)
+        except FieldError as error:
+            yield Rejected(place, error.field, error.reason)
+
+
+def _questions(place: Place, key: str, book: Mapping[str, Any], images: str) -> Rows:
+    questions, answers = sequence(book.get("questions"), "questions"), sequence(book.get("answers"), "answers")
+    expect(len(questions) > 0, "questions", "at least one question", questions)
+    expect(len(questions) == len(answers), "answers", f"{len(questions)} answers, one per question", answers)
+    image = images.format(key=plain_text(key, "(key)"), extension=_extension(book) if "{extension}" in images else "")
+    attributes = labels(book, "genre")
+    for number, (asked, answered) in enumerate(zip(questions, answers, strict=True)):
+        try:
+            instruction = question(plain_text(asked, f"questions.{number}"))
+            answer = plain_text(answered, f"answers.{number}")
+            yield Row(place, f"{key}-{number}", image, instruction, answer, (answer,), attributes)
+        except FieldError as error:
+            yield Rejected(place, error.field, error.reason)
+
+
+def _extension(book: Mapping[str, Any]) -> str:
+    """The extension of the image's URL."""
+    address = text(book, "imageURL")
+    try:
+        extension = posixpath.splitext(urlsplit(address).path)[1]
+    except ValueError as error:
+        raise FieldError("imageURL", f"expected a URL ({error})") from error
+    expect(extension.lower() in EXTENSIONS, "imageURL", f"a URL that ends in {', '.join(EXTENSIONS)}", address)
+    return extension
