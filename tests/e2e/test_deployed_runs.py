@@ -155,7 +155,7 @@ def test_killed_nodes_come_back_and_the_bytes_are_the_same(deployed: Deployed) -
 
     The server waits for the node and asks it again.
     """
-    shutil.rmtree(deployed.run_dir("pilot"))
+    shutil.rmtree(deployed.run_dir("pilot"), ignore_errors=True)
     for node in deployed.nodes[:STRANGE]:
         shutil.rmtree(node.state, ignore_errors=True)
     lines: list[str] = []
@@ -193,7 +193,7 @@ def wait_for(path: Path) -> None:
 
 def test_killed_server_resumes(deployed: Deployed) -> None:
     """`kill -9` of the ServerApp, then of the SuperLink; submitted again, the run goes on from its last round."""
-    shutil.rmtree(deployed.run_dir("pilot"))
+    shutil.rmtree(deployed.run_dir("pilot"), ignore_errors=True)
     seal = deployed.run_dir("pilot") / "checkpoint" / "round-1" / "complete.json"
     submitted = deployed.deployment.submit(deployed.options("pilot"))
     wait_for(seal)
