@@ -6,9 +6,10 @@ Configuration: `--config profile=embedded results=results fault_methods=pilot,fe
 import os
 import sys
 
-from pilot.config import load_scenario
+from pilot.backbone.paths import BACKBONES, WEIGHTS
+from pilot.config import load_profile, load_scenario
 from pilot.faults import fault_names
-from pilot.provenance import fault_digest, profile_digest, scenario_digest, stage_digest
+from pilot.provenance import backbone_digest, fault_digest, profile_digest, scenario_digest, stage_digest
 
 # Jobs find the `pilot-bench` of the environment that runs Snakemake, activated or not.
 os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
@@ -20,6 +21,11 @@ FAULT_OUTPUTS = ("tables/faults.csv", "tables/faults.md", "figures/faults.png", 
 SMOKE_FAULTS = ("dropout-50", "nan-client")
 FIGURES = ("bars", "cost", "losses", "heterogeneity", "router", "distances", "samples")
 TABLES = ("main.csv", "per_client.csv", "cost.csv", "significance.csv", "timing.csv", "main.md", "main.tex")
+
+
+def sized(on_cpu, on_gpu):
+    """A resource of jobs that run the model: for profiles on a CPU, and for those on a GPU."""
+    return lambda wildcards: on_gpu if load_profile(wildcards.profile).device == "cuda" else on_cpu
 
 
 wildcard_constraints:

@@ -38,21 +38,28 @@ rule partition:
         "--results {wildcards.results}"
 
 
+def shipped_checkpoint(wildcards):
+    """The weights of a backbone that ships with the package; others are named by the profile."""
+    folder = BACKBONES[load_profile(wildcards.profile).backbone].folder
+    return [folder / WEIGHTS] if folder else []
+
+
 rule features:
     input:
         data=rules.data.output.manifest,
-        checkpoint="pilot/backbone/tiny_llava_checkpoint/model.safetensors",
+        checkpoint=shipped_checkpoint,
     output:
         index="{results}/{profile}/{scenario}/features/index.json",
-        values="{results}/{profile}/{scenario}/features/features.npy",
     params:
         source=stage_digest("features"),
+        backbone=lambda wildcards: backbone_digest(wildcards.profile),
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/features.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=sized(2000, 64000),
+        runtime=sized(30, 1440),
+        gpu=sized(0, 1),
     shell:
         "OMP_NUM_THREADS=1 pilot-bench backbone features --scenario {wildcards.scenario} "
         "--profile {wildcards.profile} --results {wildcards.results}"

@@ -14,7 +14,7 @@ LAYERS = (
 )  # fmt: skip
 # Modules of `pilot` that are not named as their layer.
 PLACE = {
-    "config": "shared", "settings": "shared", "faults": "shared", "folders": "shared",
+    "config": "shared", "settings": "shared", "model_settings": "shared", "faults": "shared", "folders": "shared",
     "progress": "shared", "provenance": "shared", "runs": "evaluation", "tuning": "evaluation", "scale": "report",
     "catalogue": "cli", "doctor": "cli", "options": "cli", "bench_commands": "cli",
     "deploy_commands": "cli", "report_commands": "cli", "data_commands": "cli",

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.features import open_features
+from pilot.backbone.feature_files import open_features
 from pilot.backbone.generation import by_length
 from pilot.backbone.lora import TARGETS, attach, initial_state, merged, to_peft
 from pilot.backbone.paths import TINY_LLAVA
 from pilot.data.record import read_records
 from pilot.errors import UserError
+from pilot.federation.spec import load_backbone
 
 from ..small import Small
 
@@ -182,7 +184,7 @@ def test_images_are_padded_to_squares(small: Small) -> None:
 def test_features_on_disk_are_those_of_the_images(small: Small, images: list[Image.Image]) -> None:
     records = read_records(small.folder / "data/scene-vqa/records.parquet")[:4]
     rows = [small.features.row_of[record.image_sha256] for record in records]
-    stored = torch.from_numpy(small.features.values[rows])
+    stored = small.features.take(rows)
     assert torch.allclose(stored, small.backbone.image_features(images), atol=1e-5)
     with pytest.raises(UserError, match="no vision features here. Run `pilot-bench backbone features`"):
         open_features(small.folder / "partition")
@@ -198,9 +200,10 @@ def test_prompts_and_answers_decode_back(small: Small) -> None:
         assert decode(backbone.answer_ids(answer)) == f" {answer}</s>"
 
 
-def test_missing_checkpoint() -> None:
-    with pytest.raises(UserError, match="no checkpoint here. Build it with `snakemake"):
-        Backbone(TINY_LLAVA / "nowhere", rank=8, alpha=16, prompt_template="<image>{instruction}")
+def test_missing_checkpoint(small: Small, tmp_path: Path) -> None:
+    profile = small.profile.model_copy(update={"backbone_path": str(tmp_path)})
+    with pytest.raises(UserError, match=r"field backbone_path: .*: no checkpoint here \(config.json is missing\)"):
+        load_backbone(profile)
 
 
 def test_rows_of_equal_length_go_together() -> None:
