@@ -11,6 +11,7 @@ import typer
 from pilot.bench_commands import bench_app
 from pilot.deploy_commands import deploy_app
 from pilot.errors import UserError
+from pilot.export_commands import export
 from pilot.options import (
     Engine,
     FaultOption,
@@ -212,7 +213,7 @@ def import_(
     typer.echo(f"{imported.run_dir}: {counts}{lacking}", err=True)
 
 
-for command in (compare, tables, figures, faults):
+for command in (compare, tables, figures, faults, export):
     app.command()(command)
 
 
