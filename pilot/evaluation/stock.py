@@ -1,8 +1,8 @@
 """A run's models as lm-eval's own `hf-multimodal` runs them: the other side of `pilot-bench bench evaluation`.
 
 The model is an unaltered `LlavaForConditionalGeneration` with a client's LoRA merged into its weights and the client's
-connector in the place of its projector. `hf-multimodal` takes it as an object, and its processor from the folder that the
-object is named after.
+connector in the place of its projector. `hf-multimodal` takes it as an object, and its processor from the folder
+that the object is named after.
 """
 
 import logging

@@ -150,7 +150,7 @@ def _scores(source: Source) -> str:
         if entry["client"] == source.client
     ]  # fmt: skip
     text = _table(("task", "protocol", "metric", "examples", "value"), rows)
-    return f"{text}\n\n`personalised`: the task's test set; `local`: a held-out part of the client's own data. One seed."
+    return f"{text}\n\n`personalised`: the task's test set; `local`: a held-out part of the client's data. One seed."
 
 
 def _limits(source: Source, form: str, exact_prompts: bool) -> str:
@@ -159,12 +159,12 @@ def _limits(source: Source, form: str, exact_prompts: bool) -> str:
         "Federated training is no privacy guarantee by itself: a model may repeat what it was trained on.",
     ]
     if source.spec.profile.backbone == "tiny-llava":
-        lines.append("The base model is tiny and knows nothing but composed scenes: for comparing methods, not for use.")
+        lines.append("The base model is tiny and knows only composed scenes: it serves to compare methods.")
     if form != "mixture":
         lines.append(
             "Images are padded to a square with the mean colour (`do_pad`), as in training. Pixels are equal to those "
-            "of training with transformers' Pillow image processor; where torchvision is installed, transformers takes "
-            "its own resizing, which was not compared: `LlavaProcessor.from_pretrained(..., backend=\"pil\")` avoids it."
+            "of training with transformers' Pillow image processor. Its torchvision one, which may be taken where "
+            'torchvision is installed, was not compared: `LlavaProcessor.from_pretrained(".", backend="pil")`.'
         )
         if not exact_prompts:
             lines.append(

@@ -97,7 +97,7 @@ def load(folder: Path | str) -> ExportedModel:
     info = ClientInfo(client["client"], client["task"], tuple(client["tasks"]), client["seed"])
     state = load_state(folder / WEIGHTS)
     if sha256_file(folder / WEIGHTS) != description["weights_digest"]:
-        raise UserError(f"{folder / WEIGHTS}: not the weights that {CONFIG} names (their sha256 differs). Export again.")
+        raise UserError(f"{folder / WEIGHTS}: not the weights that {CONFIG} names (their sha256 differs).")
     backbone = load_backbone(profile)
     found = sha256_file(BACKBONES[profile.backbone] / "model.safetensors")
     if found != description["backbone_digest"]:

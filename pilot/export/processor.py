@@ -55,7 +55,7 @@ def chat_template(tokenizer: Any, prompt_template: str) -> str:
 
 def prompt_ids(processor: LlavaProcessor, instruction: str) -> list[int]:
     """Ids of a prompt as the stock processor makes them, with one id in the place of all image tokens."""
-    content = [{"type": "image"}, {"type": "text", "text": instruction}]
+    content: Any = [{"type": "image"}, {"type": "text", "text": instruction}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     tokenizer = processor.tokenizer
     starts_with_begin = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)

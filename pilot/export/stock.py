@@ -18,7 +18,7 @@ SHARD_SIZE = "5GB"
 
 
 def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> None:
-    """A checkpoint of `LlavaForConditionalGeneration`: W + (alpha / r) B A in float32, stored in the checkpoint's dtype.
+    """A checkpoint of `LlavaForConditionalGeneration`: W + (alpha / r) B A in float32, then the base's dtype.
 
     Hu et al. 2021, arXiv 2106.09685, section 4.1. The projector is the client's connector.
     """
@@ -42,7 +42,7 @@ def write_adapter(source: Source, folder: Path) -> None:
     lora = source.spec.profile.lora
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides it by r, an integer or not
         lora_dropout=0.0,
         bias="none",
         target_modules=rf".*language_model.*\.({'|'.join(TARGETS)})",
