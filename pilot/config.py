@@ -2,21 +2,32 @@
 
 import difflib
 import importlib
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pilot.errors import UserError
+from pilot.model_settings import (
+    Attention,
+    Count,
+    Device,
+    FeatureType,
+    LearningRates,
+    LoraConfig,
+    Positive,
+    Precision,
+    RandomLlava,
+    Sparse,
+)
 from pilot.settings import FederationConfig, Model
 
 Kind = Literal["vqa", "caption", "ground"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Seed = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=0.5)]
 
 
@@ -89,28 +100,39 @@ class Scenario(Model):
         return tuple(client for client, task in enumerate(self.client_tasks) if task.name == task_name)
 
 
-class LoraConfig(Model):
-    """LoRA's rank and scale numerator (W + alpha / rank * B A)."""
+class Profile(Sparse):
+    """How large everything is: backbone, budget, optimiser, prompt; and how its federation behaves.
 
-    rank: Count
-    alpha: Positive
+    A client trains `local_steps` per round, or `local_epochs` over its own examples. A step takes `accumulation`
+    batches of `batch_size`. Sequences end at `max_length` tokens, image included. `checkpoint_minutes` is how often an
+    unfinished phase is kept on the client's disk; null for never. What computes where is the business of `precision`,
+    `attention`, `device`, `gradient_checkpointing`, `generation_batch` and `feature_dtype`.
+    """
 
-
-class LearningRates(Model):
-    """Peak learning rates of the LLM's LoRA and of everything between vision tower and LLM."""
-
-    text_adapter: Positive
-    connector: Positive
-
-
-class Profile(Model):
-    """How large everything is: backbone, budget, optimiser, prompt; and how its federation behaves."""
+    unwritten: ClassVar[frozenset[str]] = frozenset({
+        "local_epochs", "backbone_path", "revision", "architecture", "precision", "attention", "device",
+        "gradient_checkpointing", "accumulation", "max_length", "feature_dtype", "generation_batch",
+        "checkpoint_minutes",
+    })  # fmt: skip
 
     name: Name
     backbone: str
+    backbone_path: str | None = None
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    architecture: RandomLlava | None = None
+    precision: Precision = "float32"
+    attention: Attention = "eager"
+    device: Device = "cpu"
+    gradient_checkpointing: bool = False
+    generation_batch: Count = 96
+    feature_dtype: FeatureType = "float32"
     rounds: Count
-    local_steps: Count
+    local_steps: Count | None = None
+    local_epochs: Positive | None = None
     batch_size: Count
+    accumulation: Count = 1
+    max_length: Count | None = None
+    checkpoint_minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     warmup_fraction: Share
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     max_grad_norm: Positive
@@ -128,7 +150,18 @@ class Profile(Model):
             raise ValueError("learning_rates needs the key default")
         if "<image>" not in self.prompt_template or "{instruction}" not in self.prompt_template:
             raise ValueError("prompt_template needs <image> and {instruction}")
+        if (self.local_steps is None) == (self.local_epochs is None):
+            raise ValueError("local_steps or local_epochs: expected exactly one of the two")
+        if (self.backbone == "llava-random") != (self.architecture is not None):
+            raise ValueError("architecture goes with backbone llava-random, and only with it")
         return self
+
+    def steps_of(self, num_examples: int) -> int:
+        """Optimiser steps per round of a client with that many examples."""
+        if self.local_steps is not None:
+            return self.local_steps
+        assert self.local_epochs is not None, "one of the two is there"
+        return max(1, math.ceil(self.local_epochs * num_examples / (self.batch_size * self.accumulation)))
 
     def only(self, method: str) -> "Profile":
         """The profile as one method's runs see it: without other methods' settings and without the tuning grid."""

@@ -10,10 +10,11 @@ from pilot.config import load_profile, load_scenario
 from pilot.faults import load_fault
 from pilot.io.digest import digest_json, source_digest
 
-LIBRARY = ("pilot/io", "pilot/config.py", "pilot/errors.py")
+LIBRARY = ("pilot/io", "pilot/config.py", "pilot/model_settings.py", "pilot/errors.py")
 BACKBONE = (
     "pilot/backbone/backbone.py", "pilot/backbone/generation.py", "pilot/backbone/lora.py",
-    "pilot/backbone/features.py", "pilot/backbone/paths.py",
+    "pilot/backbone/features.py", "pilot/backbone/paths.py", "pilot/backbone/loading.py",
+    "pilot/backbone/numerics.py", "pilot/backbone/random_llava.py",
 )  # fmt: skip
 FEDERATION = tuple(
     f"pilot/federation/{name}.py"

@@ -5,48 +5,60 @@ prompt template around `<image>`. Connectors live outside: whoever calls gives i
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoTokenizer, CLIPImageProcessorPil, LlavaForConditionalGeneration
 
 from pilot.backbone.generation import by_length, greedy
+from pilot.backbone.loading import Checkpoint
 from pilot.backbone.lora import attach, merged
+from pilot.backbone.numerics import Numerics
 from pilot.connector.mlp import Mlp
-from pilot.errors import UserError
 
 IMAGE_PLACEHOLDER = "<image>"
 IGNORED = -100
-GENERATION_BATCH = 96
 
 
 class Backbone:
     """A frozen Llava model from transformers, its tokenizer and processor, and one LoRA inside its LLM."""
 
-    def __init__(self, path: Path, *, rank: int, alpha: float, prompt_template: str) -> None:
-        if not (path / "config.json").is_file():
-            raise UserError(f"{path}: no checkpoint here. Build it with `snakemake --cores 2 backbone`.")
-        model = LlavaForConditionalGeneration.from_pretrained(path, local_files_only=True, attn_implementation="eager")
-        self.model = model.float().eval().requires_grad_(False)
-        self.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        self.processor = CLIPImageProcessorPil.from_pretrained(path, local_files_only=True)
+    def __init__(
+        self, checkpoint: Checkpoint, *, rank: int, alpha: float, prompt_template: str, numerics: Numerics | None = None
+    ) -> None:
+        self.numerics = numerics or Numerics()
+        self.model, self.tokenizer, self.processor = checkpoint.model, checkpoint.tokenizer, checkpoint.processor
         self.language_model: nn.Module = self.model.model.language_model
         self.lm_head: nn.Module = self.model.lm_head
         self.embed: nn.Module = self.model.get_input_embeddings()
         self.end: int = self.tokenizer.eos_token_id
         self.begin: int = self.tokenizer.bos_token_id
         self.num_language_parameters = sum(p.numel() for p in self.language_model.parameters())
-        self.text_adapter = attach(self.language_model, rank, alpha)
+        self.text_adapter = attach(self.language_model, rank, alpha, token_space=self.numerics.token_space)
+        if self.numerics.gradient_checkpointing:
+            self.language_model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
         before, self._after = prompt_template.split(IMAGE_PLACEHOLDER)
-        self._before = torch.tensor([self.begin, *self.tokenizer(before, add_special_tokens=False)["input_ids"]])
+        self._turn = self._after.split("{instruction}")[1].strip()
+        lead = [self.begin, *self.tokenizer(before, add_special_tokens=False)["input_ids"]]
+        self._before = torch.tensor(lead, device=self.numerics.device)
+
+    @property
+    def num_lead_tokens(self) -> int:
+        """Tokens before the image: the begin token and the system prompt."""
+        return len(self._before)
+
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        """(N, D): an image's patches, and the width of the vision tower."""
+        vision = self.model.config.vision_config
+        return (vision.image_size // vision.patch_size) ** 2, vision.hidden_size
 
     def projector(self) -> Mlp:
-        """A copy of the backbone's own pre-trained connector."""
+        """A float32 copy of the backbone's own pre-trained connector, in the host's memory."""
         own = self.model.model.multi_modal_projector
-        copy = Mlp(own.linear_1.in_features, own.linear_2.out_features)
+        with torch.device("cpu"):
+            copy = Mlp(own.linear_1.in_features, own.linear_2.out_features)
         copy.load_state_dict(own.state_dict(), strict=True)
         return copy.requires_grad_(False)
 
@@ -66,17 +78,18 @@ class Backbone:
                 parameter.copy_(state[name])
 
     def image_features(self, images: Sequence[Image.Image]) -> Tensor:
-        """Patch features (M, N, D) of the second-to-last vision layer, without the class token.
+        """Patch features (M, N, D) of the second-to-last vision layer, without the class token, in the host's memory.
 
         Images that are not square are padded to a square with the processor's mean colour, as LLaVA-1.5 does.
         """
         parts = []
-        for start in range(0, len(images), GENERATION_BATCH):
-            squares = [self._square(image) for image in images[start : start + GENERATION_BATCH]]
-            pixels = self.processor(squares, return_tensors="pt")["pixel_values"]
+        size = self.numerics.generation_batch
+        for start in range(0, len(images), size):
+            squares = [self._square(image) for image in images[start : start + size]]
+            pixels = self.numerics.place(self.processor(squares, return_tensors="pt")["pixel_values"])
             with torch.no_grad():
                 output = self.model.model.vision_tower(pixels, output_hidden_states=True)
-            parts.append(output.hidden_states[self.model.config.vision_feature_layer][:, 1:])
+            parts.append(output.hidden_states[self.model.config.vision_feature_layer][:, 1:].cpu())
         return torch.cat(parts)
 
     def prompt_ids(self, instruction: str) -> list[int]:
@@ -86,20 +99,33 @@ class Backbone:
         return ids
 
     def answer_ids(self, answer: str) -> list[int]:
-        """Ids of an answer with its end token."""
-        return [*self.tokenizer(f" {answer}", add_special_tokens=False)["input_ids"], self.end]
+        """Ids of an answer with its end token, as they are where the answer follows the prompt.
+
+        The two are tokenised together: alone, an answer would get the space with which SentencePiece begins a text.
+
+        Raises:
+            ValueError: the tokenizer joins the prompt's last characters with the answer's first.
+        """
+        lead = self.tokenizer(self._turn, add_special_tokens=False)["input_ids"]
+        both = self.tokenizer(f"{self._turn} {answer}", add_special_tokens=False)["input_ids"]
+        if both[: len(lead)] != lead:
+            raise ValueError(f"the tokenizer joins {self._turn!r} with the answer {answer!r}")
+        return [*both[len(lead) :], self.end]
 
     def cross_entropy(self, image_tokens_BNC: Tensor, ids_BL: Tensor, labels_BL: Tensor) -> Tensor:
-        """Mean cross-entropy over the labelled tokens; `ids` follow the image, right-padded.
+        """Mean cross-entropy over the labelled tokens, 0 where there are none; `ids` follow the image, right-padded.
 
         Padding stands after everything that is labelled, so causal attention needs no mask; logits are computed
-        for labelled tokens only.
+        for labelled tokens only. Tensors are on the backbone's device.
         """
+        self.language_model.train(self.numerics.gradient_checkpointing and torch.is_grad_enabled())
         inputs = self._inputs(image_tokens_BNC, ids_BL)
         hidden = self.language_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
         hidden = hidden[:, inputs.shape[1] - ids_BL.shape[1] - 1 : -1]
         kept = labels_BL != IGNORED
-        return functional.cross_entropy(self.lm_head(hidden[kept]), labels_BL[kept])
+        if not kept.any():
+            return hidden.float().sum() * 0
+        return functional.cross_entropy(self.lm_head(hidden[kept]).float(), labels_BL[kept])
 
     def answer(
         self,
@@ -110,9 +136,11 @@ class Backbone:
         """Greedy answers to `prompts` (instructions); `image_tokens(rows)` gives (len(rows), N, C)."""
         ids = [self.prompt_ids(prompt) for prompt in prompts]
         answers = [""] * len(prompts)
-        with torch.no_grad(), merged(self.language_model):
-            for rows in by_length([len(row) for row in ids], GENERATION_BATCH):
-                inputs = self._inputs(image_tokens(rows), torch.tensor([ids[row] for row in rows]))
+        self.language_model.eval()
+        with torch.no_grad(), self.numerics.autocast(), merged(self.language_model):
+            for rows in by_length([len(row) for row in ids], self.numerics.generation_batch):
+                after = torch.tensor([ids[row] for row in rows], device=self.numerics.device)
+                inputs = self._inputs(image_tokens(rows), after)
                 tokens = greedy(
                     self.language_model, self.lm_head, self.embed, inputs, max_new_tokens=max_new_tokens, end=self.end
                 )
@@ -122,7 +150,7 @@ class Backbone:
 
     def _inputs(self, image_tokens_BNC: Tensor, ids_BL: Tensor) -> Tensor:
         lead = self.embed(self._before).expand(len(ids_BL), -1, -1)
-        return torch.cat([lead, image_tokens_BNC, self.embed(ids_BL)], dim=1)
+        return torch.cat([lead, image_tokens_BNC.to(lead.dtype), self.embed(ids_BL)], dim=1)
 
     def _square(self, image: Image.Image) -> Image.Image:
         if image.width == image.height:

@@ -29,11 +29,12 @@ def greedy(
     for _ in range(max_new_tokens):
         output = language_model(inputs_embeds=step_inputs, past_key_values=cache, use_cache=True)
         tokens = lm_head(output.last_hidden_state[:, -1]).argmax(-1)
-        open_rows &= (tokens != end).cpu()
+        chosen = tokens.cpu()
+        open_rows &= chosen != end
         if not open_rows.any():
             break
         for row in open_rows.nonzero().flatten().tolist():
-            answers[row].append(int(tokens[row]))
+            answers[row].append(int(chosen[row]))
         step_inputs = embed(tokens[:, None])
     return answers
 

@@ -1,8 +1,9 @@
-"""LoRA in weight space (Hu et al. 2021, arXiv 2106.09685, section 4.1): W + (alpha / r) B A, formed once per step.
+"""LoRA (Hu et al. 2021, arXiv 2106.09685, section 4.1): W + s B A with s = alpha / r, in one of two spaces.
 
-The mathematics is PEFT's; only the order of the products differs (W' x instead of W x + B A x), which is what
-makes it faster where tokens outnumber the rank. `to_peft` gives the names under which PEFT loads the same adapter,
-and a test compares the logits of both.
+In weight space W' = W + s B A is formed once per step, which is faster where tokens outnumber the rank and widths are
+small; its backward pass needs the gradient of W', of the size of W. In token space W x + s B (A x) is computed as PEFT
+does: no tensor of the size of W, which is what a 7B model on one GPU needs. The mathematics is the same. `to_peft`
+gives the names under which PEFT loads the same adapter, and a test compares the logits of both.
 """
 
 import math
@@ -20,28 +21,39 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer with a low-rank update; `lora_A` (r, in), `lora_B` (out, r)."""
+    """A frozen linear layer with a low-rank update; `lora_A` (r, in), `lora_B` (out, r), float32 on W's device."""
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, token_space: bool = False) -> None:
         super().__init__()
         if base.bias is not None:
             raise ValueError("LoraLinear expects a layer without bias, as Llama's are")
         self.weight: nn.Parameter = base.weight
         self.scale: float = alpha / rank
-        self.lora_A: nn.Parameter = nn.Parameter(torch.zeros(rank, base.in_features))
-        self.lora_B: nn.Parameter = nn.Parameter(torch.zeros(base.out_features, rank))
+        self.token_space = token_space
+        device = base.weight.device
+        self.lora_A: nn.Parameter = nn.Parameter(torch.zeros(rank, base.in_features, device=device))
+        self.lora_B: nn.Parameter = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
         self._merged: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.token_space:
+            update = functional.linear(functional.linear(x, self.lora_A), self.lora_B)
+            return torch.add(functional.linear(x, self.weight), update, alpha=self.scale)
         weight = self._merged if self._merged is not None else self.updated_weight()
         return functional.linear(x, weight)
 
     def updated_weight(self) -> Tensor:
-        """W + scale * B A, shape (out, in)."""
-        return torch.addmm(self.weight, self.lora_B, self.lora_A, alpha=self.scale)
+        """W + scale * B A, shape (out, in): computed in float32, rounded to W's type."""
+        if self.weight.dtype == torch.float32:
+            return torch.addmm(self.weight, self.lora_B, self.lora_A, alpha=self.scale)
+        with torch.autocast(self.weight.device.type, enabled=False):
+            weight = torch.addmm(self.weight.float(), self.lora_B, self.lora_A, alpha=self.scale)
+        return weight.to(self.weight.dtype)
 
 
-def attach(language_model: nn.Module, rank: int, alpha: float) -> dict[str, nn.Parameter]:
+def attach(
+    language_model: nn.Module, rank: int, alpha: float, token_space: bool = False
+) -> dict[str, nn.Parameter]:
     """Replace the attention and feed-forward layers by `LoraLinear`; returns the adapter's parameters by name.
 
     Names are `text_adapter.<path of the layer>.lora_A|lora_B`.
@@ -59,7 +71,7 @@ def attach(language_model: nn.Module, rank: int, alpha: float) -> dict[str, nn.P
     parameters: dict[str, nn.Parameter] = {}
     for name, layer in layers:
         parent, _, child = name.rpartition(".")
-        lora = LoraLinear(layer, rank, alpha)
+        lora = LoraLinear(layer, rank, alpha, token_space)
         setattr(language_model.get_submodule(parent), child, lora)
         parameters[f"{GROUP}.{name}.lora_A"] = lora.lora_A
         parameters[f"{GROUP}.{name}.lora_B"] = lora.lora_B
@@ -81,8 +93,12 @@ def initial_state(parameters: dict[str, nn.Parameter], seed: int) -> dict[str, T
 
 @contextmanager
 def merged(language_model: nn.Module) -> Iterator[None]:
-    """Within the context every layer uses W + B A formed once; for generation, without gradients."""
-    layers = [module for module in language_model.modules() if isinstance(module, LoraLinear)]
+    """Within the context every layer uses W + B A formed once; for generation, without gradients.
+
+    Layers in token space stay as they are: a second copy of every weight is what that space avoids.
+    """
+    found = [module for module in language_model.modules() if isinstance(module, LoraLinear)]
+    layers = [layer for layer in found if not layer.token_space]
     try:
         with torch.no_grad():
             for layer in layers:

@@ -1,6 +1,116 @@
-"""Where checkpoints that ship with the package lie."""
+"""The backbones: where their checkpoints lie, and by which digest a run names the one that it used.
 
+Imports no PyTorch: a node that only says who it is needs the digest.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from pilot.config import Profile, check_known
+from pilot.errors import UserError
+from pilot.io.digest import digest_json, sha256_file, source_digest
+
 TINY_LLAVA = Path(__file__).parent / "tiny_llava_checkpoint"
-BACKBONES = {"tiny-llava": TINY_LLAVA}
+RANDOM = "llava-random"
+MODELS_VARIABLE = "PILOT_MODELS"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a backbone's checkpoint is: in the package, on the hub, or made from its architecture (neither)."""
+
+    folder: Path | None = None
+    hub: str | None = None
+
+
+BACKBONES: dict[str, Source] = {
+    "tiny-llava": Source(folder=TINY_LLAVA),
+    "llava-1.5-7b": Source(hub="llava-hf/llava-1.5-7b-hf"),
+    RANDOM: Source(),
+}
+
+
+def models_folder() -> Path:
+    """Where checkpoints that do not ship are looked for and made: `PILOT_MODELS`, or `results/models`."""
+    return Path(os.environ.get(MODELS_VARIABLE) or "results/models").absolute()
+
+
+def checkpoint_folder(profile: Profile) -> Path:
+    """The folder with the profile's checkpoint; of `llava-random` the one where it is to be made.
+
+    In this order: the profile's `backbone_path`, the package, `PILOT_MODELS/<name>`, the hub at the profile's revision.
+
+    Raises:
+        UserError: an unknown name, a folder without a checkpoint, or a hub's checkpoint without a pinned revision.
+    """
+    where = f"profile {profile.name}"
+    check_known(where, "backbone", [profile.backbone], BACKBONES)
+    source = BACKBONES[profile.backbone]
+    if profile.backbone_path is not None:
+        return _existing(Path(profile.backbone_path).expanduser().absolute(), f"{where}: field backbone_path")
+    if source.folder is not None:
+        return _existing(source.folder, f"{where}: field backbone")
+    if profile.architecture is not None:
+        return models_folder() / f"{RANDOM}-{backbone_digest(profile)[:12]}"
+    if (models_folder() / profile.backbone).is_dir():
+        return _existing(models_folder() / profile.backbone, MODELS_VARIABLE)
+    assert source.hub is not None, "a source is one of three"
+    if profile.revision is None:
+        raise UserError(
+            f"{where}: field revision: expected the 40 hexadecimal digits of a commit of {source.hub}, got none. "
+            f"Copy them from https://huggingface.co/{source.hub}/commits/main, or name a folder with the checkpoint: "
+            f"backbone_path in the profile, or {MODELS_VARIABLE}/{profile.backbone}."
+        )
+    return _from_hub(source.hub, profile.revision)
+
+
+def backbone_digest(profile: Profile) -> str:
+    """What `config.json` says of the weights: by their files, or, for `llava-random`, by what they are made from.
+
+    Raises:
+        UserError: as `checkpoint_folder`.
+    """
+    if profile.architecture is not None:
+        made_from = profile.architecture.model_dump(mode="json")
+        made_from.pop("materialise")
+        return digest_json({"architecture": made_from, "source": source_digest(["pilot/backbone/random_llava.py"])})
+    return folder_digest(checkpoint_folder(profile))
+
+
+@cache
+def folder_digest(folder: Path) -> str:
+    """Digest of a checkpoint: that of `model.safetensors`, or of configuration, index and shards together."""
+    if folder == TINY_LLAVA:
+        return sha256_file(folder / WEIGHTS)
+    shards = sorted(path.name for path in folder.glob("*.safetensors"))
+    names = ["config.json", *([INDEX] if (folder / INDEX).is_file() else []), *shards]
+    return digest_json({name: sha256_file(folder / name) for name in names})
+
+
+def _existing(folder: Path, where: str) -> Path:
+    lacking = [name for name in ("config.json",) if not (folder / name).is_file()]
+    if not lacking and not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
+        lacking = [f"{WEIGHTS} or {INDEX}"]
+    if lacking:
+        raise UserError(
+            f"{where}: {folder}: no checkpoint here ({lacking[0]} is missing). Expected a folder as transformers "
+            "writes it, with safetensors weights; tiny-llava is rebuilt by `snakemake --cores 2 backbone`."
+        )
+    return folder
+
+
+def _from_hub(repository: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "tokenizer.model"]
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{repository} at revision {revision}: cannot be had ({type(error).__name__}). Connect to the hub once "
+            f"without HF_HUB_OFFLINE, or put the checkpoint into a folder and name it as backbone_path."
+        ) from error

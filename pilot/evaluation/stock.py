@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
 from pilot.backbone.lora import LoraLinear
-from pilot.backbone.paths import BACKBONES
+from pilot.backbone.paths import checkpoint_folder
 from pilot.config import Profile
 from pilot.connector.base import Connector
 from pilot.evaluation.answers import Paper, Row, load_run, load_task, row_order, sample_rows
@@ -79,7 +79,7 @@ class StockModel:
 
     def __init__(self, profile: Profile, processor: Path, batch_size: int) -> None:
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        self._llava = LlavaForConditionalGeneration.from_pretrained(BACKBONES[profile.backbone], local_files_only=True)
+        self._llava = LlavaForConditionalGeneration.from_pretrained(checkpoint_folder(profile), local_files_only=True)
         self._llava.name_or_path = str(processor)
         self.lm = QuietStock(self._llava, batch_size=batch_size)
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.paths import BACKBONES
+from pilot.backbone.paths import backbone_digest
 from pilot.config import Profile
 from pilot.errors import UserError
 from pilot.federation.client import ClientModel, build_client_model
@@ -63,15 +63,15 @@ class ExportedModel:
             return self.backbone.answer(image_tokens, instructions, max_new_tokens)
 
 
-def describe(profile: Profile, method: str, info: ClientInfo, backbone_digest: str) -> dict[str, Any]:
-    """The content of `pilot_model.json`, without the digest of the weights."""
+def describe(profile: Profile, method: str, info: ClientInfo, digest: str) -> dict[str, Any]:
+    """The content of `pilot_model.json`, without the digest of the weights; `digest` is the backbone's."""
     return {
         "format": FORMAT,
         "version": VERSION,
         "method": method,
         "client": asdict(info) | {"tasks": list(info.tasks)},
         "profile": profile.only(method).model_dump(mode="json"),
-        "backbone_digest": backbone_digest,
+        "backbone_digest": digest,
     }
 
 
@@ -99,7 +99,7 @@ def load(folder: Path | str) -> ExportedModel:
     if sha256_file(folder / WEIGHTS) != description["weights_digest"]:
         raise UserError(f"{folder / WEIGHTS}: not the weights that {CONFIG} names (their sha256 differs).")
     backbone = load_backbone(profile)
-    found = sha256_file(BACKBONES[profile.backbone] / "model.safetensors")
+    found = backbone_digest(profile)
     if found != description["backbone_digest"]:
         raise UserError(
             f"{folder / CONFIG}: field backbone_digest: the model was trained on another {profile.backbone} (its "

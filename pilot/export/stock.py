@@ -8,7 +8,7 @@ from peft import LoraConfig
 from transformers import LlavaForConditionalGeneration
 
 from pilot.backbone.lora import GROUP, TARGETS, to_peft
-from pilot.backbone.paths import BACKBONES
+from pilot.backbone.paths import checkpoint_folder
 from pilot.export.source import Source
 from pilot.io.atomic import write_bytes, write_json
 from pilot.methods.base import State
@@ -22,7 +22,7 @@ def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> 
 
     Hu et al. 2021, arXiv 2106.09685, section 4.1. The projector is the client's connector.
     """
-    path = BACKBONES[source.spec.profile.backbone]
+    path = checkpoint_folder(source.spec.profile)
     model = LlavaForConditionalGeneration.from_pretrained(path, local_files_only=True, dtype="auto")
     with torch.no_grad():
         for name, lora_a in layers_of(source.state).items():

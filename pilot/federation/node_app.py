@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from pilot.backbone.paths import BACKBONES
+from pilot.backbone.paths import backbone_digest
+from pilot.config import Profile
 from pilot.errors import UserError
 from pilot.federation.node_folder import POOLED, node_digest, node_name
 from pilot.federation.wire import pack, unpack_json
 from pilot.io.atomic import read_json
-from pilot.io.digest import digest_json, sha256_file
+from pilot.io.digest import digest_json
 from pilot.provenance import stage_digest, versions
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _introduce(asked: Mapping[str, Any], place: Place) -> tuple[dict[str, Any], 
     client, digest = node_digest(place.data)
     own = {
         "source": stage_digest("train", config["method"]),
-        "backbone": sha256_file(BACKBONES[config["profile_config"]["backbone"]] / "model.safetensors"),
+        "backbone": backbone_digest(Profile.model_validate(config["profile_config"])),
         "scenario": read_json(place.data / "node.json")["scenario"],
     }
     reasons = [

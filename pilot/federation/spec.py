@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.paths import BACKBONES
+from pilot.backbone.loading import load_checkpoint
+from pilot.backbone.numerics import Numerics, set_up
+from pilot.backbone.paths import backbone_digest
 from pilot.config import LearningRates, Profile, Scenario
-from pilot.errors import UserError
 from pilot.io.atomic import read_json, write_json
 from pilot.io.digest import digest_json, sha256_file
 from pilot.methods.base import ClientInfo, Method
@@ -56,26 +56,20 @@ class RunSpec:
 
 
 def load_backbone(profile: Profile) -> Backbone:
-    """The profile's backbone with its LoRA attached; one thread, deterministic kernels.
+    """The profile's backbone with its LoRA attached; see `pilot.backbone.numerics.set_up`.
 
-    Precision `medium` lets oneDNN multiply matrices, which on AVX-512 takes half of MKL's time on AMD processors, in
-    full float32 unless the processor has instructions for bfloat16 matrices (AMX). PyTorch's flash attention is slow
-    with it at this size; plain attention is not.
+    Raises:
+        UserError: no such backbone, no checkpoint, or no GPU where one is asked for.
     """
     transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("medium")
-    torch.use_deterministic_algorithms(True)
-    if profile.backbone not in BACKBONES:
-        raise UserError(
-            f"profile {profile.name}: field backbone: unknown name {profile.backbone!r}. "
-            f"Expected one of: {', '.join(sorted(BACKBONES))}."
-        )
+    numerics = Numerics.of(profile)
+    set_up(numerics)
     return Backbone(
-        BACKBONES[profile.backbone],
+        load_checkpoint(profile, numerics),
         rank=profile.lora.rank,
         alpha=profile.lora.alpha,
         prompt_template=profile.prompt_template,
+        numerics=numerics,
     )
 
 
@@ -92,7 +86,6 @@ def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, 
     """`config.json`: everything that the run's bytes depend on; `digests` as of `scenario_digests`."""
     scenario, profile = spec.scenario, spec.profile
     own = profile.only(spec.method).model_copy(update={"learning_rates": {"default": spec.rates()}})
-    num_clients = len(scenario.client_tasks)
     return {
         "scenario": scenario.name,
         "profile": profile.name,
@@ -108,16 +101,10 @@ def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, 
             "prompt_template": profile.prompt_template,
             "options": dict(sorted(options.items())),
         },
-        "budget": {
-            "rounds": profile.rounds,
-            "local_steps": profile.local_steps,
-            "batch_size": profile.batch_size,
-            "num_clients": num_clients,
-            "total_steps": profile.rounds * profile.local_steps * num_clients,
-        },
+        "budget": _budget(profile, len(scenario.client_tasks)),
         "digests": {
             **digests,
-            "backbone": sha256_file(BACKBONES[profile.backbone] / "model.safetensors"),
+            "backbone": backbone_digest(profile),
             "scenario": digest_json(scenario.model_dump(mode="json")),
             "source": stage_digest("train", spec.method),
         },
@@ -128,6 +115,17 @@ def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, 
             for task in scenario.tasks
         ],
     }
+
+
+def _budget(profile: Profile, num_clients: int) -> dict[str, Any]:
+    """What runs must share to be compared; with epochs the number of steps follows from the partition."""
+    common = {
+        "rounds": profile.rounds, "batch_size": profile.batch_size * profile.accumulation, "num_clients": num_clients,
+    }  # fmt: skip
+    if profile.local_steps is None:
+        return common | {"local_epochs": profile.local_epochs}
+    total = profile.rounds * profile.local_steps * num_clients
+    return common | {"local_steps": profile.local_steps, "total_steps": total}
 
 
 def write_manifest(run_dir: Path, config: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from pilot.backbone.lora import TARGETS, attach, initial_state, merged, to_peft
 from pilot.backbone.paths import TINY_LLAVA
 from pilot.data.record import read_records
 from pilot.errors import UserError
+from pilot.federation.spec import load_backbone
 
 from ..small import Small
 
@@ -198,9 +200,10 @@ def test_prompts_and_answers_decode_back(small: Small) -> None:
         assert decode(backbone.answer_ids(answer)) == f" {answer}</s>"
 
 
-def test_missing_checkpoint() -> None:
-    with pytest.raises(UserError, match="no checkpoint here. Build it with `snakemake"):
-        Backbone(TINY_LLAVA / "nowhere", rank=8, alpha=16, prompt_template="<image>{instruction}")
+def test_missing_checkpoint(small: Small, tmp_path: Path) -> None:
+    profile = small.profile.model_copy(update={"backbone_path": str(tmp_path)})
+    with pytest.raises(UserError, match=r"field backbone_path: .*: no checkpoint here \(config.json is missing\)"):
+        load_backbone(profile)
 
 
 def test_rows_of_equal_length_go_together() -> None:

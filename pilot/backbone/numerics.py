@@ -1,0 +1,88 @@
+"""Where a backbone computes, in which numbers, and by which kernels."""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pilot.config import Profile
+from pilot.errors import UserError
+from pilot.model_settings import Attention, Precision
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How a backbone computes; the defaults are the embedded profile's.
+
+    Attributes:
+        device: where frozen weights and a client's model lie.
+        precision: type of the frozen weights, and of activations. LoRA and connectors are float32 either way: with
+            `bfloat16` they are master weights that PyTorch's autocast rounds where they are multiplied.
+        attention: transformers' name of the attention kernel.
+        gradient_checkpointing: keep only the inputs of the LLM's layers for the backward pass, and compute the rest
+            again.
+        token_space: LoRA beside the frozen product instead of inside the weight; see `pilot.backbone.lora`.
+        generation_batch: images of a pass of the vision tower, and prompts answered at once.
+    """
+
+    device: torch.device = torch.device("cpu")
+    precision: Precision = "float32"
+    attention: Attention = "eager"
+    gradient_checkpointing: bool = False
+    token_space: bool = False
+    generation_batch: int = 96
+
+    @classmethod
+    def of(cls, profile: Profile) -> "Numerics":
+        """As the profile says.
+
+        Raises:
+            UserError: it asks for a GPU where there is none.
+        """
+        has_gpu = torch.cuda.is_available()
+        if profile.device == "cuda" and not has_gpu:
+            raise UserError(
+                f"profile {profile.name}: field device: cuda, but PyTorch sees no GPU here. Choose a machine with one, "
+                "or set device to cpu or auto."
+            )
+        name = "cuda" if profile.device != "cpu" and has_gpu else "cpu"
+        return cls(
+            torch.device(name), profile.precision, profile.attention, profile.gradient_checkpointing,
+            profile.lora.space == "token", profile.generation_batch,
+        )  # fmt: skip
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the frozen weights."""
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Within it float32 parameters meet bfloat16 activations; nothing for float32."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def place(self, values: Tensor) -> Tensor:
+        """Values on the device; floating-point ones in the frozen weights' type."""
+        dtype = self.dtype if values.is_floating_point() else values.dtype
+        if self.device.type == "cuda":
+            return values.pin_memory().to(self.device, non_blocking=True).to(dtype)
+        return values.to(dtype)
+
+
+def set_up(numerics: Numerics) -> None:
+    """One thread, deterministic kernels.
+
+    Precision `medium` lets oneDNN multiply matrices, which on AVX-512 takes half of MKL's time on AMD processors, in
+    full float32 unless the processor has instructions for bfloat16 matrices (AMX). PyTorch's flash attention is slow
+    with it at the embedded size; plain attention is not. On a GPU a kernel without a deterministic form warns instead
+    of failing, and cuBLAS has to be told before it starts.
+    """
+    on_gpu = numerics.device.type == "cuda"
+    if on_gpu:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("medium")
+    torch.use_deterministic_algorithms(True, warn_only=on_gpu)
