@@ -6,9 +6,10 @@ Configuration: `--config profile=embedded results=results fault_methods=pilot,fe
 import os
 import sys
 
-from pilot.config import load_scenario
+from pilot.backbone.paths import BACKBONES, WEIGHTS
+from pilot.config import load_profile, load_scenario
 from pilot.faults import fault_names
-from pilot.provenance import fault_digest, profile_digest, scenario_digest, stage_digest
+from pilot.provenance import backbone_digest, fault_digest, profile_digest, scenario_digest, stage_digest
 
 # Jobs find the `pilot-bench` of the environment that runs Snakemake, activated or not.
 os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -143,7 +144,8 @@ def backbone_features(
     folder = results / sizes.name / loaded.name
     records = [r for task in loaded.tasks for r in read_records(folder / "data" / task.name / "records.parquet")]
     with progress(f"features of {loaded.name}") as advance:
-        compute_features(load_backbone(sizes), records, folder / "features", advance)
+        say = partial(typer.echo, err=True)
+        compute_features(load_backbone(sizes), sizes, records, folder / "features", advance, say)
 
 
 @app.command()

@@ -13,14 +13,15 @@ from pilot.io.digest import digest_json, source_digest
 LIBRARY = ("pilot/io", "pilot/config.py", "pilot/model_settings.py", "pilot/errors.py")
 BACKBONE = (
     "pilot/backbone/backbone.py", "pilot/backbone/generation.py", "pilot/backbone/lora.py",
-    "pilot/backbone/features.py", "pilot/backbone/paths.py", "pilot/backbone/loading.py",
-    "pilot/backbone/numerics.py", "pilot/backbone/random_llava.py",
+    "pilot/backbone/features.py", "pilot/backbone/feature_files.py", "pilot/backbone/paths.py",
+    "pilot/backbone/loading.py", "pilot/backbone/numerics.py", "pilot/backbone/random_llava.py",
 )  # fmt: skip
 FEDERATION = tuple(
     f"pilot/federation/{name}.py"
     for name in (
-        "assemble", "attacks", "checkpoint", "client", "defence", "driver", "guard", "ledger", "participant",
-        "participation", "privacy", "shards", "spec", "store", "timing", "training", "transport",
+        "assemble", "attacks", "checkpoint", "client", "defence", "driver", "guard", "ledger", "optimisation",
+        "participant", "participation", "privacy", "recorder", "shards", "spec", "store", "timing",
+        "trainer", "training", "transport", "unfinished",
     )
 )  # fmt: skip
 """What a run's bytes depend on; Flower's side is not among it, since every engine gives the same bytes."""
@@ -85,6 +86,14 @@ def scenario_digest(scenario: str, part: str) -> str:
 def profile_digest(profile: str, method: str) -> str:
     """Digest of what a method's runs depend on in a profile: not other methods' settings."""
     return digest_json(load_profile(profile).only(method).model_dump(mode="json"))
+
+
+@cache
+def backbone_digest(profile: str) -> str:
+    """Digest of what a profile says about the backbone's weights and how they are computed: features depend on it."""
+    named = ("backbone", "backbone_path", "revision", "architecture", "precision", "attention", "feature_dtype")
+    values = load_profile(profile).model_dump(mode="json")
+    return digest_json({name: values.get(name) for name in named})
 
 
 @cache

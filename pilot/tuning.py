@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.features import FeatureCache, open_features
+from pilot.backbone.feature_files import FeatureCache, open_features
 from pilot.errors import UserError
 from pilot.federation.shards import Example, collate, load_examples
 from pilot.federation.spec import RunSpec, load_backbone
@@ -66,11 +66,12 @@ def validation_losses(spec: RunSpec, scenario_dir: Path, run_dir: Path) -> dict[
 @torch.no_grad()
 def _loss(backbone: Backbone, connector: torch.nn.Module, features: FeatureCache, examples: list[Example]) -> float:
     """Cross-entropy per answer token over `examples`."""
-    total, count = 0.0, 0
+    total, count, place = 0.0, 0, backbone.numerics.place
     for start in range(0, len(examples), BATCH):
         batch = collate(examples[start : start + BATCH], features, backbone.end)
         num_tokens = int((batch.labels_BL >= 0).sum())
-        tokens = connector(batch.features_BND).tokens_BNC
-        total += float(backbone.cross_entropy(tokens, batch.ids_BL, batch.labels_BL)) * num_tokens
+        with backbone.numerics.autocast():
+            tokens = connector(place(batch.features_BND)).tokens_BNC
+            total += float(backbone.cross_entropy(tokens, place(batch.ids_BL), place(batch.labels_BL))) * num_tokens
         count += num_tokens
     return total / count

@@ -38,15 +38,21 @@ rule partition:
         "--results {wildcards.results}"
 
 
+def shipped_checkpoint(wildcards):
+    """The weights of a backbone that ships with the package; others are named by the profile."""
+    folder = BACKBONES[load_profile(wildcards.profile).backbone].folder
+    return [folder / WEIGHTS] if folder else []
+
+
 rule features:
     input:
         data=rules.data.output.manifest,
-        checkpoint="pilot/backbone/tiny_llava_checkpoint/model.safetensors",
+        checkpoint=shipped_checkpoint,
     output:
         index="{results}/{profile}/{scenario}/features/index.json",
-        values="{results}/{profile}/{scenario}/features/features.npy",
     params:
         source=stage_digest("features"),
+        backbone=lambda wildcards: backbone_digest(wildcards.profile),
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/features.tsv"
     threads: 1

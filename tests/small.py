@@ -6,13 +6,14 @@ from functools import cached_property
 from pathlib import Path
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.features import FeatureCache, compute_features, open_features
+from pilot.backbone.feature_files import FeatureCache, open_features
+from pilot.backbone.features import compute_features
 from pilot.config import Profile, Scenario, load_profile, load_scenario
 from pilot.data.build import build_data
 from pilot.data.record import read_records
-from pilot.federation.client import LocalTrainer, TrainSettings
 from pilot.federation.shards import Example, load_examples
 from pilot.federation.spec import RunSpec, load_backbone
+from pilot.federation.trainer import LocalTrainer, TrainSettings
 from pilot.federation.training import train_run
 from pilot.partition import partition_data
 
@@ -112,7 +113,7 @@ class Small:
         partition_data(self.scenario, self.folder)
         files = [self.folder / "data" / task.name / "records.parquet" for task in self.scenario.tasks]
         records = [record for file in files for record in read_records(file)]
-        compute_features(self.backbone, records, self.folder / "features", quiet)
+        compute_features(self.backbone, self.profile, records, self.folder / "features", quiet)
 
     def spec(self, method: str, seed: int = 0) -> RunSpec:
         """A run of the small scenario."""
@@ -134,7 +135,7 @@ class Small:
 
     def trainer(self, method: str) -> LocalTrainer:
         """A trainer of the clients, without driver or files."""
-        rates = self.profile.learning_rates_of(method).model_dump()
+        rates = self.profile.learning_rates_of(method)
         settings = TrainSettings(4, rates, 0.03, 0.0, 1.0)
         return LocalTrainer(self.backbone, self.spec(method).make_method(), settings, self.features, self.examples)
 

@@ -16,6 +16,7 @@ from pilot.backbone.loading import Checkpoint
 from pilot.backbone.lora import attach, merged
 from pilot.backbone.numerics import Numerics
 from pilot.connector.mlp import Mlp
+from pilot.errors import UserError
 
 IMAGE_PLACEHOLDER = "<image>"
 IGNORED = -100
@@ -25,7 +26,14 @@ class Backbone:
     """A frozen Llava model from transformers, its tokenizer and processor, and one LoRA inside its LLM."""
 
     def __init__(
-        self, checkpoint: Checkpoint, *, rank: int, alpha: float, prompt_template: str, numerics: Numerics | None = None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        rank: int,
+        alpha: float,
+        prompt_template: str,
+        numerics: Numerics | None = None,
+        max_length: int | None = None,
     ) -> None:
         self.numerics = numerics or Numerics()
         self.model, self.tokenizer, self.processor = checkpoint.model, checkpoint.tokenizer, checkpoint.processor
@@ -42,6 +50,7 @@ class Backbone:
         self._turn = self._after.split("{instruction}")[1].strip()
         lead = [self.begin, *self.tokenizer(before, add_special_tokens=False)["input_ids"]]
         self._before = torch.tensor(lead, device=self.numerics.device)
+        self.max_ids = None if max_length is None else self._room(max_length)
 
     @property
     def num_lead_tokens(self) -> int:
@@ -53,6 +62,16 @@ class Backbone:
         """(N, D): an image's patches, and the width of the vision tower."""
         vision = self.model.config.vision_config
         return (vision.image_size // vision.patch_size) ** 2, vision.hidden_size
+
+    def _room(self, max_length: int) -> int:
+        """Tokens after the image of a sequence of at most `max_length`."""
+        taken = self.num_lead_tokens + self.feature_shape[0]
+        if max_length <= taken:
+            raise UserError(
+                f"profile: field max_length: the system prompt and the image take {taken} tokens, got {max_length}. "
+                "Allow more."
+            )
+        return max_length - taken
 
     def projector(self) -> Mlp:
         """A float32 copy of the backbone's own pre-trained connector, in the host's memory."""

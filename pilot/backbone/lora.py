@@ -29,7 +29,7 @@ class LoraLinear(nn.Module):
             raise ValueError("LoraLinear expects a layer without bias, as Llama's are")
         self.weight: nn.Parameter = base.weight
         self.scale: float = alpha / rank
-        self.token_space = token_space
+        self.token_space: bool = token_space
         device = base.weight.device
         self.lora_A: nn.Parameter = nn.Parameter(torch.zeros(rank, base.in_features, device=device))
         self.lora_B: nn.Parameter = nn.Parameter(torch.zeros(base.out_features, rank, device=device))

@@ -81,7 +81,8 @@ def llava_config(size: RandomLlava, tokenizer: PreTrainedTokenizerFast) -> Llava
 
 def random_tokenizer() -> PreTrainedTokenizerFast:
     """Tiny-llava's tokenizer."""
-    return AutoTokenizer.from_pretrained(TINY_LLAVA, local_files_only=True)
+    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(TINY_LLAVA, local_files_only=True)  # type: ignore[assignment]
+    return tokenizer
 
 
 def random_processor(size: RandomLlava) -> CLIPImageProcessorPil:

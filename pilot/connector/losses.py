@@ -53,10 +53,11 @@ def router_z_loss(logits_BNT: Tensor) -> Tensor:
 
 
 def _unit_gram(x_BNC: Tensor) -> Tensor:
-    x = _at_least_float32(x_BNC)
-    norm = x.detach().flatten(start_dim=1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
-    x = x / norm[:, None, None]
-    return x @ x.transpose(1, 2)
+    with torch.autocast(x_BNC.device.type, enabled=False):  # products of float32, also where others are rounded
+        x = _at_least_float32(x_BNC)
+        norm = x.detach().flatten(start_dim=1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
+        x = x / norm[:, None, None]
+        return x @ x.transpose(1, 2)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

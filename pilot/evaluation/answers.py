@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.features import open_features
+from pilot.backbone.feature_files import open_features
 from pilot.config import TaskConfig
 from pilot.data.record import InstructionRecord, read_records
 from pilot.errors import UserError
@@ -113,7 +113,7 @@ def _stored_features(run_dir: Path, folder: Path, requests: Mapping[str, Mapping
         return {}
     asked = [request for of_task in requests.values() for request in of_task.values()]
     rows = {image_digest(only_image(request)): cache.row_of.get(request.doc["image_sha256"]) for request in asked}
-    return {digest: torch.from_numpy(cache.values[row].copy()) for digest, row in rows.items() if row is not None}
+    return {digest: cache.take([row])[0] for digest, row in rows.items() if row is not None}
 
 
 def sample_rows(

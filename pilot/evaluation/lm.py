@@ -91,7 +91,8 @@ class PilotLM(LM):
         return digests
 
     def _image_tokens(self, digests: Sequence[str]) -> Tensor:
-        features = torch.stack([self._features[digest] for digest in digests])
+        place = self._backbone.numerics.place
+        features = torch.stack([place(self._features[digest]) for digest in digests])
         parts = [self._model.connector(part).tokens_BNC for part in features.split(CONNECTOR_BATCH)]
         return torch.cat(parts)
 

@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.features import FeatureCache
+from pilot.backbone.feature_files import FeatureCache
 from pilot.backbone.lora import initial_state
+from pilot.config import check_known
 from pilot.errors import UserError
 from pilot.federation.attacks import corrupt
-from pilot.federation.client import LocalTrainer, PhaseTask, Trained, TrainSettings
+from pilot.federation.client import PhaseTask, Trained
 from pilot.federation.defence import Defence
-from pilot.federation.driver import Plan, split_steps
+from pilot.federation.driver import Plan
 from pilot.federation.participant import Outgoing, Participant, untouched
 from pilot.federation.participation import Participation, schedule, to_json
 from pilot.federation.privacy import Relation, epsilon, privatise, refuse_statistics, seeded_noise, system_noise
 from pilot.federation.shards import Example
-from pilot.federation.spec import RunSpec
+from pilot.federation.spec import RunSpec, run_digest
 from pilot.federation.store import ClientStore
+from pilot.federation.trainer import Keeping, LocalTrainer, TrainSettings
 from pilot.methods.base import ClientInfo, Method, Phase, State, Update, select
 
 TEMPLATES = 32
@@ -33,10 +35,13 @@ def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: M
     """
     profile, settings = spec.profile, spec.profile.federation
     clients = spec.clients(method)
-    steps = profile.local_steps * (len(spec.scenario.client_tasks) if method.pooled else 1)
     ids = [info.client for info in clients]
+    steps = {client: profile.steps_of(num_examples[client]) for client in ids}
+    if method.pooled and profile.local_steps is not None:
+        steps = {0: profile.local_steps * len(spec.scenario.client_tasks)}
     where = f"profile {profile.name}: field federation"
     _check_federation(spec, method, where)
+    _check_rates(spec, method)
     start = initial_state(backbone.text_adapter, spec.seed)
     seen: dict[tuple[str, ClientInfo, frozenset[str]], State] = {}
 
@@ -115,12 +120,19 @@ def _check_federation(spec: RunSpec, method: Method, where: str) -> None:
         refuse_statistics(phases)
 
 
+def _check_rates(spec: RunSpec, method: Method) -> None:
+    known = {phase.name for number in range(1, spec.profile.rounds + 1) for phase in method.phases(number)}
+    named = spec.rates().phases
+    check_known(f"profile {spec.profile.name}, method {spec.method}", "learning_rates.phases", named, known)
+
+
 def num_steps(spec: RunSpec, plan: Plan) -> int:
     """Optimiser steps of the whole run, over all clients that take part."""
     return sum(
-        steps * len(plan.schedule[number - 1].present)
+        plan.local_steps[client]
         for number in range(1, spec.profile.rounds + 1)
-        for _, steps in split_steps(plan.method.phases(number), plan.local_steps)
+        if plan.method.phases(number)
+        for client in plan.schedule[number - 1].present
     )
 
 
@@ -134,10 +146,13 @@ def make_participants(
     """Clients by id, all trained in this process; `store` gives the folder of a client's private state."""
     profile, method = spec.profile, spec.make_method()
     settings = TrainSettings(
-        profile.batch_size, spec.rates().model_dump(), profile.warmup_fraction, profile.weight_decay,
-        profile.max_grad_norm,
+        profile.batch_size, spec.rates(), profile.warmup_fraction, profile.weight_decay, profile.max_grad_norm,
+        profile.accumulation,
     )  # fmt: skip
-    trainer = LocalTrainer(backbone, method, settings, features, examples)
+    keeping = None
+    if profile.checkpoint_minutes is not None:
+        keeping = Keeping(store, profile.checkpoint_minutes, run_digest(spec, features.digest))
+    trainer = LocalTrainer(backbone, method, settings, features, examples, keeping)
     outgoing, privacy = _outgoing(spec), profile.federation.privacy
     fresh = privacy is not None and privacy.noise == "system"
     return lambda client: Participant(

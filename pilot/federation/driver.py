@@ -24,7 +24,7 @@ from pilot.methods.base import ClientInfo, Method, Phase, ServerState, State, Up
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is made of; `local_steps` is what a client takes per round over all its phases.
+    """What a run is made of; `local_steps` is what each client takes per round over all its phases.
 
     `template` gives, from the server's own knowledge, the tensors that a client starts a phase with, of the groups that
     it sends afterwards: the values before training, and the names, shapes and dtypes that are to come back.
@@ -34,7 +34,7 @@ class Plan:
     clients: Sequence[ClientInfo]
     num_examples: Mapping[int, int]
     rounds: int
-    local_steps: int
+    local_steps: Mapping[int, int]
     template: Callable[[Phase, ClientInfo, State], State]
     schedule: Sequence[RoundSchedule]
     quorum: int = 1
@@ -62,7 +62,6 @@ class Step:
     round_number: int
     index: int
     phase: Phase
-    num_steps: int
 
 
 @dataclass
@@ -93,9 +92,8 @@ class Driver:
         now = start or Progress()
         for number in range(now.round_number + 1, self.plan.rounds + 1):
             before = dict(now.versions)
-            phases = split_steps(self.plan.method.phases(number), self.plan.local_steps)
-            for index, (phase, steps) in enumerate(phases):
-                self._run_phase(now, Step(number, index, phase, steps), before)
+            for index, phase in enumerate(self.plan.method.phases(number)):
+                self._run_phase(now, Step(number, index, phase), before)
             now.round_number, now.previous, now.ledger = number, before, self.ledger.to_json()
             began = time.perf_counter()
             self.checkpoint(now)
@@ -133,9 +131,9 @@ class Driver:
             if info.client in schedule.present:
                 base = now.versions.get(info.client)
                 keep = names_to_keep(now.versions, before, now.previous, client=info.client)
-                yield PhaseTask(
-                    info, step.phase, step.round_number, step.index, step.num_steps, payload, base, keep
-                )  # fmt: skip
+                phases = self.plan.method.phases(step.round_number)
+                num_steps = split_steps(phases, self.plan.local_steps[info.client])[step.index][1]
+                yield PhaseTask(info, step.phase, step.round_number, step.index, num_steps, payload, base, keep)
 
     def _accepted(self, answers: Iterator[Answer], server: ServerState, step: Step, book: _Book) -> Iterator[Update]:
         """Updates that pass the guard, in the order of clients; everything else goes into the book."""
@@ -193,6 +191,7 @@ class Driver:
             "client": update.client, "task": update.task, "num_examples": self.plan.num_examples[update.client],
             "steps": result.report.steps, "losses": result.report.losses, "diagnostics": result.report.diagnostics,
             **({"releases": result.releases} if result.releases else {}),
+            **({"truncated": result.report.truncated} if result.report.truncated else {}),
         })  # fmt: skip
 
     def _clock(self, book: _Book, total: float) -> None:

@@ -16,7 +16,8 @@ def node_name(client: int | str) -> str:
 
 def data_digest(folder: Path) -> str:
     """Digest of a node's data, from its files as they are now."""
-    return digest_json({name: sha256_file(folder / name) for name in ("records.parquet", "features.npy")})
+    files = [folder / "records.parquet", *sorted(folder.glob("features-*.npy"))]
+    return digest_json({file.name: sha256_file(file) for file in files})
 
 
 def client_of(folder: Path) -> int:

@@ -5,24 +5,21 @@ vision features of these images) and `federation.json`, which the server reads: 
 data. `node-pooled/` holds everybody's records, for methods that are not federated.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.features import FeatureCache, open_features
+from pilot.backbone.feature_files import FeatureCache, Layout, open_features, write_features
 from pilot.config import Scenario
 from pilot.data.record import InstructionRecord, read_records, write_records
 from pilot.errors import UserError
 from pilot.federation.node_folder import POOLED, client_of, data_digest, node_name
 from pilot.federation.shards import Example, make_examples, records_of_part
 from pilot.federation.spec import RunSpec, scenario_digests
-from pilot.io.atomic import read_json, remove, write_bytes, write_json
-from pilot.io.digest import digest_json, sha256_file
+from pilot.io.atomic import read_json, remove, write_json
+from pilot.io.digest import digest_json
 
 
 @dataclass(frozen=True)
@@ -68,12 +65,12 @@ def _write_node(
     folder = target / node_name(client)
     remove(folder / "node.json")
     names = sorted({record.image_sha256 for record in records})
-    buffer = io.BytesIO()
-    np.save(buffer, features.values[[features.row_of[name] for name in names]], allow_pickle=False)
     write_records(folder / "records.parquet", records)
-    write_bytes(folder / "features.npy", buffer.getvalue())
-    index = {"digest": sha256_file(folder / "features.npy"), "rows": {name: row for row, name in enumerate(names)}}
-    write_json(folder / "index.json", index)
+    _, tokens, width = features.shards[0].shape
+    layout = Layout(len(names), tokens, width, features.dtype)
+    write_features(
+        folder, names, layout, features.digest, lambda chunk: features.take([features.row_of[name] for name in chunk])
+    )  # fmt: skip
     digest = data_digest(folder)
     entry = {"num_examples": len(records), "digest": digest}
     write_json(folder / "node.json", entry | {"client": client, "scenario": scenario})
@@ -117,8 +114,6 @@ class NodeData:
 def open_node(folder: Path, backbone: Backbone) -> NodeData:
     """Read a node folder."""
     client = client_of(folder)
-    index = read_json(folder / "index.json")
-    values = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
-    features = FeatureCache(values, index["rows"], index["digest"])
+    features = open_features(folder)
     examples = make_examples(backbone, features, read_records(folder / "records.parquet"))
     return NodeData(client, examples, features)

@@ -80,7 +80,7 @@ class Participant:
         version = self.store.save(name, trained.private) if trained.private else None
         self.store.keep({*task.keep, name})
         releases = self.store.count_release() if self.fresh_noise else 0
-        report = replace(trained.report, losses={}, diagnostics={}) if self.discreet else trained.report
+        report = replace(trained.report, losses={}, diagnostics={}, truncated={}) if self.discreet else trained.report
         seconds = time.perf_counter() - began
         return ClientResult(update, report, version, seconds, peak_memory_mb(), releases)
 

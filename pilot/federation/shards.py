@@ -1,5 +1,6 @@
 """A client's own examples, tokenised once and batched deterministically."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pilot.backbone.backbone import IGNORED, Backbone
-from pilot.backbone.features import FeatureCache
+from pilot.backbone.feature_files import FeatureCache
 from pilot.config import Scenario, TaskConfig
 from pilot.data.record import InstructionRecord, read_records, read_table
 from pilot.errors import UserError
@@ -16,11 +17,19 @@ from pilot.errors import UserError
 
 @dataclass(frozen=True)
 class Example:
-    """Row of the image in the feature cache, ids of the prompt after the image, ids of the answer with its end."""
+    """One record, tokenised.
+
+    Attributes:
+        feature_row: of the image in the feature cache.
+        prompt: ids after the image.
+        answer: ids of the answer with its end.
+        num_cut: ids that the profile's `max_length` cut off, and how many of them were the answer's.
+    """
 
     feature_row: int
     prompt: list[int]
     answer: list[int]
+    num_cut: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -41,27 +50,45 @@ def make_examples(backbone: Backbone, features: FeatureCache, records: Sequence[
     missing = [record.id for record in records if record.image_sha256 not in features.row_of]
     if missing:
         raise UserError(f"features: no features for image of record {missing[0]!r}. Compute the features again.")
-    return [
-        Example(
-            features.row_of[record.image_sha256],
-            backbone.prompt_ids(record.instruction),
-            backbone.answer_ids(record.answer),
-        )
-        for record in records
-    ]
+    return [_example(backbone, features.row_of[record.image_sha256], record) for record in records]
+
+
+def _example(backbone: Backbone, row: int, record: InstructionRecord) -> Example:
+    """Cut at the end, as LLaVA-1.5 cuts: the answer's tokens go first, never the image's."""
+    prompt, answer = backbone.prompt_ids(record.instruction), backbone.answer_ids(record.answer)
+    if backbone.max_ids is None or len(prompt) + len(answer) <= backbone.max_ids:
+        return Example(row, prompt, answer)
+    kept = prompt[: backbone.max_ids], answer[: max(0, backbone.max_ids - len(prompt))]
+    cut_answer = len(answer) - len(kept[1])
+    return Example(row, *kept, (len(prompt) - len(kept[0]) + cut_answer, cut_answer))
+
+
+def truncation(examples: Sequence[Example]) -> dict[str, int]:
+    """What `max_length` cut off: examples, their answers' tokens, and examples left without an answer's token."""
+    cut = [example for example in examples if example.num_cut[0]]
+    counts = {
+        "examples": len(cut),
+        "answer_tokens": sum(example.num_cut[1] for example in cut),
+        "without_answer": sum(not example.answer for example in cut),
+    }
+    return counts if cut else {}
 
 
 def batches(
-    examples: Sequence[Example], features: FeatureCache, batch_size: int, seed: int, pad: int
+    examples: Sequence[Example], features: FeatureCache, batch_size: int, seed: int, pad: int, skip: int = 0
 ) -> Iterator[Batch]:
-    """Endless batches: every epoch in a new order drawn from `seed`; the remainder joins the next epoch."""
+    """Endless batches: every epoch in a new order drawn from `seed`; the remainder joins the next epoch.
+
+    The first `skip` batches are drawn and not made.
+    """
     source = torch.Generator().manual_seed(seed)
     order: list[int] = []
-    while True:
+    for number in itertools.count():
         while len(order) < batch_size:
             order += torch.randperm(len(examples), generator=source).tolist()
-        chosen, order = [examples[i] for i in order[:batch_size]], order[batch_size:]
-        yield collate(chosen, features, pad)
+        chosen, order = order[:batch_size], order[batch_size:]
+        if number >= skip:
+            yield collate([examples[i] for i in chosen], features, pad)
 
 
 def collate(examples: Sequence[Example], features: FeatureCache, pad: int) -> Batch:
@@ -73,7 +100,7 @@ def collate(examples: Sequence[Example], features: FeatureCache, pad: int) -> Ba
         start, stop = len(example.prompt), len(example.prompt) + len(example.answer)
         ids[row, :stop] = torch.tensor(example.prompt + example.answer)
         labels[row, start:stop] = ids[row, start:stop]
-    values = torch.from_numpy(features.values[[example.feature_row for example in examples]])
+    values = features.take([example.feature_row for example in examples])
     return Batch(values, ids, labels)
 
 

@@ -70,6 +70,7 @@ def load_backbone(profile: Profile) -> Backbone:
         alpha=profile.lora.alpha,
         prompt_template=profile.prompt_template,
         numerics=numerics,
+        max_length=profile.max_length,
     )
 
 
@@ -115,6 +116,21 @@ def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, 
             for task in scenario.tasks
         ],
     }
+
+
+def run_digest(spec: RunSpec, features: str) -> str:
+    """What a client's training depends on besides its state: scenario, profile, method, seed, weights, code, images."""
+    parts = {
+        "scenario": spec.scenario.model_dump(mode="json"),
+        "profile": spec.profile.only(spec.method).model_dump(mode="json"),
+        "rates": spec.rates().model_dump(mode="json"),
+        "method": spec.method,
+        "seed": spec.seed,
+        "backbone": backbone_digest(spec.profile),
+        "source": stage_digest("train", spec.method),
+        "features": features,
+    }
+    return digest_json(parts)
 
 
 def _budget(profile: Profile, num_clients: int) -> dict[str, Any]:

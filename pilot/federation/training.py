@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.features import open_features
+from pilot.backbone.feature_files import open_features
 from pilot.errors import UserError
 from pilot.federation.assemble import make_participants, make_plan, num_steps, participation_json, privacy_json
 from pilot.federation.checkpoint import Progress, clear, load_progress, names_to_keep, save_progress
@@ -21,6 +21,7 @@ from pilot.federation.spec import RunSpec, load_backbone, run_config, scenario_d
 from pilot.federation.store import ClientStore
 from pilot.federation.timing import Timing
 from pilot.federation.transport import LocalTransport, Transport
+from pilot.federation.unfinished import forget
 from pilot.io.atomic import remove, write_json, write_jsonl
 from pilot.io.digest import digest_json
 from pilot.methods.base import Method, Phase
@@ -119,6 +120,7 @@ def _driver(run: Conduct, backbone: Backbone, transport: Transport, start: Progr
 def _tidy(stores: Path, final: Progress) -> None:
     """Leave the private states that the kept checkpoints name, and no others."""
     for folder in sorted(stores.glob("*")):
+        forget(folder)
         keep = names_to_keep(final.versions, final.previous, client=int(folder.name))
         ClientStore(folder).keep(keep)
         if not any(folder.iterdir()):

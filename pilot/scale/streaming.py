@@ -35,7 +35,8 @@ class ShiftedClients:
         """One round of FedAvg over all of them."""
         clients = [ClientInfo(client, TASK, (TASK,), 0) for client in self.num_examples]
         rounds = schedule(Participation(), list(self.num_examples), 1, 0)
-        plan = Plan(FedAvg(), clients, self.num_examples, 1, 0, lambda phase, info, payload: self.model, rounds)
+        steps = dict.fromkeys(self.num_examples, 0)
+        plan = Plan(FedAvg(), clients, self.num_examples, 1, steps, lambda phase, info, payload: self.model, rounds)
         return Driver(plan, self, Ledger(0))
 
     def start(self) -> Progress:

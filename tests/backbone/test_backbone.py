@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.features import open_features
+from pilot.backbone.feature_files import open_features
 from pilot.backbone.generation import by_length
 from pilot.backbone.lora import TARGETS, attach, initial_state, merged, to_peft
 from pilot.backbone.paths import TINY_LLAVA
@@ -184,7 +184,7 @@ def test_images_are_padded_to_squares(small: Small) -> None:
 def test_features_on_disk_are_those_of_the_images(small: Small, images: list[Image.Image]) -> None:
     records = read_records(small.folder / "data/scene-vqa/records.parquet")[:4]
     rows = [small.features.row_of[record.image_sha256] for record in records]
-    stored = torch.from_numpy(small.features.values[rows])
+    stored = small.features.take(rows)
     assert torch.allclose(stored, small.backbone.image_features(images), atol=1e-5)
     with pytest.raises(UserError, match="no vision features here. Run `pilot-bench backbone features`"):
         open_features(small.folder / "partition")

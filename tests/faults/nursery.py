@@ -18,8 +18,8 @@ import pilot.federation.training as training
 import pilot.io.checkpoint as checkpoint
 from pilot.config import load_profile, load_scenario
 from pilot.errors import UserError
-from pilot.federation.client import LocalTrainer
 from pilot.federation.spec import RunSpec
+from pilot.federation.trainer import LocalTrainer
 from pilot.io import atomic
 
 FINISHED, USER_ERROR, OTHER_ERROR = 0, 2, 3

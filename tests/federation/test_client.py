@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from pilot.connector.base import Connector, ConnectorOutput, PlainConnector
 from pilot.connector.mlp import Projector
-from pilot.federation.client import PhaseTask, Trained, _schedule, build_client_model
+from pilot.federation.client import PhaseTask, Trained, build_client_model
 from pilot.federation.driver import Driver, Plan
 from pilot.federation.guard import PrivacyError, check_outgoing
 from pilot.federation.ledger import Ledger
+from pilot.federation.optimisation import schedule as schedule_rate
 from pilot.federation.participant import ClientResult, Participant
 from pilot.federation.participation import Participation, schedule
 from pilot.federation.store import ClientStore, Version
@@ -193,7 +194,8 @@ def first_round(small: Small, clients: Sequence[int]) -> tuple[dict[int, State],
         return {**dict(PlainConnector(small.backbone.projector()).named_parameters()), **small.backbone.text_adapter}
 
     rounds = schedule(Participation(), clients, 1, 0)
-    plan = Plan(trainer.method, [info(client) for client in clients], counts, 1, 3, template, rounds)
+    infos, steps = [info(client) for client in clients], dict.fromkeys(counts, 3)
+    plan = Plan(trainer.method, infos, counts, 1, steps, template, rounds)
     final = Driver(plan, transport, Ledger(1)).run(None)
     return {update.client: update.state for update in transport.updates}, final.server
 
@@ -214,10 +216,10 @@ def test_clients_do_not_depend_on_each_other(small: Small) -> None:
     assert equal(dict(server.shared), dict(same_server.shared))
 
 
-def test_schedule() -> None:
+def testschedule_rate() -> None:
     """Two steps of warm-up, then a cosine from 1 over eight steps: half of it after four."""
-    values = [_schedule(step, 10, 0.2) for step in range(10)]
+    values = [schedule_rate(step, 10, 0.2) for step in range(10)]
     assert values[:3] == [0.5, 1.0, 1.0]
     assert values[6] == pytest.approx(0.5) and values[9] == pytest.approx(0.0380602, abs=1e-6)
-    assert [_schedule(step, 2, 0.03) for step in range(2)] == [1.0, 1.0]
-    assert _schedule(0, 1, 0.0) == 1.0
+    assert [schedule_rate(step, 2, 0.03) for step in range(2)] == [1.0, 1.0]
+    assert schedule_rate(0, 1, 0.0) == 1.0

@@ -65,7 +65,8 @@ def drive(
     """Rounds of FedAvg with one client per update."""
     clients = [ClientInfo(u.client, "task", ("task",), 0) for u in updates]
     who = schedule(participation, [u.client for u in updates], rounds, 0)
-    plan = Plan(FedAvg(), clients, NUM_EXAMPLES, rounds, 2, lambda phase, info, payload: state(0.0), who, quorum)
+    steps = dict.fromkeys(NUM_EXAMPLES, 2)
+    plan = Plan(FedAvg(), clients, NUM_EXAMPLES, rounds, steps, lambda phase, info, payload: state(0.0), who, quorum)
     return Driver(plan, Fake({u.client: u for u in updates}), Ledger(1)).run(start)
 
 

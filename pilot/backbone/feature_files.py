@@ -1,0 +1,201 @@
+"""Vision features on disk: shards that are memory-mapped, and an index that is written last.
+
+`features-<number>.npy` holds rows (rows, N, D), bfloat16 as its bits in uint16, which NumPy knows. Beside each lies
+`features-<number>.json` with its digest and what it was made of, so that shards which are finished need not be made
+again. `index.json` names the shards, their digests, the row of each image and the type; without it nothing counts.
+"""
+
+import io
+import shutil
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pilot.errors import UserError
+from pilot.io.atomic import read_json, remove, write_bytes, write_json
+from pilot.io.digest import digest_json, sha256_bytes, sha256_file
+from pilot.model_settings import FeatureType
+
+SHARD_BYTES = 256 << 20
+CHUNK = 512
+"""Images that are computed between two reports of progress; shards hold whole chunks where they hold more than one."""
+TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How large features are: images, patches of each, width, type."""
+
+    count: int
+    tokens: int
+    width: int
+    dtype: FeatureType
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one image: N x D x bytes of the type."""
+        return self.tokens * self.width * TYPES[self.dtype].itemsize
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all images."""
+        return self.count * self.row_bytes
+
+    def rows_per_shard(self, shard_bytes: int) -> int:
+        """Images of a shard: as many as fit, at least one."""
+        rows = max(1, shard_bytes // self.row_bytes)
+        return rows - rows % CHUNK if rows >= CHUNK else rows
+
+    def describe(self) -> str:
+        """Count, shape, type and size, for a person."""
+        shape = f"{self.count} x {self.tokens} x {self.width} {self.dtype}"
+        return f"vision features: {shape}, {self.bytes / 1e9:.3f} GB on disk"
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Memory-mapped shards (rows, N, D) one after the other; `row_of` maps an image's sha256 to its row."""
+
+    shards: Sequence[np.ndarray]
+    dtype: FeatureType
+    row_of: dict[str, int]
+    digest: str
+
+    def take(self, rows: Sequence[int]) -> Tensor:
+        """A copy of the features (len(rows), N, D) of some rows, in their type on disk."""
+        ends = np.cumsum([len(shard) for shard in self.shards]).tolist()
+        places = [bisect_right(ends, row) for row in rows]
+        if len(set(places)) <= 1:
+            shard = places[0] if places else 0
+            start = ends[shard] - len(self.shards[shard])
+            values = self.shards[shard][[row - start for row in rows]]
+        else:
+            starts = [end - len(shard) for end, shard in zip(ends, self.shards, strict=True)]
+            values = np.stack([self.shards[p][row - starts[p]] for p, row in zip(places, rows, strict=True)])
+        flat = torch.from_numpy(values)
+        return flat.view(torch.bfloat16) if self.dtype == "bfloat16" else flat
+
+
+def write_features(
+    folder: Path,
+    names: Sequence[str],
+    layout: Layout,
+    made_of: str,
+    compute: Callable[[Sequence[str]], Tensor],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write the features of images, shard by shard, then the index; finished shards of the same content are kept.
+
+    Args:
+        folder: where the files go.
+        names: sha256 of each image, in the order of rows.
+        layout: their shape and type.
+        made_of: digest of what the features follow from, apart from the images.
+        compute: features (M, N, D) of at most `CHUNK` named images.
+        progress: told of images done and in total.
+        shard_bytes: most bytes of a shard; one image may be more.
+
+    Raises:
+        UserError: the disk has not enough room, or cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove(folder / "index.json")
+    rows = layout.rows_per_shard(shard_bytes)
+    parts = [names[start : start + rows] for start in range(0, len(names), rows)]
+    keys = [digest_json({"made_of": made_of, "type": layout.dtype, "names": list(part)}) for part in parts]
+    shards = [_finished(folder, number, key) for number, key in enumerate(keys)]
+    missing = sum(len(part) for part, shard in zip(parts, shards, strict=True) if shard is None)
+    _check_room(folder, layout, missing * layout.row_bytes)
+    done = 0
+    for number, part in enumerate(parts):
+        if shards[number] is None:
+            values = _shard(part, layout, compute, partial(_within, progress, done, len(names)))
+            shards[number] = _write_shard(folder, number, values, keys[number], len(part))
+        done += len(part)
+        progress(done, len(names))
+    _remove_others(folder, len(parts))
+    entries = [{name: shard[name] for name in ("file", "rows", "sha256")} for shard in shards if shard]
+    index = {"shards": entries, "dtype": layout.dtype, "rows": {name: row for row, name in enumerate(names)}}
+    write_json(folder / "index.json", index | {"digest": digest_json({"shards": entries, "dtype": layout.dtype})})
+
+
+def open_features(folder: Path) -> FeatureCache:
+    """Open what `write_features` wrote, without reading it into memory.
+
+    Raises:
+        UserError: there is no index, or a shard is missing.
+    """
+    if not (folder / "index.json").is_file():
+        raise UserError(f"{folder}: no vision features here. Run `pilot-bench backbone features` for the scenario.")
+    index = read_json(folder / "index.json")
+    files = [folder / shard["file"] for shard in index.get("shards", ())]
+    lacking = [file for file in files if not file.is_file()] if files else [folder / "features-00000.npy"]
+    if lacking:
+        raise UserError(f"{lacking[0]}: missing. Run `pilot-bench backbone features` for the scenario again.")
+    shards = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+    return FeatureCache(shards, index["dtype"], index["rows"], index["digest"])
+
+
+def _within(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    progress(before + done, total)
+
+
+def _check_room(folder: Path, layout: Layout, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder}: {layout.describe()}, of which {needed / 1e9:.3f} GB are still to be written; the disk has "
+            f"{free / 1e9:.3f} GB. Free some, choose another --results, fewer examples, or a feature_dtype of 16 bits."
+        )
+
+
+def _shard(
+    names: Sequence[str],
+    layout: Layout,
+    compute: Callable[[Sequence[str]], Tensor],
+    progress: Callable[[int], None],
+) -> np.ndarray:
+    """The rows of one shard, as they lie on disk."""
+    values = torch.empty(len(names), layout.tokens, layout.width, dtype=TYPES[layout.dtype])
+    for start in range(0, len(names), CHUNK):
+        chunk = names[start : start + CHUNK]
+        values[start : start + len(chunk)] = compute(chunk)
+        progress(start + len(chunk))
+    flat = values.view(torch.uint16) if layout.dtype == "bfloat16" else values
+    return flat.numpy()
+
+
+def _write_shard(folder: Path, number: int, values: np.ndarray, key: str, rows: int) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    data = buffer.getvalue()
+    entry = {"file": f"features-{number:05d}.npy", "rows": rows, "sha256": sha256_bytes(data), "key": key}
+    write_bytes(folder / str(entry["file"]), data)
+    write_json(folder / f"features-{number:05d}.json", entry)
+    return entry
+
+
+def _finished(folder: Path, number: int, key: str) -> dict[str, Any] | None:
+    """The entry of a shard that is there, whole, and of this content; None otherwise."""
+    note = folder / f"features-{number:05d}.json"
+    if not note.is_file():
+        return None
+    entry: dict[str, Any] = read_json(note)
+    file = folder / entry["file"]
+    fits = entry["key"] == key and file.is_file() and sha256_file(file) == entry["sha256"]
+    return entry if fits else None
+
+
+def _remove_others(folder: Path, count: int) -> None:
+    keep = {f"features-{number:05d}" for number in range(count)}
+    for path in [*folder.glob("features-*.npy"), *folder.glob("features-*.json")]:
+        if path.stem not in keep:
+            remove(path)

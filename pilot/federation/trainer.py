@@ -1,0 +1,246 @@
+"""What happens on a client: load the state, train one phase, hand back what may leave."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pilot.backbone.backbone import IGNORED, Backbone
+from pilot.backbone.feature_files import FeatureCache
+from pilot.config import LearningRates
+from pilot.federation.client import ClientModel, ClientReport, PhaseTask, Trained, build_client_model
+from pilot.federation.optimisation import Optimiser
+from pilot.federation.recorder import Recorder
+from pilot.federation.shards import Batch, Example, batches, truncation
+from pilot.federation.unfinished import Unfinished
+from pilot.io.digest import digest_json
+from pilot.io.seeding import seed_for
+from pilot.methods.base import Method, Phase, State, Update, select
+
+SECONDS_PER_MINUTE = 60
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Hyperparameters of local training; a step takes `accumulation` batches of `batch_size` examples."""
+
+    batch_size: int
+    learning_rates: LearningRates
+    warmup_fraction: float
+    weight_decay: float
+    max_grad_norm: float
+    accumulation: int = 1
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Where and how often a phase that is not finished is kept.
+
+    Attributes:
+        folder: of a client.
+        minutes: between two times; 0 for every step.
+        run: digest of everything that the run's bytes depend on.
+    """
+
+    folder: Callable[[int], Path]
+    minutes: float
+    run: str
+
+
+class LocalTrainer:
+    """Trains any client of a run in this process, with one frozen backbone for all of them."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        method: Method,
+        settings: TrainSettings,
+        features: FeatureCache,
+        examples: Mapping[int, Sequence[Example]],
+        keeping: Keeping | None = None,
+    ) -> None:
+        self.backbone, self.method, self.settings = backbone, method, settings
+        self.features, self.examples, self.keeping = features, examples, keeping
+
+    def run(self, task: PhaseTask, stored: State) -> Trained:
+        """Train one phase of one client, from its private state or from where it was interrupted."""
+        model = build_client_model(self.backbone, self.method, task.phase, task.info, stored, task.payload)
+        trainable = _set_trainable(model, task.phase)
+        start = model.state()
+        recorder = Recorder()
+        if task.steps:
+            self._optimise(model, trainable, task, recorder, self._unfinished(task, start))
+        state = model.state()
+        update = Update(
+            client=task.info.client,
+            task=task.info.task,
+            num_examples=len(self.examples[task.info.client]),
+            state=select(state, task.phase.shared),
+            statistics={name: recorder.mean(name) for name in sorted(task.phase.statistics)},
+        )
+        own = {name: state[name] for name in state if name not in update.state and name not in task.payload}
+        report = _report(model, trainable, task.steps, recorder, truncation(self.examples[task.info.client]))
+        return Trained(update, select(start, task.phase.shared), {**stored, **own}, report)
+
+    def _optimise(
+        self,
+        model: ClientModel,
+        trainable: dict[str, nn.Parameter],
+        task: PhaseTask,
+        recorder: Recorder,
+        unfinished: Unfinished | None,
+    ) -> None:
+        settings, info = self.settings, task.info
+        received = {name: parameter.detach().clone() for name, parameter in trainable.items()}
+        optimiser = Optimiser(
+            trainable, self.backbone.text_adapter.keys(), settings.learning_rates.of_phase(task.phase.name),
+            task.steps, settings.warmup_fraction, settings.weight_decay, settings.max_grad_norm,
+        )  # fmt: skip
+        done = _go_on(unfinished, task.steps, trainable, optimiser, recorder)
+        source = batches(
+            self.examples[info.client], self.features, settings.batch_size,
+            seed_for(info.seed, task.round_number, info.client, f"batches {task.phase.name}"), self.backbone.end,
+            skip=done * settings.accumulation,
+        )  # fmt: skip
+        kept = time.monotonic()
+        for step in range(done, task.steps):
+            optimiser.begin(step)
+            self._gradients(model, trainable, received, task.phase, [next(source) for _ in self._parts()], recorder)
+            if step == done:
+                _require_gradients(trainable)
+            optimiser.finish()
+            if unfinished is not None and (step + 1 == task.steps or self._is_time(kept)):
+                moments = optimiser.state() if step + 1 < task.steps else {}
+                unfinished.save(step + 1, _prefixed(trainable) | moments | recorder.state())
+                kept = time.monotonic()
+
+    def _gradients(
+        self,
+        model: ClientModel,
+        trainable: Mapping[str, Tensor],
+        received: State,
+        phase: Phase,
+        parts: Sequence[Batch],
+        recorder: Recorder,
+    ) -> None:
+        """Gradients of one step over its batches, as of one large batch: cross-entropy by labelled tokens.
+
+        The connector's terms are means over equally large batches. The load-balance term alone is not linear in them:
+        its shares of tokens are those of each batch.
+        """
+        counts = [int((batch.labels_BL != IGNORED).sum()) for batch in parts]
+        for batch, count in zip(parts, counts, strict=True):
+            shares = (count / sum(counts) if sum(counts) else 0.0, 1 / len(parts))
+            loss = self._loss(model, trainable, received, phase, batch, shares, recorder)
+            loss.backward()  # type: ignore[no-untyped-call]
+        recorder.close_step()
+
+    def _loss(
+        self,
+        model: ClientModel,
+        trainable: Mapping[str, Tensor],
+        received: State,
+        phase: Phase,
+        batch: Batch,
+        shares: tuple[float, float],
+        recorder: Recorder,
+    ) -> Tensor:
+        """A batch's part of the step's loss; `shares` are its parts of the labelled tokens and of the batches."""
+        numerics, (of_tokens, of_batches) = self.backbone.numerics, shares
+        with numerics.autocast():
+            output = model.connector(numerics.place(batch.features_BND))
+            ids_BL, labels_BL = numerics.place(batch.ids_BL), numerics.place(batch.labels_BL)
+            cross_entropy = self.backbone.cross_entropy(output.tokens_BNC, ids_BL, labels_BL) * of_tokens
+        terms = {"cross_entropy": cross_entropy}
+        total = cross_entropy
+        for name, weight in phase.loss_weights.items():
+            terms[name] = output.terms[name] * of_batches
+            total = total + weight * terms[name]
+        penalty = self.method.penalty(dict(trainable), received)
+        if penalty is not None:
+            terms["penalty"] = penalty * of_batches
+            total = total + terms["penalty"]
+        diagnostics = {name: value * of_batches for name, value in output.diagnostics.items()}
+        num_tokens = batch.ids_BL.numel() + output.tokens_BNC.shape[0] * output.tokens_BNC.shape[1]
+        recorder.add({"total": total, **terms}, diagnostics, num_tokens)
+        return total
+
+    def _parts(self) -> range:
+        return range(self.settings.accumulation)
+
+    def _is_time(self, kept: float) -> bool:
+        assert self.keeping is not None, "asked only where phases are kept"
+        return time.monotonic() - kept >= self.keeping.minutes * SECONDS_PER_MINUTE
+
+    def _unfinished(self, task: PhaseTask, start: State) -> Unfinished | None:
+        """Where this phase is kept; its key is what it starts from."""
+        if self.keeping is None:
+            return None
+        digest = hashlib.sha256()
+        for name in sorted(start):
+            digest.update(name.encode() + start[name].numpy().tobytes())
+        client = task.info.client
+        content = {"run": self.keeping.run, "client": client, "steps": task.steps, "start": digest.hexdigest()}
+        return Unfinished(self.keeping.folder(client), task.round_number, task.phase_index, digest_json(content))
+
+
+def _go_on(
+    unfinished: Unfinished | None,
+    num_steps: int,
+    trainable: Mapping[str, nn.Parameter],
+    optimiser: Optimiser,
+    recorder: Recorder,
+) -> int:
+    """Take over what an interrupted run kept of the phase; the steps that need not be taken again."""
+    done, state = unfinished.load() if unfinished is not None else (0, {})
+    if not done:
+        return 0
+    with torch.no_grad():
+        for name, parameter in trainable.items():
+            parameter.copy_(state[f"parameter.{name}"])
+    if done < num_steps:
+        optimiser.restore(state)
+    recorder.restore(state)
+    return done
+
+
+def _prefixed(trainable: Mapping[str, Tensor]) -> State:
+    return {f"parameter.{name}": value.detach().cpu() for name, value in trainable.items()}
+
+
+def _report(
+    model: ClientModel, trainable: Mapping[str, nn.Parameter], steps: int, recorder: Recorder, cut: dict[str, int]
+) -> ClientReport:
+    sizes: dict[str, int] = {}
+    for name, parameter in model.parameters.items():
+        group = name.split(".", 1)[0]
+        sizes[group] = sizes.get(group, 0) + parameter.numel()
+    adapter = sizes.get("text_adapter", 0)
+    return ClientReport(
+        steps=steps,
+        losses=recorder.rounded_losses(),
+        diagnostics=recorder.rounded_diagnostics(),
+        num_tokens=recorder.num_tokens,
+        parameters=sizes,
+        num_trainable=sum(parameter.numel() for parameter in trainable.values()),
+        num_activated=adapter + model.connector.num_activated_parameters(),
+        truncated=cut,
+    )
+
+
+def _set_trainable(model: ClientModel, phase: Phase) -> dict[str, nn.Parameter]:
+    for name, parameter in model.parameters.items():
+        parameter.requires_grad_(name.split(".", 1)[0] in phase.trainable)
+        parameter.grad = None
+    return {name: parameter for name, parameter in model.parameters.items() if parameter.requires_grad}
+
+
+def _require_gradients(trainable: Mapping[str, nn.Parameter]) -> None:
+    """A trainable tensor that no gradient reaches would silently train nothing."""
+    missing = [name for name, parameter in trainable.items() if parameter.grad is None]
+    if missing:
+        raise RuntimeError(f"no gradient reaches {len(missing)} trainable tensors, the first is {missing[0]}")
