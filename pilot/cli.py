@@ -23,6 +23,7 @@ from pilot.options import (
     ResultsOption,
     ScenarioOption,
 )
+from pilot.plan_commands import plan
 from pilot.progress import progress
 from pilot.report_commands import compare, faults, figures, tables
 
@@ -215,7 +216,7 @@ def import_(
     typer.echo(f"{imported.run_dir}: {counts}{lacking}", err=True)
 
 
-for command in (compare, tables, figures, faults, export):
+for command in (compare, tables, figures, faults, export, plan):
     app.command()(command)
 
 

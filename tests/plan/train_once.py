@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from pilot.backbone.features import FeatureCache
+from pilot.backbone.feature_files import FeatureCache
 from pilot.config import Profile
-from pilot.federation.client import LocalTrainer, PhaseTask, TrainSettings
+from pilot.federation.client import PhaseTask
 from pilot.federation.shards import Example
 from pilot.federation.spec import load_backbone
+from pilot.federation.trainer import LocalTrainer, TrainSettings
 from pilot.io.seeding import generator
 from pilot.methods.base import ClientInfo
 from pilot.methods.registry import make_method
@@ -46,14 +46,15 @@ def train(wanted: dict[str, object]) -> dict[str, object]:
     num_examples, text, answers = (int(str(wanted[name])) for name in ("examples", "text", "answers"))
     draw = generator("plan", "features")
     values = draw.standard_normal((num_examples, size.num_image_tokens, size.vision_hidden), dtype=np.float32)
-    features = FeatureCache(values, {}, "")
+    features = FeatureCache([values], "float32", {}, "")
     ids = list(range(10, 10 + text))
     examples = {0: [Example(row, ids[: text - answers], ids[text - answers :]) for row in range(num_examples)]}
-    settings = TrainSettings(profile.batch_size, profile.learning_rates_of("pilot").model_dump(), 0.03, 0.0, 1.0)
+    rates = profile.learning_rates_of(method.name)
+    settings = TrainSettings(profile.batch_size, rates, 0.03, 0.0, 1.0, profile.accumulation)
     trainer = LocalTrainer(backbone, method, settings, features, examples)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of loading
     trained = trainer.run(PhaseTask(info, phase, number, 0, 3, {}), {})
-    return {"loss": trained.report.losses["total"][-1], "lead": len(backbone._before)}
+    return {"loss": trained.report.losses["total"][-1], "lead": backbone.num_lead_tokens}
 
 
 def warm_up(wanted: dict[str, object]) -> None:
