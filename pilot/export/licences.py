@@ -24,6 +24,6 @@ def backbone_licence(name: str) -> tuple[str, str]:
 
 
 def source_note(card: Mapping[str, Any]) -> str:
-    """What a task's data card says of origin and licence."""
-    licence = card.get("licence")
-    return f"{card['origin']}; licence: {licence}" if licence else str(card["origin"])
+    """What a task's data card says of origin, and of the licence where its data were read from files."""
+    intake = card.get("intake")
+    return f"{card['origin']}; licence: {intake['licence']}" if intake else str(card["origin"])

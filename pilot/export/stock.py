@@ -9,6 +9,7 @@ from transformers import LlavaForConditionalGeneration
 
 from pilot.backbone.lora import GROUP, TARGETS, to_peft
 from pilot.backbone.paths import checkpoint_folder
+from pilot.errors import UserError
 from pilot.export.source import Source
 from pilot.io.atomic import write_bytes, write_json
 from pilot.methods.base import State
@@ -21,8 +22,16 @@ def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> 
     """A checkpoint of `LlavaForConditionalGeneration`: W + (alpha / r) B A in float32, then the base's dtype.
 
     Hu et al. 2021, arXiv 2106.09685, section 4.1. The projector is the client's connector.
+
+    Raises:
+        UserError: the base's checkpoint is not on disk (`llava-random` that was made in memory).
     """
     path = checkpoint_folder(source.spec.profile)
+    if not path.is_dir():
+        raise UserError(
+            f"{path}: no checkpoint of {source.spec.profile.backbone} to merge into. Set materialise: true in the "
+            "profile's architecture, or export with --adapter."
+        )
     model = LlavaForConditionalGeneration.from_pretrained(path, local_files_only=True, dtype="auto")
     with torch.no_grad():
         for name, lora_a in layers_of(source.state).items():

@@ -97,7 +97,7 @@ def test_licences() -> None:
     assert backbone_licence("llava-1.5-7b")[0] == "llama2"
     assert backbone_licence("somebody-elses") == ("other", "no licence is on record here. Ask whoever published it.")
     assert source_note({"origin": "a file"}) == "a file"
-    assert source_note({"origin": "a file", "licence": "CC-BY 4.0"}) == "a file; licence: CC-BY 4.0"
+    assert source_note({"origin": "a file", "intake": {"licence": "CC-BY 4.0"}}) == "a file; licence: CC-BY 4.0"
 
 
 def test_nothing_is_overwritten(small: Small, tmp_path: Path) -> None:
