@@ -1,8 +1,8 @@
 """Trains one phase of one client on random weights in a process of its own; prints the memory that it took.
 
 Arguments: a JSON object with `profile` (a profile's fields), `method`, `phase` (its name), `round`, `examples`, `text`
-(tokens behind the image) and `answers`. The printed JSON has `bytes`, the growth of resident memory from after the
-imports to the peak, and `threads`.
+(tokens behind the image) and `answers`. The printed JSON has `bytes`, the growth of resident memory from after a step
+of the smallest model to the peak, the last `loss`, and `lead`, the tokens before the image.
 """
 
 import json
@@ -34,7 +34,7 @@ def memory(field: str) -> int:
 
 
 def train(wanted: dict[str, object]) -> dict[str, object]:
-    """Load and train three steps; the peak of resident memory is counted from after loading."""
+    """Load and train two steps (AdamW has its moments from the first on); the peak is counted from after loading."""
     profile = Profile.model_validate(wanted["profile"])
     backbone = load_backbone(profile)
     method = make_method(str(wanted["method"]), {})
@@ -53,7 +53,7 @@ def train(wanted: dict[str, object]) -> dict[str, object]:
     settings = TrainSettings(profile.batch_size, rates, 0.03, 0.0, 1.0, profile.accumulation)
     trainer = LocalTrainer(backbone, method, settings, features, examples)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of loading
-    trained = trainer.run(PhaseTask(info, phase, number, 0, 3, {}), {})
+    trained = trainer.run(PhaseTask(info, phase, number, 0, 2, {}), {})
     return {"loss": trained.report.losses["total"][-1], "lead": backbone.num_lead_tokens}
 
 
@@ -70,7 +70,7 @@ def warm_up(wanted: dict[str, object]) -> None:
 
 
 def main(wanted: dict[str, object]) -> None:
-    """Load, train three steps, print."""
+    """Load, train, print."""
     warm_up(wanted)
     before = memory("VmRSS")
     found = train(wanted)
