@@ -13,6 +13,7 @@ from pilot.bench_commands import bench_app
 from pilot.data_commands import data_app
 from pilot.deploy_commands import deploy_app
 from pilot.errors import UserError
+from pilot.export_commands import export
 from pilot.options import (
     Engine,
     FaultOption,
@@ -23,6 +24,7 @@ from pilot.options import (
     ResultsOption,
     ScenarioOption,
 )
+from pilot.plan_commands import plan
 from pilot.progress import progress
 from pilot.report_commands import compare, faults, figures, tables
 
@@ -185,7 +187,7 @@ def import_(
     typer.echo(f"{imported.run_dir}: {counts}{lacking}", err=True)
 
 
-for command in (compare, tables, figures, faults):
+for command in (compare, tables, figures, faults, export, plan):
     app.command()(command)
 
 

@@ -15,9 +15,11 @@ LAYERS = (
 # Modules of `pilot` that are not named as their layer.
 PLACE = {
     "config": "shared", "settings": "shared", "model_settings": "shared", "faults": "shared", "folders": "shared",
-    "progress": "shared", "provenance": "shared", "runs": "evaluation", "tuning": "evaluation", "scale": "report",
+    "progress": "shared", "provenance": "shared", "plan": "federation", "runs": "evaluation", "tuning": "evaluation",
+    "export": "evaluation", "scale": "report",
     "catalogue": "cli", "doctor": "cli", "options": "cli", "bench_commands": "cli",
-    "deploy_commands": "cli", "report_commands": "cli", "data_commands": "cli",
+    "deploy_commands": "cli", "report_commands": "cli", "data_commands": "cli", "export_commands": "cli",
+    "plan_commands": "cli",
 }  # fmt: skip
 
 

@@ -1,11 +1,10 @@
 """A run's models as lm-eval's own `hf-multimodal` runs them: the other side of `pilot-bench bench evaluation`.
 
 The model is an unaltered `LlavaForConditionalGeneration` with a client's LoRA merged into its weights and the client's
-connector in the place of its projector. `hf-multimodal` takes it as an object, and its processor (which pads nothing,
-so images must be square) from the folder that the object is named after.
+connector in the place of its projector. `hf-multimodal` takes it as an object, and its processor from the folder
+that the object is named after.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +16,14 @@ from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate
 from lm_eval.models.hf_vlms import HFMultimodalLM
 from torch import Tensor, nn
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from transformers import LlavaForConditionalGeneration
 
-from pilot.backbone.backbone import IMAGE_PLACEHOLDER
 from pilot.backbone.lora import LoraLinear
 from pilot.backbone.paths import checkpoint_folder
 from pilot.config import Profile
 from pilot.connector.base import Connector
 from pilot.evaluation.answers import Paper, Row, load_run, load_task, row_order, sample_rows
+from pilot.export.processor import stock_processor
 from pilot.federation.spec import load_backbone
 
 
@@ -63,28 +62,8 @@ def stock_weights(run_dir: Path) -> list[StockWeights]:
 
 
 def write_processor(profile: Profile, folder: Path) -> None:
-    """A stock processor whose chat template makes the same prompt ids as `Backbone.prompt_ids`."""
-    backbone = load_backbone(profile)
-    config = backbone.model.config
-    processor = LlavaProcessor(
-        backbone.processor,
-        backbone.tokenizer,
-        patch_size=config.vision_config.patch_size,
-        vision_feature_select_strategy=config.vision_feature_select_strategy,
-        num_additional_image_tokens=1,  # CLIP's class token
-        chat_template=chat_template(backbone.tokenizer.bos_token, profile.prompt_template),
-    )
-    processor.save_pretrained(folder)
-
-
-def chat_template(begin: str, prompt_template: str) -> str:
-    """The prompt template as Jinja, for a turn of image and text; the task puts a line break between the two."""
-    before, after = prompt_template.split(IMAGE_PLACEHOLDER)
-    between, end = after.split("{instruction}")
-    lead, image, between, end = (json.dumps(t) for t in (begin + before, IMAGE_PLACEHOLDER, between, end))
-    part = f"{{{{ {image} if c['type'] == 'image' else {between} + c['text'].removeprefix('\\n') }}}}"
-    turns = f"{{% for m in messages %}}{{% for c in m['content'] %}}{part}{{% endfor %}}{{% endfor %}}"
-    return f"{{{{ {lead} }}}}{turns}{{{{ {end} }}}}"
+    """The stock processor that gives the pixels and prompts of the run's own model."""
+    stock_processor(load_backbone(profile), profile.prompt_template).save_pretrained(folder)
 
 
 class QuietStock(HFMultimodalLM):

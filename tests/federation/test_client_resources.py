@@ -18,8 +18,8 @@ from ..small import Small
 def test_resources_are_what_ray_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     default, given = simulation_backend(), simulation_backend(ClientResources(2.0, 0.5))
-    assert default["client_resources"] == {"num_cpus": 1.0, "num_gpus": 0.0}
-    assert given["client_resources"] == {"num_cpus": 2.0, "num_gpus": 0.5}
+    assert default["client_resources"] == {"num_cpus": 1.0, "num_gpus": 0.0, "max_restarts": -1}
+    assert given["client_resources"] == {"num_cpus": 2.0, "num_gpus": 0.5, "max_restarts": -1}
     assert given["init_args"]["num_cpus"] == 8 and "num_gpus" not in given["init_args"], "Ray finds the GPUs"
     with pytest.raises(UserError, match="--client-cpus: expected at most this machine's 8 cores, got 9"):
         simulation_backend(ClientResources(9.0))

@@ -1,0 +1,209 @@
+"""The model card of an exported model: what it is, what it was trained on, how it scored, how to load it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pilot.export.licences import backbone_licence, source_note
+from pilot.export.source import Source
+from pilot.folders import scenario_folder
+from pilot.io.atomic import read_json, read_jsonl
+from pilot.io.digest import sha256_file
+
+LIBRARIES = {"merged": "transformers", "adapter": "peft", "mixture": "pilot-bench"}
+_MESSAGES = (
+    'content = [{"type": "image", "image": Image.open("photo.jpg")}, {"type": "text", "text": "Describe the image."}]'
+)
+_ASK = (
+    f"{_MESSAGES}\n"
+    'inputs = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=True, return_dict=True, '
+    'return_tensors="pt")\n'
+    'print(processor.decode(model.generate(**inputs, max_new_tokens=64)[0, inputs["input_ids"].shape[1] :], '
+    "skip_special_tokens=True))"
+)
+LOADING = {
+    "merged": "from PIL import Image\n"
+    "from transformers import LlavaForConditionalGeneration, LlavaProcessor\n"
+    'model, processor = LlavaForConditionalGeneration.from_pretrained("."), LlavaProcessor.from_pretrained(".")\n'
+    f"{_ASK}",
+    "adapter": "from PIL import Image; from peft import PeftModel\n"
+    "from transformers import LlavaForConditionalGeneration, LlavaProcessor\n"
+    "base = LlavaForConditionalGeneration.from_pretrained({base})\n"
+    'model, processor = PeftModel.from_pretrained(base, "."), LlavaProcessor.from_pretrained(".")\n'
+    f"{_ASK}",
+    "mixture": "from PIL import Image\n"
+    "from pilot.export import load\n"
+    'model = load(".")\n'
+    'print(model.answer([Image.open("photo.jpg")], ["Describe the image."])[0])',
+}
+
+
+def card_text(source: Source, form: str, folder: Path, *, exact_prompts: bool) -> str:
+    """The card as Markdown with YAML front matter; it depends on the run and the exported files only.
+
+    Args:
+        source: the model.
+        form: `merged`, `adapter` or `mixture`.
+        folder: where the exported weights lie, for their digests.
+        exact_prompts: whether the stock processor's prompt ids are those of training.
+    """
+    spec = source.spec
+    sections = [
+        _front_matter(source, form),
+        f"# {spec.method}, client {source.client} of {spec.scenario.name}",
+        _summary(source, form),
+        f"## Load it\n\nIn this folder, with an image `photo.jpg`:\n\n```python\n{loading(source, form)}\n```",
+        "## Training data\n\n" + _data(source),
+        "## Scores\n\n" + _scores(source),
+        "## Limits\n\n" + _limits(source, form, exact_prompts),
+        "## Licences\n\n" + _licences(source),
+        "## Digests (sha256)\n\n" + _digests(source, folder),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def loading(source: Source, form: str) -> str:
+    """The lines of Python that load the model in its folder and ask it something."""
+    backbone = source.spec.profile.backbone
+    base = "pilot.backbone.paths.TINY_LLAVA" if backbone == "tiny-llava" else repr(backbone)
+    text = LOADING[form].replace("{base}", base)
+    return text.replace("import PeftModel", "import PeftModel; import pilot.backbone.paths") if "TINY" in text else text
+
+
+def _front_matter(source: Source, form: str) -> str:
+    spec = source.spec
+    tags = ["pilot-bench", "federated-learning", "llava", spec.method, spec.scenario.name]
+    lines = [
+        f"license: {backbone_licence(spec.profile.backbone)[0]}",
+        f"library_name: {LIBRARIES[form]}",
+        "pipeline_tag: image-text-to-text",
+        f"base_model: {spec.profile.backbone}",
+        f"base_model_relation: {'finetune' if form == 'merged' else 'adapter'}",
+        "tags:",
+        *(f"- {tag}" for tag in tags),
+    ]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _summary(source: Source, form: str) -> str:
+    spec = source.spec
+    others = [client for client in source.clients if client != source.client]
+    shared = f"the same as that of clients {_enumerate(others)}" if others else "its own"
+    kind = {
+        "merged": "A `LlavaForConditionalGeneration` checkpoint with LoRA merged into the weights.",
+        "adapter": "A PEFT adapter (LoRA and the projector) over the base model.",
+        "mixture": "LoRA and several connectors over the frozen base model, which is not in this folder.",
+    }[form]
+    tasks = spec.scenario.client_tasks
+    rows = [
+        ("scenario", f"{spec.scenario.name}: {spec.scenario.title}"),
+        ("method", spec.method),
+        ("seed", spec.seed),
+        ("client", f"{source.client} of {len(tasks)}, task {tasks[source.client].name}; its model is {shared}"),
+        ("profile", spec.profile.name),
+        ("base model", spec.profile.backbone),
+        ("LoRA", f"rank {spec.profile.lora.rank}, alpha {spec.profile.lora.alpha:g}"),
+        ("rounds", spec.profile.rounds),
+    ]
+    return f"{kind} Trained by pilot-bench.\n\n" + _table(("", ""), rows)
+
+
+def _data(source: Source) -> str:
+    cards = _cards(source)
+    counts = _examples(source.run_dir)
+    tasks = [
+        (
+            task.name, card["kind"], f"`{card['source']}`",
+            *(card["splits"][split]["num_records"] for split in ("train", "test")),
+        )
+        for task, card in zip(source.spec.scenario.tasks, cards, strict=True)
+    ]  # fmt: skip
+    text = _table(("task", "kind", "source", "train records", "test records"), tasks)
+    if not counts:
+        return f"{text}\n\nThe model was not trained: it is the base model."
+    shown = ", ".join(f"client {client}: {number}" for client, number in counts.items())
+    own = counts.get(source.info.client)
+    return (
+        f"{text}\n\nTraining examples, after held-out parts were set aside: {shown}. This model's client trained on "
+        f"{own if own is not None else 'none'}; what it received from others carries theirs."
+    )
+
+
+def _examples(run_dir: Path) -> dict[int, int]:
+    """Training examples by client, as the rounds state them."""
+    path = run_dir / "rounds.jsonl"
+    rows = read_jsonl(path) if path.is_file() else []
+    counts = {client["client"]: client["num_examples"] for row in rows for client in row["clients"]}
+    return dict(sorted(counts.items()))
+
+
+def _scores(source: Source) -> str:
+    path = source.run_dir / "eval" / "metrics.json"
+    if not path.is_file():
+        return "Not evaluated."
+    rows = [
+        (
+            entry["task"], entry["protocol"], entry["metric"], entry["num_examples"],
+            f"{entry['value']:.4f}" if entry["value"] is not None else f"{entry['status']}: {entry['reason']}",
+        )
+        for entry in read_json(path)["entries"]
+        if entry["client"] == source.client
+    ]  # fmt: skip
+    text = _table(("task", "protocol", "metric", "examples", "value"), rows)
+    return f"{text}\n\n`personalised`: the task's test set; `local`: a held-out part of the client's data. One seed."
+
+
+def _limits(source: Source, form: str, exact_prompts: bool) -> str:
+    lines = [
+        "One image and one user turn; answers are short, as in the training data.",
+        "Federated training is no privacy guarantee by itself: a model may repeat what it was trained on.",
+    ]
+    if source.spec.profile.backbone == "tiny-llava":
+        lines.append("The base model is tiny and knows only composed scenes: it serves to compare methods.")
+    if form != "mixture":
+        lines.append(
+            "Images are padded to a square with the mean colour (`do_pad`), as in training. Pixels are equal to those "
+            "of training with transformers' Pillow image processor. Its torchvision one, which may be taken where "
+            'torchvision is installed, was not compared: `LlavaProcessor.from_pretrained(".", backend="pil")`.'
+        )
+        if not exact_prompts:
+            lines.append(
+                "The stock tokenizer call joins the text around the image differently from training: a probe prompt "
+                "has other token ids behind the image, so answers can differ from those that were scored."
+            )
+    return _list(lines)
+
+
+def _licences(source: Source) -> str:
+    name = source.spec.profile.backbone
+    notes = [f"base model {name}: {backbone_licence(name)[1]}"]
+    for card in _cards(source):
+        note = f"`{card['source']}`: {source_note(card)}"
+        if note not in notes:
+            notes.append(note)
+    return _list(notes)
+
+
+def _digests(source: Source, folder: Path) -> str:
+    config = [(name, f"`{value}`") for name, value in sorted(source.config["digests"].items())]
+    manifest = read_json(source.run_dir / "manifest.json")
+    files = [(path.name, f"`{sha256_file(path)}`") for path in sorted(folder.glob("*.safetensors"))]
+    return _table(("what", "digest"), [*config, ("run configuration", f"`{manifest['config_digest']}`"), *files])
+
+
+def _cards(source: Source) -> list[dict[str, Any]]:
+    data = scenario_folder(source.run_dir) / "data"
+    return [read_json(data / task.name / "card.json") for task in source.spec.scenario.tasks]
+
+
+def _table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _enumerate(clients: Sequence[int]) -> str:
+    return ", ".join(map(str, clients))

@@ -1,0 +1,29 @@
+"""What is known of the licences of backbones and data sources, for model cards; no legal advice."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_BACKBONES = {
+    "tiny-llava": (
+        "apache-2.0",
+        "Apache-2.0, pre-trained by this project on images composed from Twemoji graphics (CC-BY 4.0).",
+    ),
+    "llava-random": ("apache-2.0", "random weights; the model is of no use but for tests and measurements."),
+    "llava-1.5-7b": (
+        "llama2",
+        "Llama 2 Community License (LLaVA-1.5 stands on Vicuna, which stands on Llama 2); its instruction data were "
+        "partly made with OpenAI's models, whose terms apply to that use.",
+    ),
+}
+UNKNOWN = "other"
+
+
+def backbone_licence(name: str) -> tuple[str, str]:
+    """The hub's licence tag of a backbone, and a sentence about it."""
+    return _BACKBONES.get(name, (UNKNOWN, "no licence is on record here. Ask whoever published it."))
+
+
+def source_note(card: Mapping[str, Any]) -> str:
+    """What a task's data card says of origin, and of the licence where its data were read from files."""
+    intake = card.get("intake")
+    return f"{card['origin']}; licence: {intake['licence']}" if intake else str(card["origin"])

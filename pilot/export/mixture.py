@@ -1,0 +1,131 @@
+"""Models with several connectors: a folder of JSON and safetensors, without code, that `load` opens.
+
+`pilot_model.json` says which method, client, profile and backbone; `pilot_model.safetensors` holds LoRA and
+connectors. The frozen backbone is not copied: it is named by its digest, and must be there when the folder is loaded.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pilot.backbone.backbone import Backbone
+from pilot.backbone.paths import backbone_digest
+from pilot.config import Profile
+from pilot.errors import UserError
+from pilot.federation.client import ClientModel, build_client_model
+from pilot.federation.spec import load_backbone
+from pilot.io.atomic import read_json, write_json
+from pilot.io.checkpoint import load_state, save_state
+from pilot.io.digest import sha256_file
+from pilot.methods.base import ClientInfo, State
+from pilot.methods.registry import make_method
+
+FORMAT = "pilot-bench model"
+VERSION = 1
+CONFIG, WEIGHTS = "pilot_model.json", "pilot_model.safetensors"
+MAX_NEW_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A loaded model.
+
+    Attributes:
+        description: the content of `pilot_model.json`.
+    """
+
+    backbone: Backbone
+    model: ClientModel
+    description: Mapping[str, Any]
+
+    def answer(
+        self, images: Sequence[Image.Image], instructions: Sequence[str], max_new_tokens: int = MAX_NEW_TOKENS
+    ) -> list[str]:
+        """Greedy answers, one per image and instruction.
+
+        Raises:
+            ValueError: there are not as many images as instructions.
+        """
+        if len(images) != len(instructions):
+            raise ValueError(f"expected as many images as instructions, got {len(images)} and {len(instructions)}")
+        features_BND = self.backbone.image_features(images)
+
+        def image_tokens(rows: list[int]) -> Tensor:
+            tokens_BNC: Tensor = self.model.connector(features_BND[rows]).tokens_BNC
+            return tokens_BNC
+
+        with torch.no_grad():
+            return self.backbone.answer(image_tokens, instructions, max_new_tokens)
+
+
+def describe(profile: Profile, method: str, info: ClientInfo, digest: str) -> dict[str, Any]:
+    """The content of `pilot_model.json`, without the digest of the weights; `digest` is the backbone's."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "method": method,
+        "client": asdict(info) | {"tasks": list(info.tasks)},
+        "profile": profile.only(method).model_dump(mode="json"),
+        "backbone_digest": digest,
+    }
+
+
+def write_mixture(folder: Path, description: Mapping[str, Any], state: State) -> None:
+    """Write what `load` reads."""
+    digest = save_state(folder / WEIGHTS, state)
+    write_json(folder / CONFIG, {**description, "weights_digest": digest})
+
+
+def load(folder: Path | str) -> ExportedModel:
+    """The model in a folder that `pilot-bench export` wrote for a method with several connectors.
+
+    Nothing in the folder is executed: it holds JSON and tensors.
+
+    Raises:
+        UserError: not such a folder, a later format, damaged weights, or another backbone than it was trained on.
+    """
+    folder = Path(folder)
+    description = _read_description(folder)
+    profile = Profile.model_validate(description["profile"])
+    method = make_method(description["method"], profile.method_options.get(description["method"], {}))
+    client = description["client"]
+    info = ClientInfo(client["client"], client["task"], tuple(client["tasks"]), client["seed"])
+    state = load_state(folder / WEIGHTS)
+    if sha256_file(folder / WEIGHTS) != description["weights_digest"]:
+        raise UserError(f"{folder / WEIGHTS}: not the weights that {CONFIG} names (their sha256 differs).")
+    backbone = load_backbone(profile)
+    found = backbone_digest(profile)
+    if found != description["backbone_digest"]:
+        raise UserError(
+            f"{folder / CONFIG}: field backbone_digest: the model was trained on another {profile.backbone} (its "
+            f"sha256 begins {description['backbone_digest'][:12]}, the one here {found[:12]}). Install that one."
+        )
+    try:
+        model = build_client_model(backbone, method, method.phases(profile.rounds)[-1], info, {}, state)
+        if missing := sorted(model.parameters.keys() - state.keys()):
+            raise ValueError(f"{len(missing)} tensors are missing, first {missing[0]}")
+    except ValueError as error:
+        raise UserError(f"{folder / WEIGHTS}: {error}. Use the package version that exported it.") from error
+    model.connector.requires_grad_(False)
+    return ExportedModel(backbone, model, description)
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        description = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Name a folder that `pilot-bench export` wrote.") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise UserError(f"{path}: field format: expected {FORMAT!r}. Name a folder that `pilot-bench export` wrote.")
+    if description.get("version") != VERSION:
+        raise UserError(
+            f"{path}: field version: this package reads version {VERSION}, got {description.get('version')!r}. "
+            "Use the package version that exported it, or export again."
+        )
+    return description

@@ -1,0 +1,69 @@
+"""The stock processor of a backbone: pictures and prompts as `Backbone` makes them, without this package."""
+
+import json
+from typing import Any
+
+from transformers import LlavaProcessor
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+from pilot.backbone.backbone import IMAGE_PLACEHOLDER, Backbone
+
+_REFUSAL = "this model was trained on one user turn of one image and text: give a list of content parts"
+_IMAGE_OPTIONS = (
+    "do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor",
+    "do_normalize", "image_mean", "image_std",
+)  # fmt: skip
+
+
+def stock_processor(backbone: Backbone, prompt_template: str) -> LlavaProcessor:
+    """A `LlavaProcessor` that gives the pixels of `Backbone.image_features` and the ids of a training prompt.
+
+    Its image processor pads to a square with the mean colour (`do_pad`, which is off by default in transformers) and
+    then does what the backbone's own does.
+    """
+    config, own = backbone.model.config, backbone.processor
+    return LlavaProcessor(
+        LlavaImageProcessorPil(do_pad=True, **{name: getattr(own, name) for name in _IMAGE_OPTIONS}),
+        backbone.tokenizer,
+        patch_size=config.vision_config.patch_size,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        num_additional_image_tokens=1,  # CLIP's class token
+        chat_template=chat_template(backbone.tokenizer, prompt_template),
+    )
+
+
+def chat_template(tokenizer: Any, prompt_template: str) -> str:
+    """The prompt template as Jinja, for one user turn of one image and text, in any order.
+
+    It writes the begin token where `tokenizer` adds none by itself. A line break before the text is dropped, since
+    lm-eval puts one between image and text. Other conversations are refused when the template is applied.
+    """
+    begin = "" if tokenizer("")["input_ids"] else tokenizer.bos_token
+    before, after = prompt_template.split(IMAGE_PLACEHOLDER)
+    between, end = after.split("{instruction}")
+    lead, end = json.dumps(begin + before + IMAGE_PLACEHOLDER + between), json.dumps(end)
+    fits = (
+        "messages | length == 1 and messages[0]['role'] == 'user' and messages[0]['content'] is not string "
+        "and messages[0]['content'] | selectattr('type', 'equalto', 'image') | list | length == 1"
+    )
+    texts = "messages[0]['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join"
+    return (
+        f"{{% if not ({fits}) %}}{{{{ raise_exception({json.dumps(_REFUSAL)}) }}}}{{% endif %}}"
+        f"{{{{ {lead} + ({texts}).removeprefix('\\n') + {end} }}}}"
+    )
+
+
+def prompt_ids(processor: LlavaProcessor, instruction: str) -> list[int]:
+    """Ids of a prompt as the stock processor makes them, with one id in the place of all image tokens."""
+    content: Any = [{"type": "image"}, {"type": "text", "text": instruction}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    tokenizer = processor.tokenizer
+    starts_with_begin = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+    ids: list[int] = tokenizer(text, add_special_tokens=not starts_with_begin)["input_ids"]
+    return ids
+
+
+def same_prompts(processor: LlavaProcessor, backbone: Backbone, instruction: str) -> bool:
+    """Whether the stock processor's ids after the image are those that the model was trained with."""
+    ids = prompt_ids(processor, instruction)
+    return ids[ids.index(processor.image_token_id) + 1 :] == backbone.prompt_ids(instruction)

@@ -1,0 +1,74 @@
+"""What an export starts from: one client's model of a finished run, as state and description."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pilot.backbone.backbone import Backbone
+from pilot.connector.base import PlainConnector
+from pilot.errors import UserError
+from pilot.evaluation.answers import load_run, run_spec
+from pilot.evaluation.importing import refuse_imported
+from pilot.federation.spec import RunSpec
+from pilot.io.atomic import read_json
+from pilot.methods.base import ClientInfo, State
+from pilot.runs import MAJORITY
+
+
+@dataclass(frozen=True)
+class Source:
+    """One client's model of a run.
+
+    Attributes:
+        run_dir: the run's folder.
+        spec: which run it is.
+        config: its `config.json`.
+        client: whose model it is, by number.
+        info: the client as its method knows it (for pooled data, the one client).
+        clients: everybody who has this model.
+        state: all parameters of LoRA and connector, by name.
+        plain: whether the connector is a single MLP, as in LLaVA.
+        backbone: with LoRA, in no particular state.
+    """
+
+    run_dir: Path
+    spec: RunSpec
+    config: dict[str, Any]
+    client: int
+    info: ClientInfo
+    clients: tuple[int, ...]
+    state: State
+    plain: bool
+    backbone: Backbone
+
+    @property
+    def scale(self) -> float:
+        """LoRA's alpha / r."""
+        return self.spec.profile.lora.alpha / self.spec.profile.lora.rank
+
+
+def open_source(run_dir: Path, client: int) -> Source:
+    """The model of one client after training.
+
+    Raises:
+        UserError: the run is not finished, has no model (imported answers, majority) or no such client, or its
+            checkpoint or the client's private state is missing or damaged.
+    """
+    refuse_imported([run_dir])
+    spec = run_spec(run_dir)
+    num_clients = len(spec.scenario.client_tasks)
+    if spec.method == MAJORITY:
+        raise UserError(f"{run_dir}: method majority has no model to export. Choose the run of another method.")
+    if not 0 <= client < num_clients:
+        raise UserError(
+            f"{run_dir}: no client {client} in this run. Expected --client in 0..{num_clients - 1} "
+            f"({', '.join(f'{k}: {task.name}' for k, task in enumerate(spec.scenario.client_tasks))})."
+        )
+    backbone, models = load_run(run_dir)
+    clients, loader = next((clients, loader) for clients, loader in models.items() if client in clients)
+    model = loader()
+    infos = {info.client: info for info in spec.clients(spec.make_method())}
+    plain = isinstance(model.connector, PlainConnector)
+    config = read_json(run_dir / "config.json")
+    info = infos[client if client in infos else 0]
+    return Source(run_dir, spec, config, client, info, clients, model.state(), plain, backbone)

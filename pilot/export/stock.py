@@ -1,0 +1,78 @@
+"""Models with LLaVA's own connector in formats that transformers and PEFT read without this package."""
+
+import gc
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from transformers import LlavaForConditionalGeneration
+
+from pilot.backbone.lora import GROUP, TARGETS, to_peft
+from pilot.backbone.paths import checkpoint_folder
+from pilot.errors import UserError
+from pilot.export.source import Source
+from pilot.io.atomic import write_bytes, write_json
+from pilot.methods.base import State
+
+PROJECTOR = "multi_modal_projector"
+SHARD_SIZE = "5GB"
+
+
+def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> None:
+    """A checkpoint of `LlavaForConditionalGeneration`: W + (alpha / r) B A in float32, then the base's dtype.
+
+    Hu et al. 2021, arXiv 2106.09685, section 4.1. The projector is the client's connector.
+
+    Raises:
+        UserError: the base's checkpoint is not on disk (`llava-random` that was made in memory).
+    """
+    path = checkpoint_folder(source.spec.profile)
+    if not path.is_dir():
+        raise UserError(
+            f"{path}: no checkpoint of {source.spec.profile.backbone} to merge into. Set materialise: true in the "
+            "profile's architecture, or export with --adapter."
+        )
+    model = LlavaForConditionalGeneration.from_pretrained(path, local_files_only=True, dtype="auto")
+    with torch.no_grad():
+        for name, lora_a in layers_of(source.state).items():
+            lora_b = source.state[f"{GROUP}.{name}.lora_B"]
+            weight = model.model.language_model.get_submodule(name).weight
+            weight.copy_(torch.addmm(weight.float(), lora_b.float(), lora_a.float(), alpha=source.scale))
+        model.model.multi_modal_projector.load_state_dict(projector_of(source.state), strict=True)
+    model.save_pretrained(folder, max_shard_size=shard_size)
+    del model
+    gc.collect()
+
+
+def write_adapter(source: Source, folder: Path) -> None:
+    """An adapter that `PeftModel.from_pretrained(base, folder)` loads: LoRA, and the projector as `modules_to_save`."""
+    from safetensors.torch import save
+
+    lora = source.spec.profile.lora
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides it by r, an integer or not
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=rf".*language_model.*\.({'|'.join(TARGETS)})",
+        modules_to_save=[PROJECTOR],
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=source.spec.profile.backbone,
+        inference_mode=True,
+    )
+    values = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+    write_json(folder / "adapter_config.json", values)
+    projector = {f"base_model.model.model.{PROJECTOR}.{k}": v for k, v in projector_of(source.state).items()}
+    tensors = {name: value.contiguous() for name, value in sorted((to_peft(source.state) | projector).items())}
+    write_bytes(folder / "adapter_model.safetensors", save(tensors, metadata={"format": "pt"}))
+
+
+def layers_of(state: State) -> dict[str, torch.Tensor]:
+    """`lora_A` (r, in) by the path of its layer in the LLM."""
+    names = [name for name in state if name.startswith(f"{GROUP}.") and name.endswith(".lora_A")]
+    return {name.removeprefix(f"{GROUP}.").removesuffix(".lora_A"): state[name] for name in names}
+
+
+def projector_of(state: State) -> State:
+    """The single connector under the names of LLaVA's projector."""
+    return {name.removeprefix("connector."): value for name, value in state.items() if name.startswith("connector.")}

@@ -1,0 +1,90 @@
+"""One client's trained model as a folder: all of it, or nothing."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
+
+from pilot.errors import UserError
+from pilot.export.card import card_text
+from pilot.export.mixture import describe, write_mixture
+from pilot.export.processor import same_prompts, stock_processor
+from pilot.export.source import Source, open_source
+from pilot.export.stock import SHARD_SIZE, write_adapter, write_merged
+from pilot.io.atomic import write_text
+
+MERGED, ADAPTER, MIXTURE = "merged", "adapter", "mixture"
+_PROBE = "Is there a dog?\nAnswer the question using a single word or phrase."
+
+
+def export_model(
+    run_dir: Path, client: int, target: Path, form: str | None = None, shard_size: str = SHARD_SIZE
+) -> Path:
+    """Write the model that a client of a finished run ended with; equal runs give equal bytes.
+
+    Args:
+        run_dir: results/<profile>/<scenario>/runs/<method>/seed<k>.
+        client: whose model, by number.
+        target: a folder that does not exist or is empty.
+        form: `merged` (the default where the connector is LLaVA's own) or `adapter`; methods with several connectors
+            have their own form and take None only.
+        shard_size: largest file of a merged checkpoint, such as `5GB`.
+
+    Returns:
+        `target`.
+
+    Raises:
+        UserError: `target` holds something or cannot be written, the form does not fit the method, or as `open_source`.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target}: --to is not an empty folder, and nothing is overwritten. Name another folder.")
+    source = open_source(run_dir, client)
+    chosen = _form(source, form)
+    writers: dict[str, Callable[[Source, Path], None]] = {
+        MERGED: lambda source, folder: write_merged(source, folder, shard_size),
+        ADAPTER: write_adapter,
+        MIXTURE: _write_mixture,
+    }
+    transformers_logging.disable_progress_bar()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}). Choose another folder.") from error
+    try:
+        writers[chosen](source, part)
+        exact = _write_processor(source, part)
+        write_text(part / "README.md", card_text(source, chosen, part, exact_prompts=exact))
+        part.chmod(0o755)
+        os.replace(part, target)
+    except OSError as error:
+        raise UserError(f"{target}: writing failed ({error.strerror}). Nothing was left there.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def _form(source: Source, form: str | None) -> str:
+    if source.plain:
+        return form or MERGED
+    if form is not None:
+        raise UserError(
+            f"{source.run_dir}: --{form}: method {source.spec.method} puts several connectors between picture and LLM, "
+            "which no stock class has. Leave the option out: the folder then loads with pilot.export.load."
+        )
+    return MIXTURE
+
+
+def _write_mixture(source: Source, folder: Path) -> None:
+    digest = source.config["digests"]["backbone"]
+    write_mixture(folder, describe(source.spec.profile, source.spec.method, source.info, digest), source.state)
+
+
+def _write_processor(source: Source, folder: Path) -> bool:
+    """The stock processor; whether its prompts are those of training, id for id."""
+    processor = stock_processor(source.backbone, source.spec.profile.prompt_template)
+    processor.save_pretrained(folder)
+    return same_prompts(processor, source.backbone, _PROBE)

@@ -1,0 +1,25 @@
+"""`pilot-bench export`: a trained model for use elsewhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run directory: results/<profile>/<scenario>/runs/<method>/seed<k>.")],
+    client: Annotated[int, typer.Option(min=0, help="Whose model, by number.")],
+    to: Annotated[Path, typer.Option(help="A folder that does not exist or is empty.")],
+    merged: Annotated[
+        bool | None, typer.Option("--merged/--adapter", help="Stock LLaVA checkpoint (default), or PEFT adapter.")
+    ] = None,
+) -> None:
+    """Write a client's trained model with processor and model card.
+
+    Methods with LLaVA's single connector give what transformers or PEFT load; Pilot and FedMoE what pilot.export.load
+    opens.
+    """
+    from pilot.export.write import ADAPTER, MERGED, export_model
+
+    form = None if merged is None else MERGED if merged else ADAPTER
+    typer.echo(str(export_model(run, client, to, form)), err=True)

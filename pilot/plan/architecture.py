@@ -1,0 +1,124 @@
+"""Sizes of LLaVA architectures and how many parameters follow from them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pilot.backbone.paths import TINY_LLAVA
+from pilot.config import Profile
+from pilot.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A CLIP vision tower, a two-layer projector and a Llama; every width as transformers' configurations name it.
+
+    The defaults are LLaVA-1.5-7B's (CLIP ViT-L/14 at 336 pixels, Vicuna-7B): constants of that architecture.
+    """
+
+    text_layers: int = 32
+    text_hidden: int = 4096
+    text_intermediate: int = 11008
+    text_heads: int = 32
+    text_kv_heads: int = 32
+    vocabulary: int = 32064
+    tied: bool = False
+    vision_layers: int = 24
+    vision_hidden: int = 1024
+    vision_intermediate: int = 4096
+    image_size: int = 336
+    patch_size: int = 14
+
+    @property
+    def image_tokens(self) -> int:
+        """N: patches of an image, which the LLM sees as tokens (the class token is left out)."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def kv_width(self) -> int:
+        """Width of a token's keys."""
+        return self.text_hidden // self.text_heads * self.text_kv_heads
+
+    @property
+    def matrices(self) -> tuple[tuple[int, int], ...]:
+        """(in, out) of the seven matrices of a layer of the LLM that carry LoRA: q, k, v, o, gate, up, down."""
+        hidden, kv, inner = self.text_hidden, self.kv_width, self.text_intermediate
+        return (
+            (hidden, hidden), (hidden, kv), (hidden, kv), (hidden, hidden),
+            (hidden, inner), (hidden, inner), (inner, hidden),
+        )  # fmt: skip
+
+    @property
+    def layer_parameters(self) -> int:
+        """Of one layer of the LLM: seven matrices and two norms."""
+        return sum(rows * columns for rows, columns in self.matrices) + 2 * self.text_hidden
+
+    @property
+    def language_parameters(self) -> int:
+        """Of the LLM without its head: layers, embeddings, last norm."""
+        return self.text_layers * self.layer_parameters + (self.vocabulary + 1) * self.text_hidden
+
+    @property
+    def vision_parameters(self) -> int:
+        """Of the vision tower: embeddings, layers, first and last norm."""
+        width, inner = self.vision_hidden, self.vision_intermediate
+        layer = 4 * (width * width + width) + 4 * width + 2 * width * inner + inner + width
+        embeddings = width + 3 * width * self.patch_size**2 + (self.image_tokens + 1) * width
+        return self.vision_layers * layer + embeddings + 4 * width
+
+    @property
+    def projector_parameters(self) -> int:
+        """Of one connector MLP, D -> C -> C with biases."""
+        return (self.vision_hidden + 1) * self.text_hidden + (self.text_hidden + 1) * self.text_hidden
+
+    @property
+    def parameters(self) -> int:
+        """All that the checkpoint holds."""
+        head = 0 if self.tied else self.vocabulary * self.text_hidden
+        return self.language_parameters + head + self.vision_parameters + self.projector_parameters
+
+    def lora_parameters(self, rank: int) -> int:
+        """r (in + out) per matrix (Hu et al. 2021, arXiv 2106.09685, section 4)."""
+        return self.text_layers * rank * sum(rows + columns for rows, columns in self.matrices)
+
+
+def architecture_of(profile: Profile) -> Architecture:
+    """The architecture of a profile's backbone; weights need not be there.
+
+    Raises:
+        UserError: the backbone is not one whose sizes are known.
+    """
+    if profile.backbone == "tiny-llava":
+        return _read(TINY_LLAVA / "config.json")
+    if profile.backbone == "llava-1.5-7b":
+        return Architecture()
+    if profile.architecture is not None:
+        size = profile.architecture
+        return Architecture(
+            **{name: getattr(size, name) for name in Architecture.__dataclass_fields__ if name != "tied"}
+        )
+    raise UserError(
+        f"profile {profile.name}: field backbone: the sizes of {profile.backbone!r} are not known here. Expected "
+        "tiny-llava, llava-1.5-7b or llava-random."
+    )
+
+
+def _read(path: Path) -> Architecture:
+    """From a checkpoint's `config.json`."""
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    text, vision = config["text_config"], config["vision_config"]
+    return Architecture(
+        text_layers=text["num_hidden_layers"],
+        text_hidden=text["hidden_size"],
+        text_intermediate=text["intermediate_size"],
+        text_heads=text["num_attention_heads"],
+        text_kv_heads=text["num_key_value_heads"],
+        vocabulary=text["vocab_size"],
+        tied=config["tie_word_embeddings"],
+        vision_layers=vision["num_hidden_layers"],
+        vision_hidden=vision["hidden_size"],
+        vision_intermediate=vision["intermediate_size"],
+        image_size=vision["image_size"],
+        patch_size=vision["patch_size"],
+    )

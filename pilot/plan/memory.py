@@ -1,0 +1,210 @@
+"""Memory of one client's training, tensor by tensor.
+
+Counted is what PyTorch's autograd keeps of transformers' Llama with frozen weights (one letter per width: C hidden, K
+keys, F feed-forward, H heads, S tokens of a sequence, r LoRA rank, s bytes of an activation), per token and layer:
+
+- two RMS norms compute in float32 and keep their input: 2 * 4 C;
+- attention keeps its input, queries, keys, values and output: s (3 C + 2 K); without a fused kernel the attention
+  probabilities too, in float32 and, where that differs, as activations: H S (4 + s);
+- the feed-forward part keeps its input, gate, silu(gate), up and their product: s (C + 4 F);
+- LoRA beside the weights keeps A x of seven matrices: 7 s r. Inside the weights it keeps the sum W + B A instead, of
+  the size of the layer.
+
+With gradient checkpointing a layer keeps its input only, s C, and the above exists for one layer at a time.
+"""
+
+from dataclasses import dataclass, replace
+
+from pilot.config import Profile
+from pilot.plan.architecture import Architecture
+from pilot.plan.phases import FLOAT32, PlannedPhase
+
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+ADAM_STATES = 2
+"""Moments per trained number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a client trains.
+
+    Attributes:
+        sequence: S, tokens of the longest sequence, image and lead included.
+        answers: labelled tokens of an example, whose logits are computed.
+        rank: r of LoRA.
+        token_space: LoRA beside the weights, not inside.
+        penalised: the objective compares what is trained with what was received.
+    """
+
+    batch_size: int
+    accumulation: int
+    sequence: int
+    answers: int
+    rank: int
+    precision: str
+    attention: str
+    gradient_checkpointing: bool
+    token_space: bool
+    feature_dtype: str
+    penalised: bool = False
+
+    @classmethod
+    def of(cls, profile: Profile, sequence: int, answers: int, *, penalised: bool = False) -> "Settings":
+        """As a profile says; `sequence` is cut at its `max_length`."""
+        return cls(
+            batch_size=profile.batch_size,
+            accumulation=profile.accumulation,
+            sequence=min(sequence, profile.max_length or sequence),
+            answers=answers,
+            rank=profile.lora.rank,
+            precision=profile.precision,
+            attention=profile.attention,
+            gradient_checkpointing=profile.gradient_checkpointing,
+            token_space=profile.lora.space == "token",
+            feature_dtype=profile.feature_dtype,
+            penalised=penalised,
+        )
+
+    @property
+    def activation_bytes(self) -> int:
+        """s."""
+        return BYTES[self.precision]
+
+    @property
+    def tokens(self) -> int:
+        """Of a batch, padded to its longest sequence."""
+        return self.batch_size * self.sequence
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one client's training in one phase, by part, and at the worst moment.
+
+    Attributes:
+        weights: the frozen model.
+        masters: LoRA and connectors in float32, trained or not.
+        optimiser: AdamW's two moments.
+        copies: of what is trained and sent, from the start of the phase; where activations are not float32, their
+            rounded twins.
+        gradients: of what is trained.
+        activations: what the backward pass needs of LLM and connector.
+        working: of the layer that is being computed.
+        logits: of labelled tokens, and their gradients.
+        features: of a batch.
+        stepping: what AdamW needs for a moment.
+    """
+
+    weights: int
+    masters: int
+    optimiser: int
+    copies: int
+    gradients: int
+    activations: int
+    working: int
+    logits: int
+    features: int
+    stepping: int
+    accumulated: bool
+
+    @property
+    def resident(self) -> int:
+        """What is there at every moment."""
+        return self.weights + self.masters + self.optimiser + self.copies + self.features
+
+    @property
+    def peak(self) -> int:
+        """The largest of four moments: the loss, the backward pass of the last layer and of the first, AdamW's step."""
+        kept = self.gradients if self.accumulated else 0
+        moments = (
+            self.activations + self.logits + kept,
+            self.activations + self.working + kept,
+            self.working + self.gradients,
+            self.gradients + self.stepping,
+        )
+        return self.resident + max(moments)
+
+
+def training_memory(architecture: Architecture, settings: Settings, phase: PlannedPhase, *, on_gpu: bool) -> Memory:
+    """What a client needs while it trains a phase.
+
+    Args:
+        architecture: of the backbone.
+        settings: batch, sequence and how it is computed.
+        phase: what is trained.
+        on_gpu: whether copies of the phase's start lie elsewhere (in the host's memory).
+    """
+    size = settings.activation_bytes
+    trained = phase.trained.parameters(architecture, settings.rank)
+    frozen = phase.frozen_mlps * architecture.projector_parameters
+    rounded = size * trained if size < FLOAT32 else 0
+    received = FLOAT32 * trained
+    host = 0 if on_gpu else FLOAT32 * (trained + frozen)
+    connector = connector_bytes(architecture, settings, phase)
+    return Memory(
+        weights=architecture.parameters * size,
+        masters=FLOAT32 * (trained + frozen),
+        optimiser=ADAM_STATES * FLOAT32 * trained,
+        copies=received + host + rounded + (FLOAT32 * trained if settings.penalised else 0),
+        gradients=FLOAT32 * trained,
+        activations=_language_bytes(architecture, settings) + connector,
+        working=_working_bytes(architecture, settings),
+        logits=settings.batch_size * settings.answers * architecture.vocabulary * 3 * FLOAT32,
+        features=settings.batch_size * architecture.image_tokens * architecture.vision_hidden
+        * (size + BYTES[settings.feature_dtype]),
+        stepping=FLOAT32 * trained,
+        accumulated=settings.accumulation > 1,
+    )  # fmt: skip
+
+
+def layer_bytes(architecture: Architecture, settings: Settings) -> int:
+    """What one layer of the LLM keeps for its backward pass, without gradient checkpointing; see the module."""
+    hidden, keys, inner = architecture.text_hidden, architecture.kv_width, architecture.text_intermediate
+    size, tokens = settings.activation_bytes, settings.tokens
+    per_token = 2 * FLOAT32 * hidden + size * (3 * hidden + 2 * keys) + size * (hidden + 4 * inner)
+    if settings.attention == "eager":
+        rounded = size if size < FLOAT32 else 0
+        per_token += architecture.text_heads * settings.sequence * (FLOAT32 + rounded)
+    if settings.token_space:
+        return tokens * (per_token + 7 * size * settings.rank)
+    return tokens * per_token + size * sum(rows * columns for rows, columns in architecture.matrices)
+
+
+def connector_bytes(architecture: Architecture, settings: Settings, phase: PlannedPhase) -> int:
+    """What the connector keeps: two hidden layers per trained MLP; experts' outputs, or both of stage 1 in float32."""
+    tokens, hidden = settings.batch_size * architecture.image_tokens, architecture.text_hidden
+    size = settings.activation_bytes
+    kept = 2 * size * phase.trained.mlps + size  # and the sum of all
+    if phase.mixed:
+        kept += size * phase.mixed
+    elif phase.trained.mlps > 1:
+        kept += 2 * FLOAT32 + (2 * FLOAT32 if size < FLOAT32 else 0)
+    return tokens * hidden * kept
+
+
+def _language_bytes(architecture: Architecture, settings: Settings) -> int:
+    """What all layers of the LLM keep, and its inputs."""
+    inputs = settings.tokens * architecture.text_hidden * settings.activation_bytes
+    if settings.gradient_checkpointing:
+        return (architecture.text_layers + 1) * inputs
+    return architecture.text_layers * layer_bytes(architecture, settings) + inputs
+
+
+def _working_bytes(architecture: Architecture, settings: Settings) -> int:
+    """Gradients inside one layer, and with checkpointing what was computed again of it."""
+    hidden, inner, size = architecture.text_hidden, architecture.text_intermediate, settings.activation_bytes
+    gradients = settings.tokens * (size * (2 * inner + 2 * hidden) + 2 * FLOAT32 * hidden)
+    if settings.attention == "eager":
+        scores = architecture.text_heads * settings.sequence * (2 * size + FLOAT32)
+        gradients = max(gradients, settings.tokens * scores)
+    if not settings.token_space:
+        largest = max(rows * columns for rows, columns in architecture.matrices)
+        gradients += largest * (size + (FLOAT32 if size < FLOAT32 else 0))
+    again = layer_bytes(architecture, settings) if settings.gradient_checkpointing else 0
+    return gradients + again
+
+
+def with_batch(settings: Settings, batch_size: int) -> Settings:
+    """The same step in smaller batches: fewer examples at once, more of them accumulated."""
+    return replace(
+        settings, batch_size=batch_size, accumulation=settings.accumulation * settings.batch_size // batch_size
+    )  # fmt: skip

@@ -1,0 +1,189 @@
+"""The whole plan: what each method needs, whether it fits, and what to change where it does not."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pilot.config import Profile, Scenario
+from pilot.io.atomic import read_json
+from pilot.plan.architecture import Architecture, architecture_of
+from pilot.plan.memory import Memory, Settings, training_memory
+from pilot.plan.phases import FLOAT32, PlannedMethod, planned_method
+from pilot.plan.work import feature_work, planned_work
+
+GPU_CONTEXT = 750_000_000
+"""Bytes that CUDA and its libraries take before the first tensor; assumed, not measured here."""
+GPU_FRAGMENTS = 0.05
+"""Share that PyTorch's allocator holds beyond what tensors take; assumed, not measured here."""
+GPU_TFLOPS, CPU_TFLOPS = 120.0, 0.006
+"""10^12 operations per second that are assumed: two fifths of an A100's in bfloat16; one CPU core's at tiny size."""
+CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked.
+
+    Attributes:
+        gpus: clients that train at the same time, one on each.
+        memory: bytes of one GPU, or of the machine's memory where the profile's device is the CPU.
+        text_tokens: of the longest prompt with its answer, image and lead not counted.
+        answer_tokens: of the longest answer.
+        tflops: sustained throughput of one device; None for the assumption.
+    """
+
+    scenario: Scenario
+    profile: Profile
+    methods: Sequence[str]
+    gpus: int
+    memory: int
+    text_tokens: int
+    answer_tokens: int
+    tflops: float | None
+    lead_tokens: int | None = None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the profile trains on a GPU (`auto` is planned as one)."""
+        return self.profile.device != "cpu"
+
+    @property
+    def throughput(self) -> float:
+        """Operations per second of one device."""
+        return 1e12 * (self.tflops or (GPU_TFLOPS if self.on_gpu else CPU_TFLOPS))
+
+    def settings(self, profile: Profile, architecture: Architecture, method: PlannedMethod) -> Settings:
+        """How a client trains with `profile`, at the longest sequence."""
+        before = profile.prompt_template.split("<image>")[0]
+        lead = self.lead_tokens or 1 + math.ceil(len(before) / CHARACTERS_PER_TOKEN)
+        sequence = lead + architecture.image_tokens + self.text_tokens
+        return Settings.of(profile, sequence, self.answer_tokens, penalised=method.penalised)
+
+
+def make_plan(question: Question, results: Path) -> dict[str, Any]:
+    """The plan as JSON values; `results` is searched for times of earlier runs of the same profile and scenario.
+
+    Raises:
+        UserError: a method or backbone that there is no plan for.
+    """
+    profile, scenario = question.profile, question.scenario
+    architecture = architecture_of(profile)
+    folder = results / profile.name / scenario.name / "runs"
+    return {
+        "scenario": scenario.name,
+        "profile": profile.name,
+        "parameters": architecture.parameters,
+        "gpus": question.gpus,
+        "memory": question.memory,
+        "assumptions": {
+            "device": "gpu" if question.on_gpu else "cpu",
+            "text_tokens": question.text_tokens,
+            "answer_tokens": question.answer_tokens,
+            "tflops_per_device": question.throughput / 1e12,
+            "clients": len(scenario.client_tasks),
+            "participation": "every client in every round; a task's examples split evenly",
+            **({"gpu_context_bytes": GPU_CONTEXT, "gpu_fragments": GPU_FRAGMENTS} if question.on_gpu else {}),
+        },
+        "features": dict(feature_work(architecture, profile, scenario)),
+        "methods": {name: _plan_method(question, architecture, name, folder / name) for name in question.methods},
+    }
+
+
+def _plan_method(question: Question, architecture: Architecture, name: str, runs: Path) -> dict[str, Any]:
+    profile, scenario = question.profile, question.scenario
+    options = profile.method_options.get(name, {})
+    method = planned_method(name, options, len(scenario.tasks), len(scenario.client_tasks))
+    settings = question.settings(profile, architecture, method)
+    work = planned_work(architecture, settings, method, profile, scenario)
+    parallel = 1 if method.pooled else min(question.gpus, len(scenario.client_tasks))
+    seconds = measured_seconds(runs)
+    needed = device_bytes(question, profile, architecture, method)
+    server = FLOAT32 * method.server.parameters(architecture, settings.rank)
+    return {
+        "memory": {
+            phase: asdict(memory) | {"peak": memory.peak, "device": needed_bytes(memory, question.on_gpu)}
+            for phase, memory in _phases(question, profile, architecture, method)
+        },
+        "device_bytes": needed,
+        "fits": needed <= question.memory,
+        "changes": [] if needed <= question.memory else list(advise(question, architecture, method)),
+        "sequence": settings.sequence,
+        "server_bytes": server,
+        "work": asdict(work),
+        "bytes_are_upper_bounds": method.upper_bound,
+        "hours": work.flops / question.throughput / parallel / 3600,
+        "measured_hours": None if seconds is None else seconds * work.steps / parallel / 3600,
+    }
+
+
+def needed_bytes(memory: Memory, on_gpu: bool) -> int:
+    """What a device must have: tensors, and on a GPU the context and fragments."""
+    return math.ceil(memory.peak * (1 + GPU_FRAGMENTS)) + GPU_CONTEXT if on_gpu else memory.peak
+
+
+def device_bytes(question: Question, profile: Profile, architecture: Architecture, method: PlannedMethod) -> int:
+    """Of the phase that needs most; the bare model where nothing is trained."""
+    needs = [needed_bytes(memory, question.on_gpu) for _, memory in _phases(question, profile, architecture, method)]
+    size = question.settings(profile, architecture, method).activation_bytes
+    return max(needs, default=architecture.parameters * size)
+
+
+def advise(question: Question, architecture: Architecture, method: PlannedMethod) -> Iterator[dict[str, Any]]:
+    """Changes of the profile, one after the other, each with what is needed after it, until it fits.
+
+    A change that saves nothing is left out. The last entry says whether the end fits.
+    """
+    profile = question.profile
+    needed = device_bytes(question, profile, architecture, method)
+    for field, changed in _changes(profile):
+        profile = changed(profile)
+        after = device_bytes(question, profile, architecture, method)
+        if after < needed:
+            needed = after
+            yield {"change": field(profile), "device_bytes": needed, "fits": needed <= question.memory}
+        if needed <= question.memory:
+            return
+
+
+def _changes(profile: Profile) -> Iterator[tuple[Any, Any]]:
+    """How to say a change, and how to make it, in the order in which they cost least."""
+
+    def to(**fields: Any) -> Any:
+        return lambda old: old.model_copy(update=fields)
+
+    yield lambda new: "attention: sdpa", to(attention="sdpa")
+    yield lambda new: "gradient_checkpointing: true", to(gradient_checkpointing=True)
+    yield (
+        lambda new: "lora: {space: token}",
+        lambda old: old.model_copy(update={"lora": old.lora.model_copy(update={"space": "token"})}),
+    )
+    yield lambda new: "precision: bfloat16, feature_dtype: bfloat16", to(precision="bfloat16", feature_dtype="bfloat16")
+    size, parts = profile.batch_size, profile.accumulation
+    while size % 2 == 0:
+        size, parts = size // 2, parts * 2
+        yield (
+            lambda new: f"batch_size: {new.batch_size}, accumulation: {new.accumulation}",
+            to(batch_size=size, accumulation=parts),
+        )
+
+
+def _phases(
+    question: Question, profile: Profile, architecture: Architecture, method: PlannedMethod
+) -> Iterator[tuple[str, Memory]]:
+    """Memory of each phase that a method has, by name."""
+    settings = question.settings(profile, architecture, method)
+    named = {phase.name: phase for phases in method.rounds for phase in phases}
+    for name, phase in named.items():
+        yield name, training_memory(architecture, settings, phase, on_gpu=question.on_gpu)
+
+
+def measured_seconds(runs: Path) -> float | None:
+    """Seconds of training per optimiser step in finished runs of a method; None if there is none."""
+    seconds = []
+    for manifest in sorted(runs.glob("seed*/manifest.json")):
+        timing, ledger = manifest.parent / "timing.json", manifest.parent / "ledger.json"
+        if timing.is_file() and ledger.is_file() and (steps := read_json(ledger)["optimiser_steps"]):
+            seconds.append(read_json(timing)["train_seconds"] / steps)
+    return sum(seconds) / len(seconds) if seconds else None

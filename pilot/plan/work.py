@@ -1,0 +1,128 @@
+"""Steps, floating-point operations, bytes exchanged and bytes on disk of a run."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pilot.config import Profile, Scenario
+from pilot.plan.architecture import Architecture
+from pilot.plan.memory import BYTES, Settings
+from pilot.plan.phases import FLOAT32, Load, PlannedMethod, PlannedPhase
+
+KEPT_ROUNDS = 2
+"""Checkpoints that stay on disk, of the server and of each client."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run does.
+
+    Attributes:
+        steps: optimiser steps of all clients and rounds.
+        examples: that go through the LLM in training, repetitions counted.
+        flops: of training.
+        down: bytes to one client in round 1 and in each later round, as `up`.
+        total_bytes: both ways, all clients and rounds.
+        server_disk: checkpoints of the server.
+        client_disk: private states of all clients.
+    """
+
+    steps: int
+    examples: int
+    flops: int
+    down: tuple[int, int]
+    up: tuple[int, int]
+    total_bytes: int
+    server_disk: int
+    client_disk: int
+
+
+def planned_work(
+    architecture: Architecture, settings: Settings, method: PlannedMethod, profile: Profile, scenario: Scenario
+) -> Work:
+    """The work of one run, if every client takes part in every round."""
+    rank = settings.rank
+    clients = 1 if method.pooled else len(scenario.client_tasks)
+    batch = profile.batch_size * profile.accumulation
+    steps = flops = moved = 0
+    for number in range(1, profile.rounds + 1):
+        phases = method.phases(number)
+        if not phases:
+            continue
+        for phase, count in zip(phases, _split(phases, profile, scenario, pooled=method.pooled), strict=True):
+            steps += count
+            flops += count * batch * example_flops(architecture, settings, phase)
+            moved += clients * _bytes(phase.down + phase.up, architecture, rank)
+    down, up = (
+        tuple(sum(_bytes(load, architecture, rank) for load in loads) for loads in _loads(method, way))
+        for way in ("down", "up")
+    )
+    kept, last = min(KEPT_ROUNDS, profile.rounds), method.phases(profile.rounds)
+    private = last[-1].private if last else Load()
+    return Work(
+        steps=steps,
+        examples=steps * batch,
+        flops=flops,
+        down=(down[0], down[1]),
+        up=(up[0], up[1]),
+        total_bytes=moved,
+        server_disk=kept * _bytes(method.server, architecture, rank),
+        client_disk=kept * clients * _bytes(private, architecture, rank),
+    )
+
+
+def client_examples(scenario: Scenario) -> list[int]:
+    """Training examples of every client if a task's are split evenly, after held-out parts are set aside."""
+    kept = 1 - scenario.validation_fraction - scenario.local_test_fraction
+    return [math.ceil(task.num_train / task.num_clients * kept) for task in scenario.client_tasks]
+
+
+def example_flops(architecture: Architecture, settings: Settings, phase: PlannedPhase) -> int:
+    """Floating-point operations of one example's forward and backward pass.
+
+    Two per number and token forwards, two more for the gradient of the input, two more for that of a trained number
+    (Kaplan et al. 2020, arXiv 2001.08361, section 2.1, for frozen and trained parts apart); attention 4 S C per token
+    and layer forwards, twice that backwards. Gradient checkpointing computes the layers a second time.
+    """
+    layers = architecture.text_layers * architecture.layer_parameters
+    attention = architecture.text_layers * 2 * settings.sequence * architecture.text_hidden
+    again = 1 if settings.gradient_checkpointing else 0
+    per_token = (2 * layers + 2 * attention) * (1 + again) + 2 * layers + 4 * attention
+    per_token += 6 * phase.trained.loras * architecture.lora_parameters(settings.rank)
+    head = 4 * architecture.vocabulary * architecture.text_hidden * settings.answers
+    mlps = (6 * phase.trained.mlps + 2 * phase.frozen_mlps) * architecture.projector_parameters
+    return settings.sequence * per_token + head + architecture.image_tokens * mlps
+
+
+def feature_work(architecture: Architecture, profile: Profile, scenario: Scenario) -> Mapping[str, Any]:
+    """Images (at most one per record), bytes of their features on disk, and operations of the vision tower."""
+    images = sum(task.num_train + task.num_test for task in scenario.tasks)
+    bytes_each = architecture.image_tokens * architecture.vision_hidden * BYTES[profile.feature_dtype]
+    flops = images * 2 * architecture.vision_parameters * (architecture.image_tokens + 1)
+    return {"images": images, "bytes_per_image": bytes_each, "bytes": images * bytes_each, "flops": flops}
+
+
+def _split(
+    phases: tuple[PlannedPhase, ...], profile: Profile, scenario: Scenario, *, pooled: bool
+) -> list[int]:
+    """Steps of each phase of a round, over all clients: rounded down, the last phase takes the rest."""
+    examples = client_examples(scenario)
+    clients = [profile.steps_of(count) for count in examples]
+    if pooled:
+        clients = [sum(clients) if profile.local_steps is not None else profile.steps_of(sum(examples))]
+    totals = [0] * len(phases)
+    for steps in clients:
+        shares = [int(phase.share * steps) for phase in phases[:-1]]
+        for place, share in enumerate([*shares, steps - sum(shares)]):
+            totals[place] += share
+    return totals
+
+
+def _loads(method: PlannedMethod, way: str) -> list[list[Load]]:
+    """What one client receives (`down`) or sends (`up`) in round 1 and in a later round, by phase."""
+    return [[getattr(phase, way) for phase in method.phases(number)] for number in (1, 2)]
+
+
+def _bytes(load: Load, architecture: Architecture, rank: int) -> int:
+    return FLOAT32 * load.parameters(architecture, rank)

@@ -1,0 +1,169 @@
+"""The plan's formulas against values worked out by hand, and its parameter counts against real models."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+from pilot.backbone.lora import attach
+from pilot.backbone.paths import TINY_LLAVA
+from pilot.config import load_profile
+from pilot.errors import UserError
+from pilot.plan.architecture import Architecture, architecture_of
+from pilot.plan.memory import Memory, Settings, connector_bytes, layer_bytes, training_memory, with_batch
+from pilot.plan.phases import Load, planned_method
+from pilot.plan.work import example_flops
+
+LLAVA = Architecture()
+# C = 4, F = 6, two heads, one of keys: K = 2; V = 10; D = 3, four patches.
+SMALL = Architecture(
+    text_layers=2, text_hidden=4, text_intermediate=6, text_heads=2, text_kv_heads=1, vocabulary=10, vision_layers=2,
+    vision_hidden=3, vision_intermediate=5, image_size=4, patch_size=2,
+)  # fmt: skip
+SETTINGS = Settings(
+    batch_size=2, accumulation=1, sequence=7, answers=3, rank=2, precision="float32", attention="sdpa",
+    gradient_checkpointing=False, token_space=True, feature_dtype="float32",
+)  # fmt: skip
+
+
+def test_llava_is_counted_as_published() -> None:
+    """7,063,427,072 parameters: Llama 6,738,939,904 with head, CLIP 303,507,456, projector 20,979,712."""
+    assert LLAVA.image_tokens == 576 and LLAVA.kv_width == 4096
+    assert LLAVA.layer_parameters == 4 * 4096 * 4096 + 3 * 4096 * 11008 + 2 * 4096 == 202_383_360
+    assert LLAVA.language_parameters + 32064 * 4096 == 6_738_939_904
+    assert LLAVA.vision_parameters == 303_507_456
+    assert LLAVA.projector_parameters == 1024 * 4096 + 4096 + 4096 * 4096 + 4096 == 20_979_712
+    assert LLAVA.parameters == 7_063_427_072
+    # r = 64: 32 layers of 4 * 64 * 8192 + 3 * 64 * 15104.
+    assert LLAVA.lora_parameters(64) == 32 * 64 * (4 * 8192 + 3 * 15104) == 159_907_840
+
+
+def test_counts_are_those_of_real_models() -> None:
+    """transformers' own modules at three sizes, made without memory."""
+    small = load_profile("llava-random")
+    for architecture in (architecture_of(load_profile("embedded")), architecture_of(small), SMALL):
+        config = LlavaConfig.from_pretrained(TINY_LLAVA)
+        text, vision = config.text_config, config.vision_config
+        text.num_hidden_layers, text.hidden_size = architecture.text_layers, architecture.text_hidden
+        text.intermediate_size, text.vocab_size = architecture.text_intermediate, architecture.vocabulary
+        text.num_attention_heads, text.num_key_value_heads = architecture.text_heads, architecture.text_kv_heads
+        text.head_dim = architecture.text_hidden // architecture.text_heads
+        text.pad_token_id, text.tie_word_embeddings = None, architecture.tied
+        config.tie_word_embeddings = architecture.tied
+        vision.num_hidden_layers, vision.hidden_size = architecture.vision_layers, architecture.vision_hidden
+        vision.intermediate_size, vision.num_attention_heads = architecture.vision_intermediate, 1
+        vision.image_size, vision.patch_size = architecture.image_size, architecture.patch_size
+        with torch.device("meta"):
+            model = LlavaForConditionalGeneration(config)
+        assert sum(p.numel() for p in model.parameters()) == architecture.parameters
+        with torch.device("meta"):
+            adapter = attach(model.model.language_model, 5, 1.0)
+        assert sum(p.numel() for p in adapter.values()) == architecture.lora_parameters(5)
+
+
+def test_unknown_backbone() -> None:
+    profile = load_profile("embedded").model_copy(update={"backbone": "other"})
+    with pytest.raises(UserError, match="field backbone: the sizes of 'other' are not known"):
+        architecture_of(profile)
+
+
+def test_layer() -> None:
+    """14 tokens. Norms 2 * 4 * 4 = 32; attention 4 (12 + 4) = 64; MLP 4 (4 + 24) = 112; LoRA 7 * 4 * 2 = 56."""
+    assert layer_bytes(SMALL, SETTINGS) == 14 * (32 + 64 + 112 + 56)
+    # bfloat16: norms stay 32; 2 (12 + 4) = 32; 2 (4 + 24) = 56; LoRA 28.
+    assert layer_bytes(SMALL, replace(SETTINGS, precision="bfloat16")) == 14 * (32 + 32 + 56 + 28)
+    # Probabilities: 2 heads x 7 tokens x 4 bytes, in bfloat16 2 more for the rounded ones.
+    assert layer_bytes(SMALL, replace(SETTINGS, attention="eager")) == 14 * (264 + 56)
+    rounded = replace(SETTINGS, attention="eager", precision="bfloat16")
+    assert layer_bytes(SMALL, rounded) == 14 * (148 + 2 * 7 * 6)
+    # In weight space: q 16, k 8, v 8, o 16, three of 24 numbers once more, and no A x.
+    assert layer_bytes(SMALL, replace(SETTINGS, token_space=False)) == 14 * 208 + 4 * 120
+
+
+def test_training() -> None:
+    """FedAvg on the small model, every part by hand."""
+    (phase,) = planned_method("fedavg", {}, 3, 9).phases(1)
+    memory = training_memory(SMALL, SETTINGS, phase, on_gpu=True)
+    lora = 2 * 2 * (8 + 6 + 6 + 8 + 10 + 10 + 10)  # layers x rank x sum of widths
+    trained = lora + (3 + 1) * 4 + (4 + 1) * 4
+    assert SMALL.lora_parameters(2) == lora == 232 and trained == 268
+    language = 2 * (120 + 8) + 11 * 4
+    vision = 2 * (4 * 12 + 12 + 30 + 8) + (3 + 36 + 15) + 12
+    assert memory == Memory(
+        weights=4 * (language + 40 + vision + 36),
+        masters=4 * 268,
+        optimiser=8 * 268,
+        copies=4 * 268,
+        gradients=4 * 268,
+        # two layers, the inputs, and of the connector two hidden layers and the sum for 8 patches
+        activations=2 * 14 * 264 + 14 * 16 + 8 * 4 * 12,
+        working=14 * (4 * (12 + 8) + 32),
+        logits=2 * 3 * 10 * 12,
+        features=2 * 4 * 3 * 8,
+        stepping=4 * 268,
+        accumulated=False,
+    )
+    assert memory.resident == memory.weights + 16 * 268 + 192
+    assert memory.peak == memory.resident + memory.activations + memory.working
+
+
+def test_peak_is_the_worst_moment() -> None:
+    parts = dict(weights=1000, masters=0, optimiser=0, copies=0, features=0)
+    small = dict(gradients=0, activations=0, working=0, logits=0, stepping=0)
+
+    def peak(accumulated: bool = False, **own: int) -> int:
+        return Memory(**(parts | small | own), accumulated=accumulated).peak - 1000
+
+    assert peak(activations=50, logits=30, working=20) == 80
+    assert peak(activations=50, logits=10, working=20) == 70
+    assert peak(activations=5, gradients=40, working=20) == 60
+    assert peak(activations=5, gradients=40, stepping=30) == 70
+    assert peak(True, activations=50, logits=30, gradients=40) == 120
+
+
+def test_what_saves_memory() -> None:
+    """The full model in stage 2: every setting that the advice offers needs less than what it replaces."""
+    phase = planned_method("pilot", {}, 3, 9).phases(2)[0]
+    profile = load_profile("llava")
+    good = Settings.of(profile, 740, 32)
+    needed = training_memory(LLAVA, good, phase, on_gpu=True).peak
+    for worse in (
+        {"gradient_checkpointing": False}, {"attention": "eager"}, {"token_space": False}, {"precision": "float32"},
+        {"feature_dtype": "float32"}, {"batch_size": 32}, {"sequence": 2048}, {"rank": 128},
+    ):  # fmt: skip
+        assert training_memory(LLAVA, replace(good, **worse), phase, on_gpu=True).peak > needed, worse
+    halved = with_batch(good, 8)
+    assert (halved.batch_size, halved.accumulation) == (8, 4)
+    assert training_memory(LLAVA, halved, phase, on_gpu=True).peak < needed
+    assert Settings.of(profile, 4000, 32).sequence == 2048
+
+
+def test_connectors() -> None:
+    """Stage 1 adds both features scaled in float32; stage 2 stacks three experts. 8 patches of width 4."""
+    stage1, stage2 = planned_method("pilot", {}, 3, 9).phases(1)
+    assert connector_bytes(SMALL, SETTINGS, stage1) == 8 * 4 * (2 * 4 * 2 + 4 + 2 * 4)
+    assert connector_bytes(SMALL, SETTINGS, stage2) == 8 * 4 * (2 * 4 * 3 + 4 + 3 * 4)
+    assert connector_bytes(SMALL, replace(SETTINGS, precision="bfloat16"), stage1) == 8 * 4 * (2 * 2 * 2 + 2 + 4 * 4)
+
+
+def test_load() -> None:
+    load = Load(loras=1, mlps=2, router_rows=3, numbers=4)
+    assert load.parameters(SMALL, 2) == 232 + 2 * 36 + 3 * 3 + 4
+    assert (load + load * 2) == load * 3
+
+
+def test_flops() -> None:
+    """One example of 7 tokens, FedAvg; layers 2 x 128, attention 2 S C per layer and product pair."""
+    (phase,) = planned_method("fedavg", {}, 3, 9).phases(1)
+    layers, attention = 2 * 128, 2 * 2 * 7 * 4
+    forward, backward = 2 * layers + 2 * attention, 2 * layers + 4 * attention
+    head, connector = 4 * 10 * 4 * 3, 4 * 6 * 36
+    assert example_flops(SMALL, SETTINGS, phase) == 7 * (forward + backward + 6 * 232) + head + connector
+    again = example_flops(SMALL, replace(SETTINGS, gradient_checkpointing=True), phase)
+    assert again - example_flops(SMALL, SETTINGS, phase) == 7 * forward
+
+
+def test_unknown_method() -> None:
+    with pytest.raises(UserError, match="there is no plan for 'fedsgd'. Expected one of: central, "):
+        planned_method("fedsgd", {}, 3, 9)

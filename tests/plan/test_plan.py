@@ -1,0 +1,179 @@
+"""The plan beside what real runs recorded, its advice, and its command."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from pilot.cli import app
+from pilot.config import load_profile, load_scenario
+from pilot.errors import UserError
+from pilot.io.atomic import read_json, write_json
+from pilot.plan.architecture import architecture_of
+from pilot.plan.phases import planned_method
+from pilot.plan.plan import GPU_CONTEXT, Question, make_plan, measured_seconds
+from pilot.plan.work import client_examples
+
+from ..small import Small
+
+METHODS = ("pilot", "fedavg", "fedprox", "fedmoe", "local", "central", "untuned")
+
+
+def ask(small: Small, **changes: Any) -> Question:
+    """About the small scenario on a machine of 8 GB."""
+    asked = Question(small.scenario, small.profile, METHODS, 1, 8 * 10**9, 60, 20, None)
+    return replace(asked, **changes)
+
+
+def llava(**changes: Any) -> Question:
+    """About scenario2 with the profile llava on one GPU of 80 GB."""
+    asked = Question(load_scenario("scenario2"), load_profile("llava"), ("pilot",), 1, 80 * 10**9, 128, 32, None)
+    return replace(asked, **changes)
+
+
+def moved(run: Path, number: int, direction: str, client: int) -> int:
+    """Bytes that a client's messages of a round had, as the ledger says."""
+    return sum(
+        sum(message["groups"].values())
+        for message in read_json(run / "ledger.json")["messages"]
+        if (message["round"], message["direction"], message["client"]) == (number, direction, client)
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_runs_recorded(small: Small, method: str) -> None:
+    """Steps, what is trained, and every byte up and down; FedMoE's later rounds are at most what is planned."""
+    run = small.run(method)
+    ledger = read_json(run / "ledger.json")
+    plan = make_plan(ask(small), small.root / "nowhere")["methods"][method]
+    work = plan["work"]
+    assert work["steps"] == ledger["optimiser_steps"]
+    table = planned_method(method, {}, 3, 6)
+    architecture, rank = architecture_of(small.profile), small.profile.lora.rank
+    trained = [phase.trained.parameters(architecture, rank) for number in (1, 2) for phase in table.phases(number)]
+    assert max(trained, default=0) == ledger["trainable_parameters"]
+    clients = 1 if method == "central" else 6
+    for way in ("down", "up"):
+        for client in range(clients):
+            first, later = (moved(run, number, way, client) for number in (1, 2))
+            assert work[way][0] == first
+            assert work[way][1] == later or (method == "fedmoe" and work[way][1] > later > 0)
+    total = ledger["totals"]["bytes_up"] + ledger["totals"]["bytes_down"]
+    assert work["total_bytes"] == total or (method == "fedmoe" and work["total_bytes"] > total)
+    assert plan["bytes_are_upper_bounds"] is (method == "fedmoe")
+
+
+@pytest.mark.parametrize("method", ["pilot", "fedavg", "fedmoe", "local", "central"])
+def test_disk(small: Small, method: str) -> None:
+    """Bytes of tensors in all kept checkpoints; a safetensors file has a header of under 200 bytes a tensor beside."""
+    run = small.run(method)
+    work = make_plan(ask(small), small.root)["methods"][method]["work"]
+    for files, planned in (
+        (list(run.glob("checkpoint/round-*/server.safetensors")), work["server_disk"]),
+        (list(run.glob("clients/*/*.safetensors")), work["client_disk"]),
+    ):
+        found = sum(path.stat().st_size for path in files)
+        headers = sum(int.from_bytes(path.read_bytes()[:8], "little") + 8 for path in files)
+        assert found - headers == planned
+    features = make_plan(ask(small), small.root)["features"]
+    stored = sum(path.stat().st_size for path in (small.folder / "features").glob("*.npy"))
+    assert features["images"] == 40 + 36 + 44 + 24
+    assert 0 < stored <= features["bytes"] + 128 * len(list((small.folder / "features").glob("*.npy")))
+
+
+def test_examples_are_split_evenly(small: Small) -> None:
+    """40 over two clients, less a fifth."""
+    assert client_examples(small.scenario) == [16, 16, 15, 15, 18, 18]
+
+
+def test_epochs() -> None:
+    """One epoch of 400 examples in steps of 32 is 13; nine clients, three rounds. Pooled: 3,600 are 113 steps."""
+    plan = make_plan(llava(methods=("pilot", "fedavg", "central")), Path("nowhere"))
+    assert client_examples(llava().scenario) == [400] * 9
+    assert plan["methods"]["fedavg"]["work"]["steps"] == plan["methods"]["pilot"]["work"]["steps"] == 13 * 9 * 3
+    assert plan["methods"]["central"]["work"]["steps"] == 113 * 3
+
+
+def test_llava_fits_80_gb() -> None:
+    plan = make_plan(llava(), Path("nowhere"))
+    method = plan["methods"]["pilot"]
+    assert plan["parameters"] == 7_063_427_072 and method["fits"] and method["changes"] == []
+    stage2 = method["memory"]["stage2"]
+    assert stage2["weights"] == 2 * 7_063_427_072
+    # LoRA, three task and cross-task adapters that are trained, three connectors that are not, the router.
+    assert stage2["masters"] == 4 * (159_907_840 + 6 * 20_979_712 + 3 * 1024)
+    assert method["device_bytes"] == -(-stage2["peak"] * 105 // 100) + GPU_CONTEXT
+    assert plan["features"]["bytes_per_image"] == 576 * 1024 * 2
+    assert method["work"]["down"][1] == 4 * (159_907_840 + 3 * 20_979_712)
+    assert method["work"]["up"][1] == 4 * (159_907_840 + 20_979_712)
+    # LoRA of 9 clients and 3 task adapters, in two checkpoints.
+    assert method["work"]["server_disk"] == 2 * 4 * (9 * 159_907_840 + 3 * 20_979_712)
+
+
+def test_more_gpus_are_faster_until_there_are_no_clients() -> None:
+    hours = [make_plan(llava(gpus=gpus), Path("nowhere"))["methods"]["pilot"]["hours"] for gpus in (1, 3, 9, 12)]
+    assert hours[0] == pytest.approx(3 * hours[1]) and hours[2] == hours[3] == pytest.approx(hours[0] / 9)
+    twice = make_plan(llava(tflops=240.0), Path("nowhere"))["methods"]["pilot"]["hours"]
+    assert twice == pytest.approx(hours[0] / 2)
+
+
+def test_advice_ends_when_it_fits() -> None:
+    """Without checkpointing the activations are the most; one change after the other, each with what it leaves."""
+    profile = load_profile("llava").model_copy(update={"gradient_checkpointing": False, "precision": "float32"})
+    method = make_plan(llava(profile=profile), Path("nowhere"))["methods"]["pilot"]
+    assert not method["fits"] and method["device_bytes"] > 80 * 10**9
+    assert [change["change"] for change in method["changes"]] == ["gradient_checkpointing: true"]
+    assert method["changes"][-1]["fits"] and method["changes"][-1]["device_bytes"] <= 80 * 10**9
+    least = make_plan(llava(profile=profile, memory=20 * 10**9), Path("nowhere"))["methods"]["pilot"]["changes"]
+    assert [change["change"] for change in least] == [
+        "gradient_checkpointing: true", "precision: bfloat16, feature_dtype: bfloat16",
+        "batch_size: 8, accumulation: 4", "batch_size: 4, accumulation: 8", "batch_size: 2, accumulation: 16",
+        "batch_size: 1, accumulation: 32",
+    ]  # fmt: skip
+    sizes = [change["device_bytes"] for change in least]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
+    assert [change["fits"] for change in least] == [False] * len(least)
+
+
+def test_measured_times_are_used(tmp_path: Path) -> None:
+    """Two runs of 10 and 30 steps at 2 and 4 seconds each; an unfinished one counts for nothing."""
+    assert measured_seconds(tmp_path) is None
+    for seed, (steps, seconds) in enumerate([(10, 20.0), (30, 120.0), (10, 1000.0)]):
+        write_json(tmp_path / f"seed{seed}/timing.json", {"train_seconds": seconds})
+        write_json(tmp_path / f"seed{seed}/ledger.json", {"optimiser_steps": steps})
+        if seed < 2:
+            write_json(tmp_path / f"seed{seed}/manifest.json", {})
+    assert measured_seconds(tmp_path) == 3.0
+
+
+def test_command(small: Small) -> None:
+    """The issue's own line, and the small scenario after a run."""
+    line = ["plan", "--profile", "llava", "scenario2", "--gpus", "1", "--memory", "80", "-m", "pilot"]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == 0 and "pilot: fits, " in result.output and "7063.4 million" in result.output
+    small.run("fedavg")
+    where = ["-p", str(small.profile_file), "--results", str(small.results)]
+    made = CliRunner().invoke(app, ["plan", str(small.scenario_file), *where, "-m", "fedavg", "-m", "local", "--json"])
+    plan = json.loads(made.output)["methods"]
+    assert list(plan) == ["fedavg", "local"] and plan["fedavg"]["measured_hours"] > 0
+    tight = CliRunner().invoke(app, ["plan", "-p", "llava", "scenario2", "-m", "pilot", "--memory", "12"])
+    assert "pilot: DOES NOT FIT, " in tight.output and "and that is not enough" in tight.output
+    wrong = CliRunner().invoke(app, ["plan", "scenario2", "-m", "fedagv"])
+    assert isinstance(wrong.exception, UserError) and "Did you mean 'fedavg'?" in str(wrong.exception)
+
+
+def test_plan_needs_no_pytorch() -> None:
+    """In a process of its own, as the command imports it."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from pathlib import Path; from pilot.config import load_profile, load_scenario; "
+        "from pilot.plan.plan import Question, make_plan; from pilot.plan.text import as_text; "
+        "q = Question(load_scenario('scenario2'), load_profile('llava'), ['pilot'], 1, 10**9, 128, 32, None); "
+        "as_text(make_plan(q, Path('nowhere'))); assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
