@@ -5,17 +5,10 @@ import importlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import (
-    BaseModel,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pilot.errors import UserError
 from pilot.model_settings import (
@@ -30,95 +23,13 @@ from pilot.model_settings import (
     RandomLlava,
     Sparse,
 )
+from pilot.scenario_settings import Kind, Name, PartitionConfig, Scenario, Seed, Share, TaskConfig
 from pilot.settings import FederationConfig, Model
 
-Kind = Literal["vqa", "caption", "ground"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Seed = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, lt=0.5)]
-
-
-class PartitionConfig(Model):
-    """How a task's training examples are split over its clients.
-
-    `attribute` names the label (a key of the records' attributes) that a Dirichlet split skews by `alpha`
-    (smaller is more uneven), and by which the heterogeneity report counts.
-    """
-
-    kind: Literal["iid", "dirichlet"]
-    attribute: str | None = None
-    alpha: Positive | None = None
-
-    @model_validator(mode="after")
-    def _complete(self) -> "PartitionConfig":
-        if self.kind == "dirichlet" and (self.alpha is None or not self.attribute):
-            raise ValueError("kind dirichlet needs the fields attribute and alpha")
-        if self.kind == "iid" and self.alpha is not None:
-            raise ValueError("kind iid takes no alpha")
-        return self
-
-
-class TaskConfig(Model):
-    """One task of a scenario: its data source, sizes, clients and lm-eval task.
-
-    `options` are those of a source that reads files, and `held_out`; paths in them are relative to the folder that the
-    variable `PILOT_DATASETS` names. `max_quarantine` is the largest share of unusable rows with which data are built.
-    Both are left out of a dump where they have their defaults, so that they change no digest there.
-    """
-
-    name: Name
-    kind: Kind
-    source: str
-    num_train: Count
-    num_test: Count
-    num_clients: Count = 3
-    partition: PartitionConfig
-    lm_eval_task: str
-    options: Mapping[str, Any] = Field(default_factory=dict)
-    max_quarantine: Annotated[float, Field(ge=0, le=1)] = 0.01
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = dump(self)
-        fields = {name: type(self).model_fields[name] for name in ("options", "max_quarantine")}
-        defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
-        return {name: value for name, value in values.items() if defaults.get(name, self) != value}
-
-
-class Scenario(Model):
-    """Which tasks are federated, over which clients, by which methods."""
-
-    name: Name
-    title: str
-    data_seed: Seed
-    partition_seed: Seed
-    methods: tuple[Name, ...] = Field(min_length=1)
-    seeds: tuple[Seed, ...] = Field(min_length=1)
-    tasks: tuple[TaskConfig, ...] = Field(min_length=1)
-    validation_fraction: Share
-    local_test_fraction: Share
-    min_client_examples: Count
-
-    @model_validator(mode="after")
-    def _distinct(self) -> "Scenario":
-        named = {
-            "methods": self.methods,
-            "seeds": self.seeds,
-            "tasks": tuple(task.name for task in self.tasks),
-        }
-        for field, values in named.items():
-            if len(set(values)) != len(values):
-                raise ValueError(f"{field} must be distinct, got {list(values)}")
-        return self
-
-    @property
-    def client_tasks(self) -> tuple[TaskConfig, ...]:
-        """The task of every client, by client id (clients are ordered by task)."""
-        return tuple(task for task in self.tasks for _ in range(task.num_clients))
-
-    def clients_of(self, task_name: str) -> tuple[int, ...]:
-        """The clients of a task, ascending."""
-        return tuple(client for client, task in enumerate(self.client_tasks) if task.name == task_name)
+__all__ = [
+    "Kind", "LearningRates", "LoraConfig", "PartitionConfig", "Profile", "Scenario", "TaskConfig", "load_profile",
+    "load_scenario",
+]  # fmt: skip
 
 
 class Profile(Sparse):

@@ -10,7 +10,7 @@ from pilot.config import load_profile, load_scenario
 from pilot.faults import load_fault
 from pilot.io.digest import digest_json, source_digest
 
-LIBRARY = ("pilot/io", "pilot/config.py", "pilot/model_settings.py", "pilot/errors.py")
+LIBRARY = ("pilot/io", "pilot/config.py", "pilot/model_settings.py", "pilot/scenario_settings.py", "pilot/errors.py")
 BACKBONE = (
     "pilot/backbone/backbone.py", "pilot/backbone/generation.py", "pilot/backbone/lora.py",
     "pilot/backbone/features.py", "pilot/backbone/feature_files.py", "pilot/backbone/paths.py",

@@ -14,7 +14,8 @@ LAYERS = (
 )  # fmt: skip
 # Modules of `pilot` that are not named as their layer.
 PLACE = {
-    "config": "shared", "settings": "shared", "model_settings": "shared", "faults": "shared", "folders": "shared",
+    "config": "shared", "settings": "shared", "model_settings": "shared", "scenario_settings": "shared",
+    "faults": "shared", "folders": "shared",
     "progress": "shared", "provenance": "shared", "plan": "federation", "runs": "evaluation", "tuning": "evaluation",
     "export": "evaluation", "scale": "report",
     "catalogue": "cli", "doctor": "cli", "options": "cli", "bench_commands": "cli",

@@ -132,7 +132,7 @@ def each(items: Iterable[tuple[int | str, Any]], file: str, make: Callable[..., 
         yield attempt(make, Place(file, key), item, *arguments)
 
 
-def unique(rows: Iterable[Row | Rejected], field: str) -> Rows:
+def unique(rows: Rows, field: str) -> Rows:
     """The rows; one whose id was there before is rejected for its `field`."""
     seen: set[str] = set()
     for row in rows:
