@@ -71,12 +71,13 @@ def summarise(task: str, origin: str, seed: int, records: Sequence[InstructionRe
 
 
 def contact_sheet(task: str, records: Sequence[InstructionRecord]) -> bytes:
-    """Twelve training examples, chosen by the digest of their id: image, question, answer, true box (PNG)."""
+    """Up to twelve training examples, chosen by the digest of their id: image, question, answer, true box (PNG)."""
     from matplotlib.figure import Figure
 
     train = [record for record in records if record.split == "train"]
     chosen = sorted(train, key=lambda r: hashlib.sha256(r.id.encode()).hexdigest())[: _ROWS * _COLUMNS]
-    width, height = _COLUMNS * _CELL[0] + _GAP, _ROWS * _CELL[1] + _TITLE
+    num_rows = -(-len(chosen) // _COLUMNS)
+    width, height = _COLUMNS * _CELL[0] + _GAP, num_rows * _CELL[1] + _TITLE
     figure = Figure(figsize=(width, height))
     figure.text(0.5, 1 - 0.5 * _TITLE / height, f"{task}: training examples", ha="center", va="center")
     for place, record in enumerate(chosen):

@@ -91,10 +91,16 @@ def image_key(image: str | bytes) -> str:
 
 
 def held_out(found: Survey, fraction: float, seed: int, source: str) -> tuple[dict[int, str], dict[int, str]]:
-    """Candidates for training and for testing: an image is held out by a draw of its own, whatever else there is."""
-    draws = {key: seed_for("held out", seed, source, key) / 2**63 for key in set(found.candidates.values())}
-    train = {position: key for position, key in found.candidates.items() if draws[key] >= fraction}
-    test = {position: key for position, key in found.candidates.items() if draws[key] < fraction}
+    """Candidates for training and for testing, divided by image.
+
+    Every image has a draw of its own, and those with the smallest are held out: the rows' order does not matter, and
+    further images move few others across. Of several images, at least one is on either side.
+    """
+    images = sorted(set(found.candidates.values()), key=lambda key: (seed_for("held out", seed, source, key), key))
+    number = min(max(1, round(fraction * len(images))), len(images) - 1) if images else 0
+    chosen = set(images[:number])
+    train = {position: key for position, key in found.candidates.items() if key not in chosen}
+    test = {position: key for position, key in found.candidates.items() if key in chosen}
     return train, test
 
 

@@ -147,7 +147,7 @@ tasks:
         (("--name", "My Data"), "--name: expected lower-case letters"),
         (("--images", "nowhere"), "--images: nowhere: no such folder"),
         ((), "the source has 0 usable rows for split test .*or state held_out"),
-        (("--held-out", "0.3", "--max-quarantine", "0"), "1 of 13 rows that were opened for split train"),
+        (("--held-out", "0.3", "--max-quarantine", "0"), "1 of 15 rows that were opened for split train"),
         (("--held-out", "7"), "field held_out: expected a share"),
         (("--held-out", "0.3", "--boxes", "pixels_xyxy", "--form", "open"), "field forms: unknown name 'forms'"),
     ],

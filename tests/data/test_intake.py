@@ -184,13 +184,18 @@ def test_held_out_is_by_image(root: Path) -> None:
     found, _ = taken(request(root, rows, options={"held_out": 0.3}, num_train=None, num_test=None))
     splits = {name: {r.image_sha256 for r in found.records if r.split == name} for name in ("train", "test")}
     assert not splits["train"] & splits["test"] and len(splits["train"]) + len(splits["test"]) == 20
-    assert 0 < len(splits["test"]) < 12
+    assert len(splits["test"]) == 6  # 0.3 of 20 images
     assert len(found.records) == 60 and len({record.id for record in found.records}) == 60
-    fewer = survey(iter(rows[::2]), "vqa", Quarantine())
-    every = survey(iter(rows), "vqa", Quarantine())
-    shared = set(fewer.candidates.values())
-    sides = [{image for image in held_out(s, 0.3, 0, "made")[1].values() if image in shared} for s in (fewer, every)]
-    assert sides[0] == sides[1]  # an image's side does not depend on what else there is
+    found, _ = taken(request(root, rows[::-1], options={"held_out": 0.3}, num_train=None, num_test=None))
+    assert splits["test"] == {record.image_sha256 for record in found.records if record.split == "test"}
+
+
+def test_held_out_leaves_images_on_both_sides(root: Path) -> None:
+    for fraction in (0.01, 0.99):
+        sides = held_out(survey(iter([row(0), row(1)]), "vqa", Quarantine()), fraction, 0, "made")
+        assert [len(side) for side in sides] == [1, 1]
+    assert held_out(survey(iter([row(0)]), "vqa", Quarantine()), 0.5, 0, "made") == ({0: "0.png"}, {})
+    assert held_out(survey(iter([]), "vqa", Quarantine()), 0.5, 0, "made") == ({}, {})
 
 
 def test_options_are_checked(root: Path) -> None:

@@ -46,6 +46,17 @@ def test_round_trip_and_equal_bytes(tmp_path: Path) -> None:
     assert tuple(parquet.read_schema(tmp_path / "a.parquet").names) == COLUMNS
 
 
+def test_records_without_their_images(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_records(path, [GROUND, CAPTION])
+    bare = read_records(path, images=False)
+    assert [record.image for record in bare] == [b"", b""]
+    assert [record.image_sha256 for record in bare] == [GROUND.image_sha256, CAPTION.image_sha256]
+    assert replace(bare[0], image=GROUND.image, known_sha256="") == GROUND
+    with pytest.raises(UserError, match="field image: expected a non-empty PNG or JPEG file"):
+        write_records(tmp_path / "b.parquet", bare)
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

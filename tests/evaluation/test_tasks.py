@@ -13,7 +13,10 @@ from pilot.errors import UserError
 from pilot.evaluation import caption, java_tools, tasks
 from pilot.evaluation.tasks import task_functions
 
-NAMES = ["pilot_easy_vqa", "pilot_scene_caption", "pilot_scene_ground", "pilot_scene_text", "pilot_scene_vqa"]
+NAMES = [
+    *("pilot_caption", "pilot_easy_vqa", "pilot_ground", "pilot_scene_caption", "pilot_scene_ground"),
+    *("pilot_scene_text", "pilot_scene_vqa", "pilot_vqa"),
+]
 
 
 def _png(colour: tuple[int, int, int]) -> bytes:
@@ -113,8 +116,22 @@ def test_vqa(data: Path, task: str) -> None:
     assert images["visual"][0].getpixel((0, 0)) == (1, 0, 0)
 
 
-def test_ground(data: Path) -> None:
-    results, _ = _evaluate("pilot_scene_ground", ["[0, 0, 1, 0.5]", "nowhere"], {"data": str(data)})
+@pytest.mark.parametrize("task", ["pilot_vqa", "pilot_scene_vqa"])
+def test_any_task_by_its_name(data: Path, task: str) -> None:
+    (data / "scene-vqa").rename(data / "mine")
+    results, seen = _evaluate(task, ["red", "three"], {"data": str(data), "task": "mine"})
+    assert results["exact_match,none"] == 0.5 and len(seen) == 2
+
+
+def test_any_task_needs_its_name() -> None:
+    for named in ({}, {"data": "somewhere"}, {"task": "mine"}):
+        with pytest.raises(UserError, match="expected the metadata keys `task` .* and `data`"):
+            task_functions.load_records(**named)
+
+
+@pytest.mark.parametrize("task", ["pilot_ground", "pilot_scene_ground"])
+def test_ground(data: Path, task: str) -> None:
+    results, _ = _evaluate(task, ["[0, 0, 1, 0.5]", "nowhere"], {"data": str(data), "task": "scene-ground"})
     assert results["acc@0.5[original],none"] == 0.5
     assert results["mean_iou[original],none"] == 0.25
     assert results["parse_failure_rate,none"] == 0.5
@@ -123,7 +140,7 @@ def test_ground(data: Path) -> None:
 def test_caption_aggregates_see_the_whole_corpus(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(java_tools, "tokenise", lambda sentences: {text: text for text in sentences})
     monkeypatch.setattr(java_tools, "_java", lambda: "/nowhere/java")
-    results, _ = _evaluate("pilot_scene_caption", ["a cat", "a"], {"data": str(data)})
+    results, _ = _evaluate("pilot_caption", ["a cat", "a"], {"data": str(data), "task": "scene-caption"})
     # Corpus BLEU-1: 3 of 3 words, 3 words against 4 (the closest references have 2 each): exp(1 - 4/3).
     assert results["BLEU-1,none"] == pytest.approx(math.exp(-1 / 3))
     assert results["CIDEr,none"] > 0
