@@ -76,6 +76,10 @@ class _Machine:
         values, self.stack = self.stack, self.outer.pop()
         return values
 
+    def gather(self, make: Callable[[list[Any]], Any]) -> None:
+        made = make(self.pop_to_mark())
+        self.stack.append(made)
+
     def extend(self, values: list[Any]) -> None:
         target = self.top()
         if not isinstance(target, list):
@@ -101,8 +105,8 @@ def _pairs(values: list[Any]) -> dict[Any, Any]:
     return dict(zip(keys, values[1::2], strict=True))
 
 
-def _push(machine: _Machine, value: Any) -> None:
-    if isinstance(value, int) and value.bit_length() > 64:
+def _integer(machine: _Machine, value: int) -> None:
+    if value.bit_length() > 64:
         raise Refused("it has an integer of more than 64 bits")
     machine.stack.append(value)
 
@@ -128,14 +132,14 @@ def _nothing(machine: _Machine, argument: Any) -> None:
 
 _Step = Callable[[_Machine, Any], None]
 
-_PUSHES = (
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
-    "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
-    "BINBYTES8",
+_LITERALS = (
+    "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE",
+    "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
 )  # fmt: skip
 
 _STEPS: dict[str, _Step] = {
-    **dict.fromkeys(_PUSHES, _push),
+    **dict.fromkeys(_LITERALS, lambda machine, value: machine.stack.append(value)),
+    **dict.fromkeys(("INT", "LONG", "LONG1", "LONG4"), _integer),
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), _nothing),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _get),
     **dict.fromkeys(
@@ -149,9 +153,9 @@ _STEPS: dict[str, _Step] = {
     "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
     "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
     "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
-    "LIST": lambda machine, _: _push(machine, machine.pop_to_mark()),
-    "DICT": lambda machine, _: _push(machine, _pairs(machine.pop_to_mark())),
-    "TUPLE": lambda machine, _: _push(machine, tuple(machine.pop_to_mark())),
+    "LIST": lambda machine, _: machine.gather(list),
+    "DICT": lambda machine, _: machine.gather(_pairs),
+    "TUPLE": lambda machine, _: machine.gather(tuple),
     "TUPLE1": lambda machine, _: _tuple(machine, 1),
     "TUPLE2": lambda machine, _: _tuple(machine, 2),
     "TUPLE3": lambda machine, _: _tuple(machine, 3),

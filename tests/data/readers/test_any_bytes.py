@@ -33,7 +33,10 @@ class Case:
 
 
 def _vqa(folder: str, prefix: str) -> Callable[[Path], None]:
-    names = (f"{folder}/{prefix}OpenEnded_mscoco_train2014_questions.json", f"{prefix}mscoco_train2014_annotations.json")
+    names = (
+        f"{folder}/{prefix}OpenEnded_mscoco_train2014_questions.json",
+        f"{prefix}mscoco_train2014_annotations.json",
+    )
     return lambda root: files.vqa(root, names[0], f"{folder}/{names[1]}")
 
 
@@ -110,7 +113,7 @@ def _read(source: str, root: Path) -> list[Row | Rejected]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
-@settings(max_examples=400)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_an_altered_document(case: Case, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -128,7 +131,7 @@ def test_an_altered_document(case: Case, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
-@settings(max_examples=200)
+@settings(max_examples=8)
 @given(content=st.binary(max_size=60), keep=st.integers(0, 400))
 def test_truncated_and_arbitrary_files(case: Case, content: bytes, keep: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -143,7 +146,7 @@ def test_truncated_and_arbitrary_files(case: Case, content: bytes, keep: int) ->
                 continue
 
 
-@settings(max_examples=1000)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_altered_refs(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -160,7 +163,7 @@ def test_altered_refs(data: st.DataObject) -> None:
             return
 
 
-@settings(max_examples=400)
+@settings(max_examples=15)
 @given(lines=st.lists(st.binary(max_size=20) | st.sampled_from([b"1.jpg#0\tA dog .", b"1.jpg#1\tA cat ."]), max_size=6))
 def test_arbitrary_lines(lines: list[bytes]) -> None:
     official = OFFICIAL["flickr30k"]
@@ -179,13 +182,24 @@ def test_arbitrary_lines(lines: list[bytes]) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[" * 100_000, b"nul", b'{"a": 1, "a": 2}', b"[" + b"9" * 5000 + b"]", b"\xff\xfe", b"1e999999", b"\x80\x04N."],
+    [
+        b"",
+        b"[" * 100_000,
+        b"nul",
+        b'{"a": 1, "a": 2}',
+        b"[" + b"9" * 5000 + b"]",
+        b"\xff\xfe",
+        b"1e999999",
+        b"\x80\x04N.",
+    ],
 )
 @pytest.mark.parametrize("source", [name for name in OFFICIAL if name != "hub"])
 def test_files_that_are_no_usable_json(source: str, content: bytes, tmp_path: Path) -> None:
     official = OFFICIAL[source]
     options = official.options_model()
-    names = [value for name, value in options.model_dump().items() if isinstance(value, str) and value.endswith(".json")]
+    names = [
+        value for name, value in options.model_dump().items() if isinstance(value, str) and value.endswith(".json")
+    ]
     for name in [*names, "refcoco/instances.json", "refcoco/refs(unc).p"]:
         files.write(tmp_path, name, content)
     for split in ("train", "test"):

@@ -12,7 +12,11 @@ from pilot.errors import UserError
 from . import official_files as files
 
 CAPTION = "Provide a one-sentence caption for the provided image."
-REFERENCES = ("A man with a red helmet on a small moped on a dirt road.", "Man riding a motor bike.", "A man on a bike.")
+REFERENCES = (
+    "A man with a red helmet on a small moped on a dirt road.",
+    "Man riding a motor bike.",
+    "A man on a bike.",
+)
 COCO = "karpathy/dataset_coco.json"
 
 
@@ -23,7 +27,12 @@ def test_karpathy_train_takes_train_and_restval(tmp_path: Path) -> None:
     assert found == [
         Row(Place(COCO, 1), "391896", "coco/val2014/COCO_val2014_000000391896.jpg", CAPTION, REFERENCES[1], REFERENCES),
         Row(
-            Place(COCO, 2), "391897", "coco/train2014/COCO_train2014_000000391897.jpg", CAPTION, REFERENCES[1], REFERENCES
+            Place(COCO, 2),
+            "391897",
+            "coco/train2014/COCO_train2014_000000391897.jpg",
+            CAPTION,
+            REFERENCES[1],
+            REFERENCES,
         ),
     ]
 
@@ -90,7 +99,9 @@ def test_coco_2017_joins_captions_to_images(tmp_path: Path) -> None:
     cake = "A woman cuts a cake."
     # seed_for("caption", "391895") % 3 is 1
     expected = [
-        Row(Place(f"{file}#images", 0), "391895", "coco/train2017/000000391895.jpg", CAPTION, REFERENCES[1], REFERENCES),
+        Row(
+            Place(f"{file}#images", 0), "391895", "coco/train2017/000000391895.jpg", CAPTION, REFERENCES[1], REFERENCES
+        ),
         Row(Place(f"{file}#images", 1), "522418", "coco/train2017/000000522418.jpg", CAPTION, cake, (cake,)),
     ]
     assert list(coco_2017.read(coco_2017.Options(), tmp_path, "train")) == expected

@@ -43,7 +43,9 @@ def test_every_source_is_documented(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x.json", "a/../../x.json", "", "C:\\x.json", "a\0b"])
-@pytest.mark.parametrize(("source", "field"), [("vqav2", "train_questions"), ("gqa", "train"), ("flickr30k", "test_list")])
+@pytest.mark.parametrize(
+    ("source", "field"), [("vqav2", "train_questions"), ("gqa", "train"), ("flickr30k", "test_list")]
+)
 def test_files_stand_below_the_root(source: str, field: str, path: str) -> None:
     with pytest.raises(ValidationError, match="expected a path"):
         OFFICIAL[source].options_model(**{field: path})

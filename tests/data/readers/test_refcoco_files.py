@@ -86,7 +86,9 @@ def test_refs_that_cannot_be_used(tmp_path: Path, change: dict[str, Any], field:
     assert isinstance(found, Rejected) and found.field == field
 
 
-@pytest.mark.parametrize("box", [None, [1, 2, 3], [1, 2, 3, "4"], [1, 2, 3, True], [1, 2, 3, float("nan")], [1e300] * 4])
+@pytest.mark.parametrize(
+    "box", [None, [1, 2, 3], [1, 2, 3, "4"], [1, 2, 3, True], [1, 2, 3, float("nan")], [1e300] * 4]
+)
 def test_boxes_that_cannot_be_used(tmp_path: Path, box: Any) -> None:
     files.refcoco(tmp_path)
     document = json.loads((tmp_path / "refcoco/instances.json").read_text())

@@ -164,9 +164,7 @@ def gqa_row(file: str) -> Row:
     """The row of `official_files.GQA`."""
     labels = {"structural": "query", "semantic": "rel", "detailed": "relS"}
     instruction = f"What is on the white wall?{SHORT}"
-    return Row(
-        Place(file, "07333408"), "07333408", "gqa/images/2375429.jpg", instruction, "pipe", ("pipe",), labels
-    )
+    return Row(Place(file, "07333408"), "07333408", "gqa/images/2375429.jpg", instruction, "pipe", ("pipe",), labels)
 
 
 def test_gqa_file(tmp_path: Path) -> None:
