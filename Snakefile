@@ -23,6 +23,11 @@ FIGURES = ("bars", "cost", "losses", "heterogeneity", "router", "distances", "sa
 TABLES = ("main.csv", "per_client.csv", "cost.csv", "significance.csv", "timing.csv", "main.md", "main.tex")
 
 
+def sized(on_cpu, on_gpu):
+    """A resource of jobs that run the model: for profiles on a CPU, and for those on a GPU."""
+    return lambda wildcards: on_gpu if load_profile(wildcards.profile).device == "cuda" else on_cpu
+
+
 wildcard_constraints:
     results=".+",
     profile=r"(?!faults/)[a-z0-9_-]+",  # what lies below faults/ would be taken for another profile or scenario

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pilot.options import JsonOption, ResultsOption, ScenarioDirArgument
+from pilot.options import JsonOption, ProfileOption, ResultsOption, ScenarioDirArgument
 from pilot.progress import progress
 
 bench_app = typer.Typer(help="The suite timed beside other tools, and over many clients.", no_args_is_help=True)
@@ -50,3 +50,35 @@ def federation(
         typer.echo(json.dumps(report, indent=2, sort_keys=True))
     else:
         typer.echo("\n\n".join([as_text(report), *(f"wrote {path}" for path in files)]))
+
+
+@bench_app.command("llava-random")
+def llava_random(
+    profile: ProfileOption = "llava-random",
+    full: Annotated[bool, typer.Option("--full", help="LLaVA-1.5-7B's size, made on the device, no disk.")] = False,
+    layers: Annotated[int | None, typer.Option(min=1, help="Layers of the LLM.")] = None,
+    hidden: Annotated[int | None, typer.Option(min=2, help="Width of the LLM.")] = None,
+    intermediate: Annotated[int | None, typer.Option(min=1, help="Width of its feed-forward layers.")] = None,
+    heads: Annotated[int | None, typer.Option(min=1, help="Attention heads of the LLM.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="LoRA's rank; alpha is twice that.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Examples of a batch.")] = None,
+    accumulation: Annotated[int | None, typer.Option(min=1, help="Batches of a step.")] = None,
+    text_tokens: Annotated[int, typer.Option(min=2, help="Tokens after the image, a quarter of them answers.")] = 64,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of each client in each stage.")] = 2,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto; the profile's by default.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One Pilot round of both stages on random weights of any size: peak memory, samples/s, tokens/s."""
+    from pilot.config import load_profile
+    from pilot.scale.model import Workload, as_text, bench_model, full_size, sized
+
+    loaded = full_size(load_profile(profile)) if full else load_profile(profile)
+    changes = {
+        "text_layers": layers, "text_hidden": hidden, "text_intermediate": intermediate, "text_heads": heads,
+        "text_kv_heads": heads, "batch_size": batch, "accumulation": accumulation, "device": device,
+    }  # fmt: skip
+    lora = {"rank": rank, "alpha": 2 * rank, "space": loaded.lora.space} if rank else None
+    work = Workload(text_tokens, max(1, text_tokens // 4), steps)
+    with progress("bench llava-random") as advance:
+        report = bench_model(sized(loaded, changes | {"lora": lora, "max_length": None}), work, advance)
+    typer.echo(json.dumps(report, indent=2, sort_keys=True) if as_json else as_text(report))

@@ -159,12 +159,16 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on from the last finished round, or start anew.")] = True,
     engine: Annotated[Engine, typer.Option(help="In this process, or on Flower's simulation (Ray).")] = Engine.local,
     fault: FaultOption = None,
+    client_cpus: Annotated[float, typer.Option(min=0.1, help="Cores of a client, with --engine flower.")] = 1.0,
+    client_gpus: Annotated[float, typer.Option(min=0, help="GPUs of a client, with --engine flower.")] = 0.0,
 ) -> None:
     """Train one method with one seed; writes runs/<method>/seed<k> of the scenario, or of its faults/<fault>."""
     from pilot.runs import train_method
 
     with progress(f"{method}, seed {seed}") as advance:
-        run_dir = train_method(scenario, profile, method, seed, results, resume, advance, engine.value, fault)
+        run_dir = train_method(
+            scenario, profile, method, seed, results, resume, advance, engine.value, fault, client_cpus, client_gpus
+        )  # fmt: skip
     typer.echo(str(run_dir), err=True)
 
 

@@ -26,6 +26,8 @@ def train_method(
     progress: Advance,
     engine: str = "local",
     fault: str | None = None,
+    client_cpus: float = 1.0,
+    client_gpus: float = 0.0,
 ) -> Path:
     """Train one run; returns its folder.
 
@@ -39,6 +41,8 @@ def train_method(
         progress: told of optimiser steps done and in total.
         engine: `local` (this process) or `flower` (its simulation on Ray).
         fault: its section `federation` replaces the profile's, and the run lies below `faults/`.
+        client_cpus: cores of each client in Flower's simulation.
+        client_gpus: GPUs of each client there, or parts of one.
 
     Raises:
         UserError: an unknown name, a fault that does not fit, or data, partition or features that are missing.
@@ -58,9 +62,10 @@ def train_method(
         return run_dir
     spec = RunSpec(loaded, sizes, method, seed)
     if engine == "flower":
-        from pilot.federation.flower_server import simulate_run
+        from pilot.federation.flower_server import ClientResources, simulate_run
 
-        simulate_run(spec, scenario_dir, run_dir, resume, progress)
+        each = ClientResources(client_cpus, client_gpus)
+        simulate_run(spec, scenario_dir, run_dir, resume, progress, each=each)
     else:
         train_run(spec, scenario_dir, run_dir, resume, progress)
     return run_dir

@@ -57,8 +57,9 @@ rule features:
         "{results}/{profile}/{scenario}/benchmarks/features.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=sized(2000, 64000),
+        runtime=sized(30, 1440),
+        gpu=sized(0, 1),
     shell:
         "OMP_NUM_THREADS=1 pilot-bench backbone features --scenario {wildcards.scenario} "
         "--profile {wildcards.profile} --results {wildcards.results}"

@@ -21,8 +21,9 @@ rule answers:
         "{results}/{profile}/{scenario}/benchmarks/answers-{method}-{seed}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=sized(2000, 64000),
+        runtime=sized(60, 1440),
+        gpu=sized(0, 1),
     shell:
         "OMP_NUM_THREADS=1 pilot-bench evaluate --no-score "
         "{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/runs/{wildcards.method}/seed{wildcards.seed}"

@@ -16,8 +16,9 @@ rule train:
         "{results}/{profile}/{scenario}/benchmarks/train-{method}-{seed}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=sized(2000, 64000),
+        runtime=sized(60, 1440),
+        gpu=sized(0, 1),
     shell:
         "OMP_NUM_THREADS=1 pilot-bench train --scenario {wildcards.scenario} --profile {wildcards.profile} "
         "--method {wildcards.method} --seed {wildcards.seed} --results {wildcards.results}"

@@ -59,6 +59,7 @@ class Small:
     """Files of the small scenario below `root`; nobody may change them."""
 
     root: Path
+    profile_text: str = PROFILE
 
     @property
     def results(self) -> Path:
@@ -68,7 +69,7 @@ class Small:
     @property
     def folder(self) -> Path:
         """The scenario's folder in the results."""
-        return self.results / "tiny" / "small"
+        return self.results / self.profile.name / "small"
 
     @property
     def scenario_file(self) -> Path:
@@ -108,7 +109,7 @@ class Small:
     def build(self) -> None:
         """Make everything that training reads."""
         self.scenario_file.write_text(SCENARIO)
-        self.profile_file.write_text(PROFILE)
+        self.profile_file.write_text(self.profile_text)
         build_data(self.scenario, self.folder, lambda task, done, total: None)
         partition_data(self.scenario, self.folder)
         files = [self.folder / "data" / task.name / "records.parquet" for task in self.scenario.tasks]

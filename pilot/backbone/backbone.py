@@ -4,6 +4,7 @@ A sequence is `<s> before [image tokens] after answer </s>`, where `before` and 
 prompt template around `<image>`. Connectors live outside: whoever calls gives image tokens or a function for them.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -45,7 +46,9 @@ class Backbone:
         self.num_language_parameters = sum(p.numel() for p in self.language_model.parameters())
         self.text_adapter = attach(self.language_model, rank, alpha, token_space=self.numerics.token_space)
         if self.numerics.gradient_checkpointing:
-            self.language_model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+            with warnings.catch_warnings():  # of a new name, which older versions of transformers 5 lack
+                warnings.simplefilter("ignore", FutureWarning)
+                self.language_model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
         before, self._after = prompt_template.split(IMAGE_PLACEHOLDER)
         self._turn = self._after.split("{instruction}")[1].strip()
         lead = [self.begin, *self.tokenizer(before, add_special_tokens=False)["input_ids"]]

@@ -10,6 +10,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from pilot.config import load_profile, load_scenario
+from pilot.errors import UserError
 from pilot.federation.flower_transport import FlowerTransport
 from pilot.federation.node_app import Place, make_client_app
 from pilot.federation.node_folder import POOLED, node_name
@@ -18,6 +19,14 @@ from pilot.federation.spec import RunSpec, load_backbone
 from pilot.federation.training import CLIENTS, Conduct, conduct
 
 WINDOW = 16
+
+
+@dataclass(frozen=True)
+class ClientResources:
+    """What a simulated client has to itself; parts of a GPU are allowed, and two clients then share it."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
 
 
 def run_server(grid: Grid, context: Context) -> None:
@@ -43,8 +52,11 @@ def run_server(grid: Grid, context: Context) -> None:
 
 
 def serve(run: Conduct, grid: Grid, patience: float, window: int = WINDOW, limit: float | None = None) -> None:
-    """Drive a run over Flower's `grid`; for the numbers see `FlowerTransport`."""
-    backbone = load_backbone(run.spec.profile)
+    """Drive a run over Flower's `grid`; for the numbers see `FlowerTransport`.
+
+    The server computes nothing with its backbone, which stays in the host's memory: GPUs are the clients'.
+    """
+    backbone = load_backbone(run.spec.profile.model_copy(update={"device": "cpu"}))
     transport = FlowerTransport(grid, run.config(), run.register.nodes, window, patience, limit)
     conduct(run, backbone, transport)
 
@@ -76,8 +88,9 @@ def simulate_run(
     resume: bool,
     progress: Callable[[int, int], None],
     patience: float = 600.0,
+    each: ClientResources = ClientResources(),
 ) -> None:
-    """Train on Flower's simulation engine (Ray), one virtual node per client, one core each.
+    """Train on Flower's simulation engine (Ray), one virtual node per client, each with the resources of `each`.
 
     Raises:
         UserError: as `train_run` does; also if no client answers any more.
@@ -96,13 +109,21 @@ def simulate_run(
         serve(run, grid, patience)
 
     places = SimulatedPlaces(nodes, run_dir / CLIENTS, method.pooled)
-    run_simulation(app, make_client_app(places), len(spec.clients(method)), backend_config=simulation_backend())
+    run_simulation(app, make_client_app(places), len(spec.clients(method)), backend_config=simulation_backend(each))
 
 
-def simulation_backend() -> dict[str, Any]:
-    """Ray with this machine's cores, one per client, and without its dashboard."""
+def simulation_backend(each: ClientResources = ClientResources()) -> dict[str, Any]:
+    """Ray with this machine's cores, without its dashboard; as many clients at a time as their resources allow.
+
+    Ray counts the GPUs itself, and shows each client's process only those that it was given.
+
+    Raises:
+        UserError: a client is to have more cores than there are: none would ever start.
+    """
     cores = len(os.sched_getaffinity(0))
+    if each.cpus > cores:
+        raise UserError(f"--client-cpus: expected at most this machine's {cores} cores, got {each.cpus:g}.")
     return {
         "init_args": {"num_cpus": cores, "include_dashboard": False, "log_to_driver": False, "logging_level": 30},
-        "client_resources": {"num_cpus": 1.0, "num_gpus": 0.0},
+        "client_resources": {"num_cpus": each.cpus, "num_gpus": each.gpus},
     }

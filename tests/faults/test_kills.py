@@ -32,9 +32,9 @@ KILLS = [(name, MOMENTS[index % 4]) for index, name in enumerate(FILES)] + [
 class Nursery:
     """Runs of Pilot over three rounds, each in a child of a process that has everything loaded."""
 
-    def __init__(self, small: Small, folder: Path) -> None:
+    def __init__(self, small: Small, folder: Path, more: str = "") -> None:
         profile = folder / "three.yaml"
-        profile.write_text(PROFILE.replace("rounds: 2", "rounds: 3"))
+        profile.write_text(PROFILE.replace("rounds: 2", "rounds: 3") + more)
         command = [sys.executable, "-m", "tests.faults.nursery", str(small.scenario_file), str(profile)]
         self.process = subprocess.Popen(
             [*command, str(small.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -97,6 +97,38 @@ def test_killed_again_and_again_at_random_moments(
         codes.append(nursery.train(tmp_path))
     assert codes[-1] == FINISHED and codes.count(KILLED) > 1
     assert contents(tmp_path) == undisturbed
+
+
+@pytest.fixture(scope="module")
+def keeping(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nursery, dict[str, bytes]]]:
+    """Runs that keep every phase after every step, and what they must end as."""
+    made = Nursery(small, tmp_path_factory.mktemp("keeping"), "checkpoint_minutes: 0\n")
+    target = tmp_path_factory.mktemp("kept")
+    assert made.train(target) == FINISHED
+    yield made, contents(target)
+    assert made.process.stdin
+    made.process.stdin.close()
+    made.process.wait(timeout=60)
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        *[("step", number) for number in (2, 9, 30)],
+        *[("die", "3/unfinished-r2p0.json", moment) for moment in MOMENTS],
+        *[("die", "5/unfinished-r1p1-2.safetensors", moment) for moment in MOMENTS],
+    ],
+)
+def test_killed_in_a_phase_that_is_kept(
+    keeping: tuple[Nursery, dict[str, bytes]], undisturbed: dict[str, bytes], tmp_path: Path, prepare: tuple[object]
+) -> None:
+    """In a step, or while the phase is being kept; the same weights as without keeping anything."""
+    nursery, end = keeping
+    assert nursery.train(tmp_path, *prepare) == KILLED
+    assert nursery.train(tmp_path) == FINISHED
+    assert contents(tmp_path) == end
+    name = "checkpoint/round-3/server.safetensors"
+    assert end[name] == undisturbed[name]
 
 
 @pytest.mark.parametrize("moment", MOMENTS[:3])

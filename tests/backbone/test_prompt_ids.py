@@ -1,0 +1,107 @@
+"""The `v1` conversation of LLaVA-1.5, token for token, on a tokenizer with the structure and the ids of Llama's.
+
+Vicuna's tokenizer cannot be shipped. The fixture is a real byte-pair tokenizer of `tokenizers` with Llama's normaliser
+(a space before the text, spaces as U+2581) and no pre-tokeniser, whose vocabulary holds just the pieces of these texts
+under their ids in Llama's. The expected ids are those that public code and logs quote for these very texts. Covered are
+therefore the layout (begin token, both sides of the image with the space of their own that SentencePiece gives each
+text, the answer without one, the end token), not Llama's 32,000 pieces.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
+
+from pilot.backbone.backbone import Backbone
+from pilot.backbone.loading import Checkpoint
+from pilot.backbone.random_llava import random_model, random_processor
+from pilot.config import load_profile
+
+PIECES = {
+    "▁A": 319, "▁chat": 13563, "▁between": 1546, "▁a": 263, "▁curious": 12758, "▁user": 1404, "▁and": 322,
+    "▁an": 385, "▁artificial": 23116, "▁intelligence": 21082, "▁assistant": 20255, ".": 29889, "▁The": 450,
+    "▁gives": 4076, "▁helpful": 8444, ",": 29892, "▁detailed": 13173, "▁pol": 1248, "ite": 568, "▁answers": 6089,
+    "▁to": 304, "▁the": 278, "'": 29915, "s": 29879, "▁questions": 5155, "▁US": 3148, "ER": 1001, ":": 29901,
+    "▁": 29871, "\n": 13, "What": 5618, "▁is": 338, "▁content": 2793, "▁of": 310, "▁this": 445, "▁image": 1967,
+    "?": 29973, "SS": 1799, "IST": 9047, "ANT": 13566, "▁Sure": 18585, "!": 29991,
+}  # fmt: skip
+SYSTEM = [
+    1, 319, 13563, 1546, 263, 12758, 1404, 322, 385, 23116, 21082, 20255, 29889, 450, 20255, 4076, 8444, 29892, 13173,
+    29892, 322, 1248, 568, 6089, 304, 278, 1404, 29915, 29879, 5155, 29889, 3148, 1001, 29901, 29871,
+]  # fmt: skip
+"""`A chat between ... questions. USER: `, as LLaVA's `tokenizer_image_token` leaves it before the image."""
+QUESTION = [29871, 13, 5618, 338, 278, 2793, 310, 445, 1967, 29973, 319, 1799, 9047, 13566, 29901]
+"""`\\nWhat is the content of this image? ASSISTANT:`."""
+
+
+def llama_like() -> PreTrainedTokenizerFast:
+    """The fixture: pieces grow from the left, one character at a time, through pieces of ids beyond Llama's."""
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, **PIECES, "<image>": 32000}
+    merges: list[tuple[str, str]] = []
+    for piece in PIECES:
+        for end in range(1, len(piece)):
+            for part in (piece[: end + 1], piece[end]):
+                vocabulary.setdefault(part, 32064 + len(vocabulary))
+            vocabulary.setdefault(piece[:1], 32064 + len(vocabulary))
+            merge = (piece[:end], piece[end])
+            merges += [merge] if merge not in merges else []
+    tokenizer = Tokenizer(BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in ("<unk>", "<s>", "</s>", "<image>")])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<unk>"
+    )
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    """A tiny model whose prompts are made by the fixture and the template of the profile `llava`."""
+    size = load_profile("llava-random").architecture
+    assert size is not None
+    model = random_model(size, torch.device("cpu"), torch.float32)
+    checkpoint = Checkpoint(model, llama_like(), random_processor(size))
+    return Backbone(checkpoint, rank=2, alpha=4, prompt_template=load_profile("llava").prompt_template)
+
+
+def test_both_sides_of_the_image(backbone: Backbone) -> None:
+    assert backbone._before.tolist() == SYSTEM
+    assert backbone.prompt_ids("What is the content of this image?") == QUESTION
+
+
+def test_answer_follows_without_a_space_of_its_own(backbone: Backbone) -> None:
+    """`ASSISTANT: Sure!</s>` is 29901, 18585, 29991, 2: no 29871 in between, which `Sure!` alone would begin with."""
+    assert backbone.answer_ids("Sure!") == [18585, 29991, 2]
+    assert backbone.tokenizer(" Sure!", add_special_tokens=False)["input_ids"] == [29871, 18585, 29991]
+    whole = "\nWhat is the content of this image? ASSISTANT: Sure!"
+    in_one = backbone.tokenizer(whole, add_special_tokens=False)["input_ids"]
+    assert in_one == QUESTION + [18585, 29991]
+
+
+def test_answers_of_the_shipped_tokenizer_are_those_it_had_alone(small_tokenizer: PreTrainedTokenizerFast) -> None:
+    """Its pre-tokeniser sets `ASSISTANT:` apart, so both ways agree, and the embedded runs keep their ids."""
+    for answer in ("red", "3", "[0.12, 0.34, 0.56, 0.99]", "A dog and two apples on a green background.", "USER: x"):
+        alone = small_tokenizer(f" {answer}", add_special_tokens=False)["input_ids"]
+        lead = small_tokenizer("ASSISTANT:", add_special_tokens=False)["input_ids"]
+        both = small_tokenizer(f"ASSISTANT: {answer}", add_special_tokens=False)["input_ids"]
+        assert both == lead + alone
+
+
+@pytest.fixture(scope="module")
+def small_tokenizer() -> PreTrainedTokenizerFast:
+    """Tiny-llava's."""
+    from pilot.backbone.random_llava import random_tokenizer
+
+    return random_tokenizer()
+
+
+def test_the_profiles_share_the_template() -> None:
+    texts = {name: Path(f"pipelines/profiles/{name}.yaml").name for name in ("llava", "llava-random")}
+    assert len({load_profile(name).prompt_template for name in texts}) == 1
+    assert load_profile("llava").prompt_template == (
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+        "detailed, and polite answers to the user's questions. USER: <image>\n{instruction} ASSISTANT:"
+    )
