@@ -114,8 +114,10 @@ def checked_options(request: Request) -> tuple[Model, float | None]:
 
 def source_files(options: Model, root: Path) -> dict[str, str]:
     """sha256 of every file that the options name, by its name there."""
-    names = [value for value in options.model_dump().values() if isinstance(value, str) and value]
-    return {name: sha256_file(root / name) for name in sorted(set(names)) if (root / name).is_file()}
+    stated = options.model_dump().values()
+    listed = [item for value in stated for item in (value if isinstance(value, tuple) else (value,))]
+    names = sorted({item for item in listed if isinstance(item, str) and item})
+    return {name: sha256_file(root / name) for name in names if (root / name).is_file()}
 
 
 def _check(request: Request, found: Sequence[Survey], quarantine: Quarantine) -> None:

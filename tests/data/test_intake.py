@@ -13,13 +13,14 @@ from PIL import Image
 
 from pilot.data import filling
 from pilot.data.filling import Account, Taken
-from pilot.data.intake import Request, take
+from pilot.data.intake import Request, source_files, take
 from pilot.data.quarantine import Quarantine
 from pilot.data.readers.file_source import FileSource
 from pilot.data.rows import Place, RawBox, Rejected, Row, Skipped
 from pilot.data.survey import held_out, ranked, survey
 from pilot.errors import UserError
 from pilot.io.atomic import read_jsonl
+from pilot.io.digest import sha256_bytes
 from pilot.settings import Model
 
 from .pictures import encoded, pixels, png, write_pictures
@@ -287,3 +288,14 @@ def test_no_row_is_dropped_in_silence(root: Path, train: list[Item], test: list[
         return
     assert len({record.id for record in found.records}) == len(found.records)
     assert len(found.accounts) == 2 and found.to_json(quarantine)["rows"]["test"]["num_taken"] > 0
+
+
+def test_digests_of_what_the_options_name(root: Path) -> None:
+    class Files(Model):
+        first: str = "images/0.png"
+        several: tuple[str, ...] = ("images/1.png", "gone.png")
+        kind: str = "vqa"
+        number: int = 3
+
+    digests = {name: sha256_bytes((root / name).read_bytes()) for name in ("images/0.png", "images/1.png")}
+    assert source_files(Files(), root) == digests
