@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import huggingface_hub
 import pytest
 from datasets import Image, Value
 from pydantic import ValidationError
@@ -84,7 +85,8 @@ def test_what_the_hub_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert row.place == Place(f"lmms-lab/textvqa@{COMMIT}/default/validation", 0)
 
 
-def test_without_network_the_message_says_what_to_download(tmp_path: Path) -> None:
+def test_without_network_the_message_says_what_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # the variable is read at the first import
     options = Options(kind="vqa", dataset="lmms-lab/textvqa", revision=COMMIT)
     with pytest.raises(UserError) as caught:
         list(hub.read(options, tmp_path, "train"))
