@@ -64,8 +64,10 @@ def card_text(source: Source, form: str, folder: Path, *, exact_prompts: bool) -
 
 def loading(source: Source, form: str) -> str:
     """The lines of Python that load the model in its folder and ask it something."""
-    backbone = source.spec.profile.backbone
-    base = "pilot.backbone.paths.TINY_LLAVA" if backbone == "tiny-llava" else repr(backbone)
+    profile = source.spec.profile
+    base = repr(source.base_name) + (f", revision={profile.revision!r}" if profile.revision else "")
+    if profile.backbone == "tiny-llava":
+        base = "pilot.backbone.paths.TINY_LLAVA"
     text = LOADING[form].replace("{base}", base)
     return text.replace("import PeftModel", "import PeftModel; import pilot.backbone.paths") if "TINY" in text else text
 
@@ -77,7 +79,7 @@ def _front_matter(source: Source, form: str) -> str:
         f"license: {backbone_licence(spec.profile.backbone)[0]}",
         f"library_name: {LIBRARIES[form]}",
         "pipeline_tag: image-text-to-text",
-        f"base_model: {spec.profile.backbone}",
+        f"base_model: {source.base_name}",
         f"base_model_relation: {'finetune' if form == 'merged' else 'adapter'}",
         "tags:",
         *(f"- {tag}" for tag in tags),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.backbone.backbone import Backbone
+from pilot.backbone.paths import BACKBONES
 from pilot.connector.base import PlainConnector
 from pilot.errors import UserError
 from pilot.evaluation.answers import load_run, run_spec
@@ -40,6 +41,12 @@ class Source:
     state: State
     plain: bool
     backbone: Backbone
+
+    @property
+    def base_name(self) -> str:
+        """The base model's name on the hub, or here where it is not there."""
+        name = self.spec.profile.backbone
+        return BACKBONES[name].hub or name
 
     @property
     def scale(self) -> float:

@@ -57,7 +57,8 @@ def write_adapter(source: Source, folder: Path) -> None:
         target_modules=rf".*language_model.*\.({'|'.join(TARGETS)})",
         modules_to_save=[PROJECTOR],
         task_type="CAUSAL_LM",
-        base_model_name_or_path=source.spec.profile.backbone,
+        base_model_name_or_path=source.base_name,
+        revision=source.spec.profile.revision,
         inference_mode=True,
     )
     values = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from typer.testing import CliRunner
 
 from pilot.cli import app
 from pilot.errors import UserError
+from pilot.export.card import loading
 from pilot.export.licences import backbone_licence, source_note
+from pilot.export.source import open_source
 from pilot.export.write import export_model
 from pilot.io.atomic import read_json, write_json
 from pilot.io.digest import sha256_file
@@ -91,6 +94,16 @@ def test_card_of_other_runs(small: Small, tmp_path: Path) -> None:
     assert "task scene-caption; its model is its own" in text
     front, text = read_card(export_model(small.run("central"), 5, tmp_path / "central"))
     assert "This model's client trained on 96;" in text  # 2 * (16 + 14 + 18)
+
+
+def test_base_of_the_real_model(small: Small) -> None:
+    """The hub's name and the pinned revision, as PEFT and transformers take them."""
+    source = open_source(small.run("fedavg"), 0)
+    profile = small.profile.model_copy(update={"backbone": "llava-1.5-7b", "revision": "a" * 40})
+    real = replace(source, spec=replace(source.spec, profile=profile))
+    assert real.base_name == "llava-hf/llava-1.5-7b-hf" and source.base_name == "tiny-llava"
+    where = f"'llava-hf/llava-1.5-7b-hf', revision='{'a' * 40}'"
+    assert f"base = LlavaForConditionalGeneration.from_pretrained({where})" in loading(real, "adapter").splitlines()
 
 
 def test_licences() -> None:
