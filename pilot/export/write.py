@@ -49,22 +49,27 @@ def export_model(
         MIXTURE: _write_mixture,
     }
     transformers_logging.disable_progress_bar()
+    _write(source, chosen, target, lambda part: writers[chosen](source, part))
+    return target
+
+
+def _write(source: Source, form: str, target: Path, weights: Callable[[Path], None]) -> None:
+    """Everything in a folder beside `target`, which then takes its name."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror}). Choose another folder.") from error
     try:
-        writers[chosen](source, part)
+        weights(part)
         exact = _write_processor(source, part)
-        write_text(part / "README.md", card_text(source, chosen, part, exact_prompts=exact))
+        write_text(part / "README.md", card_text(source, form, part, exact_prompts=exact))
         part.chmod(0o755)
         os.replace(part, target)
     except OSError as error:
         raise UserError(f"{target}: writing failed ({error.strerror}). Nothing was left there.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return target
 
 
 def _form(source: Source, form: str | None) -> str:
