@@ -2,12 +2,13 @@
 
 import os
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it when it is imported
+
 import pytest
 from hypothesis import settings
 
 from .small import Small
 
-os.environ["HF_HUB_OFFLINE"] = "1"
 settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")
 

@@ -7,9 +7,10 @@ one of it byte by byte is left out.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,29 @@ def checked_options(request: Request) -> tuple[Model, float | None]:
 
 
 def source_files(options: Model, root: Path) -> dict[str, str]:
-    """sha256 of every file that the options name, by its name there."""
-    stated = options.model_dump().values()
-    listed = [item for value in stated for item in (value if isinstance(value, tuple) else (value,))]
-    names = sorted({item for item in listed if isinstance(item, str) and item})
-    return {name: sha256_file(root / name) for name in names if (root / name).is_file()}
+    """sha256 of every file that the options name, by its name there: plainly, by a wildcard, or as JSON in a folder.
+
+    Options may say in a property `file_names` which further files follow from them. Images are not among these; every
+    record has its image's digest.
+    """
+    named = [*_texts(options.model_dump()), *getattr(options, "file_names", ())]
+    found: set[Path] = set()
+    for name in filter(None, named):
+        path = root / name
+        if any(sign in name for sign in "*?"):
+            found.update(root.glob(name))
+        found.update(path.glob("*.json") if path.is_dir() else [path])
+    return {path.relative_to(root).as_posix(): sha256_file(path) for path in sorted(found) if path.is_file()}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in nested options."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from chain.from_iterable(map(_texts, value.values()))
+    elif isinstance(value, list | tuple):
+        yield from chain.from_iterable(map(_texts, value))
 
 
 def _check(request: Request, found: Sequence[Survey], quarantine: Quarantine) -> None:

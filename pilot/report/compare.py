@@ -8,7 +8,6 @@ from pilot.errors import UserError
 from pilot.report.comparable import check_comparable
 from pilot.report.headline import Cell, Headline, build_headlines, footnotes
 from pilot.report.load import load_runs
-from pilot.report.order import PRIMARY_METRIC
 from pilot.report.render import (
     ARROWS,
     amount,
@@ -102,7 +101,7 @@ def _table(grid: Headline) -> "Table":
     table.add_column("method", no_wrap=True)
     titles = ["seeds"]
     for task in grid.tasks:
-        titles += [f"{task.name}\n{PRIMARY_METRIC[task.kind]}".replace("[", r"\["), "worst\nclient", "local"]
+        titles += [f"{task.name}\n{task.metric}".replace("[", r"\["), "worst\nclient", "local"]
         titles += ["parse\nfailures"] if task.kind == "ground" else []
     for title in (*titles, "MB\nup+down", "trainable\nparameters", "wall\nseconds"):
         table.add_column(title, justify="right", no_wrap=True)

@@ -8,7 +8,6 @@ from pilot.io.atomic import write_text
 from pilot.report.faults import FaultRow, FaultTable, describe, fault_rows, load_faults
 from pilot.report.incidents import exclusions
 from pilot.report.load import Task
-from pilot.report.order import PRIMARY_METRIC
 from pilot.report.plots import faults as plot
 from pilot.report.plots.style import save, style_context
 from pilot.report.render import DIGITS, column_names, pipe, to_csv
@@ -36,7 +35,7 @@ def markdown(table: FaultTable, rows: Sequence[FaultRow]) -> str:
     """Per task a table of faults x methods on its primary metric, then what the faults did, then notes."""
     out = [f"## {table.scenario}: quality lost by faults", ""]
     for task in table.tasks:
-        out += [f"### {task.name}, {PRIMARY_METRIC[task.kind]}", "", *_quality(table, rows, task), ""]
+        out += [f"### {task.name}, {task.metric}", "", *_quality(table, rows, task), ""]
     out += ["### What happened", "", *_counts(table, rows), "", *(f"- {note}" for note in _notes(table))]
     return "\n".join(out) + "\n"
 
@@ -55,7 +54,7 @@ def _quality(table: FaultTable, rows: Sequence[FaultRow], task: Task) -> list[st
     found = {
         (row.fault, row.method): cell(row)
         for row in rows
-        if (row.task, row.metric) == (task.name, PRIMARY_METRIC[task.kind])
+        if (row.task, row.metric) == (task.name, task.metric)
     }
     lines = [[fault, *(found.get((fault, name), "unavailable") for name in table.methods)] for fault in table.settings]
     return _table(["fault", *table.methods], lines)

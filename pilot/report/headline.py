@@ -7,7 +7,7 @@ from pilot.report.comparable import Allowed
 from pilot.report.cost import CostSummary, summarise
 from pilot.report.incidents import incident_notes
 from pilot.report.load import Task
-from pilot.report.order import PRIMARY_METRIC, REFERENCE_NOTES, REFERENCES
+from pilot.report.order import REFERENCE_NOTES, REFERENCES
 from pilot.report.quarantined import quarantine_notes
 from pilot.report.significance import DEFAULT_BASELINE, SignificanceRow, against_baseline, best_and_close
 from pilot.report.statistics import LEVEL
@@ -103,7 +103,7 @@ def build_headlines(groups: Sequence[Group], baseline: str, allowed: Allowed | N
 
 def footnotes(grid: Headline) -> list[str]:
     """What a reader needs to quote the grid: differences, incidents, metrics, protocols, marks, references, gaps."""
-    metrics = "; ".join(f"{task.name}: {PRIMARY_METRIC[task.kind]}" for task in grid.tasks)
+    metrics = "; ".join(f"{task.name}: {task.metric}" for task in grid.tasks)
     tested = f"↑ ↓: significantly above or below {grid.baseline} (the same test, Holm-corrected over the table)."
     return [
         *_overlooked(grid.allowed),

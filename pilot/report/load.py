@@ -11,6 +11,7 @@ from typing import Any
 from pilot.errors import UserError
 from pilot.folders import scenario_folder
 from pilot.io.atomic import read_json, read_jsonl
+from pilot.report.order import OFFICIAL_METRIC, PRIMARY_METRIC
 
 Asked = dict[str, dict[str, tuple[tuple[str, ...], tuple[float, ...] | None]]]
 """task -> example id -> references and box."""
@@ -21,11 +22,21 @@ PerExample = dict[tuple[str, str, str], dict[int, dict[str, float]]]
 
 @dataclass(frozen=True)
 class Task:
-    """One task of a scenario and the clients that hold it."""
+    """One task of a scenario and the clients that hold it.
+
+    Attributes:
+        ten_references: whether its questions have the ten answers that the official VQA accuracy asks for.
+    """
 
     name: str
     kind: str
     clients: tuple[int, ...]
+    ten_references: bool = False
+
+    @property
+    def metric(self) -> str:
+        """The metric of the headline table."""
+        return OFFICIAL_METRIC if self.ten_references else PRIMARY_METRIC[self.kind]
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ def load_runs(paths: Sequence[Path | str]) -> list[Run]:
     for path in paths:
         for folder in discover(Path(path)):
             folders.setdefault(folder.resolve(), folder)
-    runs = _label([load_run(folder) for folder in folders.values()])
+    runs = _agree(_label([load_run(folder) for folder in folders.values()]))
     return sorted(runs, key=lambda run: (run.scenario, run.label, run.seed, str(run.path)))
 
 
@@ -165,6 +176,7 @@ def _build(folder: Path) -> Run:
     config["hyperparameters"] = dict(config.get("hyperparameters") or {})
     config["budget"] = dict(config.get("budget") or {}) if reference else dict(config["budget"])
     config["digests"] = dict(config["digests"])
+    official = {entry["task"] for entry in metrics["entries"] if entry["metric"] == OFFICIAL_METRIC}
     timing, ledger = folder / "timing.json", folder / "ledger.json"
     if not reference and not ledger.exists():
         raise UserError(f"{folder}: ledger.json is missing. Remove the folder and run it again.")
@@ -176,7 +188,10 @@ def _build(folder: Path) -> Run:
         seed=int(config["seed"]),
         reference=reference,
         config=config,
-        tasks=tuple(Task(task["name"], task["kind"], tuple(task["clients"])) for task in config["tasks"]),
+        tasks=tuple(
+            Task(task["name"], task["kind"], tuple(task["clients"]), task["name"] in official)
+            for task in config["tasks"]
+        ),
         entries=tuple(
             Entry(**{field.name: entry[field.name] for field in fields(Entry)}) for entry in metrics["entries"]
         ),
@@ -184,6 +199,15 @@ def _build(folder: Path) -> Run:
         ledger=_read(ledger) if ledger.exists() else {},
         timing=_read(timing) if timing.exists() else {},
     )
+
+
+def _agree(runs: list[Run]) -> list[Run]:
+    """The same tasks for all: a run without answers does not tell how many references its questions have."""
+    official = {(run.scenario, task.name) for run in runs for task in run.tasks if task.ten_references}
+    return [
+        replace(run, tasks=tuple(replace(t, ten_references=(run.scenario, t.name) in official) for t in run.tasks))
+        for run in runs
+    ]
 
 
 def _label_alone(folder: Path, method: str) -> str:

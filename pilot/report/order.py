@@ -12,7 +12,10 @@ REFERENCE_NOTES = {
 }
 
 PRIMARY_METRIC = {"vqa": "exact_match", "caption": "CIDEr", "ground": "acc@0.5[original]"}
-"""Task kind -> the metric of the headline table."""
+"""Task kind -> the metric of the headline table, unless `OFFICIAL_METRIC` takes its place."""
+
+OFFICIAL_METRIC = "vqa_official"
+"""The headline metric of questions with ten references, to which exact match does not apply."""
 
 _LARGEST = {"CIDEr": 10.0}
 

@@ -9,7 +9,6 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from pilot.report.headline import Cell, Headline, Line, footnotes
-from pilot.report.order import PRIMARY_METRIC
 from pilot.report.summary import MainRow
 
 DIGITS = 3
@@ -71,7 +70,7 @@ def header(grid: Headline) -> list[str]:
     """Column titles of text tables: per task its primary metric, worst client, local protocol, failures of boxes."""
     titles = ["method", "seeds"]
     for task in grid.tasks:
-        titles += [f"{task.name} {PRIMARY_METRIC[task.kind]}", "worst", "local"]
+        titles += [f"{task.name} {task.metric}", "worst", "local"]
         titles += ["parse failures"] if task.kind == "ground" else []
     return [*titles, "MB", "trainable parameters"]
 
@@ -121,7 +120,7 @@ def latex(grid: Headline) -> str:
 def records(grid: Headline) -> list[dict[str, Any]]:
     """The grid as flat records, one per method and task, with stable keys (JSON and CSV of `compare`)."""
     return [
-        _record(grid, line, task.name, PRIMARY_METRIC[task.kind], cell)
+        _record(grid, line, task.name, task.metric, cell)
         for line in grid.lines
         for task, cell in zip(grid.tasks, line.cells, strict=True)
     ]
@@ -152,7 +151,7 @@ def _latex_header(grid: Headline) -> list[str]:
     """Task names over their columns, rules under them, and the columns' titles."""
     names, rules, titles, column = ["", ""], [], ["method", "seeds"], 3
     for task in grid.tasks:
-        own = [_escape(PRIMARY_METRIC[task.kind]), "worst", "local", *(["failures"] if task.kind == "ground" else [])]
+        own = [_escape(task.metric), "worst", "local", *(["failures"] if task.kind == "ground" else [])]
         names.append(rf"\multicolumn{{{len(own)}}}{{c}}{{{_escape(task.name)}}}")
         rules.append(rf"\cmidrule(lr){{{column}-{column + len(own) - 1}}}")
         titles, column = titles + own, column + len(own)

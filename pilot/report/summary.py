@@ -19,7 +19,6 @@ from pilot.report.intervals import bootstrap_clients, bootstrap_interval
 from pilot.report.load import Entry, Run, Task
 from pilot.report.order import (
     PARSE_FAILURES,
-    PRIMARY_METRIC,
     PROTOCOLS,
     is_reference,
     method_key,
@@ -124,7 +123,7 @@ def main_rows(groups: Sequence[Group], *, only: Collection[str] | None = None) -
 
 def primary_metric(group: Group, task: Task) -> str:
     """The metric of the headline table; boxes that were scored in another frame only have it in that frame."""
-    primary = PRIMARY_METRIC[task.kind]
+    primary = task.metric
     found = {entry.metric for run in group.runs for entry in run.entries if entry.task == task.name}
     framed = sorted(metric for metric in found if metric.split("[")[0] == primary.split("[")[0])
     return primary if primary in found or not framed else framed[0]
@@ -236,7 +235,7 @@ def _cells(group: Group, task: Task) -> list[tuple[str, str]]:
         if entry.task == task.name and entry.metric != PARSE_FAILURES
     }
     if not pairs:
-        return [(PRIMARY_METRIC[task.kind], "personalised")]
+        return [(task.metric, "personalised")]
     return sorted(pairs | {(metric, "worst_client") for metric, protocol in pairs if protocol == "personalised"})
 
 

@@ -61,6 +61,11 @@ class Options(Model):
         """Whose split it is."""
         return self.split_by or ("umd" if self.variant == "refcocog" else "unc")
 
+    @property
+    def file_names(self) -> tuple[str, str]:
+        """The files that are read: references and annotations."""
+        return f"{self.variant}/refs({self.author}).p", f"{self.variant}/instances.json"
+
     def wanted(self, split: str) -> tuple[RefSplit, ...]:
         """The data set's splits that are our split."""
         if split == "train":
@@ -87,8 +92,8 @@ def read(options: Options, root: Path, split: str) -> Rows:
 
 
 def _rows(options: Options, root: Path, split: str) -> Rows:
-    file = f"{options.variant}/refs({options.author}).p"
-    tables = _tables(root, f"{options.variant}/instances.json")
+    file, annotations = options.file_names
+    tables = _tables(root, annotations)
     for index, item in enumerate(_refs(root, file)):
         place = Place(file, index)
         try:

@@ -4,7 +4,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pilot.report.load import Task
-from pilot.report.order import PRIMARY_METRIC
 from pilot.report.plots.style import DARK, SkipFigure, Source, method_style, new_figure, title
 
 
@@ -36,7 +35,7 @@ def draw(source: Source) -> Figure:
 def _panel(axes: Axes, source: Source, task: Task, places: dict[str, float]) -> None:
     rows = source.primary(task)
     clients = source.per_client
-    chosen = (clients.task == task.name) & (clients.metric == PRIMARY_METRIC[task.kind])
+    chosen = (clients.task == task.name) & (clients.metric == task.metric)
     seeds = clients[chosen & (clients.protocol == "personalised")].groupby(["method", "seed"])["value"].mean()
     top = max(rows["mean"].max(), rows["ci_high"].fillna(0).max(), 1e-9)
     for label, place in places.items():
@@ -60,6 +59,6 @@ def _panel(axes: Axes, source: Source, task: Task, places: dict[str, float]) -> 
     if task.kind != "caption":  # a share: no tick beyond 1
         axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= min(1.0, top * 1.2) + 1e-9])
     axes.set_title(task.name)
-    axes.set_xlabel(PRIMARY_METRIC[task.kind])
+    axes.set_xlabel(task.metric)
     axes.grid(axis="x", color="#E5E5E5", lw=0.6)
     axes.tick_params(axis="y", length=0)

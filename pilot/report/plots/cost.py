@@ -8,7 +8,6 @@ from matplotlib.transforms import ScaledTranslation
 
 from pilot.report.cost import summarise
 from pilot.report.load import Task
-from pilot.report.order import PRIMARY_METRIC
 from pilot.report.plots.style import MethodStyle, SkipFigure, Source, legend_below, method_style, new_figure, title
 from pilot.report.summary import group_runs
 
@@ -56,7 +55,7 @@ def _panel(axes: Axes, source: Source, task: Task, megabytes: dict[str, float]) 
     axes.set_ylim(0, 1.06 * top)
     axes.set_title(task.name)
     axes.set_xlabel("communicated, all clients and rounds (MB)")
-    axes.set_ylabel(PRIMARY_METRIC[task.kind])
+    axes.set_ylabel(task.metric)
     axes.grid(color="#E5E5E5", lw=0.6)
 
 

@@ -12,7 +12,6 @@ from matplotlib.image import AxesImage
 
 from pilot.report.faults import FaultRow, FaultTable
 from pilot.report.load import Task
-from pilot.report.order import PRIMARY_METRIC
 from pilot.report.plots.style import LIGHT, new_figure, title
 
 _DARK_BEYOND = 0.6
@@ -49,7 +48,7 @@ def _label(row: FaultRow | None) -> str:
 
 
 def _panel(axes: Axes, table: FaultTable, task: Task, rows: Sequence[FaultRow]) -> AxesImage:
-    metric, faults = PRIMARY_METRIC[task.kind], list(table.settings)
+    metric, faults = task.metric, list(table.settings)
     found = {(row.method, row.fault): row for row in rows if (row.task, row.metric) == (task.name, metric)}
     values = np.full((len(table.methods), len(faults)), np.nan)
     for line, method in enumerate(table.methods):

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from pilot.io.atomic import write_bytes
 from pilot.report.load import Run, Task
-from pilot.report.order import PRIMARY_METRIC, is_reference, sort_methods
+from pilot.report.order import is_reference, sort_methods
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
 GREY, DARK, LIGHT = "#999999", "#333333", "#DDDDDD"
@@ -123,14 +123,14 @@ class Source:
     def primary(self, task: Task) -> pandas.DataFrame:
         """The rows of `main.csv` with a value for a task's primary metric (personalised), by method."""
         rows = self.main
-        chosen = (rows.task == task.name) & (rows.metric == PRIMARY_METRIC[task.kind])
+        chosen = (rows.task == task.name) & (rows.metric == task.metric)
         found = rows[chosen & (rows.protocol == "personalised") & rows["mean"].notna()]
         return found.set_index("method", drop=False)
 
     def status(self, task: Task, label: str) -> str:
         """Why a method has no value of a task's primary metric: `missing` without any answers, else `unavailable`."""
         rows = self.main
-        found = rows[(rows.task == task.name) & (rows.metric == PRIMARY_METRIC[task.kind]) & (rows.method == label)]
+        found = rows[(rows.task == task.name) & (rows.metric == task.metric) & (rows.method == label)]
         return str(found.status.iloc[0]) if len(found) else "unavailable"
 
     def _table(self, name: str) -> pandas.DataFrame:
