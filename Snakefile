@@ -7,7 +7,7 @@ import os
 import sys
 
 from pilot.backbone.paths import BACKBONES, WEIGHTS
-from pilot.config import load_profile, load_scenario
+from pilot.config import load_profile, load_scenario, twin
 from pilot.faults import fault_names
 from pilot.provenance import backbone_digest, fault_digest, profile_digest, scenario_digest, stage_digest
 
@@ -37,8 +37,6 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-
-
 include: "pipelines/backbone.smk"
 include: "pipelines/data.smk"
 include: "pipelines/train.smk"
@@ -48,8 +46,8 @@ include: "pipelines/faults.smk"
 
 
 def outputs_of(scenario, profile=PROFILE):
-    """Tables and figures of a scenario."""
-    folder = f"{RESULTS}/{profile}/{scenario}"
+    """Tables and figures of a scenario; with the profile `llava`, of its twin over public data."""
+    folder = f"{RESULTS}/{profile}/{twin(scenario, profile)}"
     return [f"{folder}/tables/{name}" for name in TABLES] + [f"{folder}/figures/.complete"]
 
 
@@ -77,13 +75,12 @@ rule smoke:
 
 rule figures:
     input:
-        f"{RESULTS}/{PROFILE}/scenario1/figures/.complete",
-        f"{RESULTS}/{PROFILE}/scenario2/figures/.complete",
+        [f"{RESULTS}/{PROFILE}/{twin(name, PROFILE)}/figures/.complete" for name in ("scenario1", "scenario2")],
 
 
 rule faults:
     input:
-        expand(f"{RESULTS}/{PROFILE}/scenario2/faults/{{name}}", name=FAULT_OUTPUTS),
+        expand(f"{RESULTS}/{PROFILE}/{twin('scenario2', PROFILE)}/faults/{{name}}", name=FAULT_OUTPUTS),
 
 
 rule smoke_faults:

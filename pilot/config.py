@@ -155,6 +155,12 @@ def _folder(kind: str) -> Path:
     return next(root for root in roots if root.is_dir())
 
 
+def twin(scenario: str, profile: str) -> str:
+    """What a profile means by a scenario: with the real model, its twin over public data (`llava-scenario2`)."""
+    real = f"llava-{scenario}"
+    return real if load_profile(profile).backbone == "llava-1.5-7b" and real in scenario_names() else scenario
+
+
 def names_of(kind: str) -> list[str]:
     """The files of a kind (`scenarios`, `profiles`, `faults`) that ship, by name, sorted."""
     return sorted(path.stem for path in _folder(kind).glob("*.yaml"))

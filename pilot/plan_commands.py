@@ -22,12 +22,12 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Estimate memory, disk, bytes per round, steps and hours; say what to change where it does not fit."""
-    from pilot.config import check_known, load_profile, load_scenario
+    from pilot.config import check_known, load_profile, load_scenario, twin
     from pilot.plan.plan import Question, make_plan
     from pilot.plan.text import as_text
     from pilot.provenance import METHODS
 
-    loaded, sizes = load_scenario(scenario), load_profile(profile)
+    loaded, sizes = load_scenario(twin(scenario, profile)), load_profile(profile)
     methods = method or list(loaded.methods)
     check_known("command line", "--method", methods, METHODS)
     asked = Question(
