@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
+# Tests run in two processes of one thread each; a file's tests stay together.
+TEST_PROCESSES ?= 2
 
 .PHONY: install scenario1 scenario2 faults smoke smoke_faults figures backbone test test-fast lint types check clean
 
@@ -21,10 +23,10 @@ scenario1 scenario2 faults smoke smoke_faults figures backbone: install
 	$(BIN)/snakemake --cores $(CORES) $@
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile
 
 test-fast: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .
