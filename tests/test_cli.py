@@ -110,7 +110,7 @@ def test_unknown_names(files: Path) -> None:
     )
     refused(
         call("train", "-m", "fedavg", "-s", "scenario3"),
-        "scenario: unknown name 'scenario3'. Did you mean 'scenario", "Expected one of: scenario1, scenario2, smoke",
+        "scenario: unknown name 'scenario3'. Did you mean 'scenario", "Expected one of: llava-scenario1, llava-scenario2, scenario1, scenario2, smoke",
     )  # fmt: skip
     refused(
         call("train", "-m", "fedavg", "-s", "smoke", "-p", "lava"), "profile: unknown name 'lava'.", "embedded, llava, llava-random, smoke"
