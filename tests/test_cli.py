@@ -110,10 +110,13 @@ def test_unknown_names(files: Path) -> None:
     )
     refused(
         call("train", "-m", "fedavg", "-s", "scenario3"),
-        "scenario: unknown name 'scenario3'. Did you mean 'scenario", "Expected one of: llava-scenario1, llava-scenario2, scenario1, scenario2, smoke",
-    )  # fmt: skip
+        "scenario: unknown name 'scenario3'. Did you mean 'scenario",
+        "Expected one of: llava-scenario1, llava-scenario2, scenario1, scenario2, smoke",
+    )
     refused(
-        call("train", "-m", "fedavg", "-s", "smoke", "-p", "lava"), "profile: unknown name 'lava'.", "embedded, llava, llava-random, smoke"
+        call("train", "-m", "fedavg", "-s", "smoke", "-p", "lava"),
+        "profile: unknown name 'lava'.",
+        "embedded, llava, llava-random, smoke",
     )
     refused(call("data", "build", "-s", str(files / "none.yaml")), "none.yaml: cannot be read", "Name an existing")
     change(files, methods=["pilot", "fedsgd"])
