@@ -149,8 +149,8 @@ def row_order(row: Row) -> tuple[str, str, list[int], str]:
 
 
 def read_test_set(scenario_dir: Path, task: str) -> list[InstructionRecord]:
-    """The records of a task's test split, in the order of the data."""
-    records = read_records(scenario_dir / "data" / task / "records.parquet")
+    """The records of a task's test split, in the order of the data, with digests in place of their images."""
+    records = read_records(scenario_dir / "data" / task / "records.parquet", images=False)
     return [record for record in records if record.split == "test"]
 
 

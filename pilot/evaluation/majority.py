@@ -30,7 +30,7 @@ def answer_majority(run_dir: Path) -> None:
     for task in spec.scenario.tasks:
         train = read_part(spec.scenario, scenario_dir, task, "train")
         answer = majority_answer([record for client in sorted(train) for record in train[client]])
-        records = read_records(scenario_dir / "data" / task.name / "records.parquet")
+        records = read_records(scenario_dir / "data" / task.name / "records.parquet", images=False)
         test = [record for record in records if record.split == "test"]
         shards = read_part(spec.scenario, scenario_dir, task, "local_test")
         rows += sample_rows(task.name, test, shards, {record.id: answer for record in records})

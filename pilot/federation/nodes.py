@@ -48,7 +48,7 @@ def prepare_nodes(scenario: Scenario, scenario_dir: Path, target: Path) -> None:
     if (target / "federation.json").is_file() and read_json(target / "federation.json")["key"] == key:
         return
     remove(target / "federation.json")
-    shards = records_of_part(scenario, scenario_dir, "train")
+    shards = records_of_part(scenario, scenario_dir, "train", images=True)
     features = open_features(scenario_dir / "features")
     of = digest_json(scenario.model_dump(mode="json"))
     nodes = {str(k): _write_node(target, k, records, features, of) for k, records in sorted(shards.items())}
@@ -115,5 +115,5 @@ def open_node(folder: Path, backbone: Backbone) -> NodeData:
     """Read a node folder."""
     client = client_of(folder)
     features = open_features(folder)
-    examples = make_examples(backbone, features, read_records(folder / "records.parquet"))
+    examples = make_examples(backbone, features, read_records(folder / "records.parquet", images=False))
     return NodeData(client, examples, features)

@@ -105,11 +105,15 @@ def collate(examples: Sequence[Example], features: FeatureCache, pad: int) -> Ba
 
 
 def read_part(
-    scenario: Scenario, scenario_dir: Path, task: TaskConfig, part: str
+    scenario: Scenario, scenario_dir: Path, task: TaskConfig, part: str, *, images: bool = False
 ) -> dict[int, list[InstructionRecord]]:
-    """The records of one part (`train`, `validation`, `local_test`) of a task's clients, by client."""
+    """The records of one part (`train`, `validation`, `local_test`) of a task's clients, by client.
+
+    Without `images` they have their images' digests only, which is what training on stored features needs.
+    """
     table = read_table(scenario_dir / "partition" / "assignment.parquet", ["task", "id", "client", "part"])
-    records = {record.id: record for record in read_records(scenario_dir / "data" / task.name / "records.parquet")}
+    path = scenario_dir / "data" / task.name / "records.parquet"
+    records = {record.id: record for record in read_records(path, images=images)}
     shards: dict[int, list[InstructionRecord]] = {client: [] for client in scenario.clients_of(task.name)}
     for row in table.to_pylist():
         if row["task"] == task.name and row["part"] == part:
@@ -122,15 +126,17 @@ def read_part(
     return shards
 
 
-def records_of_part(scenario: Scenario, scenario_dir: Path, part: str) -> dict[int, list[InstructionRecord]]:
-    """The records of one part by client, of all tasks.
+def records_of_part(
+    scenario: Scenario, scenario_dir: Path, part: str, *, images: bool = False
+) -> dict[int, list[InstructionRecord]]:
+    """The records of one part by client, of all tasks; `images` as in `read_part`.
 
     Raises:
         UserError: a client has none.
     """
     shards = {}
     for task in scenario.tasks:
-        for client, records in read_part(scenario, scenario_dir, task, part).items():
+        for client, records in read_part(scenario, scenario_dir, task, part, images=images).items():
             if not records:
                 raise UserError(
                     f"{scenario_dir / 'partition'}: client {client} of task {task.name} has no {part} examples. "
