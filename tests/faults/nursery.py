@@ -1,7 +1,7 @@
 """A process that has imported everything and trained nothing, and forks a child for every run it is asked for.
 
 A process that has trained must not be forked (its threads do not come along), and one that starts anew spends seconds
-on imports. Reads one JSON request per line, `{"target", "prepare", "after"}`; writes the exit code of each.
+on imports. Reads one JSON request per line, `{"method", "target", "prepare", "after"}`; writes the exit code of each.
 """
 
 import errno
@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def in_step(number: int) -> None:
 
 def child(spec: RunSpec, scenario_dir: Path, request: dict[str, Any]) -> int:
     """Train or resume; the exit code says how it ended."""
+    spec = replace(spec, method=request["method"])
     prepare = request["prepare"]
     if prepare and prepare[0] == "step":
         in_step(prepare[1])

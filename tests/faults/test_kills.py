@@ -1,11 +1,6 @@
 """A run that is killed, or whose disk fails, at every kind of moment: it resumes to the bytes of an undisturbed run."""
 
-import json
-import os
 import random
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +9,11 @@ import pytest
 from pilot.federation.checkpoint import load_progress
 
 from ..small import PROFILE, Small, contents
+from .nurse import KILLED, Nursery
 from .nursery import FINISHED, USER_ERROR
 
 pytestmark = pytest.mark.slow
-KILLED = -signal.SIGKILL
+THREE_ROUNDS = PROFILE.replace("rounds: 2", "rounds: 3")
 MOMENTS = ("mkstemp", "fsync", "replace", "sync_folder")
 FILES = (
     "config.json", "participation.json", "clients/3/r1p0.safetensors", "clients/5/r1p1.safetensors",
@@ -29,35 +25,11 @@ KILLS = [(name, MOMENTS[index % 4]) for index, name in enumerate(FILES)] + [
 ]
 
 
-class Nursery:
-    """Runs of Pilot over three rounds, each in a child of a process that has everything loaded."""
-
-    def __init__(self, small: Small, folder: Path, more: str = "") -> None:
-        profile = folder / "three.yaml"
-        profile.write_text(PROFILE.replace("rounds: 2", "rounds: 3") + more)
-        command = [sys.executable, "-m", "tests.faults.nursery", str(small.scenario_file), str(profile)]
-        self.process = subprocess.Popen(
-            [*command, str(small.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=Path(__file__).parents[2], env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
-    def train(self, target: Path, *prepare: object, after: float | None = None) -> int:
-        """Train or resume in `target`; the exit code, negative if a signal ended it."""
-        assert self.process.stdin and self.process.stdout
-        request = {"target": str(target), "prepare": prepare, "after": after}
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-
 @pytest.fixture(scope="module")
 def nursery(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     """One for all tests."""
-    made = Nursery(small, tmp_path_factory.mktemp("nursery"))
-    yield made
-    assert made.process.stdin
-    made.process.stdin.close()
-    made.process.wait(timeout=60)
+    with Nursery(small, tmp_path_factory.mktemp("nursery"), THREE_ROUNDS) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +74,10 @@ def test_killed_again_and_again_at_random_moments(
 @pytest.fixture(scope="module")
 def keeping(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nursery, dict[str, bytes]]]:
     """Runs that keep every phase after every step, and what they must end as."""
-    made = Nursery(small, tmp_path_factory.mktemp("keeping"), "checkpoint_minutes: 0\n")
-    target = tmp_path_factory.mktemp("kept")
-    assert made.train(target) == FINISHED
-    yield made, contents(target)
-    assert made.process.stdin
-    made.process.stdin.close()
-    made.process.wait(timeout=60)
+    with Nursery(small, tmp_path_factory.mktemp("keeping"), f"{THREE_ROUNDS}checkpoint_minutes: 0\n") as made:
+        target = tmp_path_factory.mktemp("kept")
+        assert made.train(target) == FINISHED
+        yield made, contents(target)
 
 
 @pytest.mark.parametrize(
