@@ -65,6 +65,8 @@ def _write(source: Source, form: str, target: Path, weights: Callable[[Path], No
         exact = _write_processor(source, part)
         write_text(part / "README.md", card_text(source, form, part, exact_prompts=exact))
         part.chmod(0o755)
+        for path in part.iterdir():
+            path.chmod(0o644)  # safetensors makes files that only their owner reads
         os.replace(part, target)
     except OSError as error:
         raise UserError(f"{target}: writing failed ({error.strerror}). Nothing was left there.") from error

@@ -156,8 +156,31 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
     )
     found = rows(table)
     assert isinstance(found[0], Row) and found[0].answer == "r\udcffd"  # the intake refuses what is not Unicode
-    assert found[1] == Rejected(Place("own.csv", 3), "line", "not a readable line of a table")
+    too_long = "lines 3 to 3: not readable as a table (field larger than field limit (131072))"
+    assert found[1] == Rejected(Place("own.csv", 3), "line", too_long)
     assert isinstance(found[-1], Row) and found[-1].answer == "so"
+
+
+@pytest.mark.parametrize(
+    ("lines", "last", "said"),
+    [
+        (['a.png,"What?,red', "b.png,Why?,blue", 'c.png,"Who?",green'], 4, "lines 2 to 4: not readable as a table"),
+        (['a.png,"What?,red', "b.png,Why?,blue", 'c.png,Who?"'], 4, "lines 2 to 4: a text in quotes reads like"),
+        (['a.png,What?,"red', "b.png,Why?,blue"], 3, "lines 2 to 3: not readable as a table (unexpected end of data)"),
+    ],
+)
+def test_a_quote_that_is_not_closed_hides_no_lines(tmp_path: Path, lines: list[str], last: int, said: str) -> None:
+    table = tmp_path / "own.csv"
+    table.write_text("\n".join(["image,question,answer", *lines]))
+    (found,) = rows(table)
+    assert isinstance(found, Rejected) and found.place == Place("own.csv", last) and found.reason.startswith(said)
+
+
+def test_a_text_may_have_line_breaks(tmp_path: Path) -> None:
+    table = tmp_path / "own.csv"
+    table.write_text('image,question,answer\na.png,"What, then,\nis it?",red\n')
+    (found,) = rows(table)
+    assert isinstance(found, Row) and found.instruction.startswith("What, then,\nis it?")
 
 
 values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | st.lists(st.text(max_size=3))

@@ -41,6 +41,7 @@ def test_equal_bytes(small: Small, method: str, form: str | None, tmp_path: Path
     assert files_of(one) == files_of(two)
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["model"]
     assert one.stat().st_mode & 0o777 == 0o755
+    assert {path.stat().st_mode & 0o777 for path in one.iterdir()} == {0o644}
 
 
 @pytest.mark.parametrize(("method", "form"), FORMS)

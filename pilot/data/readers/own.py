@@ -122,18 +122,27 @@ def _object(line: bytes) -> dict[str, Any] | _Wrong:
 
 
 def _table(path: Path, kind: str, text: io.TextIOWrapper) -> Iterator[tuple[int, dict[str, Any] | _Wrong]]:
-    table = csv.reader(text, delimiter=SEPARATORS[path.suffix])
+    table = csv.reader(text, delimiter=SEPARATORS[path.suffix], strict=True)
     names: list[str] | None = None
     while True:
+        first = table.line_num + 1
         try:
             fields = next(table)
         except StopIteration:
             return
-        except csv.Error:
-            yield table.line_num, _Wrong("line", "not a readable line of a table")
+        except csv.Error as error:
+            yield (
+                table.line_num,
+                _Wrong("line", f"lines {first} to {table.line_num}: not readable as a table ({error})"),
+            )
             continue
         if names is None:
             names = _header(path, kind, fields)
+        elif any(_reads_like_rows(field, table.dialect.delimiter, len(names)) for field in fields):
+            reason = (
+                f"lines {first} to {table.line_num}: a text in quotes reads like several rows; is a quote not closed?"
+            )
+            yield table.line_num, _Wrong("line", reason)
         elif len(fields) != len(names) and fields:
             yield table.line_num, _Wrong("line", f"expected {len(names)} fields, got {len(fields)}")
         elif fields:
@@ -238,3 +247,8 @@ def _label(name: str, value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     return _as_text(name, value)
+
+
+def _reads_like_rows(field: str, separator: str, num_columns: int) -> bool:
+    """Whether a later line of a field has the separators of a whole row, as after a quote that nobody closed."""
+    return num_columns > 1 and any(line.count(separator) >= num_columns - 1 for line in field.splitlines()[1:])
