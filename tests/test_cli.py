@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +268,9 @@ def test_ctrl_c_and_again(small: Small, files: Path) -> None:
         shutil.copytree(small.folder / name, folder / name)
     (files / "tiny.yaml").write_text(PROFILE.replace("rounds: 2", "rounds: 8"))
     command = [*COMMAND, "train", "-m", "fedavg", *where(files)]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    # Who starts the tests in a shell's background has them ignore SIGINT, and children inherit that.
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, preexec_fn=hears)
     run = folder / "runs/fedavg/seed0"
     while process.poll() is None and not (run / "checkpoint/round-1/complete.json").is_file():
         time.sleep(0.005)

@@ -153,7 +153,7 @@ def test_what_left_is_found_where_it_was_sent(deployed: Deployed) -> None:
 def test_killed_nodes_come_back_and_the_bytes_are_the_same(deployed: Deployed) -> None:
     """`kill -9` of a SuperNode in every phase: stage 1, stage 2, and the second round's; then of a client's process.
 
-    The server waits for the node and asks it again.
+    The server waits for the node and asks it again; a node that had not yet taken its message gets it when it is back.
     """
     shutil.rmtree(deployed.run_dir("pilot"), ignore_errors=True)
     for node in deployed.nodes[:STRANGE]:
@@ -167,8 +167,6 @@ def test_killed_nodes_come_back_and_the_bytes_are_the_same(deployed: Deployed) -
         if version == "r1p1":
             kill_task(deployed, 5)
     assert deployed.deployment.follow(submitted, lines.append).completed
-    for victim in (2, 3, 4):
-        assert any(f"client {victim}: its node went away" in line for line in lines)
     assert deployed.finish("pilot") == contents(deployed.small.run("pilot"))
 
 
