@@ -156,7 +156,7 @@ class _Meter:
         """Of every phase, each of which trained on so many samples."""
         return {
             name: StageReport(
-                round(spent, 2), round(samples / spent, 3), round(self.tokens[name] / spent, 1), self.trainable[name]
+                round(spent, 4), round(samples / spent, 3), round(self.tokens[name] / spent, 1), self.trainable[name]
             )
             for name, spent in self.seconds.items()
         }

@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from pilot.backbone.backbone import Backbone
-from pilot.evaluation.answers import load_run, read_test_set
+from pilot.data.record import read_records
+from pilot.evaluation.answers import load_run
 from pilot.federation.client import ClientModel
 
 from ..small import Small
@@ -20,7 +21,8 @@ def asked(small: Small) -> list[tuple[Image.Image, str]]:
     """Two test records of each task; the pictures square, wide and tall in turn."""
     pairs = []
     for number, task in enumerate(small.scenario.tasks):
-        for record in read_test_set(small.folder, task.name)[:2]:
+        records = read_records(small.folder / "data" / task.name / "records.parquet")
+        for record in [record for record in records if record.split == "test"][:2]:
             image = Image.open(io.BytesIO(record.image)).convert("RGB")
             pairs.append((image.resize(SIZES[number]), record.instruction))
     return pairs
