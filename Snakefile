@@ -9,7 +9,7 @@ import sys
 from pilot.backbone.paths import BACKBONES, WEIGHTS
 from pilot.config import load_profile, load_scenario, twin
 from pilot.faults import fault_names
-from pilot.provenance import backbone_digest, fault_digest, profile_digest, scenario_digest, stage_digest
+from pilot.provenance import backbone_settings_digest, fault_digest, profile_digest, scenario_digest, stage_digest
 
 # Jobs find the `pilot-bench` of the environment that runs Snakemake, activated or not.
 os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]

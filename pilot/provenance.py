@@ -89,7 +89,7 @@ def profile_digest(profile: str, method: str) -> str:
 
 
 @cache
-def backbone_digest(profile: str) -> str:
+def backbone_settings_digest(profile: str) -> str:
     """Digest of what a profile says about the backbone's weights and how they are computed: features depend on it."""
     named = ("backbone", "backbone_path", "revision", "architecture", "precision", "attention", "feature_dtype")
     values = load_profile(profile).model_dump(mode="json")

@@ -61,6 +61,8 @@ def train_method(
         write_majority_run(RunSpec(loaded, sizes, method, seed), scenario_dir, run_dir)
         return run_dir
     spec = RunSpec(loaded, sizes, method, seed)
+    if engine != "flower" and (client_cpus, client_gpus) != (1.0, 0.0):
+        raise UserError("--client-cpus, --client-gpus: are for --engine flower; in this process clients come in turn.")
     if engine == "flower":
         from pilot.federation.flower_server import ClientResources, simulate_run
 

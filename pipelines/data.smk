@@ -52,7 +52,7 @@ rule features:
         index="{results}/{profile}/{scenario}/features/index.json",
     params:
         source=stage_digest("features"),
-        backbone=lambda wildcards: backbone_digest(wildcards.profile),
+        backbone=lambda wildcards: backbone_settings_digest(wildcards.profile),
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/features.tsv"
     threads: 1

@@ -51,6 +51,7 @@ class Backbone:
                 self.language_model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
         before, self._after = prompt_template.split(IMAGE_PLACEHOLDER)
         self._turn = self._after.split("{instruction}")[1].strip()
+        self._turn_ids: list[int] = self.tokenizer(self._turn, add_special_tokens=False)["input_ids"]
         lead = [self.begin, *self.tokenizer(before, add_special_tokens=False)["input_ids"]]
         self._before = torch.tensor(lead, device=self.numerics.device)
         self.max_ids = None if max_length is None else self._room(max_length)
@@ -128,11 +129,10 @@ class Backbone:
         Raises:
             ValueError: the tokenizer joins the prompt's last characters with the answer's first.
         """
-        lead = self.tokenizer(self._turn, add_special_tokens=False)["input_ids"]
         both = self.tokenizer(f"{self._turn} {answer}", add_special_tokens=False)["input_ids"]
-        if both[: len(lead)] != lead:
+        if both[: len(self._turn_ids)] != self._turn_ids:
             raise ValueError(f"the tokenizer joins {self._turn!r} with the answer {answer!r}")
-        return [*both[len(lead) :], self.end]
+        return [*both[len(self._turn_ids) :], self.end]
 
     def cross_entropy(self, image_tokens_BNC: Tensor, ids_BL: Tensor, labels_BL: Tensor) -> Tensor:
         """Mean cross-entropy over the labelled tokens, 0 where there are none; `ids` follow the image, right-padded.

@@ -123,6 +123,7 @@ class Driver:
     def _tasks(self, now: Progress, step: Step, before: Mapping[int, Version]) -> Iterator[PhaseTask]:
         """What each client of the round receives; those that will not answer receive it for nothing."""
         schedule = self.plan.schedule[step.round_number - 1]
+        phases = self.plan.method.phases(step.round_number)
         for info in sorted(self.plan.clients, key=lambda info: info.client):
             if info.client not in schedule.selected:
                 continue
@@ -131,7 +132,6 @@ class Driver:
             if info.client in schedule.present:
                 base = now.versions.get(info.client)
                 keep = names_to_keep(now.versions, before, now.previous, client=info.client)
-                phases = self.plan.method.phases(step.round_number)
                 num_steps = split_steps(phases, self.plan.local_steps[info.client])[step.index][1]
                 yield PhaseTask(info, step.phase, step.round_number, step.index, num_steps, payload, base, keep)
 

@@ -109,7 +109,8 @@ class LocalTrainer:
         kept = time.monotonic()
         for step in range(done, task.steps):
             optimiser.begin(step)
-            self._gradients(model, trainable, received, task.phase, [next(source) for _ in self._parts()], recorder)
+            parts = [next(source) for _ in range(settings.accumulation)]
+            self._gradients(model, trainable, received, task.phase, parts, recorder)
             if step == done:
                 _require_gradients(trainable)
             optimiser.finish()
@@ -168,9 +169,6 @@ class LocalTrainer:
         num_tokens = batch.ids_BL.numel() + output.tokens_BNC.shape[0] * output.tokens_BNC.shape[1]
         recorder.add({"total": total, **terms}, diagnostics, num_tokens)
         return total
-
-    def _parts(self) -> range:
-        return range(self.settings.accumulation)
 
     def _is_time(self, kept: float) -> bool:
         assert self.keeping is not None, "asked only where phases are kept"

@@ -167,6 +167,8 @@ def test_killed_nodes_come_back_and_the_bytes_are_the_same(deployed: Deployed) -
         if version == "r1p1":
             kill_task(deployed, 5)
     assert deployed.deployment.follow(submitted, lines.append).completed
+    for victim in (2, 3, 4):
+        assert deployed.log(f"node-{victim}").count("SuperNode ID:") >= 2, "it was let in again"
     assert deployed.finish("pilot") == contents(deployed.small.run("pilot"))
 
 

@@ -5,15 +5,15 @@ CC BY 4.0 (https://cocodataset.org/#termsofuse), images under their own terms. 1
 `restval`), 5,000 `val`, 5,000 `test`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pilot.data.readers.captions import TrainRows, caption_rows, per_of
 from pilot.data.readers.categories import NONE, largest_objects
 from pilot.data.readers.files import FolderImage, RelativePath, elements, read_json
-from pilot.data.readers.values import FieldError, expect, identifier, mapping, sequence, text, unique
-from pilot.data.rows import Place, Rejected, Rows
+from pilot.data.readers.values import expect, identifier, mapping, of_split, one_of, sequence, text, unique
+from pilot.data.rows import Place, Rows
 from pilot.settings import Model
 
 WHAT = "a file of Karpathy's caption_datasets.zip (an object with the list `images`)"
@@ -42,27 +42,18 @@ def read(options: Options, root: Path, split: str) -> Rows:
     Raises:
         UserError: a file is missing or not in the format.
     """
-    wanted = options.train_splits if split == "train" else options.test_splits
-    objects = largest_objects(root, options.instances)
-    yield from unique(_rows(options, root, split, wanted, objects), "cocoid")
+    yield from unique(_rows(options, root, split), "cocoid")
 
 
-def images_of(root: Path, file: str, wanted: Sequence[str]) -> Iterator[tuple[Place, Mapping[str, Any]] | Rejected]:
-    """The images of the wanted splits with their places.
+def image_rows(root: Path, file: str, wanted: Sequence[str], make: Callable[[Place, Mapping[str, Any]], Rows]) -> Rows:
+    """The rows that `make` gives for each image of the wanted splits.
 
     Raises:
         UserError: the file is missing or not in the format.
     """
     document = read_json(root, file, WHAT, {"tokens", "sentids"})
-    for index, item in enumerate(elements(document, "images", root / file, WHAT)):
-        place = Place(file, index)
-        try:
-            named = text(mapping(item), "split")
-            expect(named in SPLITS, "split", f"one of {', '.join(SPLITS)}", named)
-            if named in wanted:
-                yield place, item
-        except FieldError as error:
-            yield Rejected(place, error.field, error.reason)
+    images = enumerate(elements(document, "images", root / file, WHAT))
+    return of_split(images, file, lambda image: one_of(image, "split", SPLITS), wanted, make)
 
 
 def sentences(item: Mapping[str, Any]) -> list[str]:
@@ -76,17 +67,14 @@ def sentences(item: Mapping[str, Any]) -> list[str]:
     return [text(mapping(sentence, f"sentences.{n}"), "raw") for n, sentence in enumerate(found)]
 
 
-def _rows(options: Options, root: Path, split: str, wanted: Sequence[str], objects: Mapping[str, Any]) -> Rows:
-    per = per_of(options.train_rows, split)
-    for found in images_of(root, options.file, wanted):
-        if isinstance(found, Rejected):
-            yield found
-            continue
-        place, item = found
-        try:
-            key = identifier(item, "cocoid")
-            image = options.image_path.format(folder=text(item, "filepath"), file_name=text(item, "filename"))
-            attributes = objects.get(key, NONE) if options.instances else {}
-            yield from caption_rows(place, key, image, sentences(item), per, attributes)
-        except FieldError as error:
-            yield Rejected(place, error.field, error.reason)
+def _rows(options: Options, root: Path, split: str) -> Rows:
+    wanted = options.train_splits if split == "train" else options.test_splits
+    objects, per = largest_objects(root, options.instances), per_of(options.train_rows, split)
+
+    def make(place: Place, item: Mapping[str, Any]) -> Rows:
+        key = identifier(item, "cocoid")
+        image = options.image_path.format(folder=text(item, "filepath"), file_name=text(item, "filename"))
+        attributes = objects.get(key, NONE) if options.instances else {}
+        return caption_rows(place, key, image, sentences(item), per, attributes)
+
+    yield from image_rows(root, options.file, wanted, make)

@@ -9,9 +9,10 @@ without .jpg, as in Flickr30k Entities' train.txt and test.txt) say it.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pilot.data.readers.captions import TrainRows, caption_rows, per_of
-from pilot.data.readers.coco_karpathy import KarpathySplit, images_of, sentences
+from pilot.data.readers.coco_karpathy import KarpathySplit, image_rows, sentences
 from pilot.data.readers.files import GUIDE, FileImage, RelativePath, read_bytes
 from pilot.data.readers.values import FieldError, plain_text, text, unique
 from pilot.data.rows import Place, Rejected, Rows
@@ -49,17 +50,13 @@ def read(options: Options, root: Path, split: str) -> Rows:
 
 def _karpathy(options: Options, root: Path, split: str) -> Rows:
     wanted: Sequence[str] = options.train_splits if split == "train" else options.test_splits
-    for found in images_of(root, options.file, wanted):
-        if isinstance(found, Rejected):
-            yield found
-            continue
-        place, item = found
-        try:
-            key = text(item, "filename")
-            image = options.image_path.format(file_name=key)
-            yield from caption_rows(place, key, image, sentences(item), per_of(options.train_rows, split))
-        except FieldError as error:
-            yield Rejected(place, error.field, error.reason)
+
+    def make(place: Place, item: Mapping[str, Any]) -> Rows:
+        key = text(item, "filename")
+        image = options.image_path.format(file_name=key)
+        return caption_rows(place, key, image, sentences(item), per_of(options.train_rows, split))
+
+    return image_rows(root, options.file, wanted, make)
 
 
 def _original(options: Options, root: Path, split: str) -> Rows:

@@ -8,6 +8,7 @@ from typing import Any
 from pilot.data.prompts import GROUND, question
 from pilot.data.readers.captions import TrainRows, caption_rows
 from pilot.data.readers.hub_sets import Columns
+from pilot.data.readers.question_lists import question_pairs, question_rows
 from pilot.data.readers.values import (
     FieldError,
     expect,
@@ -83,9 +84,9 @@ def _list(item: Mapping[str, Any], column: str) -> tuple[str, ...]:
 def _questions(
     place: Place, key: str, item: Mapping[str, Any], image: bytes, columns: Columns, attributes: Mapping[str, str]
 ) -> Rows:
-    asked = item.get(str(columns.question))
-    if isinstance(asked, list):
-        yield from _question_list(place, key, item, image, columns, attributes)
+    if isinstance(item.get(str(columns.question)), list):
+        pairs = question_pairs(item, str(columns.question), columns.answer or "(answer)")
+        yield from question_rows(place, key, image, pairs, attributes)
         return
     given = None if columns.answer is None else item.get(columns.answer)
     if columns.answers is not None:
@@ -95,22 +96,6 @@ def _questions(
     answer = most_frequent(references) if given is None else text(item, str(columns.answer))
     instruction = question(text(item, str(columns.question)))
     yield Row(place, key, image, instruction, answer, references, attributes)
-
-
-def _question_list(
-    place: Place, key: str, item: Mapping[str, Any], image: bytes, columns: Columns, attributes: Mapping[str, str]
-) -> Rows:
-    asked, column = sequence(item.get(str(columns.question)), str(columns.question)), columns.answer or "(answer)"
-    given = sequence(item.get(column), column)
-    expect(len(asked) > 0, str(columns.question), "at least one question", asked)
-    expect(len(asked) == len(given), column, f"{len(asked)} answers, one per question", given)
-    for n, (one, other) in enumerate(zip(asked, given, strict=True)):
-        try:
-            instruction = question(plain_text(one, f"{columns.question}.{n}"))
-            answer = plain_text(other, f"{column}.{n}")
-            yield Row(place, f"{key}-{n}", image, instruction, answer, (answer,), attributes)
-        except FieldError as error:
-            yield Rejected(place, error.field, error.reason)
 
 
 def _expressions(

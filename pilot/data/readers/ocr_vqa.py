@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pilot.data.prompts import question
 from pilot.data.readers.files import RelativePath, entries, read_json, template
-from pilot.data.readers.values import FieldError, expect, labels, mapping, plain_text, sequence, text
-from pilot.data.rows import Place, Rejected, Row, Rows
+from pilot.data.readers.question_lists import question_pairs, question_rows
+from pilot.data.readers.values import FieldError, expect, labels, of_split, plain_text, text
+from pilot.data.rows import Place, Rows
 from pilot.settings import Model
 
 WHAT = "OCR-VQA's dataset.json (an object of books by key)"
@@ -43,31 +43,24 @@ def read(options: Options, root: Path, split: str) -> Rows:
     """
     books = entries(read_json(root, options.file, WHAT), root / options.file, WHAT)
     wanted = options.train_splits if split == "train" else options.test_splits
-    for key, value in books.items():
-        place = Place(options.file, key)
-        try:
-            book = mapping(value)
-            number = book.get("split")
-            expect(type(number) is int and number in (1, 2, 3), "split", "1, 2 or 3", number)
-            if number in wanted:
-                yield from _questions(place, key, book, options.image_path)
-        except FieldError as error:
-            yield Rejected(place, error.field, error.reason)
+
+    def make(place: Place, book: Mapping[str, Any]) -> Rows:
+        return _questions(place, book, options.image_path)
+
+    yield from of_split(books.items(), options.file, _split, wanted, make)
 
 
-def _questions(place: Place, key: str, book: Mapping[str, Any], images: str) -> Rows:
-    questions, answers = sequence(book.get("questions"), "questions"), sequence(book.get("answers"), "answers")
-    expect(len(questions) > 0, "questions", "at least one question", questions)
-    expect(len(questions) == len(answers), "answers", f"{len(questions)} answers, one per question", answers)
+def _split(book: Mapping[str, Any]) -> int:
+    number = book.get("split")
+    expect(type(number) is int and number in (1, 2, 3), "split", "1, 2 or 3", number)
+    return int(str(number))
+
+
+def _questions(place: Place, book: Mapping[str, Any], images: str) -> Rows:
+    pairs = question_pairs(book, "questions", "answers")
+    key = str(place.row)
     image = images.format(key=plain_text(key, "(key)"), extension=_extension(book) if "{extension}" in images else "")
-    attributes = labels(book, "genre")
-    for number, (asked, answered) in enumerate(zip(questions, answers, strict=True)):
-        try:
-            instruction = question(plain_text(asked, f"questions.{number}"))
-            answer = plain_text(answered, f"answers.{number}")
-            yield Row(place, f"{key}-{number}", image, instruction, answer, (answer,), attributes)
-        except FieldError as error:
-            yield Rejected(place, error.field, error.reason)
+    return question_rows(place, key, image, pairs, labels(book, "genre"))
 
 
 def _extension(book: Mapping[str, Any]) -> str:

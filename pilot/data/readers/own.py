@@ -92,11 +92,6 @@ def read(options: Own, root: Path, split: str) -> Rows:
             yield Rejected(place, wrong.field, wrong.reason)
 
 
-def has_split(path: Path, kind: str, value: str) -> bool:
-    """Whether any row of the file names that split; raises as `read`."""
-    return any(isinstance(row, dict) and row.get("split") == value for _, row in _lines(path, kind))
-
-
 def _lines(path: Path, kind: str) -> Iterator[tuple[int, dict[str, Any] | _Wrong]]:
     """Every example with its line (the last one, where a table's field holds line breaks)."""
     try:
@@ -131,17 +126,14 @@ def _table(path: Path, kind: str, text: io.TextIOWrapper) -> Iterator[tuple[int,
         except StopIteration:
             return
         except csv.Error as error:
-            yield (
-                table.line_num,
-                _Wrong("line", f"lines {first} to {table.line_num}: not readable as a table ({error})"),
-            )
+            reason = f"lines {first} to {table.line_num}: not readable as a table ({error})"
+            yield table.line_num, _Wrong("line", reason)
             continue
         if names is None:
             names = _header(path, kind, fields)
         elif any(_reads_like_rows(field, table.dialect.delimiter, len(names)) for field in fields):
-            reason = (
-                f"lines {first} to {table.line_num}: a text in quotes reads like several rows; is a quote not closed?"
-            )
+            lines = f"lines {first} to {table.line_num}"
+            reason = f"{lines}: a text in quotes reads like several rows; is a quote not closed?"
             yield table.line_num, _Wrong("line", reason)
         elif len(fields) != len(names) and fields:
             yield table.line_num, _Wrong("line", f"expected {len(names)} fields, got {len(fields)}")

@@ -15,7 +15,18 @@ from pilot.data.prompts import GROUND
 from pilot.data.readers.categories import category_names
 from pilot.data.readers.files import GUIDE, FileImage, elements, read_bytes, read_json
 from pilot.data.readers.safe_pickle import Refused, loads
-from pilot.data.readers.values import FieldError, expect, identifier, mapping, numbers, sequence, text, unique
+from pilot.data.readers.values import (
+    FieldError,
+    expect,
+    identifier,
+    mapping,
+    numbers,
+    of_split,
+    one_of,
+    sequence,
+    text,
+    unique,
+)
 from pilot.data.rows import Place, RawBox, Rejected, Row, Rows
 from pilot.errors import UserError
 from pilot.io.seeding import seed_for
@@ -94,15 +105,12 @@ def read(options: Options, root: Path, split: str) -> Rows:
 def _rows(options: Options, root: Path, split: str) -> Rows:
     file, annotations = options.file_names
     tables = _tables(root, annotations)
-    for index, item in enumerate(_refs(root, file)):
-        place = Place(file, index)
-        try:
-            named = text(mapping(item), "split")
-            expect(named in SPLITS, "split", f"one of {', '.join(SPLITS)}", named)
-            if named in options.wanted(split):
-                yield from _ref(options, place, item, tables)
-        except FieldError as error:
-            yield Rejected(place, error.field, error.reason)
+
+    def make(place: Place, ref: Mapping[str, Any]) -> Rows:
+        return _ref(options, place, ref, tables)
+
+    refs = enumerate(_refs(root, file))
+    yield from of_split(refs, file, lambda ref: one_of(ref, "split", SPLITS), options.wanted(split), make)
 
 
 def _refs(root: Path, file: str) -> Sequence[Any]:

@@ -5,7 +5,7 @@ A field that is not as expected raises `FieldError` inside `attempt`, which turn
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pilot.data.rows import Place, Rejected, Row, Rows
@@ -130,6 +130,39 @@ def each(items: Iterable[tuple[int | str, Any]], file: str, make: Callable[..., 
     """`attempt` for every item of a file, given with its index or key."""
     for key, item in items:
         yield attempt(make, Place(file, key), item, *arguments)
+
+
+def of_split(
+    items: Iterable[tuple[int | str, Any]],
+    file: str,
+    split_of: Callable[[Mapping[str, Any]], Any],
+    wanted: Collection[Any],
+    make: Callable[[Place, Mapping[str, Any]], Rows],
+) -> Rows:
+    """The rows of a file's items that are of a wanted split; an item that cannot be used is rejected in any split.
+
+    Args:
+        items: each with its index or key.
+        file: its name.
+        split_of: an item's split; raises `FieldError` if it has none.
+        wanted: splits whose items are taken.
+        make: an item's rows; may raise `FieldError`.
+    """
+    for key, value in items:
+        place = Place(file, key)
+        try:
+            item = mapping(value)
+            if split_of(item) in wanted:
+                yield from make(place, item)
+        except FieldError as error:
+            yield Rejected(place, error.field, error.reason)
+
+
+def one_of(row: Mapping[str, Any], field: str, known: Sequence[str]) -> str:
+    """A field that must be one of the known texts."""
+    found = text(row, field)
+    expect(found in known, field, f"one of {', '.join(known)}", found)
+    return found
 
 
 def unique(rows: Rows, field: str) -> Rows:
