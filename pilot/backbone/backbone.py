@@ -16,11 +16,12 @@ from pilot.backbone.generation import by_length, greedy
 from pilot.backbone.loading import Checkpoint
 from pilot.backbone.lora import attach, merged
 from pilot.backbone.numerics import Numerics
+from pilot.backbone.packed_llama import PackedLlama
+from pilot.backbone.packing import IGNORED, pack
 from pilot.connector.mlp import Mlp
 from pilot.errors import UserError
 
 IMAGE_PLACEHOLDER = "<image>"
-IGNORED = -100
 
 
 class Backbone:
@@ -45,6 +46,7 @@ class Backbone:
         self.begin: int = self.tokenizer.bos_token_id
         self.num_language_parameters = sum(p.numel() for p in self.language_model.parameters())
         self.text_adapter = attach(self.language_model, rank, alpha, token_space=self.numerics.token_space)
+        self._packed = PackedLlama(self.language_model) if self.numerics.packs else None
         if self.numerics.gradient_checkpointing:
             with warnings.catch_warnings():  # of a new name, which older versions of transformers 5 lack
                 warnings.simplefilter("ignore", FutureWarning)
@@ -140,11 +142,16 @@ class Backbone:
         Padding stands after everything that is labelled, so causal attention needs no mask; logits are computed
         for labelled tokens only. Tensors are on the backbone's device.
         """
+        kept = labels_BL != IGNORED
+        if self._packed is not None and kept.any():
+            packing = pack(ids_BL, labels_BL, self.num_lead_tokens, image_tokens_BNC.shape[1])
+            parts = [self.embed(self._before), image_tokens_BNC.flatten(0, 1), self.embed(packing.text_T)]
+            hidden = self._packed.predictions(torch.cat(parts), packing)
+            return functional.cross_entropy(self.lm_head(hidden), packing.targets_M)
         self.language_model.train(self.numerics.gradient_checkpointing and torch.is_grad_enabled())
         inputs = self._inputs(image_tokens_BNC, ids_BL)
         hidden = self.language_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
         hidden = hidden[:, inputs.shape[1] - ids_BL.shape[1] - 1 : -1]
-        kept = labels_BL != IGNORED
         if not kept.any():
             return hidden.float().sum() * 0
         return functional.cross_entropy(self.lm_head(hidden[kept]).float(), labels_BL[kept])

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pilot.backbone.backbone import IGNORED, Backbone
+from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
+from pilot.backbone.packing import IGNORED
 from pilot.config import Scenario, TaskConfig
 from pilot.data.record import InstructionRecord, read_records, read_table
 from pilot.errors import UserError
