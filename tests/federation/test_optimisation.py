@@ -28,10 +28,9 @@ def loss_of(parameters: dict[str, nn.Parameter], step: int) -> torch.Tensor:
 def test_steps_are_those_of_adamw_over_separate_parameters() -> None:
     mine, plain = make_parameters(), make_parameters()
     optimiser = make_optimiser(mine)
-    adam = torch.optim.AdamW(
-        [{"params": [p], "lr": 0.0, "peak": RATES["text_adapter" if n in TEXT else "connector"]} for n, p in plain.items()],
-        betas=(0.9, 0.95), weight_decay=0.05,
-    )  # fmt: skip
+    peaks = {name: RATES["text_adapter" if name in TEXT else "connector"] for name in plain}
+    groups = [{"params": [value], "lr": 0.0, "peak": peaks[name]} for name, value in plain.items()]
+    adam = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.05)
     for step in range(STEPS):
         optimiser.begin(step)
         loss_of(mine, step).backward()  # type: ignore[no-untyped-call]
