@@ -99,7 +99,7 @@ def set_up(numerics: Numerics) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("medium")
-    torch.use_deterministic_algorithms(True, warn_only=on_gpu)
+    torch.set_deterministic_debug_mode("warn" if on_gpu else "error")  # does not import torch's compiler, a second
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (untyped in torch)
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from pilot.methods.base import State
 
@@ -42,15 +43,12 @@ class Optimiser:
         adapter = {name: parameter for name, parameter in trainable.items() if name in text}
         connector = {name: parameter for name, parameter in trainable.items() if name not in text}
         rated = [(adapter, rates["text_adapter"]), (connector, rates["connector"])]
-        self._flats = [_Flat(parameters) for parameters, _ in rated if parameters]
-        self._peaks = [rate for parameters, rate in rated if parameters]
-        groups = [{"params": [flat.values], "lr": peak} for flat, peak in zip(self._flats, self._peaks, strict=True)]
-        self._adam = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True)
+        self._flats = [_Flat(parameters, rate) for parameters, rate in rated if parameters]
+        self._weight_decay, self._share = weight_decay, 0.0
 
     def begin(self, step: int) -> None:
         """Set the rates of a step, counted from 0, and forget the gradients of the one before."""
-        for group, peak in zip(self._adam.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * schedule(step, self.num_steps, self.warmup_fraction)
+        self._share = schedule(step, self.num_steps, self.warmup_fraction)
         for flat in self._flats:
             flat.forget()
 
@@ -59,7 +57,9 @@ class Optimiser:
         for flat in self._flats:
             flat.gather()
         nn.utils.clip_grad_norm_([flat.values for flat in self._flats], self.max_grad_norm)
-        self._adam.step()
+        with torch.no_grad():
+            for flat in self._flats:
+                flat.step(self._share, self._weight_decay)
 
     def state(self) -> State:
         """AdamW's moments by parameter, in the host's memory."""
@@ -67,22 +67,25 @@ class Optimiser:
             f"{key}.{name}": value.to("cpu", copy=True)
             for flat in self._flats
             for key in MOMENTS
-            for name, value in flat.by_name(self._adam.state[flat.values][key]).items()
+            for name, value in flat.by_name(flat.moments[key]).items()
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take over the moments that `state` gave."""
         for flat in self._flats:
-            self._adam.state[flat.values] = {key: flat.joined(state, f"{key}.") for key in MOMENTS}
+            flat.moments = {key: flat.joined(state, f"{key}.") for key in MOMENTS}
 
 
 class _Flat:
-    """Parameters one after the other in one tensor, of which they are views from now on, and their gradients."""
+    """Parameters one after the other in one tensor, of which they become views, and their gradients and moments."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        self.parameters = dict(parameters)
+    def __init__(self, parameters: Mapping[str, nn.Parameter], peak: float) -> None:
+        self.parameters, self.peak = dict(parameters), peak
         self.values = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters.values()]))
         self.gradients: Tensor | None = None
+        count = torch.zeros((), device=self.values.device)
+        zeros = (torch.zeros_like(self.values, requires_grad=False) for _ in range(2))
+        self.moments: State = dict(zip(MOMENTS, (count, *zeros), strict=True))
         for name, view in self.by_name(self.values.detach()).items():
             self.parameters[name].data = view
 
@@ -95,11 +98,10 @@ class _Flat:
         return {name: part.view(parameter.shape) for (name, parameter), part in named}
 
     def joined(self, state: Mapping[str, Tensor], prefix: str) -> Tensor:
-        """The opposite of `by_name`: a copy on the parameters' device, or the single number in the host's memory."""
+        """The opposite of `by_name`: a copy, on the parameters' device."""
         parts = [state[prefix + name] for name in self.parameters]
-        if parts[0].ndim == 0:
-            return parts[0].clone()
-        return torch.cat([part.flatten() for part in parts]).to(self.values.device)
+        joined = parts[0].clone() if parts[0].ndim == 0 else torch.cat([part.flatten() for part in parts])
+        return joined.to(self.values.device)
 
     def forget(self) -> None:
         """No gradients, as tensors of zeros once they lie together."""
@@ -117,6 +119,15 @@ class _Flat:
             self.values.grad = self.gradients
             for name, view in self.by_name(self.gradients).items():
                 self.parameters[name].grad = view
+
+    def step(self, share: float, weight_decay: float) -> None:
+        """One step of AdamW by PyTorch's function: its class imports the compiler, which takes a second."""
+        assert self.gradients is not None, "gathered before"
+        count, mean, square = (self.moments[key] for key in MOMENTS)
+        adamw(
+            [self.values], [self.gradients], [mean], [square], [], [count], fused=True, amsgrad=False, beta1=0.9,
+            beta2=0.95, lr=self.peak * share, weight_decay=weight_decay, eps=1e-8, maximize=False,
+        )  # fmt: skip
 
 
 def schedule(step: int, steps: int, warmup_fraction: float) -> float:
