@@ -13,16 +13,15 @@ CPU does little besides the matrix products it needs:
 A test compares loss and gradients with those of transformers' own module.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pilot.backbone.lora import LoraLinear
 from pilot.backbone.packed_attention import Attention, make_heads
 from pilot.backbone.packed_ops import RmsNorm, SwiGlu
+from pilot.backbone.packed_weights import Weights
 from pilot.backbone.packing import Packing
 
 
@@ -44,7 +43,7 @@ class PackedLlama:
         self.layers = list(model.layers)
         self.norm_C: Tensor = model.norm.weight
         self._rotary: nn.Module = model.rotary_emb
-        self._weights = _Weights(self.layers)
+        self._weights = Weights(self.layers)
 
     def predictions(self, inputs_TC: Tensor, packing: Packing) -> Tensor:
         """Hidden states (M, C) after the last norm, at the tokens that predict the packing's targets."""
@@ -70,46 +69,6 @@ class PackedLlama:
         cos, sin = self._rotary(inputs_TC, torch.arange(length)[None])
         half = cos.shape[-1] // 2
         return cos[0, :, :half], sin[0, :, :half]
-
-
-FUSED = {
-    "q_proj": "q", "k_proj": "kv", "v_proj": "kv", "o_proj": "o", "gate_proj": "gate_up", "up_proj": "gate_up",
-    "down_proj": "down",
-}  # fmt: skip
-"""Linear layers of equal inputs that are one product."""
-
-
-class _Weights:
-    """Weights stacked by shape, so that one batched product updates all layers of a shape."""
-
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
-        self.num_layers = len(layers)
-        self.by_shape: dict[tuple[int, ...], list[tuple[int, str, LoraLinear]]] = {}
-        for index, layer in enumerate(layers):
-            modules = {name.rsplit(".", 1)[-1]: module for name, module in layer.named_modules()}
-            for name, fused in FUSED.items():
-                module = modules[name]
-                assert isinstance(module, LoraLinear), "every target has a LoRA"
-                self.by_shape.setdefault(tuple(module.weight.shape), []).append((index, fused, module))
-        self.frozen = {
-            shape: torch.stack([module.weight for _, _, module in places]).detach()
-            for shape, places in self.by_shape.items()
-        }
-
-    def updated(self) -> list[dict[str, Tensor]]:
-        """W + s B A of every layer, by fused name: one (out, in) matrix each."""
-        weights: list[dict[str, Tensor]] = [{} for _ in range(self.num_layers)]
-        for shape, places in self.by_shape.items():
-            sizes: dict[tuple[int, str], int] = {}
-            for index, fused, _ in places:
-                sizes[index, fused] = sizes.get((index, fused), 0) + shape[0]
-            b = torch.stack([module.lora_B for _, _, module in places])
-            a = torch.stack([module.lora_A for _, _, module in places])
-            stacked = torch.baddbmm(self.frozen[shape], b, a, alpha=places[0][2].scale)
-            parts = stacked.view(-1, shape[1]).split(list(sizes.values()))
-            for (index, fused), weight in zip(sizes, parts, strict=True):
-                weights[index][fused] = weight
-        return weights
 
 
 def _check(config: Any) -> None:

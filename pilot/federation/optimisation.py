@@ -80,8 +80,8 @@ class _Flat:
     """Parameters one after the other in one tensor, of which they become views, and their gradients and moments."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], peak: float) -> None:
-        self.parameters, self.peak = dict(parameters), peak
-        self.values = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters.values()]))
+        self.parameters, self.peak = _by_kind(parameters), peak
+        self.values = nn.Parameter(torch.cat([value.detach().flatten() for value in self.parameters.values()]))
         self.gradients: Tensor | None = None
         count = torch.zeros((), device=self.values.device)
         zeros = (torch.zeros_like(self.values, requires_grad=False) for _ in range(2))
@@ -128,6 +128,20 @@ class _Flat:
             [self.values], [self.gradients], [mean], [square], [], [count], fused=True, amsgrad=False, beta1=0.9,
             beta2=0.95, lr=self.peak * share, weight_decay=weight_decay, eps=1e-8, maximize=False,
         )  # fmt: skip
+
+
+def _by_kind(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """Parameters of one name in modules of the same shapes next to each other, so that they can be one tensor."""
+    shapes: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
+    for name, parameter in parameters.items():
+        module, _, own = name.rpartition(".")
+        shapes.setdefault(module, []).append((own, tuple(parameter.shape)))
+
+    def kind(name: str) -> tuple[list[tuple[str, tuple[int, ...]]], str]:
+        module, _, own = name.rpartition(".")
+        return shapes[module], own
+
+    return {name: parameters[name] for name in sorted(parameters, key=kind)}
 
 
 def schedule(step: int, steps: int, warmup_fraction: float) -> float:

@@ -46,7 +46,9 @@ def test_parameters_are_the_same(both: tuple[Backbone, Backbone]) -> None:
     assert torch.equal(lean.lm_head.weight, whole.lm_head.weight)
     assert lean.num_language_parameters == whole.num_language_parameters
     assert lean.feature_shape == whole.feature_shape and (lean.begin, lean.end) == (whole.begin, whole.end)
-    assert all(torch.equal(a, b) for a, b in zip(lean.projector().parameters(), whole.projector().parameters()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(lean.projector().parameters(), whole.projector().parameters(), strict=True)
+    )
 
 
 def test_tokens_are_the_same(both: tuple[Backbone, Backbone]) -> None:

@@ -12,7 +12,9 @@ from transformers import LlamaConfig, LlamaModel
 from pilot.backbone.lora import attach
 from pilot.backbone.packed_llama import PackedLlama
 from pilot.backbone.packed_ops import RmsNorm, SwiGlu
+from pilot.backbone.packed_weights import Weights, _stacked
 from pilot.backbone.packing import IGNORED, MULTIPLE, pack
+from pilot.federation.optimisation import Optimiser
 
 LEAD, IMAGE, WIDTH, VOCABULARY = 2, 3, 16, 11
 # text after the image: (prompt, answer), of different lengths; the fourth has no answer at all
@@ -135,3 +137,24 @@ def test_another_architecture_is_refused(change: dict[str, Any]) -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match=next(iter(change))):
         PackedLlama(LlamaModel(config))
+
+
+def test_weights_are_those_of_the_layers_wherever_the_adapter_lies() -> None:
+    """Also after an optimiser has put parameters of one shape one after the other."""
+    model, adapter = make_model(2)
+    weights, layer = Weights(list(model.layers)), model.layers[1]
+    rates = {"text_adapter": 0.1, "connector": 0.1}
+    separate = weights.updated()
+    stack = weights._stacks[0].parameters()[: len(model.layers)]
+    assert _stacked(stack).data_ptr() != stack[0].data_ptr()
+    Optimiser(adapter, adapter.keys(), rates, 1, 0.0, 0.0, 1.0)
+    together = weights.updated()
+    assert _stacked(stack).data_ptr() == stack[0].data_ptr()
+    for own in (separate[1], together[1]):
+        projections = layer.self_attn
+        assert torch.allclose(own["q"], projections.q_proj.updated_weight(), atol=1e-6)
+        keys_and_values = [projections.k_proj.updated_weight(), projections.v_proj.updated_weight()]
+        assert torch.allclose(own["kv"], torch.cat(keys_and_values), atol=1e-6)
+        gate_and_up = [layer.mlp.gate_proj.updated_weight(), layer.mlp.up_proj.updated_weight()]
+        assert torch.allclose(own["gate_up"], torch.cat(gate_and_up), atol=1e-6)
+        assert torch.allclose(own["down"], layer.mlp.down_proj.updated_weight(), atol=1e-6)
