@@ -17,7 +17,7 @@ Tensor = torch.Tensor
 def save_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
     """Write `state` as safetensors, and beside it `<name>.sha256` with the digest, which is also returned.
 
-    Tensors go from memory to the file without a copy of all of them, which at many small ones takes as long as the rest.
+    Tensors go from memory to the file without a copy of them all, which for many small ones takes as long as the rest.
 
     Raises:
         UserError: the folder cannot be written to.
