@@ -39,12 +39,14 @@ class Trained:
         received: the shared groups as they were when the phase began.
         private: what stays: parameters that neither leave nor came with the payload.
         report: what is told besides.
+        step_seconds: wall time of the optimiser steps alone.
     """
 
     update: Update
     received: State
     private: State
     report: ClientReport
+    step_seconds: float = 0.0
 
 
 @dataclass

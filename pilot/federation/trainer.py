@@ -74,9 +74,11 @@ class LocalTrainer:
         )
         trainable = _set_trainable(model, task.phase)
         received = _received(model, task)
-        recorder = Recorder()
+        recorder, unfinished = Recorder(), self._unfinished(task, model)
+        began = time.perf_counter()
         if task.steps:
-            self._optimise(model, trainable, task, recorder, self._unfinished(task, model))
+            self._optimise(model, trainable, task, recorder, unfinished)
+        step_seconds = time.perf_counter() - began
         state = model.state()
         update = Update(
             client=task.info.client,
@@ -87,7 +89,7 @@ class LocalTrainer:
         )
         own = {name: state[name] for name in state if name not in update.state and name not in task.payload}
         report = _report(model, trainable, task.steps, recorder, truncation(self.examples[task.info.client]))
-        return Trained(update, received, {**stored, **own}, report)
+        return Trained(update, received, {**stored, **own}, report, step_seconds)
 
     def _optimise(
         self,
