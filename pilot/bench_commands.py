@@ -105,3 +105,21 @@ def round_(
     with progress("bench round") as advance:
         report = bench_round(specs, both, scenario_dir, repeats, advance)
     typer.echo(json.dumps(report, indent=2, sort_keys=True) if as_json else as_text(report))
+
+
+@bench_app.command()
+def scaling(
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: to see that it works.")] = False,
+    results: ResultsOption = Path("results"),
+    as_json: JsonOption = False,
+) -> None:
+    """Cost over rounds, clients and examples, 1x to 16x each, with its exponents. About ten minutes."""
+    from pilot.scale.scaling import QUICK, Sizes, as_text, bench_scaling, write_report
+
+    with progress("bench scaling") as advance:
+        report = bench_scaling(QUICK if quick else Sizes(), advance)
+    files = write_report(report, results)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2, sort_keys=True))
+    else:
+        typer.echo("\n\n".join([as_text(report), *(f"wrote {path}" for path in files)]))
