@@ -134,10 +134,12 @@ def choose_experts(probabilities: Sequence[float], theta: float) -> tuple[int, .
 
 def mean_over_holders(updates: Sequence[Update], previous: Mapping[str, torch.Tensor], mean: Mean) -> State:
     """Per name, the sample-weighted mean over the updates that have it; the previous value where none has."""
-    result = dict(previous)
-    for name in sorted({name for update in updates for name in update.state}):
-        holders = [({name: u.state[name]}, u.num_examples) for u in updates if name in u.state]
-        result |= mean(holders)
+    result, names = dict(previous), sorted({name for update in updates for name in update.state})
+    together: dict[tuple[int, ...], list[str]] = {}
+    for name in names:
+        together.setdefault(tuple(k for k, u in enumerate(updates) if name in u.state), []).append(name)
+    for holders, held in together.items():
+        result |= mean(({name: updates[k].state[name] for name in held}, updates[k].num_examples) for k in holders)
     return result
 
 

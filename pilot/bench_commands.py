@@ -82,3 +82,44 @@ def llava_random(
     with progress("bench llava-random") as advance:
         report = bench_model(sized(loaded, changes | {"lora": lora, "max_length": None}), work, advance)
     typer.echo(json.dumps(report, indent=2, sort_keys=True) if as_json else as_text(report))
+
+
+@bench_app.command("round")
+def round_(
+    scenario_dir: ScenarioDirArgument,
+    method: Annotated[list[str] | None, typer.Option(help="Methods to time (the scenario's); repeat it.")] = None,
+    compared: Annotated[str, typer.Option(help="Method that both engines run; empty for none.")] = "pilot",
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds of each run; the first one is not timed.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Of each run.")] = 3,
+    scenario: Annotated[str, typer.Option(help="Name or file; the folder's name by default.")] = "",
+    profile: Annotated[str, typer.Option(help="Name or file; the parent folder's name by default.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Rounds in this process beside Flower's simulation, and by method what is not optimiser steps."""
+    from pilot.scale.round import as_text, bench_round, specs_of
+
+    scenario_dir = scenario_dir.resolve()
+    specs, both = specs_of(
+        scenario or scenario_dir.name, profile or scenario_dir.parent.name, method or (), compared, rounds
+    )
+    with progress("bench round") as advance:
+        report = bench_round(specs, both, scenario_dir, repeats, advance)
+    typer.echo(json.dumps(report, indent=2, sort_keys=True) if as_json else as_text(report))
+
+
+@bench_app.command()
+def scaling(
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: to see that it works.")] = False,
+    results: ResultsOption = Path("results"),
+    as_json: JsonOption = False,
+) -> None:
+    """Cost over rounds, clients and examples, 1x to 16x each, with its exponents. About ten minutes."""
+    from pilot.scale.scaling import QUICK, Sizes, as_text, bench_scaling, write_report
+
+    with progress("bench scaling") as advance:
+        report = bench_scaling(QUICK if quick else Sizes(), advance)
+    files = write_report(report, results)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2, sort_keys=True))
+    else:
+        typer.echo("\n\n".join([as_text(report), *(f"wrote {path}" for path in files)]))

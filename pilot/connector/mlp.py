@@ -1,7 +1,5 @@
 """LLaVA-1.5's projector: two linear layers with a GELU between them."""
 
-from copy import deepcopy
-
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,8 +32,20 @@ class Mlp(nn.Module):
         return tokens_BNC
 
     def duplicate(self) -> "Mlp":
-        """A trainable copy that shares no memory with this one."""
-        return deepcopy(self).requires_grad_(True)
+        """A trainable copy that shares no memory with this one; a client's connector has many, each phase anew."""
+        copy = Mlp.__new__(Mlp)
+        nn.Module.__init__(copy)
+        copy.linear_1, copy.linear_2 = _duplicate(self.linear_1), _duplicate(self.linear_2)
+        return copy
+
+
+def _duplicate(layer: nn.Linear) -> nn.Linear:
+    """As `deepcopy` does in twice the time, and without initial values that nobody needs."""
+    copy = nn.Linear.__new__(nn.Linear)
+    nn.Module.__init__(copy)
+    copy.in_features, copy.out_features = layer.in_features, layer.out_features
+    copy.weight, copy.bias = (nn.Parameter(value.detach().clone()) for value in (layer.weight, layer.bias))
+    return copy
 
 
 Projector = Mlp

@@ -8,6 +8,7 @@ from torch import nn
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.lora import initial_state
 from pilot.connector.base import Connector
+from pilot.connector.mlp import Projector
 from pilot.federation.store import Version
 from pilot.methods.base import ClientInfo, Method, Phase, State, Update
 
@@ -38,12 +39,14 @@ class Trained:
         received: the shared groups as they were when the phase began.
         private: what stays: parameters that neither leave nor came with the payload.
         report: what is told besides.
+        step_seconds: wall time of the optimiser steps alone.
     """
 
     update: Update
     received: State
     private: State
     report: ClientReport
+    step_seconds: float = 0.0
 
 
 @dataclass
@@ -76,13 +79,15 @@ class ClientModel:
 
 
 def build_client_model(
-    backbone: Backbone, method: Method, phase: Phase, info: ClientInfo, stored: State, payload: State
-) -> ClientModel:
-    """The client's model at the start of a phase."""
-    connector = method.make_connector(phase, info, backbone.projector(), payload)
+    backbone: Backbone, method: Method, phase: Phase, info: ClientInfo, stored: State, payload: State,
+    projector: Projector | None = None,
+) -> ClientModel:  # fmt: skip
+    """The client's model at the start of a phase; who makes many hands in the backbone's `projector`."""
+    connector = method.make_connector(phase, info, projector or backbone.projector(), payload)
     connector.to(backbone.numerics.device).requires_grad_(True)
     model = ClientModel(connector, {**dict(connector.named_parameters()), **backbone.text_adapter})
-    backbone.load_text_adapter(initial_state(backbone.text_adapter, info.seed))
+    if not backbone.text_adapter.keys() <= stored.keys() | payload.keys():
+        backbone.load_text_adapter(initial_state(backbone.text_adapter, info.seed))
     model.load(stored, payload)
     return model
 

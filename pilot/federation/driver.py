@@ -45,10 +45,12 @@ class Plan:
 class Clock:
     """Wall time by kind of work, in seconds, and the clients' largest memory in MB.
 
-    Where clients work at the same time, `train` is that of the slowest client of each phase.
+    `step` is the part of `train` in optimiser steps; the rest of a run's rounds does not depend on their number. Where
+    clients work at the same time, both are those of the slowest client of each phase.
     """
 
     train: float = 0.0
+    step: float = 0.0
     exchange: float = 0.0
     aggregate: float = 0.0
     checkpoint: float = 0.0
@@ -73,6 +75,7 @@ class _Book:
     accepted: list[int] = field(default_factory=list)
     versions: dict[int, Version] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
+    step_seconds: list[float] = field(default_factory=list)
     waited: float = 0.0
 
 
@@ -186,6 +189,7 @@ class Driver:
         self.ledger.message(step.round_number, step.phase.name, update.client, "up", update.state, statistics)
         self.ledger.trained(result.report)
         book.seconds.append(result.seconds)
+        book.step_seconds.append(result.step_seconds)
         self.clock.client_memory_mb = max(self.clock.client_memory_mb, result.peak_memory_mb)
         book.rows.append({
             "client": update.client, "task": update.task, "num_examples": self.plan.num_examples[update.client],
@@ -195,8 +199,10 @@ class Driver:
         })  # fmt: skip
 
     def _clock(self, book: _Book, total: float) -> None:
-        train = (max if self.transport.parallel else sum)([0.0, *book.seconds])
+        total_of = max if self.transport.parallel else sum
+        train = total_of([0.0, *book.seconds])
         self.clock.train += train
+        self.clock.step += total_of([0.0, *book.step_seconds])
         self.clock.exchange += max(0.0, book.waited - train)
         self.clock.aggregate += total - book.waited
 

@@ -59,6 +59,11 @@ def reason_to_exclude(update: Update, expected: State, phase: Phase, task: str, 
     for name, value in [*update.state.items(), *update.statistics.items()]:
         if (value.dtype, tuple(value.shape)) != like[name]:
             return f"{name}: {value.dtype} {tuple(value.shape)}, expected {like[name][0]} {like[name][1]}"
-        if not bool(torch.isfinite(value).all()):
+        if not _is_finite(value):
             return f"{name}: not finite"
     return ""
+
+
+def _is_finite(value: torch.Tensor) -> bool:
+    """Whether all numbers are; a sum with NaN or infinity is never finite, and one that overflows is looked into."""
+    return math.isfinite(float(value.sum())) or bool(torch.isfinite(value).all())

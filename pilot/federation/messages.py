@@ -68,6 +68,7 @@ def pack_result(result: ClientResult) -> RecordDict:
         "client": update.client, "task": update.task, "num_examples": update.num_examples,
         "report": vars(report), "version": result.version.to_json() if result.version else None,
         "seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb, "releases": result.releases,
+        "step_seconds": result.step_seconds,
     }  # fmt: skip
     return pack(value, update=to_array_record(update.state), statistics=to_array_record(update.statistics))
 
@@ -87,6 +88,6 @@ def unpack_result(content: RecordDict) -> ClientResult:
         )  # fmt: skip
         stored = Version.from_json(version) if version else None
         numbers = float(value["seconds"]), float(value["peak_memory_mb"]), int(value["releases"])
-        return ClientResult(update, report, stored, *numbers)
+        return ClientResult(update, report, stored, *numbers, float(value["step_seconds"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise MalformedMessage(f"an answer lacks a part or has one of another kind ({error})") from error

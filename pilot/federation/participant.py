@@ -24,6 +24,7 @@ class ClientResult:
         report: losses, steps and sizes.
         version: the private state that it keeps; None where there is none.
         seconds: wall time of the client's work.
+        step_seconds: its part in optimiser steps.
         peak_memory_mb: largest resident memory of the process that did it.
         releases: messages with fresh noise that have left the client so far, this one included; 0 where none is added.
     """
@@ -34,6 +35,7 @@ class ClientResult:
     seconds: float
     peak_memory_mb: float
     releases: int = 0
+    step_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Participant:
         releases = self.store.count_release() if self.fresh_noise else 0
         report = replace(trained.report, losses={}, diagnostics={}, truncated={}) if self.discreet else trained.report
         seconds = time.perf_counter() - began
-        return ClientResult(update, report, version, seconds, peak_memory_mb(), releases)
+        return ClientResult(update, report, version, seconds, peak_memory_mb(), releases, trained.step_seconds)
 
     def check(self, version: Version) -> str:
         """What is wrong with a private state; empty if nothing is."""

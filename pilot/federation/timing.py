@@ -23,6 +23,7 @@ class Timing:
         seconds = {
             "wall_seconds": time.perf_counter() - self._began,
             "train_seconds": clock.train,
+            "step_seconds": clock.step,
             "exchange_seconds": clock.exchange,
             "aggregate_seconds": clock.aggregate,
             "checkpoint_seconds": clock.checkpoint,

@@ -66,15 +66,20 @@ class LocalTrainer:
     ) -> None:
         self.backbone, self.method, self.settings = backbone, method, settings
         self.features, self.examples, self.keeping = features, examples, keeping
+        self._projector = backbone.projector()
 
     def run(self, task: PhaseTask, stored: State) -> Trained:
         """Train one phase of one client, from its private state or from where it was interrupted."""
-        model = build_client_model(self.backbone, self.method, task.phase, task.info, stored, task.payload)
+        model = build_client_model(
+            self.backbone, self.method, task.phase, task.info, stored, task.payload, self._projector
+        )
         trainable = _set_trainable(model, task.phase)
-        start = model.state()
-        recorder = Recorder()
+        received = _received(model, task)
+        recorder, unfinished = Recorder(), self._unfinished(task, model)
+        began = time.perf_counter()
         if task.steps:
-            self._optimise(model, trainable, task, recorder, self._unfinished(task, start))
+            self._optimise(model, trainable, task, recorder, unfinished)
+        step_seconds = time.perf_counter() - began
         state = model.state()
         update = Update(
             client=task.info.client,
@@ -85,7 +90,7 @@ class LocalTrainer:
         )
         own = {name: state[name] for name in state if name not in update.state and name not in task.payload}
         report = _report(model, trainable, task.steps, recorder, truncation(self.examples[task.info.client]))
-        return Trained(update, select(start, task.phase.shared), {**stored, **own}, report)
+        return Trained(update, received, {**stored, **own}, report, step_seconds)
 
     def _optimise(
         self,
@@ -175,16 +180,26 @@ class LocalTrainer:
         assert self.keeping is not None, "asked only where phases are kept"
         return time.monotonic() - kept >= self.keeping.minutes * SECONDS_PER_MINUTE
 
-    def _unfinished(self, task: PhaseTask, start: State) -> Unfinished | None:
+    def _unfinished(self, task: PhaseTask, model: ClientModel) -> Unfinished | None:
         """Where this phase is kept; its key is what it starts from."""
         if self.keeping is None:
             return None
+        start = model.state()
         digest = hashlib.sha256()
         for name in sorted(start):
             digest.update(name.encode() + start[name].numpy().tobytes())
         client = task.info.client
         content = {"run": self.keeping.run, "client": client, "steps": task.steps, "start": digest.hexdigest()}
         return Unfinished(self.keeping.folder(client), task.round_number, task.phase_index, digest_json(content))
+
+
+def _received(model: ClientModel, task: PhaseTask) -> State:
+    """The shared groups before training: as the payload has them, the rest copied."""
+    shared = select(model.parameters, task.phase.shared)
+    return {
+        name: task.payload[name] if name in task.payload else parameter.detach().to("cpu", copy=True)
+        for name, parameter in shared.items()
+    }
 
 
 def _go_on(

@@ -7,15 +7,17 @@ flushes the folder. A reader therefore sees the old content or the new one, neve
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pilot.errors import UserError
 
+_T = TypeVar("_T")
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` in one step.
+
+def replace_file(path: Path, fill: Callable[[Path], _T]) -> _T:
+    """Replace `path` in one step by what `fill` writes into the empty file that it is given; returns what it returns.
 
     Raises:
         UserError: the folder cannot be written to (missing rights, full disk, a file where a folder belongs).
@@ -26,10 +28,11 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         raise UserError(f"{path.parent}: cannot write here ({error.strerror}). Choose another folder.") from error
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            result = fill(Path(name))
+            os.fsync(handle)
+        finally:
+            os.close(handle)
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except BaseException as error:
@@ -38,6 +41,12 @@ def write_bytes(path: Path, data: bytes) -> None:
             raise UserError(f"{path}: writing failed ({error.strerror}). The old file is unchanged.") from error
         raise
     _sync_folder(path.parent)
+    return result
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` in one step; raises as `replace_file`."""
+    replace_file(path, lambda part: part.write_bytes(data))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ phase's trainable groups, stores everything, and sends the phase's shared groups
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -27,6 +27,10 @@ Mean = Callable[[Iterable[tuple[State, float]]], State]
 """A mean of (state, weight) pairs: `weighted_mean`, or a robust one in its place."""
 
 PLAIN_GROUPS = frozenset({"text_adapter", "connector"})
+BLOCK = 32768
+"""Numbers that are averaged at a time; 256 KiB in float64."""
+JOINED = 2**20
+"""Most numbers of several tensors that are copied to stand one after the other."""
 
 
 @dataclass(frozen=True)
@@ -203,18 +207,50 @@ def weighted_mean(states: Iterable[tuple[State, float]]) -> State:
     """
     sums: State = {}
     dtypes: dict[str, torch.dtype] = {}
+    flat_D = torch.empty(0)
     total, count = 0.0, 0
     for state, weight in states:
         if count == 0:
             dtypes = {name: value.dtype for name, value in state.items()}
-            sums = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in state.items()}
+            flat_D = torch.zeros(sum(value.numel() for value in state.values()), dtype=torch.float64)
+            sums = like_state(flat_D, state)
         check_state(state, weight, sums, dtypes, count)
-        for name, value in state.items():
-            sums[name] += value.detach().to(torch.float64) * weight
+        add_scaled(flat_D, (state[name] for name in sums), weight)
         total, count = total + weight, count + 1
     if count == 0:
         raise ValueError("the mean of no states is undefined")
-    return {name: (value / total).to(dtypes[name]) for name, value in sums.items()}
+    flat_D.div_(total)
+    return {name: value.to(dtypes[name]) for name, value in sums.items()}
+
+
+def like_state(flat_D: Tensor, state: State) -> State:
+    """Views of `flat_D` with the names and shapes of `state`, in its order."""
+    parts = flat_D.split([value.numel() for value in state.values()])
+    return {name: part.view(state[name].shape) for name, part in zip(state, parts, strict=True)}
+
+
+@torch.no_grad()
+def add_scaled(sums_D: Tensor, values: Iterable[Tensor], weight: float) -> None:
+    """sums_D += weight * values, one after the other, in float64, in blocks that fit a processor's cache."""
+    buffer_B, start = torch.empty(BLOCK, dtype=torch.float64), 0
+    for row in _rows(values):
+        for block, sums in zip(row.split(BLOCK), sums_D[start : start + row.numel()].split(BLOCK), strict=True):
+            sums.add_(buffer_B[: block.numel()].copy_(block).mul_(weight))
+        start += row.numel()
+
+
+def _rows(values: Iterable[Tensor]) -> Iterator[Tensor]:
+    """All numbers in their order, small tensors joined: many small operations take longer than their arithmetic."""
+    held: list[Tensor] = []
+    size = 0
+    for value in values:
+        if held and size + value.numel() > JOINED:
+            yield torch.cat(held)
+            held, size = [], 0
+        held.append(value.reshape(-1))
+        size += value.numel()
+    if held:
+        yield held[0] if len(held) == 1 else torch.cat(held)
 
 
 def check_state(state: State, weight: float, like: State, dtypes: Mapping[str, torch.dtype], index: int) -> None:

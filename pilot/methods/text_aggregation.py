@@ -97,7 +97,9 @@ def pairwise_distances(
     states: Sequence[State], distance: Distance = "parameters", memory: int = DEFAULT_MEMORY
 ) -> list[list[float]]:
     """(K, K) distances d_kj in float64. Equal states are exactly 0 apart; the matrix is exactly symmetric."""
-    measures: dict[str, Callable[[State, State], float]] = {"parameters": _parameters, "product": _product}
+    measures: dict[str, Callable[[Sequence[State]], list[list[float]]]] = {
+        "parameters": _parameter_distances, "product": _product_distances,
+    }  # fmt: skip
     if distance not in measures:
         raise ValueError(f"distance: expected one of {sorted(measures)}, got {distance!r}")
     if len(states) > NUM_PAIRWISE and distance == "parameters":
@@ -106,12 +108,7 @@ def pairwise_distances(
     for index, state in enumerate(states):
         if [(n, state[n].shape) for n in sorted(state)] != [(n, states[0][n].shape) for n in sorted(states[0])]:
             raise ValueError(f"state {index}: names or shapes differ from the first state's")
-    wide = [{name: value.double() for name, value in state.items()} for state in states]
-    result = [[0.0] * len(states) for _ in states]
-    for k in range(len(states)):
-        for j in range(k):
-            result[k][j] = result[j][k] = measures[distance](wide[k], wide[j])
-    return result
+    return measures[distance](states)
 
 
 def neighbourhoods(
@@ -184,9 +181,31 @@ def iter_mix(states: Sequence[State], around: Sequence[Neighbourhood]) -> Iterat
         yield weighted_mean((states[j], weight) for j, weight in parts if weight > 0)
 
 
-def _parameters(a: State, b: State) -> float:
-    squares = [float((a[n].double() - b[n].double()).square().sum()) for n in sorted(a)]
-    return float(sum(squares) ** 0.5)
+def _parameter_distances(states: Sequence[State]) -> list[list[float]]:
+    """Tensor by tensor over all pairs, so that what is subtracted stays in the processor's cache."""
+    squares = []
+    for name in sorted(states[0]):
+        rows_KD = torch.stack([state[name].detach().reshape(-1) for state in states]).double()
+        buffer_KD = torch.empty_like(rows_KD)
+        below = []
+        for k in range(1, len(states)):
+            difference = torch.sub(rows_KD[:k], rows_KD[k], out=buffer_KD[:k])
+            below.append(difference.mul_(difference).sum(dim=1))
+        squares.append([row.tolist() for row in below])
+    result = [[0.0] * len(states) for _ in states]
+    for k in range(1, len(states)):
+        for j in range(k):
+            result[k][j] = result[j][k] = float(sum(of_tensor[k - 1][j] for of_tensor in squares) ** 0.5)
+    return result
+
+
+def _product_distances(states: Sequence[State]) -> list[list[float]]:
+    wide = [{name: value.double() for name, value in state.items()} for state in states]
+    result = [[0.0] * len(states) for _ in states]
+    for k in range(len(states)):
+        for j in range(k):
+            result[k][j] = result[j][k] = _product(wide[k], wide[j])
+    return result
 
 
 def _product(a: State, b: State) -> float:

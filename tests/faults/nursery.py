@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pilot.federation.training as training
-import pilot.io.checkpoint as checkpoint
 from pilot.config import load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.federation.spec import RunSpec
@@ -38,7 +37,7 @@ def full() -> None:
 
 def at(name: str, moment: str, act: Callable[[], None]) -> None:
     """Call `act` just before the writer of a file that ends in `name` does `moment`."""
-    original, writing = atomic.write_bytes, [False]
+    original, writing = atomic.replace_file, [False]
     places: dict[str, tuple[Any, str]] = {
         "mkstemp": (atomic.tempfile, "mkstemp"), "fsync": (os, "fsync"), "replace": (os, "replace"),
         "sync_folder": (atomic, "_sync_folder"),
@@ -51,15 +50,15 @@ def at(name: str, moment: str, act: Callable[[], None]) -> None:
             act()
         return function(*arguments, **options)
 
-    def write_bytes(path: Path, data: bytes) -> None:
+    def replace_file(path: Path, fill: Callable[[Path], Any]) -> Any:
         writing[0] = path.as_posix().endswith(name)
         try:
-            original(path, data)
+            return original(path, fill)
         finally:
             writing[0] = False
 
     setattr(place, attribute, acting)
-    atomic.write_bytes = checkpoint.write_bytes = write_bytes
+    atomic.replace_file = replace_file
 
 
 def in_step(number: int) -> None:

@@ -153,6 +153,13 @@ def test_missing_statistic_is_left_out() -> None:
     )
 
 
+def test_finite_numbers_whose_sum_is_not_are_accepted() -> None:
+    """Two of 3e38 sum to infinity in float32."""
+    phase = Phase("p", frozenset({"connector"}), frozenset({"connector"}))
+    large = {"connector.w": torch.tensor([3e38, 3e38])}
+    assert reason_to_exclude(Update(0, "task", 3, large), large, phase, "task", 3) == ""
+
+
 def test_excluded_client_goes_on_from_what_it_had() -> None:
     own = Version("r0p0", "a" * 64)
     final = drive([update(0), changed(num_examples=0)], start=Progress(versions={2: own}))

@@ -79,6 +79,21 @@ def lora(seed: int, out_width: int = 6, in_width: int = 5, rank: int = 2) -> Sta
     }
 
 
+@pytest.mark.parametrize("shapes", [[(32, 128), (344, 32), (7,), ()], [(1, 1)], [(250, 333), (0, 3)]])
+def test_distances_over_all_pairs_are_those_of_single_pairs(shapes: list[tuple[int, ...]]) -> None:
+    """Bit for bit on one thread, as runs have: with more of them PyTorch sums a large tensor in parts."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    source = torch.Generator().manual_seed(1)
+    states = [{f"t{i}": torch.randn(shape, generator=source) for i, shape in enumerate(shapes)} for _ in range(9)]
+    found = pairwise_distances(states)
+    for k, one in enumerate(states):
+        for j, other in enumerate(states):
+            squares = [float((one[name].double() - other[name].double()).square().sum()) for name in sorted(one)]
+            assert found[k][j] == sum(squares) ** 0.5
+    torch.set_num_threads(threads)
+
+
 def test_product_distance_is_that_of_the_products() -> None:
     for shape in ((6, 5, 2), (3, 3, 2), (2, 7, 4)):
         a, b = lora(1, *shape), lora(2, *shape)

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pilot.methods import base
 from pilot.methods.base import group_of, select, weighted_mean
 
 
@@ -36,6 +37,28 @@ def test_sums_are_kept_in_float64() -> None:
     # In float32, 1e8 + 1 = 1e8, so (1e8 + 1 - 1e8) / 3 would be 0.
     values = [1e8, 1.0, -1e8]
     assert weighted_mean(({"a": torch.tensor([v])}, 1) for v in values)["a"].item() == pytest.approx(1 / 3)
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=2), min_size=1, max_size=5), st.integers(1, 4), st.integers(0, 99))
+@settings(deadline=None)
+def test_blocks_change_no_bit(shapes: list[list[int]], num_states: int, seed: int) -> None:
+    """Blocks of 4 numbers and rows of 10, against one tensor after the other; states in other orders of names."""
+    source = torch.Generator().manual_seed(seed)
+    names = [f"t{index}" for index in range(len(shapes))]
+    states = [
+        ({name: torch.randn(shape, generator=source) for name, shape in zip(names, shapes, strict=True)}, 0.1 + k)
+        for k in range(num_states)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "BLOCK", 4)
+        patch.setattr(base, "JOINED", 10)
+        mean = weighted_mean((dict(reversed(state.items())) if k else state, w) for k, (state, w) in enumerate(states))
+    assert list(mean) == names
+    for name in names:
+        total = torch.zeros_like(states[0][0][name], dtype=torch.float64)
+        for state, weight in states:
+            total += state[name].to(torch.float64) * weight
+        assert torch.equal(mean[name], (total / sum(weight for _, weight in states)).to(torch.float32))
 
 
 @given(st.permutations(range(4)))
