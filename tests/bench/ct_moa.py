@@ -1,0 +1,51 @@
+"""CT-MoA as its equations read: one sample and one expert after the other, with the parameters of `CrossTaskMixture`.
+
+    h_1(H) = psi_t1(H),  h_i(H) = psi_ti(H) + psi_ci(H) for i > 1,  P = softmax(phi(H)),  x = sum_i P_i h_i(H) + psi_s(H)
+
+psi(h) = W_2 gelu(W_1 h + b_1) + b_2.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def forward(parameters: Mapping[str, Tensor], features_BND: Tensor, own_task: int, num_tasks: int) -> Tensor:
+    """Image tokens (B, N, C) of vision features (B, N, D).
+
+    Args:
+        parameters: by name, as `CrossTaskMixture.named_parameters` gives them.
+        features_BND: vision features.
+        own_task: position of the client's own task.
+        num_tasks: T.
+    """
+    samples = []
+    for features_ND in features_BND:
+        probs_NT = torch.softmax(functional.linear(features_ND, parameters["router.weight"]), dim=-1)
+        tokens_NC = torch.zeros(())
+        for task in range(num_tasks):
+            expert_NC = _expert(parameters, features_ND, task, own_task)
+            tokens_NC = tokens_NC + probs_NT[:, task : task + 1] * expert_NC
+        if "client_adapter.linear_1.weight" in parameters:
+            tokens_NC = tokens_NC + mlp(parameters, "client_adapter", features_ND)
+        samples.append(tokens_NC)
+    return torch.stack(samples)
+
+
+def _expert(parameters: Mapping[str, Tensor], features_ND: Tensor, task: int, own_task: int) -> Tensor:
+    if task == own_task:
+        return mlp(parameters, "task_adapter", features_ND)
+    expert_NC = mlp(parameters, f"peer_task_adapter.{task}", features_ND)
+    if f"cross_task_adapter.{task}.linear_1.weight" in parameters:
+        expert_NC = expert_NC + mlp(parameters, f"cross_task_adapter.{task}", features_ND)
+    return expert_NC
+
+
+def mlp(parameters: Mapping[str, Tensor], name: str, features_ND: Tensor) -> Tensor:
+    """The two-layer MLP whose parameters begin with `name`: (N, D) to (N, C)."""
+    first, second = (
+        (parameters[f"{name}.linear_{layer}.weight"], parameters[f"{name}.linear_{layer}.bias"]) for layer in (1, 2)
+    )
+    return functional.linear(functional.gelu(functional.linear(features_ND, *first)), *second)
