@@ -2,12 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pilot.options import JsonOption, ProfileOption, ResultsOption, ScenarioDirArgument
 from pilot.progress import progress
+
+if TYPE_CHECKING:
+    from pilot.bench.report import Report
+
+RepeatsOption = Annotated[int, typer.Option(min=1, help="Repetitions of every case.")]
+QuickOption = Annotated[bool, typer.Option("--quick", help="Small sizes: to see that it works.")]
 
 bench_app = typer.Typer(help="The suite timed beside other tools, and over many clients.", no_args_is_help=True)
 
@@ -35,7 +41,7 @@ def evaluation(
 
 @bench_app.command()
 def federation(
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: to see that it works.")] = False,
+    quick: QuickOption = False,
     results: ResultsOption = Path("results"),
     as_json: JsonOption = False,
 ) -> None:
@@ -50,6 +56,16 @@ def federation(
         typer.echo(json.dumps(report, indent=2, sort_keys=True))
     else:
         typer.echo("\n\n".join([as_text(report), *(f"wrote {path}" for path in files)]))
+
+
+@bench_app.command("ct-moa")
+def ct_moa(repeats: RepeatsOption = 50, quick: QuickOption = False, as_json: JsonOption = False) -> None:
+    """CT-MoA forward and backward beside a loop over samples and experts, and beside its matrix products alone."""
+    from pilot.bench.ct_moa import QUICK, SHAPES, bench_ct_moa
+
+    with progress("bench ct-moa") as advance:
+        report = bench_ct_moa(QUICK if quick else SHAPES, repeats, advance)
+    _show(report, as_json)
 
 
 @bench_app.command("llava-random")
@@ -82,3 +98,7 @@ def llava_random(
     with progress("bench llava-random") as advance:
         report = bench_model(sized(loaded, changes | {"lora": lora, "max_length": None}), work, advance)
     typer.echo(json.dumps(report, indent=2, sort_keys=True) if as_json else as_text(report))
+
+
+def _show(report: "Report", as_json: bool) -> None:
+    typer.echo(json.dumps(report.to_json(), indent=2, sort_keys=True) if as_json else report.as_text())

@@ -1,0 +1,92 @@
+"""Sides of a comparison timed in turn in one process, and how far apart their results are."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from torch import Tensor
+
+from pilot.errors import UserError
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles of repeated measurements."""
+
+    median: float
+    lower: float
+    upper: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """The spread of at least one value; quartiles lie between values, as in `statistics.quantiles` (inclusive)."""
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0])
+        lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(median, lower, upper)
+
+    def to_json(self) -> dict[str, float]:
+        """All fields."""
+        return asdict(self)
+
+
+def alternate(sides: Mapping[str, Work], repeats: int, warm_up: int = 2) -> dict[str, list[float]]:
+    """Seconds of every side in every repetition.
+
+    All sides run once per repetition, and each takes every place in turn: what slows the machine down for a while, or
+    what one side leaves behind for the next, meets all of them.
+
+    Args:
+        sides: what to time, by name.
+        repeats: repetitions that count, at least 1.
+        warm_up: repetitions before them that do not.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    names = list(sides)
+    for number in range(-warm_up, repeats):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            began = time.perf_counter()
+            sides[name]()
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def ratios(seconds: Mapping[str, Sequence[float]], above: str, below: str) -> Spread:
+    """How often `below`'s time goes into `above`'s, repetition by repetition."""
+    return Spread.of([a / b for a, b in zip(seconds[above], seconds[below], strict=True)])
+
+
+def largest_difference(what: str, ours: Mapping[str, Tensor], reference: Mapping[str, Tensor], tolerance: float) -> float:
+    """The largest difference of any tensor, in units of the reference's largest magnitude in that tensor.
+
+    Args:
+        what: named in the error.
+        ours: by name.
+        reference: the same names and shapes.
+        tolerance: the largest difference that counts as agreement.
+
+    Raises:
+        UserError: they differ by more, in names, or in shapes.
+    """
+    if ours.keys() != reference.keys():
+        raise UserError(f"{what}: only one side has {sorted(ours.keys() ^ reference.keys())[:3]}. One of them is wrong.")
+    largest, where = 0.0, ""
+    for name, expected in reference.items():
+        if ours[name].shape != expected.shape:
+            raise UserError(f"{what}: {name} has shapes {tuple(ours[name].shape)} and {tuple(expected.shape)}.")
+        scale = float(expected.detach().abs().max())
+        apart = float((ours[name].detach().double() - expected.detach().double()).abs().max())
+        difference = apart / scale if scale else apart
+        if not difference <= largest:  # also of NaN
+            largest, where = difference, name
+    if not largest <= tolerance:
+        raise UserError(
+            f"{what}: ours and the reference differ by {largest:.1e} of the largest value in {where}; expected at most "
+            f"{tolerance:.0e}. One of them is wrong: times of different results mean nothing."
+        )
+    return largest
