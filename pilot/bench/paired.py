@@ -33,27 +33,34 @@ class Spread:
         return asdict(self)
 
 
-def alternate(sides: Mapping[str, Work], repeats: int, warm_up: int = 2) -> dict[str, list[float]]:
-    """Seconds of every side in every repetition.
+def alternate(
+    sides: Mapping[str, Work], repeats: int, warm_up: int = 2, least_seconds: float = 0.0
+) -> dict[str, list[float]]:
+    """Seconds of a call of every side in every repetition.
 
-    All sides run once per repetition, and each takes every place in turn: what slows the machine down for a while, or
+    All sides run in each repetition, and each takes every place in turn: what slows the machine down for a while, or
     what one side leaves behind for the next, meets all of them.
 
     Args:
         sides: what to time, by name.
         repeats: repetitions that count, at least 1.
-        warm_up: repetitions before them that do not.
+        warm_up: repetitions before them that do not, at least 1.
+        least_seconds: every side is called as often in a repetition as takes the fastest one about this long.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
     names = list(sides)
+    calls = 1
+    seconds: dict[str, list[float]] = {}
     for number in range(-warm_up, repeats):
+        if number == 0:
+            calls = max(1, round(least_seconds / min(seconds[name][-1] for name in names)))
+            seconds = {}
         first = number % len(names)
         for name in names[first:] + names[:first]:
             began = time.perf_counter()
-            sides[name]()
-            if number >= 0:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
+            for _ in range(calls):
+                sides[name]()
+            seconds.setdefault(name, []).append((time.perf_counter() - began) / calls)
+    return {name: seconds[name] for name in names}
 
 
 def ratios(seconds: Mapping[str, Sequence[float]], above: str, below: str) -> Spread:
