@@ -68,6 +68,22 @@ def ct_moa(repeats: RepeatsOption = 50, quick: QuickOption = False, as_json: Jso
     _show(report, as_json)
 
 
+@bench_app.command("train-step")
+def train_step(
+    scenario_dir: ScenarioDirArgument,
+    repeats: RepeatsOption = 10,
+    scenario: Annotated[str, typer.Option(help="Name or YAML file, if not the folder's name.")] = "",
+    profile: Annotated[str, typer.Option(help="Name or YAML file, if not the name of the folder above.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Training steps of fedavg and pilot beside stock LLaVA with PEFT, and beside their matrix products alone."""
+    from pilot.bench.train_step import bench_train_step
+
+    with progress("bench train-step") as advance:
+        report = bench_train_step(scenario_dir, repeats, advance, scenario=scenario, profile=profile)
+    _show(report, as_json)
+
+
 @bench_app.command("llava-random")
 def llava_random(
     profile: ProfileOption = "llava-random",

@@ -1,10 +1,13 @@
 """Bare matrix products: what a computation would take if it were nothing else."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @dataclass(frozen=True)
@@ -58,3 +61,38 @@ def _operands(product: Product) -> tuple[Tensor, Tensor, Tensor]:
     left = operand(product.rows, product.inner, product.left_transposed)
     right = operand(product.inner, product.columns, product.right_transposed)
     return left, right, torch.empty(*left.shape[:-1], product.columns)
+
+
+class _Recorder(TorchDispatchMode):
+    """Counts the matrix products that are computed within it, forward and backward, whatever function asks for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        aten = torch.ops.aten
+        self.operands = {
+            aten.mm: (0, 1), aten.bmm: (0, 1), aten.addmm: (1, 2), aten.addmm_: (1, 2), aten.baddbmm: (1, 2),
+            aten.baddbmm_: (1, 2),
+        }  # fmt: skip
+        self.counts: Counter[Product] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        places = self.operands.get(func.overloadpacket)
+        if places is not None:
+            left, right = (args[place] for place in places)
+            batch = left.shape[0] if left.ndim == 3 else 1
+            shape = (left.shape[-2], left.shape[-1], right.shape[-1])
+            self.counts[Product(*shape, 1, batch, _is_transposed(left), _is_transposed(right))] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def recorded(work: Callable[[], object]) -> list[Product]:
+    """The products that `work` computes, equal ones counted together."""
+    with _Recorder() as recorder:
+        work()
+    return [replace(product, times=times) for product, times in recorder.counts.items()]
+
+
+def _is_transposed(matrix: Tensor) -> bool:
+    return matrix.stride(-1) != 1 and matrix.stride(-2) == 1
