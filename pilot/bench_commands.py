@@ -68,6 +68,26 @@ def ct_moa(repeats: RepeatsOption = 50, quick: QuickOption = False, as_json: Jso
     _show(report, as_json)
 
 
+@bench_app.command("difference-loss")
+def difference_loss(repeats: RepeatsOption = 20, quick: QuickOption = False, as_json: JsonOption = False) -> None:
+    """The difference loss in Gram form beside the explicit C x C matrix: time and memory over C."""
+    from pilot.bench.losses import QUICK, Sizes, bench_difference_loss
+
+    with progress("bench difference-loss") as advance:
+        report = bench_difference_loss(QUICK if quick else Sizes(), repeats, advance)
+    _show(report, as_json)
+
+
+@bench_app.command()
+def aggregate(repeats: RepeatsOption = 10, quick: QuickOption = False, as_json: JsonOption = False) -> None:
+    """The server's means beside stack-and-mean and a loop over pairs: time and memory over clients."""
+    from pilot.bench.aggregate import QUICK, Sizes, bench_aggregate
+
+    with progress("bench aggregate") as advance:
+        report = bench_aggregate(QUICK if quick else Sizes(), repeats, advance)
+    _show(report, as_json)
+
+
 @bench_app.command("train-step")
 def train_step(
     scenario_dir: ScenarioDirArgument,

@@ -1,8 +1,8 @@
 """`pilot-bench bench ct-moa`: CT-MoA forward and backward, as it trains in stage 2, beside a plain loop.
 
-Also beside the matrix products alone. With M = B N tokens and T tasks, forward: the two layers of 2 T MLPs (task adapter,
-T - 1 peers', T - 1 cross-task adapters, client adapter) and the router. Backward: of the T trained MLPs the two weights'
-gradients and the hidden units' gradient; the router's weight. No gradient for features or frozen adapters.
+Also beside the matrix products alone. With M = B N tokens and T tasks, forward: the two layers of 2 T MLPs (task
+adapter, T - 1 peers', T - 1 cross-task adapters, client adapter) and the router. Backward: of the T trained MLPs the two
+weights' gradients and the hidden units' gradient; the router's weight. No gradient for features or frozen adapters.
 """
 
 from collections.abc import Callable, Sequence
@@ -86,7 +86,8 @@ def _row(shape: Shape, repeats: int) -> Row:
         f"bench ct-moa, {shape}", sides.results(sides.ours), sides.results(sides.loop), TOLERANCE
     )
     listed = products(shape)
-    seconds = alternate({"ours": sides.ours, "loop": sides.loop, "products": bare(listed)}, repeats, least_seconds=LEAST_SECONDS)
+    works = {"ours": sides.ours, "loop": sides.loop, "products": bare(listed)}
+    seconds = alternate(works, repeats, least_seconds=LEAST_SECONDS)
     case = {name: value for name, value in asdict(shape).items() if name != "share"}
     spreads = {name: Spread.of(values) for name, values in seconds.items()}
     return Row(

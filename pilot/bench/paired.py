@@ -68,7 +68,9 @@ def ratios(seconds: Mapping[str, Sequence[float]], above: str, below: str) -> Sp
     return Spread.of([a / b for a, b in zip(seconds[above], seconds[below], strict=True)])
 
 
-def largest_difference(what: str, ours: Mapping[str, Tensor], reference: Mapping[str, Tensor], tolerance: float) -> float:
+def largest_difference(
+    what: str, ours: Mapping[str, Tensor], reference: Mapping[str, Tensor], tolerance: float
+) -> float:
     """The largest difference of any tensor, in units of the reference's largest magnitude in that tensor.
 
     Args:
@@ -81,7 +83,8 @@ def largest_difference(what: str, ours: Mapping[str, Tensor], reference: Mapping
         UserError: they differ by more, in names, or in shapes.
     """
     if ours.keys() != reference.keys():
-        raise UserError(f"{what}: only one side has {sorted(ours.keys() ^ reference.keys())[:3]}. One of them is wrong.")
+        single = sorted(ours.keys() ^ reference.keys())[:3]
+        raise UserError(f"{what}: only one side has {single}. One of them is wrong.")
     largest, where = 0.0, ""
     for name, expected in reference.items():
         if ours[name].shape != expected.shape:

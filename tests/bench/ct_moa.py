@@ -1,9 +1,10 @@
-"""CT-MoA as its equations read: one sample and one expert after the other, with the parameters of `CrossTaskMixture`.
+"""CT-MoA as its equations read: one sample and one expert after the other, with `CrossTaskMixture`'s parameters.
 
-    h_1(H) = psi_t1(H),  h_i(H) = psi_ti(H) + psi_ci(H) for i > 1,  P = softmax(phi(H)),  x = sum_i P_i h_i(H) + psi_s(H)
+    h_1(H) = psi_t1(H),  h_i(H) = psi_ti(H) + psi_ci(H) for i > 1
+    P = softmax(phi(H)),  x = sum_i P_i h_i(H) + psi_s(H)
 
-psi(h) = W_2 gelu(W_1 h + b_1) + b_2. Load balance: T sum_i f_i mean(P_i), f_i the share of tokens whose top expert is i;
-router z-loss: the mean of logsumexp(phi(H))^2.
+psi(h) = W_2 gelu(W_1 h + b_1) + b_2. Load balance: T sum_i f_i mean(P_i), f_i the share of tokens whose top expert is
+i; router z-loss: the mean of logsumexp(phi(H))^2.
 """
 
 from collections.abc import Mapping

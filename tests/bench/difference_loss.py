@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def difference_loss(x_t_BNC: Tensor, x_s_BNC: Tensor) -> Tensor:
-    """mean over samples of ||A^T B||_F^2, where A and B are a sample's features over their (constant) Frobenius norms."""
+    """mean over samples of ||A^T B||_F^2; A and B are a sample's features over their (constant) Frobenius norms."""
     total = torch.zeros((), dtype=x_t_BNC.dtype)
     for x_t_NC, x_s_NC in zip(x_t_BNC, x_s_BNC, strict=True):
         a_NC = x_t_NC / x_t_NC.detach().square().sum().sqrt()

@@ -1,11 +1,12 @@
 """A local training step the plain way: stock `LlavaForConditionalGeneration`, PEFT's LoRA, AdamW.
 
-The vision tower runs in every step; logits are computed for the whole vocabulary and every token; sequences are padded on
-the right to the longest; the loss is transformers' own over labels with -100. In the projector's place stands the
+The vision tower runs in every step; logits are computed for the whole vocabulary and every token; sequences are padded
+on the right to the longest; the loss is transformers' own over labels with -100. In the projector's place stands the
 connector, by its equations.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ Connect = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 @dataclass(frozen=True)
 class Example:
-    """Pixels (3, H, W) of an image; ids of the whole sequence, with the image's placeholders; its number of answer ids."""
+    """Pixels (3, H, W) of an image; ids of the whole sequence, the image's placeholders among them; ids of the answer."""
 
     pixels: Tensor
     ids: Sequence[int]
@@ -75,7 +76,9 @@ class Trainer:
         self.projector = Projector(connect)
         llava.model.multi_modal_projector = self.projector
         config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=TARGETS)
-        self.model = get_peft_model(llava, config)
+        with warnings.catch_warnings():  # PEFT reads an attribute that transformers renames
+            warnings.simplefilter("ignore", FutureWarning)
+            self.model = get_peft_model(llava, config)
         loaded = set_peft_model_state_dict(self.model, dict(state))
         assert not loaded.unexpected_keys, "every tensor of the adapter has its place"
         self.model.train()

@@ -44,7 +44,8 @@ def test_frozen_parts_ask_for_no_gradient() -> None:
 
 def test_weights_of_float32_meet_experts_of_bfloat16() -> None:
     weights = torch.full((1, 1, 2), 0.5, requires_grad=True)
-    mixed = mix_experts(weights, [torch.ones(1, 1, 4, dtype=torch.bfloat16), torch.zeros(1, 1, 4, dtype=torch.bfloat16)])
+    experts = [torch.full((1, 1, 4), value, dtype=torch.bfloat16) for value in (1.0, 0.0)]
+    mixed = mix_experts(weights, experts)
     assert mixed.dtype == torch.bfloat16 and mixed.tolist() == [[[0.5] * 4]]
     mixed.sum().backward()
     assert weights.grad is not None and weights.grad.dtype == torch.float32 and weights.grad.tolist() == [[[4.0, 0.0]]]
