@@ -1,7 +1,7 @@
 """`pilot-bench bench ct-moa`: CT-MoA forward and backward, as it trains in stage 2, beside a plain loop.
 
 Also beside the matrix products alone. With M = B N tokens and T tasks, forward: the two layers of 2 T MLPs (task
-adapter, T - 1 peers', T - 1 cross-task adapters, client adapter) and the router. Backward: of the T trained MLPs the two
+adapter, T - 1 peers', T - 1 cross-task adapters, client adapter) and the router. Backward: of the T trained MLPs both
 weights' gradients and the hidden units' gradient; the router's weight. No gradient for features or frozen adapters.
 """
 

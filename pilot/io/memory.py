@@ -11,8 +11,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep what it frees, for what it asks for next; whether the C library does so.
 
     By default glibc returns tensors above 128 KiB to the system at once or soon after, and every operation of a small
-    model pays for fresh pages (measured in docs/log.md). Tensors above 32 MiB, which is glibc's limit, still go back, and
-    of smaller ones what exceeds 512 MiB at the end of the heap. Results do not change.
+    model pays for fresh pages (measured in docs/log.md). Tensors above 32 MiB, glibc's limit, still go back, and of
+    smaller ones what exceeds 512 MiB at the end of the heap. Results do not change.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is None:

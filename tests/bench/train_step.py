@@ -23,7 +23,7 @@ Connect = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 @dataclass(frozen=True)
 class Example:
-    """Pixels (3, H, W) of an image; ids of the whole sequence, the image's placeholders among them; ids of the answer."""
+    """Pixels (3, H, W) of an image; ids of the sequence, the image's placeholders among them; number of answer ids."""
 
     pixels: Tensor
     ids: Sequence[int]
