@@ -52,7 +52,7 @@ def tune_method(scenario: str, profile: str, method: str, results: Path, progres
 
 def validation_losses(spec: RunSpec, scenario_dir: Path, run_dir: Path) -> dict[str, float]:
     """Each client's cross-entropy on its own validation part, by client id."""
-    backbone = load_backbone(spec.profile)
+    backbone = load_backbone(spec.profile, lean=True)
     features = open_features(scenario_dir / "features")
     examples = load_examples(spec.scenario, scenario_dir, backbone, features, "validation")
     losses = {}

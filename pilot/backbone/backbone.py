@@ -6,6 +6,7 @@ prompt template around `<image>`. Connectors live outside: whoever calls gives i
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from PIL import Image
@@ -13,14 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pilot.backbone.generation import by_length, greedy
+from pilot.backbone.lean import LeanCheckpoint
 from pilot.backbone.loading import Checkpoint
 from pilot.backbone.lora import attach, merged
 from pilot.backbone.numerics import Numerics
+from pilot.backbone.packed_llama import PackedLlama
+from pilot.backbone.packing import IGNORED, pack
 from pilot.connector.mlp import Mlp
 from pilot.errors import UserError
 
 IMAGE_PLACEHOLDER = "<image>"
-IGNORED = -100
 
 
 class Backbone:
@@ -28,7 +31,7 @@ class Backbone:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: Checkpoint | LeanCheckpoint,
         *,
         rank: int,
         alpha: float,
@@ -37,7 +40,8 @@ class Backbone:
         max_length: int | None = None,
     ) -> None:
         self.numerics = numerics or Numerics()
-        self.model, self.tokenizer, self.processor = checkpoint.model, checkpoint.tokenizer, checkpoint.processor
+        self._checkpoint = checkpoint
+        self.model, self.tokenizer = checkpoint.model, checkpoint.tokenizer
         self.language_model: nn.Module = self.model.model.language_model
         self.lm_head: nn.Module = self.model.lm_head
         self.embed: nn.Module = self.model.get_input_embeddings()
@@ -45,6 +49,7 @@ class Backbone:
         self.begin: int = self.tokenizer.bos_token_id
         self.num_language_parameters = sum(p.numel() for p in self.language_model.parameters())
         self.text_adapter = attach(self.language_model, rank, alpha, token_space=self.numerics.token_space)
+        self._packed = PackedLlama(self.language_model) if self.numerics.packs else None
         if self.numerics.gradient_checkpointing:
             with warnings.catch_warnings():  # of a new name, which older versions of transformers 5 lack
                 warnings.simplefilter("ignore", FutureWarning)
@@ -55,6 +60,11 @@ class Backbone:
         lead = [self.begin, *self.tokenizer(before, add_special_tokens=False)["input_ids"]]
         self._before = torch.tensor(lead, device=self.numerics.device)
         self.max_ids = None if max_length is None else self._room(max_length)
+
+    @property
+    def processor(self) -> Any:
+        """The image processor."""
+        return self._checkpoint.processor
 
     @property
     def num_lead_tokens(self) -> int:
@@ -111,7 +121,7 @@ class Backbone:
             squares = [self._square(image) for image in images[start : start + size]]
             pixels = self.numerics.place(self.processor(squares, return_tensors="pt")["pixel_values"])
             with torch.no_grad():
-                output = self.model.model.vision_tower(pixels, output_hidden_states=True)
+                output = self._checkpoint.vision_tower(pixels, output_hidden_states=True)
             parts.append(output.hidden_states[self.model.config.vision_feature_layer][:, 1:].cpu())
         return torch.cat(parts)
 
@@ -140,11 +150,18 @@ class Backbone:
         Padding stands after everything that is labelled, so causal attention needs no mask; logits are computed
         for labelled tokens only. Tensors are on the backbone's device.
         """
+        kept = labels_BL != IGNORED
+        if self._packed is not None:
+            if not kept.any():
+                return torch.stack([image_tokens_BNC.sum(), *(p.sum() for p in self.text_adapter.values())]).sum() * 0
+            packing = pack(ids_BL, labels_BL, self.num_lead_tokens, image_tokens_BNC.shape[1])
+            parts = [self.embed(self._before), image_tokens_BNC.flatten(0, 1), self.embed(packing.text_T)]
+            hidden = self._packed.predictions(torch.cat(parts), packing)
+            return functional.cross_entropy(self.lm_head(hidden), packing.targets_M)
         self.language_model.train(self.numerics.gradient_checkpointing and torch.is_grad_enabled())
         inputs = self._inputs(image_tokens_BNC, ids_BL)
         hidden = self.language_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
         hidden = hidden[:, inputs.shape[1] - ids_BL.shape[1] - 1 : -1]
-        kept = labels_BL != IGNORED
         if not kept.any():
             return hidden.float().sum() * 0
         return functional.cross_entropy(self.lm_head(hidden[kept]).float(), labels_BL[kept])

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 
 @torch.no_grad()
@@ -22,6 +21,8 @@ def greedy(
     All rows have the same length (callers group prompts by length), so no padding or mask is needed and a row's
     answer is computed as if it were alone. The first of equally likely tokens wins. `end` is not returned.
     """
+    from transformers import DynamicCache
+
     cache = DynamicCache()
     answers: list[list[int]] = [[] for _ in range(len(inputs_BLC))]
     open_rows = torch.ones(len(inputs_BLC), dtype=torch.bool)

@@ -51,9 +51,7 @@ class LoraLinear(nn.Module):
         return weight.to(self.weight.dtype)
 
 
-def attach(
-    language_model: nn.Module, rank: int, alpha: float, token_space: bool = False
-) -> dict[str, nn.Parameter]:
+def attach(language_model: nn.Module, rank: int, alpha: float, token_space: bool = False) -> dict[str, nn.Parameter]:
     """Replace the attention and feed-forward layers by `LoraLinear`; returns the adapter's parameters by name.
 
     Names are `text_adapter.<path of the layer>.lora_A|lora_B`.

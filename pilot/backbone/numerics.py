@@ -1,6 +1,8 @@
 """Where a backbone computes, in which numbers, and by which kernels."""
 
+import ctypes
 import os
+import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -54,6 +56,12 @@ class Numerics:
         )  # fmt: skip
 
     @property
+    def packs(self) -> bool:
+        """Whether training packs its batches (`pilot.backbone.packed_llama`): LoRA in weight space on a CPU."""
+        plain = self.precision == "float32" and not self.gradient_checkpointing
+        return self.device.type == "cpu" and plain and not self.token_space
+
+    @property
     def dtype(self) -> torch.dtype:
         """Type of the frozen weights."""
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
@@ -72,8 +80,14 @@ class Numerics:
         return values.to(dtype)
 
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt, as its malloc.h numbers them."""
+
+
 def set_up(numerics: Numerics) -> None:
-    """One thread, deterministic kernels.
+    """One thread, deterministic kernels, and memory that a step gave back is there for the next one.
+
+    PyTorch fills every new tensor in deterministic mode; nothing here reads what it has not written, so it need not.
 
     Precision `medium` lets oneDNN multiply matrices, which on AVX-512 takes half of MKL's time on AMD processors, in
     full float32 unless the processor has instructions for bfloat16 matrices (AMX). PyTorch's flash attention is slow
@@ -85,4 +99,9 @@ def set_up(numerics: Numerics) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("medium")
-    torch.use_deterministic_algorithms(True, warn_only=on_gpu)
+    torch.set_deterministic_debug_mode("warn" if on_gpu else "error")  # does not import torch's compiler, a second
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (untyped in torch)
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, 256 << 20)

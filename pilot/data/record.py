@@ -99,8 +99,8 @@ def read_records(path: Path, *, images: bool = True) -> list[InstructionRecord]:
     return records
 
 
-def read_table(path: Path, columns: Sequence[str]) -> "pyarrow.Table":
-    """The named columns of a parquet file.
+def read_table(path: Path, columns: Sequence[str], **equal: str) -> "pyarrow.Table":
+    """The named columns of a parquet file, of all rows or of those whose columns have the given values.
 
     Raises:
         UserError: no such file, not parquet, or a missing column (the message names the file and the column).
@@ -110,7 +110,8 @@ def read_table(path: Path, columns: Sequence[str]) -> "pyarrow.Table":
 
     check_columns(path, columns)
     try:
-        return parquet.read_table(path, columns=list(columns))
+        filters = [(name, "==", value) for name, value in equal.items()] or None
+        return parquet.read_table(path, columns=list(columns), filters=filters)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable parquet file ({error}). Remove it and build again.") from error
 

@@ -56,7 +56,7 @@ def serve(run: Conduct, grid: Grid, patience: float, window: int = WINDOW, limit
 
     The server computes nothing with its backbone, which stays in the host's memory: GPUs are the clients'.
     """
-    backbone = load_backbone(run.spec.profile.model_copy(update={"device": "cpu"}))
+    backbone = load_backbone(run.spec.profile.model_copy(update={"device": "cpu"}), lean=True)
     transport = FlowerTransport(grid, run.config(), run.register.nodes, window, patience, limit)
     conduct(run, backbone, transport)
 

@@ -213,4 +213,4 @@ def _cached_participant(key: str, place: Place, node: str, config: _Hidden) -> "
 def _cached_backbone(key: str, config: _Hidden) -> "Backbone":
     from pilot.federation.spec import RunSpec, load_backbone
 
-    return load_backbone(RunSpec.of(config.value).profile)
+    return load_backbone(RunSpec.of(config.value).profile, lean=True)

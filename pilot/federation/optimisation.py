@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from pilot.methods.base import State
 
@@ -14,8 +15,11 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 class Optimiser:
     """AdamW over a phase's trainable parameters, linear warm-up, then a cosine to zero.
 
+    The parameters of a rate, their gradients and their moments lie one after the other in one tensor each, so that a
+    step is a few kernels, however many parameters there are. Every parameter and gradient becomes a view.
+
     Args:
-        trainable: parameters by name.
+        trainable: parameters by name, on one device.
         text: names that have the text adapter's rate; all others have the connector's.
         rates: peak rates by group.
         num_steps: of the phase.
@@ -36,38 +40,94 @@ class Optimiser:
     ) -> None:
         self.trainable, self.num_steps = dict(trainable), num_steps
         self.warmup_fraction, self.max_grad_norm = warmup_fraction, max_grad_norm
-        groups = [
-            {"params": [p for name, p in trainable.items() if name in text], "lr": rates["text_adapter"]},
-            {"params": [p for name, p in trainable.items() if name not in text], "lr": rates["connector"]},
-        ]
-        filled = [group for group in groups if group["params"]]
-        self._adam = torch.optim.AdamW(filled, betas=(0.9, 0.95), weight_decay=weight_decay, foreach=True)
-        self._peaks = [group["lr"] for group in self._adam.param_groups]
+        adapter = {name: parameter for name, parameter in trainable.items() if name in text}
+        connector = {name: parameter for name, parameter in trainable.items() if name not in text}
+        rated = [(adapter, rates["text_adapter"]), (connector, rates["connector"])]
+        self._flats = [_Flat(parameters, rate) for parameters, rate in rated if parameters]
+        self._weight_decay, self._share = weight_decay, 0.0
 
     def begin(self, step: int) -> None:
         """Set the rates of a step, counted from 0, and forget the gradients of the one before."""
-        for group, peak in zip(self._adam.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * schedule(step, self.num_steps, self.warmup_fraction)
-        self._adam.zero_grad(set_to_none=True)
+        self._share = schedule(step, self.num_steps, self.warmup_fraction)
+        for flat in self._flats:
+            flat.forget()
 
     def finish(self) -> None:
         """Clip the gradients and step."""
-        nn.utils.clip_grad_norm_(list(self.trainable.values()), self.max_grad_norm)
-        self._adam.step()
+        for flat in self._flats:
+            flat.gather()
+        nn.utils.clip_grad_norm_([flat.values for flat in self._flats], self.max_grad_norm)
+        with torch.no_grad():
+            for flat in self._flats:
+                flat.step(self._share, self._weight_decay)
 
     def state(self) -> State:
         """AdamW's moments by parameter, in the host's memory."""
-        moments = {name: self._adam.state[parameter] for name, parameter in self.trainable.items()}
-        return {f"{key}.{name}": own[key].cpu() for name, own in moments.items() for key in MOMENTS}
+        return {
+            f"{key}.{name}": value.to("cpu", copy=True)
+            for flat in self._flats
+            for key in MOMENTS
+            for name, value in flat.by_name(flat.moments[key]).items()
+        }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take over the moments that `state` gave."""
-        for name, parameter in self.trainable.items():
-            own = {key: state[f"{key}.{name}"] for key in MOMENTS}
-            self._adam.state[parameter] = {
-                key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
-                for key, value in own.items()
-            }
+        for flat in self._flats:
+            flat.moments = {key: flat.joined(state, f"{key}.") for key in MOMENTS}
+
+
+class _Flat:
+    """Parameters one after the other in one tensor, of which they become views, and their gradients and moments."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], peak: float) -> None:
+        self.parameters, self.peak = dict(parameters), peak
+        self.values = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters.values()]))
+        self.gradients: Tensor | None = None
+        count = torch.zeros((), device=self.values.device)
+        zeros = (torch.zeros_like(self.values, requires_grad=False) for _ in range(2))
+        self.moments: State = dict(zip(MOMENTS, (count, *zeros), strict=True))
+        for name, view in self.by_name(self.values.detach()).items():
+            self.parameters[name].data = view
+
+    def by_name(self, flat: Tensor) -> State:
+        """Views of a tensor like `values`; a single number stands for every parameter."""
+        if flat.ndim == 0:
+            return dict.fromkeys(self.parameters, flat)
+        parts = flat.split([parameter.numel() for parameter in self.parameters.values()])
+        named = zip(self.parameters.items(), parts, strict=True)
+        return {name: part.view(parameter.shape) for (name, parameter), part in named}
+
+    def joined(self, state: Mapping[str, Tensor], prefix: str) -> Tensor:
+        """The opposite of `by_name`: a copy, on the parameters' device."""
+        parts = [state[prefix + name] for name in self.parameters]
+        joined = parts[0].clone() if parts[0].ndim == 0 else torch.cat([part.flatten() for part in parts])
+        return joined.to(self.values.device)
+
+    def forget(self) -> None:
+        """No gradients, as tensors of zeros once they lie together."""
+        if self.gradients is not None:
+            self.gradients.zero_()
+            return
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def gather(self) -> None:
+        """The first step's gradients are copied together; later ones are added where those lie."""
+        if self.gradients is None:
+            given = [parameter.grad for parameter in self.parameters.values()]
+            self.gradients = torch.cat([gradient.flatten() for gradient in given if gradient is not None])
+            self.values.grad = self.gradients
+            for name, view in self.by_name(self.gradients).items():
+                self.parameters[name].grad = view
+
+    def step(self, share: float, weight_decay: float) -> None:
+        """One step of AdamW by PyTorch's function: its class imports the compiler, which takes a second."""
+        assert self.gradients is not None, "gathered before"
+        count, mean, square = (self.moments[key] for key in MOMENTS)
+        adamw(
+            [self.values], [self.gradients], [mean], [square], [], [count], fused=True, amsgrad=False, beta1=0.9,
+            beta2=0.95, lr=self.peak * share, weight_decay=weight_decay, eps=1e-8, maximize=False,
+        )  # fmt: skip
 
 
 def schedule(step: int, steps: int, warmup_fraction: float) -> float:

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pilot.backbone.backbone import IGNORED, Backbone
+from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
+from pilot.backbone.packing import IGNORED
 from pilot.config import Scenario, TaskConfig
 from pilot.data.record import InstructionRecord, read_records, read_table
 from pilot.errors import UserError
@@ -111,18 +112,18 @@ def read_part(
 
     Without `images` they have their images' digests only, which is what training on stored features needs.
     """
-    table = read_table(scenario_dir / "partition" / "assignment.parquet", ["task", "id", "client", "part"])
+    path = scenario_dir / "partition" / "assignment.parquet"
+    assigned = read_table(path, ["task", "id", "client", "part"], task=task.name, part=part)
     path = scenario_dir / "data" / task.name / "records.parquet"
     records = {record.id: record for record in read_records(path, images=images)}
     shards: dict[int, list[InstructionRecord]] = {client: [] for client in scenario.clients_of(task.name)}
-    for row in table.to_pylist():
-        if row["task"] == task.name and row["part"] == part:
-            if row["client"] not in shards or row["id"] not in records:
-                raise UserError(
-                    f"{scenario_dir / 'partition'}: client {row['client']} holds {row['id']!r}, which the data or the "
-                    f"scenario of task {task.name} no longer have. Partition again: pilot-bench partition."
-                )
-            shards[row["client"]].append(records[row["id"]])
+    for client, name in zip(assigned["client"].to_pylist(), assigned["id"].to_pylist(), strict=True):
+        if client not in shards or name not in records:
+            raise UserError(
+                f"{scenario_dir / 'partition'}: client {client} holds {name!r}, which the data or the "
+                f"scenario of task {task.name} no longer have. Partition again: pilot-bench partition."
+            )
+        shards[client].append(records[name])
     return shards
 
 

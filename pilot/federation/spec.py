@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import transformers
-
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.loading import load_checkpoint
 from pilot.backbone.numerics import Numerics, set_up
@@ -55,17 +53,20 @@ class RunSpec:
         return [ClientInfo(k, task.name, tasks, self.seed) for k, task in enumerate(self.scenario.client_tasks)]
 
 
-def load_backbone(profile: Profile) -> Backbone:
+def load_backbone(profile: Profile, *, lean: bool = False) -> Backbone:
     """The profile's backbone with its LoRA attached; see `pilot.backbone.numerics.set_up`.
+
+    Args:
+        profile: names the backbone.
+        lean: for training and answers only; see `pilot.backbone.lean`.
 
     Raises:
         UserError: no such backbone, no checkpoint, or no GPU where one is asked for.
     """
-    transformers.utils.logging.disable_progress_bar()
     numerics = Numerics.of(profile)
     set_up(numerics)
     return Backbone(
-        load_checkpoint(profile, numerics),
+        load_checkpoint(profile, numerics, lean=lean),
         rank=profile.lora.rank,
         alpha=profile.lora.alpha,
         prompt_template=profile.prompt_template,

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pilot.backbone.backbone import IGNORED, Backbone
+from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
+from pilot.backbone.packing import IGNORED
 from pilot.config import LearningRates
 from pilot.federation.client import ClientModel, ClientReport, PhaseTask, Trained, build_client_model
 from pilot.federation.optimisation import Optimiser

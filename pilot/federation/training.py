@@ -38,7 +38,7 @@ def train_run(
     With `resume`, a checkpoint of the same configuration is continued; otherwise the run starts anew.
     """
     method = spec.make_method()
-    backbone = load_backbone(spec.profile)
+    backbone = load_backbone(spec.profile, lean=True)
     features = open_features(scenario_dir / "features")
     examples = _pool(load_examples(spec.scenario, scenario_dir, backbone, features, "train"), method)
     stores = run_dir / CLIENTS

@@ -22,7 +22,16 @@ def as_text(plan: Mapping[str, Any]) -> str:
         "Work and disk of one run",
         *_table(
             [
-                "method", "steps", "hours", "measured", "down 1", "up 1", "down", "up", "all GB", "server GB",
+                "method",
+                "steps",
+                "hours",
+                "measured",
+                "down 1",
+                "up 1",
+                "down",
+                "up",
+                "all GB",
+                "server GB",
                 "clients GB",
             ],
             [_work_row(name, method) for name, method in methods.items()],

@@ -103,9 +103,7 @@ def feature_work(architecture: Architecture, profile: Profile, scenario: Scenari
     return {"images": images, "bytes_per_image": bytes_each, "bytes": images * bytes_each, "flops": flops}
 
 
-def _split(
-    phases: tuple[PlannedPhase, ...], profile: Profile, scenario: Scenario, *, pooled: bool
-) -> list[int]:
+def _split(phases: tuple[PlannedPhase, ...], profile: Profile, scenario: Scenario, *, pooled: bool) -> list[int]:
     """Steps of each phase of a round, over all clients: rounded down, the last phase takes the rest."""
     examples = client_examples(scenario)
     clients = [profile.steps_of(count) for count in examples]

@@ -51,11 +51,7 @@ def cell(row: FaultRow) -> str:
 
 
 def _quality(table: FaultTable, rows: Sequence[FaultRow], task: Task) -> list[str]:
-    found = {
-        (row.fault, row.method): cell(row)
-        for row in rows
-        if (row.task, row.metric) == (task.name, task.metric)
-    }
+    found = {(row.fault, row.method): cell(row) for row in rows if (row.task, row.metric) == (task.name, task.metric)}
     lines = [[fault, *(found.get((fault, name), "unavailable") for name in table.methods)] for fault in table.settings]
     return _table(["fault", *table.methods], lines)
 

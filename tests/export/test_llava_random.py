@@ -85,9 +85,7 @@ def test_pilot(small: Small, runs: dict[str, Path], tmp_path: Path) -> None:
     assert len(loaded.answer([image for image, _ in pairs], [text for _, text in pairs], 4)) == len(pairs)
 
 
-def test_nothing_to_merge_into(
-    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_to_merge_into(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pilot.export.stock.checkpoint_folder", lambda profile: tmp_path / "nowhere")
     with pytest.raises(UserError, match="no checkpoint of llava-random to merge into. Set materialise: true"):
         export_model(runs["fedavg"], 0, tmp_path / "model")

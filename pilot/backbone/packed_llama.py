@@ -1,0 +1,119 @@
+"""A training pass of a frozen Llama with LoRA in weight space, over sequences without padding.
+
+The same function as transformers' `LlamaModel` with its layers replaced by `LoraLinear`, arranged so that a step on a
+CPU does little besides the matrix products it needs:
+
+- Tokens of all sequences stand one after the other, (T, C). Padding is left out, and so is everything after the last
+  token that predicts something. What all sequences begin with (the lead) is there once. Only attention sees sequences,
+  as (B, L): it gathers keys and values by index, with a causal mask, so no sequence sees another.
+- The last layer computes queries, attention and feed-forward for labelled tokens only.
+- W + s B A of all layers of one shape is one batched product. Keys and values are one product, gate and up another.
+- RMSNorm, rotary embedding and SwiGLU have backward passes of their own, which keep less and call fewer kernels.
+
+A test compares loss and gradients with those of transformers' own module.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pilot.backbone.lora import LoraLinear
+from pilot.backbone.packed_attention import Attention, make_heads
+from pilot.backbone.packed_ops import RmsNorm, SwiGlu
+from pilot.backbone.packing import Packing
+
+
+class PackedLlama:
+    """The decoder layers of a `LlamaModel` whose linear layers were replaced by `LoraLinear`.
+
+    Args:
+        model: transformers' module; its parameters are used, not copied, but for the stacked frozen weights.
+
+    Raises:
+        ValueError: an architecture that this pass does not compute.
+    """
+
+    def __init__(self, model: Any) -> None:
+        config = model.config
+        _check(config)
+        self.num_heads, self.num_kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.epsilon: float = config.rms_norm_eps
+        self.layers = list(model.layers)
+        self.norm_C: Tensor = model.norm.weight
+        self._rotary: nn.Module = model.rotary_emb
+        self._weights = _Weights(self.layers)
+
+    def predictions(self, inputs_TC: Tensor, packing: Packing) -> Tensor:
+        """Hidden states (M, C) after the last norm, at the tokens that predict the packing's targets."""
+        weights = self._weights.updated()
+        turn = self._turn(inputs_TC, packing.length)
+        every, queries = make_heads(packing, self.num_heads, self.num_kv_heads, turn)
+        x_TC = inputs_TC
+        for index, (layer, own) in enumerate(zip(self.layers, weights, strict=True)):
+            last = index == len(self.layers) - 1
+            n_TC = RmsNorm.apply(x_TC, layer.input_layernorm.weight, self.epsilon)
+            kv = functional.linear(n_TC, own["kv"])
+            if last:  # nothing reads what its other tokens would become
+                n_TC, x_TC = n_TC[packing.query_M], x_TC[packing.query_M]
+            mixed = Attention.apply(functional.linear(n_TC, own["q"]), kv, queries if last else every)
+            x_TC = x_TC + functional.linear(mixed, own["o"])
+            n_TC = RmsNorm.apply(x_TC, layer.post_attention_layernorm.weight, self.epsilon)
+            x_TC = x_TC + functional.linear(SwiGlu.apply(functional.linear(n_TC, own["gate_up"])), own["down"])
+        out: Tensor = RmsNorm.apply(x_TC, self.norm_C, self.epsilon)
+        return out
+
+    def _turn(self, inputs_TC: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of the first `length` places, (L, D / 2) each; the other half repeats them."""
+        cos, sin = self._rotary(inputs_TC, torch.arange(length)[None])
+        half = cos.shape[-1] // 2
+        return cos[0, :, :half], sin[0, :, :half]
+
+
+FUSED = {
+    "q_proj": "q", "k_proj": "kv", "v_proj": "kv", "o_proj": "o", "gate_proj": "gate_up", "up_proj": "gate_up",
+    "down_proj": "down",
+}  # fmt: skip
+"""Linear layers of equal inputs that are one product."""
+
+
+class _Weights:
+    """Weights stacked by shape, so that one batched product updates all layers of a shape."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        self.num_layers = len(layers)
+        self.by_shape: dict[tuple[int, ...], list[tuple[int, str, LoraLinear]]] = {}
+        for index, layer in enumerate(layers):
+            modules = {name.rsplit(".", 1)[-1]: module for name, module in layer.named_modules()}
+            for name, fused in FUSED.items():
+                module = modules[name]
+                assert isinstance(module, LoraLinear), "every target has a LoRA"
+                self.by_shape.setdefault(tuple(module.weight.shape), []).append((index, fused, module))
+        self.frozen = {
+            shape: torch.stack([module.weight for _, _, module in places]).detach()
+            for shape, places in self.by_shape.items()
+        }
+
+    def updated(self) -> list[dict[str, Tensor]]:
+        """W + s B A of every layer, by fused name: one (out, in) matrix each."""
+        weights: list[dict[str, Tensor]] = [{} for _ in range(self.num_layers)]
+        for shape, places in self.by_shape.items():
+            sizes: dict[tuple[int, str], int] = {}
+            for index, fused, _ in places:
+                sizes[index, fused] = sizes.get((index, fused), 0) + shape[0]
+            b = torch.stack([module.lora_B for _, _, module in places])
+            a = torch.stack([module.lora_A for _, _, module in places])
+            stacked = torch.baddbmm(self.frozen[shape], b, a, alpha=places[0][2].scale)
+            parts = stacked.view(-1, shape[1]).split(list(sizes.values()))
+            for (index, fused), weight in zip(sizes, parts, strict=True):
+                weights[index][fused] = weight
+        return weights
+
+
+def _check(config: Any) -> None:
+    expected = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+    for name, value in expected.items():
+        if getattr(config, name) != value:
+            raise ValueError(f"text_config: field {name}: this pass expects {value!r}, got {getattr(config, name)!r}")

@@ -1,0 +1,82 @@
+"""Where the tokens of a batch stand when padding is left out."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IGNORED = -100
+"""The label of a token that is not to be predicted."""
+
+
+MULTIPLE = 32
+"""Numbers of rows are rounded up to it: oneDNN compiles kernels for every new shape, which costs more than rows."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the tokens of B sequences stand when padding is left out, T in all: the lead, image tokens, text tokens.
+
+    T and M are rounded up to `MULTIPLE`; what follows the last token, or the last query, is in no sequence.
+
+    Attributes:
+        num_rows: B.
+        length: L, of the longest sequence.
+        num_lead: tokens that all sequences begin with; they are there once.
+        num_tokens: how many of T are in a sequence.
+        text_T: ids of the text tokens.
+        positions_T: place of each token in its sequence.
+        gather_BL: token at each place (flat), 0 where there is none.
+        scatter_T: place in (B * L) of each token; that of the first sequence for the lead.
+        query_M: tokens that predict a label.
+        num_predictions: how many of M do.
+        num_queries: Q, the most in one sequence.
+        query_scatter_M: place in (B * Q) of each of them.
+        targets_M: what they are to predict; `IGNORED` for the rest.
+    """
+
+    num_rows: int
+    length: int
+    num_lead: int
+    num_tokens: int
+    text_T: Tensor
+    positions_T: Tensor
+    gather_BL: Tensor
+    scatter_T: Tensor
+    query_M: Tensor
+    num_predictions: int
+    num_queries: int
+    query_scatter_M: Tensor
+    targets_M: Tensor
+
+
+def pack(ids_BL: Tensor, labels_BL: Tensor, num_lead: int, num_image: int) -> Packing:
+    """Places of a batch's tokens; ids follow the image and are padded on the right, after everything labelled."""
+    num_rows, width = ids_BL.shape
+    labelled_BL = labels_BL != IGNORED
+    length_B = (labelled_BL * torch.arange(width)).amax(dim=1)  # the last label's own token is predicted, not read
+    length = num_lead + num_image + int(length_B.max())
+    row, column = (torch.arange(width) < length_B[:, None]).nonzero(as_tuple=True)
+    start_B = torch.arange(num_rows) * length
+    image_BN = (start_B + num_lead)[:, None] + torch.arange(num_image)
+    text = start_B[row] + num_lead + num_image + column
+    scatter = torch.cat([torch.arange(num_lead), image_BN.flatten(), text])
+    gather_BL = torch.zeros(num_rows * length, dtype=torch.long)
+    gather_BL[scatter] = torch.arange(len(scatter))
+    gather_BL.view(num_rows, length)[:, :num_lead] = torch.arange(num_lead)
+    row_M, column_M = labelled_BL.nonzero(as_tuple=True)
+    query = gather_BL[start_B[row_M] + num_lead + num_image + column_M - 1]
+    nth = labelled_BL.cumsum(dim=1)[row_M, column_M] - 1
+    num_queries = int(labelled_BL.sum(dim=1).max())
+    filling = -len(scatter) % MULTIPLE
+    scatter_T = functional.pad(scatter, (0, filling))
+    return Packing(
+        num_rows, length, num_lead, len(scatter), functional.pad(ids_BL[row, column], (0, filling)), scatter_T % length,
+        gather_BL, scatter_T, _rounded(query), len(query), num_queries, _rounded(row_M * num_queries + nth),
+        _rounded(labels_BL[labelled_BL], IGNORED),
+    )  # fmt: skip
+
+
+def _rounded(values: Tensor, filling: int = 0) -> Tensor:
+    return functional.pad(values, (0, -len(values) % MULTIPLE), value=filling)
