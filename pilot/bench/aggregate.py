@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pilot.backbone.numerics import Numerics, set_up
 from pilot.bench.memory import peak_bytes
 from pilot.bench.paired import Spread, alternate, largest_difference, ratios
 from pilot.bench.references import reference
 from pilot.bench.report import Report, Row
-from pilot.bench.setting import as_training
 from pilot.io.seeding import seed_for
 from pilot.methods.base import State, weighted_mean
 from pilot.methods.text_aggregation import adaptive_text_aggregation
@@ -52,7 +52,7 @@ def bench_aggregate(sizes: Sizes, repeats: int, advance: Callable[[int, int], No
     Raises:
         UserError: the sides disagree, or the references are missing.
     """
-    as_training()
+    set_up(Numerics())
     rows: list[Row] = []
     total = len(sizes.mean_clients) + len(sizes.ata_clients)
     exponents: dict[str, float] = {}

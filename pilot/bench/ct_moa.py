@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from pilot.backbone.numerics import Numerics, set_up
 from pilot.bench.paired import Spread, alternate, largest_difference, ratios
 from pilot.bench.products import Product, bare, flops
 from pilot.bench.references import reference
 from pilot.bench.report import Report, Row
-from pilot.bench.setting import as_training
 from pilot.connector.base import set_trainable
 from pilot.connector.ct_moa import CrossTaskMixture
 from pilot.connector.mlp import Mlp
@@ -58,7 +58,7 @@ def bench_ct_moa(shapes: Sequence[Shape], repeats: int, advance: Callable[[int, 
     Raises:
         UserError: the sides disagree, or the references are missing.
     """
-    as_training()
+    set_up(Numerics())
     rows = []
     for number, shape in enumerate(shapes):
         rows.append(_row(shape, max(1, round(repeats * shape.share))))

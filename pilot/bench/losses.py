@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pilot.backbone.numerics import Numerics, set_up
 from pilot.bench.memory import peak_bytes
 from pilot.bench.paired import Spread, alternate, largest_difference, ratios
 from pilot.bench.references import reference
 from pilot.bench.report import Report, Row
-from pilot.bench.setting import as_training
 from pilot.connector.losses import difference_loss
 from pilot.io.seeding import seed_for
 from pilot.scale.measure import slope
@@ -49,7 +49,7 @@ def bench_difference_loss(sizes: Sizes, repeats: int, advance: Callable[[int, in
     Raises:
         UserError: the sides disagree, or the references are missing.
     """
-    as_training()
+    set_up(Numerics())
     rows = []
     for number, width in enumerate(sizes.widths):
         rows.append(_row(sizes, width, repeats if width < WIDE else max(1, repeats // 5)))

@@ -10,11 +10,11 @@ and scaled beforehand. Every weight starts with a little noise on it, so that no
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pilot.backbone.numerics import Numerics, set_up
 from pilot.bench.paired import Spread, alternate, ratios
 from pilot.bench.plain import PlainSteps
 from pilot.bench.products import bare, flops, recorded
 from pilot.bench.report import Report, Row
-from pilot.bench.setting import as_training
 from pilot.bench.steps import OurSteps, phases_of, read_stream
 from pilot.config import load_profile, load_scenario
 from pilot.errors import UserError
@@ -42,7 +42,7 @@ def bench_train_step(
     """
     scenario_dir = scenario_dir.resolve()
     settings = load_scenario(scenario or scenario_dir.name), load_profile(profile or scenario_dir.parent.name)
-    as_training()
+    set_up(Numerics())
     stream = read_stream(settings[0], scenario_dir, settings[1].batch_size, STEPS_PER_CALL)
     ours, plain, differences = {}, {}, {}
     for method in METHODS:
