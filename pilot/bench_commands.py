@@ -2,12 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pilot.options import JsonOption, ProfileOption, ResultsOption, ScenarioDirArgument
 from pilot.progress import progress
+
+if TYPE_CHECKING:
+    from pilot.bench.report import Report
+
+RepeatsOption = Annotated[int, typer.Option(min=1, help="Repetitions of every case.")]
+QuickOption = Annotated[bool, typer.Option("--quick", help="Small sizes: to see that it works.")]
 
 bench_app = typer.Typer(help="The suite timed beside other tools, and over many clients.", no_args_is_help=True)
 
@@ -35,7 +41,7 @@ def evaluation(
 
 @bench_app.command()
 def federation(
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: to see that it works.")] = False,
+    quick: QuickOption = False,
     results: ResultsOption = Path("results"),
     as_json: JsonOption = False,
 ) -> None:
@@ -50,6 +56,52 @@ def federation(
         typer.echo(json.dumps(report, indent=2, sort_keys=True))
     else:
         typer.echo("\n\n".join([as_text(report), *(f"wrote {path}" for path in files)]))
+
+
+@bench_app.command("ct-moa")
+def ct_moa(repeats: RepeatsOption = 50, quick: QuickOption = False, as_json: JsonOption = False) -> None:
+    """CT-MoA forward and backward beside a loop over samples and experts, and beside its matrix products alone."""
+    from pilot.bench.ct_moa import QUICK, SHAPES, bench_ct_moa
+
+    with progress("bench ct-moa") as advance:
+        report = bench_ct_moa(QUICK if quick else SHAPES, repeats, advance)
+    _show(report, as_json)
+
+
+@bench_app.command("difference-loss")
+def difference_loss(repeats: RepeatsOption = 20, quick: QuickOption = False, as_json: JsonOption = False) -> None:
+    """The difference loss in Gram form beside the explicit C x C matrix: time and memory over C."""
+    from pilot.bench.losses import QUICK, Sizes, bench_difference_loss
+
+    with progress("bench difference-loss") as advance:
+        report = bench_difference_loss(QUICK if quick else Sizes(), repeats, advance)
+    _show(report, as_json)
+
+
+@bench_app.command()
+def aggregate(repeats: RepeatsOption = 10, quick: QuickOption = False, as_json: JsonOption = False) -> None:
+    """The server's means beside stack-and-mean and a loop over pairs: time and memory over clients."""
+    from pilot.bench.aggregate import QUICK, Sizes, bench_aggregate
+
+    with progress("bench aggregate") as advance:
+        report = bench_aggregate(QUICK if quick else Sizes(), repeats, advance)
+    _show(report, as_json)
+
+
+@bench_app.command("train-step")
+def train_step(
+    scenario_dir: ScenarioDirArgument,
+    repeats: RepeatsOption = 10,
+    scenario: Annotated[str, typer.Option(help="Name or YAML file, if not the folder's name.")] = "",
+    profile: Annotated[str, typer.Option(help="Name or YAML file, if not the name of the folder above.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Training steps of fedavg and pilot beside stock LLaVA with PEFT, and beside their matrix products alone."""
+    from pilot.bench.train_step import bench_train_step
+
+    with progress("bench train-step") as advance:
+        report = bench_train_step(scenario_dir, repeats, advance, scenario=scenario, profile=profile)
+    _show(report, as_json)
 
 
 @bench_app.command("llava-random")
@@ -123,3 +175,7 @@ def scaling(
         typer.echo(json.dumps(report, indent=2, sort_keys=True))
     else:
         typer.echo("\n\n".join([as_text(report), *(f"wrote {path}" for path in files)]))
+
+
+def _show(report: "Report", as_json: bool) -> None:
+    typer.echo(json.dumps(report.to_json(), indent=2, sort_keys=True) if as_json else report.as_text())

@@ -17,7 +17,7 @@ PLACE = {
     "config": "shared", "settings": "shared", "model_settings": "shared", "scenario_settings": "shared",
     "faults": "shared", "folders": "shared",
     "progress": "shared", "provenance": "shared", "plan": "federation", "runs": "evaluation", "tuning": "evaluation",
-    "export": "evaluation", "scale": "report",
+    "export": "evaluation", "scale": "report", "bench": "report",
     "catalogue": "cli", "doctor": "cli", "options": "cli", "bench_commands": "cli",
     "deploy_commands": "cli", "report_commands": "cli", "data_commands": "cli", "export_commands": "cli",
     "plan_commands": "cli",

@@ -14,12 +14,12 @@ expert 1 is the one at `own_task`.
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from pilot.connector.base import Connector, ConnectorOutput
 from pilot.connector.losses import load_balance_loss, router_z_loss
+from pilot.connector.mixing import mix_experts
 from pilot.connector.mlp import Mlp, Projector
 from pilot.connector.two_stage import AdapterInit, initial_adapters
 
@@ -91,12 +91,10 @@ class CrossTaskMixture(Connector):
         """
         logits_BNT = self.router(features_BND).float()
         probs_BNT = logits_BNT.softmax(dim=-1)
-        experts_BNCT = torch.stack([self._expert(task, features_BND) for task in range(self.num_tasks)], dim=-1)
-        tokens_BNC = (experts_BNCT @ probs_BNT.to(experts_BNCT.dtype).unsqueeze(-1)).squeeze(-1)
-        if self.client_adapter is not None:
-            tokens_BNC = tokens_BNC + self.client_adapter(features_BND)
+        experts_BNC = [self._expert(task, features_BND) for task in range(self.num_tasks)]
+        client_BNC = None if self.client_adapter is None else self.client_adapter(features_BND)
         return ConnectorOutput(
-            tokens_BNC,
+            mix_experts(probs_BNT, experts_BNC, client_BNC),
             terms={"load_balance": load_balance_loss(probs_BNT), "router_z": router_z_loss(logits_BNT)},
             diagnostics={"router_probabilities": probs_BNT.detach().mean(dim=(0, 1))},
         )

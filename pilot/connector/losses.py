@@ -38,8 +38,9 @@ def load_balance_loss(probs_BNT: Tensor) -> Tensor:
         probs_BNT: the router's probabilities (B, N, T); any leading shape will do.
     """
     probs = _at_least_float32(probs_BNT).flatten(end_dim=-2)
-    top = (probs == probs.amax(dim=-1, keepdim=True)).to(probs.dtype)
-    share_T = (top / top.sum(dim=-1, keepdim=True)).mean(dim=0)
+    with torch.no_grad():  # shares are counted: they have no gradient
+        top = (probs == probs.amax(dim=-1, keepdim=True)).to(probs.dtype)
+        share_T = (top / top.sum(dim=-1, keepdim=True)).mean(dim=0)
     return probs.shape[-1] * (share_T * probs.mean(dim=0)).sum()
 
 

@@ -8,6 +8,7 @@ from torch.nn.utils import skip_init
 
 from pilot.connector.base import Connector, ConnectorOutput
 from pilot.connector.losses import load_balance_loss
+from pilot.connector.mixing import mix_experts
 from pilot.connector.mlp import Mlp, Projector
 from pilot.io.seeding import seed_for
 
@@ -67,8 +68,7 @@ class ExpertMixture(Connector):
         gates_BNK, chosen_BNK = probs_BNH.topk(self.top_k, dim=-1)
         gates_BNK = gates_BNK / gates_BNK.sum(dim=-1, keepdim=True)
         gates_BNH = torch.zeros_like(probs_BNH).scatter(-1, chosen_BNK, gates_BNK)
-        experts_BNCH = torch.stack([self.experts[str(i)](features_BND) for i in self.held], dim=-1)
-        tokens_BNC = (experts_BNCH @ gates_BNH.to(experts_BNCH.dtype).unsqueeze(-1)).squeeze(-1)
+        tokens_BNC = mix_experts(gates_BNH, [self.experts[str(i)](features_BND) for i in self.held])
         counts_H = torch.zeros_like(probs_BNH).scatter(-1, chosen_BNK, 1.0).sum(dim=(0, 1))
         activation_E = counts_H.new_zeros(self.num_experts)
         activation_E[self.held] = counts_H / counts_H.sum()

@@ -1,0 +1,28 @@
+"""The reference implementations: files of the repository, which no wheel carries."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+from pilot.errors import UserError
+
+FOLDER = Path(__file__).resolve().parents[2] / "tests" / "bench"
+
+
+def reference(name: str) -> ModuleType:
+    """The module `tests/bench/<name>.py`, loaded anew.
+
+    Raises:
+        UserError: there is no such file, as in an installation from a wheel.
+    """
+    path = FOLDER / f"{name}.py"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: missing. The reference implementations do not come with the package: run this from a clone of "
+            "the repository, installed with `pip install -e .`."
+        )
+    spec = importlib.util.spec_from_file_location(f"pilot_bench_reference_{name}", path)
+    assert spec is not None and spec.loader is not None, "a Python file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
