@@ -77,22 +77,29 @@ def make_heads(packing: Packing, num_heads: int, num_kv_heads: int, turn: tuple[
     return every, Heads(*of_queries, *keys, (cos, sin), turn, mask)
 
 
+def attend(q_ME: Tensor, kv_TE: Tensor, heads: Heads) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """What `Attention` computes, and what it keeps: q (B * H, Q, D), k and v (B * H, L, D) turned, weights."""
+    width = q_ME.shape[1] // heads.num_heads
+    by_head, flat = (heads.num_rows, heads.num_heads, -1, width), (heads.num_rows * heads.num_heads, -1, width)
+    q = q_ME.reshape(-1, width).index_select(0, heads.spread_q)
+    k, v = kv_TE.reshape(-1, width).index_select(0, heads.spread_kv).view(2, *flat)
+    rotate(q.view(by_head), *heads.turn_q)
+    rotate(k.view(by_head), *heads.turn_k)
+    q = q.view(flat)
+    weights = torch.baddbmm(heads.mask, q, k.transpose(1, 2), alpha=width**-0.5).softmax(dim=-1)
+    mixed = torch.bmm(weights, v).view(-1, width).index_select(0, heads.collect_q).view(q_ME.shape)
+    return mixed, (q, k, v, weights)
+
+
 class Attention(torch.autograd.Function):
     """Rotary position embedding and softmax(q k^T / sqrt(D) + mask) v, from (M, H D) and (T, 2 KV D) to (M, H D)."""
 
     @staticmethod
     def forward(ctx: Any, q_ME: Tensor, kv_TE: Tensor, heads: Heads) -> Tensor:
-        width = q_ME.shape[1] // heads.num_heads
-        by_head, flat = (heads.num_rows, heads.num_heads, -1, width), (heads.num_rows * heads.num_heads, -1, width)
-        q = q_ME.reshape(-1, width).index_select(0, heads.spread_q)
-        k, v = kv_TE.reshape(-1, width).index_select(0, heads.spread_kv).view(2, *flat)
-        _turn(q.view(by_head), *heads.turn_q)
-        _turn(k.view(by_head), *heads.turn_k)
-        q = q.view(flat)
-        weights = torch.baddbmm(heads.mask, q, k.transpose(1, 2), alpha=width**-0.5).softmax(dim=-1)
-        ctx.save_for_backward(q, k, v, weights)
+        mixed_ME, kept = attend(q_ME, kv_TE, heads)
+        ctx.save_for_backward(*kept)
         ctx.heads = heads
-        return torch.bmm(weights, v).view(-1, width).index_select(0, heads.collect_q).view(q_ME.shape)
+        return mixed_ME
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -107,8 +114,8 @@ class Attention(torch.autograd.Function):
         scores = torch._softmax_backward_data(scores, weights, -1, scores.dtype).mul_(width**-0.5)
         grad_q = torch.bmm(scores, k)
         torch.bmm(scores.transpose(1, 2), q, out=grad_kv[0])
-        _turn(grad_q.view(by_head), heads.turn_q[0], -heads.turn_q[1])
-        _turn(grad_kv[0].view(by_head), heads.turn_k[0], -heads.turn_k[1])
+        rotate(grad_q.view(by_head), heads.turn_q[0], -heads.turn_q[1])
+        rotate(grad_kv[0].view(by_head), heads.turn_k[0], -heads.turn_k[1])
         back_q = grad_q.view(-1, width).index_select(0, heads.collect_q).view(grads[0].shape)
         back_q[heads.num_queries :] = 0
         return back_q, _collected(grad_kv.view(2, heads.num_rows, heads.num_heads, -1, width), heads), None
@@ -131,7 +138,7 @@ def _collect(scatter_M: Tensor, num_heads: int, length: int) -> Tensor:
     return (row_M[:, None] * num_heads + torch.arange(num_heads)) * length + place_M[:, None]
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> None:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     """Rotary position embedding in place (Su et al. 2021, arXiv 2104.09864), pairs ordered as in transformers."""
     half = x.shape[-1] // 2
     first, second = x[..., :half], x[..., half:]

@@ -44,12 +44,12 @@ class PackedLlama:
         self.layers = list(model.layers)
         self.norm_C: Tensor = model.norm.weight
         self._rotary: nn.Module = model.rotary_emb
-        self._weights = _Weights(self.layers)
+        self.weights = _Weights(self.layers)
 
     def predictions(self, inputs_TC: Tensor, packing: Packing) -> Tensor:
         """Hidden states (M, C) after the last norm, at the tokens that predict the packing's targets."""
-        weights = self._weights.updated()
-        turn = self._turn(inputs_TC, packing.length)
+        weights = self.weights.updated()
+        turn = self.turn(inputs_TC, packing.length)
         every, queries = make_heads(packing, self.num_heads, self.num_kv_heads, turn)
         x_TC = inputs_TC
         for index, (layer, own) in enumerate(zip(self.layers, weights, strict=True)):
@@ -65,7 +65,7 @@ class PackedLlama:
         out: Tensor = RmsNorm.apply(x_TC, self.norm_C, self.epsilon)
         return out
 
-    def _turn(self, inputs_TC: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    def turn(self, inputs_TC: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Cosine and sine of the first `length` places, (L, D / 2) each; the other half repeats them."""
         cos, sin = self._rotary(inputs_TC, torch.arange(length)[None])
         half = cos.shape[-1] // 2
