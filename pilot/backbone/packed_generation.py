@@ -25,7 +25,10 @@ Layer = Callable[[Tensor], Tensor]
 READ_AT_ONCE = 32
 """Prompts of one packed pass."""
 LENGTH_STEP = 16
-"""Attention sees lengths of its multiples only, for the same reason as `MULTIPLE`."""
+"""Slots grow by so many places. Attention always goes over all places: oneDNN would copy a part of them first."""
+
+SPARE = 8
+"""Places that a slot gets beyond those it needs."""
 
 
 @torch.no_grad()
@@ -133,10 +136,8 @@ class _Decoder:
     def step(self) -> list[int]:
         """Read each slot's token; the next token of each slot (of empty ones, too)."""
         llama, slots, width, heads = self.llama, self.num_slots, self.width, self.llama.num_heads
-        needed = int(self.length_S.max()) + 1
-        self._make_room(needed)
-        length = -(-needed // LENGTH_STEP) * LENGTH_STEP
-        mask = self._mask(length)
+        self._make_room(int(self.length_S.max()) + 1)
+        mask = self._mask()
         cos, sin = self.cos_PD[self.length_S][:, None], self.sin_PD[self.length_S][:, None]
         place = self._next_places()
         x_SC = self.embed(self.token_S)
@@ -145,7 +146,7 @@ class _Decoder:
             qkv = functional.linear(n_SC, own["qkv"]).view(slots, -1, width)
             rotate(qkv[:, : heads + llama.num_kv_heads], cos, sin)
             cache.view(-1, width).index_copy_(0, place, qkv[:, heads:].reshape(-1, width))
-            k, v = cache.view(2, -1, self.num_places, width)[:, : len(mask), :length]
+            k, v = cache.view(2, -1, self.num_places, width)[:, : len(mask)]
             q = qkv[:, :heads].reshape(len(k), -1, width)
             weights = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=width**-0.5).softmax(dim=-1)
             x_SC = self._rest(x_SC, torch.bmm(weights, v).view(slots, -1), index)
@@ -186,9 +187,9 @@ class _Decoder:
         """The most likely next token (M,) after the last layer's states."""
         return self.lm_head(RmsNorm.apply(x_MC, self.llama.norm_C, self.llama.epsilon)).argmax(dim=-1)
 
-    def _mask(self, length: int) -> Tensor:
-        """(S * KV, 1, length): 0 for places up to the one that a slot's token takes, -inf beyond."""
-        unseen = torch.arange(length) > self.length_S[:, None]
+    def _mask(self) -> Tensor:
+        """(S * KV, 1, P): 0 for places up to the one that a slot's token takes, -inf beyond."""
+        unseen = torch.arange(self.num_places) > self.length_S[:, None]
         mask = torch.zeros(unseen.shape).masked_fill_(unseen, -math.inf)
         return mask.repeat_interleave(self.llama.num_kv_heads, dim=0)[:, None]
 
@@ -201,12 +202,12 @@ class _Decoder:
         return (room * self.num_places + self.length_S[:, None, None]).flatten()
 
     def _make_room(self, length: int) -> None:
-        """Let every slot have at least `length` places."""
+        """Let every slot have at least `length` places; slots that were given up lose theirs."""
         if length <= self.num_places:
             return
-        more = -(-length // LENGTH_STEP) * LENGTH_STEP - self.num_places
+        more = -(-(length + SPARE) // LENGTH_STEP) * LENGTH_STEP - self.num_places
         self.num_places += more
-        self.cache = [functional.pad(cache, (0, 0, 0, more)) for cache in self.cache]
+        self.cache = [functional.pad(cache[:, : self.num_slots], (0, 0, 0, more)) for cache in self.cache]
         self.cos_PD, self.sin_PD = self.llama.turn(self.lead_TC, self.num_places)
 
 
