@@ -18,6 +18,7 @@ from pilot.backbone.lean import LeanCheckpoint
 from pilot.backbone.loading import Checkpoint
 from pilot.backbone.lora import attach, merged
 from pilot.backbone.numerics import Numerics
+from pilot.backbone.packed_generation import packed_greedy
 from pilot.backbone.packed_llama import PackedLlama
 from pilot.backbone.packing import IGNORED, pack
 from pilot.connector.mlp import Mlp
@@ -173,10 +174,25 @@ class Backbone:
         max_new_tokens: int,
     ) -> list[str]:
         """Greedy answers to `prompts` (instructions); `image_tokens(rows)` gives (len(rows), N, C)."""
-        ids = [self.prompt_ids(prompt) for prompt in prompts]
-        answers = [""] * len(prompts)
+        ids = self._all_prompt_ids(prompts)
+        with torch.no_grad():
+            if self._packed is not None:
+                tokens = packed_greedy(
+                    self._packed, self.lm_head, self.embed, self._before, image_tokens, ids,
+                    max_new_tokens=max_new_tokens, end=self.end, num_slots=self.numerics.generation_batch,
+                )  # fmt: skip
+            else:
+                tokens = self._greedy(image_tokens, ids, max_new_tokens)
+        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _greedy(
+        self, image_tokens: Callable[[list[int]], Tensor], ids: Sequence[Sequence[int]], max_new_tokens: int
+    ) -> list[list[int]]:
+        """Ids of the answers, by transformers' module."""
+        answers: list[list[int]] = [[] for _ in ids]
         self.language_model.eval()
-        with torch.no_grad(), self.numerics.autocast(), merged(self.language_model):
+        with self.numerics.autocast(), merged(self.language_model):
             for rows in by_length([len(row) for row in ids], self.numerics.generation_batch):
                 after = torch.tensor([ids[row] for row in rows], device=self.numerics.device)
                 inputs = self._inputs(image_tokens(rows), after)
@@ -184,8 +200,13 @@ class Backbone:
                     self.language_model, self.lm_head, self.embed, inputs, max_new_tokens=max_new_tokens, end=self.end
                 )
                 for row, answer in zip(rows, tokens, strict=True):
-                    answers[row] = str(self.tokenizer.decode(answer, skip_special_tokens=True)).strip()
+                    answers[row] = answer
         return answers
+
+    def _all_prompt_ids(self, instructions: Sequence[str]) -> list[list[int]]:
+        """Ids of prompts after the image; what is asked of many images is tokenised once."""
+        ids = {instruction: self.prompt_ids(instruction) for instruction in dict.fromkeys(instructions)}
+        return [ids[instruction] for instruction in instructions]
 
     def _inputs(self, image_tokens_BNC: Tensor, ids_BL: Tensor) -> Tensor:
         lead = self.embed(self._before).expand(len(ids_BL), -1, -1)

@@ -29,7 +29,7 @@ class Heads:
         collect_q: place in (B * H * Q) of each row of (M * H).
         spread_kv: row of (T * 2 KV, D) at each place of (2, B, H, L).
         collect_kv: place in (2 * B * KV * L) of each row of (T * 2 KV).
-        turn_q: cosine and sine of the queries' angles, for (B, H, Q, D / 2).
+        turn_q: complex numbers that turn queries (B, H, Q, D / 2).
         turn_k: the same for keys.
         mask: added to the scores (B * H, Q, L): 0, or -inf for places that a query may not see.
     """
@@ -45,13 +45,13 @@ class Heads:
     collect_q: Tensor
     spread_kv: Tensor
     collect_kv: Tensor
-    turn_q: tuple[Tensor, Tensor]
-    turn_k: tuple[Tensor, Tensor]
+    turn_q: Tensor
+    turn_k: Tensor
     mask: Tensor
 
 
-def make_heads(packing: Packing, num_heads: int, num_kv_heads: int, turn: tuple[Tensor, Tensor]) -> tuple[Heads, Heads]:
-    """Heads for queries at all tokens, and at the packing's queries only; `turn` is (L, D / 2) of each."""
+def make_heads(packing: Packing, num_heads: int, num_kv_heads: int, turn_LE: Tensor) -> tuple[Heads, Heads]:
+    """Heads for queries at all tokens, and at the packing's queries only; `turn_LE` is complex, E = D / 2."""
     p, rows, length, groups = packing, packing.num_rows, packing.length, num_heads // num_kv_heads
     head_H, part = torch.arange(num_heads), torch.arange(2)
     row_of_kv = p.gather_BL.view(1, rows, 1, length) * (2 * num_kv_heads) + part.view(2, 1, 1, 1) * num_kv_heads
@@ -63,7 +63,9 @@ def make_heads(packing: Packing, num_heads: int, num_kv_heads: int, turn: tuple[
     causal_LL = torch.full((length, length), -math.inf).triu(1)
     spread_q = p.gather_BL.view(rows, 1, length) * num_heads + head_H.view(1, -1, 1)
     collect_q = _collect(p.scatter_T, num_heads, length)
-    every = Heads(rows, p.num_tokens, *shared, spread_q.flatten(), collect_q.flatten(), *keys, turn, turn, causal_LL)
+    every = Heads(
+        rows, p.num_tokens, *shared, spread_q.flatten(), collect_q.flatten(), *keys, turn_LE, turn_LE, causal_LL
+    )
 
     query_BQ, place_BQ = (torch.zeros(rows * p.num_queries, dtype=torch.long) for _ in range(2))
     real = p.query_scatter_M[: p.num_predictions]
@@ -71,10 +73,24 @@ def make_heads(packing: Packing, num_heads: int, num_kv_heads: int, turn: tuple[
     place_BQ[real] = p.positions_T[p.query_M[: len(real)]]
     spread_q = query_BQ.view(rows, 1, -1) * num_heads + head_H.view(1, -1, 1)
     collect_q = _collect(p.query_scatter_M, num_heads, p.num_queries)
-    cos, sin = (part[place_BQ].view(rows, 1, p.num_queries, -1) for part in turn)
+    turn_q = turn_LE[place_BQ].view(rows, 1, p.num_queries, -1)
     mask = causal_LL[place_BQ].view(rows, 1, p.num_queries, length).expand(-1, num_heads, -1, -1).flatten(0, 1)
     of_queries = (rows, p.num_predictions, *shared, spread_q.flatten(), collect_q.flatten())
-    return every, Heads(*of_queries, *keys, (cos, sin), turn, mask)
+    return every, Heads(*of_queries, *keys, turn_q, turn_LE, mask)
+
+
+def attend(q_ME: Tensor, kv_TE: Tensor, heads: Heads) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """What `Attention` computes, and what it keeps: q (B * H, Q, D), k and v (B * H, L, D) turned, weights."""
+    width = q_ME.shape[1] // heads.num_heads
+    by_head, flat = (heads.num_rows, heads.num_heads, -1, width), (heads.num_rows * heads.num_heads, -1, width)
+    q = q_ME.reshape(-1, width).index_select(0, heads.spread_q)
+    k, v = kv_TE.reshape(-1, width).index_select(0, heads.spread_kv).view(2, *flat)
+    rotate(q.view(by_head), heads.turn_q)
+    rotate(k.view(by_head), heads.turn_k)
+    q = q.view(flat)
+    weights = torch.baddbmm(heads.mask, q, k.transpose(1, 2), alpha=width**-0.5).softmax(dim=-1)
+    mixed = torch.bmm(weights, v).view(-1, width).index_select(0, heads.collect_q).view(q_ME.shape)
+    return mixed, (q, k, v, weights)
 
 
 class Attention(torch.autograd.Function):
@@ -82,17 +98,10 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q_ME: Tensor, kv_TE: Tensor, heads: Heads) -> Tensor:
-        width = q_ME.shape[1] // heads.num_heads
-        by_head, flat = (heads.num_rows, heads.num_heads, -1, width), (heads.num_rows * heads.num_heads, -1, width)
-        q = q_ME.reshape(-1, width).index_select(0, heads.spread_q)
-        k, v = kv_TE.reshape(-1, width).index_select(0, heads.spread_kv).view(2, *flat)
-        _turn(q.view(by_head), *heads.turn_q)
-        _turn(k.view(by_head), *heads.turn_k)
-        q = q.view(flat)
-        weights = torch.baddbmm(heads.mask, q, k.transpose(1, 2), alpha=width**-0.5).softmax(dim=-1)
-        ctx.save_for_backward(q, k, v, weights)
+        mixed_ME, kept = attend(q_ME, kv_TE, heads)
+        ctx.save_for_backward(*kept)
         ctx.heads = heads
-        return torch.bmm(weights, v).view(-1, width).index_select(0, heads.collect_q).view(q_ME.shape)
+        return mixed_ME
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -107,8 +116,8 @@ class Attention(torch.autograd.Function):
         scores = torch._softmax_backward_data(scores, weights, -1, scores.dtype).mul_(width**-0.5)
         grad_q = torch.bmm(scores, k)
         torch.bmm(scores.transpose(1, 2), q, out=grad_kv[0])
-        _turn(grad_q.view(by_head), heads.turn_q[0], -heads.turn_q[1])
-        _turn(grad_kv[0].view(by_head), heads.turn_k[0], -heads.turn_k[1])
+        rotate(grad_q.view(by_head), heads.turn_q.conj())
+        rotate(grad_kv[0].view(by_head), heads.turn_k.conj())
         back_q = grad_q.view(-1, width).index_select(0, heads.collect_q).view(grads[0].shape)
         back_q[heads.num_queries :] = 0
         return back_q, _collected(grad_kv.view(2, heads.num_rows, heads.num_heads, -1, width), heads), None
@@ -131,10 +140,10 @@ def _collect(scatter_M: Tensor, num_heads: int, length: int) -> Tensor:
     return (row_M[:, None] * num_heads + torch.arange(num_heads)) * length + place_M[:, None]
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> None:
-    """Rotary position embedding in place (Su et al. 2021, arXiv 2104.09864), pairs ordered as in transformers."""
-    half = x.shape[-1] // 2
-    first, second = x[..., :half], x[..., half:]
-    crossed = first * sin
-    first.mul_(cos).addcmul_(second, sin, value=-1)
-    second.mul_(cos).add_(crossed)
+def rotate(x: Tensor, turn: Tensor) -> None:
+    """Rotary position embedding in place (Su et al. 2021, arXiv 2104.09864): each pair of numbers is a complex one.
+
+    Transformers pairs the halves of a head instead; `pilot.backbone.packed_weights` orders the rows of Q and K so that
+    the pairs stand next to each other, which changes no product of a query and a key.
+    """
+    torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(turn)

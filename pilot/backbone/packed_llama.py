@@ -43,12 +43,12 @@ class PackedLlama:
         self.layers = list(model.layers)
         self.norm_C: Tensor = model.norm.weight
         self._rotary: nn.Module = model.rotary_emb
-        self._weights = Weights(self.layers)
+        self.weights = Weights(self.layers, config.head_dim)
 
     def predictions(self, inputs_TC: Tensor, packing: Packing) -> Tensor:
         """Hidden states (M, C) after the last norm, at the tokens that predict the packing's targets."""
-        weights = self._weights.updated()
-        turn = self._turn(inputs_TC, packing.length)
+        weights = self.weights.updated()
+        turn = self.turn(inputs_TC, packing.length)
         every, queries = make_heads(packing, self.num_heads, self.num_kv_heads, turn)
         x_TC = inputs_TC
         for index, (layer, own) in enumerate(zip(self.layers, weights, strict=True)):
@@ -64,11 +64,11 @@ class PackedLlama:
         out: Tensor = RmsNorm.apply(x_TC, self.norm_C, self.epsilon)
         return out
 
-    def _turn(self, inputs_TC: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of the first `length` places, (L, D / 2) each; the other half repeats them."""
-        cos, sin = self._rotary(inputs_TC, torch.arange(length)[None])
+    def turn(self, inputs_TC: Tensor, length: int) -> Tensor:
+        """What turns a query or key at each of the first `length` places: complex numbers (L, D / 2)."""
+        cos, sin = self._rotary(inputs_TC, torch.arange(length)[None])  # both halves of D are equal
         half = cos.shape[-1] // 2
-        return cos[0, :, :half], sin[0, :, :half]
+        return torch.complex(cos[0, :, :half], sin[0, :, :half])
 
 
 def _check(config: Any) -> None:

@@ -14,73 +14,102 @@ FUSED = {
 }  # fmt: skip
 """Linear layers with the same inputs are one matrix, one below the other."""
 
+TURNED = ("q_proj", "k_proj")
+"""Linear layers whose outputs get the rotary position embedding."""
+
 
 class Weights:
     """The linear layers of a `LlamaModel` after `pilot.backbone.lora.attach`.
 
     Frozen weights are copied, stacked by shape; the adapter's parameters stay where they are. Where they lie one after
-    the other, as `pilot.federation.optimisation.Optimiser` puts them, their stack is a view.
+    the other, as `pilot.federation.optimisation.Optimiser` puts them, their stack is a view. Within each head the rows
+    of Q and K are ordered by pairs: rows d and d + D / 2, which are turned together, stand next to each other.
+
+    Args:
+        layers: decoder layers.
+        head_width: D.
     """
 
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
+    def __init__(self, layers: Sequence[nn.Module], head_width: int) -> None:
         self.num_layers = len(layers)
-        places: dict[tuple[int, ...], list[tuple[int, str, LoraLinear]]] = {}
+        places: dict[tuple[int, ...], list[tuple[int, str, str, LoraLinear]]] = {}
         for index, layer in enumerate(layers):
             modules = {name.rsplit(".", 1)[-1]: module for name, module in layer.named_modules()}
             for name, fused in FUSED.items():
                 module = modules[name]
                 assert isinstance(module, LoraLinear), "every target has a LoRA"
-                places.setdefault(tuple(module.weight.shape), []).append((index, fused, module))
-        self._stacks = [_Stack(of_shape) for of_shape in places.values()]
+                places.setdefault(tuple(module.weight.shape), []).append((index, name, fused, module))
+        self._stacks = [_Stack(of_shape, head_width) for of_shape in places.values()]
 
     def updated(self) -> list[dict[str, Tensor]]:
         """W + s B A of every layer, by the names of `FUSED`: one (out, in) matrix each."""
         weights: list[dict[str, Tensor]] = [{} for _ in range(self.num_layers)]
         for stack in self._stacks:
-            parts = Update.apply(stack.frozen_KOI, stack.scale, list(stack.rows.values()), *stack.parameters())
+            parts = Update.apply(stack, *stack.parameters())
             for (index, fused), weight in zip(stack.rows, parts, strict=True):
                 weights[index][fused] = weight
         return weights
 
 
 class Update(torch.autograd.Function):
-    """W + s B A of K layers of one shape, (K, out, in), in parts of some rows each; W is frozen.
-
-    Takes W, s, the rows of each part, the K matrices B and the K matrices A.
-    """
+    """W + s B A of the K layers of a stack, in parts of some rows each; takes the K matrices B and the K matrices A."""
 
     @staticmethod
-    def forward(ctx: Any, frozen_KOI: Tensor, scale: float, rows: list[int], *parameters: Tensor) -> tuple[Tensor, ...]:
-        count = len(frozen_KOI)
+    def forward(ctx: Any, stack: "_Stack", *parameters: Tensor) -> tuple[Tensor, ...]:
+        count = len(stack.frozen_KOI)
         b_KOR, a_KRI = _stacked(parameters[:count]), _stacked(parameters[count:])
+        if stack.order is not None:
+            b_KOR = b_KOR.flatten(0, 1).index_select(0, stack.order).view_as(b_KOR)
         ctx.save_for_backward(b_KOR, a_KRI)
-        ctx.scale = scale
-        updated_KOI = torch.baddbmm(frozen_KOI, b_KOR, a_KRI, alpha=scale)
-        return updated_KOI.view(-1, frozen_KOI.shape[2]).split(rows)
+        ctx.stack = stack
+        updated_KOI = torch.baddbmm(stack.frozen_KOI, b_KOR, a_KRI, alpha=stack.scale)
+        return updated_KOI.view(-1, updated_KOI.shape[2]).split(list(stack.rows.values()))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        b_KOR, a_KRI = ctx.saved_tensors
-        grad_KOI = torch.cat(grads).view(*b_KOR.shape[:2], a_KRI.shape[2]).mul_(ctx.scale)
+        (b_KOR, a_KRI), stack = ctx.saved_tensors, ctx.stack
+        grad_KOI = torch.cat(grads).view_as(stack.frozen_KOI).mul_(stack.scale)
         b_grad_KOR = torch.bmm(grad_KOI, a_KRI.transpose(1, 2))
+        if stack.order is not None:
+            b_grad_KOR = b_grad_KOR.flatten(0, 1).index_select(0, stack.back).view_as(b_KOR)
         a_grad_KRI = torch.bmm(b_KOR.transpose(1, 2), grad_KOI)
-        return None, None, None, *b_grad_KOR.unbind(), *a_grad_KRI.unbind()
+        return None, *b_grad_KOR.unbind(), *a_grad_KRI.unbind()
 
 
 class _Stack:
-    """Layers of one shape, in the order of `FUSED` within each decoder layer."""
+    """Layers of one shape, in the order of `FUSED` within each decoder layer.
 
-    def __init__(self, places: Sequence[tuple[int, str, LoraLinear]]) -> None:
-        self._modules = [module for _, _, module in places]
+    Attributes:
+        frozen_KOI: their frozen weights, rows in the order in which they are used.
+        rows: of each fused matrix, by layer and name.
+        order: of the rows of all B, one below the other; None where they stay.
+        back: the opposite of `order`.
+        scale: s.
+    """
+
+    def __init__(self, places: Sequence[tuple[int, str, str, LoraLinear]], head_width: int) -> None:
+        self._modules = [module for _, _, _, module in places]
         self.scale = self._modules[0].scale
-        self.frozen_KOI = torch.stack([module.weight.detach() for module in self._modules])
         self.rows: dict[tuple[int, str], int] = {}
-        for index, fused, module in places:
+        for index, _, fused, module in places:
             self.rows[index, fused] = self.rows.get((index, fused), 0) + len(module.weight)
+        orders = [_order(module, name in TURNED, head_width) for _, name, _, module in places]
+        frozen = zip(self._modules, orders, strict=True)
+        self.frozen_KOI = torch.stack([module.weight.detach()[order_O] for module, order_O in frozen])
+        num_rows = self.frozen_KOI.shape[1]
+        order = torch.cat([order_O + number * num_rows for number, order_O in enumerate(orders)])
+        self.order = order if any(name in TURNED for _, name, _, _ in places) else None
+        self.back = order.argsort()
 
     def parameters(self) -> Sequence[Tensor]:
         """All B, then all A."""
         return [module.lora_B for module in self._modules] + [module.lora_A for module in self._modules]
+
+
+def _order(module: LoraLinear, turned: bool, head_width: int) -> Tensor:
+    """The order of a layer's rows: as they are, or by pairs within each head."""
+    rows_O = torch.arange(len(module.weight))
+    return rows_O.view(-1, 2, head_width // 2).transpose(1, 2).flatten() if turned else rows_O
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:

@@ -142,7 +142,7 @@ def test_another_architecture_is_refused(change: dict[str, Any]) -> None:
 def test_weights_are_those_of_the_layers_wherever_the_adapter_lies() -> None:
     """Also after an optimiser has put parameters of one shape one after the other."""
     model, adapter = make_model(2)
-    weights, layer = Weights(list(model.layers)), model.layers[1]
+    weights, layer = Weights(list(model.layers), 4), model.layers[1]
     rates = {"text_adapter": 0.1, "connector": 0.1}
     separate = weights.updated()
     stack = weights._stacks[0].parameters()[: len(model.layers)]
@@ -152,8 +152,11 @@ def test_weights_are_those_of_the_layers_wherever_the_adapter_lies() -> None:
     assert _stacked(stack).data_ptr() == stack[0].data_ptr()
     for own in (separate[1], together[1]):
         projections = layer.self_attn
-        assert torch.allclose(own["q"], projections.q_proj.updated_weight(), atol=1e-6)
-        keys_and_values = [projections.k_proj.updated_weight(), projections.v_proj.updated_weight()]
+        by_pairs = [0, 2, 1, 3]  # of a head of four rows
+        queries = projections.q_proj.updated_weight().view(4, 4, WIDTH)[:, by_pairs].flatten(0, 1)
+        assert torch.allclose(own["q"], queries, atol=1e-6)
+        keys = projections.k_proj.updated_weight().view(2, 4, WIDTH)[:, by_pairs].flatten(0, 1)
+        keys_and_values = [keys, projections.v_proj.updated_weight()]
         assert torch.allclose(own["kv"], torch.cat(keys_and_values), atol=1e-6)
         gate_and_up = [layer.mlp.gate_proj.updated_weight(), layer.mlp.up_proj.updated_weight()]
         assert torch.allclose(own["gate_up"], torch.cat(gate_and_up), atol=1e-6)
