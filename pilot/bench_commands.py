@@ -177,5 +177,22 @@ def scaling(
         typer.echo("\n\n".join([as_text(report), *(f"wrote {path}" for path in files)]))
 
 
+@bench_app.command()
+def pipeline(
+    scenario: Annotated[str, typer.Argument(help="A target of the Snakefile.")] = "scenario2",
+    profile: ProfileOption = "embedded",
+    cores: Annotated[int, typer.Option(min=1, help="Of Snakemake.")] = 2,
+    results: Annotated[Path, typer.Option(help="Folder for the run, without this scenario; it stays.")] = Path(
+        "results/bench"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """A whole scenario through Snakemake from nothing, beside the sum of its jobs on cores that never wait."""
+    from pilot.bench.pipeline import as_text, bench_pipeline
+
+    report = bench_pipeline(scenario, profile, cores, results)
+    typer.echo(json.dumps(report, indent=2, sort_keys=True) if as_json else as_text(report))
+
+
 def _show(report: "Report", as_json: bool) -> None:
     typer.echo(json.dumps(report.to_json(), indent=2, sort_keys=True) if as_json else report.as_text())

@@ -6,7 +6,8 @@ from types import ModuleType
 
 from pilot.errors import UserError
 
-FOLDER = Path(__file__).resolve().parents[2] / "tests" / "bench"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "tests" / "bench"
 
 
 def reference(name: str) -> ModuleType:
@@ -26,3 +27,14 @@ def reference(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def repository() -> Path:
+    """The clone that this package is installed from.
+
+    Raises:
+        UserError: it is not a clone.
+    """
+    if not (ROOT / "Snakefile").is_file():
+        raise UserError(f"{ROOT}: no Snakefile here. Run this from a clone, installed with `pip install -e .`.")
+    return ROOT

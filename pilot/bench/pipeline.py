@@ -1,0 +1,140 @@
+"""`pilot-bench bench pipeline`: a whole scenario through Snakemake beside the sum of its parts on fully used cores.
+
+The time that all jobs computed, divided by the number of cores, is what the scenario would take if no core ever waited
+and nothing but jobs cost anything. Job times come from Snakemake's `benchmark` files, the time that everything computed
+(Snakemake itself included) from the operating system.
+"""
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from csv import DictReader
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pilot.bench.references import repository
+from pilot.errors import UserError
+from pilot.scale.measure import machine
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The jobs of one rule.
+
+    Attributes:
+        name: of the rule.
+        num_jobs: finished jobs.
+        seconds: wall time of all of them together.
+        cpu_seconds: time that they computed.
+        longest_seconds: wall time of the longest.
+        memory_mb: largest resident memory of one, in MB.
+    """
+
+    name: str
+    num_jobs: int
+    seconds: float
+    cpu_seconds: float
+    longest_seconds: float
+    memory_mb: float
+
+
+def bench_pipeline(scenario: str, profile: str, cores: int, results: Path) -> dict[str, Any]:
+    """Run a scenario's target from nothing and account for its time.
+
+    Args:
+        scenario: its target.
+        profile: name.
+        cores: of Snakemake.
+        results: a folder in which `<profile>/<scenario>` does not exist yet; it stays.
+
+    Raises:
+        UserError: it exists, there is no Snakefile, or the pipeline failed.
+    """
+    root, results = repository(), results.resolve()
+    folder = results / profile / scenario
+    if folder.exists():
+        raise UserError(
+            f"{folder}: exists already. Give --results a folder without it: the time is that of a fresh run."
+        )
+    command = [
+        sys.executable, "-m", "snakemake", "--cores", str(cores), scenario, "--config", f"results={results}",
+        f"profile={profile}",
+    ]  # fmt: skip
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise UserError(f"{' '.join(command)}: failed, last line: {(done.stderr.strip() or 'none').splitlines()[-1]}")
+    cpu_seconds = (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
+    dry = subprocess.run([*command, "--dry-run"], cwd=root, capture_output=True, text=True, check=False)
+    rules = read_rules(folder / "benchmarks")
+    return {
+        "bench": "pipeline",
+        "machine": machine(),
+        "settings": {"scenario": scenario, "profile": profile, "cores": cores},
+        "rules": [asdict(rule) for rule in rules],
+        "nothing_left_to_do": "Nothing to be done" in dry.stdout + dry.stderr,
+    } | account(seconds, cpu_seconds, cores, rules)
+
+
+def account(seconds: float, cpu_seconds: float, cores: int, rules: Sequence[Rule]) -> dict[str, float]:
+    """Wall and CPU seconds, the share of the cores' time that was used, the floor, and how far above it the run was."""
+    floor = sum(rule.cpu_seconds for rule in rules) / cores
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "busy_share": cpu_seconds / (cores * seconds),
+        "floor_seconds": floor,
+        "ratio": seconds / floor,
+    }
+
+
+def read_rules(folder: Path) -> list[Rule]:
+    """The `benchmark` files of a scenario by rule, the costliest rule first.
+
+    Files are named `<rule>.tsv` or `<rule>-<wildcards>.tsv`.
+    """
+    jobs: dict[str, list[dict[str, str]]] = {}
+    for path in sorted(folder.glob("*.tsv")):
+        with path.open(encoding="utf-8") as file:
+            jobs.setdefault(path.stem.split("-")[0], []).extend(DictReader(file, delimiter="\t"))
+    rules = [
+        Rule(
+            name,
+            len(rows),
+            sum(_number(row["s"]) for row in rows),
+            sum(_number(row["cpu_time"]) for row in rows),
+            max(_number(row["s"]) for row in rows),
+            max(_number(row["max_rss"]) for row in rows),
+        )
+        for name, rows in jobs.items()
+    ]
+    return sorted(rules, key=lambda rule: -rule.cpu_seconds)
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """The rules as a table, and the sums below it."""
+    lines = [f"{'rule':<12} {'jobs':>5} {'wall s':>8} {'CPU s':>8} {'longest s':>10} {'MB':>6}"]
+    for rule in report["rules"]:
+        lines.append(
+            f"{rule['name']:<12} {rule['num_jobs']:>5} {rule['seconds']:>8.1f} {rule['cpu_seconds']:>8.1f} "
+            f"{rule['longest_seconds']:>10.1f} {rule['memory_mb']:>6.0f}"
+        )
+    cores = report["settings"]["cores"]
+    lines += [
+        f"whole scenario: {report['seconds']:.1f} s, {report['cpu_seconds']:.1f} s computed on {cores} cores, "
+        f"{report['busy_share']:.1%} of their time",
+        f"jobs alone on cores that never wait: {report['floor_seconds']:.1f} s; ratio {report['ratio']:.3f}",
+        "a dry run afterwards: " + ("nothing to do" if report["nothing_left_to_do"] else "JOBS ARE LEFT"),
+    ]
+    for name in ("settings", "machine"):
+        lines.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in report[name].items()))
+    return "\n".join(lines)
+
+
+def _number(text: str) -> float:
+    """A number of a benchmark file; a job too short to be sampled has none."""
+    return 0.0 if text in ("-", "NA") else float(text)
