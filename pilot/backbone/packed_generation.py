@@ -126,9 +126,8 @@ class _Decoder:
                 by_head = heads.view(len(slots), llama.num_kv_heads, every.num_groups, -1, self.width)
                 cache[part, into, :, : packing.length] = by_head[:, :, 0]
             x_TC = self._rest(x_TC, mixed, index)
-        self.length_S[into] = (
-            packing.length - max(map(len, prompts)) + torch.tensor([len(prompt) for prompt in prompts])
-        )
+        num_before = len(self.lead_TC) + image_BNC.shape[1]
+        self.length_S[into] = torch.tensor([num_before + len(prompt) for prompt in prompts])
         self.grows_S[into] = 1
         tokens = self._choose(x_TC)[: len(slots)]
         self.token_S[into] = tokens

@@ -40,10 +40,10 @@ def run_spec(run_dir: Path) -> RunSpec:
     return RunSpec.of(read_json(run_dir / "config.json"))
 
 
-def load_run(run_dir: Path) -> tuple[Backbone, Models]:
-    """The backbone, and how to load each model of the run into it."""
+def load_run(run_dir: Path, *, lean: bool = False) -> tuple[Backbone, Models]:
+    """The backbone, and how to load each model of the run into it; `lean` as in `load_backbone`."""
     spec = run_spec(run_dir)
-    backbone = load_backbone(spec.profile)
+    backbone = load_backbone(spec.profile, lean=lean)
     return backbone, client_models(spec, backbone, run_dir)
 
 
@@ -85,16 +85,18 @@ def answer_rows(run_dir: Path, progress: Callable[[int, int], None], limit: int 
 
     lm-eval makes the requests, once for all models of the run (scores are computed later, for all runs at once).
     """
-    from pilot.evaluation.lm import PilotLM
+    from pilot.evaluation.lm import Pictures, PilotLM
 
     spec, scenario_dir = run_spec(run_dir), scenario_folder(run_dir)
     papers = read_papers(spec, scenario_dir, limit)
     requests = {paper.task.name: _requests(paper, scenario_dir / "data") for paper in papers}
-    backbone, models = load_run(run_dir)
+    backbone, models = load_run(run_dir, lean=True)
     rows: list[Row] = []
-    features = _stored_features(run_dir, scenario_dir / "features", requests)
+    pictures = Pictures(backbone)
+    asked = [request for of_task in requests.values() for request in of_task.values()]
+    pictures.know(*_stored_features(run_dir, scenario_dir / "features", asked))
     for done, (clients, load) in enumerate(models.items(), start=1):
-        model = PilotLM.of(backbone, load(), features)
+        model = PilotLM.of(backbone, load(), pictures)
         for paper in (paper.of(clients) for paper in papers):
             if paper.parts:
                 asked = [requests[paper.task.name][name] for name in paper.ids]
@@ -104,16 +106,14 @@ def answer_rows(run_dir: Path, progress: Callable[[int, int], None], limit: int 
     return sorted(rows, key=row_order)
 
 
-def _stored_features(run_dir: Path, folder: Path, requests: Mapping[str, Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-    """Vision features that the run was trained on, by digest of the picture; none if others lie there by now."""
-    from pilot.evaluation.lm import image_digest, only_image
-
+def _stored_features(run_dir: Path, folder: Path, requests: Sequence[Any]) -> tuple[list[Any], torch.Tensor]:
+    """Vision features (M, N, D) that the run was trained on, and whose they are; none if others lie there by now."""
     cache = open_features(folder)
-    if cache.digest != read_json(run_dir / "config.json")["digests"]["features"]:
-        return {}
-    asked = [request for of_task in requests.values() for request in of_task.values()]
-    rows = {image_digest(only_image(request)): cache.row_of.get(request.doc["image_sha256"]) for request in asked}
-    return {digest: cache.take([row])[0] for digest, row in rows.items() if row is not None}
+    rows = {}
+    if cache.digest == read_json(run_dir / "config.json")["digests"]["features"]:
+        rows = {number: cache.row_of.get(request.doc["image_sha256"]) for number, request in enumerate(requests)}
+    found = {number: row for number, row in rows.items() if row is not None}
+    return [requests[number] for number in found], cache.take(list(found.values()))
 
 
 def sample_rows(

@@ -37,29 +37,28 @@ class PilotLM(LM):
         chosen = [loader for clients, loader in models.items() if int(client) in clients]
         if not chosen:
             raise UserError(f"{run}: no client {client} in this run.")
-        self._set(backbone, chosen[0](), {})
+        self._set(backbone, chosen[0](), Pictures(backbone))
 
     @classmethod
-    def of(cls, backbone: Backbone, model: ClientModel, features: dict[str, Tensor]) -> "PilotLM":
-        """From a loaded model; `features` is a cache by image digest that several models may share."""
+    def of(cls, backbone: Backbone, model: ClientModel, pictures: "Pictures") -> "PilotLM":
+        """From a loaded model; several models may share `pictures`."""
         instance = cls.__new__(cls)
         LM.__init__(instance)
-        instance._set(backbone, model, features)
+        instance._set(backbone, model, pictures)
         return instance
 
-    def _set(self, backbone: Backbone, model: ClientModel, features: dict[str, Tensor]) -> None:
-        self._backbone, self._model, self._features = backbone, model, features
+    def _set(self, backbone: Backbone, model: ClientModel, pictures: "Pictures") -> None:
+        self._backbone, self._model, self._pictures = backbone, model, pictures
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answers in the order of `requests`, each cut at the first of its stop strings."""
-        images = [only_image(request) for request in requests]
-        digests = self._embed(images)
+        names = self._pictures.names(requests)
         prompts = [_instruction(str(request.args[0])) for request in requests]
         limits = [int(request.args[1].get("max_gen_toks", DEFAULT_MAX_NEW_TOKENS)) for request in requests]
         answers = [""] * len(requests)
         for limit in sorted(set(limits)):
             group = [row for row, own in enumerate(limits) if own == limit]
-            chosen = self._answer([digests[row] for row in group], [prompts[row] for row in group], limit)
+            chosen = self._answer([names[row] for row in group], [prompts[row] for row in group], limit)
             for row, answer in zip(group, chosen, strict=True):
                 answers[row] = answer
         return [
@@ -74,27 +73,55 @@ class PilotLM(LM):
         """Not offered: the suite's tasks generate."""
         raise NotImplementedError("the model `pilot` answers generate_until tasks only")
 
-    def _answer(self, digests: Sequence[str], prompts: Sequence[str], limit: int) -> list[str]:
+    def _answer(self, names: Sequence[str], prompts: Sequence[str], limit: int) -> list[str]:
         def image_tokens(rows: list[int]) -> Tensor:
-            return self._image_tokens([digests[row] for row in rows])
+            features = self._backbone.numerics.place(self._pictures.features([names[row] for row in rows]))
+            return torch.cat([self._model.connector(part).tokens_BNC for part in features.split(CONNECTOR_BATCH)])
 
         return self._backbone.answer(image_tokens, prompts, limit)
 
-    def _embed(self, images: Sequence[Image.Image]) -> list[str]:
-        """Digest of every image; features of new ones go into the cache."""
-        digests = [image_digest(image) for image in images]
-        new = {digest: image for digest, image in zip(digests, images, strict=True) if digest not in self._features}
-        if new:
-            names = sorted(new)
-            for name, features in zip(names, self._backbone.image_features([new[n] for n in names]), strict=True):
-                self._features[name] = features
-        return digests
 
-    def _image_tokens(self, digests: Sequence[str]) -> Tensor:
-        place = self._backbone.numerics.place
-        features = torch.stack([place(self._features[digest]) for digest in digests])
-        parts = [self._model.connector(part).tokens_BNC for part in features.split(CONNECTOR_BATCH)]
-        return torch.cat(parts)
+class Pictures:
+    """Vision features by a picture's name, computed once for all models that share them."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self._features: dict[str, Tensor] = {}
+        self._known: dict[int, tuple[Instance, str]] = {}
+
+    def know(self, requests: Sequence[Instance], features_MND: Tensor) -> None:
+        """Features of the pictures of requests; the pictures themselves are not looked at any more."""
+        for request, features in zip(requests, features_MND, strict=True):
+            name = f"request {len(self._known)}"
+            self._features[name] = features
+            self._known[id(request)] = request, name  # the request is held, so no other gets its id
+
+    def names(self, requests: Sequence[Instance]) -> list[str]:
+        """Name of each request's picture; features of new ones are computed.
+
+        Raises:
+            UserError: a request has no picture, or several.
+        """
+        new: dict[str, Image.Image] = {}
+        names = []
+        for request in requests:
+            known = self._known.get(id(request))
+            if known is None:
+                image = only_image(request)
+                names.append(image_digest(image))
+                if names[-1] not in self._features:
+                    new[names[-1]] = image
+            else:
+                names.append(known[1])
+        if new:
+            order = sorted(new)
+            features_MND = self._backbone.image_features([new[name] for name in order])
+            self._features.update(zip(order, features_MND, strict=True))
+        return names
+
+    def features(self, names: Sequence[str]) -> Tensor:
+        """Features (M, N, D) of named pictures, in the host's memory."""
+        return torch.stack([self._features[name] for name in names])
 
 
 def image_digest(image: Image.Image) -> str:
@@ -112,7 +139,7 @@ def only_image(request: Instance) -> Image.Image:
     if len(visual) != 1:
         raise UserError(f"task {request.task_name}: a request has {len(visual)} images, the model `pilot` takes one.")
     image: Image.Image = visual[0]
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _instruction(prompt: str) -> str:

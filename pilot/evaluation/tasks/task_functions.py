@@ -93,11 +93,11 @@ def _select(rows: list[dict[str, Any]], ids: str | None, path: Path) -> list[dic
 
 
 def doc_to_image(doc: Mapping[str, Any]) -> "list[Image]":
-    """The image of a document, RGB."""
+    """The image of a document, RGB; its pixels are decoded when somebody looks at them."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(_IMAGES[doc["image_sha256"]])) as image:
-        return [image.convert("RGB")]
+    image = Image.open(io.BytesIO(_IMAGES[doc["image_sha256"]]))
+    return [image if image.mode == "RGB" else image.convert("RGB")]
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
