@@ -12,7 +12,7 @@ Experts and the router's outputs are ordered as the scenario orders its tasks, o
 expert 1 is the one at `own_task`.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
@@ -20,7 +20,7 @@ from torch.nn.utils import skip_init
 from pilot.connector.base import Connector, ConnectorOutput
 from pilot.connector.losses import load_balance_loss, router_z_loss
 from pilot.connector.mixing import mix_experts
-from pilot.connector.mlp import Mlp, Projector, apply_all
+from pilot.connector.mlp import Mlp, Projector
 from pilot.connector.two_stage import AdapterInit, initial_adapters
 
 ClientFeatures = Literal["add", "omit"]
@@ -91,25 +91,23 @@ class CrossTaskMixture(Connector):
         """
         logits_BNT = self.router(features_BND).float()
         probs_BNT = logits_BNT.softmax(dim=-1)
-        experts_BNC, client_BNC = self._experts(features_BND)
+        experts_BNC = [self._expert(task, features_BND) for task in range(self.num_tasks)]
+        client_BNC = None if self.client_adapter is None else self.client_adapter(features_BND)
         return ConnectorOutput(
             mix_experts(probs_BNT, experts_BNC, client_BNC),
             terms={"load_balance": load_balance_loss(probs_BNT), "router_z": router_z_loss(logits_BNT)},
             diagnostics={"router_probabilities": probs_BNT.detach().mean(dim=(0, 1))},
         )
 
-    def _experts(self, features_BND: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """h_i(H), each (B, N, C), in the order of tasks, and x_s for all samples and tokens at once."""
-        peers: list[Any] = list(self.peer_task_adapter.values())
-        cross: list[Any] = list(self.cross_task_adapter.values()) if self.has_cross_task_adapters else []
-        client = [] if self.client_adapter is None else [self.client_adapter]
-        own_BNC, *others_BNC = apply_all([self.task_adapter, *peers, *cross, *client], features_BND)
-        experts_BNC = others_BNC[: len(peers)]
-        if cross:
-            cross_BNC = others_BNC[len(peers) : len(peers) + len(cross)]
-            experts_BNC = [peer + added for peer, added in zip(experts_BNC, cross_BNC, strict=True)]
-        experts_BNC.insert(self.own_task, own_BNC)
-        return experts_BNC, others_BNC[-1] if client else None
+    def _expert(self, task: int, features_BND: Tensor) -> Tensor:
+        """h_i(H): (B, N, D) to (B, N, C) for all samples and tokens at once."""
+        if task == self.own_task:
+            own_BNC: Tensor = self.task_adapter(features_BND)
+            return own_BNC
+        expert_BNC: Tensor = self.peer_task_adapter[str(task)](features_BND)
+        if self.has_cross_task_adapters:
+            expert_BNC = expert_BNC + self.cross_task_adapter[str(task)](features_BND)
+        return expert_BNC
 
 
 def _cross_task_adapter(projector: Projector, adapter_init: AdapterInit) -> Mlp:

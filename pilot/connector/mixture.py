@@ -1,7 +1,6 @@
 """A sparse mixture of connector experts, of which a client may hold a part (FedMoE)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,7 @@ from torch.nn.utils import skip_init
 from pilot.connector.base import Connector, ConnectorOutput
 from pilot.connector.losses import load_balance_loss
 from pilot.connector.mixing import mix_experts
-from pilot.connector.mlp import Mlp, Projector, apply_all
+from pilot.connector.mlp import Mlp, Projector
 from pilot.io.seeding import seed_for
 
 ROUTER_STD = 0.02
@@ -69,8 +68,7 @@ class ExpertMixture(Connector):
         gates_BNK, chosen_BNK = probs_BNH.topk(self.top_k, dim=-1)
         gates_BNK = gates_BNK / gates_BNK.sum(dim=-1, keepdim=True)
         gates_BNH = torch.zeros_like(probs_BNH).scatter(-1, chosen_BNK, gates_BNK)
-        experts: list[Any] = [self.experts[str(i)] for i in self.held]
-        tokens_BNC = mix_experts(gates_BNH, apply_all(experts, features_BND))
+        tokens_BNC = mix_experts(gates_BNH, [self.experts[str(i)](features_BND) for i in self.held])
         counts_H = torch.zeros_like(probs_BNH).scatter(-1, chosen_BNK, 1.0).sum(dim=(0, 1))
         activation_E = counts_H.new_zeros(self.num_experts)
         activation_E[self.held] = counts_H / counts_H.sum()

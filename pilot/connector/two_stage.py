@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pilot.connector.base import Connector, ConnectorOutput
 from pilot.connector.losses import difference_loss
-from pilot.connector.mlp import Mlp, Projector, apply_all
+from pilot.connector.mlp import Mlp, Projector
 
 AdapterInit = Literal["split", "copy"]
 
@@ -31,7 +31,7 @@ class TaskClientConnector(Connector):
 
     def forward(self, features_BND: Tensor) -> ConnectorOutput:
         """Vision features (B, N, D) to image tokens (B, N, C); term `difference`."""
-        x_t_BNC, x_s_BNC = apply_all([self.task_adapter, self.client_adapter], features_BND)
+        x_t_BNC, x_s_BNC = self.task_adapter(features_BND), self.client_adapter(features_BND)
         return ConnectorOutput(x_t_BNC + x_s_BNC, terms={"difference": difference_loss(x_t_BNC, x_s_BNC)})
 
 

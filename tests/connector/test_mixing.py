@@ -1,10 +1,9 @@
-"""The weighted sum of experts: by hand, its gradients against finite differences; MLPs computed together."""
+"""The weighted sum of experts: by hand, its gradients against finite differences, and in autocast."""
 
 import pytest
 import torch
 
 from pilot.connector.mixing import mix_experts
-from pilot.connector.mlp import Mlp, apply_all
 
 
 def test_by_hand() -> None:
@@ -55,31 +54,3 @@ def test_weights_of_float32_meet_experts_of_bfloat16() -> None:
 def test_a_missing_expert_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 3 experts, got 2"):
         mix_experts(torch.ones(1, 1, 3), [torch.ones(1, 1, 2)] * 2)
-
-
-def test_mlps_together_are_the_mlps_alone() -> None:
-    """In order, trained and frozen ones mixed; a frozen one gets no gradient, the others their own."""
-    generator = torch.Generator().manual_seed(2)
-    mlps = [Mlp(3, 5).double() for _ in range(4)]
-    features = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
-    for index, mlp in enumerate(mlps):
-        for parameter in mlp.parameters():
-            parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
-            parameter.requires_grad_(index % 2 == 0)
-    together, alone = apply_all(mlps, features), [mlp(features) for mlp in mlps]
-    torch.testing.assert_close(together, alone)
-    parameters = [parameter for mlp in mlps for parameter in mlp.parameters() if parameter.requires_grad]
-    found, expected = (
-        torch.autograd.grad(sum((i + 1) * x.square().sum() for i, x in enumerate(side)), parameters)
-        for side in (together, alone)
-    )
-    torch.testing.assert_close(found, expected)
-    assert not together[1].requires_grad and together[2].requires_grad
-
-
-def test_features_that_need_a_gradient_get_it_through_frozen_mlps() -> None:
-    mlps = [Mlp(3, 5).requires_grad_(False) for _ in range(2)]
-    features = torch.ones(1, 1, 3, requires_grad=True)
-    (found,) = torch.autograd.grad(sum(x.sum() for x in apply_all(mlps, features)), [features])
-    (expected,) = torch.autograd.grad(sum(mlp(features).sum() for mlp in mlps), [features])
-    torch.testing.assert_close(found, expected)
