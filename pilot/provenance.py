@@ -50,11 +50,14 @@ STAGES: dict[str, tuple[str, ...]] = {
 METHODS: dict[str, tuple[str, ...]] = {
     "pilot": (
         "pilot/methods/pilot.py", "pilot/methods/text_aggregation.py", "pilot/methods/blocks.py",
-        "pilot/connector/ct_moa.py", "pilot/connector/losses.py", "pilot/connector/two_stage.py",
+        "pilot/connector/ct_moa.py", "pilot/connector/losses.py", "pilot/connector/mixing.py",
+        "pilot/connector/two_stage.py",
     ),
     "fedavg": ("baselines/fedavg.py",),
     "fedprox": ("baselines/fedprox.py",),
-    "fedmoe": ("baselines/fedmoe.py", "pilot/connector/losses.py", "pilot/connector/mixture.py"),
+    "fedmoe": (
+        "baselines/fedmoe.py", "pilot/connector/losses.py", "pilot/connector/mixing.py", "pilot/connector/mixture.py",
+    ),
     "local": ("baselines/local.py",),
     "central": ("baselines/central.py",),
     "untuned": ("baselines/untuned.py",),
