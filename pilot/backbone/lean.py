@@ -154,9 +154,9 @@ class LeanTokenizer:
     def __len__(self) -> int:
         return int(self._tokenizer.get_vocab_size())
 
-    def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
-        """The text of ids."""
-        return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
+    def batch_decode(self, ids: list[list[int]], *, skip_special_tokens: bool) -> list[str]:
+        """The text of each list of ids."""
+        return [str(self._tokenizer.decode(own, skip_special_tokens=skip_special_tokens)) for own in ids]
 
 
 def _layer(state: dict[str, Tensor], prefix: str) -> nn.Module:
