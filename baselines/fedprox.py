@@ -33,5 +33,7 @@ class FedProx(Averaging):
         missing = sorted(trainable.keys() - received.keys())
         if missing:
             raise ValueError(f"no received value for {missing}")
-        squares = [(value - received[name].detach()).float().square().sum() for name, value in trainable.items()]
-        return self.mu / 2 * torch.stack(squares).sum()
+        now, before = (
+            torch.cat([state[name].flatten().float() for name in trainable]) for state in (trainable, received)
+        )
+        return self.mu / 2 * (now - before.detach()).square().sum()
