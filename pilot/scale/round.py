@@ -3,8 +3,8 @@ costs besides its optimiser steps.
 
 Both engines run the same code of clients and server and must end with the same server states. A round's seconds are
 those from the end of one round's training to the end of the next one's, so they include aggregation, checkpoint and
-all files. Start-up is the rest of a run: loading the backbone and tokenising, and for Flower also starting Ray and its
-workers. Imports are in neither, nor are the nodes' folders, which are written once per scenario.
+all files. Start-up lasts until the first client has trained its first phase: loading the backbone and tokenising, and for
+Flower also starting Ray and its workers. Imports are in neither, nor are the nodes' folders, which are written once.
 """
 
 import tempfile
@@ -37,7 +37,7 @@ class Run:
     """One run of one engine.
 
     Attributes:
-        startup_seconds: everything but the rounds.
+        startup_seconds: until the first client has trained.
         round_seconds: median of the rounds after the first.
         overhead: 1 - step seconds / seconds of the rounds, of all rounds.
         server: sha256 of the last server state.
@@ -139,11 +139,12 @@ def _linked(scenario_dir: Path, folder: Path) -> Path:
 
 
 def _run(spec: RunSpec, folder: Path, run_dir: Path, engine: str) -> Run:
+    first: list[float] = []
     stamps: list[float] = []
-    total = [0]
 
     def note(done: int, of: int) -> None:
-        total[0] = of
+        if not first:
+            first.append(time.perf_counter())
         if done * spec.profile.rounds % of == 0:
             stamps.append(time.perf_counter())
 
@@ -154,12 +155,11 @@ def _run(spec: RunSpec, folder: Path, run_dir: Path, engine: str) -> Run:
         simulate_run(spec, folder, run_dir, False, note)
     else:
         train_run(spec, folder, run_dir, False, note)
-    whole = time.perf_counter() - began
     timing = read_json(run_dir / "timing.json")
     rounds = sum(timing[name] for name in ROUND_PARTS)
     each = median(b - a for a, b in pairwise(stamps))
     server = sha256_file(run_dir / "checkpoint" / f"round-{spec.profile.rounds}" / "server.safetensors")
-    return Run(whole - spec.profile.rounds * each, each, 1 - timing["step_seconds"] / rounds, server)
+    return Run(first[0] - began, each, 1 - timing["step_seconds"] / rounds, server)
 
 
 def _summary(runs: Sequence[Run]) -> dict[str, Any]:
