@@ -179,7 +179,7 @@ class Backbone:
             if self._packed is not None:
                 tokens = packed_greedy(
                     self._packed, self.lm_head, self.embed, self._before, image_tokens, ids,
-                    max_new_tokens=max_new_tokens, end=self.end, num_slots=self.numerics.generation_batch,
+                    max_new_tokens=max_new_tokens, end=self.end, num_slots=2 * self.numerics.generation_batch,
                 )  # fmt: skip
             else:
                 tokens = self._greedy(image_tokens, ids, max_new_tokens)

@@ -26,7 +26,8 @@ class Numerics:
         gradient_checkpointing: keep only the inputs of the LLM's layers for the backward pass, and compute the rest
             again.
         token_space: LoRA beside the frozen product instead of inside the weight; see `pilot.backbone.lora`.
-        generation_batch: images of a pass of the vision tower, and prompts answered at once.
+        generation_batch: images of a pass of the vision tower, and prompts answered at once (half of them, where
+            answers are packed).
     """
 
     device: torch.device = torch.device("cpu")
@@ -57,7 +58,7 @@ class Numerics:
 
     @property
     def packs(self) -> bool:
-        """Whether training packs its batches (`pilot.backbone.packed_llama`): LoRA in weight space on a CPU."""
+        """Whether training and answers are packed (`pilot.backbone.packed_llama`): LoRA in weight space on a CPU."""
         plain = self.precision == "float32" and not self.gradient_checkpointing
         return self.device.type == "cpu" and plain and not self.token_space
 

@@ -22,11 +22,10 @@ from pilot.backbone.packed_ops import RmsNorm, SwiGlu
 from pilot.backbone.packing import IGNORED, MULTIPLE, pack
 
 Layer = Callable[[Tensor], Tensor]
-READ_AT_ONCE = 32
+READ_AT_ONCE = 64
 """Prompts of one packed pass."""
 LENGTH_STEP = 16
 """Slots grow by so many places. Attention always goes over all places: oneDNN would copy a part of them first."""
-
 SPARE = 8
 """Places that a slot gets beyond those it needs."""
 
