@@ -3,7 +3,7 @@ costs besides its optimiser steps.
 
 Both engines run the same code of clients and server and must end with the same server states. A round's seconds are
 those from the end of one round's training to the end of the next one's, so they include aggregation, checkpoint and
-all files. Start-up lasts until the first client has trained its first phase: loading the backbone and tokenising, and for
+all files. Start-up lasts until the first client has trained its first phase: loading the backbone, tokenising, and for
 Flower also starting Ray and its workers. Imports are in neither, nor are the nodes' folders, which are written once.
 """
 
