@@ -16,6 +16,13 @@ BACKBONE = (
     "pilot/backbone/features.py", "pilot/backbone/feature_files.py", "pilot/backbone/paths.py",
     "pilot/backbone/loading.py", "pilot/backbone/numerics.py", "pilot/backbone/random_llava.py",
 )  # fmt: skip
+PASSES = tuple(
+    f"pilot/backbone/{name}.py"
+    for name in (
+        "lean", "packed_attention", "packed_generation", "packed_llama", "packed_ops", "packed_weights", "packing",
+    )
+)  # fmt: skip
+"""Training and answers on a CPU; vision features need none of it."""
 FEDERATION = tuple(
     f"pilot/federation/{name}.py"
     for name in (
@@ -30,12 +37,12 @@ STAGES: dict[str, tuple[str, ...]] = {
     "partition": (*LIBRARY, "pilot/partition.py", "pilot/data/record.py"),
     "features": (*LIBRARY, *BACKBONE, "pilot/data/record.py"),
     "train": (
-        *LIBRARY, *BACKBONE, *FEDERATION, "pilot/settings.py", "pilot/methods/base.py", "pilot/methods/robust.py",
+        *LIBRARY, *BACKBONE, *PASSES, *FEDERATION, "pilot/settings.py", "pilot/methods/base.py", "pilot/methods/robust.py",
         "pilot/connector/base.py", "pilot/connector/mlp.py", "pilot/data/record.py",
         "pilot/faults.py", "pilot/folders.py", "pilot/runs.py",
     ),
     "answers": (
-        *LIBRARY, *BACKBONE, "pilot/evaluation/answers.py", "pilot/evaluation/lm.py", "pilot/evaluation/majority.py",
+        *LIBRARY, *BACKBONE, *PASSES, "pilot/evaluation/answers.py", "pilot/evaluation/lm.py", "pilot/evaluation/majority.py",
         "pilot/evaluation/tasks", "pilot/folders.py", "pilot/runs.py",
     ),
     "score": (
