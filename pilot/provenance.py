@@ -37,12 +37,13 @@ STAGES: dict[str, tuple[str, ...]] = {
     "partition": (*LIBRARY, "pilot/partition.py", "pilot/data/record.py"),
     "features": (*LIBRARY, *BACKBONE, "pilot/data/record.py"),
     "train": (
-        *LIBRARY, *BACKBONE, *PASSES, *FEDERATION, "pilot/settings.py", "pilot/methods/base.py", "pilot/methods/robust.py",
-        "pilot/connector/base.py", "pilot/connector/mlp.py", "pilot/data/record.py",
+        *LIBRARY, *BACKBONE, *PASSES, *FEDERATION, "pilot/settings.py", "pilot/methods/base.py",
+        "pilot/methods/robust.py", "pilot/connector/base.py", "pilot/connector/mlp.py", "pilot/data/record.py",
         "pilot/faults.py", "pilot/folders.py", "pilot/runs.py",
     ),
     "answers": (
-        *LIBRARY, *BACKBONE, *PASSES, "pilot/evaluation/answers.py", "pilot/evaluation/lm.py", "pilot/evaluation/majority.py",
+        *LIBRARY, *BACKBONE, *PASSES, "pilot/evaluation/answers.py", "pilot/evaluation/lm.py",
+        "pilot/evaluation/majority.py",
         "pilot/evaluation/tasks", "pilot/folders.py", "pilot/runs.py",
     ),
     "score": (

@@ -1,6 +1,7 @@
 """The registry, and what methods may import."""
 
 import ast
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -67,18 +68,37 @@ def python_files(path: str) -> list[Path]:
     return [ROOT / path] if path.endswith(".py") else list((ROOT / path).rglob("*.py"))
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_sources_cover_what_a_method_imports(name: str) -> None:
-    """Every module that a method's own file reaches is listed (imports followed to the end)."""
-    listed = set(SOURCE_OF[name]) | {str(f.relative_to(ROOT)) for path in STAGES["train"] for f in python_files(path)}
+def reached_from(paths: Sequence[str]) -> set[str]:
+    """The files that files reach by imports followed to the end, with them."""
     reached: set[str] = set()
-    queue = [path for path in SOURCE_OF[name] if name in Path(path).stem]
+    queue = list(paths)
     while queue:
         path = queue.pop()
         reached.add(path)
         files = {module.replace(".", "/") + ".py" for module in imports(ROOT / path)}
         queue += [file for file in files if (ROOT / file).is_file() and file not in reached]
-    assert reached and reached <= listed
+    return reached
+
+
+def sources_of(stage: str) -> set[str]:
+    """Every file that a stage lists."""
+    return {str(file.relative_to(ROOT)) for path in STAGES[stage] for file in python_files(path)}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_sources_cover_what_a_method_imports(name: str) -> None:
+    """Every module that a method's own file reaches is listed."""
+    reached = reached_from([path for path in SOURCE_OF[name] if name in Path(path).stem])
+    assert reached and reached <= set(SOURCE_OF[name]) | sources_of("train")
+
+
+@pytest.mark.parametrize(
+    ("stage", "start"), [("train", "pilot/federation/trainer.py"), ("answers", "pilot/evaluation/answers.py")]
+)
+def test_sources_cover_the_backbone(stage: str, start: str) -> None:
+    """An edit of anything that computes with the LLM repeats training and answers."""
+    reached = {path for path in reached_from([start]) if path.startswith("pilot/backbone/")}
+    assert "pilot/backbone/packed_llama.py" in reached and reached <= sources_of(stage)
 
 
 @pytest.mark.parametrize("name", METHODS)
