@@ -82,7 +82,7 @@ def bench_pipeline(scenario: str, profile: str, cores: int, results: Path) -> di
 
 def account(seconds: float, cpu_seconds: float, cores: int, rules: Sequence[Rule]) -> dict[str, float]:
     """Wall and CPU seconds, the share of the cores' time that was used, the floor, and how far above it the run was."""
-    floor = sum(rule.cpu_seconds for rule in rules) / cores
+    floor = sum(rule.seconds for rule in rules) / cores
     return {
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
