@@ -102,7 +102,7 @@ def set_up(numerics: Numerics) -> None:
     torch.set_float32_matmul_precision("medium")
     torch.set_deterministic_debug_mode("warn" if on_gpu else "error")  # does not import torch's compiler, a second
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (untyped in torch)
-    if platform.libc_ver()[0] == "glibc":
+    if numerics.packs and platform.libc_ver()[0] == "glibc":  # larger models would hold far more than they use
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(M_TRIM_THRESHOLD, 256 << 20)
