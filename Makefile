@@ -6,7 +6,7 @@ CORES ?= all
 # Tests run in two processes of one thread each; a file's tests stay together.
 TEST_PROCESSES ?= 2
 
-.PHONY: install scenario1 scenario2 faults zoo ablation heterogeneity tuning smoke smoke_faults smoke_study figures backbone test test-fast lint types check clean
+.PHONY: install scenario1 scenario2 faults zoo ablation heterogeneity tuning smoke smoke_faults smoke_study figures report backbone test test-fast lint types check clean
 
 install: $(VENV)/.installed
 
@@ -19,7 +19,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/pip check
 	@touch $@
 
-scenario1 scenario2 faults zoo ablation heterogeneity tuning smoke smoke_faults smoke_study figures backbone: install
+scenario1 scenario2 faults zoo ablation heterogeneity tuning smoke smoke_faults smoke_study figures report backbone: install
 	$(BIN)/snakemake --cores $(CORES) $@
 
 test: install

@@ -27,7 +27,7 @@ FAULT_METHODS = tuple(config.get("fault_methods", "pilot,fedavg,fedprox,fedmoe")
 FAULT_OUTPUTS = ("tables/faults.csv", "tables/faults.md", "figures/faults.png", "figures/faults.pdf")
 SMOKE_FAULTS = ("dropout-50", "nan-client")
 FIGURES = ("bars", "cost", "losses", "heterogeneity", "router", "distances", "drift", "samples")
-TABLES = ("main.csv", "per_client.csv", "cost.csv", "significance.csv", "timing.csv", "main.md", "main.tex")
+TABLES = ("main.csv", "per_client.csv", "cost.csv", "significance.csv", "timing.csv", "main.md", "main.tex", "leaderboard.json")
 
 
 def sized(on_cpu, on_gpu):
@@ -56,9 +56,9 @@ include: "pipelines/studies.smk"
 
 
 def outputs_of(scenario, profile=PROFILE):
-    """Tables and figures of a scenario; with the profile `llava`, of its twin over public data."""
+    """Tables, figures and report of a scenario; with the profile `llava`, of its twin over public data."""
     folder = f"{RESULTS}/{profile}/{twin(scenario, profile)}"
-    return [f"{folder}/tables/{name}" for name in TABLES] + [f"{folder}/figures/.complete"]
+    return [f"{folder}/tables/{name}" for name in TABLES] + [f"{folder}/figures/.complete", f"{folder}/report.html"]
 
 
 rule all:
@@ -86,6 +86,11 @@ rule smoke:
 rule figures:
     input:
         [f"{RESULTS}/{PROFILE}/{twin(name, PROFILE)}/figures/.complete" for name in ("scenario1", "scenario2")],
+
+
+rule report:
+    input:
+        [f"{RESULTS}/{PROFILE}/{twin(name, PROFILE)}/report.html" for name in ("scenario1", "scenario2")],
 
 
 rule faults:

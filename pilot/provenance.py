@@ -61,6 +61,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "tables": (*LIBRARY, "pilot/folders.py", "pilot/report"),
     "figures": (*LIBRARY, "pilot/folders.py", "pilot/report"),
     "faults": (*LIBRARY, "pilot/folders.py", "pilot/report"),
+    "report": (*LIBRARY, "pilot/folders.py", "pilot/report", "pilot/evaluation/grounding.py"),
     "studies": (*LIBRARY, "pilot/folders.py", "pilot/studies.py", "pilot/report"),
     "tuning": ("pilot/tuning.py",),
 }  # fmt: skip

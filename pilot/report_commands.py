@@ -77,6 +77,17 @@ def figures(
         typer.echo(str(path), err=True)
 
 
+def report(
+    scenario_dir: ScenarioDirArgument,
+    method: OnlyMethodsOption = None,
+    samples: Annotated[int, typer.Option(min=0, help="Most test examples of a task in the sample browser.")] = 300,
+) -> None:
+    """Write report.html of a scenario: one page with everything in it, for any browser, without network."""
+    from pilot.report.html.page import write_report
+
+    typer.echo(str(write_report(scenario_dir, method, samples)), err=True)
+
+
 def faults(scenario_dir: ScenarioDirArgument) -> None:
     """Write faults/tables and faults/figures: the quality that runs with a fault lost."""
     from pilot.report.fault_tables import write_faults

@@ -42,3 +42,22 @@ rule draw:
         runtime=30,
     shell:
         "OMP_NUM_THREADS=1 pilot-bench figures {wildcards.results}/{wildcards.profile}/{wildcards.scenario} {params.methods}"
+
+
+rule page:
+    input:
+        tables=rules.tables.output,
+        heterogeneity=rules.partition.output.heterogeneity,
+    output:
+        html="{results}/{profile}/{scenario}/report.html",
+    params:
+        source=stage_digest("report"),
+        methods=shown_methods,
+    benchmark:
+        "{results}/{profile}/{scenario}/benchmarks/report.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "OMP_NUM_THREADS=1 pilot-bench report {wildcards.results}/{wildcards.profile}/{wildcards.scenario} {params.methods}"

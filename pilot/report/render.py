@@ -133,8 +133,13 @@ def records(grid: Headline) -> list[dict[str, Any]]:
     ]
 
 
-def to_json(grids: Sequence[Headline]) -> str:
-    """All grids as one JSON object with sorted keys; floats rounded to six decimals."""
+def to_json(grids: Sequence[Headline], *, timing: bool = True) -> str:
+    """All grids as one JSON object with sorted keys; floats rounded to six decimals.
+
+    Args:
+        grids: one per scenario.
+        timing: with the wall time of each method, which differs between reruns.
+    """
     value = {
         "scenarios": [
             {
@@ -145,7 +150,10 @@ def to_json(grids: Sequence[Headline]) -> str:
                     "allowed": grid.allowed.names,
                     "found": [asdict(difference) for difference in grid.allowed.found],
                 },
-                "rows": records(grid),
+                "rows": [
+                    {key: value for key, value in record.items() if timing or key != "wall_seconds"}
+                    for record in records(grid)
+                ],
                 "footnotes": footnotes(grid),
             }
             for grid in grids

@@ -8,7 +8,7 @@ from pilot.report.comparable import check_comparable
 from pilot.report.cost import CostRow, TimingRow, cost_rows, timing_rows
 from pilot.report.headline import build_headlines
 from pilot.report.load import load_methods
-from pilot.report.render import column_names, latex, markdown, to_csv
+from pilot.report.render import column_names, latex, markdown, to_csv, to_json
 from pilot.report.significance import SignificanceRow, against_baseline
 from pilot.report.summary import ClientRow, MainRow, client_rows, group_runs, main_rows
 
@@ -19,7 +19,8 @@ def write_tables(
     allow_different: Collection[str] = (),
     methods: Sequence[str] | None = None,
 ) -> None:
-    """Write the CSV files `main`, `per_client`, `cost`, `timing`, `significance`, and `main.md`, `main.tex`.
+    """Write the CSV files `main`, `per_client`, `cost`, `timing`, `significance`, and `main.md`, `main.tex`,
+    `leaderboard.json`.
 
     Args:
         scenario_dir: `results/<profile>/<scenario>`.
@@ -42,6 +43,7 @@ def write_tables(
         "significance.csv": to_csv(against_baseline(groups, baseline), column_names(SignificanceRow)),
         "main.md": "\n".join(markdown(grid) for grid in grids),
         "main.tex": "\n".join(latex(grid) for grid in grids),
+        "leaderboard.json": to_json(grids, timing=False),
     }
     for name, text in texts.items():
         write_text(scenario_dir / "tables" / name, text)

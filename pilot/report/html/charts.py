@@ -1,0 +1,228 @@
+"""The page's charts, made with Altair and compiled to Vega, so that a browser only has to draw them.
+
+`shown` is the list of methods that the page's switches leave; other signals are set by the controls beside each chart.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import altair as alt
+
+from pilot.report.html import series
+from pilot.report.html.look import INK, IS_SHOWN, Layers, bare, compiled, data, scales, shown, signal, slanted
+from pilot.report.plots.style import Source
+
+_COLOURS: Final[Literal["cividis"]] = "cividis"
+_MOST_LABELS = 9
+_MOST_TICKS = 15
+_COSTS = {
+    **{"megabytes": "communicated, all clients and rounds (MB)", "parameters": "trainable parameters"},
+    **{"teraflops": "training (TFLOP)", "seconds": "wall time of training (s)"},
+}
+
+
+def charts(source: Source) -> dict[str, dict[str, Any]]:
+    """Vega specifications by name; a chart without data is left out."""
+    labels, exchange = series.partition_rows(source)
+    made = {
+        "quality": _quality(source, series.quality_rows(source)),
+        "clients": _clients(source, series.client_rows(source)),
+        "losses": _losses(source, series.loss_rows(source)),
+        "router": _router(source, series.router_rows(source)),
+        "neighbours": _neighbours(source, series.neighbour_rows(source)),
+        "partition": _partition(source, labels),
+        "divergence": _divergence(exchange),
+    }
+    return {name: compiled(chart) for name, chart in made.items() if chart is not None}
+
+
+def _quality(source: Source, text: str) -> Layers | None:
+    """The chosen task's metric over the chosen cost; references as dashed lines."""
+    tasks = [task.name for task in source.tasks if len(source.primary(task))]
+    if not tasks:
+        return None
+    ink, form = scales(source)
+    base = alt.Chart(data(text, ["mean", "ci_low", "ci_high", "reference", *_COSTS])).transform_filter(
+        f"{IS_SHOWN} && datum.task == task"
+    )
+    rivals = base.transform_filter("datum.reference == 0").transform_calculate(cost="datum[cost]")
+    rivals = rivals.transform_filter("isValid(datum.cost)")
+    titles = json.dumps(_COSTS)
+    x = alt.X("cost:Q", title=f"={titles}[cost]", scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=7))
+    tips = [
+        alt.Tooltip("method:N"),
+        *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("mean", "ci_low", "ci_high")),
+        *(alt.Tooltip(f"{name}:Q", format=",.4~g") for name in _COSTS),
+    ]
+    y = alt.Y(
+        "mean:Q", title="=task + ', ' + metric", scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=6)
+    )
+    whiskers = rivals.mark_rule(strokeWidth=1.5, opacity=0.7).encode(x=x, y="ci_low:Q", y2="ci_high:Q", color=ink)
+    points = rivals.mark_point(filled=True, size=110, opacity=1).encode(x=x, y=y, color=ink, shape=form, tooltip=tips)
+    names = rivals.mark_text(align="left", dx=9, dy=-7, fontSize=11, fill=INK).encode(
+        x=x, y="mean:Q", text="method:N", opacity=alt.value(alt.ExprRef(f"length(shown) <= {_MOST_LABELS} ? 1 : 0"))
+    )
+    references = base.transform_filter("datum.reference == 1")
+    lines = references.mark_rule(strokeDash=[5, 4], strokeWidth=1.5).encode(y="mean:Q", color=ink, tooltip=tips[:4])
+    line_names = references.mark_text(align="left", dx=14, dy=-5, fontSize=11, fill=INK).encode(
+        x=alt.value(0), y="mean:Q", text="method:N"
+    )
+    metrics = json.dumps({task.name: task.metric for task in source.tasks})
+    metric = alt.param(name="metric", expr=f"({metrics})[task]")
+    params = [shown(source), signal("task", tasks[0]), signal("cost", "megabytes"), metric]
+    return alt.layer(lines, line_names, whiskers, points, names, width="container", height=380).add_params(*params)
+
+
+def _clients(source: Source, text: str) -> Layers | None:
+    """Methods by clients, coloured between each task's lowest and highest; the worst client of a task is framed."""
+    if text.count("\n") < 2:
+        return None
+    order = [f"{task.name} {client}" for task in source.tasks for client in task.clients]
+    base = (
+        alt.Chart(data(text, ["value", "norm", "worst"]))
+        .transform_filter(IS_SHOWN)
+        .encode(
+            x=alt.X("client:N", sort=order, title=None, axis=slanted(orient="top")),
+            y=alt.Y("method:N", sort=source.methods, title=None, axis=bare()),
+            tooltip=["method:N", "client:N", alt.Tooltip("value:Q", format=".3f")],
+        )
+    )
+    fill = alt.Color("norm:Q", scale=alt.Scale(scheme=_COLOURS, domain=[0, 1]), legend=None)
+    cells = base.mark_rect(stroke=INK, strokeOpacity=0.12).encode(color=fill)
+    frames = base.transform_filter("datum.worst == 1").mark_rect(filled=False, stroke="#D55E00", strokeWidth=2.5)
+    numbers = base.mark_text(fontSize=11).encode(
+        text=alt.Text("value:Q", format=".3f"),
+        color=alt.condition("datum.norm > 0.55", alt.value("black"), alt.value("white")),
+    )
+    return alt.layer(cells, frames, numbers, width="container", height=alt.Step(22)).add_params(shown(source))
+
+
+def _losses(source: Source, text: str) -> Layers | None:
+    """The chosen loss of the chosen task over rounds: mean of clients and seeds, band from lowest to highest."""
+    if text.count("\n") < 2:
+        return None
+    ink, form = scales(source)
+    tasks = [task.name for task in source.tasks]
+    base = alt.Chart(data(text, ["round", "place", "mean", "low", "high"])).transform_filter(
+        f"{IS_SHOWN} && datum.loss == loss && (datum.task == task || indexof({json.dumps(tasks)}, datum.task) < 0)"
+    )
+    rounds = series.rounds_of(text)[-1]
+    ticks = list(range(0, rounds + 1, math.ceil(rounds / _MOST_TICKS)))
+    x = alt.X(
+        "place:Q",
+        title="rounds trained",
+        scale=alt.Scale(domain=[0, rounds], nice=False),
+        axis=alt.Axis(values=ticks, format="d"),
+    )
+    band = base.mark_area(opacity=0.12).encode(x=x, y="low:Q", y2="high:Q", color=ink)
+    y = alt.Y("mean:Q", title="=task + ', ' + loss", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=6))
+    line = base.mark_line(strokeWidth=1.8).encode(x=x, y=y, color=ink)
+    values = [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("mean", "low", "high")]
+    tips = ["method:N", "task:N", "round:Q", "phase:N", *values]
+    points = base.mark_point(filled=True, size=45, opacity=1).encode(x=x, y=y, color=ink, shape=form, tooltip=tips)
+    params = [shown(source), signal("task", tasks[0]), signal("loss", series.LOSS_NAMES["cross_entropy"])]
+    return alt.layer(band, line, points, width="container", height=340).add_params(*params)
+
+
+def _router(source: Source, text: str) -> Layers | None:
+    """Router weights of the chosen method's clients in the chosen round; the own task's adapter is framed."""
+    if text.count("\n") < 2:
+        return None
+    experts = [task.name for task in source.tasks]
+    base = _matrix(source, text, ["round", "weight", "own"], "expert", experts, "adapter of")
+    cells = base.mark_rect(stroke=INK, strokeOpacity=0.12).encode(
+        color=alt.Color("weight:Q", scale=alt.Scale(scheme=_COLOURS, domain=[0, 1]), title="weight"),
+        tooltip=["method:N", "round:Q", "client:N", "expert:N", alt.Tooltip("weight:Q", format=".3f")],
+    )
+    frames = base.transform_filter("datum.own == 1").mark_rect(filled=False, stroke="#D55E00", strokeWidth=2.5)
+    numbers = base.mark_text(fontSize=11).encode(
+        text=alt.Text("weight:Q", format=".2f"),
+        color=alt.condition("datum.weight > 0.55", alt.value("black"), alt.value("white")),
+    )
+    return _with_rounds(alt.layer(cells, frames, numbers, width="container", height=alt.Step(26)), source, text)
+
+
+def _neighbours(source: Source, text: str) -> Layers | None:
+    """Distances between text adapters in the chosen round; a dot: a neighbour that the row's client averages with."""
+    if text.count("\n") < 2:
+        return None
+    order = [f"{task.name} {client}" for task in source.tasks for client in task.clients]
+    base = _matrix(source, text, ["round", "distance", "chosen", "weight"], "other", order, "other client")
+    values = [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("distance", "weight")]
+    tips = ["method:N", "round:Q", "client:N", "other:N", *values]
+    cells = (
+        base.transform_filter("isValid(datum.distance)")
+        .mark_rect(stroke=INK, strokeOpacity=0.12)
+        .encode(
+            color=alt.Color("distance:Q", scale=alt.Scale(scheme=_COLOURS, zero=False), title="distance"), tooltip=tips
+        )
+    )
+    dots = (
+        base.transform_filter("datum.chosen == 1")
+        .mark_circle(size=75, color="#D55E00", stroke="white", strokeWidth=1, opacity=1)
+        .encode(tooltip=tips)
+    )
+    return _with_rounds(alt.layer(cells, dots, width="container", height=alt.Step(26)), source, text)
+
+
+def _matrix(
+    source: Source, text: str, numbers: Sequence[str], across: str, order: Sequence[str], title: str
+) -> alt.Chart:
+    clients = [f"{task.name} {client}" for task in source.tasks for client in task.clients]
+    chart = alt.Chart(data(text, numbers)).transform_filter("datum.method == method && datum.round == round")
+    return chart.encode(
+        x=alt.X(f"{across}:N", sort=list(order), title=title, axis=slanted()),
+        y=alt.Y("client:N", sort=clients, title=None, axis=bare()),
+    )
+
+
+def _with_rounds(chart: Layers, source: Source, text: str) -> Layers:
+    first = next(label for label in source.methods if f"\n{label}," in text or f'\n"{label}",' in text)
+    return chart.add_params(signal("method", first), signal("round", series.rounds_of(text)[-1]))
+
+
+def _partition(source: Source, text: str) -> alt.Chart | None:
+    """Training examples of the chosen task's clients by label, as counts or shares."""
+    if text.count("\n") < 2:
+        return None
+    chart = alt.Chart(data(text, ["count"])).transform_filter("datum.task == task")
+    chart = chart.transform_joinaggregate(all="sum(count)", groupby=["client"])
+    chart = chart.transform_calculate(share="datum.count / datum.all", value="shares ? datum.share : datum.count")
+    return (
+        chart.mark_bar(stroke=INK, strokeOpacity=0.25)
+        .encode(
+            x=alt.X("value:Q", title="=shares ? 'share of the training examples' : 'training examples'", stack="zero"),
+            y=alt.Y("client:N", title=None, axis=bare()),
+            color=alt.Color(
+                "label:N",
+                scale=alt.Scale(scheme="tableau20"),
+                legend=alt.Legend(orient="bottom", columns=3, title=None),
+            ),
+            order=alt.Order("label:N"),
+            tooltip=["client:N", "label:N", "count:Q", alt.Tooltip("share:Q", format=".1%")],
+        )
+        .properties(width="container", height=alt.Step(34))
+        .add_params(signal("task", source.tasks[0].name), signal("shares", False))
+    )
+
+
+def _divergence(text: str) -> Layers | None:
+    """Jensen-Shannon distances between the clients' label distributions."""
+    if text.count("\n") < 2:
+        return None
+    names = list(dict.fromkeys(line.split(",")[0] for line in text.splitlines()[1:]))
+    base = alt.Chart(data(text, ["distance"])).encode(
+        x=alt.X("other:N", sort=names, title="other client", axis=slanted()),
+        y=alt.Y("client:N", sort=names, title=None, axis=bare()),
+        tooltip=["client:N", "other:N", alt.Tooltip("distance:Q", format=".3f")],
+    )
+    cells = base.mark_rect(stroke=INK, strokeOpacity=0.12).encode(
+        color=alt.Color("distance:Q", scale=alt.Scale(scheme=_COLOURS, domain=[0, 1]), legend=None)
+    )
+    numbers = base.mark_text(fontSize=10).encode(
+        text=alt.Text("distance:Q", format=".2f"),
+        color=alt.condition("datum.distance > 0.55", alt.value("black"), alt.value("white")),
+    )
+    return alt.layer(cells, numbers, width="container", height=alt.Step(26))

@@ -1,0 +1,109 @@
+"""The leaderboard's rows, from `tables/main.csv`, `leaderboard.json`, `cost.csv` and the runs' timing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas
+
+from pilot.errors import UserError
+from pilot.io.atomic import read_json
+from pilot.report.cost import summarise
+from pilot.report.order import metric_bounds
+from pilot.report.plots.style import Source
+from pilot.report.summary import Group, group_runs
+
+
+def read_grid(source: Source) -> dict[str, Any]:
+    """The scenario's headline grid, as `tables` wrote it.
+
+    Raises:
+        UserError: the tables are missing, or show other methods than the report is to show.
+    """
+    path = source.scenario_dir / "tables" / "leaderboard.json"
+    if not path.exists():
+        raise UserError(f"{path} is missing. Write the tables first: pilot-bench tables {source.scenario_dir}")
+    grid: dict[str, Any] = read_json(path)["scenarios"][0]
+    shown = {row["method"] for row in grid["rows"]}
+    if lacking := [label for label in source.methods if label not in shown]:
+        raise UserError(
+            f"{path}: no rows of {', '.join(lacking)}, whose runs are there. "
+            f"Write the tables again: pilot-bench tables {source.scenario_dir}"
+        )
+    return grid
+
+
+def leaderboard(source: Source, grid: dict[str, Any]) -> dict[str, Any]:
+    """What the page's table needs: tasks with their metrics, a value per cell, marks and cost per method.
+
+    A cell is `[mean, std, ci_low, ci_high, status]` under `task|metric|protocol`; `mean` is None where there is none.
+    """
+    groups = {group.label: group for group in group_runs(source.runs)}
+    marks: dict[str, dict[str, Any]] = {}
+    for row in grid["rows"]:
+        marks.setdefault(row["method"], {})[row["task"]] = _mark(row)
+    main = source.main
+    return {
+        "tasks": [_task(task["name"], grid, main) for task in grid["tasks"]],
+        "baseline": grid["baseline"],
+        "rows": [
+            {
+                "method": label,
+                "reference": source.is_reference(label),
+                "seeds": len(groups[label].runs),
+                "cells": _cells(main[main.method == label]),
+                "marks": marks.get(label, {}),
+                **costs(groups[label]),
+            }
+            for label in source.methods
+        ],
+    }
+
+
+def costs(group: Group) -> dict[str, float | None]:
+    """Megabytes, trainable parameters, training FLOPs and wall seconds of a method, mean over its seeds."""
+    summary = summarise(group)
+    flops = [run.ledger["training_flops"] for run in group.runs if run.ledger.get("training_flops") is not None]
+    return {
+        "megabytes": _rounded(summary.megabytes),
+        "parameters": _rounded(summary.trainable_parameters),
+        "teraflops": _rounded(sum(flops) / len(flops) / 1e12 if flops else None),
+        "seconds": _rounded(summary.wall_seconds),
+    }
+
+
+def _task(name: str, grid: dict[str, Any], main: pandas.DataFrame) -> dict[str, Any]:
+    metrics = list(dict.fromkeys(main[main.task == name].metric))
+    primary = next(row["metric"] for row in grid["rows"] if row["task"] == name)
+    kind = next(task["kind"] for task in grid["tasks"] if task["name"] == name)
+    limits = {metric: metric_bounds(metric)[1] for metric in metrics}
+    return {"name": name, "kind": kind, "primary": primary, "metrics": metrics, "largest": limits}
+
+
+def _cells(rows: pandas.DataFrame) -> dict[str, list[Any]]:
+    return {
+        f"{row.task}|{row.metric}|{row.protocol}": [
+            *(_known(value) for value in (row.mean, row.std, row.ci_low, row.ci_high)),
+            row.status,
+        ]
+        for row in _records(rows)
+    }
+
+
+def _records(rows: pandas.DataFrame) -> Sequence[Any]:
+    return list(rows.itertuples(index=False))
+
+
+def _mark(row: dict[str, Any]) -> dict[str, Any]:
+    """What the headline table says of a cell: best, not told apart from the best, above or below the baseline."""
+    return {
+        **{"best": row["best"], "close": row["not_significantly_different_from_best"]},
+        **{"p": row["p_holm"], "difference": row["difference_to_baseline"], "fails": row["parse_failure_rate"]},
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if value != value else round(float(value), 6)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 3)

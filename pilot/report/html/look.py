@@ -1,0 +1,95 @@
+"""What the page's charts share: the page's look, compilation to Vega, methods' colours and marks.
+
+Texts and lines are `currentColor`: the page's light and dark themes apply without drawing again.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from pilot.report.plots.style import DARK, Source, method_style
+
+Layers = alt.LayerChart | alt.FacetChart
+INK = "currentColor"
+_SHAPES = {
+    **{"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross"},
+    **{"X": "M-.7,-1L0,-.3L.7,-1L1,-.7L.3,0L1,.7L.7,1L0,.3L-.7,1L-1,.7L-.3,0L-1,-.7Z"},
+    **{"*": "M0,-1L.25,-.3L1,-.3L.4,.15L.6,.9L0,.45L-.6,.9L-.4,.15L-1,-.3L-.25,-.3Z"},
+    **{"p": "M0,-1L.95,-.31L.59,.81L-.59,.81L-.95,-.31Z", "h": "M0,-1L.87,-.5L.87,.5L0,1L-.87,.5L-.87,-.5Z"},
+    **{"<": "triangle-left", ">": "triangle-right"},
+}
+_AXIS: dict[str, Any] = {
+    **dict.fromkeys(("labelColor", "titleColor", "tickColor", "domainColor", "gridColor"), INK),
+    **{"gridOpacity": 0.13, "tickOpacity": 0.4, "domainOpacity": 0.4, "titleFontWeight": "normal"},
+    **{"labelFontSize": 11, "titleFontSize": 12, "labelLimit": 220},
+}
+IS_SHOWN = "indexof(shown, datum.method) >= 0"
+
+
+def method_marks(source: Source) -> list[Mapping[str, Any]]:
+    """Name, colour, symbol and kind of every method, for the page's switches."""
+    return [
+        {"name": label, "colour": colour(label), "shape": shape(label), "reference": source.is_reference(label)}
+        for label in source.methods
+    ]
+
+
+def colour(label: str) -> str:
+    """A method's colour on the page: that of all figures, but the text's own for the darkest."""
+    found = method_style(label).colour
+    return INK if found == DARK else found
+
+
+def shape(label: str) -> str:
+    """A method's marker as Vega's symbol."""
+    return _SHAPES[method_style(label).marker]
+
+
+def compiled(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """A chart as a Vega specification with the page's look.
+
+    A title that starts with `=` is an expression of signals, which Vega knows and Vega-Lite does not.
+    """
+    import vl_convert
+
+    plain = chart.configure(
+        background="transparent",
+        font="system-ui, sans-serif",
+        view=alt.ViewConfig(stroke=None),
+        axis=alt.AxisConfig(**_AXIS),
+        legend=alt.LegendConfig(labelColor=INK, titleColor=INK, labelFontSize=11, titleFontSize=12, labelLimit=180),
+    )
+    spec: dict[str, Any] = vl_convert.vegalite_to_vega(json.dumps(plain.to_dict(), sort_keys=True))
+    for axis in spec.get("axes", ()):
+        if str(axis.get("title", "")).startswith("="):
+            axis["title"] = {"signal": axis["title"][1:]}
+    return spec
+
+
+def data(text: str, numbers: Sequence[str]) -> alt.InlineData:
+    return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=dict.fromkeys(numbers, "number")))
+
+
+def scales(source: Source) -> tuple[alt.Color, alt.Shape]:
+    methods = source.methods
+    colours = alt.Scale(domain=methods, range=[colour(label) for label in methods])
+    shapes = alt.Scale(domain=methods, range=[shape(label) for label in methods])
+    return alt.Color("method:N", scale=colours, legend=None), alt.Shape("method:N", scale=shapes, legend=None)
+
+
+def shown(source: Source) -> alt.Parameter:
+    return alt.param(name="shown", value=source.methods)
+
+
+def signal(name: str, value: Any) -> alt.Parameter:
+    return alt.param(name=name, value=value)
+
+
+def bare() -> alt.Axis:
+    return alt.Axis(ticks=False, domain=False)
+
+
+def slanted(**more: Any) -> alt.Axis:
+    return alt.Axis(labelAngle=-35, ticks=False, domain=False, **more)

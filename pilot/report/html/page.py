@@ -1,0 +1,194 @@
+"""Writes `report.html`: a page with everything in it, which asks no network for anything."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pilot.errors import UserError
+from pilot.io.atomic import write_text
+from pilot.report.comparable import check_comparable
+from pilot.report.html.charts import charts
+from pilot.report.html.leaderboard import leaderboard, read_grid
+from pilot.report.html.look import method_marks
+from pilot.report.html.provenance import provenance
+from pilot.report.html.samples import PER_TASK, sample_browser
+from pilot.report.load import load_methods
+from pilot.report.plots.mixture import read_aggregations
+from pilot.report.plots.style import SkipFigure, Source
+
+NAME = "report.html"
+SCRIPTS = ("core.js", "board.js", "charts.js", "samples.js", "start.js")
+_SECTIONS = {
+    "leaderboard": ("Leaderboard", None),
+    "quality": ("Quality and cost", ("quality",)),
+    "clients": ("Clients", ("clients",)),
+    "losses": ("Losses", ("losses",)),
+    "exchange": ("Router and neighbours", ("router", "neighbours")),
+    "partition": ("Partition", ("partition",)),
+    "samples": ("Samples", None),
+    "provenance": ("Provenance", None),
+}
+_COSTS = {
+    **{"megabytes": "bytes sent (MB)", "parameters": "trainable parameters"},
+    **{"teraflops": "training FLOPs (10^12)", "seconds": "wall time of training (s)"},
+}
+
+
+def write_report(scenario_dir: Path, methods: Sequence[str] | None = None, samples: int = PER_TASK) -> Path:
+    """Write a scenario's `report.html` from its tables and runs; equal results give equal bytes, but for wall times.
+
+    Args:
+        scenario_dir: `results/<profile>/<scenario>`, with `tables/`.
+        methods: the methods to show; all that have runs by default.
+        samples: most test examples of a task in the sample browser.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UserError: no runs, an unfinished run, runs that cannot be compared, or tables that are missing or older.
+    """
+    if not scenario_dir.is_dir():
+        raise UserError(f"{scenario_dir}: no such folder. Expected one such as results/embedded/scenario2.")
+    runs = load_methods(scenario_dir, methods)
+    check_comparable(runs, allow=["seeds"])
+    source = Source(scenario_dir, tuple(runs))
+    try:
+        text = page(source, samples)
+    except SkipFigure as reason:
+        raise UserError(f"{scenario_dir}: {reason}. Run: pilot-bench tables {scenario_dir}") from reason
+    write_text(scenario_dir / NAME, text)
+    return scenario_dir / NAME
+
+
+def page(source: Source, samples: int = PER_TASK) -> str:
+    """The page's text."""
+    grid = read_grid(source)
+    drawn = charts(source)
+    config = source.runs[0].config
+    data = {
+        "methods": method_marks(source),
+        "board": leaderboard(source, grid),
+        "charts": drawn,
+        "choices": _choices(source, drawn),
+        "samples": sample_browser(source, samples),
+    }
+    return _template().render(
+        title=f"{source.scenario} ({config['profile']})",
+        scenario=source.scenario,
+        profile=config["profile"],
+        lead=_lead(source),
+        notes=grid["footnotes"],
+        sections=[
+            {"id": name, "title": title}
+            for name, (title, needed) in _SECTIONS.items()
+            if needed is None or any(chart in drawn for chart in needed)
+        ],
+        charts=drawn,
+        provenance=provenance(source),
+        data={name: _json(value) for name, value in data.items()},
+        style=_asset("style.css"),
+        script="\n".join(_asset(name) for name in SCRIPTS),
+        library=_library(),
+        version=version("pilot-bench"),
+        pairs=_pairs,
+        compact=_compact,
+    )
+
+
+def _lead(source: Source) -> str:
+    rivals = [label for label in source.methods if not source.is_reference(label)]
+    clients = sum(len(task.clients) for task in source.tasks)
+    seeds = len({run.seed for run in source.runs})
+    title = source.runs[0].config.get("scenario_config", {}).get("title", "")
+    tasks = ", ".join(task.name for task in source.tasks)
+    return (
+        f"{title + ': ' if title else ''}{len(rivals)} methods and {len(source.methods) - len(rivals)} references, "
+        f"{clients} clients with {len(source.tasks)} tasks ({tasks}), {seeds} seed{'s' if seeds > 1 else ''}."
+    )
+
+
+def _choices(source: Source, drawn: Mapping[str, Any]) -> dict[str, Any]:
+    """Values and texts of the controls beside the charts."""
+    losses = _column(drawn, "losses", "loss")
+    return {
+        "tasks": [[task.name, f"{task.name} ({task.metric})"] for task in source.tasks],
+        "costs": [[name, text] for name, text in _COSTS.items()],
+        "losses": [[name, name] for name in losses],
+        "exchange": _exchange(source),
+    }
+
+
+def _column(drawn: Mapping[str, Any], chart: str, name: str) -> list[str]:
+    """The distinct values of a column of a chart's data, in their order."""
+    import csv
+    import io
+
+    for data in drawn.get(chart, {}).get("data", ()):
+        if isinstance(data.get("values"), str):
+            return list(dict.fromkeys(row[name] for row in csv.DictReader(io.StringIO(data["values"]))))
+    return []
+
+
+def _exchange(source: Source) -> list[dict[str, Any]]:
+    """Per method with a router or distances: its rounds, and those that record each of the two."""
+    entries = []
+    for label in source.methods:
+        routed, measured, every = set(), set(), set()
+        for run in source.seeds(label):
+            every |= {line["round"] for line in run.rounds}
+            routed |= {
+                line["round"]
+                for line in run.rounds
+                for client in line["clients"]
+                if (client.get("diagnostics") or {}).get("router_probabilities")
+            }
+        measured = {aggregation.round for aggregation in read_aggregations(source.first_runs()[label])}
+        if routed or measured:
+            entries.append(
+                {"method": label, "rounds": sorted(every), "router": sorted(routed), "neighbours": sorted(measured)}
+            )
+    return entries
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand inside a script element."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _asset(name: str) -> str:
+    return (files("pilot.report.html") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _template() -> Any:
+    from jinja2 import BaseLoader, Environment, StrictUndefined
+
+    # Data, style and scripts are put in as they are; what people wrote is escaped by the template's `e` filter.
+    environment = Environment(loader=BaseLoader(), autoescape=True, undefined=StrictUndefined)
+    return environment.from_string(_asset("report.html.j2"))
+
+
+def _pairs(rows: Sequence[Sequence[str]], kind: str = "") -> Any:
+    """A table of names and values."""
+    from markupsafe import Markup
+
+    line = Markup('<tr><th scope="row">{}</th><td class="{}">{}</td></tr>')
+    lines = [line.format(name, kind, value) for name, value in rows]
+    return Markup('<table class="pairs"><tbody>{}</tbody></table>').format(Markup("").join(lines))
+
+
+def _compact(value: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {json.dumps(item, sort_keys=True)}" for name, item in sorted(value.items())) or "-"
+
+
+@cache
+def _library() -> str:
+    """Vega and Vega-Embed as one script that defines `vegaEmbed`."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace("</script", "<\\/script")

@@ -1,0 +1,88 @@
+"""What the page says about where its numbers come from, and how to make them again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pilot.io.atomic import read_json
+from pilot.io.digest import sha256_file
+from pilot.report.load import Run
+from pilot.report.plots.style import Source
+
+_SHORT = 12
+
+
+def provenance(source: Source) -> dict[str, Any]:
+    """Versions, digests, the table files with theirs, a command for each step, and one line per run."""
+    runs = list(source.runs)
+    versions: dict[str, set[str]] = {}
+    for run in runs:
+        for name, version in (read_json(run.path / "manifest.json").get("versions") or {}).items():
+            versions.setdefault(name, set()).add(version)
+    return {
+        "versions": [[name, ", ".join(sorted(found))] for name, found in sorted(versions.items())],
+        "digests": _digests(runs),
+        "budget": _budget(runs),
+        "tables": _tables(source.scenario_dir),
+        "commands": _commands(source),
+        "runs": [_run(run) for run in runs],
+    }
+
+
+def _digests(runs: Sequence[Run]) -> list[list[str]]:
+    """Digests that all runs share; `several` where they do not (each method has a source of its own)."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        for name, digest in run.config["digests"].items():
+            found.setdefault(name, set()).add(str(digest))
+        found.setdefault("test set", set()).add(run.test_digest)
+    return [
+        [name, next(iter(digests)) if len(digests) == 1 else f"{len(digests)} different ones, see the runs"]
+        for name, digests in sorted(found.items())
+    ]
+
+
+def _budget(runs: Sequence[Run]) -> list[list[str]]:
+    trained = [run.config["budget"] for run in runs if run.config["budget"]]
+    names = list(dict.fromkeys(name for budget in trained for name in budget))
+    return [[name, ", ".join(sorted({str(budget.get(name)) for budget in trained}))] for name in names]
+
+
+def _tables(scenario_dir: Path) -> list[list[str]]:
+    files = sorted((scenario_dir / "tables").glob("*.*"))
+    return [[f"tables/{path.name}", sha256_file(path)] for path in files if path.name != "timing.csv"]
+
+
+def _commands(source: Source) -> list[list[str]]:
+    """Commands that make each thing again, from the repository's root."""
+    config = source.runs[0].config
+    scenario, profile = config["scenario"], config["profile"]
+    folder = f"results/{profile}/{scenario}"
+    method = next((label for label in source.methods if not source.is_reference(label)), source.methods[0])
+    option = "" if profile == "embedded" else f" --profile {profile}"
+    chosen = " ".join(f"--method {label}" for label in source.methods)
+    return [
+        ["everything on this page", f"snakemake --cores all {folder}/report.html" + _config(profile)],
+        ["one run", f"pilot-bench train --scenario {scenario}{option} --method {method} --seed 0"],
+        ["its answers and scores", f"pilot-bench evaluate {folder}/runs/{method}/seed0"],
+        ["the leaderboard in a terminal", f"pilot-bench compare {folder}"],
+        ["tables/*", f"pilot-bench tables {folder} {chosen}"],
+        ["this page", f"pilot-bench report {folder} {chosen}"],
+    ]
+
+
+def _config(profile: str) -> str:
+    return "" if profile == "embedded" else f" --config profile={profile}"
+
+
+def _run(run: Run) -> dict[str, Any]:
+    manifest = read_json(run.path / "manifest.json")
+    seconds = run.timing.get("wall_seconds")
+    return {
+        **{"method": run.label, "seed": run.seed},
+        "config": str(manifest.get("config_digest", ""))[:_SHORT],
+        "source": str(run.config["digests"].get("source", ""))[:_SHORT],
+        "seconds": None if seconds is None else round(seconds, 1),
+        "rates": run.config["hyperparameters"].get("learning_rates") or {},
+        "options": run.config["hyperparameters"].get("options") or {},
+    }

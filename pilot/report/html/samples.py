@@ -1,0 +1,123 @@
+"""The sample browser's data: test images with question, references, and what every method's models answered."""
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pilot.evaluation.grounding import parse_box
+from pilot.io.atomic import read_jsonl
+from pilot.report.load import Run, Task
+from pilot.report.plots.samples import pick
+from pilot.report.plots.style import Source
+
+PER_TASK = 300
+"""Most examples of a task that are shown, drawn by the digest of their id."""
+LONGEST_SIDE = 256
+"""Pixels of an image's longer side; smaller images stay as they are, without loss."""
+RIGHT_FROM = {"CIDEr": 1.0}
+"""From which score an answer counts as right in the browser's filters; 0.5 for metrics of 0 to 1."""
+
+Answers = dict[str, dict[str, dict[int, tuple[str, float | None]]]]
+"""task -> example id -> client -> answer and its score."""
+
+
+class Words:
+    """Distinct texts in order of appearance: answers repeat each other, so they are sent as numbers."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def number(self, text: str) -> int:
+        """The number of a text."""
+        return self._numbers.setdefault(text, len(self._numbers))
+
+    def all(self) -> list[str]:
+        """The texts by number."""
+        return list(self._numbers)
+
+
+def sample_browser(source: Source, per_task: int = PER_TASK) -> dict[str, Any]:
+    """Examples, answers of every method's lowest seed, and their scores by the primary metric.
+
+    An answer is `[text]` with its score where all clients of the task say the same with the same score, else one
+    entry per client, in the task's order. Boxes are fractions of the image's sides.
+    """
+    words = Words()
+    runs = source.first_runs()
+    answers = {label: _answers(run, {task.name: task.metric for task in source.tasks}) for label, run in runs.items()}
+    tasks = [shown for task in source.tasks if (shown := _task(source.scenario_dir, task, answers, words, per_task))]
+    return {
+        "methods": list(runs),
+        "seeds": {label: run.seed for label, run in runs.items()},
+        "tasks": tasks,
+        "words": words.all(),
+        "boxes": [_box(text) for text in words.all()],
+    }
+
+
+def _box(text: str) -> list[float] | None:
+    """The box that an answer holds, as the grounding metrics read it."""
+    box = parse_box(text)
+    return None if box is None else [round(side, 4) for side in box]
+
+
+def _answers(run: Run, metrics: Mapping[str, str]) -> Answers:
+    found: Answers = {}
+    path = run.path / "eval" / "samples.jsonl"
+    for row in read_jsonl(path) if path.exists() else []:
+        if row["protocol"] != "personalised" or row["task"] not in metrics:
+            continue
+        scores = run.per_example.get((row["task"], "personalised", metrics[row["task"]]), {})
+        for client in row["clients"]:
+            score = scores.get(client, {}).get(row["id"])
+            found.setdefault(row["task"], {}).setdefault(row["id"], {})[client] = (row["prediction"], score)
+    return found
+
+
+def _task(
+    folder: Path, task: Task, answers: Mapping[str, Answers], words: Words, per_task: int
+) -> dict[str, Any] | None:
+    path = folder / "data" / task.name / "records.parquet"
+    ids = sorted({id for found in answers.values() for id in found.get(task.name, {})})
+    if not path.exists() or not ids:
+        return None
+    import pyarrow.parquet
+
+    chosen = pick(ids, per_task)
+    columns = ["id", "image", "instruction", "references", "box"]
+    table = pyarrow.parquet.read_table(path, columns=columns, filters=[("id", "in", chosen)])
+    rows = sorted(table.to_pylist(), key=lambda row: row["id"])
+    return {
+        **{"name": task.name, "kind": task.kind, "metric": task.metric, "clients": list(task.clients)},
+        **{"rightFrom": RIGHT_FROM.get(task.metric, 0.5), "total": len(ids)},
+        "examples": [_example(row, task, answers, words) for row in rows],
+    }
+
+
+def _example(row: Mapping[str, Any], task: Task, answers: Mapping[str, Answers], words: Words) -> dict[str, Any]:
+    said, scores = [], []
+    for found in answers.values():
+        own = found.get(task.name, {}).get(row["id"], {})
+        pairs = [own.get(client) for client in task.clients]
+        pairs = pairs[:1] if len(set(pairs)) == 1 else pairs
+        said.append([None if pair is None else words.number(pair[0]) for pair in pairs])
+        scores.append([None if pair is None or pair[1] is None else round(pair[1], 3) for pair in pairs])
+    return {
+        **{"id": row["id"], "image": picture(row["image"]), "question": row["instruction"]},
+        **{"references": list(row["references"]), "box": row["box"], "answers": said, "scores": scores},
+    }
+
+
+def picture(data: bytes) -> str:
+    """An image as a data URI: WebP, without loss unless it had to be made smaller."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    small = max(image.size) <= LONGEST_SIDE
+    if not small:
+        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", lossless=small, quality=100 if small else 80, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
