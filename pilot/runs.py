@@ -129,5 +129,5 @@ def _require(scenario_dir: Path, scenario: Scenario, profile: Profile) -> None:
         if not (scenario_dir / name).is_file():
             raise UserError(
                 f"{scenario_dir / name}: missing. Run `pilot-bench {command} --scenario {scenario.name} "
-                f"--profile {profile.name}` first, or `snakemake --cores all {scenario.name}` for everything."
+                f"--profile {profile.name}` first, or `snakemake --cores all {scenario_dir}/tables/main.md` for everything."
             )
