@@ -128,6 +128,6 @@ def _require(scenario_dir: Path, scenario: Scenario, profile: Profile) -> None:
     for name, command in steps.items():
         if not (scenario_dir / name).is_file():
             raise UserError(
-                f"{scenario_dir / name}: missing. Run `pilot-bench {command} --scenario {scenario.name} "
-                f"--profile {profile.name}` first, or `snakemake --cores all {scenario_dir}/tables/main.md` for everything."
+                f"{scenario_dir / name}: missing. Run `pilot-bench {command} --scenario {scenario.name} --profile "
+                f"{profile.name}` first, or `snakemake --cores all {scenario_dir}/tables/main.md` for everything."
             )
