@@ -2,11 +2,19 @@
 
 
 rule backbone:
+    params:
+        work=f"{RESULTS}/backbone",
+    log:
+        f"{RESULTS}/backbone/pretrain.log",
     benchmark:
         f"{RESULTS}/backbone/benchmark.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=12000,
         runtime=120,
+    message:
+        "pre-train tiny-llava from its recipe"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench backbone pretrain --work {RESULTS}/backbone"
+        "OMP_NUM_THREADS=1 pilot-bench backbone pretrain --work {params.work} 2>&1 | tee -i {log} >&2"

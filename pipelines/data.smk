@@ -7,15 +7,21 @@ rule data:
     params:
         source=stage_digest("data"),
         settings=lambda wildcards: scenario_digest(wildcards.scenario, "data"),
+    log:
+        "{results}/{profile}/{scenario}/logs/data.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/data.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
+    message:
+        "make the data of {wildcards.scenario} ({wildcards.profile})"
     shell:
         "OMP_NUM_THREADS=1 pilot-bench data build --scenario {wildcards.scenario} --profile {wildcards.profile} "
-        "--results {wildcards.results}"
+        "--results {wildcards.results} 2>&1 | tee -i {log} >&2"
 
 
 rule partition:
@@ -27,21 +33,21 @@ rule partition:
     params:
         source=stage_digest("partition"),
         settings=lambda wildcards: scenario_digest(wildcards.scenario, "partition"),
+    log:
+        "{results}/{profile}/{scenario}/logs/partition.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/partition.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
+    message:
+        "split {wildcards.scenario} over its clients ({wildcards.profile})"
     shell:
         "OMP_NUM_THREADS=1 pilot-bench partition --scenario {wildcards.scenario} --profile {wildcards.profile} "
-        "--results {wildcards.results}"
-
-
-def shipped_checkpoint(wildcards):
-    """The weights of a backbone that ships with the package; others are named by the profile."""
-    folder = BACKBONES[load_profile(wildcards.profile).backbone].folder
-    return [folder / WEIGHTS] if folder else []
+        "--results {wildcards.results} 2>&1 | tee -i {log} >&2"
 
 
 rule features:
@@ -53,13 +59,20 @@ rule features:
     params:
         source=stage_digest("features"),
         backbone=lambda wildcards: backbone_settings_digest(wildcards.profile),
+    log:
+        "{results}/{profile}/{scenario}/logs/features.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/features.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=sized(2000, 64000),
         runtime=sized(30, 1440),
         gpu=sized(0, 1),
+        disk_mb=sized(1000, 130000),
+    message:
+        "compute the vision features of {wildcards.scenario} ({wildcards.profile})"
     shell:
         "OMP_NUM_THREADS=1 pilot-bench backbone features --scenario {wildcards.scenario} "
-        "--profile {wildcards.profile} --results {wildcards.results}"
+        "--profile {wildcards.profile} --results {wildcards.results} 2>&1 | tee -i {log} >&2"

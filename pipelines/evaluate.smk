@@ -1,15 +1,6 @@
 # Answers of each run through lm-eval; scores of all runs of a scenario together (one tokeniser, one METEOR process).
 
 
-def runs_of(wildcards):
-    """Run folders of a scenario: its methods with its seeds, and the reference rows."""
-    scenario = load_scenario(wildcards.scenario)
-    names = [(method, seed) for method in scenario.methods for seed in scenario.seeds]
-    names += [(method, 0) for method in REFERENCES]
-    folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/runs"
-    return [f"{folder}/{method}/seed{seed}" for method, seed in names]
-
-
 rule answers:
     input:
         manifest=rules.train.output.manifest,
@@ -17,16 +8,24 @@ rule answers:
         samples="{results}/{profile}/{scenario}/runs/{method}/seed{seed}/eval/samples.jsonl",
     params:
         source=stage_digest("answers"),
+    log:
+        "{results}/{profile}/{scenario}/logs/answers-{method}-{seed}.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/answers-{method}-{seed}.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=sized(2000, 64000),
         runtime=sized(60, 1440),
         gpu=sized(0, 1),
+    message:
+        "answer the test sets with {wildcards.method}, seed {wildcards.seed}, "
+        "{wildcards.scenario} ({wildcards.profile})"
     shell:
         "OMP_NUM_THREADS=1 pilot-bench evaluate --no-score "
-        "{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/runs/{wildcards.method}/seed{wildcards.seed}"
+        "{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/runs/{wildcards.method}/seed{wildcards.seed} "
+        "2>&1 | tee -i {log} >&2"
 
 
 rule score:
@@ -37,11 +36,18 @@ rule score:
     params:
         source=stage_digest("score"),
         runs=runs_of,
+    log:
+        "{results}/{profile}/{scenario}/logs/score.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/score.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
+    message:
+        "score the answers of every run of {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-answers --summary {output.done} {params.runs}"
+        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-answers --summary {output.done} {params.runs} "
+        "2>&1 | tee -i {log} >&2"

@@ -1,21 +1,6 @@
 # Runs with a fault: each method once per fault, one seed, beside the scenario's ordinary runs of the same seed.
 
 
-def fault_runs(wildcards):
-    """Folders of a scenario's runs with a fault."""
-    methods = [name for name in FAULT_METHODS if name in load_scenario(wildcards.scenario).methods]
-    folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/faults"
-    faults = SMOKE_FAULTS if wildcards.scenario == "smoke" else fault_names()
-    return [f"{folder}/{fault}/runs/{method}/seed0" for fault in faults for method in methods]
-
-
-def runs_with_and_without(wildcards):
-    """The same, and the ordinary runs that they are held against; scoring a run twice gives the same bytes."""
-    faulty = fault_runs(wildcards)
-    folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/runs"
-    return [f"{folder}/{method}/seed0" for method in dict.fromkeys(run.split("/")[-2] for run in faulty)] + faulty
-
-
 rule train_fault:
     input:
         assignment=rules.partition.output.assignment,
@@ -27,16 +12,25 @@ rule train_fault:
         scenario=lambda wildcards: scenario_digest(wildcards.scenario, "partition"),
         profile=lambda wildcards: profile_digest(wildcards.profile, wildcards.method),
         fault=lambda wildcards: fault_digest(wildcards.fault),
+    log:
+        "{results}/{profile}/{scenario}/logs/train-{fault}-{method}-{seed}.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/train-{fault}-{method}-{seed}.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=sized(2000, 64000),
         runtime=sized(60, 1440),
         gpu=sized(0, 1),
+        disk_mb=sized(1000, 40000),
+    message:
+        "train {wildcards.method}, seed {wildcards.seed}, with the fault {wildcards.fault}, "
+        "{wildcards.scenario} ({wildcards.profile})"
     shell:
         "OMP_NUM_THREADS=1 pilot-bench train --scenario {wildcards.scenario} --profile {wildcards.profile} "
-        "--method {wildcards.method} --seed {wildcards.seed} --results {wildcards.results} --fault {wildcards.fault}"
+        "--method {wildcards.method} --seed {wildcards.seed} --results {wildcards.results} --fault {wildcards.fault} "
+        "2>&1 | tee -i {log} >&2"
 
 
 rule answers_fault:
@@ -47,15 +41,22 @@ rule answers_fault:
     params:
         source=stage_digest("answers"),
         run=subpath(input.manifest, parent=True),
+    log:
+        "{results}/{profile}/{scenario}/logs/answers-{fault}-{method}-{seed}.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/answers-{fault}-{method}-{seed}.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=sized(2000, 64000),
         runtime=sized(60, 1440),
         gpu=sized(0, 1),
+    message:
+        "answer the test sets with {wildcards.method}, seed {wildcards.seed}, trained with the fault {wildcards.fault}, "
+        "{wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-score {params.run}"
+        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-score {params.run} 2>&1 | tee -i {log} >&2"
 
 
 rule score_faults:
@@ -66,28 +67,55 @@ rule score_faults:
     params:
         source=stage_digest("score"),
         runs=runs_with_and_without,
+    log:
+        "{results}/{profile}/{scenario}/logs/score-faults.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/score-faults.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
+    message:
+        "score the answers with and without faults, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-answers --summary {output.done} {params.runs}"
+        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-answers --summary {output.done} {params.runs} "
+        "2>&1 | tee -i {log} >&2"
 
 
 rule tables_faults:
     input:
         scores=rules.score_faults.output.done,
     output:
-        expand("{{results}}/{{profile}}/{{scenario}}/faults/{name}", name=FAULT_OUTPUTS),
+        table=report(
+            "{results}/{profile}/{scenario}/faults/tables/faults.csv",
+            caption="report/faults.rst",
+            category="Faults",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "result": "table"},
+        ),
+        markdown="{results}/{profile}/{scenario}/faults/tables/faults.md",
+        figure=report(
+            "{results}/{profile}/{scenario}/faults/figures/faults.png",
+            caption="report/faults.rst",
+            category="Faults",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "result": "heat map"},
+        ),
+        pdf="{results}/{profile}/{scenario}/faults/figures/faults.pdf",
     params:
         source=stage_digest("faults"),
+    log:
+        "{results}/{profile}/{scenario}/logs/tables-faults.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/tables-faults.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
+    message:
+        "write table and heat map of the faults, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench faults {wildcards.results}/{wildcards.profile}/{wildcards.scenario}"
+        "OMP_NUM_THREADS=1 pilot-bench faults {wildcards.results}/{wildcards.profile}/{wildcards.scenario} "
+        "2>&1 | tee -i {log} >&2"

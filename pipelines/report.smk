@@ -2,27 +2,61 @@
 # else has been run beside them.
 
 
-def shown_methods(wildcards):
-    """Options that name a scenario's own methods and the references."""
-    return " ".join(f"--method {name}" for name in (*load_scenario(wildcards.scenario).methods, *REFERENCES))
-
-
 rule tables:
     input:
         scores=rules.score.output.done,
     output:
-        expand("{{results}}/{{profile}}/{{scenario}}/tables/{name}", name=TABLES),
+        main=report(
+            "{results}/{profile}/{scenario}/tables/main.csv",
+            caption="report/main.rst",
+            category="Tables",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "table": "quality"},
+        ),
+        per_client=report(
+            "{results}/{profile}/{scenario}/tables/per_client.csv",
+            caption="report/per_client.rst",
+            category="Tables",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "table": "quality by client"},
+        ),
+        cost=report(
+            "{results}/{profile}/{scenario}/tables/cost.csv",
+            caption="report/cost.rst",
+            category="Tables",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "table": "cost"},
+        ),
+        significance=report(
+            "{results}/{profile}/{scenario}/tables/significance.csv",
+            caption="report/significance.rst",
+            category="Tables",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "table": "significance"},
+        ),
+        timing=report(
+            "{results}/{profile}/{scenario}/tables/timing.csv",
+            caption="report/timing.rst",
+            category="Tables",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "table": "time"},
+        ),
+        markdown="{results}/{profile}/{scenario}/tables/main.md",
+        latex="{results}/{profile}/{scenario}/tables/main.tex",
+        leaderboard="{results}/{profile}/{scenario}/tables/leaderboard.json",
     params:
         source=stage_digest("tables"),
         methods=shown_methods,
+    log:
+        "{results}/{profile}/{scenario}/logs/tables.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/tables.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
+    message:
+        "write the tables of {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench tables {wildcards.results}/{wildcards.profile}/{wildcards.scenario} {params.methods}"
+        "OMP_NUM_THREADS=1 pilot-bench tables {wildcards.results}/{wildcards.profile}/{wildcards.scenario} "
+        "{params.methods} 2>&1 | tee -i {log} >&2"
 
 
 rule draw:
@@ -30,18 +64,31 @@ rule draw:
         tables=rules.tables.output,
         heterogeneity=rules.partition.output.heterogeneity,
     output:
-        done=touch("{results}/{profile}/{scenario}/figures/.complete"),
+        folder=report(
+            directory("{results}/{profile}/{scenario}/figures"),
+            patterns=["{figure,[a-z_-]+}.png"],
+            caption="report/figures.rst",
+            category="Figures",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "figure": "{figure}"},
+        ),
     params:
         source=stage_digest("figures"),
         methods=shown_methods,
+    log:
+        "{results}/{profile}/{scenario}/logs/figures.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/figures.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
+    message:
+        "draw the figures of {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench figures {wildcards.results}/{wildcards.profile}/{wildcards.scenario} {params.methods}"
+        "OMP_NUM_THREADS=1 pilot-bench figures {wildcards.results}/{wildcards.profile}/{wildcards.scenario} "
+        "{params.methods} 2>&1 | tee -i {log} >&2"
 
 
 rule page:
@@ -53,11 +100,18 @@ rule page:
     params:
         source=stage_digest("report"),
         methods=shown_methods,
+    log:
+        "{results}/{profile}/{scenario}/logs/report.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/report.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
+    message:
+        "write report.html of {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench report {wildcards.results}/{wildcards.profile}/{wildcards.scenario} {params.methods}"
+        "OMP_NUM_THREADS=1 pilot-bench report {wildcards.results}/{wildcards.profile}/{wildcards.scenario} "
+        "{params.methods} 2>&1 | tee -i {log} >&2"

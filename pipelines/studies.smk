@@ -1,33 +1,6 @@
 # Studies: runs that are put side by side (pipelines/studies/*.yaml), and the tuning of their methods.
 
 
-def study_of(name):
-    """A study with the methods that the configuration leaves it (`zoo_methods=pilot,fedavg`)."""
-    return load_study(name).only(methods=[m for m in config.get(f"{name}_methods", "").split(",") if m])
-
-
-def further_runs(wildcards):
-    """Folders of a study's runs in one scenario folder that the scenario's own targets do not make."""
-    profile, setting = base_name(wildcards.profile), Setting(wildcards.scenario, wildcards.profile)
-    methods = study_of(wildcards.study).further_methods(setting, profile)
-    return [str(run) for run in setting.runs(Path(wildcards.results), methods)]
-
-
-def scores_of(wildcards):
-    """The scores of all of a study's runs: the scenarios' own, and further ones beside them."""
-    study, scores = study_of(wildcards.study), []
-    for setting, methods in study.settings(wildcards.profile).items():
-        folder, further = setting.folder(Path(wildcards.results)), study.further_methods(setting, wildcards.profile)
-        scores += [f"{folder}/scores.json"] if len(further) < len(methods) else []
-        scores += [f"{folder}/scores-{wildcards.study}.json"] if further else []
-    return scores
-
-
-def method_options(names):
-    """Options that name methods."""
-    return " ".join(f"--method {name}" for name in names)
-
-
 rule score_study:
     input:
         samples=lambda wildcards: [f"{run}/eval/samples.jsonl" for run in further_runs(wildcards)],
@@ -36,34 +9,52 @@ rule score_study:
     params:
         source=stage_digest("score"),
         runs=further_runs,
+    log:
+        "{results}/{profile}/{scenario}/logs/score-{study}.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/score-{study}.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=120,
+    message:
+        "score the answers that only the study {wildcards.study} needs, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-answers --summary {output.done} {params.runs}"
+        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-answers --summary {output.done} {params.runs} "
+        "2>&1 | tee -i {log} >&2"
 
 
 rule study:
     input:
         scores=scores_of,
     output:
-        index="{results}/{profile}/studies/{study}/index.md",
+        index=report(
+            "{results}/{profile}/studies/{study}/index.md",
+            caption="report/study.rst",
+            category="Studies",
+            labels={"profile": "{profile}", "study": "{study}"},
+        ),
     params:
         source=stage_digest("studies"),
         parts=lambda wildcards: digest_json(study_of(wildcards.study).model_dump(mode="json")),
         methods=lambda wildcards: method_options(study_of(wildcards.study).methods),
+    log:
+        "{results}/{profile}/studies/{study}/study.log",
     benchmark:
         "{results}/{profile}/studies/{study}/benchmark.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
+    message:
+        "write tables and figures of the study {wildcards.study} ({wildcards.profile})"
     shell:
         "OMP_NUM_THREADS=1 pilot-bench study {wildcards.study} --profile {wildcards.profile} "
-        "--results {wildcards.results} {params.methods}"
+        "--results {wildcards.results} {params.methods} 2>&1 | tee -i {log} >&2"
 
 
 rule tune:
@@ -77,16 +68,23 @@ rule tune:
         tuning=stage_digest("tuning"),
         scenario=lambda wildcards: scenario_digest(wildcards.scenario, "partition"),
         profile=lambda wildcards: tuning_digest(wildcards.profile, wildcards.method),
+    log:
+        "{results}/{profile}/{scenario}/logs/tune-{method}.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/tune-{method}.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=sized(2000, 64000),
         runtime=sized(120, 1440),
         gpu=sized(0, 1),
+        disk_mb=sized(1000, 40000),
+    message:
+        "tune {wildcards.method}, {wildcards.scenario} ({wildcards.profile})"
     shell:
         "OMP_NUM_THREADS=1 pilot-bench tune --scenario {wildcards.scenario} --profile {wildcards.profile} "
-        "--method {wildcards.method} --results {wildcards.results}"
+        "--method {wildcards.method} --results {wildcards.results} 2>&1 | tee -i {log} >&2"
 
 
 rule tuning_table:
@@ -95,17 +93,28 @@ rule tuning_table:
             rules.tune.output.trials, method=study_of("zoo").methods, **dict(wildcards)
         ),
     output:
-        csv="{results}/{profile}/{scenario}/tuning/tuning.csv",
+        csv=report(
+            "{results}/{profile}/{scenario}/tuning/tuning.csv",
+            caption="report/tuning.rst",
+            category="Tuning",
+            labels={"profile": "{profile}", "scenario": "{scenario}"},
+        ),
         markdown="{results}/{profile}/{scenario}/tuning/tuning.md",
     params:
         source=stage_digest("tables"),
         methods=lambda wildcards: method_options(study_of("zoo").methods),
+    log:
+        "{results}/{profile}/{scenario}/logs/tuning.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/tuning.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
+    message:
+        "write the table of tuning, {wildcards.scenario} ({wildcards.profile})"
     shell:
         "OMP_NUM_THREADS=1 pilot-bench tuning {wildcards.results}/{wildcards.profile}/{wildcards.scenario} "
-        "{params.methods}"
+        "{params.methods} 2>&1 | tee -i {log} >&2"

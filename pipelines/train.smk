@@ -12,13 +12,20 @@ rule train:
         source=lambda wildcards: stage_digest("train", wildcards.method),
         scenario=lambda wildcards: scenario_digest(wildcards.scenario, "partition"),
         profile=lambda wildcards: profile_digest(wildcards.profile, wildcards.method),
+    log:
+        "{results}/{profile}/{scenario}/logs/train-{method}-{seed}.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/train-{method}-{seed}.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
     threads: 1
     resources:
         mem_mb=sized(2000, 64000),
         runtime=sized(60, 1440),
         gpu=sized(0, 1),
+        disk_mb=sized(1000, 40000),
+    message:
+        "train {wildcards.method}, seed {wildcards.seed}, {wildcards.scenario} ({wildcards.profile})"
     shell:
         "OMP_NUM_THREADS=1 pilot-bench train --scenario {wildcards.scenario} --profile {wildcards.profile} "
-        "--method {wildcards.method} --seed {wildcards.seed} --results {wildcards.results}"
+        "--method {wildcards.method} --seed {wildcards.seed} --results {wildcards.results} 2>&1 | tee -i {log} >&2"

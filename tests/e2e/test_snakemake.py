@@ -1,53 +1,37 @@
 """The pipeline in miniature on a copy of the repository: a second run does nothing, a change reruns what it touches."""
 
-import os
+import json
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from ..pipelines.workflow import copy_repository
+from ..pipelines.workflow import snakemake as run_snakemake
+
 REFERENCES = ("majority", "untuned")
 
 
 def snakemake(copy: Path, *arguments: str, target: str = "smoke") -> str:
-    """Run Snakemake in `copy` with its own sources; returns all it prints."""
-    environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "snakemake", target, "--cores", "1", "--config", "results=out", *arguments]
-    result = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout + result.stderr
+    """Run Snakemake in `copy` with its own sources; returns all it prints, and a line per job for `planned`."""
+    done = run_snakemake(target, "--cores", "1", "--config", "results=out", *arguments, "--logger", "jobs", folder=copy)
+    assert done.code == 0, done.output + done.errors
+    return done.output + done.errors
 
 
 def planned(output: str) -> set[str]:
     """What a dry run would do: `rule`, or `rule method` for rules of single runs."""
-    jobs = set()
-    for block in re.split(r"\n(?=\[\w{3} \w{3}|rule |localrule )", output):
-        rule = re.search(r"^(?:local)?rule (\w+):", block, re.MULTILINE)
-        method = re.search(r"method=([\w+-]+)", block)
-        if rule:
-            jobs.add(f"{rule[1]} {method[1]}" if method else rule[1])
-    return jobs
+    jobs = [json.loads(line) for line in re.findall(r"^job (\{.*\})$", output, re.MULTILINE)]
+    return {" ".join(filter(None, (job["rule_name"], job["wildcards"].get("method")))) for job in jobs}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository in which `snakemake smoke` has run, with two methods."""
-    copy = tmp_path_factory.mktemp("pipeline") / "copy"
-    ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("pilot", "baselines", "pipelines"):
-        shutil.copytree(ROOT / name, copy / name, ignore=ignored)
-    shutil.copy(ROOT / "Snakefile", copy)
-    scenario = copy / "pipelines/scenarios/smoke.yaml"
-    text = scenario.read_text()
-    assert "methods: [pilot, fedavg, fedmoe]" in text
-    scenario.write_text(text.replace("methods: [pilot, fedavg, fedmoe]", "methods: [fedavg, fedmoe]"))
+    copy = copy_repository(tmp_path_factory.mktemp("pipeline") / "copy", methods="fedavg, fedmoe")
     everything = planned(snakemake(copy, "-n"))
     runs = {f"{rule} {method}" for rule in ("train", "answers") for method in ("fedavg", "fedmoe", *REFERENCES)}
-    assert everything == runs | {"smoke", "data", "partition", "features", "score", "tables", "draw"}
+    assert everything == runs | {"smoke", "data", "partition", "features", "score", "tables", "draw", "page"}
     snakemake(copy)
     return copy
 
@@ -60,15 +44,16 @@ def test_second_run_does_nothing(finished: Path) -> None:
     assert {row.split(",")[rows[0].split(",").index("method")] for row in rows[1:]} == {
         "fedavg", "fedmoe", *REFERENCES
     }  # fmt: skip
-    assert len(list((finished / "out/smoke/smoke/benchmarks").glob("*.tsv"))) == 14
+    assert len(list((finished / "out/smoke/smoke/benchmarks").glob("*.tsv"))) == 15
+    assert len(list((finished / "out/smoke/smoke/logs").glob("*.log"))) == 15
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "jobs"),
     [
-        ("baselines/fedmoe.py", {"train fedmoe", "answers fedmoe", "score", "tables", "draw", "smoke"}),
-        ("pilot/report/figures.py", {"tables", "draw", "smoke"}),
+        ("baselines/fedmoe.py", {"train fedmoe", "answers fedmoe", "score", "tables", "draw", "page", "smoke"}),
+        ("pilot/report/figures.py", {"tables", "draw", "page", "smoke"}),
     ],
     ids=["a method", "the report"],
 )

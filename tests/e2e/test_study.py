@@ -1,12 +1,13 @@
 """A study in miniature through Snakemake, on a copy of the repository: its runs beside the scenario's own."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
-from .test_snakemake import ROOT, planned, snakemake
+from ..pipelines.workflow import copy_repository
+
+from .test_snakemake import planned, snakemake
 
 VARIANT = "pilot+no-ata"
 CLIENTS = "  - name: clients\n"
@@ -15,15 +16,7 @@ CLIENTS = "  - name: clients\n"
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository whose smoke scenario has two methods."""
-    copy = tmp_path_factory.mktemp("study") / "copy"
-    for name in ("pilot", "baselines", "pipelines"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Snakefile", copy)
-    scenario = copy / "pipelines/scenarios/smoke.yaml"
-    text = scenario.read_text()
-    assert "methods: [pilot, fedavg, fedmoe]" in text
-    scenario.write_text(text.replace("methods: [pilot, fedavg, fedmoe]", "methods: [pilot, fedavg]"))
-    return copy
+    return copy_repository(tmp_path_factory.mktemp("study") / "copy", methods="pilot, fedavg")
 
 
 def plan(copy: Path, target: str, *configured: str) -> str:
@@ -64,7 +57,7 @@ def test_a_study_from_nothing_to_tables(copied: Path) -> None:
     assert f"| {VARIANT} |" in index and (results / "studies/smoke/components.png").is_file()
     assert "Nothing to be done" in plan(copied, "smoke_study")
     # The scenario's own tables are to be made, without another run, and do not show the variant.
-    assert planned(plan(copied, "smoke")) == {"tables", "draw", "smoke"}
+    assert planned(plan(copied, "smoke")) == {"tables", "draw", "page", "smoke"}
     snakemake(copied, target="smoke")
     assert VARIANT not in (results / "smoke/tables/main.csv").read_text()
     variant = copied / "pipelines/variants/no-ata.yaml"

@@ -1,0 +1,102 @@
+# What the stages share: names, and the functions that say what goes into a job. There are no targets here.
+
+import os
+import sys
+from pathlib import Path
+
+from pilot.backbone.paths import BACKBONES, WEIGHTS
+from pilot.config import load_profile, load_scenario, twin
+from pilot.faults import fault_names
+from pilot.io.digest import digest_json
+from pilot.provenance import backbone_settings_digest, fault_digest, profile_digest, scenario_digest, stage_digest
+from pilot.provenance import tuning_digest
+from pilot.studies import Setting, load_study
+from pilot.variants import base_name
+
+# Jobs find the `pilot-bench` of the environment that runs Snakemake, activated or not. Every job of a cluster comes by
+# here, too, and has a PATH of its own: it is not handed on by `envvars:`.
+os.environ.update(PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath))
+RESULTS = config.get("results", "results")
+PROFILE = config.get("profile", "embedded")
+VARIANT = r"(?:\+[a-z0-9][a-z0-9._-]*)?"  # what may follow the name of a method, scenario or profile
+REFERENCES = ("untuned", "majority")
+FAULT_METHODS = tuple(config.get("fault_methods", "pilot,fedavg,fedprox,fedmoe").split(","))
+FAULT_OUTPUTS = ("tables/faults.csv", "tables/faults.md", "figures/faults.png", "figures/faults.pdf")
+SMOKE_FAULTS = ("dropout-50", "nan-client")
+TABLES = (
+    *("main.csv", "per_client.csv", "cost.csv", "significance.csv", "timing.csv", "main.md", "main.tex"),
+    "leaderboard.json",
+)
+
+
+def sized(on_cpu, on_gpu):
+    """A resource of jobs that run the model: for profiles on a CPU, and for those on a GPU."""
+    return lambda wildcards: on_gpu if load_profile(wildcards.profile).device == "cuda" else on_cpu
+
+
+def outputs_of(scenario, profile=PROFILE):
+    """Tables, figures and report of a scenario; with the profile `llava`, of its twin over public data."""
+    folder = f"{RESULTS}/{profile}/{twin(scenario, profile)}"
+    return [f"{folder}/tables/{name}" for name in TABLES] + [f"{folder}/figures", f"{folder}/report.html"]
+
+
+def shipped_checkpoint(wildcards):
+    """The weights of a backbone that ships with the package; others are named by the profile."""
+    folder = BACKBONES[load_profile(wildcards.profile).backbone].folder
+    return [folder / WEIGHTS] if folder else []
+
+
+def runs_of(wildcards):
+    """Run folders of a scenario: its methods with its seeds, and the reference rows."""
+    scenario = load_scenario(wildcards.scenario)
+    names = [(method, seed) for method in scenario.methods for seed in scenario.seeds]
+    names += [(method, 0) for method in REFERENCES]
+    folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/runs"
+    return [f"{folder}/{method}/seed{seed}" for method, seed in names]
+
+
+def method_options(names):
+    """Options that name methods."""
+    return " ".join(f"--method {name}" for name in names)
+
+
+def shown_methods(wildcards):
+    """Options that name a scenario's own methods and the references."""
+    return method_options((*load_scenario(wildcards.scenario).methods, *REFERENCES))
+
+
+def fault_runs(wildcards):
+    """Folders of a scenario's runs with a fault."""
+    methods = [name for name in FAULT_METHODS if name in load_scenario(wildcards.scenario).methods]
+    folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/faults"
+    faults = SMOKE_FAULTS if wildcards.scenario == "smoke" else fault_names()
+    return [f"{folder}/{fault}/runs/{method}/seed0" for fault in faults for method in methods]
+
+
+def runs_with_and_without(wildcards):
+    """The same, and the ordinary runs that they are held against; scoring a run twice gives the same bytes."""
+    faulty = fault_runs(wildcards)
+    folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/runs"
+    return [f"{folder}/{method}/seed0" for method in dict.fromkeys(run.split("/")[-2] for run in faulty)] + faulty
+
+
+def study_of(name):
+    """A study with the methods that the configuration leaves it (`zoo_methods=pilot,fedavg`)."""
+    return load_study(name).only(methods=[m for m in config.get(f"{name}_methods", "").split(",") if m])
+
+
+def further_runs(wildcards):
+    """Folders of a study's runs in one scenario folder that the scenario's own targets do not make."""
+    profile, setting = base_name(wildcards.profile), Setting(wildcards.scenario, wildcards.profile)
+    methods = study_of(wildcards.study).further_methods(setting, profile)
+    return [str(run) for run in setting.runs(Path(wildcards.results), methods)]
+
+
+def scores_of(wildcards):
+    """The scores of all of a study's runs: the scenarios' own, and further ones beside them."""
+    study, scores = study_of(wildcards.study), []
+    for setting, methods in study.settings(wildcards.profile).items():
+        folder, further = setting.folder(Path(wildcards.results)), study.further_methods(setting, wildcards.profile)
+        scores += [f"{folder}/scores.json"] if len(further) < len(methods) else []
+        scores += [f"{folder}/scores-{wildcards.study}.json"] if further else []
+    return scores
