@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,29 @@ def test_faults_add_their_runs_to_the_ordinary_ones(finished: Path) -> None:
         for fault in ("dropout-50", "nan-client")
         for method in ("fedavg", "fedmoe")
     }
+
+
+@pytest.mark.slow
+def test_report_has_every_figure_and_table_with_its_caption(finished: Path) -> None:
+    """Snakemake's own report: one page that loads nothing from elsewhere."""
+    snakemake(finished, "--report", "report.html")
+    page = (finished / "report.html").read_text()
+    results = json.loads(re.search(r"var results = (\{.*?\});\n", page, re.DOTALL)[1])  # type: ignore[index]
+    folder = finished / "out/smoke/smoke"
+    figures = {path.stem for path in (folder / "figures").glob("*.png")}
+    assert {"bars", "cost", "losses", "heterogeneity", "drift", "samples"} <= figures
+    assert "router" not in figures  # there is no Pilot in this scenario
+    tables = {path.name for path in (folder / "tables").glob("*.csv")}
+    assert {Path(name).name for name in results} == {f"{name}.png" for name in figures} | tables
+    captions = {Path(name).name: result["caption"] for name, result in results.items()}
+    assert all("smoke, profile" in caption for caption in captions.values())
+    assert "black line its 95 % interval" in captions["bars.png"]
+    assert "<tt" in captions["main.csv"] and "worst client" in captions["main.csv"]
+    assert len(set(captions.values())) == len(captions)
+    assert results["out/smoke/smoke/figures/bars.png"]["labels"]["figure"] == "bars"
+    assert "none of them is claimed to reproduce" in page.lower() and "``" not in "".join(captions.values())
+    assert "system-message" not in page  # how docutils shows that it did not understand a caption
+    assert not re.search(r"<(?:script|link|img|iframe)[^>]*\s(?:src|href)=.?https?:", page)
+    snakemake(finished, "--report", "report.zip")
+    names = zipfile.ZipFile(finished / "report.zip").namelist()
+    assert "report/report.html" in names and {Path(name).name for name in names} >= tables

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from ..pipelines.workflow import copy_repository
-
 from .test_snakemake import planned, snakemake
 
 VARIANT = "pilot+no-ata"

@@ -1,6 +1,5 @@
 """`snakemake --lint` has nothing to say about the workflow, and would."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from .workflow import copy_repository, snakemake
 def test_workflow_is_in_good_condition() -> None:
     done = snakemake("--lint")
     assert done.code == 0 and "good condition" in done.text, done.text
-    assert json.loads(snakemake("--lint", "json").output) == {"rules": [], "snakefiles": []}
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ def test_a_failed_job(tmp_path: Path) -> None:
     text = source.read_text()
     source.write_text(WRONG)
     failed = snakemake(*arguments, folder=copy)
-    assert failed.code == 1  # the pipe to the log does not hide the command's own exit code
+    assert failed.code == 1
+    assert "returned non-zero exit status 2." in failed.errors  # the command's own, not that of the pipe to the log
     assert "\nerror: no room for the data\n" in failed.errors
     assert f"{LOG} (check log file(s) for error details)" in failed.errors
     assert (copy / LOG).read_text() == "error: no room for the data\n"
