@@ -9,8 +9,8 @@ import yaml
 from .workflow import ROOT, Done, dry_run, snakemake
 
 TARGETS = {
-    "all", "scenario1", "scenario2", "smoke", "figures", "report", "faults", "smoke_faults", "zoo", "ablation", "heterogeneity",
-    "smoke_study", "tuning",
+    "all", "scenario1", "scenario2", "smoke", "figures", "report", "faults", "smoke_faults", "zoo", "ablation",
+    "heterogeneity", "smoke_study", "tuning",
 }  # fmt: skip
 
 
