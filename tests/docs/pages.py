@@ -68,10 +68,10 @@ def _statements(page: str, first: int, block: str) -> Iterator[Command]:
 
 
 def mentions() -> list[Command]:
-    """Commands of `pilot-bench` that stand in backquotes inside a sentence; they may be cut short."""
+    """Commands of `pilot-bench` and Snakemake that stand in backquotes inside a sentence; they may be cut short."""
     found = []
     for page in pages():
         text = _BLOCK.sub(lambda block: "\n" * block[0].count("\n"), page.read_text(encoding="utf-8"))
-        for mention in re.finditer(r"`(pilot-bench [^`]+)`", text):
+        for mention in re.finditer(r"`((?:pilot-bench|snakemake) [^`]+)`", text):
             found.append(Command(page.name, text[: mention.start()].count("\n") + 1, " ".join(mention[1].split())))
     return found

@@ -92,6 +92,20 @@ def pilot_bench_takes(words: list[str]) -> None:
         argparse_takes(_superlink, words[2:])
 
 
+def snakemake_takes(words: list[str]) -> list[str]:
+    """Snakemake's parser, and whether every target is a rule or a file; returns the targets."""
+    from snakemake.cli import get_argument_parser
+
+    parsed = get_argument_parser().parse_args(words)
+    swallowed = [entry for entry in parsed.config or () if "=" not in entry]
+    assert not swallowed, f"--config takes {swallowed} for settings: write -- before the targets"
+    targets = sorted(parsed.targets)
+    rules = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(encoding="utf-8"), re.MULTILINE))
+    unknown = [target for target in targets if "/" not in target and target not in {*rules, "backbone"}]
+    assert unknown == [], "no rules of the Snakefile"
+    return targets
+
+
 def make_takes(words: list[str]) -> None:
     """A target of the Makefile; `make -n` says what it would do, and does nothing."""
     done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True)

@@ -6,6 +6,7 @@ has a copy of it, in which its commands run in their order.
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -103,8 +104,9 @@ def test_a_renamed_option_is_noticed(wrong: str) -> None:
 
 @pytest.mark.parametrize("mention", mentions(), ids=str)
 def test_mentions_in_sentences(mention: Command) -> None:
-    """Sub-commands and options of `pilot-bench ...` inside sentences are there."""
-    parsing.has_options([word.split("|")[0] for word in mention.text.split()[1:]])
+    """Sub-commands, options and targets that stand inside sentences are there."""
+    words = [word.split("|")[0] for word in mention.text.split()[1:]]
+    parsing.has_options(words) if mention.program == "pilot-bench" else parsing.snakemake_takes(words)
 
 
 @pytest.mark.parametrize(("page", "_", "where"), ELSEWHERE)
@@ -118,16 +120,11 @@ def test_targets_have_a_twin_that_runs() -> None:
     """Whatever target is documented, one of its kind is run by this file, by continuous integration or by a test."""
     ci = "".join(path.read_text() for path in (ROOT / ".ci").iterdir())
     for command in TO_PLAN:
-        words = re.sub(r"--\w+ \S+", "", command.text).split()[1:]
-        targets = [word for word in words if word in _rules()]
-        assert targets, f"{command}: no target among the Snakefile's rules"
+        targets = parsing.snakemake_takes(shlex.split(command.text, comments=True)[1:])
+        assert targets, f"{command}: no target"
         for target in targets:
             twin = TWINS[target]
             assert twin == "smoke" or f"make {twin}\n" in ci or (ROOT / twin).is_file(), f"{target}: {twin}"
-
-
-def _rules() -> set[str]:
-    return set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
 @pytest.mark.slow
