@@ -30,6 +30,7 @@ SUBSTITUTIONS = (
     (r"--profile embedded\b", "--profile smoke"),
     (r"\{fedavg,fedmedian_lora\}", "{fedavg,fedmoe}"),
     (r"(?<=\"clients\": )100000", "300"),
+    (r"^lm_eval ", "PILOT_DATA=results/smoke/smoke/data lm_eval "),  # it looks into scenario2's by default
     (r"^\.venv/bin/", ""),
 )
 """What is other than on the page when a command is run: scenario2 and embedded become smoke, the example's method one
