@@ -6,7 +6,7 @@ CORES ?= all
 # Tests run in two processes of one thread each; a file's tests stay together.
 TEST_PROCESSES ?= 2
 
-.PHONY: install scenario1 scenario2 faults zoo ablation heterogeneity tuning smoke smoke_faults smoke_study figures report backbone test test-fast lint types check clean
+.PHONY: install scenario1 scenario2 faults zoo ablation heterogeneity tuning smoke smoke_faults smoke_study figures report backbone test test-fast lint types check docs clean
 
 install: $(VENV)/.installed
 
@@ -36,5 +36,8 @@ types: install
 
 check: lint types test
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) .snakemake build *.egg-info
+	rm -rf $(VENV) .snakemake build site *.egg-info

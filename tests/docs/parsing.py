@@ -1,0 +1,142 @@
+"""Whether a program would take a command line, by its own parser; nothing is run."""
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import click
+import pytest
+import typer.main
+
+from .pages import ROOT, Command
+
+
+def takes(command: Command) -> None:
+    """Fail where the program of a command, or of one in a loop, has no such sub-command or option."""
+    lines = [command.text]
+    if command.program == "while":
+        inner = command.text.split("do\n", 1)[1].rsplit("done", 1)[0]
+        lines = [line.strip() for line in inner.splitlines() if line.strip() and not line.strip().startswith("sleep")]
+    for line in lines:
+        words = [word for word in shlex.split(line, comments=True) if not re.match(r"^[A-Z_]+=", word)]
+        name = words[0].rsplit("/", 1)[-1]
+        assert name in PARSERS, f"{command}: nothing is known about the options of {name}"
+        PARSERS[name](words[1:])
+
+
+def typer_takes(load: Callable[[], typer.Typer], words: list[str]) -> None:
+    """Typer's parser: every group, then the command with its options and types."""
+    group: click.Command = typer.main.get_command(load())
+    context, rest = None, words
+    while isinstance(group, click.Group):
+        context = group.make_context(group.name or "", rest, parent=context, resilient_parsing=False)
+        name, found, rest = group.resolve_command(context, [*context._protected_args, *context.args])
+        assert found is not None, f"no sub-command {name}"
+        group = found
+    group.make_context(group.name, list(rest), parent=context)
+
+
+def has_options(words: list[str]) -> None:
+    """For a command that is cut short: its sub-commands and options are there, whatever else stands around them."""
+    command: click.Command = typer.main.get_command(_pilot_bench())
+    rest = list(words)
+    while isinstance(command, click.Group) and rest and not rest[0].startswith(("-", ".")):
+        name = rest.pop(0)
+        assert name in command.commands, f"{words}: no sub-command {name}"
+        command = command.commands[name]
+    known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help"}
+    if not command.context_settings.get("ignore_unknown_options"):
+        assert {word for word in rest if word.startswith("-")} <= known, f"{words}: expected options among {known}"
+
+
+def _pilot_bench() -> typer.Typer:
+    from pilot.cli import app
+
+    return app
+
+
+def _flwr() -> typer.Typer:
+    from flwr.cli.app import app
+
+    return app
+
+
+def _supernode() -> argparse.ArgumentParser:
+    from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
+
+    return _parse_args_run_supernode()
+
+
+def _superlink() -> argparse.ArgumentParser:
+    from flwr.superlink.cli.flower_superlink import _parse_args_run_superlink
+
+    return _parse_args_run_superlink()
+
+
+def argparse_takes(load: Callable[[], argparse.ArgumentParser], words: list[str]) -> None:
+    """argparse ends the process where it does not understand."""
+    try:
+        load().parse_args(words)
+    except SystemExit as stop:
+        pytest.fail(f"{words}: refused with exit code {stop.code}")
+
+
+def pilot_bench_takes(words: list[str]) -> None:
+    """`pilot-bench`; what `deploy superlink` takes is Flower's."""
+    typer_takes(_pilot_bench, words)
+    if words[:2] == ["deploy", "superlink"]:
+        argparse_takes(_superlink, words[2:])
+
+
+def snakemake_takes(words: list[str]) -> list[str]:
+    """Snakemake's parser, and whether every target is a rule or a file; returns the targets."""
+    from snakemake.cli import get_argument_parser
+
+    parsed = get_argument_parser().parse_args(words)
+    swallowed = [entry for entry in parsed.config or () if "=" not in entry]
+    assert not swallowed, f"--config takes {swallowed} for settings: write -- before the targets"
+    targets = sorted(parsed.targets)
+    rules = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(encoding="utf-8"), re.MULTILINE))
+    unknown = [target for target in targets if "/" not in target and target not in {*rules, "backbone"}]
+    assert unknown == [], "no rules of the Snakefile"
+    return targets
+
+
+def make_takes(words: list[str]) -> None:
+    """A target of the Makefile; `make -n` says what it would do, and does nothing."""
+    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout, done.stderr
+
+
+def pip_takes(words: list[str]) -> None:
+    """pip's own parser, and the folder that is to be installed with its extras."""
+    import tomllib
+
+    from pip._internal.commands import create_command
+
+    options, arguments = create_command(words[0]).parse_args(words[1:])
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert options.editables and not arguments
+    for place in options.editables:
+        folder, _, extra = place.rstrip("]").partition("[")
+        assert (ROOT / folder).is_dir() and (not extra or extra in known)
+
+
+def source_takes(words: list[str]) -> None:
+    """The script that a virtual environment has for shells."""
+    assert words == [".venv/bin/activate"]
+    assert sys.prefix != sys.base_prefix or sys.version_info >= (3, 11)
+
+
+PARSERS: dict[str, Callable[[list[str]], None]] = {
+    "pilot-bench": pilot_bench_takes,
+    "flwr": partial(typer_takes, _flwr),
+    "flower-supernode": partial(argparse_takes, _supernode),
+    "make": make_takes,
+    "pip": pip_takes,
+    ".": source_takes,
+}

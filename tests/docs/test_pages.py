@@ -1,0 +1,66 @@
+"""What docs/results.md and docs/scenarios.md say of files and fields is what the code has."""
+
+import re
+
+import pytest
+import yaml
+
+from pilot.config import Scenario, TaskConfig
+from pilot.report.cost import _COUNTS, _TIMES, CostRow, TimingRow
+from pilot.report.faults import FaultRow
+from pilot.report.figures import FIGURES
+from pilot.report.render import column_names
+from pilot.report.significance import SignificanceRow
+from pilot.report.studies import StudyRow
+from pilot.report.summary import ClientRow, MainRow
+from pilot.report.tuning import Trial
+
+from .pages import ROOT
+
+RESULTS = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+SCENARIOS = (ROOT / "docs/scenarios.md").read_text(encoding="utf-8")
+COLUMNS = {
+    "main.csv": MainRow, "per_client.csv": ClientRow, "significance.csv": SignificanceRow, "cost.csv": CostRow,
+    "timing.csv": TimingRow,
+}  # fmt: skip
+
+
+def section(heading: str) -> str:
+    """A section of docs/results.md, up to the next heading."""
+    return RESULTS.split(f"{heading}\n")[1].split("\n#")[0]
+
+
+def first_cells(text: str) -> list[str]:
+    """The names in code in the first column of a table, in order."""
+    rows = re.findall(r"^\| (`[^|]*) \|", text, re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`(?:tasks\[\]\.)?(\w+)`", row)]
+
+
+@pytest.mark.parametrize("file", COLUMNS)
+def test_columns_of_tables(file: str) -> None:
+    assert first_cells(section(f"### `{file}`")) == column_names(COLUMNS[file])
+
+
+@pytest.mark.parametrize(("file", "row"), [("faults.csv", FaultRow), ("tuning.csv", Trial), ("<part>.csv", StudyRow)])
+def test_columns_of_other_tables(file: str, row: type) -> None:
+    lines = section("## Other tables").splitlines()
+    (line,) = [line for line in lines if line.startswith("| `") and line.split("`")[1].endswith(f"/{file}")]
+    assert re.findall(r"`(\w+)`", line.split("|")[3]) == column_names(row)
+
+
+def test_quantities() -> None:
+    for file, names in (("cost.csv", {"bytes", "parameters", *_COUNTS}), ("timing.csv", {name for name, _ in _TIMES})):
+        (line,) = [line for line in section(f"### `{file}`").splitlines() if line.startswith("| `quantity`")]
+        assert set(re.findall(r"`(\w+)`", line.split("|")[2])) == names
+
+
+def test_figures() -> None:
+    assert first_cells(section("## Figures")) == list(FIGURES)
+
+
+def test_the_scenario_that_is_shown_is_the_file() -> None:
+    shown = re.findall(r"^```yaml\n(.*?)^```", SCENARIOS, re.MULTILINE | re.DOTALL)[0]
+    assert yaml.safe_load(shown) == yaml.safe_load(
+        (ROOT / "pipelines/scenarios/smoke.yaml").read_text(encoding="utf-8")
+    )
+    assert {*first_cells(SCENARIOS)} >= {*Scenario.model_fields, *TaskConfig.model_fields} - {"tasks"}
