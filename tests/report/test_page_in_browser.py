@@ -70,6 +70,7 @@ def test_methods_can_be_switched_everywhere(watched: Watched) -> None:
         drawn = " ".join(marks(page, chart))
         assert "fedavg" in drawn and "fedprox" not in drawn, chart
     assert page.locator("#sample tbody tr[data-method=fedprox]").count() == 0
+    assert all("fedavg" in key and "fedprox" not in key for key in texts(page, ".key"))
     page.get_by_role("button", name="without references").click()
     assert methods_on_board(page) == ["pilot", "fedavg", "fedprox", "fedmoe", "local"]
     page.get_by_role("button", name="Pilot, FedAvg, local, central").click()

@@ -107,6 +107,7 @@ def _losses(source: Source, text: str) -> Layers | None:
     tasks = [task.name for task in source.tasks]
     base = alt.Chart(data(text, ["round", "place", "mean", "low", "high"])).transform_filter(
         f"{IS_SHOWN} && datum.loss == loss && (datum.task == task || indexof({json.dumps(tasks)}, datum.task) < 0)"
+        " && datum.low > 0"
     )
     rounds = series.rounds_of(text)[-1]
     ticks = list(range(0, rounds + 1, math.ceil(rounds / _MOST_TICKS)))
@@ -116,8 +117,12 @@ def _losses(source: Source, text: str) -> Layers | None:
         scale=alt.Scale(domain=[0, rounds], nice=False),
         axis=alt.Axis(values=ticks, format="d"),
     )
-    band = base.mark_area(opacity=0.12).encode(x=x, y="low:Q", y2="high:Q", color=ink)
-    y = alt.Y("mean:Q", title="=task + ', ' + loss", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=6))
+    band = base.mark_area(opacity=alt.ExprRef(f"length(shown) <= {_MOST_LABELS} ? 0.12 : 0")).encode(
+        x=x, y="low:Q", y2="high:Q", color=ink
+    )
+    y = alt.Y(
+        "mean:Q", title="=task + ', ' + loss", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(tickCount=6)
+    )
     line = base.mark_line(strokeWidth=1.8).encode(x=x, y=y, color=ink)
     values = [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("mean", "low", "high")]
     tips = ["method:N", "task:N", "round:Q", "phase:N", *values]

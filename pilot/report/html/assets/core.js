@@ -58,6 +58,7 @@ function showMethods(names) {
   shown.clear();
   names.forEach((name) => shown.add(name));
   for (const box of byId("methods").querySelectorAll("input")) box.checked = shown.has(box.value);
+  for (const key of document.querySelectorAll(".key")) key.replaceChildren(...shownMethods().map(named));
   byId("shown-count").textContent = `${shown.size} of ${METHODS.length}`;
   listeners.forEach((listener) => listener());
 }
