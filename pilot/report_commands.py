@@ -11,6 +11,7 @@ from pilot.options import (
     BaselineOption,
     JsonOption,
     OnlyMethodsOption,
+    PaperOption,
     ProfileOption,
     ResultsOption,
     ScenarioDirArgument,
@@ -69,11 +70,14 @@ def figures(
     scenario_dir: ScenarioDirArgument,
     method: OnlyMethodsOption = None,
     only: Annotated[list[str] | None, typer.Option(help="Only these figures; repeat the option.")] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Draw figures/paper/ instead: PDFs as wide as a column, and as the text.")
+    ] = False,
 ) -> None:
     """Draw figures/ of a scenario as PNG and PDF."""
     from pilot.report.figures import write_figures
 
-    for path in write_figures(scenario_dir, method, only):
+    for path in write_figures(scenario_dir, method, only, paper):
         typer.echo(str(path), err=True)
 
 
@@ -88,11 +92,11 @@ def report(
     typer.echo(str(write_report(scenario_dir, method, samples)), err=True)
 
 
-def faults(scenario_dir: ScenarioDirArgument) -> None:
+def faults(scenario_dir: ScenarioDirArgument, paper: PaperOption = False) -> None:
     """Write faults/tables and faults/figures: the quality that runs with a fault lost."""
     from pilot.report.fault_tables import write_faults
 
-    for path in write_faults(scenario_dir):
+    for path in write_faults(scenario_dir, paper):
         typer.echo(str(path), err=True)
 
 
@@ -102,13 +106,14 @@ def study(
     profile: ProfileOption = "embedded",
     part: Annotated[list[str] | None, typer.Option(help="Only these parts, without index.md; repeat it.")] = None,
     method: OnlyMethodsOption = None,
+    paper: PaperOption = False,
 ) -> None:
     """Write studies/<study>: a table and a figure of every part, from finished runs."""
     from pilot.report.study_tables import write_study
     from pilot.studies import load_study
 
     chosen = load_study(name).only(parts=part or (), methods=method or ())
-    for path in write_study(chosen, profile, results, index=not part):
+    for path in write_study(chosen, profile, results, index=not part, paper=paper):
         typer.echo(str(path), err=True)
 
 

@@ -1,6 +1,7 @@
 """Writes `figures/` of a scenario: each figure for a screen, or for paper. Equal results give equal bytes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from pilot.report.comparable import check_comparable
 from pilot.report.load import Run, load_methods
 from pilot.report.plots import bars, cost, drift, heterogeneity, losses, mixture, samples
 from pilot.report.plots.page import PAPER, SCREEN
-from pilot.report.plots.style import SkipFigure, Source, save, style_context
+from pilot.report.plots.style import SkipFigure, Source, save, save_paper, style_context
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,10 +63,11 @@ def write_figures(
     written: list[Path] = []
     for name in names:
         try:
-            for page in PAPER if paper else (SCREEN,):
-                with style_context(page):
-                    own = f"{name}-{page.name}" if paper else name
-                    written += save(FIGURES[name](source, page), folder, own, page)
+            if paper:
+                written += save_paper(partial(FIGURES[name], source), folder, name)
+                continue
+            with style_context():
+                written += save(FIGURES[name](source, SCREEN), folder, name)
         except SkipFigure as reason:
             print(f"figure {name} skipped: {reason}")
             endings = [f"-{page.name}.pdf" for page in PAPER] if paper else [".png", ".pdf"]

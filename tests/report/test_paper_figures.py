@@ -1,27 +1,21 @@
 """Figures for paper: sizes, letters, nothing cut or overlapping, with few methods and with many."""
 
 import re
-from itertools import combinations
+from functools import partial
 from pathlib import Path
 
 import pytest
-from matplotlib.backend_bases import RendererBase
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 from pilot.report.figures import FIGURES, write_figures
 from pilot.report.load import load_runs
-from pilot.report.plots.page import LARGEST, PAPER, SMALLEST, Page
-from pilot.report.plots.style import Source, style_context
+from pilot.report.plots.page import COLUMN, PAPER, TEXT, Page
+from pilot.report.plots.style import Source
 from pilot.report.tables import write_tables
 
+from .legible import assert_legible, drawn
 from .synthetic import SKILL, ZOO, build_scenario
 
 CORE = ("pilot", "fedavg", "fedprox", "fedmoe", "local", "central")
-HIGHEST = 9.3
-"""Inches of text on a US letter or A4 page of the usual conferences."""
 
 
 @pytest.fixture(scope="session")
@@ -47,36 +41,43 @@ def source(request: pytest.FixtureRequest) -> Source:
     return Source(folder, tuple(load_runs([folder])))
 
 
-Drawn = list[tuple[str, float, Bbox]]
-"""Text, size in points, place in pixels."""
-
-
-def drawn(source: Source, name: str, page: Page, monkeypatch: pytest.MonkeyPatch) -> tuple[Figure, Drawn]:
-    """A figure and every text on it (ticks beyond an axis have labels, but are not drawn)."""
-    found: Drawn = []
-
-    def record(self: Text, renderer: RendererBase) -> None:
-        if self.get_visible() and self.get_text().strip():
-            found.append((self.get_text(), float(self.get_fontsize()), self.get_window_extent(renderer)))
-
-    monkeypatch.setattr(Text, "draw", record)
-    with style_context(page):
-        figure = FIGURES[name](source, page)
-        FigureCanvasAgg(figure).draw()
-    return figure, found
-
-
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("page", PAPER, ids=lambda page: page.name)
 def test_letters_are_legible_and_nothing_is_cut_or_covered(
     source: Source, name: str, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    figure, found = drawn(source, name, page, monkeypatch)
-    assert figure.get_figwidth() == page.width and figure.get_figheight() < HIGHEST
-    assert len(found) > 5
-    assert {text: size for text, size, _ in found if not SMALLEST <= size <= LARGEST} == {}
-    width, height = figure.get_size_inches() * figure.dpi
-    cut = [text for text, _, box in found if min(box.x0, box.y0) < -1 or box.x1 > width + 1 or box.y1 > height + 1]
-    assert cut == []
-    inner = [(text, Bbox.from_extents(b.x0 + 1, b.y0 + 1, b.x1 - 1, b.y1 - 1)) for text, _, b in found]
-    assert [(a, b) for (a, one), (b, other) in combinations(inner, 2) if one.overlaps(other)] == []
+    assert_legible(partial(FIGURES[name], source), page, monkeypatch)
+
+
+def test_files_are_vector_pdfs_of_the_right_width_with_their_fonts_in_them_and_the_same_every_time(six: Path) -> None:
+    written = write_figures(six, paper=True)
+    assert {path.name for path in written} == {f"{name}-{page.name}.pdf" for name in FIGURES for page in PAPER}
+    first = {path: path.read_bytes() for path in written}
+    for path, data in first.items():
+        assert path.parent == six / "figures" / "paper"
+        points = float(re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ", data)[1])  # type: ignore[index]
+        assert points / 72 == pytest.approx((COLUMN if "-column" in path.name else TEXT).width), path
+        assert b"/FontFile2" in data and b"/Type3" not in data and b"CreationDate" not in data
+        # A colour bar is a picture 256 pixels long; nothing but that and photographs is one.
+        assert (data.count(b"/Subtype /Image") > 0) <= (path.stem.split("-")[0] not in ("bars", "cost", "losses")), path
+    again = {path: path.read_bytes() for path in write_figures(six, only=["bars", "router"], paper=True)}
+    assert len(again) == 4 and all(first[path] == data for path, data in again.items())
+    assert not (six / "figures" / "bars.png").exists(), "figures for the screen are not drawn with --paper"
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_no_older_one(six: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_figures(six, only=["router"], paper=True)
+    assert write_figures(six, methods=["fedavg"], only=["router"], paper=True) == []
+    assert "figure router skipped" in capsys.readouterr().out
+    assert not list((six / "figures" / "paper").glob("router*"))
+
+
+def test_samples_show_eight_methods_and_say_how_many_they_leave_out(
+    many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(many, tuple(load_runs([many])))
+    _, found = drawn(partial(FIGURES["samples"], source), COLUMN, monkeypatch)
+    words = [text for text, *_ in found]
+    answered = {text.split(":")[0] for text in words if text.split(":")[0] in (*SKILL, *ZOO)}
+    assert answered == {"pilot", "fedavg", "fedprox", "fedmoe", "clustered", "ditto", "fedadagrad", "fedadam"}
+    assert words.count("(24 more methods not shown)") == 3

@@ -70,13 +70,14 @@ def _panel(axes: Axes, source: Source, task: Task, places: dict[str, float], pag
     clients = source.per_client
     chosen = (clients.task == task.name) & (clients.metric == task.metric)
     seeds = clients[chosen & (clients.protocol == "personalised")].groupby(["method", "seed"])["value"].mean()
-    top = max(rows["mean"].max(), rows["ci_high"].fillna(0).max(), 1e-9)
+    top = max(rows["mean"].max(), rows["ci_high"].fillna(0).max()) or 1.0
     for label, place in places.items():
         if label not in rows.index:
             axes.text(0.01 * top, place, source.status(task, label), va="center", fontsize=page.points(7), color=DARK)
             continue
         row, style = rows.loc[label], method_style(label)
-        end = bar(axes, place, style, *rows.loc[label, ["mean", "ci_low", "ci_high"]], page)
+        mean, low, high = rows.loc[label, ["mean", "ci_low", "ci_high"]]
+        end = bar(axes, place, style, mean, low, high, page)
         points = seeds.loc[label].to_numpy()
         if len(points) > 1:
             size, line = (4, 0.4) if page.paper else (9, 0.6)

@@ -37,7 +37,7 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
     known = {label: value for label, value in megabytes.items() if value is not None and not source.is_reference(label)}
     if not tasks or not known:
         raise SkipFigure("no method has both a primary metric and a ledger")
-    legend = [_handle(label, source.is_reference(label)) for label in source.methods]
+    legend = [_handle(label, source.is_reference(label), page) for label in source.methods]
     height = legend_height(legend, page) + (1.25 * len(tasks) + 0.3 if page.narrow else 2.2)
     figure = new_figure(*page.inches((3.0 * len(tasks) + 0.4, 3.6), height))
     shape = (len(tasks), 1) if page.narrow else (1, len(tasks))
@@ -69,7 +69,7 @@ def _panel(axes: Axes, source: Source, task: Task, megabytes: dict[str, float], 
         axes.set_xscale("symlog", linthresh=min(positive), linscale=0.5)
     largest = max(megabytes.values())
     axes.set_xlim(-0.04 * largest if largest else -1, 1.25 * largest if largest else 1)
-    top = max(rows["mean"].max(), rows["ci_high"].fillna(0).max(), 1e-9)
+    top = max(rows["mean"].max(), rows["ci_high"].fillna(0).max()) or 1.0
     axes.set_ylim(0, 1.06 * top)
     axes.set_title(task.name)
     axes.set_ylabel(task.metric)
@@ -94,8 +94,9 @@ def _dodge(label: str, megabytes: dict[str, float], page: Page) -> float:
     return min(8.0, (60.0 if page.paper else 40.0) / len(near)) * (near.index(label) - (len(near) - 1) / 2)
 
 
-def _handle(label: str, reference: bool) -> Line2D:
+def _handle(label: str, reference: bool, page: Page) -> Line2D:
     style = method_style(label)
     if reference:
         return Line2D([], [], color=style.colour, ls="--", lw=1.2, label=label)
-    return Line2D([], [], color=style.colour, marker=style.marker, ls="", ms=7, mec="white", label=label)
+    size = _STAR + 1.5 if page.paper and style.marker == "*" else 7
+    return Line2D([], [], color=style.colour, marker=style.marker, ls="", ms=size, mec="white", label=label)

@@ -31,6 +31,8 @@ def draw(table: FaultTable, rows: Sequence[FaultRow], page: Page = SCREEN) -> Fi
     panels[-1].set_xticks(range(len(faults)), faults, rotation=35, ha="right", rotation_mode="anchor")
     place = {"location": "bottom", "shrink": 0.9} if page.narrow else {"shrink": 0.7}
     bar = figure.colorbar(image, ax=list(panels), pad=0.02, aspect=30, format=_percent, **place)
+    if page.narrow:
+        bar.set_ticks([-1, -0.5, 0, 0.5, 1])
     bar.set_label("share lost (below 0: gained)")
     bar.outline.set_visible(False)
     seeds = ", ".join(map(str, table.seeds))

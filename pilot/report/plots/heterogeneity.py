@@ -37,13 +37,11 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
     ]
     distances = np.array(report["js_distance"], dtype=float)
     size = max(3.4, 0.36 * len(distances) + 0.6)
-    if page.narrow:
-        figure = new_figure(*page.inches((0.0, 0.0), 2.7 + 2.9))
-        grid = figure.add_gridspec(2, len(tasks), height_ratios=[2.7, 2.9])
-        panels = [*(figure.add_subplot(grid[0, place]) for place in range(len(tasks))), figure.add_subplot(grid[1, :])]
+    if page.paper:
+        figure, panels = _paper_panels(len(tasks), page)
     else:
-        figure = new_figure(*page.inches((1.9 * len(tasks) + size + 0.3, max(3.6, size)), 3.0))
-        widths = [*[0.9 if page.paper else 1.9] * len(tasks), 3.6 if page.paper else size]
+        figure = new_figure(1.9 * len(tasks) + size + 0.3, max(3.6, size))
+        widths = [*[1.9] * len(tasks), size]
         panels = list(figure.subplots(1, len(tasks) + 1, width_ratios=widths, squeeze=False)[0])
     for position, (axes, name) in enumerate(zip(panels, tasks, strict=False)):
         _bars(axes, report, name, page)
@@ -51,6 +49,18 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
             axes.set_ylabel("training examples")
     _matrix(panels[-1], distances, report, page)
     return figure
+
+
+def _paper_panels(num_tasks: int, page: Page) -> tuple[Figure, list[Axes]]:
+    """Panels of bars, and beside or below them the matrix, each of the two with a layout of its own."""
+    figure = new_figure(*page.inches((0.0, 0.0), 5.5 if page.narrow else 3.0))
+    ratio = [2.6, 2.9] if page.narrow else [3.5, 3.5]
+    if page.narrow:
+        parts = figure.subfigures(2, 1, height_ratios=ratio, squeeze=False).flat
+    else:
+        parts = figure.subfigures(1, 2, width_ratios=ratio, squeeze=False).flat
+    bars = parts[0].subplots(1, num_tasks, squeeze=False)[0] if num_tasks else []
+    return figure, [*bars, parts[1].subplots()]
 
 
 def _client_ticks(set_ticks: Callable[..., Any], clients: list[int], width: float | None) -> None:
@@ -93,7 +103,9 @@ def _bars(axes: Axes, report: dict[str, Any], task: str, page: Page) -> None:
     _client_ticks(axes.set_xticks, clients, _NARROW_PANEL if page.paper else None)
     axes.set_xlabel("client")
     named = f"{task}\nby {report['attribute'].get(task, 'label').replace('_', ' ')}"
-    axes.set_title(named, fontsize=page.points(7) if page.paper else None)
+    axes.set_title(named)
+    if page.paper:
+        axes.title.set_fontsize(page.points(7))
     below = axes.transAxes + ScaledTranslation(0, -_LEGEND_BELOW, axes.figure.dpi_scale_trans)
     place = {"bbox_to_anchor": (0.5, 0), "bbox_transform": below} if page.paper else {"bbox_to_anchor": (0.5, -0.17)}
     axes.legend(

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from pilot.report.load import Run, Task
 from pilot.report.plots.page import SCREEN, Page
@@ -61,8 +62,8 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
 
 def _by_method(curves: dict[str, list[Curve]], tasks: tuple[Task, ...], page: Page) -> Figure:
     """A panel per method on one scale, in which each task has its clients' mean (smoothed) over their range."""
-    columns = min(len(curves), 3 if page.narrow else 6)
-    rows = math.ceil(len(curves) / columns)
+    rows = math.ceil(len(curves) / (3 if page.narrow else 6))
+    columns = math.ceil(len(curves) / rows)
     handles = [Line2D([], [], color=_COLOURS[i], ls=_LINES[i], lw=1.0, label=task.name) for i, task in _cycle(tasks)]
     handles += [Line2D([], [], color=DARK, ls="-", lw=1.0, label="pooled data")] * _any_pooled(curves, tasks)
     figure = new_figure(
@@ -77,6 +78,7 @@ def _by_method(curves: dict[str, list[Curve]], tasks: tuple[Task, ...], page: Pa
         if place + columns >= len(curves):
             axes.set_xlabel("local step")
             axes.tick_params(labelbottom=True)
+    panels[0, 0].xaxis.set_major_locator(MaxNLocator(3, integer=True))
     panels[0, 0].set_ylim(0, max(_ceiling(curves, task, tasks) for task in tasks))
     figure.supylabel("cross-entropy", fontsize=page.points(7))
     legend_below(figure, handles)

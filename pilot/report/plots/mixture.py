@@ -1,6 +1,7 @@
 """Figures `router` and `distances`: what Pilot's mixture of adapters and its text aggregation did."""
 
 import math
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,8 @@ from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import OKABE_ITO, SkipFigure, Source, new_figure
 
 METHOD = "pilot"
-_TICK = 0.17
-"""Inches of a tick's number on paper."""
+_TICK, _NAME = 0.17, 10
+"""On paper: inches of a tick's number, characters of a task's name before it is broken."""
 
 
 def draw_router(source: Source, page: Page = SCREEN) -> Figure:
@@ -41,8 +42,9 @@ def draw_router(source: Source, page: Page = SCREEN) -> Figure:
         _router_row(axes, row, weights[task.name], top, page)
         place = (names.index(task.name) - 0.47, row - 0.46)
         axes.add_patch(Rectangle(place, 0.94, 0.92, fill=False, ec=OKABE_ITO[1], lw=2))
-    axes.set_xticks(range(len(names)), names)
-    axes.set_yticks(range(len(found)), [task.name for task in found])
+    shown = [_broken(name) if page.narrow else name for name in names]
+    axes.set_xticks(range(len(names)), shown)
+    axes.set_yticks(range(len(found)), [shown[names.index(task.name)] for task in found])
     axes.set_xlabel("task whose adapter the router weighs")
     axes.set_ylabel("client's task")
     axes.spines[:].set_visible(False)
@@ -54,6 +56,11 @@ def draw_router(source: Source, page: Page = SCREEN) -> Figure:
         )
     figure.colorbar(image, ax=axes, pad=0.02).outline.set_visible(False)
     return figure
+
+
+def _broken(name: str) -> str:
+    """A task's name on lines of a narrow cell's width."""
+    return textwrap.fill(name, _NAME)
 
 
 def _router_row(axes: Axes, row: int, clients: np.ndarray, top: float, page: Page) -> None:

@@ -78,7 +78,8 @@ def _lines(table: PartTable, page: Page) -> Figure:
         for number, (label, entries) in enumerate(series.items()):
             aside = ScaledTranslation(_ASIDE / 72 * (number - (len(series) - 1) / 2), 0, figure.dpi_scale_trans)
             _line(axes, label, [table.row(setting, method, task) for setting, method in entries], aside)
-        _x_axis(axes, table.part.axis.label, sorted(set(table.part.axis.values.values())))
+        last = not page.narrow or task is table.tasks[-1]
+        _x_axis(axes, table.part.axis.label if last else "", sorted(set(table.part.axis.values.values())))
         axes.set_title(task.name)
         axes.set_ylabel(task.metric)
         axes.grid(axis="y", color="#E5E5E5", lw=0.6)

@@ -8,7 +8,7 @@ import io
 import math
 import textwrap
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from pilot.io.atomic import write_bytes
 from pilot.report.load import Run, Task
 from pilot.report.order import is_reference, sort_methods
-from pilot.report.plots.page import SCREEN, Page
+from pilot.report.plots.page import PAPER, SCREEN, Page
 from pilot.variants import base_name
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
@@ -192,6 +192,22 @@ def save(figure: Figure, folder: Path, name: str, page: Page = SCREEN) -> list[P
         paths.append(folder / f"{name}.{form}")
         write_bytes(paths[-1], buffer.getvalue())
     return paths
+
+
+def save_pages(draw: Callable[[Page], Figure], folder: Path, name: str, paper: bool) -> list[Path]:
+    """Write a figure for the screen into `folder`, and with `paper` the two for paper into its folder `paper`."""
+    with style_context():
+        written = save(draw(SCREEN), folder, name)
+    return written + (save_paper(draw, folder / "paper", name) if paper else [])
+
+
+def save_paper(draw: Callable[[Page], Figure], folder: Path, name: str) -> list[Path]:
+    """Write `<name>-column.pdf` and `<name>-text.pdf` into `folder`; return their paths."""
+    written = []
+    for page in PAPER:
+        with style_context(page):
+            written += save(draw(page), folder, f"{name}-{page.name}", page)
+    return written
 
 
 def title(figure: Figure, text: str, page: Page = SCREEN) -> None:
