@@ -31,14 +31,32 @@ def compare(
             "--reference", help="Compare one scenario folder with the committed reference; exit code 1 if not."
         ),
     ] = False,
+    changes: Annotated[
+        bool | None,
+        typer.Option("--changes/--side-by-side", help="What changed from OLD to NEW, or all methods in one table."),
+    ] = None,
+    fail_on_change: Annotated[
+        bool, typer.Option("--fail-on-change", help="Exit code 1 if something changed beyond noise.")
+    ] = False,
 ) -> None:
-    """Methods beside tasks: mean, spread and interval, what differs significantly, and what it cost."""
+    """Methods beside tasks: mean, spread and interval, what differs significantly, and what it cost.
+
+    Two result folders OLD NEW of the same profile and scenario: what changed beyond noise, method by method.
+    """
+    form = "json" if as_json else format.value
     if reference:
-        _compare_with_reference(paths, "json" if as_json else format.value)
+        _compare_with_reference(paths, form)
         return
+    if changes is None:
+        changes = fail_on_change or _are_versions(paths)
+    if changes:
+        _compare_versions(paths, form, fail_on_change)
+        return
+    if fail_on_change:
+        raise UserError("--fail-on-change: not with --side-by-side, which does not look for changes.")
     from pilot.report.compare import compare as compare_runs
 
-    text = compare_runs(paths, baseline, "json" if as_json else format.value, allow_different or ())
+    text = compare_runs(paths, baseline, form, allow_different or ())
     if text is not None:
         typer.echo(text, nl=not text.endswith("\n"))
 
@@ -51,6 +69,24 @@ def _compare_with_reference(paths: list[Path], form: str) -> None:
     rows = against_reference(paths[0])
     typer.echo(as_text(rows, form), nl=False)
     if not agrees(rows):
+        raise typer.Exit(1)
+
+
+def _are_versions(paths: list[Path]) -> bool:
+    from pilot.report.changes import same_settings
+
+    return len(paths) == 2 and same_settings(paths[0], paths[1])
+
+
+def _compare_versions(paths: list[Path], form: str, fail_on_change: bool) -> None:
+    from pilot.report.change_text import as_text
+    from pilot.report.changes import find_changes
+
+    if len(paths) != 2:
+        raise UserError(f"--changes: expected two result folders, OLD and NEW, got {len(paths)}.")
+    found = find_changes(paths[0], paths[1])
+    typer.echo(as_text(found, form), nl=False)
+    if fail_on_change and found.changed:
         raise typer.Exit(1)
 
 
