@@ -159,3 +159,16 @@ def tuning(scenario_dir: ScenarioDirArgument, method: OnlyMethodsOption = None) 
 
     for path in write_tuning(scenario_dir, method):
         typer.echo(str(path), err=True)
+
+
+def tensorboard(
+    paths: Annotated[list[Path], typer.Argument(help="Scenario, method or run folders; runs may still be training.")],
+    to: Annotated[
+        Path | None, typer.Option(help="Folder for the event files; by default tensorboard/ of the scenario's folder.")
+    ] = None,
+) -> None:
+    """Write event files for TensorBoard: losses, router weights, drift, bytes, times and final metrics of each run."""
+    from pilot.report.tensorboard import write_events
+
+    for path in write_events(paths, to):
+        typer.echo(str(path), err=True)

@@ -15,8 +15,8 @@ from pilot.report.plots.style import style_context
 
 HIGHEST = 9.3
 """Inches of text on a US letter or A4 page of the usual conferences."""
-Drawn = list[tuple[str, float, Bbox]]
-"""Text, size in points, place in pixels."""
+Drawn = list[tuple[str, float, Bbox, bool]]
+"""Text, size in points, place in pixels, whether it is slanted."""
 
 
 def drawn(draw: Callable[[Page], Figure], page: Page, monkeypatch: pytest.MonkeyPatch) -> tuple[Figure, Drawn]:
@@ -25,7 +25,8 @@ def drawn(draw: Callable[[Page], Figure], page: Page, monkeypatch: pytest.Monkey
 
     def record(self: Text, renderer: RendererBase) -> None:
         if self.get_visible() and self.get_text().strip():
-            found.append((self.get_text(), float(self.get_fontsize()), self.get_window_extent(renderer)))
+            place, slanted = self.get_window_extent(renderer), self.get_rotation() % 90 != 0
+            found.append((self.get_text(), float(self.get_fontsize()), place, slanted))
 
     with monkeypatch.context() as patch, style_context(page):
         patch.setattr(Text, "draw", record)
@@ -42,10 +43,11 @@ def assert_legible(draw: Callable[[Page], Figure], page: Page, monkeypatch: pyte
     figure, found = drawn(draw, page, monkeypatch)
     assert figure.get_figwidth() == page.width and figure.get_figheight() < HIGHEST
     assert len(found) > 5
-    assert {text: size for text, size, _ in found if not SMALLEST <= size <= LARGEST} == {}
+    assert {text: size for text, size, *_ in found if not SMALLEST <= size <= LARGEST} == {}
     width, height = figure.get_size_inches() * figure.dpi
-    cut = [text for text, _, box in found if min(box.x0, box.y0) < -1 or box.x1 > width + 1 or box.y1 > height + 1]
+    cut = [text for text, _, box, _ in found if min(box.x0, box.y0) < -1 or box.x1 > width + 1 or box.y1 > height + 1]
     assert cut == []
     # A gap of two pixels (a letter is seven wide) beside a word; lines of one text may touch.
-    places = [(text, Bbox.from_extents(b.x0 - 1, b.y0 + 1, b.x1 + 1, b.y1 - 1)) for text, _, b in found]
+    upright = [(text, box) for text, _, box, slanted in found if not slanted]
+    places = [(text, Bbox.from_extents(b.x0 - 1, b.y0 + 1, b.x1 + 1, b.y1 - 1)) for text, b in upright]
     assert [(a, b) for (a, one), (b, other) in combinations(places, 2) if one.overlaps(other)] == []
