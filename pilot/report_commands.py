@@ -107,7 +107,7 @@ def figures(
     method: OnlyMethodsOption = None,
     only: Annotated[list[str] | None, typer.Option(help="Only these figures; repeat the option.")] = None,
     paper: Annotated[
-        bool, typer.Option("--paper", help="Draw figures/paper/ instead: PDFs as wide as a column, and as the text.")
+        bool, typer.Option("--paper", help="Draw paper/ instead: PDFs as wide as a column, and as the text.")
     ] = False,
 ) -> None:
     """Draw figures/ of a scenario as PNG and PDF."""

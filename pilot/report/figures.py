@@ -38,7 +38,7 @@ def write_figures(
     only: Sequence[str] | None = None,
     paper: bool = False,
 ) -> list[Path]:
-    """Draw the figures of a scenario into `scenario_dir/figures`, those for paper into `figures/paper`.
+    """Draw the figures of a scenario into `scenario_dir/figures`, those for paper into `scenario_dir/paper`.
 
     A figure whose input is missing is skipped with a printed reason, and an older file of that name is
     removed, since it would show something else than what is there now.
@@ -59,7 +59,7 @@ def write_figures(
     if unknown := [name for name in names if name not in FIGURES]:
         raise UserError(f"unknown figure {', '.join(unknown)}. Expected some of: {', '.join(FIGURES)}.")
     source = Source(scenario_dir, tuple(_select(scenario_dir, methods)))
-    folder = scenario_dir / "figures" / ("paper" if paper else "")
+    folder = scenario_dir / ("paper" if paper else "figures")
     written: list[Path] = []
     for name in names:
         try:

@@ -35,13 +35,14 @@ def paper_tables(grids: Sequence[Headline], groups: Sequence[Group]) -> dict[str
 
 def _grid(grid: Headline) -> str:
     rows = [(line.reference, [_name(line), *(_value(cell) for cell in line.cells)]) for line in grid.lines]
-    above = f"$\\uparrow\\downarrow$: above or below {escape(grid.baseline)} ($p<{LEVEL}$, Holm-corrected). "
+    base = escape(grid.baseline or "")
+    above = f"$\\uparrow\\downarrow$: above or below {base} ($p<{LEVEL}$, Holm-corrected). " if base else ""
     caption = (
         f"{escape(grid.scenario)}: mean $\\pm$ standard deviation over seeds; personalised models on their "
         "task's test set. Bold: best federated method; $\\dagger$: not significantly different from it. "
-        f"{above if grid.baseline else ''}Below the rule: references."
+        f"{above}Below the rule: references."
     )
-    return _table(f"{grid.scenario}-quality", caption, ["", *map(_task, grid.tasks)], rows)
+    return _table(f"{grid.scenario}-quality", caption, ["", *map(_task_of_two, grid.tasks)], rows, "r@{\\,}l")
 
 
 def _significance(grid: Headline) -> str:
@@ -67,15 +68,17 @@ def _cost(grid: Headline, groups: Sequence[Group]) -> str:
     return _table(f"{grid.scenario}-cost", caption, ["", *(title for _, title, *_ in _COST)], rows)
 
 
-def _table(label: str, caption: str, titles: Sequence[str], rows: Sequence[tuple[bool, Sequence[str]]]) -> str:
+def _table(
+    label: str, caption: str, titles: Sequence[str], rows: Sequence[tuple[bool, Sequence[str]]], column: str = "r"
+) -> str:
     size = "scriptsize" if max(len(cells[0]) for _, cells in rows) > _LONG_NAME else "footnotesize"
     out = [
         "% needs \\usepackage{booktabs}",
         r"\begin{table}",
-        rf"\centering\{size}\setlength{{\tabcolsep}}{{3pt}}",
+        rf"\centering\{size}\setlength{{\tabcolsep}}{{2.5pt}}",
         rf"\caption{{{caption}}}",
         rf"\label{{tab:{label}}}",
-        r"\begin{tabular}{@{}l" + "r" * (len(titles) - 1) + "@{}}",
+        r"\begin{tabular}{@{}l" + column * (len(titles) - 1) + "@{}}",
         r"\toprule",
         " & ".join(titles) + r" \\",
         r"\midrule",
@@ -97,16 +100,20 @@ def _task(task: Task) -> str:
     return rf"\shortstack{{{escape(task.name)}\\{escape(task.metric)}}}"
 
 
+def _task_of_two(task: Task) -> str:
+    return rf"\multicolumn{{2}}{{c}}{{{_task(task)}}}"
+
+
 def _value(cell: Cell) -> str:
-    """`0.827` in bold for the best, with its marks, and the spread in small letters behind it."""
+    """`0.827` in bold for the best; in a column of its own the spread in small letters and the marks."""
     row = cell.row
     if row is None or row.mean is None:
-        return "--" if row is None else row.status
+        return ("--" if row is None else row.status) + " &"
     text = f"{row.mean:.{DIGITS}f}"
     text = rf"\textbf{{{text}}}" if cell.best else text
     marks = (r"$^\dagger$" if cell.close else "") + escape(ARROWS[cell.arrow].strip())
-    spread = rf" {{\tiny$\pm${row.std:.{DIGITS}f}}}" if row.std is not None else ""
-    return text + marks + spread
+    spread = rf"{{\tiny$\pm${row.std:.{DIGITS}f}}}" if row.std is not None else ""
+    return f"{text} & {spread}{marks}"
 
 
 def _test(cell: Cell) -> str:

@@ -35,6 +35,7 @@ def write_study(study: Study, profile: str, results: Path, *, index: bool = True
         UserError: see `pilot.report.studies.load_part`; nothing is written then.
     """
     folder = results / profile / "studies" / study.name
+    sheets = folder / "paper" if paper else None
     tables = [load_part(study.name, part, profile, results) for part in study.parts]
     written: list[Path] = []
     for table in tables:
@@ -42,8 +43,8 @@ def write_study(study: Study, profile: str, results: Path, *, index: bool = True
         for ending, text in texts.items():
             written.append(folder / f"{table.part.name}.{ending}")
             write_text(written[-1], text)
-        written += save_pages(partial(plot.draw, table), folder, table.part.name, paper)
-        written += _write_drift(table, results, folder, paper)
+        written += save_pages(partial(plot.draw, table), folder, table.part.name, sheets)
+        written += _write_drift(table, results, folder, sheets)
     if index:
         drifts = {path.stem for path in written if path.stem.endswith(DRIFT)}
         pictures = [_pictures(table, drifts) for table in tables]
@@ -54,7 +55,7 @@ def write_study(study: Study, profile: str, results: Path, *, index: bool = True
     return written
 
 
-def _write_drift(table: PartTable, results: Path, folder: Path, paper: bool) -> list[Path]:
+def _write_drift(table: PartTable, results: Path, folder: Path, paper: Path | None) -> list[Path]:
     """Aggregation drift of a part's methods, where it has one setting and they sent LoRA pairs."""
     if len(table.grids) > 1:
         return []

@@ -54,7 +54,7 @@ def test_files_are_vector_pdfs_of_the_right_width_with_their_fonts_in_them_and_t
     assert {path.name for path in written} == {f"{name}-{page.name}.pdf" for name in FIGURES for page in PAPER}
     first = {path: path.read_bytes() for path in written}
     for path, data in first.items():
-        assert path.parent == six / "figures" / "paper"
+        assert path.parent == six / "paper"
         points = float(re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ", data)[1])  # type: ignore[index]
         assert points / 72 == pytest.approx((COLUMN if "-column" in path.name else TEXT).width), path
         assert b"/FontFile2" in data and b"/Type3" not in data and b"CreationDate" not in data
@@ -69,7 +69,7 @@ def test_a_figure_that_cannot_be_drawn_leaves_no_older_one(six: Path, capsys: py
     write_figures(six, only=["router"], paper=True)
     assert write_figures(six, methods=["fedavg"], only=["router"], paper=True) == []
     assert "figure router skipped" in capsys.readouterr().out
-    assert not list((six / "figures" / "paper").glob("router*"))
+    assert not list((six / "paper").glob("router*"))
 
 
 def test_samples_show_eight_methods_and_say_how_many_they_leave_out(

@@ -194,11 +194,11 @@ def save(figure: Figure, folder: Path, name: str, page: Page = SCREEN) -> list[P
     return paths
 
 
-def save_pages(draw: Callable[[Page], Figure], folder: Path, name: str, paper: bool) -> list[Path]:
-    """Write a figure for the screen into `folder`, and with `paper` the two for paper into its folder `paper`."""
+def save_pages(draw: Callable[[Page], Figure], folder: Path, name: str, paper: Path | None) -> list[Path]:
+    """Write a figure for the screen into `folder`, and the two for paper into the folder `paper`, where there is one."""
     with style_context():
         written = save(draw(SCREEN), folder, name)
-    return written + (save_paper(draw, folder / "paper", name) if paper else [])
+    return written + (save_paper(draw, paper, name) if paper else [])
 
 
 def save_paper(draw: Callable[[Page], Figure], folder: Path, name: str) -> list[Path]:
