@@ -257,8 +257,8 @@ def _tested(
     result = paired_permutation(scores[1].by_id(), scores[0].by_id(), images)
     assert result is not None, "both sides have the same examples"
     p_value, num_images = result[1:]
-    tested = means[1] - means[0], low, high, p_value, None, num_images
-    return ChangeRow(*start, *means, *tested, "within noise")
+    tested = means[1] - means[0], low, high, p_value
+    return ChangeRow(*start, *means, *tested, None, num_images, "within noise")
 
 
 def _judge(rows: Sequence[ChangeRow]) -> list[ChangeRow]:

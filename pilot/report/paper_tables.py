@@ -18,8 +18,8 @@ _COST = (
     ("bytes up", "MB up", 1e6, 2),
     ("bytes down", "MB down", 1e6, 2),
     ("trainable_parameters", "params (k)", 1e3, 1),
+    ("training_flops", "TFLOP", 1e12, 2),
 )
-_COST += (("training_flops", "TFLOP", 1e12, 2),)
 """Quantity, title, unit, digits."""
 _LONG_NAME = 13
 

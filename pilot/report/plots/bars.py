@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -76,7 +77,7 @@ def _panel(axes: Axes, source: Source, task: Task, places: dict[str, float], pag
             axes.text(0.01 * top, place, source.status(task, label), va="center", fontsize=page.points(7), color=DARK)
             continue
         row, style = rows.loc[label], method_style(label)
-        mean, low, high = rows.loc[label, ["mean", "ci_low", "ci_high"]]
+        mean, low, high = np.asarray(rows.loc[label, ["mean", "ci_low", "ci_high"]], dtype=float).tolist()
         end = bar(axes, place, style, mean, low, high, page)
         points = seeds.loc[label].to_numpy()
         if len(points) > 1:
