@@ -27,7 +27,8 @@ def write_faults(scenario_dir: Path, paper: bool = False) -> list[Path]:
     texts = {"faults.csv": to_csv(rows, column_names(FaultRow)), "faults.md": markdown(table, rows)}
     for name, text in texts.items():
         write_text(folder / "tables" / name, text)
-    figures = save_pages(partial(plot.draw, table, rows), folder / "figures", "faults", folder / "paper" if paper else None)
+    sheets = folder / "paper" if paper else None
+    figures = save_pages(partial(plot.draw, table, rows), folder / "figures", "faults", sheets)
     return [*(folder / "tables" / name for name in texts), *figures]
 
 

@@ -195,7 +195,7 @@ def save(figure: Figure, folder: Path, name: str, page: Page = SCREEN) -> list[P
 
 
 def save_pages(draw: Callable[[Page], Figure], folder: Path, name: str, paper: Path | None) -> list[Path]:
-    """Write a figure for the screen into `folder`, and the two for paper into the folder `paper`, where there is one."""
+    """Write a figure for the screen into `folder`, and the two for paper into `paper` unless that is None."""
     with style_context():
         written = save(draw(SCREEN), folder, name)
     return written + (save_paper(draw, paper, name) if paper else [])
