@@ -71,7 +71,7 @@ def _cost(grid: Headline, groups: Sequence[Group]) -> str:
 def _table(
     label: str, caption: str, titles: Sequence[str], rows: Sequence[tuple[bool, Sequence[str]]], column: str = "r"
 ) -> str:
-    size = "scriptsize" if max(len(cells[0]) for _, cells in rows) > _LONG_NAME else "footnotesize"
+    size = "scriptsize" if max((len(cells[0]) for _, cells in rows), default=0) > _LONG_NAME else "footnotesize"
     out = [
         "% needs \\usepackage{booktabs}",
         r"\begin{table}",

@@ -60,3 +60,10 @@ def test_without_a_baseline_nothing_is_said_about_one(tmp_path: Path) -> None:
     assert "uparrow" not in (folder / "tables" / "grid.tex").read_text()
     text = (folder / "tables" / "significance.tex").read_text()
     assert "no baseline" in text and rows_of(text) == [["pilot", "--", "--", "--"], ["local", "--", "--", "--"]]
+
+
+def test_the_baseline_alone_is_not_held_against_itself(tmp_path: Path) -> None:
+    folder = build_scenario(tmp_path, ("fedavg",), seeds=(0,))
+    write_tables(folder)
+    assert rows_of((folder / "tables" / "significance.tex").read_text()) == []
+    assert len(rows_of((folder / "tables" / "grid.tex").read_text())) == 1
