@@ -1,7 +1,8 @@
 """Targets of pilot-bench. `snakemake --cores all scenario2` goes from nothing to the tables and figures.
 
 Configuration: `--config profile=embedded results=results fault_methods=pilot,fedavg zoo_methods=pilot,fedavg`, and so
-`ablation_methods` and `heterogeneity_methods`; a study's baselines are always there.
+`ablation_methods` and `heterogeneity_methods`; a study's baselines are always there. `figure_methods=pilot,fedavg` leaves
+the other methods out of a scenario's tables, figures and report.
 """
 
 from snakemake.utils import min_version
@@ -67,9 +68,16 @@ rule smoke:
 
 rule figures:
     input:
-        [f"{RESULTS}/{PROFILE}/{twin(name, PROFILE)}/figures" for name in ("scenario1", "scenario2")],
+        [path for name in ("scenario1", "scenario2") for path in paper_outputs_of(name)],
     message:
-        "all done: figures of both scenarios ({PROFILE})"
+        "all done: tables and figures of both scenarios, also for paper ({PROFILE})"
+
+
+rule smoke_figures:
+    input:
+        paper_outputs_of("smoke", "smoke"),
+    message:
+        "all done: tables and figures of the smoke test, also for paper"
 
 
 rule report:

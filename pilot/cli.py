@@ -26,7 +26,7 @@ from pilot.options import (
 )
 from pilot.plan_commands import plan
 from pilot.progress import progress
-from pilot.report_commands import compare, faults, figures, report, study, tables, tuning
+from pilot.report_commands import compare, faults, figures, report, study, tables, tensorboard, tuning
 
 INTERRUPTED = 130
 """The exit code that Typer makes of Ctrl-C."""
@@ -190,7 +190,7 @@ def import_(
     typer.echo(f"{imported.run_dir}: {counts}{lacking}", err=True)
 
 
-for command in (compare, tables, figures, report, faults, study, tuning, export, plan):
+for command in (compare, tables, figures, report, faults, study, tuning, tensorboard, export, plan):
     app.command()(command)
 
 

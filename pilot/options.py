@@ -89,6 +89,9 @@ FaultOption = Annotated[str | None, typer.Option(help="A fault by name or file; 
 OnlyMethodsOption = Annotated[
     list[str] | None, typer.Option("--method", "-m", help="Only these methods; repeat the option.")
 ]
+PaperOption = Annotated[
+    bool, typer.Option("--paper", help="Draw figures for paper as well: PDFs as wide as a column, and as the text.")
+]
 ScenarioDirArgument = Annotated[Path, typer.Argument(help="results/<profile>/<scenario>")]
 ScenarioOption = Annotated[str, typer.Option("--scenario", "-s", help="Scenario name, or a path to its YAML file.")]
 ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="Profile name, or a path to its YAML file.")]

@@ -11,6 +11,7 @@ from pilot.options import (
     BaselineOption,
     JsonOption,
     OnlyMethodsOption,
+    PaperOption,
     ProfileOption,
     ResultsOption,
     ScenarioDirArgument,
@@ -30,14 +31,32 @@ def compare(
             "--reference", help="Compare one scenario folder with the committed reference; exit code 1 if not."
         ),
     ] = False,
+    changes: Annotated[
+        bool | None,
+        typer.Option("--changes/--side-by-side", help="What changed from OLD to NEW, or all methods in one table."),
+    ] = None,
+    fail_on_change: Annotated[
+        bool, typer.Option("--fail-on-change", help="Exit code 1 if something changed beyond noise.")
+    ] = False,
 ) -> None:
-    """Methods beside tasks: mean, spread and interval, what differs significantly, and what it cost."""
+    """Methods beside tasks: mean, spread and interval, what differs significantly, and what it cost.
+
+    Two result folders OLD NEW of the same profile and scenario: what changed beyond noise, method by method.
+    """
+    form = "json" if as_json else format.value
     if reference:
-        _compare_with_reference(paths, "json" if as_json else format.value)
+        _compare_with_reference(paths, form)
         return
+    if changes is None:
+        changes = fail_on_change or _are_versions(paths)
+    if changes:
+        _compare_versions(paths, form, fail_on_change)
+        return
+    if fail_on_change:
+        raise UserError("--fail-on-change: not with --side-by-side, which does not look for changes.")
     from pilot.report.compare import compare as compare_runs
 
-    text = compare_runs(paths, baseline, "json" if as_json else format.value, allow_different or ())
+    text = compare_runs(paths, baseline, form, allow_different or ())
     if text is not None:
         typer.echo(text, nl=not text.endswith("\n"))
 
@@ -50,6 +69,24 @@ def _compare_with_reference(paths: list[Path], form: str) -> None:
     rows = against_reference(paths[0])
     typer.echo(as_text(rows, form), nl=False)
     if not agrees(rows):
+        raise typer.Exit(1)
+
+
+def _are_versions(paths: list[Path]) -> bool:
+    from pilot.report.changes import same_settings
+
+    return len(paths) == 2 and same_settings(paths[0], paths[1])
+
+
+def _compare_versions(paths: list[Path], form: str, fail_on_change: bool) -> None:
+    from pilot.report.change_text import as_text
+    from pilot.report.changes import find_changes
+
+    if len(paths) != 2:
+        raise UserError(f"--changes: expected two result folders, OLD and NEW, got {len(paths)}.")
+    found = find_changes(paths[0], paths[1])
+    typer.echo(as_text(found, form), nl=False)
+    if fail_on_change and found.changed:
         raise typer.Exit(1)
 
 
@@ -69,11 +106,14 @@ def figures(
     scenario_dir: ScenarioDirArgument,
     method: OnlyMethodsOption = None,
     only: Annotated[list[str] | None, typer.Option(help="Only these figures; repeat the option.")] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Draw paper/ instead: PDFs as wide as a column, and as the text.")
+    ] = False,
 ) -> None:
     """Draw figures/ of a scenario as PNG and PDF."""
     from pilot.report.figures import write_figures
 
-    for path in write_figures(scenario_dir, method, only):
+    for path in write_figures(scenario_dir, method, only, paper):
         typer.echo(str(path), err=True)
 
 
@@ -88,11 +128,11 @@ def report(
     typer.echo(str(write_report(scenario_dir, method, samples)), err=True)
 
 
-def faults(scenario_dir: ScenarioDirArgument) -> None:
+def faults(scenario_dir: ScenarioDirArgument, paper: PaperOption = False) -> None:
     """Write faults/tables and faults/figures: the quality that runs with a fault lost."""
     from pilot.report.fault_tables import write_faults
 
-    for path in write_faults(scenario_dir):
+    for path in write_faults(scenario_dir, paper):
         typer.echo(str(path), err=True)
 
 
@@ -102,13 +142,14 @@ def study(
     profile: ProfileOption = "embedded",
     part: Annotated[list[str] | None, typer.Option(help="Only these parts, without index.md; repeat it.")] = None,
     method: OnlyMethodsOption = None,
+    paper: PaperOption = False,
 ) -> None:
     """Write studies/<study>: a table and a figure of every part, from finished runs."""
     from pilot.report.study_tables import write_study
     from pilot.studies import load_study
 
     chosen = load_study(name).only(parts=part or (), methods=method or ())
-    for path in write_study(chosen, profile, results, index=not part):
+    for path in write_study(chosen, profile, results, index=not part, paper=paper):
         typer.echo(str(path), err=True)
 
 
@@ -117,4 +158,17 @@ def tuning(scenario_dir: ScenarioDirArgument, method: OnlyMethodsOption = None) 
     from pilot.report.tuning import write_tuning
 
     for path in write_tuning(scenario_dir, method):
+        typer.echo(str(path), err=True)
+
+
+def tensorboard(
+    paths: Annotated[list[Path], typer.Argument(help="Scenario, method or run folders; runs may still be training.")],
+    to: Annotated[
+        Path | None, typer.Option(help="Folder for the event files; by default tensorboard/ of the scenario's folder.")
+    ] = None,
+) -> None:
+    """Write event files for TensorBoard: losses, router weights, drift, bytes, times and final metrics of each run."""
+    from pilot.report.tensorboard import write_events
+
+    for path in write_events(paths, to):
         typer.echo(str(path), err=True)

@@ -25,7 +25,7 @@ FAULT_OUTPUTS = ("tables/faults.csv", "tables/faults.md", "figures/faults.png", 
 SMOKE_FAULTS = ("dropout-50", "nan-client")
 TABLES = (
     *("main.csv", "per_client.csv", "cost.csv", "significance.csv", "timing.csv", "main.md", "main.tex"),
-    "leaderboard.json",
+    *("leaderboard.json", "grid.tex", "significance.tex", "cost.tex"),
 )
 
 
@@ -38,6 +38,12 @@ def outputs_of(scenario, profile=PROFILE):
     """Tables, figures and report of a scenario; with the profile `llava`, of its twin over public data."""
     folder = f"{RESULTS}/{profile}/{twin(scenario, profile)}"
     return [f"{folder}/tables/{name}" for name in TABLES] + [f"{folder}/figures", f"{folder}/report.html"]
+
+
+def paper_outputs_of(scenario, profile=PROFILE):
+    """What `figures` makes: tables, figures for the screen, and figures for paper."""
+    folder = f"{RESULTS}/{profile}/{twin(scenario, profile)}"
+    return [f"{folder}/tables/{name}" for name in TABLES] + [f"{folder}/figures", f"{folder}/paper"]
 
 
 def shipped_checkpoint(wildcards):
@@ -61,8 +67,9 @@ def method_options(names):
 
 
 def shown_methods(wildcards):
-    """Options that name a scenario's own methods and the references."""
-    return method_options((*load_scenario(wildcards.scenario).methods, *REFERENCES))
+    """Options that name a scenario's own methods and the references, or those of the configuration."""
+    chosen = [name for name in config.get("figure_methods", "").split(",") if name]
+    return method_options(chosen or (*load_scenario(wildcards.scenario).methods, *REFERENCES))
 
 
 def fault_runs(wildcards):

@@ -117,5 +117,5 @@ rule tables_faults:
     message:
         "write table and heat map of the faults, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench faults {wildcards.results}/{wildcards.profile}/{wildcards.scenario} "
+        "OMP_NUM_THREADS=1 pilot-bench faults --paper {wildcards.results}/{wildcards.profile}/{wildcards.scenario} "
         "2>&1 | tee -i {log} >&2"

@@ -39,6 +39,7 @@ rule tables:
         markdown="{results}/{profile}/{scenario}/tables/main.md",
         latex="{results}/{profile}/{scenario}/tables/main.tex",
         leaderboard="{results}/{profile}/{scenario}/tables/leaderboard.json",
+        parts=expand("{{results}}/{{profile}}/{{scenario}}/tables/{part}.tex", part=("grid", "significance", "cost")),
     params:
         source=stage_digest("tables"),
         methods=shown_methods,
@@ -89,6 +90,32 @@ rule draw:
     shell:
         "OMP_NUM_THREADS=1 pilot-bench figures {wildcards.results}/{wildcards.profile}/{wildcards.scenario} "
         "{params.methods} 2>&1 | tee -i {log} >&2"
+
+
+rule draw_paper:
+    input:
+        tables=rules.tables.output,
+        heterogeneity=rules.partition.output.heterogeneity,
+    output:
+        folder=directory("{results}/{profile}/{scenario}/paper"),
+    params:
+        source=stage_digest("figures"),
+        methods=shown_methods,
+    log:
+        "{results}/{profile}/{scenario}/logs/paper.log",
+    benchmark:
+        "{results}/{profile}/{scenario}/benchmarks/paper.tsv"
+    conda:
+        "envs/pilot-bench.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    message:
+        "draw the figures of {wildcards.scenario} for paper ({wildcards.profile})"
+    shell:
+        "OMP_NUM_THREADS=1 pilot-bench figures --paper "
+        "{wildcards.results}/{wildcards.profile}/{wildcards.scenario} {params.methods} 2>&1 | tee -i {log} >&2"
 
 
 rule page:

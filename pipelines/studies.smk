@@ -53,7 +53,7 @@ rule study:
     message:
         "write tables and figures of the study {wildcards.study} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench study {wildcards.study} --profile {wildcards.profile} "
+        "OMP_NUM_THREADS=1 pilot-bench study {wildcards.study} --paper --profile {wildcards.profile} "
         "--results {wildcards.results} {params.methods} 2>&1 | tee -i {log} >&2"
 
 

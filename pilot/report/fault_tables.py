@@ -1,6 +1,7 @@
 """Writes `faults/tables/` and `faults/figures/` of a scenario. Equal results give equal bytes."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from pilot.folders import FAULTS
@@ -9,13 +10,13 @@ from pilot.report.faults import FaultRow, FaultTable, describe, fault_rows, load
 from pilot.report.incidents import exclusions
 from pilot.report.load import Task
 from pilot.report.plots import faults as plot
-from pilot.report.plots.style import save, style_context
+from pilot.report.plots.style import save_pages
 from pilot.report.render import DIGITS, column_names, pipe, to_csv
 from pilot.settings import FederationConfig
 
 
-def write_faults(scenario_dir: Path) -> list[Path]:
-    """Write `faults.csv`, `faults.md` and the figure `faults`; returns their paths.
+def write_faults(scenario_dir: Path, paper: bool = False) -> list[Path]:
+    """Write `faults.csv`, `faults.md` and the figure `faults`, if asked for paper as well; returns their paths.
 
     Raises:
         UserError: see `pilot.report.faults.load_faults`.
@@ -26,8 +27,8 @@ def write_faults(scenario_dir: Path) -> list[Path]:
     texts = {"faults.csv": to_csv(rows, column_names(FaultRow)), "faults.md": markdown(table, rows)}
     for name, text in texts.items():
         write_text(folder / "tables" / name, text)
-    with style_context():
-        figures = save(plot.draw(table, rows), folder / "figures", "faults")
+    sheets = folder / "paper" if paper else None
+    figures = save_pages(partial(plot.draw, table, rows), folder / "figures", "faults", sheets)
     return [*(folder / "tables" / name for name in texts), *figures]
 
 

@@ -1,6 +1,7 @@
-"""Writes `figures/` of a scenario: PNG and PDF of each figure, equal bytes for equal results."""
+"""Writes `figures/` of a scenario: each figure for a screen, or for paper. Equal results give equal bytes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -9,12 +10,15 @@ from pilot.errors import UserError
 from pilot.report.comparable import check_comparable
 from pilot.report.load import Run, load_methods
 from pilot.report.plots import bars, cost, drift, heterogeneity, losses, mixture, samples
-from pilot.report.plots.style import SkipFigure, Source, save, style_context
+from pilot.report.plots.page import PAPER, SCREEN
+from pilot.report.plots.style import SkipFigure, Source, save, save_paper, style_context
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIGURES: "Mapping[str, Callable[[Source], Figure]]" = MappingProxyType(
+    from pilot.report.plots.page import Page
+
+FIGURES: "Mapping[str, Callable[[Source, Page], Figure]]" = MappingProxyType(
     {
         "bars": bars.draw,
         "cost": cost.draw,
@@ -29,9 +33,12 @@ FIGURES: "Mapping[str, Callable[[Source], Figure]]" = MappingProxyType(
 
 
 def write_figures(
-    scenario_dir: Path, methods: Sequence[str] | None = None, only: Sequence[str] | None = None
+    scenario_dir: Path,
+    methods: Sequence[str] | None = None,
+    only: Sequence[str] | None = None,
+    paper: bool = False,
 ) -> list[Path]:
-    """Draw the figures of a scenario into `scenario_dir/figures`.
+    """Draw the figures of a scenario into `scenario_dir/figures`, those for paper into `scenario_dir/paper`.
 
     A figure whose input is missing is skipped with a printed reason, and an older file of that name is
     removed, since it would show something else than what is there now.
@@ -40,9 +47,10 @@ def write_figures(
         scenario_dir: `results/<profile>/<scenario>`.
         methods: the methods to show; all by default.
         only: names out of `FIGURES`; all by default.
+        paper: draw `<name>-column.pdf` and `<name>-text.pdf`, as wide as a column and as the text of a paper.
 
     Returns:
-        The files written, PNG and PDF of each figure.
+        The files written: PNG and PDF of each figure, or its two PDFs for paper.
 
     Raises:
         UserError: unknown figure or method, an unfinished run, or runs that cannot be compared.
@@ -51,15 +59,20 @@ def write_figures(
     if unknown := [name for name in names if name not in FIGURES]:
         raise UserError(f"unknown figure {', '.join(unknown)}. Expected some of: {', '.join(FIGURES)}.")
     source = Source(scenario_dir, tuple(_select(scenario_dir, methods)))
+    folder = scenario_dir / ("paper" if paper else "figures")
     written: list[Path] = []
     for name in names:
         try:
+            if paper:
+                written += save_paper(partial(FIGURES[name], source), folder, name)
+                continue
             with style_context():
-                written += save(FIGURES[name](source), scenario_dir / "figures", name)
+                written += save(FIGURES[name](source, SCREEN), folder, name)
         except SkipFigure as reason:
             print(f"figure {name} skipped: {reason}")
-            for ending in ("png", "pdf"):
-                (scenario_dir / "figures" / f"{name}.{ending}").unlink(missing_ok=True)
+            endings = [f"-{page.name}.pdf" for page in PAPER] if paper else [".png", ".pdf"]
+            for ending in endings:
+                (folder / f"{name}{ending}").unlink(missing_ok=True)
     return written
 
 

@@ -159,7 +159,7 @@ def to_json(grids: Sequence[Headline], *, timing: bool = True) -> str:
             for grid in grids
         ]
     }
-    return json.dumps(_rounded(value), sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(rounded(value), sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _latex_header(grid: Headline) -> list[str]:
@@ -228,12 +228,13 @@ def _field(value: Any) -> str:
     return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """A value for JSON with its floats to six decimals."""
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def pipe(cells: Iterable[str]) -> str:

@@ -1,13 +1,14 @@
 """Writes `results/<profile>/studies/<study>/`: tables and a figure of every part. Equal results give equal bytes."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from pilot.io.atomic import write_text
 from pilot.report.load import load_runs
 from pilot.report.plots import drift
 from pilot.report.plots import study as plot
-from pilot.report.plots.style import SkipFigure, Source, save, style_context
+from pilot.report.plots.style import SkipFigure, Source, save_pages
 from pilot.report.render import ARROWS, DIGITS, amount, column_names, escape, interval, number, pipe, to_csv
 from pilot.report.statistics import LEVEL
 from pilot.report.studies import PartTable, StudyRow, load_part
@@ -17,7 +18,7 @@ from pilot.studies import Setting, Study
 DRIFT = "-drift"
 
 
-def write_study(study: Study, profile: str, results: Path, *, index: bool = True) -> list[Path]:
+def write_study(study: Study, profile: str, results: Path, *, index: bool = True, paper: bool = False) -> list[Path]:
     """Write `<part>.csv`, `.md`, `.tex`, `.png`, `.pdf` of every part, its `<part>-drift`, and `index.md` with all.
 
     Args:
@@ -25,6 +26,7 @@ def write_study(study: Study, profile: str, results: Path, *, index: bool = True
         profile: the profile that its runs were made with.
         results: the folder of all results.
         index: whether to write `index.md`.
+        paper: write `paper/<part>-column.pdf` and `-text.pdf` as well, and the same of `<part>-drift`.
 
     Returns:
         The files written.
@@ -33,6 +35,7 @@ def write_study(study: Study, profile: str, results: Path, *, index: bool = True
         UserError: see `pilot.report.studies.load_part`; nothing is written then.
     """
     folder = results / profile / "studies" / study.name
+    sheets = folder / "paper" if paper else None
     tables = [load_part(study.name, part, profile, results) for part in study.parts]
     written: list[Path] = []
     for table in tables:
@@ -40,9 +43,8 @@ def write_study(study: Study, profile: str, results: Path, *, index: bool = True
         for ending, text in texts.items():
             written.append(folder / f"{table.part.name}.{ending}")
             write_text(written[-1], text)
-        with style_context():
-            written += save(plot.draw(table), folder, table.part.name)
-        written += _write_drift(table, results, folder)
+        written += save_pages(partial(plot.draw, table), folder, table.part.name, sheets)
+        written += _write_drift(table, results, folder, sheets)
     if index:
         drifts = {path.stem for path in written if path.stem.endswith(DRIFT)}
         pictures = [_pictures(table, drifts) for table in tables]
@@ -53,15 +55,14 @@ def write_study(study: Study, profile: str, results: Path, *, index: bool = True
     return written
 
 
-def _write_drift(table: PartTable, results: Path, folder: Path) -> list[Path]:
+def _write_drift(table: PartTable, results: Path, folder: Path, paper: Path | None) -> list[Path]:
     """Aggregation drift of a part's methods, where it has one setting and they sent LoRA pairs."""
     if len(table.grids) > 1:
         return []
     (setting,) = table.grids
     source = Source(setting.folder(results), tuple(load_runs(setting.runs(results, table.part.methods))))
     try:
-        with style_context():
-            return save(drift.draw(source), folder, table.part.name + DRIFT)
+        return save_pages(partial(drift.draw, source), folder, table.part.name + DRIFT, paper)
     except SkipFigure:
         return []
 

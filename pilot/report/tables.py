@@ -8,6 +8,7 @@ from pilot.report.comparable import check_comparable
 from pilot.report.cost import CostRow, TimingRow, cost_rows, timing_rows
 from pilot.report.headline import build_headlines
 from pilot.report.load import load_methods
+from pilot.report.paper_tables import paper_tables
 from pilot.report.render import column_names, latex, markdown, to_csv, to_json
 from pilot.report.significance import SignificanceRow, against_baseline
 from pilot.report.summary import ClientRow, MainRow, client_rows, group_runs, main_rows
@@ -21,6 +22,8 @@ def write_tables(
 ) -> None:
     """Write the CSV files `main`, `per_client`, `cost`, `timing`, `significance`, and `main.md`, `main.tex`,
     `leaderboard.json`.
+
+    `grid.tex`, `significance.tex` and `cost.tex` hold parts of `main.tex` in letters that need no scaling.
 
     Args:
         scenario_dir: `results/<profile>/<scenario>`.
@@ -43,6 +46,7 @@ def write_tables(
         "significance.csv": to_csv(against_baseline(groups, baseline), column_names(SignificanceRow)),
         "main.md": "\n".join(markdown(grid) for grid in grids),
         "main.tex": "\n".join(latex(grid) for grid in grids),
+        **paper_tables(grids, groups),
         "leaderboard.json": to_json(grids, timing=False),
     }
     for name, text in texts.items():

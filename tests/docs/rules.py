@@ -53,6 +53,7 @@ open('samples.jsonl', 'w').write(''.join(json.dumps(line) + chr(10) for line in 
 BEFORE = (
     (r"pilot-bench import --format lm-eval samples", SAMPLES),
     (r"pilot-bench compare .*pilot\+no-ata", "pilot-bench evaluate results/smoke/smoke/runs/pilot+no-ata/seed0"),
+    (r"pilot-bench compare results-before ", "mkdir -p results-before && cp -r results/. results-before"),
     (r"openssl", "mkdir -p tls"),
     (r".venv/bin/pre-commit", "git init --quiet ."),
 )
@@ -63,6 +64,7 @@ TWINS = {
     **dict.fromkeys(("zoo", "ablation", "heterogeneity", "smoke_study"), "smoke_study"),
     **dict.fromkeys(("faults", "smoke_faults"), "smoke_faults"),
     "tuning": "tests/test_tuning.py",
+    "figures": "tests/e2e/test_snakemake.py",
 }
 """Target of Snakemake -> what is run for real in its place: a target of continuous integration, or a test."""
 

@@ -109,3 +109,14 @@ def test_report_has_every_figure_and_table_with_its_caption(finished: Path) -> N
     snakemake(finished, "--report", "report.zip")
     names = zipfile.ZipFile(finished / "report.zip").namelist()
     assert "report/report.html" in names and {Path(name).name for name in names} >= tables
+
+
+@pytest.mark.slow
+def test_figures_makes_tables_and_figures_of_the_methods_that_are_asked_for(finished: Path) -> None:
+    plan = planned(snakemake(finished, "-n", target="smoke_figures"))
+    assert plan == {"draw_paper", "smoke_figures"}, "nothing is trained or evaluated again"
+    snakemake(finished, "figure_methods=fedavg", target="smoke_figures")
+    folder = finished / "out/smoke/smoke"
+    assert {path.name for path in (folder / "paper").iterdir()} >= {"bars-column.pdf", "bars-text.pdf"}
+    assert {line.split(",")[1] for line in (folder / "tables/main.csv").read_text().splitlines()[1:]} == {"fedavg"}
+    assert "fedmoe" not in (folder / "tables/grid.tex").read_text()

@@ -10,14 +10,14 @@ from .workflow import ROOT, Done, dry_run, snakemake
 
 TARGETS = {
     "all", "scenario1", "scenario2", "smoke", "figures", "report", "faults", "smoke_faults", "zoo", "ablation",
-    "heterogeneity", "smoke_study", "tuning",
+    "heterogeneity", "smoke_study", "smoke_figures", "tuning",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Done:
     """A dry run in which every rule has a job."""
-    targets = ("smoke", "smoke_faults", "smoke_study", "tuning", "backbone")
+    targets = ("smoke", "smoke_faults", "smoke_study", "smoke_figures", "tuning", "backbone")
     return dry_run(*targets, "--config", f"results={tmp_path_factory.mktemp('none')}")
 
 

@@ -1,6 +1,7 @@
 """The table of faults: losses by hand, what is counted, and what is refused or shown as missing."""
 
 import csv
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from pilot.folders import run_folder, scenario_folder
 from pilot.io.atomic import read_json, read_jsonl, write_json, write_jsonl
 from pilot.report.compare import compare
 from pilot.report.fault_tables import write_faults
-from pilot.report.faults import describe, load_faults
+from pilot.report.faults import describe, fault_rows, load_faults
 from pilot.report.incidents import named
 from pilot.report.load import load_runs
+from pilot.report.plots import faults as plot
+from pilot.report.plots.page import PAPER, Page
 from pilot.report.tables import write_tables
 from pilot.settings import FederationConfig
 
+from .legible import assert_legible
 from .synthetic import build_run, build_scenario
 
 SIGN_FLIP = {"attacks": [{"kind": "sign_flip", "clients": [1]}]}
@@ -219,3 +223,14 @@ def test_incidents_stand_below_the_main_table(tmp_path: Path) -> None:
         "- Skipped by pilot, seed 1 (fewer usable updates than the quorum, so nothing changed): round 2.",
     ]
     assert [line for line in text.splitlines() if line not in clean.splitlines()] == added
+
+
+@pytest.mark.parametrize("page", PAPER, ids=lambda page: page.name)
+def test_figures_for_paper_are_legible(faulty: Path, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(7):
+        for method in ("fedavg", "pilot"):
+            add_fault(faulty, f"fault-{number}", method, SIGN_FLIP)
+    table = load_faults(faulty)
+    assert_legible(partial(plot.draw, table, fault_rows(table)), page, monkeypatch)
+    written = write_faults(faulty, paper=True)
+    assert [path.name for path in written[-2:]] == ["faults-column.pdf", "faults-text.pdf"]

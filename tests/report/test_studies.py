@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, write_json
+from pilot.report.plots.page import PAPER, Page
 from pilot.report.plots.study import draw
 from pilot.report.statistics import holm
 from pilot.report.studies import load_part
@@ -16,6 +18,7 @@ from pilot.report.study_tables import difference, write_study
 from pilot.report.tables import write_tables
 from pilot.studies import Study
 
+from .legible import assert_legible
 from .synthetic import build_run, build_scenario
 
 AXIS = {"label": "rounds", "values": {"rounds-3": 3, "base": 12}}
@@ -198,3 +201,21 @@ def test_differences_as_text(results: Path) -> None:
     assert difference(type(row)(**changed)) == "-0.031 ↓ (p < 0.001)"
     assert difference(type(row)(**changed | {"difference": 0.2, "p_holm": 0.05})) == "+0.200 (p 0.050)"
     assert difference(type(row)(**changed | {"difference": None, "p_holm": None})) == "-"
+
+
+@pytest.mark.parametrize("page", PAPER, ids=lambda page: page.name)
+@pytest.mark.parametrize("part", [0, 1], ids=["bars", "lines"])
+def test_figures_for_paper_are_legible(
+    results: Path, page: Page, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = load_part("mine", study().parts[part], "embedded", results)
+    assert_legible(partial(draw, table), page, monkeypatch)
+
+
+def test_figures_for_paper_are_drawn_when_asked(results: Path) -> None:
+    usual = write_study(study(), "embedded", results)
+    written = write_study(study(), "embedded", results, paper=True)
+    names = {path.name for path in written if path.parent.name == "paper"}
+    parts = ("components", "components-drift", "rounds")
+    assert names == {f"{part}-{page}.pdf" for part in parts for page in ("column", "text")}
+    assert [path for path in written if path.parent.name != "paper"] == usual

@@ -1,9 +1,12 @@
 """Figure `drift`: how far averaged LoRA factors are from the average of their products, by method and round."""
 
+import math
+
 import numpy as np
 from matplotlib.figure import Figure
 
 from pilot.report.load import Run
+from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, SkipFigure, Source, new_figure, title
 
 CAPTION = (
@@ -12,9 +15,11 @@ CAPTION = (
     "are measured all the same."
 )
 _DARK_CELL = 0.6  # of the scale: white numbers from here on
+_BESIDE, _NUMBER, _TICK = 1.9, 0.27, 0.3
+"""Inches on paper: names and colour bar beside the map; the least width of a cell with a number; of a tick's number."""
 
 
-def draw(source: Source) -> Figure:
+def draw(source: Source, page: Page = SCREEN) -> Figure:
     """A cell per method and round: || mean(BA) - mean(B) mean(A) || / || mean(BA) || of the clients' updates.
 
     Mean over seeds; in rounds of several phases, of the last one in which LoRA pairs were sent. Methods that send no
@@ -28,15 +33,18 @@ def draw(source: Source) -> Figure:
     matrix = np.full((len(shown), num_rounds), np.nan)
     for row, values in enumerate(shown.values()):
         matrix[row, : len(values)] = values
-    figure = new_figure(0.42 * num_rounds + 2.6, 0.24 * len(shown) + 1.35)
+    width, height = page.inches((0.42 * num_rounds + 2.6, 0.24 * len(shown) + 1.35), 0.16 * len(shown) + 0.6)
+    figure = new_figure(width, height)
+    numbers = not page.paper or (width - _BESIDE) / num_rounds > _NUMBER
     axes = figure.subplots()
     top = float(np.nanmax(matrix)) or 1.0
     image = axes.imshow(matrix, cmap="cividis_r", vmin=0, vmax=top, aspect="auto")
     for (row, column), value in np.ndenumerate(matrix):
-        if np.isfinite(value):
+        if np.isfinite(value) and numbers:
             colour = "white" if value > _DARK_CELL * top else "black"
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
-    axes.set_xticks(range(num_rounds), [str(number + 1) for number in range(num_rounds)])
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=page.points(6.5), color=colour)
+    spacing = math.ceil(_TICK * num_rounds / width) if page.paper else 1
+    axes.set_xticks(range(0, num_rounds, spacing), [str(number + 1) for number in range(0, num_rounds, spacing)])
     axes.set_yticks(range(len(shown)), list(shown))
     axes.tick_params(length=0)
     axes.set_xlabel("round")
@@ -48,6 +56,7 @@ def draw(source: Source) -> Figure:
         figure,
         f"{source.scenario}: aggregation drift ‖mean(BA) − mean(B) mean(A)‖ / ‖mean(BA)‖ of the clients' updates, mean "
         "over seeds.",
+        page,
     )
     return figure
 

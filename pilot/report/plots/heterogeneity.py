@@ -1,18 +1,26 @@
 """Figure `heterogeneity`: what the partition gave to whom."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from pilot.io.atomic import read_json
+from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, GREY, OKABE_ITO, SkipFigure, Source, new_figure
 
 _MAX_LABELS = 7
+_MATRIX, _NARROW_PANEL, _TICK, _LEGEND_BELOW = 2.2, 0.7, 0.17, 0.34
+"""Inches on paper: the matrix, a panel of bars, a tick's number, from the axis to the legend below it."""
+_MOST_NUMBERED = 10
+"""Clients up to which the matrix on paper has room for numbers."""
 
 
-def draw(source: Source) -> Figure:
+def draw(source: Source, page: Page = SCREEN) -> Figure:
     """Stacked label counts per client for each task, and the Jensen-Shannon distances between all clients.
 
     Labels beyond the seven most frequent of a task are drawn together as `other`. Reads
@@ -29,14 +37,37 @@ def draw(source: Source) -> Figure:
     ]
     distances = np.array(report["js_distance"], dtype=float)
     size = max(3.4, 0.36 * len(distances) + 0.6)
-    figure = new_figure(1.9 * len(tasks) + size + 0.3, max(3.6, size))
-    panels = figure.subplots(1, len(tasks) + 1, width_ratios=[*[1.9] * len(tasks), size], squeeze=False)[0]
+    if page.paper:
+        figure, panels = _paper_panels(len(tasks), page)
+    else:
+        figure = new_figure(1.9 * len(tasks) + size + 0.3, max(3.6, size))
+        widths = [*[1.9] * len(tasks), size]
+        panels = list(figure.subplots(1, len(tasks) + 1, width_ratios=widths, squeeze=False)[0])
     for position, (axes, name) in enumerate(zip(panels, tasks, strict=False)):
-        _bars(axes, report, name)
+        _bars(axes, report, name, page)
         if position == 0:
             axes.set_ylabel("training examples")
-    _matrix(panels[-1], distances, report)
+    _matrix(panels[-1], distances, report, page)
     return figure
+
+
+def _paper_panels(num_tasks: int, page: Page) -> tuple[Figure, list[Axes]]:
+    """Panels of bars, and beside or below them the matrix, each of the two with a layout of its own."""
+    figure = new_figure(*page.inches((0.0, 0.0), 5.5 if page.narrow else 3.0))
+    ratio = [2.6, 2.9] if page.narrow else [3.5, 3.5]
+    if page.narrow:
+        parts = figure.subfigures(2, 1, height_ratios=ratio, squeeze=False).flat
+    else:
+        parts = figure.subfigures(1, 2, width_ratios=ratio, squeeze=False).flat
+    bars = parts[0].subplots(1, num_tasks, squeeze=False)[0] if num_tasks else []
+    return figure, [*bars, parts[1].subplots()]
+
+
+def _client_ticks(set_ticks: Callable[..., Any], clients: list[int], width: float | None) -> None:
+    """Every client's number, or on paper (`width` inches) as many as fit."""
+    spacing = 1 if width is None else math.ceil(_TICK * len(clients) / width)
+    places = range(0, len(clients), spacing)
+    set_ticks(places, [str(clients[place]) for place in places])
 
 
 def label_order(report: dict[str, Any], task: str) -> list[str]:
@@ -59,7 +90,7 @@ def fold_labels(order: list[str], labels: list[str], counts: np.ndarray) -> dict
     return shown
 
 
-def _bars(axes: Axes, report: dict[str, Any], task: str) -> None:
+def _bars(axes: Axes, report: dict[str, Any], task: str, page: Page) -> None:
     clients = [client["client"] for client in report["clients"] if client["task"] == task]
     distribution = report["label_distribution"][task]
     order = label_order(report, task)
@@ -69,25 +100,31 @@ def _bars(axes: Axes, report: dict[str, Any], task: str) -> None:
         colour = OKABE_ITO[order.index(label)] if label in order[:_MAX_LABELS] else GREY
         axes.bar(range(len(clients)), counts, bottom=base, color=colour, label=label, edgecolor="white", lw=0.4)
         base += counts
-    axes.set_xticks(range(len(clients)), [f"{client}" for client in clients])
+    _client_ticks(axes.set_xticks, clients, _NARROW_PANEL if page.paper else None)
     axes.set_xlabel("client")
-    axes.set_title(f"{task}\nby {report['attribute'].get(task, 'label').replace('_', ' ')}")
+    named = f"{task}\nby {report['attribute'].get(task, 'label').replace('_', ' ')}"
+    axes.set_title(named)
+    if page.paper:
+        axes.title.set_fontsize(page.points(7))
+    below = axes.transAxes + ScaledTranslation(0, -_LEGEND_BELOW, axes.figure.dpi_scale_trans)
+    place = {"bbox_to_anchor": (0.5, 0), "bbox_transform": below} if page.paper else {"bbox_to_anchor": (0.5, -0.17)}
     axes.legend(
         loc="upper center",
-        bbox_to_anchor=(0.5, -0.17),
-        ncols=2,
-        fontsize=6.5,
+        **place,
+        ncols=1 if page.paper else 2,
+        fontsize=page.points(6.5),
         handlelength=1.0,
         columnspacing=0.8,
         handletextpad=0.4,
     )
 
 
-def _matrix(axes: Axes, distances: np.ndarray, report: dict[str, Any]) -> None:
+def _matrix(axes: Axes, distances: np.ndarray, report: dict[str, Any], page: Page) -> None:
     clients = [client["client"] for client in report["clients"]]
     tasks = [client["task"] for client in report["clients"]]
     image = axes.imshow(distances, cmap="cividis", vmin=0, vmax=1)
-    for row in range(len(clients)):
+    numbered = not page.paper or len(clients) <= _MOST_NUMBERED
+    for row in range(len(clients)) if numbered else ():
         for column in range(len(clients)):
             value = distances[row, column]
             axes.text(
@@ -96,20 +133,20 @@ def _matrix(axes: Axes, distances: np.ndarray, report: dict[str, Any]) -> None:
                 f"{value:.2f}".removeprefix("0") if value < 1 else "1",
                 ha="center",
                 va="center",
-                fontsize=6,
+                fontsize=page.points(6),
                 color="black" if value > 0.55 else "white",
             )
     for place in range(1, len(tasks)):
         if tasks[place] != tasks[place - 1]:
             axes.axhline(place - 0.5, color="white", lw=1.5)
             axes.axvline(place - 0.5, color="white", lw=1.5)
-    axes.set_xticks(range(len(clients)), clients)
-    axes.set_yticks(range(len(clients)), clients)
+    _client_ticks(axes.set_xticks, clients, _MATRIX if page.paper else None)
+    _client_ticks(axes.set_yticks, clients, _MATRIX if page.paper else None)
     axes.set_xlabel("client")
     axes.set_ylabel("client")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    axes.set_title("Jensen-Shannon distance between clients")
+    axes.set_title("Jensen-Shannon distance" if page.paper else "Jensen-Shannon distance between clients")
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(color=DARK, length=2)

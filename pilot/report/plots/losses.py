@@ -1,19 +1,24 @@
 """Figure `losses`: training loss of every client, small multiples of tasks x methods."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from pilot.report.load import Run, Task
-from pilot.report.plots.style import DARK, OKABE_ITO, SkipFigure, Source, legend_below, new_figure
+from pilot.report.plots.page import SCREEN, Page
+from pilot.report.plots.style import DARK, GREY, OKABE_ITO, SkipFigure, Source, legend_below, legend_height, new_figure
 
 _WINDOW = 5
 _MAX_ROUND_NAMES = 5
 _STYLES = ("-", "--", ":")
+_COLOURS, _LINES = (OKABE_ITO[0], OKABE_ITO[1], OKABE_ITO[2], OKABE_ITO[5]), ("-", (0, (4, 1.5)), (0, (1, 1)), "-.")
+"""Of tasks, on paper."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +32,20 @@ class Curve:
     phases: tuple[int, ...]
 
 
-def draw(source: Source) -> Figure:
+def draw(source: Source, page: Page = SCREEN) -> Figure:
     """Cross-entropy per local step (total loss where a run records only that), lowest seed of each method.
 
     Faint lines are single steps, strong ones a centred mean of five. Solid verticals begin a round, dotted
-    ones a phase within a round. A client of no single task (pooled data) appears in every row. Reads
-    `rounds.jsonl`.
+    ones a phase within a round. A client of no single task (pooled data) appears in every row. On paper a panel per
+    method has the mean of each task's clients, and their range. Reads `rounds.jsonl`.
     """
     curves = {label: read_curves(run) for label, run in source.first_runs().items()}
     methods = [label for label in source.methods if curves[label]]
     if not methods:
         raise SkipFigure("no run of the chosen methods has losses in rounds.jsonl")
     tasks = source.tasks
+    if page.paper:
+        return _by_method({label: curves[label] for label in methods}, tasks, page)
     figure = new_figure(max(4.5, 1.75 * len(methods) + 0.6), 1.55 * len(tasks) + 0.85)
     panels = figure.subplots(len(tasks), len(methods), sharex="col", sharey="row", squeeze=False)
     for row, task in enumerate(tasks):
@@ -51,6 +58,58 @@ def draw(source: Source) -> Figure:
         panels[-1, column].set_xlabel("local step")
     _legend(figure, max(len(task.clients) for task in tasks))
     return figure
+
+
+def _by_method(curves: dict[str, list[Curve]], tasks: tuple[Task, ...], page: Page) -> Figure:
+    """A panel per method on one scale, in which each task has its clients' mean (smoothed) over their range."""
+    rows = math.ceil(len(curves) / (3 if page.narrow else 6))
+    columns = math.ceil(len(curves) / rows)
+    handles = [Line2D([], [], color=_COLOURS[i], ls=_LINES[i], lw=1.0, label=task.name) for i, task in _cycle(tasks)]
+    handles += [Line2D([], [], color=DARK, ls="-", lw=1.0, label="pooled data")] * _any_pooled(curves, tasks)
+    figure = new_figure(
+        *page.inches((0.0, 0.0), (0.82 if page.narrow else 0.95) * rows + legend_height(handles, page) + 0.25)
+    )
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in panels.flat[len(curves) :]:
+        axes.set_visible(False)
+    for place, (axes, (label, found)) in enumerate(zip(panels.flat, curves.items(), strict=False)):
+        _task_lines(axes, found, tasks)
+        axes.set_title(label, fontsize=page.points(7), pad=2)
+        if place + columns >= len(curves):
+            axes.set_xlabel("local step")
+            axes.tick_params(labelbottom=True)
+    panels[0, 0].xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    panels[0, 0].set_ylim(0, max(_ceiling(curves, task, tasks) for task in tasks))
+    figure.supylabel("cross-entropy", fontsize=page.points(7))
+    legend_below(figure, handles)
+    return figure
+
+
+def _task_lines(axes: Axes, curves: list[Curve], tasks: tuple[Task, ...]) -> None:
+    names = {task.name for task in tasks}
+    groups = [(_COLOURS[i], _LINES[i], [c for c in curves if c.task == task.name]) for i, task in _cycle(tasks)]
+    groups.append((DARK, "-", [curve for curve in curves if curve.task not in names]))
+    for colour, line, members in groups:
+        if not members:
+            continue
+        length = min(len(curve.losses) for curve in members)
+        values = np.array([_smooth(curve.losses[:length]) for curve in members])
+        steps = np.arange(1, length + 1)
+        axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, lw=0)
+        axes.plot(steps, values.mean(axis=0), color=colour, ls=line, lw=1.0)
+    for step, _ in curves[0].rounds:
+        axes.axvline(step + 0.5, color=GREY, lw=0.3, zorder=0)
+    axes.set_xlim(0.5, max(len(curve.losses) for curve in curves) + 0.5)
+
+
+def _cycle(tasks: tuple[Task, ...]) -> Iterator[tuple[int, Task]]:
+    """Tasks with the place of their colour and line."""
+    return ((place % len(_COLOURS), task) for place, task in enumerate(tasks))
+
+
+def _any_pooled(curves: dict[str, list[Curve]], tasks: tuple[Task, ...]) -> bool:
+    names = {task.name for task in tasks}
+    return any(curve.task not in names for found in curves.values() for curve in found)
 
 
 def read_curves(run: Run) -> list[Curve]:

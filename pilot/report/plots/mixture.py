@@ -1,5 +1,7 @@
 """Figures `router` and `distances`: what Pilot's mixture of adapters and its text aggregation did."""
 
+import math
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +11,15 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from pilot.report.load import Run
+from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import OKABE_ITO, SkipFigure, Source, new_figure
 
 METHOD = "pilot"
+_TICK, _NAME = 0.17, 10
+"""On paper: inches of a tick's number, characters of a task's name before it is broken."""
 
 
-def draw_router(source: Source) -> Figure:
+def draw_router(source: Source, page: Page = SCREEN) -> Figure:
     """Mean router weight of each task's adapter, by the client's task, in the last round of every seed.
 
     Columns are in scenario order; the framed cell is the client's own task (expert 1 of its mixture). The
@@ -29,34 +34,42 @@ def draw_router(source: Source) -> Figure:
     names = [task.name for task in tasks]
     means = np.array([weights[task.name].mean(axis=0) for task in found])
     top = max(1.0 / len(names), float(means.max()))
-    figure = new_figure(1.25 * len(names) + 2.4, 0.8 * len(found) + 1.35)
+    height = (0.45 if page.narrow else 0.5) * len(found) + 0.6
+    figure = new_figure(*page.inches((1.25 * len(names) + 2.4, 0.8 * len(found) + 1.35), height))
     axes = figure.subplots()
     image = axes.imshow(means, cmap="cividis", vmin=0, vmax=top, aspect="auto")
     for row, task in enumerate(found):
-        _router_row(axes, row, weights[task.name], top)
+        _router_row(axes, row, weights[task.name], top, page)
         place = (names.index(task.name) - 0.47, row - 0.46)
         axes.add_patch(Rectangle(place, 0.94, 0.92, fill=False, ec=OKABE_ITO[1], lw=2))
-    axes.set_xticks(range(len(names)), names)
-    axes.set_yticks(range(len(found)), [task.name for task in found])
+    shown = [_broken(name) if page.narrow else name for name in names]
+    axes.set_xticks(range(len(names)), shown)
+    axes.set_yticks(range(len(found)), [shown[names.index(task.name)] for task in found])
     axes.set_xlabel("task whose adapter the router weighs")
     axes.set_ylabel("client's task")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    axes.set_title(
-        f"{METHOD}: router weights in the last round, mean over clients and seeds (n = {len(runs)})\n"
-        f"framed: own task; uniform: {1 / len(names):.2f}; small: lowest to highest client"
-    )
+    if not page.paper:
+        axes.set_title(
+            f"{METHOD}: router weights in the last round, mean over clients and seeds (n = {len(runs)})\n"
+            f"framed: own task; uniform: {1 / len(names):.2f}; small: lowest to highest client"
+        )
     figure.colorbar(image, ax=axes, pad=0.02).outline.set_visible(False)
     return figure
 
 
-def _router_row(axes: Axes, row: int, clients: np.ndarray, top: float) -> None:
+def _broken(name: str) -> str:
+    """A task's name on lines of a narrow cell's width."""
+    return textwrap.fill(name, _NAME)
+
+
+def _router_row(axes: Axes, row: int, clients: np.ndarray, top: float, page: Page) -> None:
     for column, mean in enumerate(clients.mean(axis=0)):
         ink = "black" if mean > 0.55 * top else "white"
         low, high = clients[:, column].min(), clients[:, column].max()
-        axes.text(column, row - 0.1, f"{mean:.2f}", ha="center", va="center", fontsize=10, color=ink)
-        text = f"{low:.2f} to {high:.2f}"
-        axes.text(column, row + 0.22, text, ha="center", va="center", fontsize=6.5, color=ink)
+        axes.text(column, row - 0.1, f"{mean:.2f}", ha="center", va="center", fontsize=page.points(10), color=ink)
+        text = f"{low:.2f}\N{EN DASH}{high:.2f}" if page.paper else f"{low:.2f} to {high:.2f}"
+        axes.text(column, row + 0.22, text, ha="center", va="center", fontsize=page.points(6.5), color=ink)
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ class Aggregation:
         return np.ma.masked_where(own | np.isnan(self.distances), self.distances)
 
 
-def draw_distances(source: Source) -> Figure:
+def draw_distances(source: Source, page: Page = SCREEN) -> Figure:
     """Distances between the clients' text adapters before aggregation, first and last, lowest seed.
 
     A dot in a row marks a neighbour that the row's client averages with. Reads `rounds.jsonl`
@@ -90,18 +103,19 @@ def draw_distances(source: Source) -> Figure:
     shown = every[:1] if len(every) == 1 else [every[0], every[-1]]
     tasks = [task.name for task in source.tasks for _ in task.clients]
     size = 0.36 * len(shown[0].distances) + 0.8
-    figure = new_figure(size * len(shown) + 1.4, size + 0.75)
+    figure = new_figure(*page.inches((size * len(shown) + 1.4, size + 0.75), (page.width or 0.0) / len(shown) - 0.05))
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     values = np.concatenate([aggregation.off_diagonal().compressed() for aggregation in shown])
     if not values.size:
         raise SkipFigure(f"no aggregation of {METHOD} that is shown had two clients")
     for axes, aggregation in zip(panels, shown, strict=True):
-        image = _distances(axes, aggregation, tasks, (float(values.min()), float(values.max())))
+        image = _distances(axes, aggregation, tasks, (float(values.min()), float(values.max())), page)
     figure.colorbar(image, ax=panels, shrink=0.75, pad=0.02).outline.set_visible(False)
-    figure.suptitle(
-        f"{METHOD}, seed {run.seed}: distance between clients' text adapters (dot: chosen neighbour)",
-        fontsize=9,
-    )
+    if not page.paper:
+        figure.suptitle(
+            f"{METHOD}, seed {run.seed}: distance between clients' text adapters (dot: chosen neighbour)",
+            fontsize=9,
+        )
     return figure
 
 
@@ -139,21 +153,26 @@ def _runs(source: Source) -> list[Run]:
     return source.seeds(labels[0])
 
 
-def _distances(axes: Axes, aggregation: Aggregation, tasks: list[str], limits: tuple[float, float]) -> AxesImage:
+def _distances(
+    axes: Axes, aggregation: Aggregation, tasks: list[str], limits: tuple[float, float], page: Page
+) -> AxesImage:
     count = len(aggregation.distances)
     image = axes.imshow(aggregation.off_diagonal(), cmap="cividis", vmin=limits[0], vmax=limits[1])
     axes.set_facecolor("#EEEEEE")
     for client, neighbours in aggregation.neighbours.items():
-        axes.scatter(neighbours, [client] * len(neighbours), s=26, color=OKABE_ITO[1], edgecolor="white", linewidth=0.9)
+        size, line = (9 if page.narrow else 16, 0.5) if page.paper else (26, 0.9)
+        places = [client] * len(neighbours)
+        axes.scatter(neighbours, places, s=size, color=OKABE_ITO[1], edgecolor="white", linewidth=line)
     for place in range(1, min(count, len(tasks))):
         if tasks[place] != tasks[place - 1]:
             axes.axhline(place - 0.5, color="white", lw=1.5)
             axes.axvline(place - 0.5, color="white", lw=1.5)
-    axes.set_xticks(range(count))
-    axes.set_yticks(range(count))
+    spacing = math.ceil(count * _TICK / (1.0 if page.narrow else 2.5)) if page.paper else 1
+    axes.set_xticks(range(0, count, spacing))
+    axes.set_yticks(range(0, count, spacing))
     axes.set_xlabel("other client")
     axes.set_ylabel("client")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    axes.set_title(f"round {aggregation.round}, after {aggregation.phase}")
+    axes.set_title(f"round {aggregation.round}{',' if page.narrow else ', after'} {aggregation.phase}")
     return image

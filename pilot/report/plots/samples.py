@@ -13,14 +13,35 @@ from matplotlib.patches import Rectangle
 
 from pilot.io.atomic import read_jsonl
 from pilot.report.load import Run, Task
+from pilot.report.plots.page import COLUMN, SCREEN, TEXT, Page
 from pilot.report.plots.style import DARK, SkipFigure, Source, method_style
 
-_PER_TASK = 2
-_WRAP = 52
 _MAX_LINES = 3
-_LINE = 0.118
-_IMAGE = 1.75
-_TEXT = 3.05
+_MOST_ON_PAPER = 8
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things stand on a page: examples per task, characters of a line, and lengths in inches."""
+
+    per_task: int
+    wrap: int
+    line: float
+    image: float
+    text: float
+    head: float
+
+    @property
+    def width(self) -> float:
+        """Of an example with its text, and the gap to the next."""
+        return self.image + self.text + 0.15
+
+
+_LAYOUTS = {
+    SCREEN: Layout(2, 52, 0.118, 1.75, 3.05, 0.4),
+    COLUMN: Layout(1, 36, 0.125, 1.15, 2.03, 0.0),
+    TEXT: Layout(2, 36, 0.125, 1.2, 2.15, 0.0),
+}
 
 
 @dataclass(frozen=True)
@@ -35,33 +56,38 @@ class Sample:
     answers: dict[str, str]
 
 
-def draw(source: Source) -> Figure:
+def draw(source: Source, page: Page = SCREEN) -> Figure:
     """Two examples per task, chosen by the digest of their id and not by how well anyone answers.
 
     Answers are those of the lowest seed; of a personalised method, the model of the task's first client.
-    Boxes are drawn in the method's colour, the true box black on white. Reads `data/<task>/records.parquet`
-    and `eval/samples.jsonl`.
+    Boxes are drawn in the method's colour, the true box black on white. A column of a paper has one example per task,
+    and on paper at most eight methods answer, the first in table order. Reads `data/<task>/records.parquet` and
+    `eval/samples.jsonl`.
     """
-    answers = {label: _answers(run) for label, run in source.first_runs().items()}
-    rows = [samples for task in source.tasks if (samples := _samples(source, task, answers))]
+    layout, most = _LAYOUTS[page], _MOST_ON_PAPER if page.paper else None
+    answers = {label: _answers(source.first_runs()[label]) for label in source.methods[:most]}
+    left_out = len(source.methods) - len(answers)
+    rows = [samples for task in source.tasks if (samples := _samples(source, task, answers, layout))]
     if not rows:
         raise SkipFigure("no test example has answers in eval/samples.jsonl and an image in data/")
-    heights = [max(_IMAGE, *(_LINE * (len(_lines(sample)) + 1.5) for sample in samples)) for samples in rows]
-    figure = Figure(figsize=((_IMAGE + _TEXT + 0.15) * _PER_TASK, sum(heights) + 0.34 * len(rows) + 0.4))
-    top = figure.get_figheight() - 0.4
-    figure.text(0.01, 1 - 0.2 / figure.get_figheight(), _title(source), fontsize=8, color=DARK, va="center")
+    heights = [_height(samples, layout, left_out) for samples in rows]
+    full = sum(heights) + 0.34 * len(rows) + layout.head
+    figure = Figure(figsize=page.inches((layout.width * layout.per_task, full), full))
+    top = figure.get_figheight() - layout.head
+    if not page.paper:
+        figure.text(0.01, 1 - 0.2 / figure.get_figheight(), _title(source), fontsize=8, color=DARK, va="center")
     for samples, height in zip(rows, heights, strict=True):
         figure.text(
             0.01,
             (top - 0.12) / figure.get_figheight(),
             samples[0].task.name,
-            fontsize=9,
+            fontsize=page.points(9),
             weight="bold",
             va="center",
         )
         top -= 0.26
         for column, sample in enumerate(samples):
-            _place(figure, sample, 0.08 + column * (_IMAGE + _TEXT + 0.15), top, height)
+            _place(figure, sample, 0.08 + column * layout.width, top, height, layout, left_out)
         top -= height + 0.08
     return figure
 
@@ -89,7 +115,9 @@ def _answers(run: Run) -> dict[tuple[str, str], dict[str, Any]]:
     }
 
 
-def _samples(source: Source, task: Task, answers: dict[str, dict[tuple[str, str], dict[str, Any]]]) -> list[Sample]:
+def _samples(
+    source: Source, task: Task, answers: dict[str, dict[tuple[str, str], dict[str, Any]]], layout: Layout
+) -> list[Sample]:
     path = source.scenario_dir / "data" / task.name / "records.parquet"
     ids = sorted({id for found in answers.values() for name, id in found if name == task.name})
     if not path.exists() or not ids:
@@ -97,7 +125,7 @@ def _samples(source: Source, task: Task, answers: dict[str, dict[tuple[str, str]
     import pyarrow.parquet
     from PIL import Image
 
-    chosen = pick(ids, _PER_TASK)
+    chosen = pick(ids, layout.per_task)
     columns = ["id", "image", "instruction", "references", "box"]
     table = pyarrow.parquet.read_table(path, columns=columns, filters=[("id", "in", chosen)])
     samples = []
@@ -113,35 +141,43 @@ def _samples(source: Source, task: Task, answers: dict[str, dict[tuple[str, str]
     return samples
 
 
-def _lines(sample: Sample) -> list[tuple[str, str]]:
+def _height(samples: list[Sample], layout: Layout, left_out: int) -> float:
+    return max(layout.image, *(layout.line * (len(_lines(sample, layout, left_out)) + 1.5) for sample in samples))
+
+
+def _lines(sample: Sample, layout: Layout, left_out: int) -> list[tuple[str, str]]:
     """(method or "", text) of every line beside the image; long answers are cut after three lines."""
-    lines = [("", text) for text in _wrap(f"Q: {sample.instruction}", 5)]
-    lines += [("", text) for text in _wrap(f"Reference: {sample.references[0]}", _MAX_LINES)]
+    lines = [("", text) for text in _wrap(f"Q: {sample.instruction}", layout, 5)]
+    lines += [("", text) for text in _wrap(f"Reference: {sample.references[0]}", layout, _MAX_LINES)]
     for label, answer in sample.answers.items():
-        first, *rest = _wrap(f"{label}: {' '.join(answer.split()) or '(empty)'}", _MAX_LINES)
+        first, *rest = _wrap(f"{label}: {' '.join(answer.split()) or '(empty)'}", layout, _MAX_LINES)
         lines += [(label, first), *(("", text) for text in rest)]
-    return lines
+    return [*lines, *([("", f"({left_out} more methods not shown)")] if left_out else [])]
 
 
-def _wrap(text: str, most: int) -> list[str]:
-    return textwrap.wrap(text, _WRAP, max_lines=most, placeholder=" …", break_long_words=True) or [""]
+def _wrap(text: str, layout: Layout, most: int) -> list[str]:
+    return textwrap.wrap(text, layout.wrap, max_lines=most, placeholder=" …", break_long_words=True) or [""]
 
 
-def _place(figure: Figure, sample: Sample, left: float, top: float, height: float) -> None:
+def _place(
+    figure: Figure, sample: Sample, left: float, top: float, height: float, layout: Layout, left_out: int
+) -> None:
     """Put a sample's image and text (inches from the left and bottom edge) on the figure."""
     width, full = figure.get_size_inches()
-    picture = figure.add_axes((left / width, (top - _IMAGE) / full, _IMAGE / width, _IMAGE / full))
+    side = layout.image
+    picture = figure.add_axes((left / width, (top - side) / full, side / width, side / full))
     _picture(picture, sample)
-    words = figure.add_axes(((left + _IMAGE + 0.1) / width, (top - height) / full, _TEXT / width, height / full))
+    words = figure.add_axes(((left + side + 0.1) / width, (top - height) / full, layout.text / width, height / full))
     words.axis("off")
-    words.set_xlim(0, _TEXT)
+    words.set_xlim(0, layout.text)
     words.set_ylim(height, 0)
-    for index, (label, text) in enumerate(_lines(sample)):
-        y = _LINE * (index + 0.5)
+    letters = 6.5 if layout == _LAYOUTS[SCREEN] else 7.0
+    for index, (label, text) in enumerate(_lines(sample, layout, left_out)):
+        y = layout.line * (index + 0.5)
         if label:
             words.add_patch(Rectangle((0, y - 0.035), 0.07, 0.07, color=method_style(label).colour, lw=0))
         # A lone dollar sign would start mathematical typesetting.
-        words.text(0.12, y, text.replace("$", r"\$"), fontsize=6.5, va="center", color="black")
+        words.text(0.12, y, text.replace("$", r"\$"), fontsize=letters, va="center", color="black")
 
 
 def _picture(axes: Axes, sample: Sample) -> None:

@@ -9,8 +9,9 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from pilot.report.load import Task
-from pilot.report.plots.bars import bar, shares_only
-from pilot.report.plots.style import DARK, legend_below, method_style, new_figure, title
+from pilot.report.plots.bars import PAPER_ROW, bar, shares_only
+from pilot.report.plots.page import SCREEN, Page
+from pilot.report.plots.style import DARK, legend_below, legend_height, method_style, new_figure, title
 from pilot.report.studies import PartTable, StudyRow
 from pilot.studies import Setting
 from pilot.variants import base_name
@@ -21,9 +22,9 @@ _LOGARITHMIC_FROM = 10.0
 """An axis whose largest number is that many times its smallest is drawn in logarithms."""
 
 
-def draw(table: PartTable) -> Figure:
+def draw(table: PartTable, page: Page = SCREEN) -> Figure:
     """One panel per task, each with its own scale."""
-    return _lines(table) if table.part.axis else _bars(table)
+    return _lines(table, page) if table.part.axis else _bars(table, page)
 
 
 def caption(table: PartTable) -> str:
@@ -31,54 +32,60 @@ def caption(table: PartTable) -> str:
     return f"{table.part.title}: primary metrics with 95 % bootstrap intervals (seed, client, image)."
 
 
-def _bars(table: PartTable) -> Figure:
+def _bars(table: PartTable, page: Page) -> Figure:
     entries = [(setting, method) for setting in table.grids for method in table.part.methods]
     labels = [_label(table, setting, method) for setting, method in entries]
-    figure = new_figure(3.1 * len(table.tasks) + 1.6, 0.33 * len(entries) + 1.25)
+    screen = (3.1 * len(table.tasks) + 1.6, 0.33 * len(entries) + 1.25)
+    figure = new_figure(*page.inches(screen, PAPER_ROW * len(entries) + 0.8))
     panels = figure.subplots(1, len(table.tasks), sharey=True, squeeze=False)[0]
     for axes, task in zip(panels, table.tasks, strict=True):
-        _bar_panel(axes, task, [table.row(setting, method, task) for setting, method in entries])
+        _bar_panel(axes, task, [table.row(setting, method, task) for setting, method in entries], page)
     panels[0].set_yticks(range(len(labels)), labels)
     panels[0].set_ylim(len(entries) - 0.4, -0.6)
-    title(figure, caption(table))
+    title(figure, caption(table), page)
     return figure
 
 
-def _bar_panel(axes: Axes, task: Task, rows: Sequence[StudyRow]) -> None:
+def _bar_panel(axes: Axes, task: Task, rows: Sequence[StudyRow], page: Page) -> None:
     top = max([value for row in rows for value in (row.mean, row.ci_high) if value is not None], default=1.0) or 1.0
     for place, row in enumerate(rows):
         if row.mean is None:
-            axes.text(0.01 * top, place, row.status, va="center", fontsize=7, color=DARK)
+            axes.text(0.01 * top, place, row.status, va="center", fontsize=page.points(7), color=DARK)
             continue
         low, high = (math.nan if end is None else end for end in (row.ci_low, row.ci_high))
-        end = bar(axes, place, method_style(row.method), row.mean, low, high)
-        axes.text(end + 0.025 * top, place, f"{row.mean:.2f}", va="center", fontsize=7)
-    shares_only(axes, task, top)
+        end = bar(axes, place, method_style(row.method), row.mean, low, high, page)
+        if not page.narrow:
+            axes.text(end + 0.025 * top, place, f"{row.mean:.2f}", va="center", fontsize=page.points(7))
+    shares_only(axes, task, top, page)
     axes.set_title(task.name)
-    axes.set_xlabel(task.metric)
+    axes.set_xlabel(task.metric.replace("[", "\n[") if page.narrow else task.metric)
     axes.grid(axis="x", color="#E5E5E5", lw=0.6)
     axes.tick_params(axis="y", length=0)
 
 
-def _lines(table: PartTable) -> Figure:
+def _lines(table: PartTable, page: Page) -> Figure:
     assert table.part.axis is not None, "drawn as bars without one"
     series: dict[str, list[tuple[Setting, str]]] = {}
     for setting in table.grids:
         for method in table.part.methods:
             series.setdefault(_series(table, setting, method), []).append((setting, method))
-    figure = new_figure(2.9 * len(table.tasks) + 0.4, 3.1)
-    panels = figure.subplots(1, len(table.tasks), squeeze=False)[0]
+    handles = [_handle(label) for label in series]
+    height = legend_height(handles, page) + (1.3 * len(table.tasks) + 0.3 if page.narrow else 2.1)
+    figure = new_figure(*page.inches((2.9 * len(table.tasks) + 0.4, 3.1), height))
+    shape = (len(table.tasks), 1) if page.narrow else (1, len(table.tasks))
+    panels = figure.subplots(*shape, squeeze=False).flat
     for axes, task in zip(panels, table.tasks, strict=True):
         for number, (label, entries) in enumerate(series.items()):
             aside = ScaledTranslation(_ASIDE / 72 * (number - (len(series) - 1) / 2), 0, figure.dpi_scale_trans)
             _line(axes, label, [table.row(setting, method, task) for setting, method in entries], aside)
-        _x_axis(axes, table.part.axis.label, sorted(set(table.part.axis.values.values())))
+        last = not page.narrow or task is table.tasks[-1]
+        _x_axis(axes, table.part.axis.label if last else "", sorted(set(table.part.axis.values.values())))
         axes.set_title(task.name)
         axes.set_ylabel(task.metric)
         axes.grid(axis="y", color="#E5E5E5", lw=0.6)
     if len(series) > 1:
-        legend_below(figure, [_handle(label) for label in series])
-    title(figure, caption(table))
+        legend_below(figure, handles)
+    title(figure, caption(table), page)
     return figure
 
 

@@ -5,9 +5,10 @@ one colour, marker and hatch everywhere, whichever other methods are shown.
 """
 
 import io
+import math
 import textwrap
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,12 +22,14 @@ from matplotlib.figure import Figure
 from pilot.io.atomic import write_bytes
 from pilot.report.load import Run, Task
 from pilot.report.order import is_reference, sort_methods
+from pilot.report.plots.page import PAPER, SCREEN, Page
 from pilot.variants import base_name
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
 GREY, DARK, LIGHT = "#999999", "#333333", "#DDDDDD"
 MARKERS = ("p", "h", "<", ">", "*", "X", "P")
 _CHARACTERS_PER_INCH = 15.0
+_LEGEND_ROW = 0.135
 
 _RC: dict[Any, Any] = {
     **{"font.family": "DejaVu Sans", "font.size": 8.0, "axes.titlesize": 9.0, "axes.labelsize": 8.0},
@@ -165,19 +168,25 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def style_context() -> AbstractContextManager[None]:
+def style_context(page: Page = SCREEN) -> AbstractContextManager[None]:
     """Matplotlib settings of all figures, over the defaults rather than the user's own."""
-    return matplotlib.rc_context(dict(matplotlib.rcParamsDefault) | _RC)
+    return matplotlib.rc_context(dict(matplotlib.rcParamsDefault) | _RC | page.rc)
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write `name`.png (200 dpi) and `name`.pdf without dates or versions; return their paths."""
-    formats: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("png", {"dpi": 200, "metadata": {"Software": None}}),
-        ("pdf", {"dpi": 200, "metadata": {"CreationDate": None, "Producer": None, "Creator": None}}),
-    )
+def save(figure: Figure, folder: Path, name: str, page: Page = SCREEN) -> list[Path]:
+    """Write `name`.png (200 dpi) and `name`.pdf, for paper only the latter; without dates or versions.
+
+    Returns:
+        Their paths.
+    """
+    formats: dict[str, dict[str, Any]] = {
+        "png": {"dpi": 200, "metadata": {"Software": None}},
+        "pdf": {"dpi": 200, "metadata": {"CreationDate": None, "Producer": None, "Creator": None}},
+    }
+    if page.paper:
+        del formats["png"]
     paths = []
-    for form, options in formats:
+    for form, options in formats.items():
         buffer = io.BytesIO()
         figure.savefig(buffer, format=form, facecolor="white", **options)
         paths.append(folder / f"{name}.{form}")
@@ -185,15 +194,41 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def title(figure: Figure, text: str) -> None:
-    """A small title over all axes, broken to the figure's width."""
+def save_pages(draw: Callable[[Page], Figure], folder: Path, name: str, paper: Path | None) -> list[Path]:
+    """Write a figure for the screen into `folder`, and the two for paper into `paper` unless that is None."""
+    with style_context():
+        written = save(draw(SCREEN), folder, name)
+    return written + (save_paper(draw, paper, name) if paper else [])
+
+
+def save_paper(draw: Callable[[Page], Figure], folder: Path, name: str) -> list[Path]:
+    """Write `<name>-column.pdf` and `<name>-text.pdf` into `folder`; return their paths."""
+    written = []
+    for page in PAPER:
+        with style_context(page):
+            written += save(draw(page), folder, f"{name}-{page.name}", page)
+    return written
+
+
+def title(figure: Figure, text: str, page: Page = SCREEN) -> None:
+    """A small title over all axes, broken to the figure's width; on paper its caption takes its place."""
+    if page.paper:
+        return
     width = int(figure.get_figwidth() * _CHARACTERS_PER_INCH)
     figure.suptitle("\n".join(textwrap.wrap(text, width)), fontsize=8, color=DARK)
 
 
 def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
     """A figure legend under all axes, inside the layout, in as many columns as fit."""
-    longest = max(len(handle.get_label()) for handle in handles)
-    fitting = int(figure.get_figwidth() / (0.5 + longest / _CHARACTERS_PER_INCH))
-    columns = max(1, min(fitting, len(handles)))
+    columns = _columns(figure.get_figwidth(), handles)
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, handlelength=1.6)
+
+
+def legend_height(handles: Sequence[Any], page: Page) -> float:
+    """Inches that `legend_below` takes on paper."""
+    return 0.1 + _LEGEND_ROW * math.ceil(len(handles) / _columns(page.width or math.inf, handles))
+
+
+def _columns(width: float, handles: Sequence[Any]) -> int:
+    longest = max(len(handle.get_label()) for handle in handles)
+    return int(max(1, min(width / (0.5 + longest / _CHARACTERS_PER_INCH), len(handles))))
