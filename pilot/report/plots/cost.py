@@ -88,10 +88,14 @@ def _point(axes: Axes, row: pandas.Series, style: MethodStyle, x: float, points_
 
 
 def _dodge(label: str, megabytes: dict[str, float], page: Page) -> float:
-    """Points to the side, so that methods that send the same bytes do not hide each other."""
+    """Points to the side, so that methods that send the same bytes do not hide each other.
+
+    However many they are, they stay near the bytes that they send: a reader takes the place for the value.
+    """
     largest = max(megabytes.values()) or 1.0
     near = [other for other in megabytes if abs(megabytes[other] - megabytes[label]) < 0.02 * largest]
-    return min(8.0, (60.0 if page.paper else 40.0) / len(near)) * (near.index(label) - (len(near) - 1) / 2)
+    most = (10.0 if page.paper else 22.0) / max(1, len(near) - 1)
+    return min(8.0, most) * (near.index(label) - (len(near) - 1) / 2)
 
 
 def _handle(label: str, reference: bool, page: Page) -> Line2D:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pilot.report.load import Run, Task
 from pilot.report.plots.page import SCREEN, Page
@@ -76,10 +76,12 @@ def _by_method(curves: dict[str, list[Curve]], tasks: tuple[Task, ...], page: Pa
         _task_lines(axes, found, tasks)
         axes.set_title(label, fontsize=page.points(7), pad=2)
         if place + columns >= len(curves):
-            axes.set_xlabel("local step")
+            axes.set_xlabel("round")
             axes.tick_params(labelbottom=True)
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(3, integer=True))
-    panels[0, 0].set_ylim(0, max(_ceiling(curves, task, tasks) for task in tasks))
+    panels[0, 0].set_yscale("log")
+    panels[0, 0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panels[0, 0].set_ylim(top=max(_ceiling(curves, task, tasks) for task in tasks))
     figure.supylabel("cross-entropy", fontsize=page.points(7))
     legend_below(figure, handles)
     return figure
@@ -94,12 +96,25 @@ def _task_lines(axes: Axes, curves: list[Curve], tasks: tuple[Task, ...]) -> Non
             continue
         length = min(len(curve.losses) for curve in members)
         values = np.array([_smooth(curve.losses[:length]) for curve in members])
-        steps = np.arange(1, length + 1)
-        axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, lw=0)
-        axes.plot(steps, values.mean(axis=0), color=colour, ls=line, lw=1.0)
-    for step, _ in curves[0].rounds:
-        axes.axvline(step + 0.5, color=GREY, lw=0.3, zorder=0)
-    axes.set_xlim(0.5, max(len(curve.losses) for curve in curves) + 0.5)
+        places = _in_rounds(min(members, key=lambda curve: len(curve.losses)))
+        axes.fill_between(places, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, lw=0)
+        axes.plot(places, values.mean(axis=0), color=colour, ls=line, lw=1.0)
+    last = max(number for curve in curves for _, number in curve.rounds)
+    for number in range(1, last):
+        axes.axvline(number, color=GREY, lw=0.3, zorder=0)
+    axes.set_xlim(0, last)
+
+
+def _in_rounds(curve: Curve) -> np.ndarray:
+    """Where each step ends on an axis of rounds: pooled data take more steps in a round than a client does."""
+    starts = [step for step, _ in curve.rounds] + [len(curve.losses)]
+    return np.concatenate(
+        [
+            number - 1 + np.arange(1, end - start + 1) / (end - start)
+            for (start, number), end in zip(curve.rounds, starts[1:], strict=True)
+            if end > start
+        ]
+    )
 
 
 def _cycle(tasks: tuple[Task, ...]) -> Iterator[tuple[int, Task]]:
