@@ -5,6 +5,7 @@ import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -81,6 +82,18 @@ class Numerics:
         return values.to(dtype)
 
 
+def fast_matmul_precision() -> Literal["medium", "highest"]:
+    """The setting with which this processor multiplies float32 matrices fastest without rounding what goes in.
+
+    `medium` lets oneDNN multiply, in half of MKL's time on AMD processors with AVX-512, and in full float32 there.
+    Where there are instructions for bfloat16 matrices (AMX, ARM) it rounds the factors to eight bits, and results
+    would depend on the processor by far more than the order of sums (2e-3 of a product's largest value).
+    """
+    has = torch.cpu.get_capabilities()
+    full = has.get("architecture") == "x86_64" and has.get("avx512_f") and not has.get("amx_tile")
+    return "medium" if full else "highest"
+
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt, as its malloc.h numbers them."""
 
@@ -90,16 +103,14 @@ def set_up(numerics: Numerics) -> None:
 
     PyTorch fills every new tensor in deterministic mode; nothing here reads what it has not written, so it need not.
 
-    Precision `medium` lets oneDNN multiply matrices, which on AVX-512 takes half of MKL's time on AMD processors, in
-    full float32 unless the processor has instructions for bfloat16 matrices (AMX). PyTorch's flash attention is slow
-    with it at the embedded size; plain attention is not. On a GPU a kernel without a deterministic form warns instead
-    of failing, and cuBLAS has to be told before it starts.
+    PyTorch's flash attention is slow with `fast_matmul_precision` at the embedded size; plain attention is not. On a
+    GPU a kernel without a deterministic form warns instead of failing, and cuBLAS has to be told before it starts.
     """
     on_gpu = numerics.device.type == "cuda"
     if on_gpu:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("medium")
+    torch.set_float32_matmul_precision(fast_matmul_precision())
     torch.set_deterministic_debug_mode("warn" if on_gpu else "error")  # does not import torch's compiler, a second
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (untyped in torch)
     if numerics.packs and platform.libc_ver()[0] == "glibc":  # larger models would hold far more than they use

@@ -205,9 +205,7 @@ def test_differences_as_text(results: Path) -> None:
 
 @pytest.mark.parametrize("page", PAPER, ids=lambda page: page.name)
 @pytest.mark.parametrize("part", [0, 1], ids=["bars", "lines"])
-def test_figures_for_paper_are_legible(
-    results: Path, page: Page, part: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_figures_for_paper_are_legible(results: Path, page: Page, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     table = load_part("mine", study().parts[part], "embedded", results)
     assert_legible(partial(draw, table), page, monkeypatch)
 

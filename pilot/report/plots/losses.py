@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from pilot.report.load import Run, Task
 from pilot.report.plots.page import SCREEN, Page
@@ -80,7 +80,9 @@ def _by_method(curves: dict[str, list[Curve]], tasks: tuple[Task, ...], page: Pa
             axes.tick_params(labelbottom=True)
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(3, integer=True))
     panels[0, 0].set_yscale("log")
+    panels[0, 0].yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=4))
     panels[0, 0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panels[0, 0].yaxis.set_minor_locator(NullLocator())
     panels[0, 0].set_ylim(top=max(_ceiling(curves, task, tasks) for task in tasks))
     figure.supylabel("cross-entropy", fontsize=page.points(7))
     legend_below(figure, handles)
