@@ -73,6 +73,11 @@ ELSEWHERE = (
     ("own-data.md", r"", f"{_OWN}::test_the_page_works_as_it_stands"),
     ("add-a-method.md", r"snakemake ", f"{_METHOD}::test_snakemake_makes_its_runs"),
     (
+        "clusters.md",
+        r"snakemake --report ",
+        "tests/e2e/test_snakemake.py::test_report_has_every_figure_and_table_with_its_caption",
+    ),
+    (
         "add-a-method.md",
         r"(sed |PROFILE=|RUN=|cp |cmp |for |pilot-bench .*mine)",
         f"{_METHOD}::test_the_method_is",

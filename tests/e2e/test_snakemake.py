@@ -87,7 +87,7 @@ def test_faults_add_their_runs_to_the_ordinary_ones(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_report_has_every_figure_and_table_with_its_caption(finished: Path) -> None:
-    """Snakemake's own report: one page that loads nothing from elsewhere."""
+    """Snakemake's own report, as docs/clusters.md has it: one page that loads nothing from elsewhere."""
     snakemake(finished, "--report", "report.html")
     page = (finished / "report.html").read_text()
     results = json.loads(re.search(r"var results = (\{.*?\});\n", page, re.DOTALL)[1])  # type: ignore[index]

@@ -24,4 +24,6 @@ class LogHandler(LogHandlerBase):
         if getattr(record, "event", None) is LogEvent.JOB_INFO:
             job = {name: getattr(record, name) for name in FIELDS}
             job |= {name: dict(getattr(record, name).items()) for name in ("wildcards", "resources")}
-            print(f"job {json.dumps(job, default=str)}", file=sys.stderr, flush=True)
+            # One write: `print` makes two, and a job that runs may say something in between.
+            sys.stderr.write(f"job {json.dumps(job, default=str)}\n")
+            sys.stderr.flush()
