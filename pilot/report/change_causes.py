@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pilot.errors import UserError
-from pilot.io.atomic import read_json
-from pilot.report.load import Run
+from pilot.report.load import Run, read_run_file
 
 _SHORT = 12
 """Characters of a digest."""
@@ -52,21 +50,16 @@ def _facts(run: Run) -> dict[str, str]:
     """What a run says about how it was made, by name."""
     return dict(
         [
-            *((f"version of {name}", str(value)) for name, value in _versions(run).items()),
+            *(
+                (f"version of {name}", str(value))
+                for name, value in read_run_file(run.path / "manifest.json").get("versions", {}).items()
+            ),
             *((f"{name} digest", str(value)[:_SHORT]) for name, value in run.config["digests"].items()),
             *((f"budget {name}", _text(value)) for name, value in run.config["budget"].items()),
             *((f"hyperparameter {name}", _text(value)) for name, value in run.config["hyperparameters"].items()),
             *_federation(run),
         ]
     )
-
-
-def _versions(run: Run) -> dict[str, Any]:
-    path = run.path / "manifest.json"
-    try:
-        return dict(read_json(path).get("versions", {}))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Remove the run's folder and run it again.") from error
 
 
 def _federation(run: Run) -> Iterable[tuple[str, str]]:

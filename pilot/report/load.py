@@ -87,7 +87,7 @@ class Run:
         scores: PerExample = defaultdict(lambda: defaultdict(dict))
         path = self.path / "eval" / "per_example.jsonl"
         if path.exists():
-            for row in _read(path):
+            for row in read_run_file(path):
                 if row["value"] is not None:
                     key = (row["task"], row["protocol"], row["metric"])
                     scores[key][row["client"]][row["id"]] = float(row["value"])
@@ -97,7 +97,7 @@ class Run:
     def asked(self) -> Asked:
         """The test examples that were answered, by task (read on first use)."""
         found: Asked = defaultdict(dict)
-        for row in _read(self.path / "eval" / "samples.jsonl"):
+        for row in read_run_file(self.path / "eval" / "samples.jsonl"):
             if row["protocol"] == "personalised":
                 box = None if row["box"] is None else tuple(row["box"])
                 found[row["task"]][row["id"]] = tuple(row["references"]), box
@@ -107,7 +107,7 @@ class Run:
     def rounds(self) -> list[dict[str, Any]]:
         """The lines of `rounds.jsonl`; empty for a reference that was never trained."""
         path = self.path / "rounds.jsonl"
-        return list(_read(path)) if path.exists() else []
+        return list(read_run_file(path)) if path.exists() else []
 
 
 def load_runs(paths: Sequence[Path | str]) -> list[Run]:
@@ -184,8 +184,8 @@ def load_run(folder: Path) -> Run:
 
 
 def _build(folder: Path) -> Run:
-    config = _read(folder / "config.json")
-    metrics = _read(folder / "eval" / "metrics.json")
+    config = read_run_file(folder / "config.json")
+    metrics = read_run_file(folder / "eval" / "metrics.json")
     reference = bool(config.get("reference", False))
     config["hyperparameters"] = dict(config.get("hyperparameters") or {})
     config["budget"] = dict(config.get("budget") or {}) if reference else dict(config["budget"])
@@ -210,8 +210,8 @@ def _build(folder: Path) -> Run:
             Entry(**{field.name: entry[field.name] for field in fields(Entry)}) for entry in metrics["entries"]
         ),
         test_digest=metrics["test_digest"],
-        ledger=_read(ledger) if ledger.exists() else {},
-        timing=_read(timing) if timing.exists() else {},
+        ledger=read_run_file(ledger) if ledger.exists() else {},
+        timing=read_run_file(timing) if timing.exists() else {},
     )
 
 
@@ -259,7 +259,12 @@ def _distinguish(own: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> str
     return own[-1]
 
 
-def _read(path: Path) -> Any:
+def read_run_file(path: Path) -> Any:
+    """What a JSON file of a run holds, or the lines of a `.jsonl`.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         return read_jsonl(path) if path.suffix == ".jsonl" else read_json(path)
     except (OSError, ValueError) as error:

@@ -22,8 +22,8 @@ from typing import Any
 
 from pilot.errors import UserError
 from pilot.folders import scenario_folder
-from pilot.io.atomic import read_json, read_jsonl, replace_file
-from pilot.report.load import discover
+from pilot.io.atomic import replace_file
+from pilot.report.load import discover, read_run_file
 
 FOLDER = "tensorboard"
 FILE = "events.out.tfevents.0000000000.pilot-bench"
@@ -146,9 +146,4 @@ def _write(path: Path, events: Sequence[Event]) -> None:
 
 def _read(path: Path) -> Any:
     """What a file holds, None where it is not there (yet)."""
-    if not path.exists():
-        return None
-    try:
-        return list(read_jsonl(path)) if path.suffix == ".jsonl" else read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Remove the run's folder and run it again.") from error
+    return read_run_file(path) if path.exists() else None

@@ -16,6 +16,7 @@ from pilot.report.html.leaderboard import leaderboard, read_grid
 from pilot.report.html.look import method_marks
 from pilot.report.html.provenance import provenance
 from pilot.report.html.samples import PER_TASK, sample_browser
+from pilot.report.html.series import values_of
 from pilot.report.load import load_methods
 from pilot.report.plots.mixture import read_aggregations
 from pilot.report.plots.style import SkipFigure, Source
@@ -125,12 +126,9 @@ def _choices(source: Source, drawn: Mapping[str, Any]) -> dict[str, Any]:
 
 def _column(drawn: Mapping[str, Any], chart: str, name: str) -> list[str]:
     """The distinct values of a column of a chart's data, in their order."""
-    import csv
-    import io
-
     for data in drawn.get(chart, {}).get("data", ()):
         if isinstance(data.get("values"), str):
-            return list(dict.fromkeys(row[name] for row in csv.DictReader(io.StringIO(data["values"]))))
+            return values_of(data["values"], name)
     return []
 
 
@@ -138,7 +136,7 @@ def _exchange(source: Source) -> list[dict[str, Any]]:
     """Per method with a router or distances: its rounds, and those that record each of the two."""
     entries = []
     for label in source.methods:
-        routed, measured, every = set(), set(), set()
+        routed, every = set(), set()
         for run in source.seeds(label):
             every |= {line["round"] for line in run.rounds}
             routed |= {
@@ -168,7 +166,7 @@ def _asset(name: str) -> str:
 def _template() -> Any:
     from jinja2 import BaseLoader, Environment, StrictUndefined
 
-    # Data, style and scripts are put in as they are; what people wrote is escaped by the template's `e` filter.
+    # Everything is escaped but what the template marks as safe: data, style and scripts.
     environment = Environment(loader=BaseLoader(), autoescape=True, undefined=StrictUndefined)
     return environment.from_string(_asset("report.html.j2"))
 

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pilot.io.atomic import read_json
 from pilot.io.digest import sha256_file
-from pilot.report.load import Run
+from pilot.report.load import Run, read_run_file
 from pilot.report.plots.style import Source
 
 _SHORT = 12
@@ -15,9 +14,10 @@ _SHORT = 12
 def provenance(source: Source) -> dict[str, Any]:
     """Versions, digests, the table files with theirs, a command for each step, and one line per run."""
     runs = list(source.runs)
+    manifests = [read_run_file(run.path / "manifest.json") for run in runs]
     versions: dict[str, set[str]] = {}
-    for run in runs:
-        for name, version in (read_json(run.path / "manifest.json").get("versions") or {}).items():
+    for manifest in manifests:
+        for name, version in (manifest.get("versions") or {}).items():
             versions.setdefault(name, set()).add(version)
     return {
         "versions": [[name, ", ".join(sorted(found))] for name, found in sorted(versions.items())],
@@ -25,7 +25,7 @@ def provenance(source: Source) -> dict[str, Any]:
         "budget": _budget(runs),
         "tables": _tables(source.scenario_dir),
         "commands": _commands(source),
-        "runs": [_run(run) for run in runs],
+        "runs": [_run(run, manifest) for run, manifest in zip(runs, manifests, strict=True)],
     }
 
 
@@ -62,7 +62,7 @@ def _commands(source: Source) -> list[list[str]]:
     option = "" if profile == "embedded" else f" --profile {profile}"
     chosen = " ".join(f"--method {label}" for label in source.methods)
     return [
-        ["everything on this page", f"snakemake --cores all {folder}/report.html" + _config(profile)],
+        ["the scenario's own methods, from nothing", f"snakemake --cores all {folder}/report.html" + _config(profile)],
         ["one run", f"pilot-bench train --scenario {scenario}{option} --method {method} --seed 0"],
         ["its answers and scores", f"pilot-bench evaluate {folder}/runs/{method}/seed0"],
         ["the leaderboard in a terminal", f"pilot-bench compare {folder}"],
@@ -75,8 +75,7 @@ def _config(profile: str) -> str:
     return "" if profile == "embedded" else f" --config profile={profile}"
 
 
-def _run(run: Run) -> dict[str, Any]:
-    manifest = read_json(run.path / "manifest.json")
+def _run(run: Run, manifest: dict[str, Any]) -> dict[str, Any]:
     seconds = run.timing.get("wall_seconds")
     return {
         **{"method": run.label, "seed": run.seed},

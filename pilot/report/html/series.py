@@ -141,9 +141,14 @@ def partition_rows(source: Source) -> tuple[str, str]:
     )
 
 
+def values_of(text: str, column: str) -> list[str]:
+    """The distinct values of a column of one of these texts, in their order."""
+    return list(dict.fromkeys(row[column] for row in csv.DictReader(io.StringIO(text))))
+
+
 def rounds_of(text: str) -> list[int]:
-    """The distinct values of the column `round` of one of these texts, sorted."""
-    return sorted({int(row["round"]) for row in csv.DictReader(io.StringIO(text))})
+    """The distinct rounds of one of these texts, sorted."""
+    return sorted(map(int, values_of(text, "round")))
 
 
 def _with_places(lines: Sequence[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], float]]:
