@@ -21,7 +21,6 @@ from pilot.backbone.fact_captions import Fact, fact_caption
 from pilot.backbone.general_text import general_sentence
 from pilot.backbone.language_pretraining import IGNORED, Corpus, pad, sequence_loss
 from pilot.backbone.lookup import HEAD_WIDTH, LookupTargets, lookup_loss, lookup_targets
-from pilot.backbone.numerics import fast_matmul_precision
 from pilot.backbone.pretraining import Report, index_batches, optimise
 from pilot.backbone.recipe import Recipe
 from pilot.io.seeding import generator, seed_for
@@ -98,7 +97,7 @@ def consolidate(
 def _fast_products(model: LlavaForConditionalGeneration) -> Iterator[None]:
     """Products by oneDNN and plain attention: a step takes two thirds of the time (docs/log.md, "Training step")."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(fast_matmul_precision())
+    torch.set_float32_matmul_precision("medium")
     model.set_attn_implementation("eager")
     yield
     torch.set_float32_matmul_precision(before)

@@ -87,7 +87,9 @@ def fast_matmul_precision() -> Literal["medium", "highest"]:
 
     `medium` lets oneDNN multiply, in half of MKL's time on AMD processors with AVX-512, and in full float32 there.
     Where there are instructions for bfloat16 matrices (AMX, ARM) it rounds the factors to eight bits, and results
-    would depend on the processor by far more than the order of sums (2e-3 of a product's largest value).
+    would depend on the processor by far more than the order of sums (2e-3 of a product's largest value). The last
+    phase of pre-training says `medium` (`consolidation.py`, whose bytes the checkpoint's recipe names): made again on
+    such a processor, the checkpoint would be another one.
     """
     has = torch.cpu.get_capabilities()
     full = has.get("architecture") == "x86_64" and has.get("avx512_f") and not has.get("amx_tile")
