@@ -10,20 +10,8 @@ from typing import Any
 
 from pilot.catalogue import PROFILE, ROUND, SCENARIO, catalogue
 from pilot.config import Profile, load_profile
+from pilot.methods.families import FAMILIES, OTHERS
 
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "Core": ("pilot", "fedavg", "fedprox", "fedmoe"),
-    "Server optimisers, drift": ("fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold", "feddyn"),
-    "Personalised": ("ditto", "fedper", "pfedme", "feddat", "fedmosaic"),
-    "LoRA-aware": ("fedit", "ffa_lora", "fedsa_lora", "flora", "flexlora", "fedex_lora", "hetlora"),
-    "By task": ("taskavg", "clustered"),
-    "Variants of Pilot, ours": (
-        *("pilot_fedavg_text", "pilot_exact_ata", "pilot_shared_a", "pilot_task_text", "pilot_gap_ata"),
-        "pilot_momentum",
-    ),
-    "References": ("local", "central", "untuned", "majority"),
-}
-OTHERS = "Others"
 INTRODUCTION = f"""\
 # Methods
 

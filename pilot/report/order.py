@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from pilot.methods.families import CORE, FAMILIES
+from pilot.methods.families import REFERENCES as LAST
 from pilot.variants import base_name
 
 REFERENCES = ("central", "untuned", "majority")
@@ -26,8 +28,7 @@ PARSE_FAILURES = "parse_failure_rate"
 
 PROTOCOLS = ("personalised", "local", "worst_client")
 
-_FIRST = ("pilot", "fedavg", "fedprox", "fedmoe")
-_LAST = ("local", *REFERENCES)
+_FIRST, _LAST = FAMILIES[CORE], FAMILIES[LAST]
 _METRICS = (
     *(
         "exact_match",

@@ -39,20 +39,21 @@ class ReferenceRow:
     verdict: Verdict
 
 
-def against_reference(scenario_dir: Path, reference: Path = REFERENCE) -> list[ReferenceRow]:
+def against_reference(scenario_dir: Path, reference: Path | None = None) -> list[ReferenceRow]:
     """Every method that the reference or `scenario_dir` has, task by task.
 
     Args:
         scenario_dir: `results/<profile>/<scenario>`.
-        reference: holds `<profile>/<scenario>/main.csv`.
+        reference: holds `<profile>/<scenario>/main.csv`; `results/reference` by default.
 
     Raises:
         UserError: there are no reference tables of this profile and scenario, or no finished runs here.
     """
     folder = scenario_dir.resolve()
-    path = reference / folder.parent.name / folder.name / "main.csv"
+    tables = REFERENCE if reference is None else reference
+    path = tables / folder.parent.name / folder.name / "main.csv"
     if not path.is_file():
-        known = sorted("/".join(each.parts[-3:-1]) for each in reference.glob("*/*/main.csv"))
+        known = sorted("/".join(each.parts[-3:-1]) for each in tables.glob("*/*/main.csv"))
         raise UserError(
             f"{path}: there are no reference tables of {folder.parent.name}/{folder.name}. There are some of: "
             f"{', '.join(known) or 'nothing'}; they are in a clone of the repository, not in an installed package."

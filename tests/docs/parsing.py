@@ -1,15 +1,12 @@
 """Whether a program would take a command line, by its own parser; nothing is run."""
 
-import argparse
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 
 import click
-import pytest
 import typer.main
 
 from .pages import ROOT, Command
@@ -17,15 +14,10 @@ from .pages import ROOT, Command
 
 def takes(command: Command) -> None:
     """Fail where the program of a command, or of one in a loop, has no such sub-command or option."""
-    lines = [command.text]
-    if command.program == "while":
-        inner = command.text.split("do\n", 1)[1].rsplit("done", 1)[0]
-        lines = [line.strip() for line in inner.splitlines() if line.strip() and not line.strip().startswith("sleep")]
-    for line in lines:
-        words = [word for word in shlex.split(line, comments=True) if not re.match(r"^[A-Z_]+=", word)]
-        name = words[0].rsplit("/", 1)[-1]
-        assert name in PARSERS, f"{command}: nothing is known about the options of {name}"
-        PARSERS[name](words[1:])
+    words = [word for word in shlex.split(command.text, comments=True) if not re.match(r"^[A-Z_]+=", word)]
+    name = words[0].rsplit("/", 1)[-1]
+    assert name in PARSERS, f"{command}: nothing is known about the options of {name}"
+    PARSERS[name](words[1:])
 
 
 def typer_takes(load: Callable[[], typer.Typer], words: list[str]) -> None:
@@ -57,39 +49,6 @@ def _pilot_bench() -> typer.Typer:
     from pilot.cli import app
 
     return app
-
-
-def _flwr() -> typer.Typer:
-    from flwr.cli.app import app
-
-    return app
-
-
-def _supernode() -> argparse.ArgumentParser:
-    from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
-
-    return _parse_args_run_supernode()
-
-
-def _superlink() -> argparse.ArgumentParser:
-    from flwr.superlink.cli.flower_superlink import _parse_args_run_superlink
-
-    return _parse_args_run_superlink()
-
-
-def argparse_takes(load: Callable[[], argparse.ArgumentParser], words: list[str]) -> None:
-    """argparse ends the process where it does not understand."""
-    try:
-        load().parse_args(words)
-    except SystemExit as stop:
-        pytest.fail(f"{words}: refused with exit code {stop.code}")
-
-
-def pilot_bench_takes(words: list[str]) -> None:
-    """`pilot-bench`; what `deploy superlink` takes is Flower's."""
-    typer_takes(_pilot_bench, words)
-    if words[:2] == ["deploy", "superlink"]:
-        argparse_takes(_superlink, words[2:])
 
 
 def snakemake_takes(words: list[str]) -> list[str]:
@@ -126,17 +85,8 @@ def pip_takes(words: list[str]) -> None:
         assert (ROOT / folder).is_dir() and (not extra or extra in known)
 
 
-def source_takes(words: list[str]) -> None:
-    """The script that a virtual environment has for shells."""
-    assert words == [".venv/bin/activate"]
-    assert sys.prefix != sys.base_prefix or sys.version_info >= (3, 11)
-
-
 PARSERS: dict[str, Callable[[list[str]], None]] = {
-    "pilot-bench": pilot_bench_takes,
-    "flwr": partial(typer_takes, _flwr),
-    "flower-supernode": partial(argparse_takes, _supernode),
+    "pilot-bench": partial(typer_takes, _pilot_bench),
     "make": make_takes,
     "pip": pip_takes,
-    ".": source_takes,
 }

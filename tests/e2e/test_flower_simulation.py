@@ -1,19 +1,29 @@
-"""Flower's simulation engine (Ray) against training in this process: the same bytes, also after a worker was killed."""
+"""Flower's simulation engine (Ray) against training in this process: the same bytes, also after a worker was killed.
+
+`flwr run .` is started as docs/federation.md has it.
+"""
 
 import os
+import shutil
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from pilot.deployment.flower_command import environment
+from pilot.deployment.processes import Processes, free_port
 from pilot.federation.flower_server import simulate_run
 from pilot.io.atomic import read_json
 
+from ..docs.pages import commands_of
 from ..small import Small, contents, quiet
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs/federation.md"
 METHODS = ("pilot", "fedavg", "fedprox", "fedmoe", "local", "central", "untuned", "scaffold", "feddat")
 
 
@@ -23,6 +33,34 @@ def test_simulation_gives_the_bytes_of_local_training(small: Small, tmp_path: Pa
     assert contents(tmp_path) == contents(small.run(method))
     timing = read_json(tmp_path / "timing.json")
     assert timing["exchange_seconds"] > 0 or method == "untuned"
+
+
+def test_flwr_run_as_documented(small: Small, tmp_path: Path) -> None:
+    """The page's two commands; files, folders and the number of clients are the small scenario's."""
+    exports, command = [
+        each.text for each in commands_of(PAGE.name, PAGE.read_text()) if each.program in ("export", "flwr")
+    ]
+    shutil.copytree(small.folder, tmp_path / "results/tiny/small", ignore=shutil.ignore_patterns("runs"))
+    for old, new in (
+        ("num-supernodes=9", "num-supernodes=6"), ("'scenario2'", f"'{small.scenario_file}'"),
+        ("'embedded'", f"'{small.profile_file}'"), ("$PWD", str(tmp_path)),
+    ):  # fmt: skip
+        assert command.count(old) == 1, command
+        command = command.replace(old, new)
+    ports = {"FLWR_LOCAL_CONTROL_API_PORT": free_port(())}
+    ports |= {"FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": free_port([*ports.values()])}
+    processes = Processes(tmp_path / "logs", environment(tmp_path / "flwr") | {k: str(v) for k, v in ports.items()})
+    try:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", f"{exports}\n{command}"],
+            cwd=ROOT, env=processes.full_environment(), capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        stayed = processes.running()
+    finally:
+        processes.end()  # of which the page says that it stays
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert any("superlink" in each for each in stayed.values())
+    assert contents(tmp_path / "results/tiny/small/runs/pilot/seed0") == contents(small.run("pilot"))
 
 
 def workers() -> list[int]:

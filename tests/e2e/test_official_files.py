@@ -1,6 +1,7 @@
 """From official files to a comparison: the shipped scenario over COCO images, cut to sixty, on `llava-random`.
 
-The files have the official formats and default places; pictures and answers are made up, so scores mean nothing.
+The commands are those of docs/llava.md. The files have the official formats and default places; pictures and answers
+are made up, so scores mean nothing.
 """
 
 import json

@@ -20,6 +20,7 @@ import pandas
 from matplotlib.figure import Figure
 
 from pilot.io.atomic import write_bytes
+from pilot.methods.families import FAMILIES
 from pilot.report.load import Run, Task
 from pilot.report.order import is_reference, sort_methods
 from pilot.report.plots.page import PAPER, SCREEN, Page
@@ -52,17 +53,13 @@ class MethodStyle:
     hatch: str
 
 
-_FAMILIES = {
-    "#CC79A7": ("fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold", "feddyn"),
-    "#8C6D1F": ("ditto", "fedper", "pfedme", "feddat", "fedmosaic", "taskavg", "clustered"),
-    "#5E4FA2": ("fedit", "ffa_lora", "fedsa_lora", "flora", "flexlora", "fedex_lora", "hetlora"),
-    "#F0A070": (
-        *("pilot_fedavg_text", "pilot_exact_ata", "pilot_shared_a", "pilot_task_text", "pilot_gap_ata"),
-        "pilot_momentum",
-    ),
+_COLOURS = {
+    "#CC79A7": ("Server optimisers, drift",),
+    "#8C6D1F": ("Personalised", "By task"),
+    "#5E4FA2": ("LoRA-aware",),
+    "#F0A070": ("Variants of Pilot, ours",),
 }
-"""Methods beyond the core ones, by colour: drift on server or clients, personal models and clusters, LoRA, variants of
-Pilot. Within a family marker and hatch tell them apart."""
+"""Families beyond the core one, by colour. Within a colour marker and hatch tell methods apart."""
 _SHAPES = ("p", "h", "<", ">", "X", "P", "*")
 _HATCHES = ("", "..", "xx", "\\\\", "--", "++", "oo")
 _STYLES = {
@@ -77,8 +74,8 @@ _STYLES = {
 }
 _STYLES |= {
     name: MethodStyle(colour, _SHAPES[place], _HATCHES[place])
-    for colour, names in _FAMILIES.items()
-    for place, name in enumerate(names)
+    for colour, families in _COLOURS.items()
+    for place, name in enumerate(name for family in families for name in FAMILIES[family])
 }
 
 
