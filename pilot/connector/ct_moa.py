@@ -20,11 +20,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from pilot.connector.base import Connector, ConnectorOutput
 from pilot.connector.losses import load_balance_loss, router_z_loss
-from pilot.connector.mixing import ROUTER_STD, mix_experts
+from pilot.connector.mixing import ROUTER_STD, Router, mix_experts
 from pilot.connector.mlp import Mlp, Projector
 from pilot.connector.two_stage import AdapterInit, initial_adapters
 from pilot.io.seeding import seed_for
@@ -96,8 +95,7 @@ class CrossTaskMixture(Connector):
             )
         self.has_cross_task_adapters = cross_task_adapters
         self.client_adapter: Mlp | None = client_adapter if stage1 and client_features == "add" else None
-        self.router = skip_init(nn.Linear, projector.width_in, num_tasks, bias=False).to(projector.linear_1.weight)
-        nn.init.zeros_(self.router.weight)
+        self.router = Router(projector.linear_1.weight, num_tasks)
         if not self.has_peers:
             generator = torch.Generator().manual_seed(seed_for("router", seed))
             with torch.no_grad():

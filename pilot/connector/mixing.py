@@ -1,14 +1,28 @@
-"""The weighted sum of experts, without a tensor of all experts side by side."""
+"""Routers, and the weighted sum of experts without a tensor of all experts side by side."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 ROUTER_STD = 0.02
 """Of routers that start at small normal values."""
+
+
+class Router(nn.Linear):
+    """A linear layer without bias from features (..., D) to logits (..., num_experts), of the type of `like` (C, D).
+
+    It starts at zero, and being made costs no random number: which one a client draws next does not depend on it.
+    """
+
+    def __init__(self, like: Tensor, num_experts: int) -> None:
+        super().__init__(like.shape[1], num_experts, bias=False, device=like.device, dtype=like.dtype)
+
+    def reset_parameters(self) -> None:
+        """Zeros, in place of `nn.Linear`'s random values."""
+        nn.init.zeros_(self.weight)
 
 
 def mix_experts(weights_BNT: Tensor, experts_BNC: Sequence[Tensor], rest_BNC: Tensor | None = None) -> Tensor:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from pilot.connector.base import Connector, ConnectorOutput
 from pilot.connector.losses import load_balance_loss
-from pilot.connector.mixing import ROUTER_STD, mix_experts
+from pilot.connector.mixing import ROUTER_STD, Router, mix_experts
 from pilot.connector.mlp import Mlp, Projector
 from pilot.io.seeding import seed_for
 
@@ -92,8 +91,8 @@ def _noisy_copy(projector: Projector, noise: float, seed: int, expert: int) -> M
     return copy
 
 
-def _router_row(projector: Projector, seed: int, expert: int) -> nn.Linear:
-    row: nn.Linear = skip_init(nn.Linear, projector.width_in, 1, bias=False).to(projector.linear_1.weight)
+def _router_row(projector: Projector, seed: int, expert: int) -> Router:
+    row = Router(projector.linear_1.weight, 1)
     generator = torch.Generator().manual_seed(seed_for("router", seed, expert))
     with torch.no_grad():
         row.weight.copy_(ROUTER_STD * torch.randn(row.weight.shape, generator=generator))

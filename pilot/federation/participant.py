@@ -75,16 +75,15 @@ class Participant:
             PrivacyError: the update holds what may not leave.
         """
         began = time.perf_counter()
+        result = self.train_phase(task).hand_over()
+        return replace(result, seconds=time.perf_counter() - began)
+
+    def train_phase(self, task: PhaseTask) -> "Finished":
+        """The part of `run` that computes; the same errors."""
         trained = self.train(task, self.store.load(task.base))
         update = self.outgoing(task, trained)
         check_outgoing(update, task.phase)
-        name = version_name(task.round_number, task.phase_index)
-        version = self.store.save(name, trained.private) if trained.private else None
-        self.store.keep({*task.keep, name})
-        releases = self.store.count_release() if self.fresh_noise else 0
-        report = replace(trained.report, losses={}, diagnostics={}, truncated={}) if self.discreet else trained.report
-        seconds = time.perf_counter() - began
-        return ClientResult(update, report, version, seconds, peak_memory_mb(), releases, trained.step_seconds)
+        return Finished(self, task, replace(trained, update=update))
 
     def check(self, version: Version) -> str:
         """What is wrong with a private state; empty if nothing is."""
@@ -93,6 +92,35 @@ class Participant:
         except UserError as error:
             return str(error)
         return ""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A phase that is trained, of which nothing is on disk yet and nothing has left."""
+
+    participant: Participant
+    task: PhaseTask
+    trained: Trained
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the tensors that stay and of those that leave."""
+        tensors = (*self.trained.private.values(), *self.trained.update.state.values())
+        return sum(tensor.nbytes for tensor in tensors)
+
+    def hand_over(self) -> ClientResult:
+        """Write what stays; then the answer may leave.
+
+        Raises:
+            UserError: the client's folder cannot be written to.
+        """
+        own, trained = self.participant, self.trained
+        name = version_name(self.task.round_number, self.task.phase_index)
+        version = own.store.save(name, trained.private) if trained.private else None
+        own.store.keep({*self.task.keep, name})
+        releases = own.store.count_release() if own.fresh_noise else 0
+        report = replace(trained.report, losses={}, diagnostics={}, truncated={}) if own.discreet else trained.report
+        return ClientResult(trained.update, report, version, 0.0, peak_memory_mb(), releases, trained.step_seconds)
 
 
 def peak_memory_mb() -> float:

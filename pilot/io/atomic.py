@@ -16,6 +16,17 @@ from pilot.errors import UserError
 _T = TypeVar("_T")
 
 
+def _umask() -> int:
+    """It can only be read by setting it, for all threads: once, before there are any."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_MODE = 0o666 & ~_umask()
+"""Of new files; temporary ones would be readable by their owner only."""
+
+
 def replace_file(path: Path, fill: Callable[[Path], _T]) -> _T:
     """Replace `path` in one step by what `fill` writes into the empty file that it is given; returns what it returns.
 
@@ -33,7 +44,7 @@ def replace_file(path: Path, fill: Callable[[Path], _T]) -> _T:
             os.fsync(handle)
         finally:
             os.close(handle)
-        os.chmod(name, 0o666 & ~_umask())
+        os.chmod(name, _MODE)
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
@@ -89,12 +100,6 @@ def read_jsonl(path: Path) -> list[Any]:
 
 def _json_line(row: Any) -> str:
     return json.dumps(row, sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _sync_folder(folder: Path) -> None:
