@@ -60,8 +60,7 @@ def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
         "history_digest": sha256_file(target / "history.json"),
     }
     write_json(target / "complete.json", seal | {"digest": digest_json(seal)})
-    for number in rounds_of(folder)[:-KEPT_ROUNDS]:
-        shutil.rmtree(folder / f"round-{number}", ignore_errors=True)
+    clear(folder, progress.round_number)
 
 
 def rounds_of(folder: Path) -> list[int]:
@@ -70,9 +69,13 @@ def rounds_of(folder: Path) -> list[int]:
 
 
 def clear(folder: Path, after: int) -> None:
-    """Remove the rounds after `after`: torn, damaged, or of another configuration."""
+    """Leave what a run has that was never killed after round `after`: that round and the ones kept before it.
+
+    Later rounds are torn, damaged, or of another configuration; an earlier one was about to be removed.
+    """
+    kept = [number for number in rounds_of(folder) if number <= after][-KEPT_ROUNDS:]
     for number in rounds_of(folder):
-        if number > after:
+        if number not in kept:
             shutil.rmtree(folder / f"round-{number}", ignore_errors=True)
 
 

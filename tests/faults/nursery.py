@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pilot.federation.checkpoint as checkpoint
 import pilot.federation.training as training
 from pilot.config import load_profile, load_scenario
 from pilot.errors import UserError
@@ -74,12 +75,26 @@ def in_step(number: int) -> None:
     LocalTrainer._loss = counting  # type: ignore[method-assign]
 
 
+def at_removal(name: str) -> None:
+    """Die just before the folder of that name is removed."""
+    original = checkpoint.shutil.rmtree
+
+    def rmtree(path: Path, **options: Any) -> None:
+        if path.name == name and path.exists():
+            die()
+        original(path, **options)
+
+    checkpoint.shutil.rmtree = rmtree  # type: ignore[assignment]
+
+
 def child(spec: RunSpec, scenario_dir: Path, request: dict[str, Any]) -> int:
     """Train or resume; the exit code says how it ended."""
     spec = replace(spec, method=request["method"])
     prepare = request["prepare"]
     if prepare and prepare[0] == "step":
         in_step(prepare[1])
+    elif prepare and prepare[0] == "remove":
+        at_removal(prepare[1])
     elif prepare:
         at(prepare[1], prepare[2], {"die": die, "full": full}[prepare[0]])
     try:

@@ -58,6 +58,14 @@ def test_killed_in_a_training_step(nursery: Nursery, undisturbed: dict[str, byte
     assert contents(tmp_path) == undisturbed
 
 
+def test_killed_before_an_old_round_is_removed(nursery: Nursery, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    """The last round is complete and the first still there: nothing is left to train, but something to remove."""
+    assert nursery.train(tmp_path, "remove", "round-1") == KILLED
+    assert (tmp_path / "checkpoint/round-1").is_dir() and (tmp_path / "checkpoint/round-3/complete.json").is_file()
+    assert nursery.train(tmp_path) == FINISHED
+    assert contents(tmp_path) == undisturbed
+
+
 def test_killed_again_and_again_at_random_moments(
     nursery: Nursery, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
