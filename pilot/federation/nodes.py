@@ -38,15 +38,19 @@ class Register:
 
 
 def prepare_nodes(scenario: Scenario, scenario_dir: Path, target: Path) -> None:
-    """Write every client's folder and `federation.json` below `target`; nothing where they are there already.
+    """Write every client's folder and `federation.json` below `target`; nothing where all are there already.
+
+    Folders that were moved away, to the clients' machines, are written again: the same bytes.
 
     Raises:
         UserError: a client has no training examples.
     """
     digests = scenario_digests(scenario_dir)
     key = digest_json({"digests": digests, "scenario": scenario.model_dump(mode="json")})
-    if (target / "federation.json").is_file() and read_json(target / "federation.json")["key"] == key:
-        return
+    if (target / "federation.json").is_file():
+        made = read_json(target / "federation.json")
+        if made["key"] == key and all((target / node_name(name) / "node.json").is_file() for name in made["nodes"]):
+            return
     remove(target / "federation.json")
     shards = records_of_part(scenario, scenario_dir, "train", images=True)
     features = open_features(scenario_dir / "features")

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -284,6 +285,20 @@ def asked_of(small: Small, nodes: Path) -> dict[str, Any]:
     config = run_config(spec, vars(spec.make_method()), register.digests)
     known = {str(client): digest for client, digest in register.nodes.items()}
     return {"config": config, "nodes": known, "versions": {}}
+
+
+def test_a_folder_that_was_moved_away_is_written_again(small: Small, nodes: Path, tmp_path: Path) -> None:
+    """The same bytes; where all are there, nothing is written."""
+    shutil.copytree(nodes, tmp_path / "nodes")
+    shutil.move(tmp_path / "nodes" / node_name(3), tmp_path / "elsewhere")
+    prepare_nodes(small.scenario, small.folder, tmp_path / "nodes")
+    again = tmp_path / "nodes" / node_name(3)
+    names = sorted(path.name for path in again.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "elsewhere").iterdir())
+    assert all((again / name).read_bytes() == (tmp_path / "elsewhere" / name).read_bytes() for name in names)
+    (again / "records.parquet").write_bytes(b"as it is")
+    prepare_nodes(small.scenario, small.folder, tmp_path / "nodes")
+    assert (again / "records.parquet").read_bytes() == b"as it is"
 
 
 def test_a_node_introduces_itself(small: Small, nodes: Path, tmp_path: Path) -> None:
