@@ -27,7 +27,7 @@ def test_shipped_studies() -> None:
         "components", "neighbours", "distance", "adapter-init", "client-features", "experts", "rounds"
     ]  # fmt: skip
     zoo = studies["zoo"]
-    assert len(zoo.methods) == 32 and [part.baseline for part in zoo.parts] == ["fedavg", "fedavg", "pilot", "pilot"]
+    assert len(zoo.methods) == 32 and [part.baseline for part in zoo.parts] == ["fedavg"] * 2 + ["pilot"] * 4
     assert {*zoo.methods, "untuned"} == {*METHODS}
     sweeps = {
         (name, part.name): sorted(part.axis.values.values())
