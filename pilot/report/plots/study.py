@@ -79,7 +79,8 @@ def _lines(table: PartTable, page: Page) -> Figure:
             aside = ScaledTranslation(_ASIDE / 72 * (number - (len(series) - 1) / 2), 0, figure.dpi_scale_trans)
             _line(axes, label, [table.row(setting, method, task) for setting, method in entries], aside)
         last = not page.narrow or task is table.tasks[-1]
-        _x_axis(axes, table.part.axis.label if last else "", sorted(set(table.part.axis.values.values())))
+        numbers = sorted(set(table.part.axis.values.values()))
+        _x_axis(axes, table.part.axis.label if last else "", numbers, len(series))
         axes.set_title(task.name)
         axes.set_ylabel(task.metric)
         axes.grid(axis="y", color="#E5E5E5", lw=0.6)
@@ -111,9 +112,10 @@ def _handle(label: str) -> Line2D:
     return Line2D([], [], color=style.colour, marker=style.marker, lw=1.3, ms=4.5, label=label)
 
 
-def _x_axis(axes: Axes, label: str, numbers: Sequence[float]) -> None:
+def _x_axis(axes: Axes, label: str, numbers: Sequence[float], num_series: int) -> None:
     if numbers[0] > 0 and numbers[-1] / numbers[0] >= _LOGARITHMIC_FROM:
         axes.set_xscale("log")
+    axes.margins(x=0.04 + 0.012 * num_series)  # what is moved aside stays inside
     axes.autoscale_view()
     axes.set_xticks(numbers, [f"{number:g}" for number in numbers])
     axes.minorticks_off()
