@@ -3,7 +3,8 @@
 import ctypes
 import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,6 +95,17 @@ def fast_matmul_precision() -> Literal["medium", "highest"]:
     has = torch.cpu.get_capabilities()
     full = has.get("architecture") == "x86_64" and has.get("avx512_f") and not has.get("amx_tile")
     return "medium" if full else "highest"
+
+
+@contextmanager
+def stock_matmul_precision() -> Iterator[None]:
+    """PyTorch's own setting, for what is measured beside ours: its flash attention is slow with `medium`."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from pilot.backbone.numerics import Numerics, set_up
+from pilot.backbone.numerics import Numerics, set_up, stock_matmul_precision
 from pilot.bench.paired import Spread, alternate, largest_difference, ratios
 from pilot.bench.products import Product, bare, flops
 from pilot.bench.references import reference
@@ -121,9 +121,10 @@ class Sides:
         return self._backward(output.tokens_BNC, output.terms)
 
     def loop(self) -> Tensor:
-        """The reference; tokens (B, N, C)."""
-        tokens_BNC, terms = self._loop(self.parameters, self.features_BND, OWN_TASK, self._num_tasks)
-        return self._backward(tokens_BNC, terms)
+        """The reference, with PyTorch's own precision of products; tokens (B, N, C)."""
+        with stock_matmul_precision():
+            tokens_BNC, terms = self._loop(self.parameters, self.features_BND, OWN_TASK, self._num_tasks)
+            return self._backward(tokens_BNC, terms)
 
     def _backward(self, tokens_BNC: Tensor, terms: dict[str, Tensor]) -> Tensor:
         """With `grad_BNC` from the LLM, and the weighted losses."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.lora import GROUP, to_peft
+from pilot.backbone.numerics import stock_matmul_precision
 from pilot.backbone.paths import checkpoint_folder
 from pilot.bench.references import reference
 from pilot.bench.steps import OurSteps
@@ -19,7 +20,7 @@ Connect = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 
 class PlainSteps:
-    """Stock model, PEFT and AdamW, from the same weights, over the same batches.
+    """Stock model, PEFT and AdamW with PyTorch's own settings, from the same weights, over the same batches.
 
     Args:
         profile: whose checkpoint and LoRA it is.
@@ -50,9 +51,10 @@ class PlainSteps:
     def call(self) -> list[float]:
         """One step on each batch; their losses before the updates."""
         losses = []
-        for examples in self.batches:
-            losses.append(self.trainer.step(self.done % self.num_steps, examples))
-            self.done += 1
+        with stock_matmul_precision():
+            for examples in self.batches:
+                losses.append(self.trainer.step(self.done % self.num_steps, examples))
+                self.done += 1
         return losses
 
 

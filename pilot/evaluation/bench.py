@@ -1,10 +1,10 @@
 """`pilot-bench bench evaluation`: a scenario evaluated by this suite and by lm-eval's stock class, timed side by side.
 
-Both sides answer in this process, with the same threads and PyTorch settings, one after the other and with the first
-place alternating between runs. Each side loads its backbone once per run. In favour of the stock side, its clients'
-weights and the records' ids are in memory before its time starts, lm-eval's evaluator is called without the report on
-the machine that follows it, and a model's test sets and held-out parts are answered in one go. Then the same answers
-are scored both ways (stock_scores.py).
+Both sides answer in this process, with the same threads, one after the other and with the first place alternating
+between runs; the stock side with PyTorch's own precision of products, with which it is faster. Each side loads its
+backbone once per run. In favour of the stock side, its clients' weights and the records' ids are in memory before its
+time starts, lm-eval's evaluator is called without the report on the machine that follows it, and a model's test sets
+and held-out parts are answered in one go. Then the same answers are scored both ways (stock_scores.py).
 """
 
 import tempfile
@@ -136,6 +136,7 @@ def compare_run(
     run_dir: Path, limit: int | None, batch_size: int, *, stock_first: bool
 ) -> tuple[Comparison, list[dict[str, Any]]]:
     """Both sides of one run, timed, and our rows of `samples.jsonl`."""
+    from pilot.backbone.numerics import stock_matmul_precision
     from pilot.evaluation.answers import answer_rows, read_papers, run_spec
     from pilot.evaluation.stock import StockModel, stock_rows, stock_weights, write_processor
 
@@ -145,8 +146,9 @@ def compare_run(
         write_processor(spec.profile, Path(folder))
 
         def stock() -> list[dict[str, Any]]:
-            model = StockModel(spec.profile, Path(folder), batch_size)
-            return stock_rows(model, models, papers, scenario_dir / "data")
+            with stock_matmul_precision():
+                model = StockModel(spec.profile, Path(folder), batch_size)
+                return stock_rows(model, models, papers, scenario_dir / "data")
 
         sides = {"ours": lambda: answer_rows(run_dir, _silent, limit), "stock": stock}
         order = sorted(sides, reverse=stock_first)

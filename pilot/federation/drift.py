@@ -52,7 +52,7 @@ class Drift:
             rank = max(len(a_RI), len(sum_a_RI))
             sum_a_RI, sum_b_OR = _rows(sum_a_RI, rank), _rows(sum_b_OR.T, rank).T
             self._sums[name] = (
-                sum_a_RI.add(_rows(a_RI, rank), alpha=weight), sum_b_OR.add(_rows(b_OR.T, rank).T, alpha=weight),
+                sum_a_RI.add_(_rows(a_RI, rank), alpha=weight), sum_b_OR.add_(_rows(b_OR.T, rank).T, alpha=weight),
                 product_OI.addmm_(b_OR, a_RI, alpha=weight),
             )  # fmt: skip
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pilot.methods.base import State, weighted_mean
 from pilot.methods.blocks import DEFAULT_MEMORY, StateRows, distance_matrix, nearest
+from pilot.methods.mean import weighted_means
 
 Distance = Literal["parameters", "product"]
 SelfWeight = float | Literal["samples"]
@@ -167,18 +168,27 @@ def inverse_distance_weights(distances: Sequence[float]) -> tuple[float, ...]:
 
 def mix(states: Sequence[State], around: Sequence[Neighbourhood]) -> list[State]:
     """Theta_k' of every client."""
-    return list(iter_mix(states, around))
+    if len({value.dtype for value in states[0].values()}) != 1 or len(states) > NUM_PAIRWISE:
+        return list(iter_mix(states, around))
+    return weighted_means(states, _parts(states, around))
 
 
 def iter_mix(states: Sequence[State], around: Sequence[Neighbourhood]) -> Iterator[State]:
     """Theta_k' of one client after the other; of each, one state at a time is asked for."""
+    for part in _parts(states, around):
+        yield weighted_mean((states[j], weight) for j, weight in part)
+
+
+def _parts(states: Sequence[State], around: Sequence[Neighbourhood]) -> list[list[tuple[int, float]]]:
+    """By client, the positions of those that are mixed, and their weights."""
     if len(states) != len(around):
         raise ValueError(f"{len(states)} states but {len(around)} neighbourhoods")
+    parts = []
     for k, hood in enumerate(around):
         rest = 1.0 - hood.self_weight
-        parts = [(k, hood.self_weight)]
-        parts += [(j, rest * w) for j, w in zip(hood.neighbours, hood.weights, strict=True)]
-        yield weighted_mean((states[j], weight) for j, weight in parts if weight > 0)
+        mixed = [(k, hood.self_weight), *((j, rest * w) for j, w in zip(hood.neighbours, hood.weights, strict=True))]
+        parts.append([(j, weight) for j, weight in mixed if weight > 0])
+    return parts
 
 
 def _parameter_distances(states: Sequence[State]) -> list[list[float]]:

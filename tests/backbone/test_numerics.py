@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from pilot.backbone.numerics import Numerics, fast_matmul_precision, set_up
+from pilot.backbone.numerics import Numerics, fast_matmul_precision, set_up, stock_matmul_precision
 
 
 def test_products_are_float32_here() -> None:
@@ -31,3 +31,15 @@ def test_the_fast_setting_is_for_processors_that_do_not_round(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
     assert fast_matmul_precision() == expected
+
+
+def test_the_stock_precision_holds_only_as_long_as_it_is_asked_for() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with pytest.raises(KeyError), stock_matmul_precision():
+            assert torch.get_float32_matmul_precision() == "highest"
+            raise KeyError
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pilot.methods import mean as means
 from pilot.methods.base import group_of, select, weighted_mean
+from pilot.methods.mean import weighted_means
 
 
 def test_by_hand() -> None:
@@ -100,3 +101,31 @@ def test_groups() -> None:
     state = {"task_adapter.linear_1.weight": torch.ones(1), "text_adapter.q.lora_A": torch.ones(1)}
     assert group_of("task_adapter.linear_1.weight") == "task_adapter"
     assert list(select(state, {"text_adapter"})) == ["text_adapter.q.lora_A"]
+
+
+def test_several_means_of_the_same_states_are_equal_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(means, "WIDE_BLOCK", 7)  # blocks end within tensors
+    generator = torch.Generator().manual_seed(3)
+    states = [
+        {"a": torch.randn(3, 5, generator=generator), "b": torch.randn(4, generator=generator), "c": torch.zeros(2)}
+        for _ in range(4)
+    ]
+    states[1]["c"] = -states[1]["c"]
+    parts = [[(0, 0.3), (2, 0.1), (1, 0.6)], [(1, 2.0)], [(3, 1e-9), (0, 7.0), (2, 1 / 3), (1, 5.5)]]
+    for part, mean in zip(parts, weighted_means(states, parts), strict=True):
+        expected = weighted_mean((states[k], weight) for k, weight in part)
+        assert list(mean) == list(expected)
+        for name, value in expected.items():
+            assert value.numpy().tobytes() == mean[name].numpy().tobytes() and value.shape == mean[name].shape
+
+
+def test_several_means_refuse_what_one_refuses() -> None:
+    fine = {"a": torch.ones(2)}
+    for states, parts, said in [
+        ([fine, {"b": torch.ones(2)}], [[(0, 1.0), (1, 1.0)]], "state 1: names differ"),
+        ([fine, {"a": torch.ones(3)}], [[(0, 1.0), (1, 1.0)]], "state 1, a"),
+        ([fine, fine], [[(0, 1.0), (1, -1.0)]], "weight"),
+        ([fine], [[]], "no states"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            weighted_means(states, parts)
