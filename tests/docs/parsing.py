@@ -71,22 +71,7 @@ def make_takes(words: list[str]) -> None:
     assert done.returncode == 0 and done.stdout, done.stderr
 
 
-def pip_takes(words: list[str]) -> None:
-    """pip's own parser, and the folder that is to be installed with its extras."""
-    import tomllib
-
-    from pip._internal.commands import create_command
-
-    options, arguments = create_command(words[0]).parse_args(words[1:])
-    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    assert options.editables and not arguments
-    for place in options.editables:
-        folder, _, extra = place.rstrip("]").partition("[")
-        assert (ROOT / folder).is_dir() and (not extra or extra in known)
-
-
 PARSERS: dict[str, Callable[[list[str]], None]] = {
     "pilot-bench": partial(typer_takes, _pilot_bench),
     "make": make_takes,
-    "pip": pip_takes,
 }

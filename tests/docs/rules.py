@@ -93,16 +93,14 @@ ELSEWHERE = (
     ("add-a-method.md", r"pip install ", f"{_METHOD}::folder"),
     ("add-a-method.md", r"snakemake ", f"{_METHOD}::test_snakemake_makes_its_runs"),
     ("add-a-method.md", r"(sed |PROFILE=|RUN=|cp |cmp |for |pilot-bench .*mine)", f"{_METHOD}::test_the_method_is"),
+    ("clusters.md", r"pip install ", "tests/docs/test_commands.py::test_extras_resolve"),
     ("clusters.md", r"snakemake --report ", f"{_SNAKEMAKE}::test_report_has_every_figure_and_table_with_its_caption"),
     ("llava.md", r"pilot-bench .*llava-scenario2", f"{_OFFICIAL}::test_official_files_to_comparison"),
     ("scale.md", r"pilot-bench bench federation$", "tests/scale/test_bench.py::test_"),
 )
 """The last column: the test, or the beginning of the names of tests, in a file."""
 
-PARSED = (
-    ("clusters.md", r"pip install ", "would change the environment, and needs a package registry"),
-    ("llava.md", r"pilot-bench bench llava-random --full", "needs a GPU"),
-)
+PARSED = (("llava.md", r"pilot-bench bench llava-random --full", "needs a GPU"),)
 
 
 def classify(command: Command) -> tuple[Class, str] | None:

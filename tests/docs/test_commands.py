@@ -26,6 +26,7 @@ TO_RUN = [command for command in COMMANDS if (found := classify(command)) and fo
 TO_PLAN = [command for command in COMMANDS if (found := classify(command)) and found[0] is Class.DRY]
 TO_MAKE = [command for command in COMMANDS if (found := classify(command)) and found[0] is Class.CI]
 TO_PARSE = [command for command in COMMANDS if (found := classify(command)) and found[0] is Class.PARSED]
+EXTRAS = [command for command in COMMANDS if command.page == "clusters.md" and command.program == "pip"]
 LINKED = ("pipelines", "pilot", "examples", ".pre-commit-config.yaml")
 _SHELL = re.compile(r"[|<>;&]")
 
@@ -70,7 +71,7 @@ def test_every_command_has_a_class() -> None:
     counts = Counter(found[0].name for command in COMMANDS if (found := classify(command)))
     print(dict(sorted(counts.items())))  # pytest -rP shows it
     assert counts.keys() == {kind.name for kind in Class} and sum(counts.values()) == len(COMMANDS)
-    assert counts["PARSED"] <= 3
+    assert counts["PARSED"] <= 1
 
 
 def test_no_block_of_commands_is_overlooked() -> None:
@@ -93,6 +94,16 @@ def test_statements_by_hand() -> None:
 @pytest.mark.parametrize("command", TO_PARSE, ids=str)
 def test_what_is_not_run_would_be_taken(command: Command) -> None:
     parsing.takes(command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", EXTRAS, ids=str)
+def test_extras_resolve(command: Command) -> None:
+    """The lines of docs/clusters.md, by the package registry that the installation came from, without installing."""
+    done = shell(command.text.replace("pip install", "python -m pip install --dry-run", 1), ROOT)
+    assert done.returncode == 0, done.stderr
+    extra = re.search(r"\.\[(\w+)\]", command.text)
+    assert extra and f"does not provide the extra '{extra[1]}'" not in done.stderr
 
 
 @pytest.mark.parametrize(
