@@ -20,7 +20,7 @@ Connect = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 
 class PlainSteps:
-    """Stock model, PEFT and AdamW with PyTorch's own settings, from the same weights, over the same batches.
+    """Stock model, PEFT and AdamW with PyTorch's own precision of products, from the same weights and batches.
 
     Args:
         profile: whose checkpoint and LoRA it is.

@@ -53,7 +53,7 @@ def weighted_means(states: Sequence[State], parts: Sequence[Sequence[tuple[int, 
     Every number is read and widened once, however many means it is in.
 
     Args:
-        states: all of one dtype; held in memory once more while this works, and so is every result.
+        states: all of one dtype.
         parts: by mean, the (position in `states`, weight) pairs in the order in which they are added.
 
     Raises:
@@ -65,21 +65,22 @@ def weighted_means(states: Sequence[State], parts: Sequence[Sequence[tuple[int, 
             raise ValueError("the mean of no states is undefined")
         for k, weight in part:
             check_state(states[k], weight, like, dtypes, k)
-    flats = [torch.cat([state[name].reshape(-1) for name in like]) for state in states]
-    results = [torch.empty_like(flats[0]) for _ in parts]
+    size, dtype = sum(value.numel() for value in like.values()), next(iter(dtypes.values()))
+    results = [torch.empty(size, dtype=dtype) for _ in parts]
     wide_KB = torch.empty(len(states), WIDE_BLOCK, dtype=torch.float64)
     sums_B, scaled_B = torch.empty(2, WIDE_BLOCK, dtype=torch.float64)
     totals = [sum(weight for _, weight in part) for part in parts]
-    for start in range(0, len(flats[0]), WIDE_BLOCK):
-        here = slice(start, min(start + WIDE_BLOCK, len(flats[0])))
-        size = here.stop - here.start
-        rows = [row_B[:size].copy_(flat[here]) for row_B, flat in zip(wide_KB, flats, strict=True)]
-        sums, scaled = sums_B[:size], scaled_B[:size]
-        for result, part, total in zip(results, parts, totals, strict=True):
-            sums.zero_()
-            for k, weight in part:
-                sums.add_(torch.mul(rows[k], weight, out=scaled))
-            result[here] = sums.div_(total)
+    start = 0
+    for rows_K in zip(*[_rows([state[name] for name in like]) for state in states], strict=True):
+        for blocks_K in zip(*(row.split(WIDE_BLOCK) for row in rows_K), strict=True):
+            here = slice(start, start := start + blocks_K[0].numel())
+            wide = [wide_B[: block.numel()].copy_(block) for wide_B, block in zip(wide_KB, blocks_K, strict=True)]
+            sums, scaled = sums_B[: wide[0].numel()], scaled_B[: wide[0].numel()]
+            for result, part, total in zip(results, parts, totals, strict=True):
+                sums.zero_()
+                for k, weight in part:
+                    sums.add_(torch.mul(wide[k], weight, out=scaled))
+                result[here] = sums.div_(total)
     return [like_state(result, like) for result in results]
 
 

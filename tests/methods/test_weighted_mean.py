@@ -105,6 +105,7 @@ def test_groups() -> None:
 
 def test_several_means_of_the_same_states_are_equal_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(means, "WIDE_BLOCK", 7)  # blocks end within tensors
+    monkeypatch.setattr(means, "JOINED", 6)  # and the second and third tensor are joined
     generator = torch.Generator().manual_seed(3)
     states = [
         {"a": torch.randn(3, 5, generator=generator), "b": torch.randn(4, generator=generator), "c": torch.zeros(2)}
