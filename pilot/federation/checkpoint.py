@@ -7,7 +7,6 @@ newest is damaged, the other one is used.
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from pilot.errors import UserError
 from pilot.federation.store import Version
-from pilot.io.atomic import read_json, write_json, write_jsonl
+from pilot.io.atomic import read_json, remove_folder, write_json, write_jsonl
 from pilot.io.checkpoint import load_state, save_state
 from pilot.io.digest import digest_json, sha256_file
 from pilot.methods.base import ServerState, State
@@ -43,7 +42,7 @@ class Progress:
 def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
     """Write the checkpoint of a round, then remove those before the last two."""
     target = folder / f"round-{progress.round_number}"
-    shutil.rmtree(target, ignore_errors=True)
+    remove_folder(target)
     server_digest = save_state(target / "server.safetensors", _flatten(progress.server))
     past = {
         "history": progress.history,
@@ -76,7 +75,7 @@ def clear(folder: Path, after: int) -> None:
     kept = [number for number in rounds_of(folder) if number <= after][-KEPT_ROUNDS:]
     for number in rounds_of(folder):
         if number not in kept:
-            shutil.rmtree(folder / f"round-{number}", ignore_errors=True)
+            remove_folder(folder / f"round-{number}")
 
 
 def load_progress(

@@ -1,6 +1,5 @@
 """One run: scenario, profile, method and seed to a run directory, from the start or from where it stopped."""
 
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from pilot.federation.store import ClientStore
 from pilot.federation.timing import Timing
 from pilot.federation.transport import LocalTransport, Transport
 from pilot.federation.unfinished import forget
-from pilot.io.atomic import remove, write_json, write_jsonl
+from pilot.io.atomic import remove, remove_folder, write_json, write_jsonl
 from pilot.io.digest import digest_json
 from pilot.methods.base import Method, Phase
 
@@ -78,7 +77,7 @@ def conduct(run: Conduct, backbone: Backbone, transport: Transport) -> None:
     digest = digest_json(config)
     start = load_progress(folder, digest, transport.verify, run.warn) if run.resume else None
     if start is None:
-        shutil.rmtree(run_dir / "eval", ignore_errors=True)
+        remove_folder(run_dir / "eval")
     for torn in run_dir.rglob(".*.part"):  # left by a writer that was killed
         remove(torn)
     clear(folder, start.round_number if start else 0)

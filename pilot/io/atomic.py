@@ -6,6 +6,7 @@ flushes the folder. A reader therefore sees the old content or the new one, neve
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -85,6 +86,19 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be removed ({error.strerror}). Choose another folder.") from error
+
+
+def remove_folder(path: Path) -> None:
+    """Remove `path` with everything in it if it exists.
+
+    Raises:
+        UserError: a part of it cannot be removed; what is left must not pass for a result.
+    """
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        if path.exists():
+            raise UserError(f"{path}: cannot be removed ({error.strerror}). Choose another folder.") from error
 
 
 def read_json(path: Path) -> Any:

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pilot.federation.checkpoint as checkpoint
 import pilot.federation.training as training
 from pilot.config import load_profile, load_scenario
 from pilot.errors import UserError
@@ -77,14 +76,14 @@ def in_step(number: int) -> None:
 
 def at_removal(name: str) -> None:
     """Die just before the folder of that name is removed."""
-    original = checkpoint.shutil.rmtree
+    original = atomic.shutil.rmtree
 
     def rmtree(path: Path, **options: Any) -> None:
         if path.name == name and path.exists():
             die()
         original(path, **options)
 
-    checkpoint.shutil.rmtree = rmtree  # type: ignore[assignment]
+    atomic.shutil.rmtree = rmtree  # type: ignore[assignment]
 
 
 def child(spec: RunSpec, scenario_dir: Path, request: dict[str, Any]) -> int:
