@@ -69,7 +69,10 @@ class FeatureCache:
     digest: str
 
     def take(self, rows: Sequence[int]) -> Tensor:
-        """A copy of the features (len(rows), N, D) of some rows, in their type on disk."""
+        """A copy of the features (len(rows), N, D) of some rows, in their type on disk.
+
+        In PyTorch's memory, which is aligned to 64 bytes and NumPy's to 16: how a BLAS sums may depend on that.
+        """
         ends = np.cumsum([len(shard) for shard in self.shards]).tolist()
         places = [bisect_right(ends, row) for row in rows]
         if len(set(places)) <= 1:
@@ -79,7 +82,7 @@ class FeatureCache:
         else:
             starts = [end - len(shard) for end, shard in zip(ends, self.shards, strict=True)]
             values = np.stack([self.shards[p][row - starts[p]] for p, row in zip(places, rows, strict=True)])
-        flat = torch.from_numpy(values)
+        flat = torch.from_numpy(values).clone()
         return flat.view(torch.bfloat16) if self.dtype == "bfloat16" else flat
 
 

@@ -57,6 +57,8 @@ def test_shards_give_back_what_was_written(tmp_path: Path, dtype: FeatureType, s
     expected = Source()(["05", "00", "06", "03"]).to(getattr(torch, dtype))
     assert cache.take(rows).dtype == expected.dtype and torch.equal(cache.take(rows), expected)
     assert torch.equal(cache.take([4, 3]), expected.new_tensor([[[4 + 1 / 3] * 4] * 3, [[3 + 1 / 3] * 4] * 3]))
+    held = [cache.take([row]) for row in range(7) for _ in range(8)]
+    assert all(each.data_ptr() % 64 == 0 for each in held), "NumPy's memory is aligned to 16 bytes only"
     total = sum((tmp_path / f"features-{n:05d}.npy").stat().st_size for n in range(3))
     assert total == layout(dtype).bytes + 3 * 128  # NumPy's headers
 
