@@ -21,7 +21,7 @@ from pilot.federation.store import ClientStore
 from pilot.federation.timing import Timing
 from pilot.federation.transport import LocalTransport, Transport
 from pilot.federation.unfinished import forget
-from pilot.io.atomic import remove, remove_folder, write_json, write_jsonl
+from pilot.io.atomic import remove, remove_folder, sweep, write_json, write_jsonl
 from pilot.io.digest import digest_json
 from pilot.methods.base import Method, Phase
 
@@ -78,8 +78,7 @@ def conduct(run: Conduct, backbone: Backbone, transport: Transport) -> None:
     start = load_progress(folder, digest, transport.verify, run.warn) if run.resume else None
     if start is None:
         remove_folder(run_dir / "eval")
-    for torn in run_dir.rglob(".*.part"):  # left by a writer that was killed
-        remove(torn)
+    sweep(run_dir)
     clear(folder, start.round_number if start else 0)
     timing = Timing(run_dir / "timing.json", resumed=start is not None)
     driver = _driver(run, backbone, transport, start)

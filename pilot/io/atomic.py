@@ -1,7 +1,7 @@
 """Files that are either complete or absent.
 
-Every writer goes to a temporary file in the same folder, flushes it to disk, renames it over the target and
-flushes the folder. A reader therefore sees the old content or the new one, never a part.
+Every writer goes to a file in a temporary folder beside the target, flushes it to disk, renames it over the target
+and flushes the target's folder. A reader therefore sees the old content or the new one, never a part.
 """
 
 import json
@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 from pilot.errors import UserError
 
 _T = TypeVar("_T")
+_PART = ".part"
+"""How names of temporary folders end; they start with a dot."""
 
 
 def _umask() -> int:
@@ -29,31 +31,44 @@ _MODE = 0o666 & ~_umask()
 
 
 def replace_file(path: Path, fill: Callable[[Path], _T]) -> _T:
-    """Replace `path` in one step by what `fill` writes into the empty file that it is given; returns what it returns.
+    """Replace `path` in one step by the file that `fill` makes; returns what `fill` returns.
+
+    `fill` is given a path in a folder of its own beside `path`. It may write there as it likes: libraries make
+    temporary files of their own and rename them, and what is flushed is the file that they end with.
 
     Raises:
         UserError: the folder cannot be written to (missing rights, full disk, a file where a folder belongs).
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        holder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART))
     except OSError as error:
         raise UserError(f"{path.parent}: cannot write here ({error.strerror}). Choose another folder.") from error
+    part = holder / "content"
     try:
-        try:
-            result = fill(Path(name))
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        os.chmod(name, _MODE)
-        os.replace(name, path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UserError(f"{path}: writing failed ({error.strerror}). The old file is unchanged.") from error
-        raise
-    _sync_folder(path.parent)
+        result = fill(part)
+        part.chmod(_MODE)
+        _sync(part)
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"{path}: writing failed ({error.strerror}). The old file is unchanged.") from error
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+    _sync(path.parent)
     return result
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left below `folder`; no writer may be at work there.
+
+    Raises:
+        UserError: a part of it cannot be removed.
+    """
+    for torn in sorted(folder.rglob(f".*{_PART}")):
+        if torn.is_dir():
+            remove_folder(torn)
+        else:
+            remove(torn)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -116,8 +131,9 @@ def _json_line(row: Any) -> str:
     return json.dumps(row, sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -7,6 +7,7 @@ on imports. Reads one JSON request per line, `{"method", "target", "prepare", "a
 import errno
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -39,14 +40,14 @@ def at(name: str, moment: str, act: Callable[[], None]) -> None:
     """Call `act` just before the writer of a file that ends in `name` does `moment`."""
     original, writing = atomic.replace_file, [False]
     places: dict[str, tuple[Any, str]] = {
-        "mkstemp": (atomic.tempfile, "mkstemp"), "fsync": (os, "fsync"), "replace": (os, "replace"),
-        "sync_folder": (atomic, "_sync_folder"),
+        "mkdtemp": (atomic.tempfile, "mkdtemp"), "fsync": (os, "fsync"), "replace": (os, "replace"),
+        "clean": (atomic.shutil, "rmtree"), "sync_folder": (atomic, "_sync"),
     }  # fmt: skip
     place, attribute = places[moment]
     function = getattr(place, attribute)
 
     def acting(*arguments: Any, **options: Any) -> Any:
-        if writing[0]:
+        if writing[0] and (moment != "sync_folder" or arguments[0].is_dir()):
             act()
         return function(*arguments, **options)
 
@@ -58,6 +59,26 @@ def at(name: str, moment: str, act: Callable[[], None]) -> None:
             writing[0] = False
 
     setattr(place, attribute, acting)
+    atomic.replace_file = replace_file
+
+
+def while_filling(name: str, act: Callable[[], None]) -> None:
+    """Die of, or refuse, the second byte that whoever fills a file that ends in `name` writes, in whatever language."""
+    original, unlimited = atomic.replace_file, resource.getrlimit(resource.RLIMIT_FSIZE)
+    if act is die:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it: the write fails, as on a full disk
+
+    def replace_file(path: Path, fill: Callable[[Path], Any]) -> Any:
+        def limited(part: Path) -> Any:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1, unlimited[1]))
+            try:
+                return fill(part)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+
+        return original(path, limited if path.as_posix().endswith(name) else fill)
+
     atomic.replace_file = replace_file
 
 
@@ -94,6 +115,8 @@ def child(spec: RunSpec, scenario_dir: Path, request: dict[str, Any]) -> int:
         in_step(prepare[1])
     elif prepare and prepare[0] == "remove":
         at_removal(prepare[1])
+    elif prepare and prepare[2] == "write":
+        while_filling(prepare[1], {"die": die, "full": full}[prepare[0]])
     elif prepare:
         at(prepare[1], prepare[2], {"die": die, "full": full}[prepare[0]])
     try:
@@ -121,6 +144,8 @@ def main() -> None:
             time.sleep(request["after"])
             os.kill(pid, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code == -signal.SIGXFSZ and request["prepare"]:  # as asked: see `while_filling`
+            code = -signal.SIGKILL
         print(json.dumps(code), flush=True)
 
 

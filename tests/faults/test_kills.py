@@ -14,14 +14,17 @@ from .nursery import FINISHED, USER_ERROR
 
 pytestmark = pytest.mark.slow
 THREE_ROUNDS = PROFILE.replace("rounds: 2", "rounds: 3")
-MOMENTS = ("mkstemp", "fsync", "replace", "sync_folder")
+MOMENTS = ("mkdtemp", "write", "fsync", "replace", "clean", "sync_folder")
+BEFORE_IT_COUNTS = MOMENTS[:4]
 FILES = (
     "config.json", "participation.json", "clients/3/r1p0.safetensors", "clients/5/r1p1.safetensors",
     "clients/0/r2p0.sha256", "round-1/server.safetensors", "round-1/history.json", "round-1/complete.json",
     "round-2/server.sha256", "round-3/complete.json", "rounds.jsonl", "timing.json", "ledger.json",
 )  # fmt: skip
-KILLS = [(name, MOMENTS[index % 4]) for index, name in enumerate(FILES)] + [
-    (name, moment) for name in ("round-2/complete.json", "manifest.json") for moment in MOMENTS
+KILLS = [(name, MOMENTS[index % len(MOMENTS)]) for index, name in enumerate(FILES)] + [
+    (name, moment)
+    for name in ("clients/2/r2p0.safetensors", "round-2/complete.json", "manifest.json")
+    for moment in MOMENTS
 ]
 
 
@@ -46,6 +49,8 @@ def test_killed_while_writing(
 ) -> None:
     """Each file of a run, at each step of writing it."""
     assert nursery.train(tmp_path, "die", name, moment) == KILLED
+    torn = [path.name for path in tmp_path.rglob(".*")]
+    assert bool(torn) == (moment in ("write", "fsync", "replace", "clean")), torn
     assert nursery.train(tmp_path) == FINISHED
     assert contents(tmp_path) == undisturbed
 
@@ -108,7 +113,7 @@ def test_killed_in_a_phase_that_is_kept(
     assert end[name] == undisturbed[name]
 
 
-@pytest.mark.parametrize("moment", MOMENTS[:3])
+@pytest.mark.parametrize("moment", BEFORE_IT_COUNTS)
 @pytest.mark.parametrize("name", ["clients/3/r2p0.safetensors", "round-2/server.safetensors", "round-2/complete.json"])
 def test_full_disk_leaves_the_old_state_readable(
     nursery: Nursery, undisturbed: dict[str, bytes], tmp_path: Path, name: str, moment: str
@@ -117,7 +122,7 @@ def test_full_disk_leaves_the_old_state_readable(
     assert nursery.train(tmp_path, "full", name, moment) == USER_ERROR
     progress = load_progress(tmp_path / "checkpoint", None)
     assert progress is not None and progress.round_number == 1
-    assert not list(tmp_path.rglob(".*.part"))
+    assert not list(tmp_path.rglob(".*"))
     assert nursery.train(tmp_path) == FINISHED
     assert contents(tmp_path) == undisturbed
 
