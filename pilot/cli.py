@@ -1,11 +1,18 @@
 """`pilot-bench`: parses and calls; the work is done elsewhere, and imported only when a command needs it."""
 
+# ruff: noqa: E402
+
+import io
 import json
 import os
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
+
+if any(action == "error" for action, *_ in warnings.filters):
+    warnings.resetwarnings()  # with PYTHONWARNINGS=error other packages cannot be imported; what they warn of is shown
 
 import typer
 
@@ -227,7 +234,15 @@ def doctor(as_json: JsonOption = False) -> None:
 def main() -> Any:
     """Entry point: a user's mistake is one message and exit code 2; Ctrl-C is exit code 130."""
     os.environ.setdefault("TQDM_DISABLE", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # whatever the locale: tables hold ±, † and arrows
     try:
+        if sys.flags.optimize:
+            raise UserError(
+                "Python runs without assertions (PYTHONOPTIMIZE or -O), which check what is computed here. Unset "
+                "PYTHONOPTIMIZE, or start it without -O."
+            )
         return app(prog_name="pilot-bench")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -39,7 +39,7 @@ FEDERATION = tuple(
 )  # fmt: skip
 """What a run's bytes depend on; Flower's side is not among it, since every engine gives the same bytes."""
 STAGES: dict[str, tuple[str, ...]] = {
-    "data": (*LIBRARY, "pilot/data"),
+    "data": (*LIBRARY, "pilot/data", "pilot/drawing.py"),
     "partition": (*LIBRARY, "pilot/partition.py", "pilot/data/record.py"),
     "features": (*LIBRARY, *BACKBONE, "pilot/data/record.py"),
     "train": (
@@ -58,11 +58,11 @@ STAGES: dict[str, tuple[str, ...]] = {
         "pilot/evaluation/caption.py", "pilot/evaluation/cider.py", "pilot/evaluation/java_tools.py",
         "pilot/evaluation/grounding.py",
     ),
-    "tables": (*LIBRARY, "pilot/folders.py", "pilot/report"),
-    "figures": (*LIBRARY, "pilot/folders.py", "pilot/report"),
-    "faults": (*LIBRARY, "pilot/folders.py", "pilot/report"),
-    "report": (*LIBRARY, "pilot/folders.py", "pilot/report", "pilot/evaluation/grounding.py"),
-    "studies": (*LIBRARY, "pilot/folders.py", "pilot/studies.py", "pilot/report"),
+    "tables": (*LIBRARY, "pilot/drawing.py", "pilot/folders.py", "pilot/report"),
+    "figures": (*LIBRARY, "pilot/drawing.py", "pilot/folders.py", "pilot/report"),
+    "faults": (*LIBRARY, "pilot/drawing.py", "pilot/folders.py", "pilot/report"),
+    "report": (*LIBRARY, "pilot/drawing.py", "pilot/folders.py", "pilot/report", "pilot/evaluation/grounding.py"),
+    "studies": (*LIBRARY, "pilot/drawing.py", "pilot/folders.py", "pilot/studies.py", "pilot/report"),
     "tuning": ("pilot/tuning.py",),
 }  # fmt: skip
 _PILOT = (

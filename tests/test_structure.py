@@ -16,7 +16,8 @@ LAYERS = (
 PLACE = {
     "config": "shared", "settings": "shared", "model_settings": "shared", "scenario_settings": "shared",
     "faults": "shared", "folders": "shared", "variants": "shared", "studies": "shared", "plugins": "shared",
-    "progress": "shared", "provenance": "shared", "plan": "federation", "runs": "evaluation", "tuning": "evaluation",
+    "progress": "shared", "provenance": "shared", "drawing": "shared", "workflow": "shared",
+    "plan": "federation", "runs": "evaluation", "tuning": "evaluation",
     "export": "evaluation", "scale": "report", "bench": "report",
     "catalogue": "cli", "doctor": "cli", "method_page": "cli", "options": "cli", "bench_commands": "cli",
     "deploy_commands": "cli", "report_commands": "cli", "data_commands": "cli", "export_commands": "cli",
@@ -66,6 +67,12 @@ def test_imports_point_one_way(path: Path) -> None:
 def test_baselines_import_no_sibling() -> None:
     for path in (ROOT / "baselines").glob("*.py"):
         assert not [module for module, _ in imports(path) if module.startswith("baselines")], path
+
+
+def test_matplotlib_is_imported_in_one_place() -> None:
+    """`pilot.drawing` imports it whatever `MPLBACKEND` names; another module might be imported first, and fail."""
+    importers = {module_of(path) for path in SOURCES for module, _ in imports(path) if module.startswith("matplotlib")}
+    assert importers == {"pilot.drawing"}
 
 
 def test_every_layer_has_files() -> None:

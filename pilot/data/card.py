@@ -13,7 +13,7 @@ from pilot.data.record import SPLITS, InstructionRecord
 from pilot.io.atomic import write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from pilot.drawing import Axes
 
 NUM_ANSWERS = 20
 _ROWS, _COLUMNS = 3, 4
@@ -72,7 +72,14 @@ def summarise(task: str, origin: str, seed: int, records: Sequence[InstructionRe
 
 def contact_sheet(task: str, records: Sequence[InstructionRecord]) -> bytes:
     """Up to twelve training examples, chosen by the digest of their id: image, question, answer, true box (PNG)."""
-    from matplotlib.figure import Figure
+    from pilot.drawing import matplotlib
+
+    with matplotlib.rc_context(dict(matplotlib.rcParamsDefault)):  # not the user's own settings
+        return _drawn(task, records)
+
+
+def _drawn(task: str, records: Sequence[InstructionRecord]) -> bytes:
+    from pilot.drawing import Figure
 
     train = [record for record in records if record.split == "train"]
     chosen = sorted(train, key=lambda r: hashlib.sha256(r.id.encode()).hexdigest())[: _ROWS * _COLUMNS]
@@ -93,8 +100,9 @@ def contact_sheet(task: str, records: Sequence[InstructionRecord]) -> bytes:
 
 
 def _draw(axes: "Axes", record: InstructionRecord) -> None:
-    from matplotlib.patches import Rectangle
     from PIL import Image
+
+    from pilot.drawing import Rectangle
 
     image = Image.open(io.BytesIO(record.image)).convert("RGB")
     axes.axis("off")

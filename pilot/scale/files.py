@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pilot.io.atomic import write_json
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from pilot.drawing import Figure
 
 Draw = Callable[[Mapping[str, Any]], "Figure"]
 

@@ -3,10 +3,8 @@
 import math
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from pilot.drawing import Axes, Figure, MaxNLocator
 from pilot.report.load import Task
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, MethodStyle, SkipFigure, Source, method_style, new_figure, title

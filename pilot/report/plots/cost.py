@@ -1,11 +1,8 @@
 """Figure `cost`: quality against communicated bytes."""
 
 import pandas
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.transforms import ScaledTranslation
 
+from pilot.drawing import Axes, Figure, Line2D, ScaledTranslation
 from pilot.report.cost import summarise
 from pilot.report.load import Task
 from pilot.report.plots.page import SCREEN, Page

@@ -3,13 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
+from pilot.drawing import Axes, AxesImage, Figure, Normalize, matplotlib
 from pilot.report.faults import FaultRow, FaultTable
 from pilot.report.load import Task
 from pilot.report.plots.page import SCREEN, Page

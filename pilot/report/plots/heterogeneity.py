@@ -5,10 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.transforms import ScaledTranslation
 
+from pilot.drawing import Axes, Figure, ScaledTranslation
 from pilot.io.atomic import read_json
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, GREY, OKABE_ITO, SkipFigure, Source, new_figure

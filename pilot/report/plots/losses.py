@@ -5,11 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from pilot.drawing import Axes, Figure, FuncFormatter, Line2D, LogLocator, MaxNLocator, NullLocator
 from pilot.report.load import Run, Task
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, GREY, OKABE_ITO, SkipFigure, Source, legend_below, legend_height, new_figure

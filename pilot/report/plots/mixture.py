@@ -5,11 +5,8 @@ import textwrap
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.patches import Rectangle
 
+from pilot.drawing import Axes, AxesImage, Figure, Rectangle
 from pilot.report.load import Run
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import OKABE_ITO, SkipFigure, Source, new_figure

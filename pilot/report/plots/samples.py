@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
+from pilot.drawing import Axes, Figure, Rectangle
 from pilot.io.atomic import read_jsonl
 from pilot.report.load import Run, Task
 from pilot.report.plots.page import COLUMN, SCREEN, TEXT, Page

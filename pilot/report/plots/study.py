@@ -3,11 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.transforms import ScaledTranslation, Transform
-
+from pilot.drawing import Axes, Figure, Line2D, ScaledTranslation, Transform
 from pilot.report.load import Task
 from pilot.report.plots.bars import PAPER_ROW, bar, shares_only
 from pilot.report.plots.page import SCREEN, Page

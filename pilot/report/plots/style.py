@@ -15,10 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pandas
-from matplotlib.figure import Figure
 
+from pilot.drawing import Figure, matplotlib
 from pilot.io.atomic import write_bytes
 from pilot.methods.families import FAMILIES
 from pilot.report.load import Run, Task
