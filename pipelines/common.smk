@@ -4,23 +4,30 @@ import os
 import sys
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
+
 from pilot.backbone.paths import BACKBONES, WEIGHTS
 from pilot.config import load_profile, load_scenario, twin
+from pilot.errors import UserError
 from pilot.faults import fault_names
 from pilot.io.digest import digest_json
 from pilot.provenance import backbone_settings_digest, fault_digest, profile_digest, scenario_digest, stage_digest
 from pilot.provenance import tuning_digest
 from pilot.studies import Setting, load_study
 from pilot.variants import base_name
+from pilot.workflow import check_offered, read_workflow_config
 
 # Jobs find the `pilot-bench` of the environment that runs Snakemake, activated or not. Every job of a cluster comes by
 # here, too, and has a PATH of its own: it is not handed on by `envvars:`.
 os.environ.update(PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath))
-RESULTS = config.get("results", "results")
-PROFILE = config.get("profile", "embedded")
+try:
+    CONFIG = read_workflow_config(config)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+RESULTS, PROFILE = CONFIG.results, CONFIG.profile
 VARIANT = r"(?:\+[a-z0-9][a-z0-9._-]*)?"  # what may follow the name of a method, scenario or profile
 REFERENCES = ("untuned", "majority")
-FAULT_METHODS = tuple(config.get("fault_methods", "pilot,fedavg,fedprox,fedmoe").split(","))
+FAULT_METHODS = ("pilot", "fedavg", "fedprox", "fedmoe")
 FAULT_OUTPUTS = ("tables/faults.csv", "tables/faults.md", "figures/faults.png", "figures/faults.pdf")
 SMOKE_FAULTS = ("dropout-50", "nan-client")
 TABLES = (
@@ -62,19 +69,24 @@ def runs_of(wildcards):
 
 
 def method_options(names):
-    """Options that name methods."""
-    return " ".join(f"--method {name}" for name in names)
+    """Options that name methods, word by word."""
+    return [word for name in names for word in ("--method", name)]
 
 
 def shown_methods(wildcards):
     """Options that name a scenario's own methods and the references, or those of the configuration."""
-    chosen = [name for name in config.get("figure_methods", "").split(",") if name]
-    return method_options(chosen or (*load_scenario(wildcards.scenario).methods, *REFERENCES))
+    own, chosen = (*load_scenario(wildcards.scenario).methods, *REFERENCES), CONFIG.figure_methods or ()
+    folder = Path(wildcards.results, wildcards.profile, wildcards.scenario, "runs")
+    trained_by_hand = [name for name in chosen if (folder / name).is_dir()]
+    check_offered("figure_methods", wildcards.scenario, chosen, (*own, *trained_by_hand))
+    return method_options(chosen or own)
 
 
 def fault_runs(wildcards):
     """Folders of a scenario's runs with a fault."""
-    methods = [name for name in FAULT_METHODS if name in load_scenario(wildcards.scenario).methods]
+    own = load_scenario(wildcards.scenario).methods
+    check_offered("fault_methods", wildcards.scenario, CONFIG.fault_methods or (), own)
+    methods = CONFIG.fault_methods or [name for name in FAULT_METHODS if name in own]
     folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/faults"
     faults = SMOKE_FAULTS if wildcards.scenario == "smoke" else fault_names()
     return [f"{folder}/{fault}/runs/{method}/seed0" for fault in faults for method in methods]
@@ -89,7 +101,7 @@ def runs_with_and_without(wildcards):
 
 def study_of(name):
     """A study with the methods that the configuration leaves it (`zoo_methods=pilot,fedavg`)."""
-    return load_study(name).only(methods=[m for m in config.get(f"{name}_methods", "").split(",") if m])
+    return load_study(name).only(methods=CONFIG.methods_of(name))
 
 
 def further_runs(wildcards):

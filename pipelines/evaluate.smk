@@ -8,6 +8,7 @@ rule answers:
         samples="{results}/{profile}/{scenario}/runs/{method}/seed{seed}/eval/samples.jsonl",
     params:
         source=stage_digest("answers"),
+        run=subpath(input.manifest, parent=True),
     log:
         "{results}/{profile}/{scenario}/logs/answers-{method}-{seed}.log",
     benchmark:
@@ -23,9 +24,7 @@ rule answers:
         "answer the test sets with {wildcards.method}, seed {wildcards.seed}, "
         "{wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-score "
-        "{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/runs/{wildcards.method}/seed{wildcards.seed} "
-        "2>&1 | tee -i {log} >&2"
+        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-score {params.run:q} 2>&1 | tee -i {log:q} >&2"
 
 
 rule score:
@@ -49,5 +48,5 @@ rule score:
     message:
         "score the answers of every run of {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-answers --summary {output.done} {params.runs} "
-        "2>&1 | tee -i {log} >&2"
+        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-answers --summary {output.done:q} {params.runs:q} "
+        "2>&1 | tee -i {log:q} >&2"

@@ -28,9 +28,9 @@ rule train_fault:
         "train {wildcards.method}, seed {wildcards.seed}, with the fault {wildcards.fault}, "
         "{wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench train --scenario {wildcards.scenario} --profile {wildcards.profile} "
-        "--method {wildcards.method} --seed {wildcards.seed} --results {wildcards.results} --fault {wildcards.fault} "
-        "2>&1 | tee -i {log} >&2"
+        "OMP_NUM_THREADS=1 pilot-bench train --scenario {wildcards.scenario:q} --profile {wildcards.profile:q} "
+        "--method {wildcards.method:q} --seed {wildcards.seed:q} --results {wildcards.results:q} "
+        "--fault {wildcards.fault:q} 2>&1 | tee -i {log:q} >&2"
 
 
 rule answers_fault:
@@ -56,7 +56,7 @@ rule answers_fault:
         "answer the test sets with {wildcards.method}, seed {wildcards.seed}, trained with the fault {wildcards.fault}, "
         "{wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-score {params.run} 2>&1 | tee -i {log} >&2"
+        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-score {params.run:q} 2>&1 | tee -i {log:q} >&2"
 
 
 rule score_faults:
@@ -80,8 +80,8 @@ rule score_faults:
     message:
         "score the answers with and without faults, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-answers --summary {output.done} {params.runs} "
-        "2>&1 | tee -i {log} >&2"
+        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-answers --summary {output.done:q} {params.runs:q} "
+        "2>&1 | tee -i {log:q} >&2"
 
 
 rule tables_faults:
@@ -117,5 +117,5 @@ rule tables_faults:
     message:
         "write table and heat map of the faults, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench faults --paper {wildcards.results}/{wildcards.profile}/{wildcards.scenario} "
-        "2>&1 | tee -i {log} >&2"
+        "OMP_NUM_THREADS=1 pilot-bench faults --paper "
+        "{wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} 2>&1 | tee -i {log:q} >&2"

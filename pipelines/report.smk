@@ -56,8 +56,8 @@ rule tables:
     message:
         "write the tables of {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench tables {wildcards.results}/{wildcards.profile}/{wildcards.scenario} "
-        "{params.methods} 2>&1 | tee -i {log} >&2"
+        "OMP_NUM_THREADS=1 pilot-bench tables {wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} "
+        "{params.methods:q} 2>&1 | tee -i {log:q} >&2"
 
 
 rule draw:
@@ -88,8 +88,8 @@ rule draw:
     message:
         "draw the figures of {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench figures {wildcards.results}/{wildcards.profile}/{wildcards.scenario} "
-        "{params.methods} 2>&1 | tee -i {log} >&2"
+        "OMP_NUM_THREADS=1 pilot-bench figures {wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} "
+        "{params.methods:q} 2>&1 | tee -i {log:q} >&2"
 
 
 rule draw_paper:
@@ -115,7 +115,8 @@ rule draw_paper:
         "draw the figures of {wildcards.scenario} for paper ({wildcards.profile})"
     shell:
         "OMP_NUM_THREADS=1 pilot-bench figures --paper "
-        "{wildcards.results}/{wildcards.profile}/{wildcards.scenario} {params.methods} 2>&1 | tee -i {log} >&2"
+        "{wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} {params.methods:q} "
+        "2>&1 | tee -i {log:q} >&2"
 
 
 rule page:
@@ -140,5 +141,5 @@ rule page:
     message:
         "write report.html of {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench report {wildcards.results}/{wildcards.profile}/{wildcards.scenario} "
-        "{params.methods} 2>&1 | tee -i {log} >&2"
+        "OMP_NUM_THREADS=1 pilot-bench report {wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} "
+        "{params.methods:q} 2>&1 | tee -i {log:q} >&2"

@@ -22,8 +22,8 @@ rule score_study:
     message:
         "score the answers that only the study {wildcards.study} needs, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-answers --summary {output.done} {params.runs} "
-        "2>&1 | tee -i {log} >&2"
+        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-answers --summary {output.done:q} {params.runs:q} "
+        "2>&1 | tee -i {log:q} >&2"
 
 
 rule study:
@@ -53,8 +53,8 @@ rule study:
     message:
         "write tables and figures of the study {wildcards.study} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench study {wildcards.study} --paper --profile {wildcards.profile} "
-        "--results {wildcards.results} {params.methods} 2>&1 | tee -i {log} >&2"
+        "OMP_NUM_THREADS=1 pilot-bench study {wildcards.study:q} --paper --profile {wildcards.profile:q} "
+        "--results {wildcards.results:q} {params.methods:q} 2>&1 | tee -i {log:q} >&2"
 
 
 rule tune:
@@ -83,8 +83,8 @@ rule tune:
     message:
         "tune {wildcards.method}, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench tune --scenario {wildcards.scenario} --profile {wildcards.profile} "
-        "--method {wildcards.method} --results {wildcards.results} 2>&1 | tee -i {log} >&2"
+        "OMP_NUM_THREADS=1 pilot-bench tune --scenario {wildcards.scenario:q} --profile {wildcards.profile:q} "
+        "--method {wildcards.method:q} --results {wildcards.results:q} 2>&1 | tee -i {log:q} >&2"
 
 
 rule tuning_table:
@@ -116,5 +116,5 @@ rule tuning_table:
     message:
         "write the table of tuning, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench tuning {wildcards.results}/{wildcards.profile}/{wildcards.scenario} "
-        "{params.methods} 2>&1 | tee -i {log} >&2"
+        "OMP_NUM_THREADS=1 pilot-bench tuning {wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} "
+        "{params.methods:q} 2>&1 | tee -i {log:q} >&2"

@@ -27,5 +27,6 @@ rule train:
     message:
         "train {wildcards.method}, seed {wildcards.seed}, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench train --scenario {wildcards.scenario} --profile {wildcards.profile} "
-        "--method {wildcards.method} --seed {wildcards.seed} --results {wildcards.results} 2>&1 | tee -i {log} >&2"
+        "OMP_NUM_THREADS=1 pilot-bench train --scenario {wildcards.scenario:q} --profile {wildcards.profile:q} "
+        "--method {wildcards.method:q} --seed {wildcards.seed:q} --results {wildcards.results:q} "
+        "2>&1 | tee -i {log:q} >&2"

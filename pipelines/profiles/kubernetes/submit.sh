@@ -5,6 +5,9 @@
 # pods (/work). PILOT_BENCH_IMAGE: an image with the Python that made .venv (python:3.11).
 set -euo pipefail
 
+# A path as a YAML string, whatever it holds.
+quoted() { printf "'%s'" "${1//\'/\'\'}"; }
+
 rule=$1 cpus=$2 memory=$3 minutes=$4 gpus=$5 script=$6
 kubectl create -o name -f - <<MANIFEST
 apiVersion: batch/v1
@@ -22,13 +25,13 @@ spec:
       containers:
         - name: job
           image: "${PILOT_BENCH_IMAGE:-python:3.11}"
-          command: [/bin/bash, "$script"]
-          workingDir: "$PWD"
+          command: [/bin/bash, $(quoted "$script")]
+          workingDir: $(quoted "$PWD")
           resources:
             requests: {cpu: "$cpus", memory: "${memory}M"}
             limits: {memory: "${memory}M", nvidia.com/gpu: "$gpus"}
           volumeMounts:
-            - {name: work, mountPath: "${PILOT_BENCH_MOUNT:-/work}"}
+            - {name: work, mountPath: $(quoted "${PILOT_BENCH_MOUNT:-/work}")}
       volumes:
         - name: work
           persistentVolumeClaim: {claimName: "${PILOT_BENCH_CLAIM:-pilot-bench}"}

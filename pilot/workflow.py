@@ -1,0 +1,94 @@
+"""What `snakemake --config` and `--configfile` may say: read and checked once, before anything runs or is removed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, create_model
+
+from pilot.config import check_known, check_methods, load_profile, profile_names, validated
+from pilot.errors import UserError
+from pilot.provenance import known_methods
+from pilot.scenario_settings import FullName
+from pilot.settings import Model
+from pilot.studies import load_study, study_names
+from pilot.variants import base_name
+
+WHERE = "Snakemake's configuration (--config, --configfile)"
+
+
+def _names(value: Any) -> Any:
+    """Split a text at its commas; lists stay."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def _folder(value: Any) -> str:
+    """Expand `~` and drop what names the same folder twice (`./`, `//`).
+
+    Raises:
+        ValueError: a name that Snakemake takes for a number or a pattern, or a command for an option.
+    """
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        raise ValueError(f"expected a folder's name; Snakemake reads {value!r} as {kind}: write ./{value} if it is one")
+    if wrong := [mark for mark in "{}\n\r\0" if mark in value]:
+        raise ValueError(f"expected a folder's name without {wrong[0]!r} (Snakemake's patterns use it), got {value!r}")
+    if value.startswith("-") or not value.strip():
+        raise ValueError(f"expected a folder's name that is not empty and begins with no dash, got {value!r}")
+    return str(Path(value).expanduser())
+
+
+MethodNames = Annotated[tuple[FullName, ...], BeforeValidator(_names), Field(min_length=1)]
+
+
+class WorkflowConfig(Model):
+    """The workflow's configuration; `read_workflow_config` adds a field `<study>_methods` for every study.
+
+    Fields that name methods leave the others out; None leaves out none.
+    """
+
+    results: Annotated[str, BeforeValidator(_folder)] = "results"
+    profile: str = "embedded"
+    figure_methods: MethodNames | None = None
+    fault_methods: MethodNames | None = None
+
+    def methods_of(self, study: str) -> tuple[str, ...]:
+        """The methods that are left to a study; empty for all of its methods."""
+        return getattr(self, _field(study), None) or ()
+
+
+def read_workflow_config(values: Mapping[str, Any]) -> WorkflowConfig:
+    """Check keys, types and names of Snakemake's configuration.
+
+    Raises:
+        UserError: names the key, what was expected and, for a name close to a known one, that one.
+    """
+    studies: dict[str, Any] = {_field(name): (MethodNames | None, None) for name in study_names()}
+    config = validated(create_model("WorkflowConfig", __base__=WorkflowConfig, **studies), WHERE, values)
+    check_known(WHERE, "profile", [base_name(config.profile)], profile_names())
+    load_profile(config.profile)
+    for field in ("figure_methods", "fault_methods"):
+        check_methods(WHERE, field, getattr(config, field) or (), known_methods())
+    for name in study_names():
+        if chosen := config.methods_of(name):
+            study = load_study(name)
+            check_known(WHERE, _field(name), chosen, study.methods)
+            study.only(methods=chosen)
+    return config
+
+
+def check_offered(field: str, scenario: str, names: tuple[str, ...], offered: tuple[str, ...]) -> None:
+    """Refuse methods of `field` that a scenario does not run.
+
+    Raises:
+        UserError: names the scenario's methods.
+    """
+    if missing := [name for name in names if name not in offered]:
+        raise UserError(
+            f"{WHERE}: field {field}: scenario {scenario} has no runs of {', '.join(missing)}. Expected some of: "
+            f"{', '.join(offered)}. Choose among them, or add the method to the scenario's file."
+        )
+
+
+def _field(study: str) -> str:
+    return f"{study}_methods"
