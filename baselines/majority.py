@@ -1,7 +1,7 @@
 """Majority. A blind answer per task: what can be scored without looking at the image or the question.
 
 - vqa: the most frequent training answer.
-- ground: the mean training box.
+- ground: the mean training box, in the frame of the answers.
 - caption: the medoid of the training captions, the one most like the others.
 
 No method: nothing is trained and no backbone is used.
@@ -10,6 +10,7 @@ No method: nothing is trained and no backbone is used.
 from collections import Counter
 from collections.abc import Sequence
 
+from pilot.data.frames import box_in_frame
 from pilot.data.record import InstructionRecord
 from pilot.io.seeding import generator
 
@@ -40,7 +41,7 @@ def most_frequent_answer(records: Sequence[InstructionRecord]) -> str:
 
 def mean_box(records: Sequence[InstructionRecord]) -> str:
     """The mean of the boxes' corners, as `[x1, y1, x2, y2]` with two decimals."""
-    boxes = [record.box for record in records if record.box is not None]
+    boxes = [box for record in records if (box := box_in_frame(record)) is not None]
     if len(boxes) != len(records):
         raise ValueError(f"{len(records) - len(boxes)} of {len(records)} grounding records have no box")
     means = (sum(corner) / len(boxes) for corner in zip(*boxes, strict=True))

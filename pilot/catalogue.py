@@ -38,6 +38,8 @@ METRICS = {
     "SPICE": "captions: needs the user's CoreNLP jars, otherwise unavailable",
     "acc@0.5[original]": "grounding: IoU of at least 0.5, boxes relative to the original image; primary metric",
     "mean_iou[original]": "grounding: mean intersection over union, unparsed answers count 0",
+    "acc@0.5[padded_square]": "grounding: as above, boxes relative to the square that LLaVA-1.5 pads the image to",
+    "mean_iou[padded_square]": "grounding: as above, in the padded square",
     "parse_failure_rate": "grounding: share of answers that hold no box",
 }
 

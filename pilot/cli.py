@@ -22,6 +22,7 @@ from pilot.deploy_commands import deploy_app
 from pilot.errors import UserError
 from pilot.export_commands import export
 from pilot.options import (
+    BoxFrame,
     Engine,
     FaultOption,
     ImportFormat,
@@ -155,6 +156,9 @@ def evaluate(
     answers: Annotated[bool, typer.Option(help="Generate answers (otherwise only score those that are there).")] = True,
     score: Annotated[bool, typer.Option(help="Score answers; faster for many runs at once.")] = True,
     summary: Annotated[Path | None, typer.Option(help="Also write digests of all scores to this file.")] = None,
+    frame: Annotated[
+        list[BoxFrame] | None, typer.Option(help="Also score boxes as if they were in this frame; repeat the option.")
+    ] = None,
 ) -> None:
     """Answer test sets with trained runs, and score the answers (VQA, captioning, grounding)."""
     from pilot.evaluation.importing import refuse_imported
@@ -167,7 +171,7 @@ def evaluate(
     if score:
         from pilot.evaluation.scoring import score_runs
 
-        score_runs(runs)
+        score_runs(runs, [each.value for each in frame or ()])
         if summary:
             from pilot.io.atomic import write_json
             from pilot.io.digest import sha256_file
@@ -184,14 +188,15 @@ def import_(
     task: Annotated[str | None, typer.Option(help="Task that was answered; found from the ids by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Number of the run, for several of one name.")] = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Take these answers instead of those imported.")] = False,
+    frame: Annotated[BoxFrame | None, typer.Option(help="Frame of the boxes; the profile's by default.")] = None,
 ) -> None:
     """Turn another tool's answers into a run that `compare` reads: test sets checked, scored like all others.
 
-    Repeat it for every task. Boxes are read as fractions of the original image's sides.
+    Repeat it for every task. Boxes are read in the frame of the profile unless `--frame` names another.
     """
     from pilot.evaluation.importing import import_answers
 
-    imported = import_answers(file, format.value, name, into, task, seed, replace)
+    imported = import_answers(file, format.value, name, into, task, seed, replace, frame.value if frame else None)
     counts = ", ".join(f"{task} ({count} answers)" for task, count in imported.num_answers.items())
     lacking = f"; without {', '.join(imported.missing)}" if imported.missing else ""
     typer.echo(f"{imported.run_dir}: {counts}{lacking}", err=True)

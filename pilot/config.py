@@ -16,6 +16,7 @@ from pilot.model_settings import (
     Count,
     Device,
     FeatureType,
+    Frame,
     LearningRates,
     LoraConfig,
     Positive,
@@ -42,12 +43,13 @@ class Profile(Sparse):
     unfinished phase is kept on the client's disk; null for never. What computes where is the business of `precision`,
     `attention`, `device`, `gradient_checkpointing`, `generation_batch` and `feature_dtype`. `tuning_grid` holds the
     candidates of `pilot-bench tune`; `tuning_grids` as many others, for methods with options that matter more.
+    `box_frame` sets `frame`.
     """
 
     unwritten: ClassVar[frozenset[str]] = frozenset({
         "local_epochs", "backbone_path", "revision", "architecture", "precision", "attention", "device",
         "gradient_checkpointing", "accumulation", "max_length", "feature_dtype", "generation_batch",
-        "checkpoint_minutes", "tuning_grids",
+        "checkpoint_minutes", "tuning_grids", "box_frame",
     })  # fmt: skip
 
     name: FullName
@@ -75,6 +77,7 @@ class Profile(Sparse):
     learning_rates: Mapping[str, LearningRates]
     method_options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     prompt_template: str
+    box_frame: Frame | None = None
     federation: FederationConfig = FederationConfig()
     tuning_grid: tuple[Trial, ...] = ()
     tuning_grids: Mapping[str, tuple[Trial, ...]] = Field(default_factory=dict)
@@ -97,6 +100,11 @@ class Profile(Sparse):
         if (self.backbone == "llava-random") != (self.architecture is not None):
             raise ValueError("architecture goes with backbone llava-random, and only with it")
         return self
+
+    @property
+    def frame(self) -> Frame:
+        """Frame of the boxes that models learn and answer; LLaVA-1.5 was trained on boxes in the padded square."""
+        return self.box_frame or ("original" if self.backbone == "tiny-llava" else "padded_square")
 
     def steps_of(self, num_examples: int) -> int:
         """Optimiser steps per round of a client with that many examples."""

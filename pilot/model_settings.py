@@ -13,6 +13,8 @@ Precision = Literal["float32", "bfloat16"]
 Attention = Literal["eager", "sdpa"]
 FeatureType = Literal["float32", "float16", "bfloat16"]
 Device = Literal["cpu", "cuda", "auto"]
+Frame = Literal["original", "padded_square"]
+"""What boxes in answers are fractions of: the image, or the centred square that LLaVA-1.5 pads it to."""
 
 
 class Sparse(Model):

@@ -50,6 +50,13 @@ class Engine(StrEnum):
     flower = "flower"
 
 
+class BoxFrame(StrEnum):
+    """Frames of boxes in answers; see `pilot.data.frames`."""
+
+    original = "original"
+    padded_square = "padded_square"
+
+
 class Kind(StrEnum):
     """Kinds of tasks."""
 

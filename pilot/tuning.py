@@ -61,7 +61,7 @@ def validation_losses(spec: RunSpec, scenario_dir: Path, run_dir: Path) -> dict[
     """Each client's cross-entropy on its own validation part, by client id."""
     backbone = load_backbone(spec.profile, lean=True)
     features = open_features(scenario_dir / "features")
-    examples = load_examples(spec.scenario, scenario_dir, backbone, features, "validation")
+    examples = load_examples(spec.scenario, scenario_dir, backbone, features, "validation", frame=spec.profile.frame)
     losses = {}
     for clients, load in client_models(spec, backbone, run_dir).items():
         model = load()

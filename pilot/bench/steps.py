@@ -18,6 +18,7 @@ from pilot.federation.spec import RunSpec, load_backbone
 from pilot.federation.trainer import LocalTrainer, TrainSettings, _set_trainable
 from pilot.io.seeding import seed_for
 from pilot.methods.base import Phase, State
+from pilot.model_settings import Frame
 
 NOISE = 0.02
 
@@ -35,7 +36,7 @@ class Stream:
     features: FeatureCache
 
 
-def read_stream(scenario: Scenario, scenario_dir: Path, batch_size: int, num_steps: int) -> Stream:
+def read_stream(scenario: Scenario, scenario_dir: Path, batch_size: int, num_steps: int, frame: Frame) -> Stream:
     """`num_steps` batches, drawn with replacement from the training examples of the tasks' first clients.
 
     Raises:
@@ -43,7 +44,7 @@ def read_stream(scenario: Scenario, scenario_dir: Path, batch_size: int, num_ste
     """
     shards = []
     for task in scenario.tasks:
-        clients = read_part(scenario, scenario_dir, task, "train", images=True)
+        clients = read_part(scenario, scenario_dir, task, "train", frame=frame, images=True)
         shards.append(clients[min(clients)])
     generator = torch.Generator().manual_seed(seed_for("bench train-step"))
     batches = []

@@ -43,7 +43,7 @@ def bench_train_step(
     scenario_dir = scenario_dir.resolve()
     settings = load_scenario(scenario or scenario_dir.name), load_profile(profile or scenario_dir.parent.name)
     set_up(Numerics())
-    stream = read_stream(settings[0], scenario_dir, settings[1].batch_size, STEPS_PER_CALL)
+    stream = read_stream(settings[0], scenario_dir, settings[1].batch_size, STEPS_PER_CALL, settings[1].frame)
     ours, plain, differences = {}, {}, {}
     for method in METHODS:
         spec = RunSpec(*settings, method, seed=0)

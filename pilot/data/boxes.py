@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from pilot.data.frames import from_frame
 from pilot.data.record import RelativeBox
 from pilot.data.rows import RawBox
 
@@ -69,9 +70,5 @@ def _fractions(values: list[float], form: str, width: int, height: int) -> Relat
     if form.startswith("pixels"):
         return x1 / width, y1 / height, x2 / width, y2 / height
     if form == "padded_square_xyxy":
-        # LLaVA-1.5 pastes the image at half the difference, rounded down (llava/mm_utils.py, expand2square).
-        side = max(width, height)
-        left, top = (side - width) // 2, (side - height) // 2
-        across, down = [(x * side - left) / width for x in (x1, x2)], [(y * side - top) / height for y in (y1, y2)]
-        return across[0], down[0], across[1], down[1]
+        return from_frame((x1, y1, x2, y2), "padded_square", (width, height))
     return x1, y1, x2, y2

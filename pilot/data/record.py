@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pilot.errors import UserError
 from pilot.io.atomic import write_bytes
 from pilot.io.digest import sha256_bytes
+from pilot.model_settings import Frame
 
 if TYPE_CHECKING:
     import pyarrow
@@ -22,7 +23,20 @@ COLUMNS = (
     "attributes", "split",
 )  # fmt: skip
 
+EARLIER = "earlier"
+"""A further column of files in which a record has earlier turns."""
+
 RelativeBox = tuple[float, float, float, float]
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+class Turn(NamedTuple):
+    """An earlier question of a conversation with its answer; `box` as in the record where the answer is one."""
+
+    instruction: str
+    answer: str
+    box: RelativeBox | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,9 @@ class InstructionRecord:
         attributes: labels for partitioning and analysis, by name.
         split: `train` or `test`.
         box: x1, y1, x2, y2 as fractions (0..1) of the original image's sides; grounding only.
+        earlier: turns of the conversation before `instruction`; their answers are training targets too.
+        frame: the frame in which `answer` writes the box; see `pilot.data.frames`. Not stored: files hold `original`.
+        size: of the image, where `frame` is another.
         known_sha256: digest of an image that was left unread (`read_records(..., images=False)`); `image` is empty.
     """
 
@@ -53,6 +70,9 @@ class InstructionRecord:
     attributes: Mapping[str, str]
     split: str
     box: RelativeBox | None = None
+    earlier: tuple[Turn, ...] = ()
+    frame: Frame = "original"
+    size: Size | None = None
     known_sha256: str = field(default="", repr=False)
 
     @property
@@ -68,7 +88,8 @@ def write_records(path: Path, records: Sequence[InstructionRecord]) -> None:
         UserError: a record is invalid (see `check_records`), or the folder cannot be written to.
     """
     check_records(path, records)
-    write_table(path, [_row(record) for record in records], _schema())
+    columns = (*COLUMNS, EARLIER) if any(record.earlier for record in records) else COLUMNS
+    write_table(path, [_row(record, columns) for record in records], _schema(columns))
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: "pyarrow.Schema") -> None:
@@ -93,7 +114,9 @@ def read_records(path: Path, *, images: bool = True) -> list[InstructionRecord]:
     Raises:
         UserError: no such file, not parquet, a missing column, or an invalid record.
     """
-    columns = COLUMNS if images else [name for name in COLUMNS if name != "image"]
+    columns = [name for name in COLUMNS if images or name != "image"]
+    if EARLIER in check_columns(path, columns):
+        columns.append(EARLIER)
     records = [_record(path, row) for row in read_table(path, columns).to_pylist()]
     check_records(path, records, images=images)
     return records
@@ -116,8 +139,8 @@ def read_table(path: Path, columns: Sequence[str], **equal: str) -> "pyarrow.Tab
         raise UserError(f"{path}: not a readable parquet file ({error}). Remove it and build again.") from error
 
 
-def check_columns(path: Path, columns: Sequence[str] = COLUMNS) -> None:
-    """Refuse a file that is not parquet or lacks a column; raises as `read_table`."""
+def check_columns(path: Path, columns: Sequence[str] = COLUMNS) -> Sequence[str]:
+    """Refuse a file that is not parquet or lacks a column; returns all columns that it has. Raises as `read_table`."""
     import pyarrow
     from pyarrow import parquet
 
@@ -132,6 +155,7 @@ def check_columns(path: Path, columns: Sequence[str] = COLUMNS) -> None:
             f"{path}: column {', '.join(map(repr, missing))} is missing (found: {', '.join(present)}). "
             "Add it, or remove the file and build the data again: pilot-bench data build."
         )
+    return list(present)
 
 
 def check_records(path: Path, records: Sequence[InstructionRecord], *, images: bool = True) -> None:
@@ -174,6 +198,7 @@ def _problems(record: InstructionRecord) -> list[tuple[str, str]]:
         ("instruction", "a non-empty text", bool(record.instruction.strip())),
         ("answer", "a non-empty text", bool(record.answer.strip())),
         ("references", "at least one non-empty text", _all_text(record.references)),
+        (EARLIER, "questions and answers that are not empty", _all_turns(record.earlier)),
         ("split", f"one of {', '.join(SPLITS)}", record.split in SPLITS),
     ]
     if record.task == "ground":
@@ -188,27 +213,44 @@ def _all_text(texts: Sequence[str]) -> bool:
     return bool(texts) and all(text.strip() for text in texts)
 
 
+def _all_turns(turns: Sequence[Turn]) -> bool:
+    return all(text.strip() for turn in turns for text in turn[:2])
+
+
 def _is_box(box: Sequence[float]) -> bool:
     return len(box) == 4 and 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1
 
 
-def _schema() -> "pyarrow.Schema":
+def _schema(columns: Sequence[str]) -> "pyarrow.Schema":
     import pyarrow
 
+    text, box = pyarrow.string(), pyarrow.list_(pyarrow.float64())
     types = {
         "image": pyarrow.binary(),
-        "references": pyarrow.list_(pyarrow.string()),
-        "box": pyarrow.list_(pyarrow.float64()),
+        "references": pyarrow.list_(text),
+        "box": box,
+        EARLIER: pyarrow.list_(pyarrow.struct([("instruction", text), ("answer", text), ("box", box)])),
     }
-    return pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in COLUMNS])
+    return pyarrow.schema([(name, types.get(name, text)) for name in columns])
 
 
-def _row(record: InstructionRecord) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(record, name) for name in COLUMNS}
+def _row(record: InstructionRecord, columns: Sequence[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(record, name) for name in columns}
+    if EARLIER in row:
+        row[EARLIER] = [turn._asdict() for turn in record.earlier]
     row["references"] = list(record.references)
     row["box"] = None if record.box is None else list(record.box)
     row["attributes"] = json.dumps(dict(record.attributes), sort_keys=True)
     return row
+
+
+def turns_of(row: Mapping[str, Any]) -> tuple[Turn, ...]:
+    """The earlier turns in a row of a records file."""
+    turns = row.get(EARLIER) or ()
+    return tuple(
+        Turn(turn["instruction"] or "", turn["answer"] or "", tuple(turn["box"]) if turn["box"] else None)
+        for turn in turns
+    )
 
 
 def _record(path: Path, row: Mapping[str, Any]) -> InstructionRecord:
@@ -219,6 +261,7 @@ def _record(path: Path, row: Mapping[str, Any]) -> InstructionRecord:
     fields["image"] = fields["image"] or b""
     fields["references"] = tuple(text or "" for text in fields["references"] or ())
     fields["box"] = None if fields["box"] is None else tuple(fields["box"])
+    fields[EARLIER] = turns_of(row)
     try:
         fields["attributes"] = {name: str(value) for name, value in json.loads(fields["attributes"]).items()}
     except (TypeError, ValueError, AttributeError) as error:

@@ -15,6 +15,7 @@ import torch
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
 from pilot.config import TaskConfig
+from pilot.data.frames import in_frame
 from pilot.data.record import InstructionRecord, read_records
 from pilot.errors import UserError
 from pilot.evaluation import tasks
@@ -24,6 +25,7 @@ from pilot.federation.spec import RunSpec, load_backbone
 from pilot.federation.training import client_models
 from pilot.folders import scenario_folder
 from pilot.io.atomic import read_json, write_jsonl
+from pilot.model_settings import Frame
 
 Models = Mapping[tuple[int, ...], Callable[[], ClientModel]]
 Row = dict[str, Any]
@@ -60,6 +62,12 @@ class Paper:
         """Ids of all records, the test set first."""
         return [record.id for record in (*self.test, *chain.from_iterable(self.parts.values()))]
 
+    @property
+    def frame(self) -> Frame:
+        """The frame of boxes in answers."""
+        records = (*self.test, *chain.from_iterable(self.parts.values()))
+        return records[0].frame if records else "original"
+
     def of(self, clients: Sequence[int]) -> "Paper":
         """The same test set with the parts of `clients` only."""
         return replace(self, parts={client: part for client, part in self.parts.items() if client in clients})
@@ -68,9 +76,10 @@ class Paper:
 def read_papers(spec: RunSpec, scenario_dir: Path, limit: int | None = None) -> list[Paper]:
     """The paper of every task of a scenario; `limit` cuts each test set and each part to its first records."""
     papers = []
+    frame = spec.profile.frame
     for task in spec.scenario.tasks:
-        parts = read_part(spec.scenario, scenario_dir, task, "local_test")
-        test = read_test_set(scenario_dir, task.name)[:limit]
+        parts = read_part(spec.scenario, scenario_dir, task, "local_test", frame=frame)
+        test = read_test_set(scenario_dir, task.name, frame)[:limit]
         papers.append(Paper(task, test, {client: part[:limit] for client, part in parts.items()}))
     return papers
 
@@ -130,7 +139,7 @@ def sample_rows(
 
 
 def _row(task: str, protocol: str, clients: list[int], record: InstructionRecord, answers: Mapping[str, str]) -> Row:
-    return {
+    row = {
         "task": task,
         "kind": record.task,
         "protocol": protocol,
@@ -141,6 +150,9 @@ def _row(task: str, protocol: str, clients: list[int], record: InstructionRecord
         "box": list(record.box) if record.box else None,
         "attributes": dict(record.attributes),
     }
+    if record.size is None:
+        return row
+    return row | {"frame": record.frame, "size": list(record.size)}
 
 
 def row_order(row: Row) -> tuple[str, str, list[int], str]:
@@ -148,10 +160,11 @@ def row_order(row: Row) -> tuple[str, str, list[int], str]:
     return row["task"], row["protocol"], row["clients"], row["id"]
 
 
-def read_test_set(scenario_dir: Path, task: str) -> list[InstructionRecord]:
+def read_test_set(scenario_dir: Path, task: str, frame: Frame) -> list[InstructionRecord]:
     """The records of a task's test split, in the order of the data, with digests in place of their images."""
-    records = read_records(scenario_dir / "data" / task / "records.parquet", images=False)
-    return [record for record in records if record.split == "test"]
+    path = scenario_dir / "data" / task / "records.parquet"
+    records = [record for record in read_records(path, images=False) if record.split == "test"]
+    return in_frame(records, frame, path)
 
 
 def load_task(paper: Paper, data: Path) -> Any:
@@ -165,6 +178,7 @@ def load_task(paper: Paper, data: Path) -> Any:
         selection = Path(folder) / "ids.json"
         selection.write_text(json.dumps(paper.ids), encoding="utf-8")
         metadata = {"data": str(data), "ids": str(selection), "task": paper.task.name}
+        metadata |= {"frame": paper.frame} if paper.frame != "original" else {}
         manager = TaskManager(include_path=str(tasks.FOLDER), include_defaults=False, metadata=metadata)
         return manager.load([name])["tasks"][name]
 

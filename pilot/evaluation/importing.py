@@ -19,6 +19,7 @@ from pilot.evaluation.outside import read_answers
 from pilot.evaluation.scoring import score_runs
 from pilot.io.atomic import read_json, remove, write_json, write_jsonl
 from pilot.io.digest import digest_json, sha256_file
+from pilot.model_settings import Frame
 from pilot.provenance import known_methods
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -41,6 +42,7 @@ def import_answers(
     task: str | None = None,
     seed: int = 0,
     replace: bool = False,
+    frame: Frame | None = None,
 ) -> Imported:
     """Add the answers in `file` to the imported run `name`, and score all its answers.
 
@@ -52,6 +54,7 @@ def import_answers(
         task: the task that was answered; found from the file's `task` fields or its ids by default.
         seed: number of the imported run, for several of one name.
         replace: whether other answers to the same task, imported before, give way.
+        frame: of the boxes in the answers; the scenario folder's own by default.
 
     Raises:
         UserError: nothing is written then. The file cannot be read, its examples are not the test set of the task
@@ -59,10 +62,13 @@ def import_answers(
     """
     from pilot.evaluation.answers import read_test_set
 
-    scenario = _read_scenario(scenario_dir)
+    scenario = _in_frame(_read_scenario(scenario_dir), frame)
     run_dir = scenario_dir / "runs" / name / f"seed{seed}"
     _check_name(name, run_dir.parent)
-    tests = {each["name"]: read_test_set(scenario_dir, each["name"]) for each in scenario["tasks"]}
+    tests = {
+        each["name"]: read_test_set(scenario_dir, each["name"], each.get("frame", "original"))
+        for each in scenario["tasks"]
+    }
     source = {"format": format, "file": file.name}
     matched = match_answers(file, read_answers(file, format), tests, task)
     source["sha256"] = sha256_file(file)
@@ -109,6 +115,15 @@ def _read_scenario(scenario_dir: Path) -> dict[str, Any]:
         )
     shared = {key: config[key] for key in ("scenario", "profile", "tasks")}
     return shared | {"digests": {"data": digest}, "hyperparameters": {}, "budget": {}, "reference": True}
+
+
+def _in_frame(scenario: dict[str, Any], frame: Frame | None) -> dict[str, Any]:
+    """The scenario with boxes in another frame than its trained runs have."""
+    if frame is None:
+        return scenario
+    own = {} if frame == "original" else {"frame": frame}
+    plain = [{key: value for key, value in task.items() if key != "frame"} for task in scenario["tasks"]]
+    return scenario | {"tasks": [task | own if task["kind"] == "ground" else task for task in plain]}
 
 
 def _check_name(name: str, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from baselines.majority import majority_answer
+from pilot.data.frames import in_frame
 from pilot.data.record import read_records
 from pilot.evaluation.answers import run_spec, sample_rows
 from pilot.federation.ledger import Ledger
@@ -27,11 +28,13 @@ def answer_majority(run_dir: Path) -> None:
     """`eval/samples.jsonl`: one answer per task, from the training parts of its clients."""
     spec, scenario_dir = run_spec(run_dir), scenario_folder(run_dir)
     rows = []
+    frame = spec.profile.frame
     for task in spec.scenario.tasks:
-        train = read_part(spec.scenario, scenario_dir, task, "train")
+        train = read_part(spec.scenario, scenario_dir, task, "train", frame=frame)
         answer = majority_answer([record for client in sorted(train) for record in train[client]])
-        records = read_records(scenario_dir / "data" / task.name / "records.parquet", images=False)
+        path = scenario_dir / "data" / task.name / "records.parquet"
+        records = in_frame(read_records(path, images=False), frame, path)
         test = [record for record in records if record.split == "test"]
-        shards = read_part(spec.scenario, scenario_dir, task, "local_test")
+        shards = read_part(spec.scenario, scenario_dir, task, "local_test", frame=frame)
         rows += sample_rows(task.name, test, shards, {record.id: answer for record in records})
     write_jsonl(run_dir / "eval" / "samples.jsonl", rows)

@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pilot.data.frames import image_sizes, to_frame
 from pilot.errors import UserError
 from pilot.evaluation import caption, grounding, vqa
 from pilot.evaluation.result import MetricResult
+from pilot.folders import scenario_folder
 from pilot.io import atomic
 from pilot.io.digest import digest_json, sha256_file
+from pilot.model_settings import Frame
 
 DIGITS = 6
 KINDS = ("caption", "ground", "vqa")
@@ -42,11 +45,12 @@ class Group(NamedTuple):
 Answers = tuple[int, str, tuple[int, ...]]
 
 
-def score_runs(run_dirs: Sequence[Path]) -> None:
+def score_runs(run_dirs: Sequence[Path], frames: Sequence[Frame] = ()) -> None:
     """Write per-example values, then metrics, of each run; the runs must belong to one scenario.
 
     Args:
         run_dirs: Folders with `eval/samples.jsonl` (format in the documentation of the run directory).
+        frames: in which boxes are read besides the run's own frame, to report both.
 
     Raises:
         UserError: a file of samples is missing, empty, or holds a row that cannot be scored.
@@ -56,7 +60,7 @@ def score_runs(run_dirs: Sequence[Path]) -> None:
     keys: dict[Answers, Path] = {}
     for number, (grouped, run_dir) in enumerate(zip(groups, run_dirs, strict=True)):
         keys |= {(number, group.kind, indices): run_dir for group, indices in grouped.items()}
-    results = _score(keys, runs)
+    results = _score(keys, runs, frames)
     for number, (grouped, run_dir) in enumerate(zip(groups, run_dirs, strict=True)):
         scored = {group: results[number, group.kind, indices] for group, indices in grouped.items()}
         counts = {group: len(indices) for group, indices in grouped.items()}
@@ -97,6 +101,8 @@ def _problem(row: Any) -> str:
         return f"field 'clients' is {row['clients']!r}, expected at least one client number"
     if row["kind"] == "ground" and (not isinstance(row.get("box"), list) or len(row["box"]) != 4):
         return f"field 'box' is {row.get('box')!r}, expected four numbers"
+    if row.get("frame", "original") not in grounding.FRAMES:
+        return f"field 'frame' is {row['frame']!r}, expected one of {', '.join(grounding.FRAMES)}"
     return ""
 
 
@@ -115,7 +121,9 @@ def _group(rows: Sequence[Row], run_dir: Path) -> dict[Group, tuple[int, ...]]:
     return {group: tuple(groups[group].values()) for group in sorted(groups)}
 
 
-def _score(keys: Mapping[Answers, Path], runs: Sequence[Sequence[Row]]) -> dict[Answers, Results]:
+def _score(
+    keys: Mapping[Answers, Path], runs: Sequence[Sequence[Row]], frames: Sequence[Frame]
+) -> dict[Answers, Results]:
     """Score every set of answers once; all captions together."""
     captions: dict[Answers, caption.Captions] = {}
     results: dict[Answers, Results] = {}
@@ -130,10 +138,23 @@ def _score(keys: Mapping[Answers, Path], runs: Sequence[Sequence[Row]]) -> dict[
             elif kind == "vqa":
                 results[key] = vqa.score(predictions, {row["id"]: row["references"] for row in rows})
             else:
-                results[key] = grounding.score(predictions, {row["id"]: row["box"] for row in rows})
+                own = rows[0].get("frame", "original")
+                for frame in (own, *(other for other in frames if other != own)):
+                    scores = grounding.score(predictions, _boxes(rows, frame, run_dir), frame)
+                    results[key] = results.get(key, {}) | scores
         except ValueError as error:
             raise UserError(f"{run_dir}/eval/samples.jsonl, task {rows[0]['task']}: {error}") from error
     return results | caption.score_sets(captions)
+
+
+def _boxes(rows: Sequence[Row], frame: Frame, run_dir: Path) -> dict[str, Sequence[float]]:
+    """Reference boxes in a frame, by id; sizes of images that the rows do not state are those of the data."""
+    if frame == "original":
+        return {row["id"]: row["box"] for row in rows}
+    sizes = {row["id"]: row["size"] for row in rows if "size" in row}
+    if len(sizes) < len(rows):
+        sizes = image_sizes(scenario_folder(run_dir) / "data" / rows[0]["task"] / "records.parquet")
+    return {row["id"]: to_frame(row["box"], frame, sizes[row["id"]]) for row in rows}
 
 
 def _test_digest(rows: Sequence[Row], grouped: Mapping[Group, Sequence[int]]) -> str:

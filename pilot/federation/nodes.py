@@ -13,6 +13,7 @@ from typing import Any
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache, Layout, open_features, write_features
 from pilot.config import Scenario
+from pilot.data.frames import in_frame
 from pilot.data.record import InstructionRecord, read_records, write_records
 from pilot.errors import UserError
 from pilot.federation.node_folder import POOLED, client_of, data_digest, node_name
@@ -20,6 +21,7 @@ from pilot.federation.shards import Example, make_examples, records_of_part
 from pilot.federation.spec import RunSpec, scenario_digests
 from pilot.io.atomic import read_json, remove, write_json
 from pilot.io.digest import digest_json
+from pilot.model_settings import Frame
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def prepare_nodes(scenario: Scenario, scenario_dir: Path, target: Path) -> None:
         if made["key"] == key and all((target / node_name(name) / "node.json").is_file() for name in made["nodes"]):
             return
     remove(target / "federation.json")
-    shards = records_of_part(scenario, scenario_dir, "train", images=True)
+    shards = records_of_part(scenario, scenario_dir, "train", frame="original", images=True)
     features = open_features(scenario_dir / "features")
     of = digest_json(scenario.model_dump(mode="json"))
     nodes = {str(k): _write_node(target, k, records, features, of) for k, records in sorted(shards.items())}
@@ -115,9 +117,10 @@ class NodeData:
     features: FeatureCache
 
 
-def open_node(folder: Path, backbone: Backbone) -> NodeData:
-    """Read a node folder."""
+def open_node(folder: Path, backbone: Backbone, frame: Frame) -> NodeData:
+    """Read a node folder; training targets write boxes in `frame`."""
     client = client_of(folder)
     features = open_features(folder)
-    examples = make_examples(backbone, features, read_records(folder / "records.parquet", images=False))
+    path = folder / "records.parquet"
+    examples = make_examples(backbone, features, in_frame(read_records(path, images=False), frame, path))
     return NodeData(client, examples, features)

@@ -12,8 +12,10 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
 from pilot.backbone.packing import IGNORED
 from pilot.config import Scenario, TaskConfig
+from pilot.data.frames import in_frame
 from pilot.data.record import InstructionRecord, read_records, read_table
 from pilot.errors import UserError
+from pilot.model_settings import Frame
 
 
 @dataclass(frozen=True)
@@ -106,16 +108,16 @@ def collate(examples: Sequence[Example], features: FeatureCache, pad: int) -> Ba
 
 
 def read_part(
-    scenario: Scenario, scenario_dir: Path, task: TaskConfig, part: str, *, images: bool = False
+    scenario: Scenario, scenario_dir: Path, task: TaskConfig, part: str, *, frame: Frame, images: bool = False
 ) -> dict[int, list[InstructionRecord]]:
-    """The records of one part (`train`, `validation`, `local_test`) of a task's clients, by client.
+    """The records of one part (`train`, `validation`, `local_test`) of a task's clients, by client; boxes in `frame`.
 
     Without `images` they have their images' digests only, which is what training on stored features needs.
     """
     path = scenario_dir / "partition" / "assignment.parquet"
     assigned = read_table(path, ["task", "id", "client", "part"], task=task.name, part=part)
     path = scenario_dir / "data" / task.name / "records.parquet"
-    records = {record.id: record for record in read_records(path, images=images)}
+    records = {record.id: record for record in in_frame(read_records(path, images=images), frame, path)}
     shards: dict[int, list[InstructionRecord]] = {client: [] for client in scenario.clients_of(task.name)}
     for client, name in zip(assigned["client"].to_pylist(), assigned["id"].to_pylist(), strict=True):
         if client not in shards or name not in records:
@@ -128,16 +130,16 @@ def read_part(
 
 
 def records_of_part(
-    scenario: Scenario, scenario_dir: Path, part: str, *, images: bool = False
+    scenario: Scenario, scenario_dir: Path, part: str, *, frame: Frame, images: bool = False
 ) -> dict[int, list[InstructionRecord]]:
-    """The records of one part by client, of all tasks; `images` as in `read_part`.
+    """The records of one part by client, of all tasks; `frame` and `images` as in `read_part`.
 
     Raises:
         UserError: a client has none.
     """
     shards = {}
     for task in scenario.tasks:
-        for client, records in read_part(scenario, scenario_dir, task, part, images=images).items():
+        for client, records in read_part(scenario, scenario_dir, task, part, frame=frame, images=images).items():
             if not records:
                 raise UserError(
                     f"{scenario_dir / 'partition'}: client {client} of task {task.name} has no {part} examples. "
@@ -148,8 +150,8 @@ def records_of_part(
 
 
 def load_examples(
-    scenario: Scenario, scenario_dir: Path, backbone: Backbone, features: FeatureCache, part: str
+    scenario: Scenario, scenario_dir: Path, backbone: Backbone, features: FeatureCache, part: str, *, frame: Frame
 ) -> dict[int, list[Example]]:
-    """Tokenised examples of one part by client; raises as `records_of_part`."""
-    shards = records_of_part(scenario, scenario_dir, part)
+    """Tokenised examples of one part by client, boxes in `frame`; raises as `records_of_part`."""
+    shards = records_of_part(scenario, scenario_dir, part, frame=frame)
     return {client: make_examples(backbone, features, records) for client, records in shards.items()}

@@ -126,6 +126,7 @@ def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, 
         "profile_config": own.model_dump(mode="json"),
         "tasks": [
             {"name": task.name, "kind": task.kind, "clients": list(scenario.clients_of(task.name))}
+            | ({"frame": profile.frame} if task.kind == "ground" and profile.frame != "original" else {})
             for task in scenario.tasks
         ],
     }

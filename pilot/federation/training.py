@@ -39,7 +39,8 @@ def train_run(
     method = spec.make_method()
     backbone = load_backbone(spec.profile, lean=True)
     features = open_features(scenario_dir / "features")
-    examples = _pool(load_examples(spec.scenario, scenario_dir, backbone, features, "train"), method)
+    frame = spec.profile.frame
+    examples = _pool(load_examples(spec.scenario, scenario_dir, backbone, features, "train", frame=frame), method)
     stores = run_dir / CLIENTS
     participants = make_participants(spec, backbone, features, examples, lambda client: stores / str(client))
     register = Register(scenario_digests(scenario_dir), {k: len(v) for k, v in examples.items()}, {})

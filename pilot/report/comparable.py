@@ -1,7 +1,6 @@
 """Refuses to compare what cannot be compared, and says what was compared in spite of its differences."""
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ DIFFERENCES = ("data", "partition", "backbone", "tests", "budget", "seeds", "fra
 
 EVERYTHING = "all"
 _NUM_NAMED = 3
-_FRAME = re.compile(r"\[(\w+)\]$")
 
 
 @dataclass(frozen=True)
@@ -112,9 +110,9 @@ def _seeds(runs: Sequence[Run]) -> Iterable[Difference]:
 
 
 def _frames(run: Run) -> list[str]:
-    """The frame of a run's boxes, part of its metrics' names; none without grounding."""
-    frames = {match[1] for entry in run.entries if (match := _FRAME.search(entry.metric))}
-    return [", ".join(sorted(frames))] if frames else []
+    """The frame of a run's boxes; none without grounding."""
+    answered = {entry.task for entry in run.entries}
+    return sorted({task.frame for task in run.tasks if task.frame and task.name in answered})
 
 
 def _imported_tests(runs: Sequence[Run]) -> Iterable[Difference]:

@@ -1,6 +1,7 @@
 """Finds finished runs and loads them into frozen dataclasses."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -16,6 +17,8 @@ from pilot.report.order import OFFICIAL_METRIC, PRIMARY_METRIC
 Asked = dict[str, dict[str, tuple[tuple[str, ...], tuple[float, ...] | None]]]
 """task -> example id -> references and box."""
 
+_FRAME = re.compile(r"\[(\w+)\]$")
+
 PerExample = dict[tuple[str, str, str], dict[int, dict[str, float]]]
 """(task, protocol, metric) -> client -> example id -> value."""
 
@@ -26,16 +29,20 @@ class Task:
 
     Attributes:
         ten_references: whether its questions have the ten answers that the official VQA accuracy asks for.
+        frame: of boxes in answers, part of their metrics' names; empty for other tasks.
     """
 
     name: str
     kind: str
     clients: tuple[int, ...]
     ten_references: bool = False
+    frame: str = ""
 
     @property
     def metric(self) -> str:
         """The metric of the headline table."""
+        if self.kind == "ground":
+            return f"{PRIMARY_METRIC[self.kind]}[{self.frame or 'original'}]"
         return OFFICIAL_METRIC if self.ten_references else PRIMARY_METRIC[self.kind]
 
 
@@ -203,7 +210,10 @@ def _build(folder: Path) -> Run:
         reference=reference,
         config=config,
         tasks=tuple(
-            Task(task["name"], task["kind"], tuple(task["clients"]), task["name"] in official)
+            Task(
+                task["name"], task["kind"], tuple(task["clients"]), task["name"] in official,
+                _frame(task, metrics["entries"]),
+            )
             for task in config["tasks"]
         ),
         entries=tuple(
@@ -213,6 +223,16 @@ def _build(folder: Path) -> Run:
         ledger=read_run_file(ledger) if ledger.exists() else {},
         timing=read_run_file(timing) if timing.exists() else {},
     )
+
+
+def _frame(task: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
+    """The frame of a task's boxes: that of the run's answers, where they are scored in it."""
+    if task["kind"] != "ground":
+        return ""
+    names = [_FRAME.search(entry["metric"]) for entry in entries if entry["task"] == task["name"]]
+    scored = sorted({match[1] for match in names if match})
+    own = str(task.get("frame", "original"))
+    return own if own in scored or not scored else scored[0]
 
 
 def _agree(runs: list[Run]) -> list[Run]:

@@ -130,7 +130,7 @@ def _parts(
     records = [record for file in files for record in read_records(file)]
     yield "features", measured(lambda: compute_features(backbone, profile, records, folder / "features", _quiet))[1]
     features = open_features(folder / "features")
-    examples, cost = measured(lambda: load_examples(scenario, folder, backbone, features, "train"))
+    examples, cost = measured(lambda: load_examples(scenario, folder, backbone, features, "train", frame=profile.frame))
     yield "tokenising", cost
     for method in METHODS:
         spec = RunSpec(scenario, profile, method, 0)

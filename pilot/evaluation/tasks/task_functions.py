@@ -9,8 +9,9 @@ Where the records come from, first one given wins:
 
 The folder holds `<task>/records.parquet`; metadata key `task` names the task where it is not the file's own. Metadata
 key `ids` names a selection: a file with one id per line, or a JSON list of ids, which may come from any split (a
-client's held-out part); without it, the test split is used. lm-eval passes the model's arguments and the task's
-metadata as keyword arguments too; those are not for us.
+client's held-out part); without it, the test split is used. Metadata key `frame` is the frame of boxes in answers, by
+default that of the run that answers (`--model pilot --model_args run=...`), else `original`. lm-eval passes the model's
+arguments and the task's metadata as keyword arguments too; the others are not for us.
 """
 
 import io
@@ -24,8 +25,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pilot.data.frames import image_size, to_frame
+from pilot.data.prompts import relative_box_text
 from pilot.errors import UserError
 from pilot.evaluation import caption, grounding, vqa
+from pilot.io.atomic import read_json
+from pilot.model_settings import Frame
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -45,12 +50,15 @@ def load_records(
     data: str | None = None,
     ids: str | None = None,
     task: str | None = None,
+    frame: str | None = None,
+    run: str | None = None,
     **_: object,
 ) -> "dict[str, Dataset]":
     """The documents of a task as {"test": dataset}.
 
     Raises:
-        UserError: no task or folder is named, no records file, or the selection names an unknown id or selects nothing.
+        UserError: no task or folder is named, no records file, an unknown frame, or the selection names an unknown id
+            or selects nothing.
     """
     from datasets import Dataset
     from pyarrow import parquet
@@ -69,9 +77,30 @@ def load_records(
         )
     rows = parquet.read_table(path, columns=[*_COLUMNS, "image"]).to_pylist()
     rows = _select(rows, ids, path)
+    frame = frame or _frame_of(run)
+    if frame not in grounding.FRAMES:
+        raise UserError(f"metadata key frame: expected one of {', '.join(grounding.FRAMES)}, got {frame!r}.")
     for row in rows:
+        if row["box"] is not None and frame != "original":
+            row |= _framed(row, frame)
         _IMAGES[row["image_sha256"]] = row.pop("image")
     return {"test": Dataset.from_list(rows)}
+
+
+def _frame_of(run: str | None) -> str:
+    """The frame in which a run's models answer."""
+    if run is None or not (Path(run) / "config.json").is_file():
+        return "original"
+    tasks = read_json(Path(run) / "config.json")["tasks"]
+    return next((task["frame"] for task in tasks if "frame" in task), "original")
+
+
+def _framed(row: Mapping[str, Any], frame: Frame) -> dict[str, Any]:
+    """Frame, size of the image, and target of a grounding record."""
+    size = image_size(row["image"])
+    box = to_frame(row["box"], frame, size)
+    answer = row["answer"] if size[0] == size[1] else relative_box_text(box)
+    return {"frame": frame, "size": size, "answer": answer}
 
 
 def _select(rows: list[dict[str, Any]], ids: str | None, path: Path) -> list[dict[str, Any]]:
@@ -116,8 +145,10 @@ def process_vqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, flo
 
 
 def process_ground(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """Hit, intersection over union and parse failure in the original frame."""
-    return grounding.score_example(results[0], doc["box"], "original")
+    """Hit, intersection over union and parse failure in the frame of the answers."""
+    frame: Frame = doc.get("frame") or "original"
+    box = to_frame(doc["box"], frame, doc["size"]) if frame != "original" else doc["box"]
+    return grounding.score_example(results[0], box, frame)
 
 
 def process_caption(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Item]:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pilot.data.frames import Size, from_frame
 from pilot.evaluation.grounding import parse_box
 from pilot.io.atomic import read_jsonl
+from pilot.model_settings import Frame
 from pilot.report.load import Run, Task
-from pilot.report.plots.samples import pick
+from pilot.report.plots.samples import pick, references_in
 from pilot.report.plots.style import Source
 
 PER_TASK = 300
@@ -19,23 +21,31 @@ LONGEST_SIDE = 256
 RIGHT_FROM = {"CIDEr": 1.0}
 """From which score an answer counts as right in the browser's filters; 0.5 for metrics of 0 to 1."""
 
-Answers = dict[str, dict[str, dict[int, tuple[str, float | None]]]]
+ORIGINAL: tuple[Frame, Size] = "original", (1, 1)
+
+Said = tuple[str, tuple[Frame, Size]]
+"""An answer, and the frame in which it writes boxes with the size of the image."""
+Answers = dict[str, dict[str, dict[int, tuple[Said, float | None]]]]
 """task -> example id -> client -> answer and its score."""
 
 
 class Words:
-    """Distinct texts in order of appearance: answers repeat each other, so they are sent as numbers."""
+    """Distinct answers in order of appearance: they repeat each other, so they are sent as numbers."""
 
     def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[Said, int] = {}
 
-    def number(self, text: str) -> int:
-        """The number of a text."""
-        return self._numbers.setdefault(text, len(self._numbers))
+    def number(self, said: Said) -> int:
+        """The number of an answer."""
+        return self._numbers.setdefault(said, len(self._numbers))
 
-    def all(self) -> list[str]:
-        """The texts by number."""
-        return list(self._numbers)
+    def texts(self) -> list[str]:
+        """The answers by number."""
+        return [text for text, _ in self._numbers]
+
+    def boxes(self) -> list[list[float] | None]:
+        """The boxes that they hold, as fractions of the image's sides, by number."""
+        return [_box(text, *frame) for text, frame in self._numbers]
 
 
 def sample_browser(source: Source, per_task: int = PER_TASK) -> dict[str, Any]:
@@ -52,15 +62,15 @@ def sample_browser(source: Source, per_task: int = PER_TASK) -> dict[str, Any]:
         "methods": list(runs),
         "seeds": {label: run.seed for label, run in runs.items()},
         "tasks": tasks,
-        "words": words.all(),
-        "boxes": [_box(text) for text in words.all()],
+        "words": words.texts(),
+        "boxes": words.boxes(),
     }
 
 
-def _box(text: str) -> list[float] | None:
-    """The box that an answer holds, as the grounding metrics read it."""
+def _box(text: str, frame: Frame, size: Size) -> list[float] | None:
+    """The box that an answer holds, as the grounding metrics read it, in the original frame."""
     box = parse_box(text)
-    return None if box is None else [round(side, 4) for side in box]
+    return None if box is None else [round(side, 4) for side in from_frame(box, frame, size)]
 
 
 def _answers(run: Run, metrics: Mapping[str, str]) -> Answers:
@@ -72,7 +82,8 @@ def _answers(run: Run, metrics: Mapping[str, str]) -> Answers:
         scores = run.per_example.get((row["task"], "personalised", metrics[row["task"]]), {})
         for client in row["clients"]:
             score = scores.get(client, {}).get(row["id"])
-            found.setdefault(row["task"], {}).setdefault(row["id"], {})[client] = (row["prediction"], score)
+            frame = (row["frame"], tuple(row["size"])) if "frame" in row else ORIGINAL
+            found.setdefault(row["task"], {}).setdefault(row["id"], {})[client] = (row["prediction"], frame), score
     return found
 
 
@@ -106,7 +117,7 @@ def _example(row: Mapping[str, Any], task: Task, answers: Mapping[str, Answers],
         scores.append([None if pair is None or pair[1] is None else round(pair[1], 3) for pair in pairs])
     return {
         **{"id": row["id"], "image": picture(row["image"]), "question": row["instruction"]},
-        **{"references": list(row["references"]), "box": row["box"], "answers": said, "scores": scores},
+        **{"references": list(references_in(row, task.frame)), "box": row["box"], "answers": said, "scores": scores},
     }
 
 

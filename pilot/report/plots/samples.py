@@ -3,13 +3,17 @@
 import hashlib
 import io
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pilot.data.frames import from_frame, image_size, to_frame
+from pilot.data.prompts import relative_box_text
 from pilot.drawing import Axes, Figure, Rectangle
 from pilot.io.atomic import read_jsonl
+from pilot.model_settings import Frame
 from pilot.report.load import Run, Task
 from pilot.report.plots.page import COLUMN, SCREEN, TEXT, Page
 from pilot.report.plots.style import DARK, SkipFigure, Source, method_style
@@ -52,6 +56,7 @@ class Sample:
     references: tuple[str, ...]
     box: tuple[float, ...] | None
     answers: dict[str, str]
+    frames: dict[str, Frame]
 
 
 def draw(source: Source, page: Page = SCREEN) -> Figure:
@@ -133,10 +138,20 @@ def _samples(
             for label, found in answers.items()
             if (task.name, row["id"]) in found
         }
+        frames = {label: answers[label][task.name, row["id"]].get("frame", "original") for label in said}
         image = np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB"))
         box = None if row["box"] is None else tuple(row["box"])
-        samples.append(Sample(task, image, row["instruction"], tuple(row["references"]), box, said))
+        references = references_in(row, task.frame)
+        samples.append(Sample(task, image, row["instruction"], references, box, said, frames))
     return samples
+
+
+def references_in(row: Mapping[str, Any], frame: str) -> tuple[str, ...]:
+    """References of a records file's row; a box as a perfect answer in `frame` writes it."""
+    if row["box"] is None or frame != "padded_square":
+        return tuple(row["references"])
+    size = image_size(row["image"])
+    return tuple(row["references"]) if size[0] == size[1] else (relative_box_text(to_frame(row["box"], frame, size)),)
 
 
 def _height(samples: list[Sample], layout: Layout, left_out: int) -> float:
@@ -192,7 +207,8 @@ def _picture(axes: Axes, sample: Sample) -> None:
     axes.add_patch(_rectangle(sample.box, width, height, "black", 1.6, (0, (3, 1.5))))
     for label, answer in sample.answers.items():
         if (box := parse_box(answer)) is not None:
-            axes.add_patch(_rectangle(tuple(box), width, height, method_style(label).colour, 1.3, "-"))
+            inside = from_frame(box, sample.frames[label], (width, height))
+            axes.add_patch(_rectangle(inside, width, height, method_style(label).colour, 1.3, "-"))
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
 

@@ -1,0 +1,83 @@
+"""The frame of boxes in answers: fractions of the image, or of the square that LLaVA-1.5 pads it to.
+
+Records hold boxes as fractions of the image. Training targets are written, and answers are read, in the profile's
+frame. An image of w x h pixels lies centred in a square of side s = max(w, h): x' = (w x + (s - w) // 2) / s, and y'
+likewise; the margin is rounded down as in LLaVA's `expand2square`.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pilot.data.prompts import relative_box_text
+from pilot.data.record import InstructionRecord, RelativeBox, Size
+from pilot.model_settings import Frame
+
+_ROWS = 64
+
+
+def to_frame(box: Sequence[float], frame: Frame, size: Size) -> RelativeBox:
+    """Convert fractions of the image's sides to fractions of the frame's."""
+    return _convert(box, frame, size, lambda value, length, side: (value * length + (side - length) // 2) / side)
+
+
+def from_frame(box: Sequence[float], frame: Frame, size: Size) -> RelativeBox:
+    """Convert fractions of the frame's sides to fractions of the image's; outside 0..1 in the margin."""
+    return _convert(box, frame, size, lambda value, length, side: (value * side - (side - length) // 2) / length)
+
+
+def _convert(box: Sequence[float], frame: Frame, size: Size, edge: Callable[[float, int, int], float]) -> RelativeBox:
+    x1, y1, x2, y2 = box
+    width, height = size
+    if frame == "original" or width == height:
+        return x1, y1, x2, y2
+    side = max(size)
+    return edge(x1, width, side), edge(y1, height, side), edge(x2, width, side), edge(y2, height, side)
+
+
+def in_frame(records: Sequence[InstructionRecord], frame: Frame, path: Path) -> list[InstructionRecord]:
+    """Write the answers of grounding records in `frame`; the sizes of images come from `path` if records lack them."""
+    boxed = [record for record in records if record.box is not None]
+    if frame == "original" or not boxed:
+        return list(records)
+    known = {record.id: image_size(record.image) for record in boxed if record.image}
+    sizes = known if len(known) == len(boxed) else image_sizes(path)
+    return [r if r.box is None else _framed(r, r.box, frame, sizes[r.id]) for r in records]
+
+
+def _framed(record: InstructionRecord, box: RelativeBox, frame: Frame, size: Size) -> InstructionRecord:
+    record = replace(record, frame=frame, size=size)
+    if size[0] == size[1]:  # the frames are one
+        return record
+    earlier = tuple(
+        turn if turn.box is None else turn._replace(answer=relative_box_text(to_frame(turn.box, frame, size)))
+        for turn in record.earlier
+    )
+    return replace(record, answer=relative_box_text(to_frame(box, frame, size)), earlier=earlier)
+
+
+def box_in_frame(record: InstructionRecord) -> RelativeBox | None:
+    """A record's box as fractions of its frame."""
+    if record.box is None or record.size is None:
+        return record.box
+    return to_frame(record.box, record.frame, record.size)
+
+
+def image_size(data: bytes) -> Size:
+    """Width and height in pixels of an encoded image; reads its header only."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        return image.size
+
+
+def image_sizes(path: Path) -> dict[str, Size]:
+    """Sizes of all images of a records file by record id, read in small batches."""
+    from pyarrow import parquet
+
+    sizes: dict[str, Size] = {}
+    with parquet.ParquetFile(path, buffer_size=1 << 20) as file:
+        for batch in file.iter_batches(_ROWS, columns=["id", "image"]):
+            sizes |= {row["id"]: image_size(row["image"]) for row in batch.to_pylist()}
+    return sizes
