@@ -1,21 +1,26 @@
 """FedMoE (after Mei et al., "FedMoE: Personalized Federated Learning via Heterogeneous Mixture of Experts",
-2024, arXiv 2408.11304).
+2024, arXiv 2408.11304, Algorithm 1).
 
-Round 1, search: every client trains all E experts and records activation probabilities p_ij. The server then
-gives client i the smallest set S_i with sum_{j in S_i} p_ij >= theta. Later rounds, train: client i holds,
-trains and sends the experts and router rows of S_i only. Server, for expert and router row j:
+Round 1, search: every client trains all E experts, then measures activation probabilities p_ij and its loss on its
+validation part. The server gives client i the smallest set S_i with sum_{j in S_i} p_ij >= theta. Later rounds,
+train: client i holds, trains and sends the experts and router rows of S_i only. Server, for expert and router row j:
 
     held by nobody: unchanged;   else: psi_j = sum_i n_i psi_ij / sum_i n_i over its holders {i : j in S_i}.
 
 LoRA: sum_k (n_k / n) theta_k. L = L_ce + load_balance * L_b.
 
-Deviations: the paper's backbone is a Switch Transformer, here the experts are E connector copies under a
-linear router, top-k, weights renormalised; the search takes one round, and who misses it holds all experts;
-sorting finds the set, as the paper's binary search would without its memory budget. p_ij sums to 1 over j.
-theta = 0.8 is our choice. Several papers are called FedMoE; which one Pilot's paper ran is open.
+Expert recommendation: a client whose validation loss was not below the one before tries the set that its K most
+similar clients speak for (`recommend_experts`) in its next round, and keeps it if its loss falls, else goes back.
+
+Deviations: the paper's backbone is a Switch Transformer, here the experts are E connector copies under a linear
+router, top-k, weights renormalised; the search takes one round, a client's first; sorting finds the set, as the
+paper's binary search would without its memory budget. Better means a lower loss, of the model as trained locally. p
+stays as the search measured it, since who lacks an expert cannot measure it; n is rounded, halves up. A set that no
+round has tried is not evaluated: the model at the end has the last set that proved itself. theta = 0.8 and K = 3 are
+our choice. Several papers are called FedMoE; which one Pilot's paper ran is open.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,12 +29,23 @@ import torch
 from pilot.connector.base import Connector
 from pilot.connector.mixture import ExpertMixture
 from pilot.connector.mlp import Projector
-from pilot.methods.base import ClientInfo, Mean, Method, Phase, ServerState, State, Update, by_client, weighted_mean
+from pilot.methods.base import (
+    VALIDATION_LOSS,
+    ClientInfo,
+    Mean,
+    Method,
+    Phase,
+    ServerState,
+    State,
+    Update,
+    by_client,
+    weighted_mean,
+)  # fmt: skip
+from pilot.methods.experts import choose_experts, expert_of, indices_of, mask_of, mean_over_holders, recommend_experts
 
 TRAINED = frozenset({"text_adapter", "experts", "router"})
 ACTIVATION = "activation_probabilities"
-HELD = "held_experts"
-_ROUNDING = 1e-6  # a mass that falls short of theta by rounding reaches it
+HELD, PROVEN = "held_experts", "proven_experts"  # per client, 1 where held: they differ while a set is being tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +56,7 @@ class FedMoE(Method):
         num_experts: E.
         top_k: experts per token.
         theta: activation mass that a client's experts must reach, in 0..1.
+        num_neighbors: K, at least 1.
         load_balance: weight of the load balance term.
         noise: of the experts' start, see `ExpertMixture`.
     """
@@ -50,6 +67,7 @@ class FedMoE(Method):
     num_experts: int = 4
     top_k: int = 2
     theta: float = 0.8
+    num_neighbors: int = 3
     load_balance: float = 0.01
     noise: float = 0.1
 
@@ -58,27 +76,26 @@ class FedMoE(Method):
             raise ValueError(f"top_k: expected 1..{self.num_experts} (num_experts), got {self.top_k}")
         if not 0 < self.theta <= 1:
             raise ValueError(f"theta: expected a number above 0 and at most 1, got {self.theta}")
+        if self.num_neighbors < 1:
+            raise ValueError(f"num_neighbors: expected at least 1, got {self.num_neighbors}")
         if min(self.load_balance, self.noise) < 0:
             raise ValueError("load_balance, noise: expected numbers of at least 0")
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
         """Round 1: search. Later rounds: train."""
-        search = round_number == 1
-        return (
-            Phase(
-                name="search" if search else "train",
-                trainable=TRAINED,
-                shared=TRAINED,
-                loss_weights={"load_balance": self.load_balance},
-                statistics={ACTIVATION: (self.num_experts,)} if search else {},
-            ),
-        )
+        name, weights = "search" if round_number == 1 else "train", {"load_balance": self.load_balance}
+        statistics = {VALIDATION_LOSS: (1,), ACTIVATION: (self.num_experts,)}
+        return (Phase(name, TRAINED, TRAINED, loss_weights=weights, statistics=statistics, validates=True),)
+
+    def final_phase(self, rounds: int) -> Phase:
+        """`final`, which trains nothing: no set that is yet to be tried."""
+        return Phase("final", frozenset(), TRAINED)
 
     def make_connector(
         self, phase: Phase, client: ClientInfo, projector: Projector, received: State | None = None
     ) -> Connector:
         """A mixture of the experts that the server sent; of all while it has sent none."""
-        if phase.name == "train" and received is None:
+        if phase.name != "search" and received is None:
             raise ValueError("fedmoe: the payload decides which experts a client holds; pass it as `received`")
         sent = {expert_of(name) for name in received or {}} - {None}
         held = [expert in sent for expert in range(self.num_experts)] if sent else None
@@ -88,7 +105,7 @@ class FedMoE(Method):
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
         """LoRA and the client's experts and router rows; all of them while none were chosen for it."""
-        held = server.per_client.get(client.client, {}).get(HELD)
+        held = server.per_client.get(client.client, {}).get(PROVEN if phase.name == "final" else HELD)
         return {
             name: value
             for name, value in server.shared.items()
@@ -97,53 +114,35 @@ class FedMoE(Method):
 
     def reject(self, phase: Phase, update: Update) -> str:
         """Activation probabilities are not negative and not all zero."""
-        shares = update.statistics.get(ACTIVATION)
-        return "" if shares is None or (shares.min() >= 0 and shares.sum() > 0) else f"{ACTIVATION}: no probabilities"
+        shares = update.statistics[ACTIVATION]
+        return "" if shares.min() >= 0 and shares.sum() > 0 else f"{ACTIVATION}: no probabilities"
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """Averages over holders; after the search, the choice of experts (`per_client`, 1 where held)."""
-        updates = by_client(updates)
-        per_client = dict(server.per_client)
-        if phase.name == "search":
-            for update in updates:
-                chosen = choose_experts(update.statistics[ACTIVATION].tolist(), self.theta)
-                per_client[update.client] = {HELD: torch.zeros(self.num_experts)}
-                per_client[update.client][HELD][list(chosen)] = 1.0
-        experts = {str(k): state[HELD].nonzero().flatten().tolist() for k, state in per_client.items()}
-        return ServerState(
-            mean_over_holders(updates, server.shared, mean or weighted_mean), per_client, {"experts": experts}
-        )
+        """Averages over holders; experts for who has none chosen, recommendations for who did not improve."""
+        updates, known = by_client(updates), dict(server.per_client)
+        first = {u.client: self._chosen(u) for u in updates if u.client not in known}
+        revised = {u.client: self._revised(u, known) for u in updates if u.client in known}
+        per_client = {**known, **first, **revised}
+        experts = {str(k): indices_of(per_client[k][HELD]) for k in sorted(per_client)}
+        tried = [k for k in sorted(per_client) if not torch.equal(per_client[k][HELD], per_client[k][PROVEN])]
+        shared = mean_over_holders(updates, server.shared, mean or weighted_mean)
+        return ServerState(shared, per_client, {"experts": experts, "tried": tried})
 
+    def _chosen(self, update: Update) -> State:
+        shares = update.statistics[ACTIVATION]
+        held = mask_of(choose_experts(shares.tolist(), self.theta), self.num_experts)
+        return {ACTIVATION: shares, HELD: held, PROVEN: held, VALIDATION_LOSS: update.statistics[VALIDATION_LOSS]}
 
-def choose_experts(probabilities: Sequence[float], theta: float) -> tuple[int, ...]:
-    """The smallest set of experts with at least theta of the mass, ascending; ties by index. Refuses negative mass."""
-    total = sum(probabilities)
-    if not total > 0 or any(not p >= 0 for p in probabilities):
-        raise ValueError(f"activation probabilities: expected non-negative numbers, got {list(probabilities)}")
-    chosen: list[int] = []
-    mass = 0.0
-    for expert in sorted(range(len(probabilities)), key=lambda expert: (-probabilities[expert], expert)):
-        if mass >= theta * total - _ROUNDING:
-            break
-        chosen.append(expert)
-        mass += probabilities[expert]
-    return tuple(sorted(chosen))
-
-
-def mean_over_holders(updates: Sequence[Update], previous: Mapping[str, torch.Tensor], mean: Mean) -> State:
-    """Per name, the sample-weighted mean over the updates that have it; the previous value where none has."""
-    result, names = dict(previous), sorted({name for update in updates for name in update.state})
-    together: dict[tuple[int, ...], list[str]] = {}
-    for name in names:
-        together.setdefault(tuple(k for k, u in enumerate(updates) if name in u.state), []).append(name)
-    for holders, held in together.items():
-        result |= mean(({name: updates[k].state[name] for name in held}, updates[k].num_examples) for k in holders)
-    return result
-
-
-def expert_of(name: str) -> int | None:
-    """3 of `experts.3.linear_1.weight` and of `router.3.weight`; None for any other name."""
-    group, _, rest = name.partition(".")
-    return int(rest.split(".", 1)[0]) if group in ("experts", "router") else None
+    def _revised(self, update: Update, known: Mapping[int, State]) -> State:
+        """What a client holds next: keep what helped, go back from what did not, or try what is recommended."""
+        own, loss = known[update.client], update.statistics[VALIDATION_LOSS]
+        if loss < own[VALIDATION_LOSS]:
+            return {**own, PROVEN: own[HELD], VALIDATION_LOSS: loss}
+        if not torch.equal(own[HELD], own[PROVEN]):
+            return {**own, HELD: own[PROVEN]}
+        probabilities = {client: state[ACTIVATION] for client, state in known.items()}
+        held = {client: indices_of(state[HELD]) for client, state in known.items()}
+        tried = recommend_experts(update.client, probabilities, held, self.num_neighbors)
+        return {**own, HELD: mask_of(tried, self.num_experts), VALIDATION_LOSS: loss}

@@ -34,7 +34,7 @@ FEDERATION = tuple(
     for name in (
         "assemble", "attacks", "checkpoint", "client", "defence", "drift", "driver", "guard", "ledger", "optimisation",
         "participant", "participation", "privacy", "recorder", "shards", "spec", "store", "timing",
-        "trainer", "training", "transport", "unfinished",
+        "trainer", "training", "transport", "unfinished", "validation",
     )
 )  # fmt: skip
 """What a run's bytes depend on; Flower's side is not among it, since every engine gives the same bytes."""
@@ -75,7 +75,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "fedavg": ("baselines/fedavg.py",),
     "fedprox": ("baselines/fedprox.py", "pilot/methods/penalties.py"),
     "fedmoe": (
-        "baselines/fedmoe.py", "pilot/connector/losses.py", "pilot/connector/mixing.py", "pilot/connector/mixture.py",
+        "baselines/fedmoe.py", "pilot/methods/experts.py", "pilot/connector/losses.py", "pilot/connector/mixing.py",
+        "pilot/connector/mixture.py",
     ),
     "fedavgm": ("baselines/fedavgm.py", "pilot/methods/server_optimiser.py"),
     "fedadam": ("baselines/fedadam.py", "pilot/methods/server_optimiser.py"),

@@ -10,14 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from pilot.backbone.backbone import Backbone
-from pilot.backbone.feature_files import FeatureCache, open_features
+from pilot.backbone.feature_files import open_features
 from pilot.errors import UserError
-from pilot.federation.shards import Example, collate, load_examples
+from pilot.federation.shards import load_examples
 from pilot.federation.spec import RunSpec, load_backbone
 from pilot.federation.training import client_models, train_run
+from pilot.federation.validation import validate
 from pilot.io.atomic import write_json
 from pilot.runs import prepared
 
@@ -66,19 +64,6 @@ def validation_losses(spec: RunSpec, scenario_dir: Path, run_dir: Path) -> dict[
     for clients, load in client_models(spec, backbone, run_dir).items():
         model = load()
         for client in clients:
-            losses[str(client)] = round(_loss(backbone, model.connector, features, examples[client]), DIGITS)
+            measured = validate(backbone, model.connector, features, examples[client], BATCH)
+            losses[str(client)] = round(measured.loss, DIGITS)
     return losses
-
-
-@torch.no_grad()
-def _loss(backbone: Backbone, connector: torch.nn.Module, features: FeatureCache, examples: list[Example]) -> float:
-    """Cross-entropy per answer token over `examples`."""
-    total, count, place = 0.0, 0, backbone.numerics.place
-    for start in range(0, len(examples), BATCH):
-        batch = collate(examples[start : start + BATCH], features, backbone.end)
-        num_tokens = int((batch.labels_BL >= 0).sum())
-        with backbone.numerics.autocast():
-            tokens = connector(place(batch.features_BND)).tokens_BNC
-            total += float(backbone.cross_entropy(tokens, place(batch.ids_BL), place(batch.labels_BL))) * num_tokens
-        count += num_tokens
-    return total / count

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pilot.backbone.backbone import Backbone
@@ -123,12 +124,22 @@ def _check_federation(spec: RunSpec, method: Method, where: str) -> None:
     if settings.privacy is not None:
         phases = [phase for number in range(1, spec.profile.rounds + 1) for phase in method.phases(number)]
         refuse_statistics(phases)
+    if validates(spec, method) and not spec.scenario.validation_fraction:
+        raise UserError(
+            f"scenario {spec.scenario.name}: field validation_fraction: method {spec.method} measures models on the "
+            "clients' validation parts; expected a number above 0. Partition again with one, such as 0.1."
+        )
 
 
 def _check_rates(spec: RunSpec, method: Method) -> None:
     known = {phase.name for number in range(1, spec.profile.rounds + 1) for phase in method.phases(number)}
     named = spec.rates().phases
     check_known(f"profile {spec.profile.name}, method {spec.method}", "learning_rates.phases", named, known)
+
+
+def validates(spec: RunSpec, method: Method) -> bool:
+    """Whether a phase of the run needs the clients' validation parts."""
+    return any(phase.validates for number in range(1, spec.profile.rounds + 1) for phase in method.phases(number))
 
 
 def num_steps(spec: RunSpec, plan: Plan) -> int:
@@ -147,8 +158,12 @@ def make_participants(
     features: FeatureCache,
     examples: Mapping[int, Sequence[Example]],
     store: Callable[[int], Path],
+    validation: Mapping[int, Sequence[Example]] = MappingProxyType({}),
 ) -> Callable[[int], Participant]:
-    """Clients by id, all trained in this process; `store` gives the folder of a client's private state."""
+    """Clients by id, all trained in this process; `store` gives the folder of a client's private state.
+
+    `validation` has the clients' validation parts, where a phase of the method validates.
+    """
     profile, method = spec.profile, spec.make_method()
     settings = TrainSettings(
         profile.batch_size, spec.rates(), profile.warmup_fraction, profile.weight_decay, profile.max_grad_norm,
@@ -157,7 +172,7 @@ def make_participants(
     keeping = None
     if profile.checkpoint_minutes is not None:
         keeping = Keeping(store, profile.checkpoint_minutes, run_digest(spec, features.digest))
-    trainer = LocalTrainer(backbone, method, settings, features, examples, keeping)
+    trainer = LocalTrainer(backbone, method, settings, features, examples, keeping, validation)
     outgoing, privacy = _outgoing(spec), profile.federation.privacy
     fresh = privacy is not None and privacy.noise == "system"
     return lambda client: Participant(

@@ -20,8 +20,8 @@ from pilot.methods.base import ClientInfo, Method, Phase, State, Update, group_o
 class ClientReport:
     """What a client's phase tells besides its update; a loss that is not finite is None.
 
-    `num_teacher_tokens` are those of passes without gradients, for distillation. `truncated` counts what the profile's
-    `max_length` cut off, and is empty where that is nothing.
+    `num_forward_tokens` are those of passes without gradients: of a teacher, and on the validation part. `truncated`
+    counts what the profile's `max_length` cut off, and is empty where that is nothing.
     """
 
     steps: int
@@ -31,7 +31,7 @@ class ClientReport:
     parameters: dict[str, int]
     num_trainable: int
     num_activated: int
-    num_teacher_tokens: int = 0
+    num_forward_tokens: int = 0
     truncated: dict[str, int] = field(default_factory=dict)
 
 

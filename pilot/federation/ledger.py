@@ -43,7 +43,8 @@ class Ledger:
         """Count one client's training.
 
         FLOPs are an estimate: per token, 2 for the forward and 2 for the backward pass to the inputs per parameter
-        of the LLM, and 6 per trainable parameter; 2 per parameter for a token that is only a teacher's.
+        of the LLM, and 6 per trainable parameter; 2 per parameter for a token of a pass without gradients, of a
+        teacher or on validation data.
         """
         self.parameters = dict(sorted(report.parameters.items()))
         self.num_trainable = max(self.num_trainable, report.num_trainable)
@@ -51,7 +52,7 @@ class Ledger:
         self.steps += report.steps
         self.tokens += report.num_tokens
         self.flops += report.num_tokens * (4 * self.num_language_parameters + 6 * report.num_trainable)
-        self.flops += report.num_teacher_tokens * 2 * (self.num_language_parameters + report.num_trainable)
+        self.flops += report.num_forward_tokens * 2 * (self.num_language_parameters + report.num_trainable)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `ledger.json`."""

@@ -205,8 +205,11 @@ def _cached_participant(key: str, place: Place, node: str, config: _Hidden) -> "
     spec = RunSpec.of(config.value)
     backbone = _cached_backbone(digest_json(config.value["profile_config"]), _Hidden(config.value))
     data = open_node(place.data, backbone, spec.profile.frame)
-    stores = make_participants(spec, backbone, data.features, {data.client: data.examples}, lambda client: place.state)
-    return stores(data.client)
+    participants = make_participants(
+        spec, backbone, data.features, {data.client: data.examples}, lambda client: place.state,
+        {data.client: data.validation},
+    )  # fmt: skip
+    return participants(data.client)
 
 
 @lru_cache(maxsize=1)

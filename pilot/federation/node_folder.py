@@ -7,6 +7,8 @@ from pilot.io.atomic import read_json
 from pilot.io.digest import digest_json, sha256_file
 
 POOLED = "pooled"
+FILES = ("records.parquet", "validation.parquet")
+"""Training and validation records."""
 
 
 def node_name(client: int | str) -> str:
@@ -16,7 +18,7 @@ def node_name(client: int | str) -> str:
 
 def data_digest(folder: Path) -> str:
     """Digest of a node's data, from its files as they are now."""
-    files = [folder / "records.parquet", *sorted(folder.glob("features-*.npy"))]
+    files = [*(folder / name for name in FILES), *sorted(folder.glob("features-*.npy"))]
     return digest_json({file.name: sha256_file(file) for file in files})
 
 

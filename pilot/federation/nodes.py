@@ -1,8 +1,8 @@
 """Node folders: what one client needs to train, and nothing of any other client's.
 
-`prepare_nodes` splits a scenario's folder into `node-<k>/` (the client's training records, with their images, and the
-vision features of these images) and `federation.json`, which the server reads: digests and numbers of examples, no
-data. `node-pooled/` holds everybody's records, for methods that are not federated.
+`prepare_nodes` splits a scenario's folder into `node-<k>/` (the client's training and validation records, with their
+images, and the vision features of these images) and `federation.json`, which the server reads: digests and numbers of
+examples, no data. `node-pooled/` holds everybody's records, for methods that are not federated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from pilot.config import Scenario
 from pilot.data.frames import in_frame
 from pilot.data.record import InstructionRecord, read_records, write_records
 from pilot.errors import UserError
-from pilot.federation.node_folder import POOLED, client_of, data_digest, node_name
+from pilot.federation.node_folder import FILES, POOLED, client_of, data_digest, node_name
 from pilot.federation.shards import Example, make_examples, records_of_part
 from pilot.federation.spec import RunSpec, scenario_digests
 from pilot.io.atomic import read_json, remove, write_json
@@ -48,17 +48,18 @@ def prepare_nodes(scenario: Scenario, scenario_dir: Path, target: Path) -> None:
         UserError: a client has no training examples.
     """
     digests = scenario_digests(scenario_dir)
-    key = digest_json({"digests": digests, "scenario": scenario.model_dump(mode="json")})
+    key = digest_json({"digests": digests, "scenario": scenario.model_dump(mode="json"), "files": FILES})
     if (target / "federation.json").is_file():
         made = read_json(target / "federation.json")
         if made["key"] == key and all((target / node_name(name) / "node.json").is_file() for name in made["nodes"]):
             return
     remove(target / "federation.json")
-    shards = records_of_part(scenario, scenario_dir, "train", frame="original", images=True)
+    names = ("train", "validation") if scenario.validation_fraction else ("train",)
+    parts = [records_of_part(scenario, scenario_dir, name, frame="original", images=True) for name in names]
     features = open_features(scenario_dir / "features")
     of = digest_json(scenario.model_dump(mode="json"))
-    nodes = {str(k): _write_node(target, k, records, features, of) for k, records in sorted(shards.items())}
-    everything = [record for client in sorted(shards) for record in shards[client]]
+    nodes = {str(k): _write_node(target, k, [part[k] for part in parts], features, of) for k in sorted(parts[0])}
+    everything = [[record for client in sorted(part) for record in part[client]] for part in parts]
     nodes[POOLED] = _write_node(target, POOLED, everything, features, of)
     write_json(
         target / "federation.json", {"key": key, "scenario": scenario.name, "digests": digests, "nodes": nodes}
@@ -66,19 +67,20 @@ def prepare_nodes(scenario: Scenario, scenario_dir: Path, target: Path) -> None:
 
 
 def _write_node(
-    target: Path, client: int | str, records: Sequence[InstructionRecord], features: FeatureCache, scenario: str
+    target: Path, client: int | str, parts: Sequence[Sequence[InstructionRecord]], features: FeatureCache, scenario: str
 ) -> dict[str, Any]:
     folder = target / node_name(client)
     remove(folder / "node.json")
-    names = sorted({record.image_sha256 for record in records})
-    write_records(folder / "records.parquet", records)
+    names = sorted({record.image_sha256 for part in parts for record in part})
+    for name, records in zip(FILES, (*parts, []), strict=False):
+        write_records(folder / name, records)
     _, tokens, width = features.shards[0].shape
     layout = Layout(len(names), tokens, width, features.dtype)
     write_features(
         folder, names, layout, features.digest, lambda chunk: features.take([features.row_of[name] for name in chunk])
     )  # fmt: skip
     digest = data_digest(folder)
-    entry = {"num_examples": len(records), "digest": digest}
+    entry = {"num_examples": len(parts[0]), "digest": digest}
     write_json(folder / "node.json", entry | {"client": client, "scenario": scenario})
     return entry
 
@@ -114,6 +116,7 @@ class NodeData:
 
     client: int
     examples: list[Example]
+    validation: list[Example]
     features: FeatureCache
 
 
@@ -121,6 +124,8 @@ def open_node(folder: Path, backbone: Backbone, frame: Frame) -> NodeData:
     """Read a node folder; training targets write boxes in `frame`."""
     client = client_of(folder)
     features = open_features(folder)
-    path = folder / "records.parquet"
-    examples = make_examples(backbone, features, in_frame(read_records(path, images=False), frame, path))
-    return NodeData(client, examples, features)
+    paths = [folder / name for name in FILES]
+    examples, validation = (
+        make_examples(backbone, features, in_frame(read_records(path, images=False), frame, path)) for path in paths
+    )
+    return NodeData(client, examples, validation, features)

@@ -8,7 +8,7 @@ from torch import Tensor
 from pilot.methods.base import State
 
 LOSS_DIGITS = 5
-COUNTS = ("num_tokens", "num_teacher_tokens")
+COUNTS = ("num_tokens", "num_forward_tokens")
 
 
 class Recorder:
@@ -18,7 +18,7 @@ class Recorder:
         self.losses: dict[str, list[Tensor]] = {}
         self.diagnostics: dict[str, list[Tensor]] = {}
         self.num_tokens = 0
-        self.num_teacher_tokens = 0
+        self.num_forward_tokens = 0
         self._open: dict[tuple[str, str], Tensor] = {}
 
     def add(self, losses: Mapping[str, Tensor], diagnostics: Mapping[str, Tensor], num_tokens: int) -> None:
@@ -61,7 +61,7 @@ class Recorder:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `state` gave; other names are ignored."""
-        self.num_tokens, self.num_teacher_tokens = (int(state[name]) for name in COUNTS)
+        self.num_tokens, self.num_forward_tokens = (int(state[name]) for name in COUNTS)
         for key, value in state.items():
             kind, _, name = key.partition(".")
             if kind in ("loss", "diagnostic"):

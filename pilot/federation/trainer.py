@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,10 @@ from pilot.federation.optimisation import Optimiser
 from pilot.federation.recorder import Recorder
 from pilot.federation.shards import Batch, Example, batches, truncation
 from pilot.federation.unfinished import Unfinished
+from pilot.federation.validation import validate
 from pilot.io.digest import digest_json
 from pilot.io.seeding import seed_for
-from pilot.methods.base import Method, Phase, State, Update, Work, belongs, select, untrained
+from pilot.methods.base import VALIDATION_LOSS, Method, Phase, State, Update, Work, belongs, select, untrained
 
 SECONDS_PER_MINUTE = 60
 
@@ -64,9 +66,10 @@ class LocalTrainer:
         features: FeatureCache,
         examples: Mapping[int, Sequence[Example]],
         keeping: Keeping | None = None,
+        validation: Mapping[int, Sequence[Example]] = MappingProxyType({}),
     ) -> None:
         self.backbone, self.method, self.settings = backbone, method, settings
-        self.features, self.examples, self.keeping = features, examples, keeping
+        self.features, self.examples, self.keeping, self.validation = features, examples, keeping, validation
         self._projector = backbone.projector()
 
     def run(self, task: PhaseTask, stored: State) -> Trained:
@@ -90,11 +93,22 @@ class LocalTrainer:
             task=task.info.task,
             num_examples=len(self.examples[task.info.client]),
             state=handover.shared,
-            statistics={name: recorder.mean(name) for name in sorted(task.phase.statistics)},
+            statistics=self._statistics(model, task, recorder),
         )
         report = _report(model, trainable, task.steps, recorder, truncation(self.examples[task.info.client]))
         before = untrained(self.method, task.phase, task.info, start, stored, task.payload)
         return Trained(update, before, handover.private, report, step_seconds)
+
+    def _statistics(self, model: ClientModel, task: PhaseTask, recorder: Recorder) -> State:
+        """What `Phase.statistics` asks for, of the steps or of the client's validation part."""
+        names = sorted(task.phase.statistics)
+        if not task.phase.validates:
+            return {name: recorder.mean(name) for name in names}
+        examples = self.validation[task.info.client]
+        measured = validate(self.backbone, model.connector, self.features, examples, self.settings.batch_size)
+        recorder.num_forward_tokens += measured.num_tokens
+        found = {**measured.diagnostics, VALIDATION_LOSS: torch.tensor([measured.loss])}
+        return {name: found[name] for name in names}
 
     def _received(self, trainable: Mapping[str, Tensor], start: State, stored: State, task: PhaseTask) -> State:
         """What the method's terms of the loss compare with, on the device: see `Method.penalty`."""
@@ -204,7 +218,7 @@ class LocalTrainer:
         def logits_of(values: State) -> Tensor:
             with model.swapped(values, self.backbone.fold_offsets):
                 other_BNC = model.connector(place(batch.features_BND)).tokens_BNC
-                recorder.num_teacher_tokens += batch.ids_BL.numel() + other_BNC.shape[0] * other_BNC.shape[1]
+                recorder.num_forward_tokens += batch.ids_BL.numel() + other_BNC.shape[0] * other_BNC.shape[1]
                 return self.backbone.logits(other_BNC, ids_BL, labels_BL)[0]
 
         distillation = self.method.distillation(phase, logits_MV, received, logits_of)
@@ -266,7 +280,7 @@ def _report(
         parameters=sizes,
         num_trainable=sum(parameter.numel() for parameter in trainable.values()),
         num_activated=adapter + model.connector.num_activated_parameters(),
-        num_teacher_tokens=recorder.num_teacher_tokens,
+        num_forward_tokens=recorder.num_forward_tokens,
         truncated=cut,
     )
 

@@ -9,7 +9,14 @@ from typing import Any
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
 from pilot.errors import UserError
-from pilot.federation.assemble import make_participants, make_plan, num_steps, participation_json, privacy_json
+from pilot.federation.assemble import (
+    make_participants,
+    make_plan,
+    num_steps,
+    participation_json,
+    privacy_json,
+    validates,
+)
 from pilot.federation.checkpoint import Progress, clear, load_progress, names_to_keep, save_progress
 from pilot.federation.client import ClientModel, build_client_model
 from pilot.federation.driver import Driver
@@ -39,10 +46,15 @@ def train_run(
     method = spec.make_method()
     backbone = load_backbone(spec.profile, lean=True)
     features = open_features(scenario_dir / "features")
-    frame = spec.profile.frame
-    examples = _pool(load_examples(spec.scenario, scenario_dir, backbone, features, "train", frame=frame), method)
+
+    def load(part: str) -> dict[int, list[Example]]:
+        found = load_examples(spec.scenario, scenario_dir, backbone, features, part, frame=spec.profile.frame)
+        return _pool(found, method)
+
+    examples = load("train")
+    held_out = load("validation") if validates(spec, method) else {}
     stores = run_dir / CLIENTS
-    participants = make_participants(spec, backbone, features, examples, lambda client: stores / str(client))
+    participants = make_participants(spec, backbone, features, examples, lambda client: stores / str(client), held_out)
     register = Register(scenario_digests(scenario_dir), {k: len(v) for k, v in examples.items()}, {})
     conduct(Conduct(spec, register, run_dir, resume, progress), backbone, LocalTransport(participants))
 

@@ -28,6 +28,8 @@ __all__ = [
 ]  # fmt: skip
 
 PLAIN_GROUPS = frozenset({"text_adapter", "connector"})
+VALIDATION_LOSS = "validation_loss"
+"""A statistic of phases that validate."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Phase:
         loss_weights: weight of each of the connector's terms in the loss.
         statistics: diagnostics of the connector, averaged over the phase's steps, that leave the client too, and
             their shapes.
+        validates: whether the statistics are those of the trained model on the validation part of the client's shard
+            instead; `validation_loss` (1,), the cross-entropy per answer token, may then be among them.
         auxiliary: groups that are sent, received or kept without being parameters of the model.
         mean_gradients: whether `Work.gradients` is wanted.
         distils: whether `Method.distillation` is asked in every step.
@@ -66,6 +70,7 @@ class Phase:
     share_of_steps: float = 1.0
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     statistics: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    validates: bool = False
     auxiliary: frozenset[str] = frozenset()
     mean_gradients: bool = False
     distils: bool = False

@@ -75,6 +75,7 @@ class PlannedPhase:
         held: copies in float32 that the objective needs beside the model, its differences included.
         folded: sets of the LLM's linear layers beside the frozen ones, with an offset added.
         distils: every step computes a teacher's logits, too.
+        validates: the client's validation part goes through the trained model.
     """
 
     name: str = "train"
@@ -88,6 +89,7 @@ class PlannedPhase:
     held: Load = NOTHING
     folded: int = 0
     distils: bool = False
+    validates: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ class Work:
     Attributes:
         steps: optimiser steps of all clients and rounds.
         examples: that go through the LLM in training, repetitions counted.
-        flops: of training.
+        flops: of training, and of measuring models on validation parts.
         down: bytes to one client in round 1 and in each later round, as `up`.
         total_bytes: both ways, all clients and rounds.
         server_disk: checkpoints of the server.
@@ -45,6 +45,7 @@ def planned_work(
     rank = settings.rank
     clients = 1 if method.pooled else len(scenario.client_tasks)
     batch = profile.batch_size * profile.accumulation
+    validated = sum(client_examples(scenario, scenario.validation_fraction))
     steps = flops = moved = 0
     for number in range(1, profile.rounds + 1):
         phases = method.phases(number)
@@ -53,6 +54,7 @@ def planned_work(
         for phase, count in zip(phases, _split(phases, profile, scenario, pooled=method.pooled), strict=True):
             steps += count
             flops += count * batch * example_flops(architecture, settings, phase)
+            flops += validated * forward_flops(architecture, settings, phase) if phase.validates else 0
             moved += clients * _bytes(phase.down + phase.up, architecture, rank)
     first, later = (client_bytes(method, number, architecture, rank) for number in (1, 2))
     kept, last = min(KEPT_ROUNDS, profile.rounds), method.phases(profile.rounds)
@@ -76,9 +78,9 @@ def client_bytes(method: PlannedMethod, number: int, architecture: Architecture,
     return down, sum(_bytes(phase.up, architecture, rank) for phase in phases)
 
 
-def client_examples(scenario: Scenario) -> list[int]:
-    """Training examples of every client if a task's are split evenly, after held-out parts are set aside."""
-    kept = 1 - scenario.validation_fraction - scenario.local_test_fraction
+def client_examples(scenario: Scenario, share: float | None = None) -> list[int]:
+    """Examples of every client if a task's are split evenly: a share, or what is left after held-out parts."""
+    kept = 1 - scenario.validation_fraction - scenario.local_test_fraction if share is None else share
     return [math.ceil(task.num_train / task.num_clients * kept) for task in scenario.client_tasks]
 
 
@@ -98,10 +100,17 @@ def example_flops(architecture: Architecture, settings: Settings, phase: Planned
     per_token += 4 * lora + 2 * phase.trained.lora_numbers(architecture, settings.rank)
     head = 4 * architecture.vocabulary * architecture.text_hidden * settings.answers
     mlps = (6 * phase.trained.mlps + 2 * phase.frozen.mlps) * architecture.projector_parameters
-    if phase.distils:
-        per_token += 2 * layers + 2 * attention + 2 * lora
-        head += head // 2
-        mlps += 2 * (phase.trained.mlps + phase.frozen.mlps) * architecture.projector_parameters
+    teacher = forward_flops(architecture, settings, phase) if phase.distils else 0
+    return settings.sequence * per_token + head + architecture.image_tokens * mlps + teacher
+
+
+def forward_flops(architecture: Architecture, settings: Settings, phase: PlannedPhase) -> int:
+    """Floating-point operations of one example's forward pass alone."""
+    layers = architecture.text_layers * architecture.layer_parameters
+    attention = architecture.text_layers * 2 * settings.sequence * architecture.text_hidden
+    per_token = 2 * (layers + attention + architecture.lora_parameters(settings.rank))
+    head = 2 * architecture.vocabulary * architecture.text_hidden * settings.answers
+    mlps = 2 * (phase.trained.mlps + phase.frozen.mlps) * architecture.projector_parameters
     return settings.sequence * per_token + head + architecture.image_tokens * mlps
 
 

@@ -120,14 +120,18 @@ def _feddat() -> PlannedMethod:
 
 
 def _fedmoe(options: Options, num_tasks: int, num_clients: int) -> PlannedMethod:
-    """Round 1 with all experts and their activation probabilities; later at most all experts."""
+    """Round 1 with all experts, later at most all; activation probabilities and a loss from the validation part.
+
+    The server keeps both of each client, and its experts twice: those it holds, and those that proved themselves.
+    """
     experts = options.get("num_experts", 4)
     every = Load(loras=1, mlps=experts, router_rows=experts)
-    search = PlannedPhase(name="search", trained=every, mixed=experts, up=every + Load(numbers=experts))
-    train = PlannedPhase(name="train", trained=every, mixed=experts, down=every, up=every)
+    told = Load(numbers=experts + 1)
+    search = PlannedPhase(name="search", trained=every, mixed=experts, up=every + told, validates=True)
+    train = replace(search, name="train", down=every)
     return PlannedMethod(
         rounds=((search,), (train,)),
-        server=every + Load(numbers=experts) * num_clients,
+        server=every + Load(numbers=3 * experts + 1) * num_clients,
         leaves=("text_adapter", "experts", "router"),
         one_model=False,
         upper_bound=True,

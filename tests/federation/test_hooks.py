@@ -168,7 +168,7 @@ def test_a_teacher_sees_other_values_and_leaves_none_behind(small: Small) -> Non
         assert torch.equal(value, distilled.update.state[name]), name
     assert "distillation" in distilled.report.losses and "distillation" not in plain.report.losses
     assert (
-        distilled.report.num_teacher_tokens == 4 * distilled.report.num_tokens and not plain.report.num_teacher_tokens
+        distilled.report.num_forward_tokens == 4 * distilled.report.num_tokens and not plain.report.num_forward_tokens
     )
 
 

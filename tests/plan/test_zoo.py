@@ -37,6 +37,7 @@ def test_plans_say_what_methods_say(name: str, options: dict[str, Any]) -> None:
         assert [(phase.name, phase.share) for phase in expected] == [(p.name, p.share_of_steps) for p in phases]
         assert {group for phase in phases for group in phase.shared} == set(planned.leaves)
         assert [phase.distils for phase in expected] == [phase.distils for phase in phases]
+        assert [phase.validates for phase in expected] == [phase.validates for phase in phases]
         assert all((phase.folded > 0) is method.offsets for phase in expected)
     assert (planned.one_model, planned.pooled) == (method.single_model, method.pooled)
 
