@@ -14,9 +14,10 @@ import torch
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache, open_features
+from pilot.backbone.from_profile import load_backbone
 from pilot.errors import UserError
 from pilot.federation.shards import Example, collate, load_examples
-from pilot.federation.spec import RunSpec, load_backbone
+from pilot.federation.spec import RunSpec
 from pilot.federation.training import client_models, train_run
 from pilot.io.atomic import write_json
 from pilot.runs import prepared
