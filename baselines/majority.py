@@ -4,17 +4,31 @@
 - ground: the mean training box, in the frame of the answers.
 - caption: the medoid of the training captions, the one most like the others.
 
-No method: nothing is trained and no backbone is used.
+Nothing is trained and no backbone is used.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from pilot.data.frames import box_in_frame
 from pilot.data.record import InstructionRecord
 from pilot.io.seeding import generator
+from pilot.methods.blind import Blind
 
 CAPTION_SAMPLE = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Majority(Blind):
+    """The answer that is most common among the training records."""
+
+    name: ClassVar[str] = "majority"
+
+    def answer(self, records: Sequence[InstructionRecord]) -> str:
+        """The task's blind answer."""
+        return majority_answer(records)
 
 
 def majority_answer(records: Sequence[InstructionRecord]) -> str:

@@ -17,6 +17,7 @@ from pilot.config import (
     scenario_names,
 )
 from pilot.faults import fault_names, load_fault
+from pilot.methods.families import METHODS, method_module
 from pilot.plan.architecture import architecture_of
 from pilot.plan.work import client_bytes
 from pilot.plan.zoo import planned_method
@@ -131,13 +132,15 @@ def _megabytes(method: Mapping[str, Any], way: str) -> str:
 def _methods() -> dict[str, dict[str, Any]]:
     """The methods of this package; nothing is imported of them, since that takes PyTorch."""
     root = Path(__file__).resolve().parents[1]
-    files = [root / "pilot/methods/pilot.py", *sorted((root / "baselines").glob("*.py"))]
     profile, scenario = load_profile(PROFILE), load_scenario(SCENARIO)
     return {
-        file.stem: {"summary": _first_line(file), **_costs(file.stem, profile, scenario)}
-        for file in files
-        if file.stem != "__init__"
+        name: {"summary": _first_line(root / method_file(name)), **_costs(name, profile, scenario)} for name in METHODS
     }
+
+
+def method_file(name: str) -> str:
+    """File of a method of this package, relative to the repository."""
+    return f"{method_module(name).replace('.', '/')}.py"
 
 
 def _first_line(file: Path) -> str:

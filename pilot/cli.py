@@ -115,9 +115,9 @@ def backbone_features(
 ) -> None:
     """Compute the frozen vision tower's features of a scenario's images, once for all runs."""
     from pilot.backbone.features import compute_features
+    from pilot.backbone.from_profile import load_backbone
     from pilot.config import load_profile, load_scenario
     from pilot.data.record import read_records
-    from pilot.federation.spec import load_backbone
 
     loaded, sizes = load_scenario(scenario), load_profile(profile)
     folder = results / sizes.name / loaded.name
@@ -161,13 +161,13 @@ def evaluate(
     ] = None,
 ) -> None:
     """Answer test sets with trained runs, and score the answers (VQA, captioning, grounding)."""
+    from pilot.evaluation.answers import answer_run
     from pilot.evaluation.importing import refuse_imported
-    from pilot.runs import answer
 
     refuse_imported(runs if answers else [])
     for run_dir in runs if answers else []:
         with progress(f"answers of {run_dir}") as advance:
-            answer(run_dir, advance)
+            answer_run(run_dir, advance)
     if score:
         from pilot.evaluation.scoring import score_runs
 

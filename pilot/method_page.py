@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pilot.catalogue import PROFILE, ROUND, SCENARIO, catalogue
+from pilot.catalogue import PROFILE, ROUND, SCENARIO, catalogue, method_file
 from pilot.config import Profile, load_profile
 from pilot.methods.families import FAMILIES, OTHERS
 
@@ -90,7 +90,7 @@ def _megabytes(entry: Mapping[str, Any], way: str) -> str:
 
 def _section(name: str, entry: Mapping[str, Any], profile: Profile) -> str:
     """A method: its docstring, its options, what it shares and costs, and its file."""
-    file = _file(name)
+    file = method_file(name)
     costs = (
         f"Leaves the client: {_groups(entry['leaves'], entry['pooled'])}; stays: {_groups(entry['stays'])}; "
         f"{_megabytes(entry, 'down')} MB down, {_megabytes(entry, 'up')} MB up."
@@ -104,10 +104,6 @@ def _section(name: str, entry: Mapping[str, Any], profile: Profile) -> str:
 
 def _titled(function: str) -> str:
     return f"**{function.replace('_', ' ').capitalize()}.** " if function else ""
-
-
-def _file(name: str) -> str:
-    return "pilot/methods/pilot.py" if name == "pilot" else f"baselines/{name}.py"
 
 
 def _docstring(file: str, function: str = "") -> str:
@@ -171,15 +167,14 @@ def _aligned(line: str) -> str:
 
 def _options(name: str, profile: Profile) -> str:
     """A table of the method's fields with their defaults, and what the profile sets."""
-    from pilot.methods.registry import METHODS
+    from pilot.methods.registry import method_class
 
-    if name not in METHODS:
-        return ""
-    fields, set_to = dataclasses.fields(METHODS[name]), profile.options_of(name)
+    method = method_class(name)
+    fields, set_to = dataclasses.fields(method), profile.options_of(name)
     if not fields:
         return ""
     meanings: dict[str, str] = {}
-    for parent in reversed(METHODS[name].__mro__):
+    for parent in reversed(method.__mro__):
         meanings |= _attributes(parent.__dict__.get("__doc__") or "")
     columns = {
         "option": [f"`{field.name}`" for field in fields],

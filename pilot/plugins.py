@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pilot.errors import UserError
 from pilot.io.digest import digest_json, sha256_file
+from pilot.io.imports import imported_by
 
 GROUP = "pilot_bench.methods"
 NAME = re.compile(r"[a-z0-9_]+")
@@ -45,6 +46,25 @@ def plugin_digest(name: str) -> str:
     Raises:
         UserError: there is no such module, or it is a folder without `__init__.py`.
     """
+    folder, files = _files(name)
+    return digest_json({file.relative_to(folder).as_posix(): sha256_file(file) for file in files})
+
+
+def plugin_imports(name: str) -> frozenset[str]:
+    """Modules of this project that the same files import.
+
+    Raises:
+        UserError: as `plugin_digest`, or a file is not Python.
+    """
+    _, files = _files(name)
+    try:
+        return frozenset(module for file in files for module in imported_by(file))
+    except SyntaxError as error:
+        raise UserError(f"method {name!r}: {error.filename}:{error.lineno}: {error.msg}. Correct the file.") from error
+
+
+def _files(name: str) -> tuple[Path, list[Path]]:
+    """Folder and Python files of the package or the single module that a method comes from."""
     point = plugins()[name]
     top = point.module.partition(".")[0]
     spec = find_spec(top)
@@ -55,5 +75,4 @@ def plugin_digest(name: str) -> str:
         )
     origin = Path(spec.origin)
     folder = origin.parent
-    files = sorted(folder.rglob("*.py")) if spec.submodule_search_locations else [origin]
-    return digest_json({file.relative_to(folder).as_posix(): sha256_file(file) for file in files})
+    return folder, sorted(folder.rglob("*.py")) if spec.submodule_search_locations else [origin]

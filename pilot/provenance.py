@@ -1,134 +1,82 @@
 """What each stage of the pipeline depends on, as digests: source files, and the settings that concern it.
 
-Snakemake sees rule texts and file times, not imported packages. These digests stand among a rule's parameters, so
-that an edit of one method's source repeats that method's runs and what follows from them, and nothing else.
+A stage names the functions that it calls; its files follow from their imports (`pilot.io.imports`), up to the table of
+methods, where the files of one method are added.
+
+Snakemake sees rule texts and file times, not imported packages. These digests stand among a rule's parameters, so that
+an edit of one method's source repeats that method's runs and what follows from them, and nothing else.
 """
 
+from collections.abc import Iterable
 from functools import cache
 
 from pilot.config import check_methods, load_profile, load_scenario
 from pilot.faults import load_fault
 from pilot.io.digest import digest_json, source_digest
-from pilot.plugins import plugin_digest, plugins
+from pilot.io.imports import ANY, Edge, source_files
+from pilot.methods.families import METHODS, method_module
+from pilot.plugins import plugin_digest, plugin_imports, plugins
 from pilot.variants import base_name
 
-LIBRARY = (
-    "pilot/io", "pilot/config.py", "pilot/model_settings.py", "pilot/scenario_settings.py", "pilot/variants.py",
-    "pilot/errors.py",
-)  # fmt: skip
-BACKBONE = (
-    "pilot/backbone/backbone.py", "pilot/backbone/generation.py", "pilot/backbone/lora.py",
-    "pilot/backbone/features.py", "pilot/backbone/feature_files.py", "pilot/backbone/paths.py",
-    "pilot/backbone/loading.py", "pilot/backbone/numerics.py", "pilot/backbone/offsets.py",
-    "pilot/backbone/random_llava.py",
-)  # fmt: skip
-PASSES = tuple(
-    f"pilot/backbone/{name}.py"
-    for name in (
-        "lean", "packed_attention", "packed_generation", "packed_llama", "packed_ops", "packed_weights", "packing",
-    )
-)  # fmt: skip
-"""Training and answers on a CPU; vision features need none of it."""
-FEDERATION = tuple(
-    f"pilot/federation/{name}.py"
-    for name in (
-        "assemble", "attacks", "checkpoint", "client", "defence", "drift", "driver", "guard", "ledger", "optimisation",
-        "participant", "participation", "privacy", "recorder", "shards", "spec", "store", "timing",
-        "trainer", "training", "transport", "unfinished", "validation",
-    )
-)  # fmt: skip
-"""What a run's bytes depend on; Flower's side is not among it, since every engine gives the same bytes."""
 STAGES: dict[str, tuple[str, ...]] = {
-    "data": (*LIBRARY, "pilot/data", "pilot/drawing.py"),
-    "partition": (*LIBRARY, "pilot/partition.py", "pilot/data/record.py"),
-    "features": (*LIBRARY, *BACKBONE, "pilot/data/record.py"),
-    "train": (
-        *LIBRARY, *BACKBONE, *PASSES, *FEDERATION, "pilot/settings.py", "pilot/methods/base.py",
-        "pilot/methods/mean.py", "pilot/methods/state.py", "pilot/methods/robust.py", "pilot/connector/base.py",
-        "pilot/connector/mlp.py", "pilot/data/record.py",
-        "pilot/faults.py", "pilot/folders.py", "pilot/runs.py",
-    ),
-    "answers": (
-        *LIBRARY, *BACKBONE, *PASSES, "pilot/evaluation/answers.py", "pilot/evaluation/lm.py",
-        "pilot/evaluation/majority.py",
-        "pilot/evaluation/tasks", "pilot/folders.py", "pilot/runs.py",
-    ),
-    "score": (
-        *LIBRARY, "pilot/evaluation/scoring.py", "pilot/evaluation/result.py", "pilot/evaluation/vqa.py",
-        "pilot/evaluation/caption.py", "pilot/evaluation/cider.py", "pilot/evaluation/java_tools.py",
-        "pilot/evaluation/grounding.py",
-    ),
-    "tables": (*LIBRARY, "pilot/drawing.py", "pilot/folders.py", "pilot/report"),
-    "figures": (*LIBRARY, "pilot/drawing.py", "pilot/folders.py", "pilot/report"),
-    "faults": (*LIBRARY, "pilot/drawing.py", "pilot/folders.py", "pilot/report"),
-    "report": (*LIBRARY, "pilot/drawing.py", "pilot/folders.py", "pilot/report", "pilot/evaluation/grounding.py"),
-    "studies": (*LIBRARY, "pilot/drawing.py", "pilot/folders.py", "pilot/studies.py", "pilot/report"),
-    "tuning": ("pilot/tuning.py",),
-}  # fmt: skip
-_PILOT = (
-    "pilot/methods/pilot.py", "pilot/methods/text_aggregation.py", "pilot/methods/blocks.py",
-    "pilot/connector/ct_moa.py", "pilot/connector/losses.py", "pilot/connector/mixing.py",
-    "pilot/connector/two_stage.py",
-)  # fmt: skip
-METHODS: dict[str, tuple[str, ...]] = {
-    "pilot": _PILOT,
-    "fedavg": ("baselines/fedavg.py",),
-    "fedprox": ("baselines/fedprox.py", "pilot/methods/penalties.py"),
-    "fedmoe": (
-        "baselines/fedmoe.py", "pilot/methods/experts.py", "pilot/connector/losses.py", "pilot/connector/mixing.py",
-        "pilot/connector/mixture.py",
-    ),
-    "fedavgm": ("baselines/fedavgm.py", "pilot/methods/server_optimiser.py"),
-    "fedadam": ("baselines/fedadam.py", "pilot/methods/server_optimiser.py"),
-    "fedyogi": ("baselines/fedyogi.py", "pilot/methods/server_optimiser.py"),
-    "fedadagrad": ("baselines/fedadagrad.py", "pilot/methods/server_optimiser.py"),
-    "scaffold": ("baselines/scaffold.py", "pilot/methods/penalties.py", "pilot/methods/server_optimiser.py"),
-    "feddyn": ("baselines/feddyn.py", "pilot/methods/penalties.py", "pilot/methods/server_optimiser.py"),
-    "ditto": ("baselines/ditto.py", "pilot/methods/penalties.py"),
-    "fedper": ("baselines/fedper.py",),
-    "pfedme": ("baselines/pfedme.py", "pilot/methods/penalties.py", "pilot/methods/server_optimiser.py"),
-    "feddat": ("baselines/feddat.py", "pilot/methods/lora_products.py", "pilot/connector/dual.py"),
-    "fedmosaic": ("baselines/fedmosaic.py", "pilot/methods/similarity.py"),
-    "fedit": ("baselines/fedit.py",),
-    "ffa_lora": ("baselines/ffa_lora.py", "pilot/methods/lora_products.py"),
-    "fedsa_lora": ("baselines/fedsa_lora.py", "pilot/methods/lora_products.py"),
-    "flora": ("baselines/flora.py", "pilot/methods/lora_products.py"),
-    "flexlora": ("baselines/flexlora.py", "pilot/methods/lora_products.py", "pilot/methods/ranks.py"),
-    "fedex_lora": ("baselines/fedex_lora.py", "pilot/methods/lora_products.py"),
-    "hetlora": ("baselines/hetlora.py", "pilot/methods/lora_products.py", "pilot/methods/ranks.py"),
-    "taskavg": ("baselines/taskavg.py",),
-    "clustered": ("baselines/clustered.py", "pilot/methods/similarity.py"),
-    "pilot_fedavg_text": ("baselines/pilot_fedavg_text.py", *_PILOT),
-    "pilot_exact_ata": ("baselines/pilot_exact_ata.py", "pilot/methods/lora_products.py", *_PILOT),
-    "pilot_shared_a": ("baselines/pilot_shared_a.py", "pilot/methods/lora_products.py", *_PILOT),
-    "pilot_task_text": ("baselines/pilot_task_text.py", *_PILOT),
-    "pilot_momentum": ("baselines/pilot_momentum.py", *_PILOT),
-    "pilot_gap_ata": ("baselines/pilot_gap_ata.py", *_PILOT),
-    "local": ("baselines/local.py",),
-    "central": ("baselines/central.py",),
-    "untuned": ("baselines/untuned.py",),
-    "majority": ("baselines/majority.py", "pilot/evaluation/majority.py"),
-}  # fmt: skip
-"""A method's own files; a new method adds a line here and one in `pilot/methods/registry.py`."""
+    "data": ("pilot.data.build:build_data",),
+    "partition": ("pilot.partition:partition_data",),
+    "features": ("pilot.backbone.features:compute_features", "pilot.backbone.from_profile:load_backbone"),
+    "train": ("pilot.runs:train_method",),
+    "answers": ("pilot.evaluation.answers:answer_run",),
+    "score": ("pilot.evaluation.scoring:score_runs",),
+    "tables": ("pilot.report.tables:write_tables",),
+    "figures": ("pilot.report.figures:write_figures",),
+    "faults": ("pilot.report.fault_tables:write_faults",),
+    "report": ("pilot.report.html.page:write_report",),
+    "studies": ("pilot.report.study_tables:write_study", "pilot.studies:load_study"),
+    "tuning": ("pilot.tuning:tune_method",),
+    "tuning_table": ("pilot.report.tuning:write_tuning",),
+}
+"""The functions that a stage's command calls. Its sources are their modules, and whatever those import."""
+BOUNDARIES: dict[Edge, str] = {
+    (ANY, "pilot.provenance"): "what it computes stands in the digests themselves",
+    (ANY, "pilot.io.imports"): "so does what this finds",
+    ("pilot.methods.registry", "pilot.methods.families"): "of the table, a run needs its own method's line and files",
+    ("pilot.runs", "pilot.federation.flower_server"): "every engine gives the same bytes",
+    ("pilot.runs", "pilot.evaluation.tasks"): "training asks for the names of the tasks only",
+    **{
+        ("pilot.evaluation.tasks.task_functions", f"pilot.evaluation.{metric}"): "answering asks for no scores"
+        for metric in ("caption", "grounding", "vqa")
+    },
+    ("pilot.backbone", "pilot.backbone.tiny_llava_checkpoint"): "weights are inputs: `backbone_digest`",
+}
+"""Edges (importing module, imported module) that are not followed, with the reason."""
 
 
-def known_methods() -> dict[str, tuple[str, ...]]:
-    """`METHODS`, and those of other packages, without files here."""
-    return {**METHODS, **dict.fromkeys(plugins(), ())}
+def known_methods() -> list[str]:
+    """Names of all methods, those of other packages last."""
+    return list(dict.fromkeys([*METHODS, *plugins()]))
+
+
+@cache
+def sources(stage: str, method: str | None = None) -> frozenset[str]:
+    """Files that a stage, and a method in it, depend on, relative to the repository; a variant's are its base's."""
+    base = base_name(method) if method else ""
+    own: Iterable[str] = [method_module(base)] if base in METHODS else ()
+    if base in plugins() and base not in METHODS:
+        own = plugin_imports(base)
+    return source_files([*(entry.partition(":")[0] for entry in STAGES[stage]), *own], BOUNDARIES)
 
 
 @cache
 def stage_digest(stage: str, method: str | None = None) -> str:
-    """Digest of the source files of a stage, and of a method's own files (a variant's are its base's).
+    """Digest of the source files of a stage, with those of a method and its line in the table.
 
     Raises:
         UserError: no such method.
     """
     if method:
         check_methods(f"stage {stage}", "method", [method], known_methods())
-    base = base_name(method) if method else ""
-    own = source_digest({*STAGES[stage], *METHODS.get(base, ())})
-    return digest_json([own, plugin_digest(base)]) if base in plugins() and base not in METHODS else own
+    base, own = base_name(method) if method else "", source_digest(sources(stage, method))
+    if base in METHODS:
+        return digest_json([own, METHODS[base]])
+    return digest_json([own, plugin_digest(base)]) if base in plugins() else own
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Training and answering by names, as the command line asks for it; `majority` needs neither model nor training."""
+"""Training by names, as the command line asks for it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +8,8 @@ from pilot.errors import UserError
 from pilot.evaluation.tasks import task_names
 from pilot.faults import load_fault
 from pilot.folders import run_folder
-from pilot.io.atomic import read_json
 from pilot.provenance import known_methods
 
-MAJORITY = "majority"
-UNTRAINED = (MAJORITY, "untuned")
 Advance = Callable[[int, int], None]
 
 
@@ -55,15 +52,10 @@ def train_method(
     from pilot.federation.spec import RunSpec
     from pilot.federation.training import train_run
 
-    if method == MAJORITY:
-        from pilot.evaluation.majority import write_majority_run
-
-        write_majority_run(RunSpec(loaded, sizes, method, seed), scenario_dir, run_dir)
-        return run_dir
     spec = RunSpec(loaded, sizes, method, seed)
     if engine != "flower" and (client_cpus, client_gpus) != (1.0, 0.0):
         raise UserError("--client-cpus, --client-gpus: are for --engine flower; in this process clients come in turn.")
-    if engine == "flower":
+    if engine == "flower" and spec.make_method().phases(1):
         from pilot.federation.flower_server import ClientResources, simulate_run
 
         each = ClientResources(client_cpus, client_gpus)
@@ -75,8 +67,10 @@ def train_method(
 
 def _with_fault(fault: str, scenario: Scenario, profile: Profile, method: str) -> tuple[Profile, str]:
     """The profile with a fault's section `federation`, and the fault's name."""
+    from pilot.federation.spec import configured
+
     loaded, num_clients = load_fault(fault), len(scenario.client_tasks)
-    if method in UNTRAINED:
+    if not configured(profile, method).phases(1):
         raise UserError(f"--fault {fault}: {method} has no clients that could fail. Choose a method that trains.")
     for number, attack in enumerate(loaded.federation.attacks):
         if max(attack.clients) >= num_clients:
@@ -85,19 +79,6 @@ def _with_fault(fault: str, scenario: Scenario, profile: Profile, method: str) -
                 f"client {max(attack.clients)}, expected numbers in 0..{num_clients - 1}."
             )
     return profile.model_copy(update={"federation": loaded.federation}), loaded.name
-
-
-def answer(run_dir: Path, progress: Advance) -> None:
-    """Write `eval/samples.jsonl` of a finished run."""
-    config = run_dir / "config.json"
-    if config.is_file() and read_json(config)["method"] == MAJORITY:
-        from pilot.evaluation.majority import answer_majority
-
-        answer_majority(run_dir)
-        return
-    from pilot.evaluation.answers import answer_run
-
-    answer_run(run_dir, progress)
 
 
 def prepared(scenario: str, profile: str, method: str, results: Path) -> tuple[Scenario, Profile, Path]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pilot.backbone.feature_files import open_features
+from pilot.backbone.from_profile import load_backbone
 from pilot.errors import UserError
 from pilot.federation.shards import load_examples
-from pilot.federation.spec import RunSpec, load_backbone
+from pilot.federation.spec import RunSpec
 from pilot.federation.training import client_models, train_run
 from pilot.federation.validation import validate
 from pilot.io.atomic import write_json

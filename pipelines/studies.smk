@@ -101,7 +101,7 @@ rule tuning_table:
         ),
         markdown="{results}/{profile}/{scenario}/tuning/tuning.md",
     params:
-        source=stage_digest("tables"),
+        source=stage_digest("tuning_table"),
         methods=lambda wildcards: method_options(study_of("zoo").methods),
     log:
         "{results}/{profile}/{scenario}/logs/tuning.log",

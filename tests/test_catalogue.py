@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from pilot.catalogue import catalogue
-from pilot.methods.registry import METHODS
+from pilot.methods.families import METHODS
 
 PRINT = "import sys; from pilot.cli import main; sys.argv[1:] = {arguments!r}; main()"
 KEYS = {
@@ -38,7 +38,7 @@ def install_plugin(folder: Path) -> None:
 def test_objects() -> None:
     """scenario2, rank 32: LoRA has 4 layers x 32 x sums of widths; connectors of 33,024 numbers; four bytes each."""
     methods = catalogue("methods")
-    assert methods.keys() == {*METHODS, "majority"}
+    assert methods.keys() == {*METHODS}
     assert all(method.keys() == KEYS and method["summary"] for method in methods.values())
     lora, mlp = 4 * 69632, 33024
     assert methods["fedavg"] == {
@@ -63,7 +63,7 @@ def test_table(tmp_path: Path) -> None:
         for line in text.partition("leaves the client")[2].splitlines()
         if line[1:2].strip()
     }
-    assert {*METHODS, "majority"} <= rows.keys()
+    assert {*METHODS} <= rows.keys()
     assert rows["fedavg"] == ["fedavg", "text_adapter,", "connector", "-", "1.25", "1.25", "yes"]
     assert rows["central"][1:4] == ["all", "training", "data"] and rows["central"][-3:] == ["0.00", "0.00", "yes"]
     assert rows["flexlora"][-3:] == ["<=1.25", "<=1.25", "no"]

@@ -7,11 +7,12 @@ import pytest
 
 from pilot.config import load_profile, load_scenario
 from pilot.errors import UserError
+from pilot.evaluation.answers import answer_run
 from pilot.faults import fault_names, load_fault
 from pilot.folders import run_folder
 from pilot.io.atomic import read_json, read_jsonl
 from pilot.provenance import fault_digest
-from pilot.runs import answer, train_method
+from pilot.runs import train_method
 
 from .small import Small, quiet
 
@@ -97,7 +98,7 @@ def test_run_with_a_nan_client(small: Small, copy: Path) -> None:
     assert all(each["reason"].endswith(": not finite") for row in rows for each in row["excluded"])
     assert not any(row["skipped"] for row in rows)
     assert read_json(run / "config.json")["profile_config"]["federation"]["attacks"][0]["kind"] == "nan"
-    answer(run, quiet)  # finds the data two levels further up
+    answer_run(run, quiet)  # finds the data two levels further up
     asked = read_jsonl(run / "eval" / "samples.jsonl")
     assert {client for row in asked for client in row["clients"]} == {0, 1, 2, 3, 4, 5}
 

@@ -12,13 +12,14 @@ LAYERS = (
     "errors", "io", "shared", "data", "partition", "connector", "backbone", "methods", "federation", "evaluation",
     "deployment", "report", "cli",
 )  # fmt: skip
-# Modules of `pilot` that are not named as their layer.
+# Modules of `pilot` that are not named as their layer; the table of methods imports nothing.
 PLACE = {
     "config": "shared", "settings": "shared", "model_settings": "shared", "scenario_settings": "shared",
     "faults": "shared", "folders": "shared", "variants": "shared", "studies": "shared", "plugins": "shared",
     "progress": "shared", "provenance": "shared", "drawing": "shared", "workflow": "shared",
     "plan": "federation", "runs": "evaluation", "tuning": "evaluation",
     "export": "evaluation", "scale": "report", "bench": "report",
+    "methods.families": "shared",
     "catalogue": "cli", "doctor": "cli", "method_page": "cli", "options": "cli", "bench_commands": "cli",
     "deploy_commands": "cli", "report_commands": "cli", "data_commands": "cli", "export_commands": "cli",
     "plan_commands": "cli",
@@ -50,7 +51,7 @@ def layer(module: str) -> str | None:
     if first == "baselines":
         return "methods"
     name = rest.split(".")[0]
-    return PLACE.get(name, name) if first == "pilot" and rest else None
+    return PLACE.get(rest, PLACE.get(name, name)) if first == "pilot" and rest else None
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)

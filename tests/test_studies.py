@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from pilot.errors import UserError
-from pilot.methods.registry import METHODS
+from pilot.methods.families import METHODS
 from pilot.studies import Setting, Study, load_study, study_names
 
 PART = {"name": "one", "title": "One", "scenarios": ["scenario2"], "methods": ["pilot", "fedavg"], "baseline": "fedavg"}
@@ -28,7 +28,7 @@ def test_shipped_studies() -> None:
     ]  # fmt: skip
     zoo = studies["zoo"]
     assert len(zoo.methods) == 32 and [part.baseline for part in zoo.parts] == ["fedavg"] * 2 + ["pilot"] * 4
-    assert {*zoo.methods, "untuned"} == {*METHODS}
+    assert {*zoo.methods, "untuned", "majority"} == {*METHODS}
     sweeps = {
         (name, part.name): sorted(part.axis.values.values())
         for name, study in studies.items()

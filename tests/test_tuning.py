@@ -10,7 +10,8 @@ import pytest
 from pilot.config import load_profile
 from pilot.errors import UserError
 from pilot.io.atomic import read_json
-from pilot.methods.registry import METHODS, make_method
+from pilot.methods.families import METHODS
+from pilot.methods.registry import make_method
 from pilot.report.tuning import write_tuning
 from pilot.tuning import tune_method
 

@@ -17,8 +17,9 @@ from pilot.config import (
 from pilot.errors import UserError
 from pilot.federation.spec import RunSpec, configured
 from pilot.io.atomic import read_json
+from pilot.methods.families import METHODS
 from pilot.methods.pilot import Pilot
-from pilot.provenance import METHODS, profile_digest, scenario_digest, stage_digest, tuning_digest
+from pilot.provenance import profile_digest, scenario_digest, stage_digest, tuning_digest
 from pilot.runs import prepared
 from pilot.variants import Variant, split_name
 

@@ -8,13 +8,14 @@ import torch
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache, open_features
+from pilot.backbone.from_profile import load_backbone
 from pilot.config import Scenario
 from pilot.data.record import InstructionRecord
 from pilot.federation.client import build_client_model
 from pilot.federation.optimisation import Optimiser
 from pilot.federation.recorder import Recorder
 from pilot.federation.shards import Example, collate, make_examples, read_part
-from pilot.federation.spec import RunSpec, load_backbone
+from pilot.federation.spec import RunSpec
 from pilot.federation.trainer import LocalTrainer, TrainSettings, _set_trainable
 from pilot.io.seeding import seed_for
 from pilot.methods.base import Phase, State

@@ -14,7 +14,8 @@ from pilot.federation.nodes import prepare_nodes
 from pilot.federation.spec import RunSpec
 from pilot.federation.store import ClientStore
 from pilot.federation.training import CLIENTS
-from pilot.runs import MAJORITY, prepared
+from pilot.methods.blind import Blind
+from pilot.runs import prepared
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ def train_deployed(request: Request, num_nodes: int, show: Callable[[str], None]
         UserError: an unknown name, data that are missing, a wrong number of nodes, or a run that did not complete.
     """
     scenario, profile, folder = prepared(request.scenario, request.profile, request.method, request.results)
-    if request.method == MAJORITY:
-        raise UserError(
-            f"--method {MAJORITY}: nothing is trained, so nothing can be deployed. Use `pilot-bench train`."
-        )
     spec = RunSpec(scenario, profile, request.method, request.seed)
-    pooled = spec.make_method().pooled
-    clients = [info.client for info in spec.clients(spec.make_method())]
+    method = spec.make_method()
+    if isinstance(method, Blind):
+        raise UserError(
+            f"--method {request.method}: nothing is trained, so nothing can be deployed. Use `pilot-bench train`."
+        )
+    clients = [info.client for info in spec.clients(method)]
     if num_nodes != len(clients):
         raise UserError(
             f"--nodes {num_nodes}: {request.method} on scenario {scenario.name} has {len(clients)} clients, and each "
@@ -60,7 +61,7 @@ def train_deployed(request: Request, num_nodes: int, show: Callable[[str], None]
     run_dir = folder / "runs" / request.method / f"seed{request.seed}"
     prepare_nodes(scenario, folder, folder / "nodes")
     nodes = [
-        Node(folder / "nodes" / node_name(POOLED if pooled else client), run_dir / CLIENTS / str(client))
+        Node(folder / "nodes" / node_name(POOLED if method.pooled else client), run_dir / CLIENTS / str(client))
         for client in clients
     ]
     with LocalDeployment(folder / "deployment", nodes) as deployment:

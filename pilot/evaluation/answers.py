@@ -14,6 +14,7 @@ import torch
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
+from pilot.backbone.from_profile import load_backbone
 from pilot.config import TaskConfig
 from pilot.data.frames import in_frame
 from pilot.data.record import InstructionRecord, read_records
@@ -21,10 +22,11 @@ from pilot.errors import UserError
 from pilot.evaluation import tasks
 from pilot.federation.client import ClientModel
 from pilot.federation.shards import read_part
-from pilot.federation.spec import RunSpec, load_backbone
+from pilot.federation.spec import RunSpec
 from pilot.federation.training import client_models
 from pilot.folders import scenario_folder
 from pilot.io.atomic import read_json, write_jsonl
+from pilot.methods.blind import Blind
 from pilot.model_settings import Frame
 
 Models = Mapping[tuple[int, ...], Callable[[], ClientModel]]
@@ -97,7 +99,9 @@ def answer_rows(run_dir: Path, progress: Callable[[int, int], None], limit: int 
     from pilot.evaluation.lm import Pictures, PilotLM
 
     spec, scenario_dir = run_spec(run_dir), scenario_folder(run_dir)
-    papers = read_papers(spec, scenario_dir, limit)
+    papers, method = read_papers(spec, scenario_dir, limit), spec.make_method()
+    if isinstance(method, Blind):
+        return [row for paper in papers for row in _blind_rows(method, spec, scenario_dir, paper)]
     requests = {paper.task.name: _requests(paper, scenario_dir / "data") for paper in papers}
     backbone, models = load_run(run_dir, lean=True)
     rows: list[Row] = []
@@ -123,6 +127,13 @@ def _stored_features(run_dir: Path, folder: Path, requests: Sequence[Any]) -> tu
         rows = {number: cache.row_of.get(request.doc["image_sha256"]) for number, request in enumerate(requests)}
     found = {number: row for number, row in rows.items() if row is not None}
     return [requests[number] for number in found], cache.take(list(found.values()))
+
+
+def _blind_rows(method: Blind, spec: RunSpec, scenario_dir: Path, paper: Paper) -> list[Row]:
+    """One answer to all questions of a task, from the training parts of its clients."""
+    train = read_part(spec.scenario, scenario_dir, paper.task, "train", frame=spec.profile.frame)
+    answer = method.answer([record for client in sorted(train) for record in train[client]])
+    return sample_rows(paper.task.name, paper.test, paper.parts, dict.fromkeys(paper.ids, answer))
 
 
 def sample_rows(

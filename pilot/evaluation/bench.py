@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pilot.errors import UserError
 from pilot.folders import scenario_folder
 from pilot.io.atomic import read_json
-from pilot.runs import MAJORITY
+from pilot.variants import base_name
 
 if TYPE_CHECKING:
     from pilot.evaluation.stock_scores import ScoreComparison
@@ -119,10 +119,14 @@ def total(compared: Sequence[Comparison]) -> Comparison:
 
 def trained_runs(scenario_dir: Path, methods: Sequence[str]) -> list[Path]:
     """Finished runs that have a model, sorted."""
+    from pilot.methods.blind import Blind
+    from pilot.methods.registry import method_class
+
     runs: dict[Path, str] = {}
     for manifest in sorted(scenario_dir.glob("runs/*/seed*/manifest.json")):
         method = read_json(manifest.parent / "config.json")["method"]
-        if method != MAJORITY and not (manifest.parent / "imported").is_dir():
+        imported = (manifest.parent / "imported").is_dir()
+        if not imported and not issubclass(method_class(base_name(method)), Blind):
             runs[manifest.parent] = method
     for method in methods:
         if method not in runs.values():

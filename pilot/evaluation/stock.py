@@ -18,13 +18,13 @@ from lm_eval.models.hf_vlms import HFMultimodalLM
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
+from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.lora import LoraLinear
 from pilot.backbone.paths import checkpoint_folder
 from pilot.config import Profile
 from pilot.connector.base import Connector
 from pilot.evaluation.answers import Paper, Row, load_run, load_task, row_order, sample_rows
 from pilot.export.processor import stock_processor
-from pilot.federation.spec import load_backbone
 
 
 class ImageTokens(nn.Module):

@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from pilot.backbone.backbone import Backbone
+from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.paths import backbone_digest
 from pilot.config import Profile
 from pilot.errors import UserError
 from pilot.federation.client import ClientModel, loaded_model
-from pilot.federation.spec import configured, load_backbone
+from pilot.federation.spec import configured
 from pilot.io.atomic import read_json, write_json
 from pilot.io.checkpoint import load_state, save_state
 from pilot.io.digest import sha256_file

@@ -13,7 +13,7 @@ from pilot.evaluation.importing import refuse_imported
 from pilot.federation.spec import RunSpec
 from pilot.io.atomic import read_json
 from pilot.methods.base import ClientInfo, State
-from pilot.runs import MAJORITY
+from pilot.methods.blind import Blind
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def open_source(run_dir: Path, client: int) -> Source:
     refuse_imported([run_dir])
     spec = run_spec(run_dir)
     num_clients = len(spec.scenario.client_tasks)
-    if spec.method == MAJORITY:
-        raise UserError(f"{run_dir}: method majority has no model to export. Choose the run of another method.")
+    if isinstance(spec.make_method(), Blind):
+        raise UserError(f"{run_dir}: method {spec.method} has no model to export. Choose the run of another method.")
     if not 0 <= client < num_clients:
         raise UserError(
             f"{run_dir}: no client {client} in this run. Expected --client in 0..{num_clients - 1} "

@@ -9,13 +9,14 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from pilot.backbone.from_profile import load_backbone
 from pilot.config import load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.federation.flower_transport import FlowerTransport
 from pilot.federation.node_app import Place, make_client_app
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
-from pilot.federation.spec import RunSpec, load_backbone
+from pilot.federation.spec import RunSpec
 from pilot.federation.training import CLIENTS, Conduct, conduct
 
 WINDOW = 16

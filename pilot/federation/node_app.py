@@ -214,6 +214,7 @@ def _cached_participant(key: str, place: Place, node: str, config: _Hidden) -> "
 
 @lru_cache(maxsize=1)
 def _cached_backbone(key: str, config: _Hidden) -> "Backbone":
-    from pilot.federation.spec import RunSpec, load_backbone
+    from pilot.backbone.from_profile import load_backbone
+    from pilot.federation.spec import RunSpec
 
     return load_backbone(RunSpec.of(config.value).profile, lean=True)

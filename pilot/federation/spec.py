@@ -1,4 +1,4 @@
-"""Which run: scenario, profile, method and seed, the backbone it stands on, and the files that describe it."""
+"""Which run: scenario, profile, method and seed, and the files that describe it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,9 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pilot.backbone.backbone import Backbone
-from pilot.backbone.loading import load_checkpoint
-from pilot.backbone.numerics import Numerics, set_up
 from pilot.backbone.paths import backbone_digest
 from pilot.config import LearningRates, Profile, Scenario
 from pilot.io.atomic import read_json, write_json
@@ -65,28 +62,6 @@ def configured(profile: Profile, method: str, options: Mapping[str, Any] = Mappi
     return make_method(base_name(method), {**profile.options_of(method), **options})
 
 
-def load_backbone(profile: Profile, *, lean: bool = False) -> Backbone:
-    """The profile's backbone with its LoRA attached; see `pilot.backbone.numerics.set_up`.
-
-    Args:
-        profile: names the backbone.
-        lean: for training and answers only; see `pilot.backbone.lean`.
-
-    Raises:
-        UserError: no such backbone, no checkpoint, or no GPU where one is asked for.
-    """
-    numerics = Numerics.of(profile)
-    set_up(numerics)
-    return Backbone(
-        load_checkpoint(profile, numerics, lean=lean),
-        rank=profile.lora.rank,
-        alpha=profile.lora.alpha,
-        prompt_template=profile.prompt_template,
-        numerics=numerics,
-        max_length=profile.max_length,
-    )
-
-
 def scenario_digests(scenario_dir: Path) -> dict[str, str]:
     """Digests of the data, the partition and the vision features that a scenario's runs read."""
     return {
@@ -105,7 +80,7 @@ def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, 
         "profile": profile.name,
         "method": spec.method,
         "seed": spec.seed,
-        "reference": spec.method in ("untuned", "majority"),
+        "reference": not spec.make_method().phases(1),
         "hyperparameters": {
             "learning_rates": spec.rates().model_dump(),
             "warmup_fraction": profile.warmup_fraction,

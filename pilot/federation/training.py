@@ -8,6 +8,7 @@ from typing import Any
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
+from pilot.backbone.from_profile import load_backbone
 from pilot.errors import UserError
 from pilot.federation.assemble import (
     make_participants,
@@ -17,13 +18,14 @@ from pilot.federation.assemble import (
     privacy_json,
     validates,
 )
+from pilot.federation.blind import write_blind_run
 from pilot.federation.checkpoint import Progress, clear, load_progress, names_to_keep, save_progress
 from pilot.federation.client import ClientModel, build_client_model
 from pilot.federation.driver import Driver
 from pilot.federation.ledger import Ledger
 from pilot.federation.nodes import Register
 from pilot.federation.shards import Example, load_examples
-from pilot.federation.spec import RunSpec, load_backbone, run_config, scenario_digests, write_manifest
+from pilot.federation.spec import RunSpec, run_config, scenario_digests, write_manifest
 from pilot.federation.store import ClientStore
 from pilot.federation.timing import Timing
 from pilot.federation.transport import LocalTransport, Transport
@@ -31,6 +33,7 @@ from pilot.federation.unfinished import forget
 from pilot.io.atomic import remove, remove_folder, sweep, write_json, write_jsonl
 from pilot.io.digest import digest_json
 from pilot.methods.base import Method, Phase
+from pilot.methods.blind import Blind
 
 CLIENTS = "clients"
 """Folder of a run directory with the clients' own stores, where clients share a disk with the server."""
@@ -44,6 +47,9 @@ def train_run(
     With `resume`, a checkpoint of the same configuration is continued; otherwise the run starts anew.
     """
     method = spec.make_method()
+    if isinstance(method, Blind):
+        write_blind_run(spec, scenario_dir, run_dir)
+        return
     backbone = load_backbone(spec.profile, lean=True)
     features = open_features(scenario_dir / "features")
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +27,16 @@ def digest_json(value: Any) -> str:
 
 
 def source_digest(paths: Iterable[str]) -> str:
-    """Digest of source files and of folders of source files, named relative to the repository.
-
-    Folders count every file below them that is neither compiled nor hidden, by relative path and content.
+    """Digest of source files by name, relative to the repository, and content.
 
     Raises:
-        FileNotFoundError: a path does not exist (a renamed module must not silently drop out of a digest).
+        FileNotFoundError: there is no such file (a renamed module must not silently drop out of a digest).
     """
-    digest = hashlib.sha256()
-    for name in sorted(paths):
-        root = REPOSITORY / name
-        files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if f.is_file())
-        if not files:
-            raise FileNotFoundError(f"no source under {root}")
-        for file in files:
-            relative = file.relative_to(REPOSITORY)
-            if "__pycache__" in relative.parts or any(part.startswith(".") for part in relative.parts):
-                continue
-            digest.update(f"{relative.as_posix()}\0{sha256_file(file)}\n".encode())
-    return digest.hexdigest()
+    lines = (f"{name}\0{_source_file_digest(name)}\n" for name in sorted(paths))
+    return sha256_bytes("".join(lines).encode())
+
+
+@cache
+def _source_file_digest(name: str) -> str:
+    """Digest of a source file as it is when a process first asks: many stages share most of their files."""
+    return sha256_file(REPOSITORY / name)

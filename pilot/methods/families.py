@@ -1,19 +1,66 @@
-"""The methods by family, in the order in which pages show them and figures colour them.
+"""The one table of methods: by family, in the order in which pages show them and figures colour them.
 
-A new method stands here only to be placed: one that does not is shown among others and coloured by its name. The
-README's table of families is tested against this file.
+A new method is its file and a line here. Nothing is imported to read this; `pilot.methods.registry` makes the methods.
+A method of another package is shown among others and coloured by its name. The README's table of families is tested
+against this file.
 """
 
 CORE, REFERENCES, OTHERS = "Core", "References", "Others"
-FAMILIES: dict[str, tuple[str, ...]] = {
-    CORE: ("pilot", "fedavg", "fedprox", "fedmoe"),
-    "Server optimisers, drift": ("fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold", "feddyn"),
-    "Personalised": ("ditto", "fedper", "pfedme", "feddat", "fedmosaic"),
-    "LoRA-aware": ("fedit", "ffa_lora", "fedsa_lora", "flora", "flexlora", "fedex_lora", "hetlora"),
-    "By task": ("taskavg", "clustered"),
-    "Variants of Pilot, ours": (
-        *("pilot_fedavg_text", "pilot_exact_ata", "pilot_shared_a", "pilot_task_text", "pilot_gap_ata"),
-        "pilot_momentum",
-    ),
-    REFERENCES: ("local", "central", "untuned", "majority"),
+FAMILIES: dict[str, dict[str, str]] = {
+    CORE: {
+        "pilot": "pilot.methods.pilot:Pilot",
+        "fedavg": "baselines.fedavg:FedAvg",
+        "fedprox": "baselines.fedprox:FedProx",
+        "fedmoe": "baselines.fedmoe:FedMoE",
+    },
+    "Server optimisers, drift": {
+        "fedavgm": "baselines.fedavgm:FedAvgM",
+        "fedadam": "baselines.fedadam:FedAdam",
+        "fedyogi": "baselines.fedyogi:FedYogi",
+        "fedadagrad": "baselines.fedadagrad:FedAdagrad",
+        "scaffold": "baselines.scaffold:Scaffold",
+        "feddyn": "baselines.feddyn:FedDyn",
+    },
+    "Personalised": {
+        "ditto": "baselines.ditto:Ditto",
+        "fedper": "baselines.fedper:FedPer",
+        "pfedme": "baselines.pfedme:PFedMe",
+        "feddat": "baselines.feddat:FedDat",
+        "fedmosaic": "baselines.fedmosaic:FedMosaic",
+    },
+    "LoRA-aware": {
+        "fedit": "baselines.fedit:FedIT",
+        "ffa_lora": "baselines.ffa_lora:FfaLora",
+        "fedsa_lora": "baselines.fedsa_lora:FedSaLora",
+        "flora": "baselines.flora:Flora",
+        "flexlora": "baselines.flexlora:FlexLora",
+        "fedex_lora": "baselines.fedex_lora:FedExLora",
+        "hetlora": "baselines.hetlora:HetLora",
+    },
+    "By task": {
+        "taskavg": "baselines.taskavg:TaskAvg",
+        "clustered": "baselines.clustered:Clustered",
+    },
+    "Variants of Pilot, ours": {
+        "pilot_fedavg_text": "baselines.pilot_fedavg_text:PilotFedAvgText",
+        "pilot_exact_ata": "baselines.pilot_exact_ata:PilotExactAta",
+        "pilot_shared_a": "baselines.pilot_shared_a:PilotSharedA",
+        "pilot_task_text": "baselines.pilot_task_text:PilotTaskText",
+        "pilot_gap_ata": "baselines.pilot_gap_ata:PilotGapAta",
+        "pilot_momentum": "baselines.pilot_momentum:PilotMomentum",
+    },
+    REFERENCES: {
+        "local": "baselines.local:Local",
+        "central": "baselines.central:Central",
+        "untuned": "baselines.untuned:Untuned",
+        "majority": "baselines.majority:Majority",
+    },
 }
+"""Family -> method -> its module and class."""
+
+METHODS = {name: place for family in FAMILIES.values() for name, place in family.items()}
+
+
+def method_module(name: str) -> str:
+    """Module of a method of this package."""
+    return METHODS[name].partition(":")[0]

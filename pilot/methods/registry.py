@@ -1,84 +1,17 @@
-"""Every method by name. A new one is a file, a line here, and its files in `pilot/provenance.py`."""
+"""Methods from names and options; the table of names is `pilot.methods.families`."""
 
 import dataclasses
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from baselines.central import Central
-from baselines.clustered import Clustered
-from baselines.ditto import Ditto
-from baselines.fedadagrad import FedAdagrad
-from baselines.fedadam import FedAdam
-from baselines.fedavg import FedAvg
-from baselines.fedavgm import FedAvgM
-from baselines.feddat import FedDat
-from baselines.feddyn import FedDyn
-from baselines.fedex_lora import FedExLora
-from baselines.fedit import FedIT
-from baselines.fedmoe import FedMoE
-from baselines.fedmosaic import FedMosaic
-from baselines.fedper import FedPer
-from baselines.fedprox import FedProx
-from baselines.fedsa_lora import FedSaLora
-from baselines.fedyogi import FedYogi
-from baselines.ffa_lora import FfaLora
-from baselines.flexlora import FlexLora
-from baselines.flora import Flora
-from baselines.hetlora import HetLora
-from baselines.local import Local
-from baselines.pfedme import PFedMe
-from baselines.pilot_exact_ata import PilotExactAta
-from baselines.pilot_fedavg_text import PilotFedAvgText
-from baselines.pilot_gap_ata import PilotGapAta
-from baselines.pilot_momentum import PilotMomentum
-from baselines.pilot_shared_a import PilotSharedA
-from baselines.pilot_task_text import PilotTaskText
-from baselines.scaffold import Scaffold
-from baselines.taskavg import TaskAvg
-from baselines.untuned import Untuned
 from pilot.errors import UserError
 from pilot.methods.base import Method
-from pilot.methods.pilot import Pilot
+from pilot.methods.families import METHODS
 from pilot.plugins import GROUP, plugins
-
-METHODS: dict[str, type[Method]] = {
-    "pilot": Pilot,
-    "fedavg": FedAvg,
-    "fedprox": FedProx,
-    "fedmoe": FedMoE,
-    "fedavgm": FedAvgM,
-    "fedadam": FedAdam,
-    "fedyogi": FedYogi,
-    "fedadagrad": FedAdagrad,
-    "scaffold": Scaffold,
-    "feddyn": FedDyn,
-    "ditto": Ditto,
-    "fedper": FedPer,
-    "pfedme": PFedMe,
-    "feddat": FedDat,
-    "fedmosaic": FedMosaic,
-    "fedit": FedIT,
-    "ffa_lora": FfaLora,
-    "fedsa_lora": FedSaLora,
-    "flora": Flora,
-    "flexlora": FlexLora,
-    "fedex_lora": FedExLora,
-    "hetlora": HetLora,
-    "taskavg": TaskAvg,
-    "clustered": Clustered,
-    "pilot_fedavg_text": PilotFedAvgText,
-    "pilot_exact_ata": PilotExactAta,
-    "pilot_shared_a": PilotSharedA,
-    "pilot_task_text": PilotTaskText,
-    "pilot_momentum": PilotMomentum,
-    "pilot_gap_ata": PilotGapAta,
-    "local": Local,
-    "central": Central,
-    "untuned": Untuned,
-}
 
 
 def load_plugin(name: str) -> type[Method]:
@@ -112,7 +45,9 @@ def method_class(name: str) -> type[Method]:
             "suite. Rename it, or uninstall its package."
         )
     if name in METHODS:
-        return METHODS[name]
+        module, _, attribute = METHODS[name].partition(":")
+        own: type[Method] = getattr(import_module(module), attribute)
+        return own
     if name in plugins():
         return load_plugin(name)
     known = [*METHODS, *plugins()]

@@ -28,7 +28,7 @@ PARSE_FAILURES = "parse_failure_rate"
 
 PROTOCOLS = ("personalised", "local", "worst_client")
 
-_FIRST, _LAST = FAMILIES[CORE], FAMILIES[LAST]
+_FIRST, _LAST = tuple(FAMILIES[CORE]), tuple(FAMILIES[LAST])
 _METRICS = (
     *(
         "exact_match",

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
+from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.lora import initial_state
 from pilot.backbone.paths import RANDOM
 from pilot.config import Profile, load_profile
@@ -30,7 +31,6 @@ from pilot.federation.ledger import Ledger
 from pilot.federation.participant import Participant, peak_memory_mb
 from pilot.federation.participation import Participation, schedule
 from pilot.federation.shards import Example
-from pilot.federation.spec import load_backbone
 from pilot.federation.store import ClientStore
 from pilot.federation.trainer import LocalTrainer, TrainSettings
 from pilot.federation.transport import LocalTransport

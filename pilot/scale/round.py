@@ -23,9 +23,10 @@ from pilot.federation.spec import RunSpec
 from pilot.federation.training import train_run
 from pilot.io.atomic import read_json
 from pilot.io.digest import sha256_file
-from pilot.provenance import METHODS
-from pilot.runs import UNTRAINED
+from pilot.methods.families import METHODS
+from pilot.methods.registry import make_method
 from pilot.scale.measure import machine
+from pilot.variants import base_name
 
 Advance = Callable[[int, int], None]
 READ = ("data", "partition", "features")
@@ -58,8 +59,8 @@ def specs_of(
         UserError: an unknown name.
     """
     loaded, sizes = load_scenario(scenario), load_profile(profile).model_copy(update={"rounds": rounds})
-    names = list(methods) or [name for name in loaded.methods if name not in UNTRAINED]
-    trainable = [name for name in METHODS if name not in UNTRAINED]
+    trainable = [name for name in METHODS if make_method(name, {}).phases(1)]
+    names = list(methods) or [name for name in loaded.methods if base_name(name) in trainable]
     check_methods("command line", "--method", names, trainable)
     check_methods("command line", "--compared", [compared] if compared else [], trainable)
     specs = {name: RunSpec(loaded, sizes, name, 0) for name in [*names, *([compared] if compared else [])]}

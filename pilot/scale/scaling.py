@@ -15,18 +15,19 @@ from typing import Any
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache, open_features
 from pilot.backbone.features import compute_features
+from pilot.backbone.from_profile import load_backbone
 from pilot.config import PartitionConfig, Profile, Scenario, load_profile, load_scenario
 from pilot.data.build import build_data
 from pilot.data.record import read_records
+from pilot.evaluation.answers import answer_run
 from pilot.federation.assemble import make_participants
 from pilot.federation.nodes import Register
 from pilot.federation.shards import Example, load_examples
-from pilot.federation.spec import RunSpec, load_backbone, scenario_digests
+from pilot.federation.spec import RunSpec, scenario_digests
 from pilot.federation.training import CLIENTS, Conduct, conduct
 from pilot.federation.transport import LocalTransport
 from pilot.folders import run_folder
 from pilot.partition import partition_data
-from pilot.runs import answer
 from pilot.scale.files import write_with_figure
 from pilot.scale.measure import Cost, machine, measured, slope
 
@@ -136,7 +137,7 @@ def _parts(
         spec = RunSpec(scenario, profile, method, 0)
         yield f"training, {method}", measured(partial(_train, spec, backbone, features, examples, folder))[1]
     if answers:
-        yield "answers, fedavg", measured(lambda: answer(run_folder(folder, "fedavg", 0), _quiet))[1]
+        yield "answers, fedavg", measured(lambda: answer_run(run_folder(folder, "fedavg", 0), _quiet))[1]
 
 
 def _train(

@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
+from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.generation import by_length
 from pilot.backbone.lora import TARGETS, attach, initial_state, merged, to_peft
 from pilot.backbone.paths import TINY_LLAVA
 from pilot.data.record import read_records
 from pilot.errors import UserError
-from pilot.federation.spec import load_backbone
 
 from ..small import Small
 

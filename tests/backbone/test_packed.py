@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaModel
 
+from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.lora import attach
 from pilot.backbone.packed_llama import PackedLlama
 from pilot.backbone.packed_ops import RmsNorm, SwiGlu
@@ -20,7 +21,6 @@ from pilot.backbone.packing import IGNORED, MULTIPLE, pack
 from pilot.backbone.paths import TINY_LLAVA
 from pilot.config import load_profile
 from pilot.federation.optimisation import Optimiser
-from pilot.federation.spec import load_backbone
 
 LEAD, IMAGE, WIDTH, VOCABULARY = 2, 3, 16, 11
 # text after the image: (prompt, answer), of different lengths; the fourth has no answer at all

@@ -14,7 +14,7 @@ import yaml
 
 from pilot.catalogue import METRICS, catalogue
 from pilot.method_page import as_markdown, methods_page
-from pilot.methods.registry import METHODS
+from pilot.methods.families import METHODS
 from pilot.report.order import metric_bounds
 
 from .. import browser
@@ -70,8 +70,8 @@ def test_pages_of_the_navigation_are_all_pages() -> None:
 def test_every_method_has_a_section_and_a_row() -> None:
     page = methods_page()
     headings = re.findall(r"^### `(\w+)` \{#(\w+)\}$", page, re.MULTILINE)
-    assert {name for name, _ in headings} == {*METHODS, "majority"} and all(name == anchor for name, anchor in headings)
-    assert len(headings) == len(METHODS) + 1
+    assert {name for name, _ in headings} == {*METHODS} and all(name == anchor for name, anchor in headings)
+    assert len(headings) == len(METHODS)
     assert sorted(re.findall(r"^\| \[`(\w+)`\]", page, re.MULTILINE)) == sorted(name for name, _ in headings)
     costs = catalogue("methods")["scaffold"]
     assert f"| `own_control` | {costs['megabytes_down']:.2f} | {costs['megabytes_up']:.2f} | yes |" in page

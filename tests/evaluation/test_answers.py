@@ -18,8 +18,8 @@ from pilot.backbone.backbone import Backbone
 from pilot.errors import UserError
 from pilot.evaluation import answers, tasks, vqa
 from pilot.evaluation.answers import answer_rows, answer_run, run_spec
-from pilot.evaluation.majority import answer_majority, write_majority_run
 from pilot.evaluation.scoring import score_runs
+from pilot.federation.blind import write_blind_run
 from pilot.io.atomic import read_json, read_jsonl, write_jsonl
 
 from ..small import Small, quiet
@@ -70,9 +70,9 @@ def test_relative_paths_work(small: Small, tmp_path: Path, monkeypatch: pytest.M
     folder = tmp_path / "results/tiny/small"
     for name in ("data", "partition", "features"):
         shutil.copytree(small.folder / name, folder / name)
-    write_majority_run(small.spec("majority"), folder, folder / "runs/majority/seed0")
+    write_blind_run(small.spec("majority"), folder, folder / "runs/majority/seed0")
     monkeypatch.chdir(folder / "runs/majority")
-    answer_majority(Path("seed0"))
+    answer_run(Path("seed0"), quiet)
     rows = read_jsonl(Path("seed0/eval/samples.jsonl"))
     assert len(rows) == 3 * 8 + 6 * LOCAL
     assert {len({row["prediction"] for row in rows if row["task"] == task}) for task in CLIENTS} == {1}

@@ -8,6 +8,7 @@ from peft import PeftModel
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from pilot.backbone.features import compute_features
+from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.paths import checkpoint_folder
 from pilot.config import Profile, load_profile
 from pilot.data.record import read_records
@@ -15,7 +16,7 @@ from pilot.errors import UserError
 from pilot.evaluation.answers import load_run
 from pilot.export import load
 from pilot.export.write import export_model
-from pilot.federation.spec import RunSpec, load_backbone
+from pilot.federation.spec import RunSpec
 from pilot.federation.training import train_run
 
 from ..small import Small, quiet

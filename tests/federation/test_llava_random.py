@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from pilot.backbone.paths import MODELS_VARIABLE
+from pilot.evaluation.answers import answer_run
 from pilot.federation.client import PhaseTask
 from pilot.federation.trainer import LocalTrainer
 from pilot.federation.training import train_run
 from pilot.io.atomic import read_json, read_jsonl
 from pilot.io.checkpoint import load_state
-from pilot.runs import answer
 
 from ..small import Small, contents, quiet
 
@@ -109,7 +109,7 @@ def test_every_method_trains_and_answers(tiny: Small, method: str) -> None:
     assert losses and all(loss is not None and 0 <= loss < 20 for each in losses for loss in each)
     assert not any(row["excluded"] or row["skipped"] for row in read_jsonl(run / "rounds.jsonl"))
     assert not list(run.rglob("unfinished-*"))
-    answer(run, quiet)
+    answer_run(run, quiet)
     rows = read_jsonl(run / "eval/samples.jsonl")
     assert {row["task"] for row in rows} == {"scene-vqa", "scene-caption", "scene-ground"}
     assert all(isinstance(row["prediction"], str) for row in rows)

@@ -14,11 +14,12 @@ from pilot.federation.spec import scenario_digests
 from pilot.federation.training import CLIENTS, Conduct, conduct
 from pilot.federation.transport import Answer, LocalTransport
 from pilot.methods.base import State
-from pilot.methods.registry import METHODS
+from pilot.methods.families import METHODS
+from pilot.methods.registry import method_class
 
 from ..small import Small, contents, quiet
 
-EXCHANGING = [name for name, method in METHODS.items() if method.exchanges]
+EXCHANGING = [name for name in METHODS if method_class(name).exchanges]
 QUICK = ("pilot", "scaffold", "hetlora", "clustered")
 
 

@@ -22,12 +22,12 @@ from pilot.federation.training import client_models, train_run
 from pilot.io.atomic import read_json, read_jsonl
 from pilot.io.digest import digest_json, sha256_file
 from pilot.methods.base import group_of
-from pilot.methods.registry import METHODS
+from pilot.methods.families import METHODS
 
 from ..small import PROFILE, Small, contents, quiet
 
 TRAINED = ["pilot", "fedavg", "fedprox", "fedmoe", "local", "central"]
-ZOO = [name for name in METHODS if name not in (*TRAINED, "untuned")]
+ZOO = [name for name in METHODS if name not in (*TRAINED, "untuned", "majority")]
 """Methods of the zoo; the quick tests take some that use every hook of the protocol."""
 QUICK = ("fedadam", "scaffold", "pfedme", "feddat", "flexlora", "fedex_lora", "pilot_momentum")
 PRIVATE = {

@@ -12,7 +12,7 @@ from pilot.cli import app
 from pilot.config import load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, write_json
-from pilot.methods.registry import METHODS as METHOD_CLASSES
+from pilot.methods.families import METHODS as TABLE
 from pilot.plan.architecture import architecture_of
 from pilot.plan.plan import GPU_CONTEXT, Question, make_plan, measured_seconds
 from pilot.plan.work import client_examples
@@ -20,7 +20,7 @@ from pilot.plan.zoo import planned_method
 
 from ..small import Small
 
-METHODS = tuple(METHOD_CLASSES)
+METHODS = tuple(TABLE)
 BOUNDED = ("fedmoe", "flexlora", "hetlora")
 """What clients send depends on their choice of experts or on their rank."""
 

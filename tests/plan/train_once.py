@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from pilot.backbone.feature_files import FeatureCache
+from pilot.backbone.from_profile import load_backbone
 from pilot.config import Profile
 from pilot.federation.client import PhaseTask
 from pilot.federation.shards import Example
-from pilot.federation.spec import load_backbone
 from pilot.federation.trainer import LocalTrainer, TrainSettings
 from pilot.io.seeding import generator
 from pilot.methods.base import ClientInfo

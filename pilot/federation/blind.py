@@ -1,0 +1,18 @@
+"""The run folder of a method without a model: the files of any other run, and nothing in them."""
+
+from pathlib import Path
+
+from pilot.federation.ledger import Ledger
+from pilot.federation.spec import RunSpec, run_config, scenario_digests, write_manifest
+from pilot.io.atomic import remove, write_json, write_jsonl
+
+
+def write_blind_run(spec: RunSpec, scenario_dir: Path, run_dir: Path) -> None:
+    """Write configuration, empty history and ledger; `manifest.json` comes last."""
+    remove(run_dir / "manifest.json")
+    config = run_config(spec, vars(spec.make_method()), scenario_digests(scenario_dir))
+    write_json(run_dir / "config.json", config)
+    write_jsonl(run_dir / "rounds.jsonl", [])
+    write_json(run_dir / "ledger.json", Ledger(0).to_json())
+    write_json(run_dir / "timing.json", dict.fromkeys(("wall_seconds", "train_seconds", "aggregate_seconds"), 0.0))
+    write_manifest(run_dir, config)

@@ -1,0 +1,115 @@
+"""Find the source files that modules depend on: whatever they import, and the data files of their packages.
+
+Files are parsed, never imported: no PyTorch, and a second for the whole repository. An import counts wherever it
+stands, also inside a function, and brings the `__init__.py` of the packages above it.
+"""
+
+import ast
+import re
+from collections.abc import Collection, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from pilot.io.digest import REPOSITORY
+
+PACKAGES = ("pilot", "baselines")
+Edge = tuple[str, str]
+"""Importing and imported module; `ANY` in the place of the former means every module."""
+ANY = "*"
+
+
+def source_files(modules: Iterable[str], cuts: Collection[Edge] = ()) -> frozenset[str]:
+    """Files that modules reach by imports, relative to the repository.
+
+    Args:
+        modules: dotted names where to start; a package also reaches its data files.
+        cuts: edges that are not followed. Data that are cut are named as a module would be, by their folder.
+
+    Raises:
+        FileNotFoundError: there is no such module (a renamed one must not silently drop out of a digest).
+    """
+    files: set[str] = set()
+    queue, seen = list(modules), set(modules)
+    while queue:
+        module = queue.pop()
+        file = module_file(module)
+        if file is None:
+            raise FileNotFoundError(f"no module {module} below {REPOSITORY}")
+        files.add(file)
+        files.update(data for folder, data in _data(module) if not _is_cut(module, folder, cuts))
+        found = {name for name in imported(module) if name not in seen and not _is_cut(module, name, cuts)}
+        seen |= found
+        queue += found
+    return frozenset(files)
+
+
+@cache
+def imported(module: str) -> frozenset[str]:
+    """Modules of this project that a module imports, and the packages that hold it and them."""
+    functions = {f"{module}.{name}" for _, data in _data(module) for name in _functions_of(REPOSITORY / data)}
+    packages = {name for name in _above(module) if name != module}
+    return imported_by(REPOSITORY / str(module_file(module))) | functions | packages
+
+
+def imported_by(file: Path) -> frozenset[str]:
+    """Modules of this project that any Python file imports; relative imports are those of another package.
+
+    Raises:
+        SyntaxError: the file cannot be parsed.
+    """
+    names = {above for name in _names(file) for above in _above(name)}
+    return frozenset(name for name in names if module_file(name))
+
+
+def _names(file: Path) -> Iterator[str]:
+    """Everything that is imported, by dotted name: modules, and what is in them."""
+    queue: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"), str(file))]
+    while queue:
+        node = queue.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        queue += [part for part in ast.iter_child_nodes(node) if not isinstance(part, ast.expr)]
+
+
+@cache
+def module_file(module: str) -> str | None:
+    """The file of a module of this project, relative to the repository; None if it is not one."""
+    path = module.replace(".", "/")
+    if module.partition(".")[0] in PACKAGES:
+        return next((name for name in (f"{path}.py", f"{path}/__init__.py") if (REPOSITORY / name).is_file()), None)
+    return None
+
+
+@cache
+def _data(module: str) -> tuple[tuple[str, str], ...]:
+    """The data files of a package, each with its folder's dotted name: what is neither code nor another package's."""
+    file = REPOSITORY / str(module_file(module))
+    return tuple(_data_in(file.parent)) if file.name == "__init__.py" else ()
+
+
+def _data_in(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.iterdir()):
+        if path.name == "__pycache__" or path.name.startswith("."):
+            continue
+        if path.is_dir() and not (path / "__init__.py").exists():
+            yield from _data_in(path)
+        elif path.is_file() and path.suffix != ".py":
+            place = path.relative_to(REPOSITORY)
+            yield ".".join(place.parent.parts), place.as_posix()
+
+
+def _functions_of(file: Path) -> list[str]:
+    """Modules beside a task file of lm-eval whose functions it names (`!function module.function`)."""
+    return re.findall(r"!function (\w+)\.", file.read_text(encoding="utf-8")) if file.suffix == ".yaml" else []
+
+
+def _above(name: str) -> Iterator[str]:
+    """A dotted name and those of the packages that hold it."""
+    parts = name.split(".")
+    return (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+
+
+def _is_cut(module: str, name: str, cuts: Collection[Edge]) -> bool:
+    return (module, name) in cuts or (ANY, name) in cuts
