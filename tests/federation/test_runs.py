@@ -24,6 +24,7 @@ from pilot.io.digest import digest_json, sha256_file
 from pilot.methods.base import group_of
 from pilot.methods.registry import METHODS
 
+from ..marks import few_of
 from ..small import PROFILE, Small, contents, quiet
 
 TRAINED = ["pilot", "fedavg", "fedprox", "fedmoe", "local", "central"]
@@ -98,7 +99,7 @@ def test_untuned_trains_nothing(small: Small) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("method", few_of(["pilot"], TRAINED))
 def test_same_seed_same_bytes(small: Small, tmp_path: Path, method: str) -> None:
     assert small.train(tmp_path / "again", method) == contents(small.run(method))
 
@@ -112,7 +113,7 @@ def test_another_seed_differs(small: Small) -> None:
     assert messages[0] == messages[1]
 
 
-@pytest.mark.parametrize("method", ["pilot", *(pytest.param(m, marks=pytest.mark.slow) for m in TRAINED[1:])])
+@pytest.mark.parametrize("method", few_of(["pilot"], TRAINED))
 def test_killed_after_round_one_goes_on(small: Small, tmp_path: Path, method: str) -> None:
     def kill(done: int, total: int) -> None:
         if done > total / 2:
