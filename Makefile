@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
-# Tests run in two processes of one thread each; a file's tests stay together.
+# Tests run in two processes of one thread each, in the order and groups that tests/conftest.py gives them.
 TEST_PROCESSES ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: install scenario1 scenario2 faults zoo ablation heterogeneity tuning smoke smoke_faults smoke_study figures report backbone test test-fast lint types check docs clean
+.PHONY: install scenario1 scenario2 faults zoo ablation heterogeneity tuning smoke smoke_faults smoke_study smokes figures report backbone test test-fast test-exhaustive lint types check docs clean
 
 install: $(VENV)/.installed
 
@@ -22,11 +23,18 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 scenario1 scenario2 faults zoo ablation heterogeneity tuning smoke smoke_faults smoke_study figures report backbone: install
 	$(BIN)/snakemake --cores $(CORES) $@
 
+# One call: jobs of three targets side by side. Tests read what it made where PILOT_SMOKE_RESULTS names its results.
+smokes: install
+	$(BIN)/snakemake --cores $(CORES) smoke smoke_faults smoke_study
+
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile
+	$(PYTEST) -m "not exhaustive"
 
 test-fast: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m "not slow"
+	$(PYTEST) -m "not (slow or engine or java or browser or exhaustive)"
+
+test-exhaustive: install
+	$(PYTEST) -m exhaustive
 
 lint: install
 	$(BIN)/ruff check .

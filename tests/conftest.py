@@ -1,14 +1,18 @@
-"""What several folders of tests share: one small scenario with data, partition and features, built once."""
+"""What several folders of tests share: one small scenario, one smoke run, and the order in which files are taken."""
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it when it is imported
 
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 
 from .differences import differences
+from .order import arrange
 from .small import Small
+from .smoke import make_smoke_run
 
 settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")
@@ -17,9 +21,23 @@ settings.load_profile("busy machine")
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     """The small scenario; its files are not to be changed."""
-    scenario = Small(tmp_path_factory.mktemp("small"))
+    root = tmp_path_factory.getbasetemp()
+    shared = root.parent if os.environ.get("PYTEST_XDIST_WORKER") else root
+    scenario = Small(tmp_path_factory.mktemp("small"), shared=shared / "trained")
     scenario.build()
     return scenario
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `snakemake smoke smoke_faults smoke_study` has run; not to be changed."""
+    return make_smoke_run(tmp_path_factory)
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the heavy files first; give each file a process of its own."""
+    arrange(items)
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:

@@ -1,9 +1,12 @@
 """A scenario small enough to be trained in a second, with its data, partition and features."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+from filelock import FileLock
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache, open_features
@@ -57,10 +60,15 @@ def quiet(done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Small:
-    """Files of the small scenario below `root`; nobody may change them."""
+    """Files of the small scenario below `root`; nobody may change them.
+
+    Attributes:
+        shared: where processes of one test run find the runs that others of them have trained.
+    """
 
     root: Path
     profile_text: str = PROFILE
+    shared: Path | None = None
 
     @property
     def results(self) -> Path:
@@ -122,10 +130,15 @@ class Small:
         return RunSpec(self.scenario, self.profile, method, seed)
 
     def run(self, method: str, seed: int = 0) -> Path:
-        """A finished run, trained when first asked for; nobody may change it."""
+        """A finished run, trained when a process first asks for it; nobody may change it."""
         folder = self.folder / "runs" / method / f"seed{seed}"
         if not (folder / "manifest.json").is_file():
-            train_run(self.spec(method, seed), self.folder, folder, False, quiet)
+            trained = (self.shared or self.root / "trained") / method / f"seed{seed}"
+            trained.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{trained}.lock"):
+                if not (trained / "manifest.json").is_file():
+                    train_run(self.spec(method, seed), self.folder, trained, False, quiet)
+            shutil.copytree(trained, folder)
         return folder
 
     def train(

@@ -21,7 +21,7 @@ def listed(folder: Path, *options: str) -> str:
     path = os.pathsep.join([str(folder), *filter(None, sys.path)])
     environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONPATH": path}
     command = [sys.executable, "-c", PRINT.format(arguments=["list", "methods", *options])]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -1,4 +1,4 @@
-"""The real command line in a process of its own: answers at once, refuses bad input in one message."""
+"""The command line: answers at once, refuses bad input in one message. A few commands run in real processes."""
 
 import json
 import os
@@ -21,20 +21,21 @@ from pilot.data.record import COLUMNS
 from pilot.federation.spec import RunSpec
 from pilot.federation.training import train_run
 
+from .command_line import VARIABLES, Done, call
 from .report.synthetic import build_scenario
 from .small import PROFILE, SCENARIO, Small, contents, quiet
 
 COMMAND = [sys.executable, "-c", "from pilot.cli import main; main()"]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
+ENVIRONMENT = os.environ | VARIABLES
 
 
-def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `pilot-bench` with these arguments."""
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+def start(*arguments: object) -> Done:
+    """Run `pilot-bench` with these arguments in a process of its own."""
+    done = subprocess.run([*COMMAND, *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True)
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
-def refused(result: subprocess.CompletedProcess[str], *parts: str) -> None:
+def refused(result: Done, *parts: str) -> None:
     """Exit code 2 and one message with these parts, no traceback, nothing on standard output."""
     assert result.returncode == 2, result.stderr
     assert result.stdout == "" and "Traceback" not in result.stderr
@@ -69,7 +70,7 @@ def test_help_answers_at_once() -> None:
     times = []
     for _ in range(5):
         began = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert "federated multimodal instruction tuning" in call("--help").stdout
+        assert "federated multimodal instruction tuning" in start("--help").stdout
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         times.append(ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime)
     assert 0 < statistics.median(times) < 0.5
@@ -133,7 +134,7 @@ def test_unknown_names(files: Path) -> None:
 
 def test_missing_data(files: Path) -> None:
     missing = "results/tiny/small/data/scene-vqa/records.parquet: no such file. Build the scenario's data first"
-    refused(call("partition", *where(files)), missing)
+    refused(start("partition", *where(files)), missing)
     refused(
         call("train", "-m", "fedavg", *where(files)),
         "results/tiny/small/data/manifest.json: missing. Run `pilot-bench data build",

@@ -80,7 +80,7 @@ TWINS = {
 
 TARGETS = {
     **dict.fromkeys(("install", "test", "docs"), ()),
-    "scenario2": ("smoke",), "check": ("lint", "types", "test"), "test-fast": ("test",),
+    "scenario2": ("smokes",), "check": ("lint", "types", "test"), "test-fast": ("test",), "test-exhaustive": ("test",),
 }  # fmt: skip
 """Target of make -> those that continuous integration runs in its place; itself where there are none."""
 

@@ -1,7 +1,7 @@
 """Every command of README.md, CONTRIBUTING.md and docs/*.md: run at smoke size, planned, or held against its parser.
 
-`rules.py` says which, with the reason. What is run starts from one smoke scenario, made by `snakemake smoke`; each page
-has a copy of it, in which its commands run in their order.
+`rules.py` says which, with the reason. What is run starts from the results of `snakemake smoke`; each page has a copy
+of them, in which its commands run in their order. One dry run plans all targets (tests/pipelines/test_dry_run.py).
 """
 
 import os
@@ -17,6 +17,7 @@ import pytest
 
 from pilot.cli import app
 
+from ..pipelines.test_dry_run import TARGETS as TARGETS_PLANNED
 from . import parsing
 from .pages import ROOT, Command, commands, commands_of, mentions, pages
 from .rules import BEFORE, ELSEWHERE, TARGETS, TWINS, Class, at_smoke_size, classify
@@ -97,7 +98,7 @@ def test_what_is_not_run_would_be_taken(command: Command) -> None:
     parsing.takes(command)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("command", EXTRAS, ids=str)
 def test_extras_resolve(command: Command, tmp_path: Path) -> None:
     """The lines of docs/clusters.md, by the package registry that the installation came from, without installing.
@@ -146,16 +147,24 @@ def test_continuous_integration_makes_it(command: Command) -> None:
 
 def test_targets_have_a_twin_that_runs() -> None:
     """Whatever target is documented, one of its kind is run by this file, by continuous integration or by a test."""
-    ci = "".join(path.read_text() for path in (ROOT / ".ci").iterdir())
+    assert "\nmake smokes\n" in (ROOT / ".ci/run").read_text()
+    recipe = re.search(r"^smokes: install\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    made = parsing.snakemake_takes(recipe[1].replace("$(CORES)", "all").split()[1:]) if recipe else []
     for command in TO_PLAN:
         targets = parsing.snakemake_takes(shlex.split(command.text, comments=True)[1:])
         assert targets, f"{command}: no target"
         for target in targets:
             twin = TWINS[target]
-            assert twin == "smoke" or f"make {twin}\n" in ci or (ROOT / twin).is_file(), f"{target}: {twin}"
+            assert twin in made or (ROOT / twin).is_file(), f"{target}: {twin}"
 
 
-@pytest.mark.slow
+def test_documented_targets_are_planned() -> None:
+    """One dry run plans them all; each command by itself is exhaustive."""
+    for command in TO_PLAN:
+        assert {*parsing.snakemake_takes(shlex.split(command.text, comments=True)[1:])} <= TARGETS_PLANNED, command
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("text", sorted({command.text for command in TO_PLAN}))
 def test_snakemake_plans_it_as_documented(text: str, tmp_path: Path) -> None:
     done = planned(text, tmp_path, "-n --quiet rules")
@@ -163,19 +172,11 @@ def test_snakemake_plans_it_as_documented(text: str, tmp_path: Path) -> None:
     assert re.search(r"^total +\d+$", done.stdout + done.stderr, re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results of the smoke scenario, by the command of docs/first-hour.md."""
-    folder = tmp_path_factory.mktemp("smoke")
-    done = planned("snakemake --cores all smoke", folder, "--quiet all")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "results"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("page", list(dict.fromkeys(command.page for command in TO_RUN)))
-def test_the_page_at_smoke_size(page: str, smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(smoke, tmp_path / "results")
+def test_the_page_at_smoke_size(page: str, smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = shutil.ignore_patterns("faults", "pilot+no-ata", "scores-*.json")  # of the other smoke targets
+    shutil.copytree(smoke_run / "results/smoke/smoke", tmp_path / "results/smoke/smoke", ignore=beside)
     for name in LINKED:
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)

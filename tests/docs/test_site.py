@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from pilot.methods.families import METHODS
 from pilot.report.order import metric_bounds
 
 from .. import browser
+from ..marks import few_of
 from .pages import ROOT
 
 PAGES = ("index", "first-hour", "methods", "studies", "faq", "results")
 WIDTHS = (1280, 390)
+SEEN = [("index", 1280), ("methods", 390), ("studies", 1280), ("results", 390)]
 
 
 class Requests(HTMLParser):
@@ -124,9 +127,8 @@ def chromium() -> Iterator[Any]:
         yield started
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.browser
+@pytest.mark.parametrize(("name", "width"), few_of(SEEN, product(PAGES, WIDTHS)))
 def test_a_page_in_a_browser(site: Path, chromium: Any, name: str, width: int) -> None:
     """No message, no failed or foreign request, nothing wider than the window, in light and dark."""
     for theme in ("light", "dark"):
@@ -140,7 +142,7 @@ def test_a_page_in_a_browser(site: Path, chromium: Any, name: str, width: int) -
         watched.page.close()
 
 
-@pytest.mark.slow
+@pytest.mark.browser
 def test_search_finds_without_a_server(site: Path, chromium: Any) -> None:
     watched = browser.watch(chromium)
     watched.page.goto((site / "index.html").as_uri())

@@ -18,7 +18,7 @@ def main(grid: Grid, context: Context) -> None:
     while len(list(grid.get_node_ids())) < int(str(options["nodes"])):
         time.sleep(0.2)
     messages = [Message(RecordDict(), node, "query") for node in sorted(grid.get_node_ids())]
-    for reply in grid.send_and_receive(messages, timeout=60):
+    for reply in grid.send_and_receive(messages, timeout=600):
         print(f"node says {reply.content['folders']['data']} {reply.content['folders']['state']}", flush=True)
     time.sleep(float(str(options["linger"])))
     if options["fail"]:

@@ -20,10 +20,12 @@ from pilot.federation.store import ClientStore
 from pilot.io.atomic import read_json, read_jsonl, write_json
 from pilot.methods.base import group_of
 
+from ..marks import few_of
 from ..small import Small, contents
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.engine
 ROOT = Path(__file__).resolve().parents[2]
+METHODS = ("pilot", "fedavg", "fedprox", "fedmoe", "local", "central", "untuned", "feddat")
 POOLED, STRANGE, TWIN = 6, 7, 8
 """Nodes beside those of clients 0..5: one with everybody's data, one with altered data, one that claims client 4."""
 
@@ -88,7 +90,7 @@ def run(deployed: Deployed, method: str, **more: str | float | bool) -> list[str
     return lines
 
 
-@pytest.mark.parametrize("method", ["pilot", "fedavg", "fedprox", "fedmoe", "local", "central", "untuned", "feddat"])
+@pytest.mark.parametrize("method", few_of(["pilot", "central"], METHODS))
 def test_deployment_gives_the_bytes_of_local_training(deployed: Deployed, method: str) -> None:
     """The pooled node does not fit a federated run, and the others do not fit `central`: refused, on both sides."""
     lines = "\n".join(run(deployed, method))
@@ -138,20 +140,22 @@ def test_nothing_private_is_in_any_message(deployed: Deployed) -> None:
 
 def test_what_left_is_found_where_it_was_sent(deployed: Deployed) -> None:
     """The search of the test above can find things: the server's own tensors went down to clients as they are."""
-    folder = deployed.results / "messages" / "fedavg"
+    folder = deployed.results / "messages" / "pilot"
     everything = b"\0".join(path.read_bytes() for path in sorted(folder.glob("*.bin")))
-    first = load_progress(deployed.run_dir("fedavg") / "checkpoint", None)
-    assert first is not None
-    shutil.copytree(deployed.run_dir("fedavg") / "checkpoint", deployed.root / "before")
+    shutil.copytree(deployed.run_dir("pilot") / "checkpoint", deployed.root / "before")
     shutil.rmtree(deployed.root / "before" / "round-2")
     before = load_progress(deployed.root / "before", None)
     assert before is not None and before.round_number == 1
-    for value in before.server.shared.values():
+    states = [before.server.shared, *before.server.per_client.values()]
+    assert len(states) == 7 and all(states)
+    for value in (value for state in states for value in state.values()):
         assert value.numpy().tobytes() in everything
 
 
-def test_killed_nodes_come_back_and_the_bytes_are_the_same(deployed: Deployed) -> None:
-    """`kill -9` of a SuperNode in every phase: stage 1, stage 2, and the second round's; then of a client's process.
+@pytest.mark.parametrize("victims", few_of([{3: "r1p1"}], [{2: "r1p0", 3: "r1p1", 4: "r2p0"}]), ids=len)
+def test_killed_nodes_come_back_and_the_bytes_are_the_same(deployed: Deployed, victims: dict[int, str]) -> None:
+    """`kill -9` of a SuperNode in a phase, or in each (stage 1, stage 2, and the second round's); then of a client's
+    process.
 
     The server waits for the node and asks it again; a node that had not yet taken its message gets it when it is back.
     """
@@ -160,14 +164,14 @@ def test_killed_nodes_come_back_and_the_bytes_are_the_same(deployed: Deployed) -
         shutil.rmtree(node.state, ignore_errors=True)
     lines: list[str] = []
     submitted = deployed.deployment.submit(deployed.options("pilot"))
-    for victim, version in {2: "r1p0", 3: "r1p1", 4: "r2p0"}.items():
+    for victim, version in victims.items():
         wait_for(deployed.nodes[victim - 2].state / f"{version}.sha256")
         deployed.deployment.kill_node(victim)
         deployed.deployment.restart_node(victim)
         if version == "r1p1":
             kill_task(deployed, 5)
     assert deployed.deployment.follow(submitted, lines.append).completed
-    for victim in (2, 3, 4):
+    for victim in victims:
         assert deployed.log(f"node-{victim}").count("SuperNode ID:") >= 2, "it was let in again"
     assert deployed.finish("pilot") == contents(deployed.small.run("pilot"))
 
@@ -191,6 +195,7 @@ def wait_for(path: Path) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.exhaustive
 def test_killed_server_resumes(deployed: Deployed) -> None:
     """`kill -9` of the ServerApp, then of the SuperLink; submitted again, the run goes on from its last round."""
     shutil.rmtree(deployed.run_dir("pilot"), ignore_errors=True)
@@ -223,6 +228,7 @@ def test_doubled_client_and_altered_node_are_refused_and_the_others_go_on(small:
         assert [each["client"] for each in row["clients"]] == [0, 1, 2, 3, 5]
 
 
+@pytest.mark.exhaustive
 def test_a_deployment_without_nodes_says_so(small: Small, tmp_path: Path) -> None:
     made = Deployed(small, tmp_path)
     made.deployment = LocalDeployment(tmp_path / "work", [])

@@ -5,9 +5,6 @@ are made up, so scores mean nothing.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from PIL import Image
 
 from pilot.io.atomic import read_json, read_jsonl
 
+from ..command_line import call
 from ..data.readers.python2 import pickled
 
 pytestmark = pytest.mark.slow
@@ -110,18 +108,15 @@ def captions_and_boxes(root: Path) -> None:
     (root / "refcoco/refs(unc).p").write_bytes(pickled(refs))
 
 
-def run(folder: Path, *arguments: str) -> str:
+def run(*arguments: str) -> str:
     """One command of the package; its standard output."""
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PILOT_DATASETS": "datasets", "PILOT_MODELS": "models",
-    }  # fmt: skip
-    command = [sys.executable, "-c", "from pilot.cli import main; main()", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = call(*arguments, PILOT_DATASETS="datasets", PILOT_MODELS="models")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_official_files_to_comparison(tmp_path: Path) -> None:
+def test_official_files_to_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     root = tmp_path / "datasets"
     for make in (pictures, questions, captions_and_boxes):
         make(root)
@@ -134,21 +129,21 @@ def test_official_files_to_comparison(tmp_path: Path) -> None:
         task["partition"] |= {"alpha": 50.0}
     (tmp_path / "cut.yaml").write_text(yaml.safe_dump(scenario))
     options = ("--scenario", "cut.yaml", "--profile", "llava-random")
-    run(tmp_path, "data", "build", *options)
+    run("data", "build", *options)
     folder = tmp_path / "results/llava-random/cut"
     assert set(read_json(folder / "data/manifest.json")["source_files"]["refcoco"]) == {
         "refcoco/refs(unc).p", "refcoco/instances.json",
     }  # fmt: skip
     quarantined = [row for path in folder.glob("data/*/quarantine.jsonl") for row in read_jsonl(path)]
     assert [(row["field"], row["reason"]) for row in quarantined] == [("image", "damaged or truncated (OSError)")] * 3
-    run(tmp_path, "partition", *options)
-    run(tmp_path, "backbone", "features", *options)
+    run("partition", *options)
+    run("backbone", "features", *options)
     for method in ("pilot", "fedavg"):
-        run(tmp_path, "train", *options, "--method", method, "--seed", "0")
-        run(tmp_path, "evaluate", str(folder / "runs" / method / "seed0"))
+        run("train", *options, "--method", method, "--seed", "0")
+        run("evaluate", str(folder / "runs" / method / "seed0"))
     rows = [json.loads(line) for line in (folder / "runs/pilot/seed0/eval/samples.jsonl").read_text().splitlines()]
     assert {len(row["references"]) for row in rows if row["kind"] == "vqa"} == {10}
-    table = run(tmp_path, "compare", str(folder), "--format", "markdown")
+    table = run("compare", str(folder), "--format", "markdown")
     assert "vqav2 vqa_official" in table and "exact_match" not in table and "coco-caption CIDEr" in table
     cells = "".join(line for line in table.splitlines() if line.startswith("|"))
     assert "unavailable" not in cells and "missing" not in cells

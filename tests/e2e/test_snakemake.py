@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -9,15 +10,23 @@ import pytest
 
 from ..pipelines.workflow import copy_repository
 from ..pipelines.workflow import snakemake as run_snakemake
+from ..smoke import copy_smoke_run
 
 REFERENCES = ("majority", "untuned")
+METHODS = ("pilot", "fedavg", "fedmoe")
 
 
 def snakemake(copy: Path, *arguments: str, target: str = "smoke") -> str:
     """Run Snakemake in `copy` with its own sources; returns all it prints, and a line per job for `planned`."""
-    done = run_snakemake(target, "--cores", "1", "--config", "results=out", *arguments, "--logger", "jobs", folder=copy)
+    done = run_snakemake(target, "--cores", "1", *configured(arguments), "--logger", "jobs", folder=copy)
     assert done.code == 0, done.output + done.errors
     return done.output + done.errors
+
+
+def configured(arguments: tuple[str, ...]) -> list[str]:
+    """Arguments, settings (`name=value`) behind `--config`."""
+    settings = [each for each in arguments if "=" in each]
+    return [each for each in arguments if "=" not in each] + (["--config", *settings] if settings else [])
 
 
 def planned(output: str) -> set[str]:
@@ -27,26 +36,28 @@ def planned(output: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository in which `snakemake smoke` has run, with two methods."""
-    copy = copy_repository(tmp_path_factory.mktemp("pipeline") / "copy", methods="fedavg, fedmoe")
+def finished(smoke_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository in which `snakemake smoke` has run."""
+    copy = copy_repository(tmp_path_factory.mktemp("pipeline") / "copy")
     everything = planned(snakemake(copy, "-n"))
-    runs = {f"{rule} {method}" for rule in ("train", "answers") for method in ("fedavg", "fedmoe", *REFERENCES)}
+    runs = {f"{rule} {method}" for rule in ("train", "answers") for method in (*METHODS, *REFERENCES)}
     assert everything == runs | {"smoke", "data", "partition", "features", "score", "tables", "draw", "page"}
-    snakemake(copy)
+    copy_smoke_run(smoke_run, copy)
     return copy
 
 
 @pytest.mark.slow
 def test_second_run_does_nothing(finished: Path) -> None:
     assert "Nothing to be done" in snakemake(finished, "-n")
-    tables = finished / "out/smoke/smoke/tables"
+    tables = finished / "results/smoke/smoke/tables"
     rows = (tables / "main.csv").read_text().splitlines()
     assert {row.split(",")[rows[0].split(",").index("method")] for row in rows[1:]} == {
-        "fedavg", "fedmoe", *REFERENCES
+        *METHODS, *REFERENCES
     }  # fmt: skip
-    assert len(list((finished / "out/smoke/smoke/benchmarks").glob("*.tsv"))) == 15
-    assert len(list((finished / "out/smoke/smoke/logs").glob("*.log"))) == 15
+    jobs = {"data", "partition", "features", "score", "tables", "draw", "page"}
+    jobs |= {f"{rule}-{method}-0" for rule in ("train", "answers") for method in (*METHODS, *REFERENCES)}
+    logs, benchmarks = ({path.stem for path in (tables.parent / name).iterdir()} for name in ("logs", "benchmarks"))
+    assert jobs <= logs == benchmarks
 
 
 @pytest.mark.slow
@@ -70,18 +81,19 @@ def test_change_reruns_what_depends_on_it(finished: Path, source: str, jobs: set
 
 @pytest.mark.slow
 def test_faults_add_their_runs_to_the_ordinary_ones(finished: Path) -> None:
-    """Two faults by two methods; the ordinary runs are there already, and are not made again."""
+    """Two faults by three methods; the ordinary runs are there already, and are not made again."""
+    shutil.rmtree(finished / "results/smoke/smoke/faults")
     output = snakemake(finished, "-n", target="smoke_faults")
-    runs = {f"{rule} {method}" for rule in ("train_fault", "answers_fault") for method in ("fedavg", "fedmoe")}
+    runs = {f"{rule} {method}" for rule in ("train_fault", "answers_fault") for method in METHODS}
     assert planned(output) == runs | {"score_faults", "tables_faults", "smoke_faults"}
     assert "strict-dag-evaluation" not in output  # no other rule takes these files for its own
     counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
-    assert counts["train_fault"] == counts["answers_fault"] == 4
-    places = {path for path in re.findall(r"out/smoke/smoke/faults/[^, ]+/manifest.json", output)}
+    assert counts["train_fault"] == counts["answers_fault"] == 6
+    places = {path for path in re.findall(r"results/smoke/smoke/faults/[^, ]+/manifest.json", output)}
     assert places == {
-        f"out/smoke/smoke/faults/{fault}/runs/{method}/seed0/manifest.json"
+        f"results/smoke/smoke/faults/{fault}/runs/{method}/seed0/manifest.json"
         for fault in ("dropout-50", "nan-client")
-        for method in ("fedavg", "fedmoe")
+        for method in METHODS
     }
 
 
@@ -91,10 +103,9 @@ def test_report_has_every_figure_and_table_with_its_caption(finished: Path) -> N
     snakemake(finished, "--report", "report.html")
     page = (finished / "report.html").read_text()
     results = json.loads(re.search(r"var results = (\{.*?\});\n", page, re.DOTALL)[1])  # type: ignore[index]
-    folder = finished / "out/smoke/smoke"
+    folder = finished / "results/smoke/smoke"
     figures = {path.stem for path in (folder / "figures").glob("*.png")}
-    assert {"bars", "cost", "losses", "heterogeneity", "drift", "samples"} <= figures
-    assert "router" not in figures  # there is no Pilot in this scenario
+    assert {"bars", "cost", "losses", "heterogeneity", "drift", "samples", "router"} <= figures
     tables = {path.name for path in (folder / "tables").glob("*.csv")}
     assert {Path(name).name for name in results} == {f"{name}.png" for name in figures} | tables
     captions = {Path(name).name: result["caption"] for name, result in results.items()}
@@ -102,7 +113,7 @@ def test_report_has_every_figure_and_table_with_its_caption(finished: Path) -> N
     assert "black line its 95 % interval" in captions["bars.png"]
     assert "<tt" in captions["main.csv"] and "worst client" in captions["main.csv"]
     assert len(set(captions.values())) == len(captions)
-    assert results["out/smoke/smoke/figures/bars.png"]["labels"]["figure"] == "bars"
+    assert results["results/smoke/smoke/figures/bars.png"]["labels"]["figure"] == "bars"
     assert "none of them is claimed to reproduce" in page.lower() and "``" not in "".join(captions.values())
     assert "system-message" not in page  # how docutils shows that it did not understand a caption
     assert not re.search(r"<(?:script|link|img|iframe)[^>]*\s(?:src|href)=.?https?:", page)
@@ -116,7 +127,7 @@ def test_figures_makes_tables_and_figures_of_the_methods_that_are_asked_for(fini
     plan = planned(snakemake(finished, "-n", target="smoke_figures"))
     assert plan == {"draw_paper", "smoke_figures"}, "nothing is trained or evaluated again"
     snakemake(finished, "figure_methods=fedavg", target="smoke_figures")
-    folder = finished / "out/smoke/smoke"
+    folder = finished / "results/smoke/smoke"
     assert {path.name for path in (folder / "paper").iterdir()} >= {"bars-column.pdf", "bars-text.pdf"}
     assert {line.split(",")[1] for line in (folder / "tables/main.csv").read_text().splitlines()[1:]} == {"fedavg"}
     assert "fedmoe" not in (folder / "tables/grid.tex").read_text()

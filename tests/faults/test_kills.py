@@ -2,12 +2,14 @@
 
 import random
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from pilot.federation.checkpoint import load_progress
 
+from ..marks import few_of
 from ..small import PROFILE, Small, contents
 from .nurse import KILLED, Nursery
 from .nursery import FINISHED, USER_ERROR
@@ -21,11 +23,17 @@ FILES = (
     "clients/0/r2p0.sha256", "round-1/server.safetensors", "round-1/history.json", "round-1/complete.json",
     "round-2/server.sha256", "round-3/complete.json", "rounds.jsonl", "timing.json", "ledger.json",
 )  # fmt: skip
+EVERY_FILE = (*FILES, "clients/2/r2p0.safetensors", "round-2/complete.json", "manifest.json")
 KILLS = [(name, MOMENTS[index % len(MOMENTS)]) for index, name in enumerate(FILES)] + [
-    (name, moment)
-    for name in ("clients/2/r2p0.safetensors", "round-2/complete.json", "manifest.json")
-    for moment in MOMENTS
+    ("manifest.json", moment) for moment in MOMENTS
 ]
+"""Each file at one moment and one file at each; the rest of the grid is exhaustive."""
+FULL_DISKS = (
+    *(("clients/3/r2p0.safetensors", "mkdtemp"), ("clients/3/r2p0.safetensors", "write")),
+    *(("round-2/server.safetensors", "fsync"), ("round-2/complete.json", "replace")),
+)
+WRITTEN = ("clients/3/r2p0.safetensors", "round-2/server.safetensors", "round-2/complete.json")
+KEPT = ("3/unfinished-r2p0.json", "5/unfinished-r1p1-2.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +51,7 @@ def undisturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> d
     return contents(target)
 
 
-@pytest.mark.parametrize(("name", "moment"), KILLS)
+@pytest.mark.parametrize(("name", "moment"), few_of(KILLS, product(EVERY_FILE, MOMENTS)))
 def test_killed_while_writing(
     nursery: Nursery, undisturbed: dict[str, bytes], tmp_path: Path, name: str, moment: str
 ) -> None:
@@ -55,7 +63,7 @@ def test_killed_while_writing(
     assert contents(tmp_path) == undisturbed
 
 
-@pytest.mark.parametrize("step", [2, 9, 19, 30, 47])
+@pytest.mark.parametrize("step", few_of([2, 9, 47], [19, 30]))
 def test_killed_in_a_training_step(nursery: Nursery, undisturbed: dict[str, bytes], tmp_path: Path, step: int) -> None:
     """Of 54 steps: in stage 1 (6 steps), in round 1's stage 2 (12), and in later rounds (18 each)."""
     assert nursery.train(tmp_path, "step", step) == KILLED
@@ -95,14 +103,13 @@ def keeping(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.mark.parametrize(
     "prepare",
-    [
-        *[("step", number) for number in (2, 9, 30)],
-        *[("die", "3/unfinished-r2p0.json", moment) for moment in MOMENTS],
-        *[("die", "5/unfinished-r1p1-2.safetensors", moment) for moment in MOMENTS],
-    ],
+    few_of(
+        [["step", 9], ["die", KEPT[0], "replace"], ["die", KEPT[1], "write"]],
+        [["step", 2], ["step", 30], *(["die", *each] for each in product(KEPT, MOMENTS))],
+    ),
 )
 def test_killed_in_a_phase_that_is_kept(
-    keeping: tuple[Nursery, dict[str, bytes]], undisturbed: dict[str, bytes], tmp_path: Path, prepare: tuple[object]
+    keeping: tuple[Nursery, dict[str, bytes]], undisturbed: dict[str, bytes], tmp_path: Path, prepare: list[object]
 ) -> None:
     """In a step, or while the phase is being kept; the same weights as without keeping anything."""
     nursery, end = keeping
@@ -113,8 +120,7 @@ def test_killed_in_a_phase_that_is_kept(
     assert end[name] == undisturbed[name]
 
 
-@pytest.mark.parametrize("moment", BEFORE_IT_COUNTS)
-@pytest.mark.parametrize("name", ["clients/3/r2p0.safetensors", "round-2/server.safetensors", "round-2/complete.json"])
+@pytest.mark.parametrize(("name", "moment"), few_of(FULL_DISKS, product(WRITTEN, BEFORE_IT_COUNTS)))
 def test_full_disk_leaves_the_old_state_readable(
     nursery: Nursery, undisturbed: dict[str, bytes], tmp_path: Path, name: str, moment: str
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from pilot.backbone.paths import MODELS_VARIABLE
 
 from ..federation.test_llava_random import METHODS, PROFILE
+from ..marks import few_of
 from ..small import Small, contents
 from .nurse import KILLED, Nursery
 from .nursery import FINISHED
@@ -26,7 +27,7 @@ def random(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Small, Nu
             yield small, nursery
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", few_of(["pilot"], METHODS))
 def test_every_method_is_killed_and_goes_on(
     random: tuple[Small, Nursery], tmp_path_factory: pytest.TempPathFactory, method: str
 ) -> None:

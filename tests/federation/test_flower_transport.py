@@ -17,10 +17,8 @@ import pytest
 import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.app.user_config import UserConfig
-from flwr.supercore.task_identity import TaskIdentity
 
 from pilot.errors import UserError
-from pilot.federation import flower_transport
 from pilot.federation.client import ClientReport, PhaseTask
 from pilot.federation.flower_transport import FlowerTransport
 from pilot.federation.messages import from_array_record, pack_result, to_array_record, unpack_result
@@ -34,6 +32,7 @@ from pilot.federation.wire import MalformedMessage, pack, unpack_json
 from pilot.methods.base import ClientInfo, Phase, Update
 
 from ..small import Small
+from .grid import inside_flower
 
 PHASE = Phase("train", frozenset({"connector"}), frozenset({"connector"}))
 REPORT = ClientReport(2, {"total": [1.0]}, {}, 7, {"connector": 2}, 2, 2)
@@ -89,14 +88,9 @@ class FakeGrid:
 
 
 @pytest.fixture(autouse=True)
-def inside_flower(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Messages can only be made by a task of Flower's; nothing is waited for long."""
-    monkeypatch.setattr(TaskIdentity, "_run_id", 1)
-    monkeypatch.setattr(TaskIdentity, "_node_id", 1)
-    monkeypatch.setattr(TaskIdentity, "_task_id", 1)
-    monkeypatch.setattr(flower_transport, "MOST_SECONDS_BETWEEN_LOOKS", 0.01)
-    monkeypatch.setattr(flower_transport, "POLL_SECONDS", 0.001)
-    monkeypatch.setattr(flower_transport, "GREETING_SECONDS", 0.2)
+def as_a_task_of_flower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages can be made, and nothing is waited for long."""
+    inside_flower(monkeypatch)
 
 
 def exchange(grid: FakeGrid, clients: Iterable[int], **options: Any) -> list[ClientResult | ClientFailure]:

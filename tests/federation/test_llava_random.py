@@ -14,6 +14,7 @@ from pilot.federation.training import train_run
 from pilot.io.atomic import read_json, read_jsonl
 from pilot.io.checkpoint import load_state
 
+from ..marks import few_of
 from ..small import Small, contents, quiet
 
 METHODS = ["pilot", "fedavg", "fedprox", "fedmoe", "local", "central", "scaffold", "feddat", "fedex_lora"]
@@ -115,12 +116,11 @@ def test_every_method_trains_and_answers(tiny: Small, method: str) -> None:
     assert all(isinstance(row["prediction"], str) for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "moment"),
-    [("pilot", 9), *(pytest.param(m, 11, marks=pytest.mark.slow) for m in METHODS), pytest.param(
-        "pilot", 45, marks=pytest.mark.slow
-    )],
-)  # fmt: skip
+    few_of([("pilot", 9), ("pilot", 45), ("fedmoe", 11), ("scaffold", 11)], [(method, 11) for method in METHODS]),
+)
 def test_killed_inside_a_phase_goes_on_there(
     tiny: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, moment: int
 ) -> None:

@@ -50,7 +50,7 @@ def dry_run(*arguments: str | Path, folder: Path = ROOT) -> Done:
     return done
 
 
-def copy_repository(folder: Path, methods: str) -> Path:
+def copy_repository(folder: Path, methods: str = "pilot, fedavg, fedmoe") -> Path:
     """A copy of the repository whose smoke scenario has the given methods."""
     for name in PARTS:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))

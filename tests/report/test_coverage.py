@@ -84,16 +84,15 @@ def share_rejected(benchmark: Benchmark, examples_of_image: int = 1, known: bool
     return float(np.mean(rejected))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "benchmark",
     [
-        pytest.param(Benchmark(0.015, 0.02, 0.015), id="realistic"),
-        pytest.param(Benchmark(0.03, 0.03, 0.01), id="large spread"),
-        pytest.param(Benchmark(0.015, clients=1), id="one model for all"),
-        pytest.param(Benchmark(0.04), id="seeds weigh as much as images"),
-        pytest.param(Benchmark(client=0.04), id="clients weigh as much as images"),
-        pytest.param(Benchmark(0.015, 0.02, 0.015, seeds=5, clients=5), id="five seeds and clients"),
+        pytest.param(Benchmark(0.015, 0.02, 0.015), marks=pytest.mark.slow, id="realistic"),
+        pytest.param(Benchmark(0.03, 0.03, 0.01), marks=pytest.mark.exhaustive, id="large spread"),
+        pytest.param(Benchmark(0.015, clients=1), marks=pytest.mark.exhaustive, id="one model for all"),
+        pytest.param(Benchmark(0.04), marks=pytest.mark.exhaustive, id="seeds weigh as much as images"),
+        pytest.param(Benchmark(client=0.04), marks=pytest.mark.exhaustive, id="clients weigh as much as images"),
+        pytest.param(Benchmark(0.015, 0.02, 0.015, 5, 5), marks=pytest.mark.exhaustive, id="five seeds and clients"),
     ],
 )
 def test_95_percent_intervals_cover_the_truth(benchmark: Benchmark) -> None:
@@ -101,7 +100,7 @@ def test_95_percent_intervals_cover_the_truth(benchmark: Benchmark) -> None:
     assert low <= share_within(benchmark) <= high
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_at_worst_a_little_less_and_elsewhere_more() -> None:
     """Where the bounds are not met, or barely: what the module's docstring says of it.
 
@@ -136,7 +135,7 @@ def test_equal_models_are_told_apart_in_5_percent(benchmark: Benchmark, examples
     assert low <= share_rejected(benchmark, examples_of_image) <= high
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_simulation_tells_a_wrong_test() -> None:
     """Two questions about an image counted as two images; a true difference; models of unlike seeds.
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from pilot.report.html.page import write_report
 from pilot.report.tables import write_tables
 
 from ..browser import Watched, browser, watch
+from ..marks import few_of
 from . import synthetic
 from .synthetic import build_scenario
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.browser
+SIGHTS = few_of([(1280, "light"), (390, "dark")], product((1280, 390), ("light", "dark")))
 READY = "html[data-ready=yes]"
 MOST_SECONDS = 2.0
 TWENTY = (
@@ -215,8 +218,7 @@ def test_themes_and_print(watched: Watched) -> None:
     assert len(page.pdf()) > 20_000
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "theme"), SIGHTS)
 def test_nothing_is_wider_than_the_window(chromium: Any, report: Path, tmp_path: Path, width: int, theme: str) -> None:
     """Screenshots are kept where `PILOT_SCREENSHOTS` says."""
     found = watch(chromium, width=width, theme=theme)

@@ -1,0 +1,67 @@
+"""Every method over Flower's messages, in this process: killed and resumed, its bytes are those of local training.
+
+Server and clients are those of a deployment (`FlowerTransport`, `make_client_app`), each client with its own node
+folder; all that travels is packed to Flower's bytes, and states arrive with their names in another order than they
+were sent in. That Ray's and a deployment's processes do the same is shown of a few methods in tests/e2e.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pilot.federation.flower_transport import FlowerTransport
+from pilot.federation.node_app import Place, make_client_app
+from pilot.federation.node_folder import POOLED, node_name
+from pilot.federation.nodes import prepare_nodes, read_register
+from pilot.federation.training import CLIENTS, Conduct, conduct
+from pilot.methods.blind import Blind
+from pilot.methods.families import METHODS
+from pilot.methods.registry import method_class
+
+from ..small import Small, contents, quiet
+from .grid import GridInProcess, inside_flower
+
+QUICK = ("pilot", "scaffold", "hetlora", "clustered")
+TRAINED = [name for name in METHODS if not issubclass(method_class(name), Blind)]
+
+
+class Killed(Exception):
+    """Stands for whatever ends the server's process."""
+
+
+def kill(done: int, total: int) -> None:
+    """End in the second half of the run."""
+    if done > total / 2:
+        raise Killed
+
+
+@pytest.fixture(scope="module")
+def nodes(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Node folders of the small scenario."""
+    folder = tmp_path_factory.mktemp("nodes")
+    prepare_nodes(small.scenario, small.folder, folder)
+    return folder
+
+
+def train(small: Small, nodes: Path, run_dir: Path, method: str, progress: Callable[[int, int], None]) -> None:
+    """Train over the grid, or go on there, with two clients at a time."""
+    spec = small.spec(method)
+    clients = [POOLED] if spec.make_method().pooled else list(range(6))
+    places = [Place(nodes / node_name(client), run_dir / CLIENTS / str(at)) for at, client in enumerate(clients)]
+    grid = GridInProcess({100 + at: make_client_app(lambda _, at=at: places[at]) for at in range(len(places))})
+    run = Conduct(spec, read_register(spec, nodes), run_dir, True, progress)
+    conduct(run, small.backbone, FlowerTransport(grid, run.config(), run.register.nodes, window=2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in TRAINED])
+def test_bytes_do_not_depend_on_the_wire(
+    small: Small, nodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    inside_flower(monkeypatch)
+    if method != "untuned":
+        with pytest.raises(Killed):
+            train(small, nodes, tmp_path, method, kill)
+        assert not (tmp_path / "manifest.json").exists()
+    train(small, nodes, tmp_path, method, quiet)
+    assert contents(tmp_path) == contents(small.run(method))
