@@ -8,7 +8,7 @@ from pilot.errors import UserError
 from pilot.evaluation.tasks import task_names
 from pilot.faults import load_fault
 from pilot.folders import run_folder
-from pilot.io.atomic import read_json
+from pilot.io.lock import locked
 from pilot.provenance import known_methods
 
 MAJORITY = "majority"
@@ -28,6 +28,7 @@ def train_method(
     fault: str | None = None,
     client_cpus: float = 1.0,
     client_gpus: float = 0.0,
+    replace: bool = False,
 ) -> Path:
     """Train one run; returns its folder.
 
@@ -43,6 +44,7 @@ def train_method(
         fault: its section `federation` replaces the profile's, and the run lies below `faults/`.
         client_cpus: cores of each client in Flower's simulation.
         client_gpus: GPUs of each client there, or parts of one.
+        replace: with `resume`, set a run of other settings or source aside instead of refusing.
 
     Raises:
         UserError: an unknown name, a fault that does not fit, or data, partition or features that are missing.
@@ -67,9 +69,9 @@ def train_method(
         from pilot.federation.flower_server import ClientResources, simulate_run
 
         each = ClientResources(client_cpus, client_gpus)
-        simulate_run(spec, scenario_dir, run_dir, resume, progress, each=each)
+        simulate_run(spec, scenario_dir, run_dir, resume, progress, each=each, replace=replace)
     else:
-        train_run(spec, scenario_dir, run_dir, resume, progress)
+        train_run(spec, scenario_dir, run_dir, resume, progress, replace)
     return run_dir
 
 
@@ -89,15 +91,17 @@ def _with_fault(fault: str, scenario: Scenario, profile: Profile, method: str) -
 
 def answer(run_dir: Path, progress: Advance) -> None:
     """Write `eval/samples.jsonl` of a finished run."""
-    config = run_dir / "config.json"
-    if config.is_file() and read_json(config)["method"] == MAJORITY:
-        from pilot.evaluation.majority import answer_majority
+    from pilot.federation.spec import finished_config
 
-        answer_majority(run_dir)
-        return
-    from pilot.evaluation.answers import answer_run
+    with locked(run_dir):
+        if finished_config(run_dir)["method"] == MAJORITY:
+            from pilot.evaluation.majority import answer_majority
 
-    answer_run(run_dir, progress)
+            answer_majority(run_dir)
+            return
+        from pilot.evaluation.answers import answer_run
+
+        answer_run(run_dir, progress)
 
 
 def prepared(scenario: str, profile: str, method: str, results: Path) -> tuple[Scenario, Profile, Path]:

@@ -30,7 +30,7 @@ rule train_fault:
     shell:
         "OMP_NUM_THREADS=1 pilot-bench train --scenario {wildcards.scenario} --profile {wildcards.profile} "
         "--method {wildcards.method} --seed {wildcards.seed} --results {wildcards.results} --fault {wildcards.fault} "
-        "2>&1 | tee -i {log} >&2"
+        "--replace-changed 2>&1 | tee -i {log} >&2"
 
 
 rule answers_fault:

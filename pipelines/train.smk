@@ -1,5 +1,5 @@
 # One job per method and seed. Round checkpoints are not declared: Snakemake removes declared outputs before a rerun,
-# and a killed run has to find them.
+# and a killed run has to find them. Where source or settings have changed since, the old run is set aside.
 
 
 rule train:
@@ -28,4 +28,5 @@ rule train:
         "train {wildcards.method}, seed {wildcards.seed}, {wildcards.scenario} ({wildcards.profile})"
     shell:
         "OMP_NUM_THREADS=1 pilot-bench train --scenario {wildcards.scenario} --profile {wildcards.profile} "
-        "--method {wildcards.method} --seed {wildcards.seed} --results {wildcards.results} 2>&1 | tee -i {log} >&2"
+        "--method {wildcards.method} --seed {wildcards.seed} --results {wildcards.results} --replace-changed "
+        "2>&1 | tee -i {log} >&2"
