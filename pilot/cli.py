@@ -117,10 +117,11 @@ def backbone_features(
     from pilot.backbone.features import compute_features
     from pilot.backbone.from_profile import load_backbone
     from pilot.config import load_profile, load_scenario
-    from pilot.data.record import read_records
+    from pilot.data.record import check_data, read_records
 
     loaded, sizes = load_scenario(scenario), load_profile(profile)
     folder = results / sizes.name / loaded.name
+    check_data(folder / "data")
     records = [r for task in loaded.tasks for r in read_records(folder / "data" / task.name / "records.parquet")]
     with progress(f"features of {loaded.name}") as advance:
         say = partial(typer.echo, err=True)
@@ -139,13 +140,17 @@ def train(
     fault: FaultOption = None,
     client_cpus: Annotated[float, typer.Option(min=0.1, help="Cores of a client, with --engine flower.")] = 1.0,
     client_gpus: Annotated[float, typer.Option(min=0, help="GPUs of a client, with --engine flower.")] = 0.0,
+    replace_changed: Annotated[
+        bool, typer.Option(help="Set a run of other settings or source aside and start anew; else it is an error.")
+    ] = False,
 ) -> None:
     """Train one method with one seed; writes runs/<method>/seed<k> of the scenario, or of its faults/<fault>."""
     from pilot.runs import train_method
 
     with progress(f"{method}, seed {seed}") as advance:
         run_dir = train_method(
-            scenario, profile, method, seed, results, resume, advance, engine.value, fault, client_cpus, client_gpus
+            scenario, profile, method, seed, results, resume, advance, engine.value, fault, client_cpus, client_gpus,
+            replace_changed,
         )  # fmt: skip
     typer.echo(str(run_dir), err=True)
 

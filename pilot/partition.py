@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pilot.config import Scenario, TaskConfig
-from pilot.data.record import read_table, write_table
+from pilot.data.record import check_data, read_table, write_table
 from pilot.errors import UserError
 from pilot.io.atomic import remove, write_json
+from pilot.io.digest import sha256_file
 from pilot.io.seeding import generator, seed_for
 
 if TYPE_CHECKING:
@@ -27,17 +28,18 @@ Row = dict[str, Any]
 
 
 def partition_data(scenario: Scenario, scenario_dir: Path) -> None:
-    """Write `partition/assignment.parquet`, then `partition/heterogeneity.json`.
+    """Write `partition/assignment.parquet`, then `partition/heterogeneity.json`, which holds the former's digest.
 
     Each training example of a task goes to exactly one client and part. Labels are counted over the clients'
     training parts.
 
     Raises:
-        UserError: no data, a missing column or attribute, more clients than examples, an empty shard, or a
-            Dirichlet split that does not reach the minimum size.
+        UserError: no data or altered ones, a missing column or attribute, more clients than examples, an empty shard,
+            or a Dirichlet split that does not reach the minimum size.
     """
     folder = scenario_dir / "partition"
     remove(folder / "heterogeneity.json")
+    check_data(scenario_dir / "data")
     rows: list[Row] = []
     labels: dict[str, dict[str, str]] = {}
     for task in scenario.tasks:
@@ -47,7 +49,8 @@ def partition_data(scenario: Scenario, scenario_dir: Path) -> None:
         for client, shard in zip(scenario.clients_of(task.name), shards, strict=True):
             rows += _assign(scenario, task, client, shard)
     _write_assignment(folder / "assignment.parquet", rows)
-    write_json(folder / "heterogeneity.json", heterogeneity(scenario, rows, labels))
+    made = {"assignment": sha256_file(folder / "assignment.parquet")}
+    write_json(folder / "heterogeneity.json", heterogeneity(scenario, rows, labels) | made)
 
 
 def split_over_clients(scenario: Scenario, task: TaskConfig, examples: Sequence[Example]) -> list[list[Example]]:

@@ -25,6 +25,7 @@ def train_method(
     fault: str | None = None,
     client_cpus: float = 1.0,
     client_gpus: float = 0.0,
+    replace: bool = False,
 ) -> Path:
     """Train one run; returns its folder.
 
@@ -40,6 +41,7 @@ def train_method(
         fault: its section `federation` replaces the profile's, and the run lies below `faults/`.
         client_cpus: cores of each client in Flower's simulation.
         client_gpus: GPUs of each client there, or parts of one.
+        replace: with `resume`, set a run of other settings or source aside instead of refusing.
 
     Raises:
         UserError: an unknown name, a fault that does not fit, or data, partition or features that are missing.
@@ -59,9 +61,9 @@ def train_method(
         from pilot.federation.flower_server import ClientResources, simulate_run
 
         each = ClientResources(client_cpus, client_gpus)
-        simulate_run(spec, scenario_dir, run_dir, resume, progress, each=each)
+        simulate_run(spec, scenario_dir, run_dir, resume, progress, each=each, replace=replace)
     else:
-        train_run(spec, scenario_dir, run_dir, resume, progress)
+        train_run(spec, scenario_dir, run_dir, resume, progress, replace)
     return run_dir
 
 

@@ -40,7 +40,7 @@ def tune_method(scenario: str, profile: str, method: str, results: Path, progres
     for number, trial in enumerate(candidates):
         spec = RunSpec(loaded, sizes, method, sizes.tuning_seed, trial.rates, trial.options)
         run_dir = scenario_dir / "tuning" / method / f"trial{number}"
-        train_run(spec, scenario_dir, run_dir, True, lambda done, total: None)
+        train_run(spec, scenario_dir, run_dir, True, lambda done, total: None, replace=True)
         losses = validation_losses(spec, scenario_dir, run_dir)
         mean = sum(losses.values()) / len(losses)
         trials.append({

@@ -30,7 +30,7 @@ rule train_fault:
     shell:
         "OMP_NUM_THREADS=1 pilot-bench train --scenario {wildcards.scenario:q} --profile {wildcards.profile:q} "
         "--method {wildcards.method:q} --seed {wildcards.seed:q} --results {wildcards.results:q} "
-        "--fault {wildcards.fault:q} 2>&1 | tee -i {log:q} >&2"
+        "--fault {wildcards.fault:q} --replace-changed 2>&1 | tee -i {log:q} >&2"
 
 
 rule answers_fault:

@@ -1,5 +1,5 @@
 # One job per method and seed. Round checkpoints are not declared: Snakemake removes declared outputs before a rerun,
-# and a killed run has to find them.
+# and a killed run has to find them. Where source or settings have changed since, the old run is set aside.
 
 
 rule train:
@@ -29,4 +29,4 @@ rule train:
     shell:
         "OMP_NUM_THREADS=1 pilot-bench train --scenario {wildcards.scenario:q} --profile {wildcards.profile:q} "
         "--method {wildcards.method:q} --seed {wildcards.seed:q} --results {wildcards.results:q} "
-        "2>&1 | tee -i {log:q} >&2"
+        "--replace-changed 2>&1 | tee -i {log:q} >&2"

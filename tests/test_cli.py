@@ -133,7 +133,7 @@ def test_unknown_names(files: Path) -> None:
 
 
 def test_missing_data(files: Path) -> None:
-    missing = "results/tiny/small/data/scene-vqa/records.parquet: no such file. Build the scenario's data first"
+    missing = "results/tiny/small/data/manifest.json: missing. Run `pilot-bench data build --scenario small --profile"
     refused(start("partition", *where(files)), missing)
     refused(
         call("train", "-m", "fedavg", *where(files)),
@@ -160,11 +160,11 @@ def test_missing_column(built: Path) -> None:
     path = built / "results/tiny/small/data/scene-caption/records.parquet"
     parquet.write_table(parquet.read_table(path, columns=[c for c in COLUMNS if c != "attributes"]), path)
     before = listing(built)
+    refused(call("partition", *where(built)), "scene-caption/records.parquet: damaged or not what belongs here")
     refused(
-        call("partition", *where(built)), "scene-caption/records.parquet: column 'attributes' is missing (found: id, ",
+        call("data", "validate", path), "records.parquet: column 'attributes' is missing (found: id, ",
         "Add it, or remove the file and build the data again",
     )  # fmt: skip
-    refused(call("data", "validate", path), "records.parquet: column 'attributes' is missing")
     assert listing(built) == before
 
 

@@ -12,7 +12,8 @@ from pyarrow import parquet
 
 from pilot.config import Scenario, load_scenario
 from pilot.errors import UserError
-from pilot.io.atomic import read_json
+from pilot.io.atomic import read_json, write_json
+from pilot.io.digest import sha256_file
 from pilot.partition import js_distance, partition_data, split_in_parts
 
 LABELS = ("animal", "food", "vehicle", "tool")
@@ -45,6 +46,13 @@ def write_data(folder: Path, number: int = 60, images: int | None = None) -> Non
         path = folder / "data" / task.name / "records.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    write_manifest(folder)
+
+
+def write_manifest(folder: Path) -> None:
+    """The data's digests as they are now."""
+    digests = {path.parent.name: sha256_file(path) for path in folder.glob("data/*/records.parquet")}
+    write_json(folder / "data" / "manifest.json", {"digests": digests})
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -161,10 +169,13 @@ def test_refusals(tmp_path: Path, changes: dict[str, Any], number: int, message:
 
 
 def test_missing_data_and_column(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"scene-vqa/records\.parquet: no such file"):
+    with pytest.raises(UserError, match=r"data/manifest\.json: missing\. Run `pilot-bench data build"):
         partition_data(scenario(), tmp_path)
     write_data(tmp_path)
     path = tmp_path / "data/scene-vqa/records.parquet"
     parquet.write_table(parquet.read_table(path).drop_columns(["attributes"]), path)
+    with pytest.raises(UserError, match=r"scene-vqa/records\.parquet: damaged .*Run `pilot-bench data build"):
+        partition_data(scenario(), tmp_path)
+    write_manifest(tmp_path)
     with pytest.raises(UserError, match=r"scene-vqa/records\.parquet: column 'attributes' is missing"):
         partition_data(scenario(), tmp_path)

@@ -19,13 +19,16 @@ import torch
 from torch import Tensor
 
 from pilot.errors import UserError
-from pilot.io.atomic import read_json, remove, write_bytes, write_json
+from pilot.io.atomic import damaged, read_json, remove, write_bytes, write_json
 from pilot.io.digest import digest_json, sha256_bytes, sha256_file
+from pilot.io.sealed import read_sealed, write_sealed
+from pilot.io.verified import check_digest
 from pilot.model_settings import FeatureType
 
 SHARD_BYTES = 256 << 20
 CHUNK = 512
 """Images that are computed between two reports of progress; shards hold whole chunks where they hold more than one."""
+_ENTRY = ("file", "rows", "sha256", "key")
 TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -127,23 +130,33 @@ def write_features(
     _remove_others(folder, len(parts))
     entries = [{name: shard[name] for name in ("file", "rows", "sha256")} for shard in shards if shard]
     index = {"shards": entries, "dtype": layout.dtype, "rows": {name: row for row, name in enumerate(names)}}
-    write_json(folder / "index.json", index | {"digest": digest_json({"shards": entries, "dtype": layout.dtype})})
+    write_sealed(folder / "index.json", index | {"digest": digest_json({"shards": entries, "dtype": layout.dtype})})
 
 
-def open_features(folder: Path) -> FeatureCache:
-    """Open what `write_features` wrote, without reading it into memory.
+def read_index(folder: Path) -> dict[str, Any]:
+    """Read `index.json`: `shards`, `dtype`, `rows` and `digest`.
 
     Raises:
-        UserError: there is no index, or a shard is missing.
+        UserError: it is missing or damaged.
     """
     if not (folder / "index.json").is_file():
         raise UserError(f"{folder}: no vision features here. Run `pilot-bench backbone features` for the scenario.")
-    index = read_json(folder / "index.json")
-    files = [folder / shard["file"] for shard in index.get("shards", ())]
-    lacking = [file for file in files if not file.is_file()] if files else [folder / "features-00000.npy"]
-    if lacking:
-        raise UserError(f"{lacking[0]}: missing. Run `pilot-bench backbone features` for the scenario again.")
-    shards = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+    return read_sealed(folder / "index.json", {"shards": list, "dtype": str, "rows": dict, "digest": str})
+
+
+def open_features(folder: Path) -> FeatureCache:
+    """Open what `write_features` wrote, without keeping it in memory, once every shard has its recorded digest.
+
+    Raises:
+        UserError: there is no index, or a shard is missing or altered.
+    """
+    index = read_index(folder)
+    for shard in index["shards"]:
+        check_digest(folder / shard["file"], shard["sha256"])
+    try:
+        shards = [np.load(folder / shard["file"], mmap_mode="r", allow_pickle=False) for shard in index["shards"]]
+    except (OSError, ValueError) as error:
+        raise damaged(folder / "index.json", f"a shard of it cannot be mapped: {error}") from error
     return FeatureCache(shards, index["dtype"], index["rows"], index["digest"])
 
 
@@ -188,13 +201,13 @@ def _write_shard(folder: Path, number: int, values: np.ndarray, key: str, rows: 
 
 def _finished(folder: Path, number: int, key: str) -> dict[str, Any] | None:
     """The entry of a shard that is there, whole, and of this content; None otherwise."""
-    note = folder / f"features-{number:05d}.json"
-    if not note.is_file():
+    try:
+        entry: dict[str, Any] = read_json(folder / f"features-{number:05d}.json", dict.fromkeys(_ENTRY, (str, int)))
+    except UserError:  # absent or damaged: the shard is made again
         return None
-    entry: dict[str, Any] = read_json(note)
-    file = folder / entry["file"]
-    fits = entry["key"] == key and file.is_file() and sha256_file(file) == entry["sha256"]
-    return entry if fits else None
+    file = folder / f"features-{number:05d}.npy"
+    whole = {"file": file.name, "key": key}.items() <= entry.items() and file.is_file()
+    return entry if whole and sha256_file(file) == entry["sha256"] else None
 
 
 def _remove_others(folder: Path, count: int) -> None:

@@ -29,6 +29,7 @@ from transformers import (
 from transformers.initialization import no_init_weights
 
 from pilot.backbone.paths import INDEX, TINY_LLAVA
+from pilot.io.atomic import set_mode
 from pilot.io.seeding import seed_for
 from pilot.model_settings import RandomLlava
 
@@ -131,7 +132,7 @@ def write_random_llava(
         _write_shards(work, shapes, size.seed, shard_bytes, dtype)
         for part in (config, tokenizer, random_processor(size)):
             part.save_pretrained(work)
-        os.chmod(work, 0o755)
+        set_mode(work, 0o755)
         os.replace(work, folder)
     except OSError:
         if not folder.is_dir():  # else another process was faster: its bytes are the same

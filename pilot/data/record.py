@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pilot.errors import UserError
-from pilot.io.atomic import write_bytes
+from pilot.io.atomic import damaged, read_json, write_bytes
 from pilot.io.digest import sha256_bytes
+from pilot.io.verified import check_digest
 from pilot.model_settings import Frame
 
 if TYPE_CHECKING:
@@ -137,6 +138,23 @@ def read_table(path: Path, columns: Sequence[str], **equal: str) -> "pyarrow.Tab
         return parquet.read_table(path, columns=list(columns), filters=filters)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable parquet file ({error}). Remove it and build again.") from error
+
+
+def check_data(folder: Path) -> dict[str, str]:
+    """Refuse records of a scenario's folder `data` that are not those whose digests `manifest.json` holds.
+
+    Returns:
+        sha256 of `records.parquet` by task.
+
+    Raises:
+        UserError: the manifest or a task's records are missing or altered.
+    """
+    digests: dict[str, str] = read_json(folder / "manifest.json", {"digests": dict})["digests"]
+    if not digests:
+        raise damaged(folder / "manifest.json", "field digests: expected one for each task, got none")
+    for task, digest in digests.items():
+        check_digest(folder / task / "records.parquet", digest)
+    return digests
 
 
 def check_columns(path: Path, columns: Sequence[str] = COLUMNS) -> Sequence[str]:

@@ -14,6 +14,7 @@ from pilot.federation.nodes import prepare_nodes
 from pilot.federation.spec import RunSpec
 from pilot.federation.store import ClientStore
 from pilot.federation.training import CLIENTS
+from pilot.io.lock import locked
 from pilot.methods.blind import Blind
 from pilot.runs import prepared
 
@@ -59,6 +60,8 @@ def train_deployed(request: Request, num_nodes: int, show: Callable[[str], None]
         )
     folder = folder.resolve()
     run_dir = folder / "runs" / request.method / f"seed{request.seed}"
+    with locked(run_dir):
+        pass  # the ServerApp takes the lock; that another trainer has it is better known before anything starts
     prepare_nodes(scenario, folder, folder / "nodes")
     nodes = [
         Node(folder / "nodes" / node_name(POOLED if method.pooled else client), run_dir / CLIENTS / str(client))

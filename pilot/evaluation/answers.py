@@ -15,6 +15,7 @@ import torch
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
 from pilot.backbone.from_profile import load_backbone
+from pilot.backbone.paths import backbone_digest
 from pilot.config import TaskConfig
 from pilot.data.frames import in_frame
 from pilot.data.record import InstructionRecord, read_records
@@ -22,10 +23,11 @@ from pilot.errors import UserError
 from pilot.evaluation import tasks
 from pilot.federation.client import ClientModel
 from pilot.federation.shards import read_part
-from pilot.federation.spec import RunSpec
+from pilot.federation.spec import RunSpec, finished_config, scenario_digests
 from pilot.federation.training import client_models
 from pilot.folders import scenario_folder
-from pilot.io.atomic import read_json, write_jsonl
+from pilot.io.atomic import write_jsonl
+from pilot.io.lock import locked
 from pilot.methods.blind import Blind
 from pilot.model_settings import Frame
 
@@ -37,16 +39,25 @@ def run_spec(run_dir: Path) -> RunSpec:
     """Which run a finished run directory holds.
 
     Raises:
-        UserError: it is not one.
+        UserError: it is not one, or a file of it is missing or altered.
     """
-    if not (run_dir / "manifest.json").is_file():
-        raise UserError(f"{run_dir}: not a finished run (manifest.json is missing). Train it first.")
-    return RunSpec.of(read_json(run_dir / "config.json"))
+    return RunSpec.of(finished_config(run_dir))
 
 
 def load_run(run_dir: Path, *, lean: bool = False) -> tuple[Backbone, Models]:
-    """The backbone, and how to load each model of the run into it; `lean` as in `load_backbone`."""
-    spec = run_spec(run_dir)
+    """The backbone, and how to load each model of the run into it; `lean` as in `load_backbone`.
+
+    Raises:
+        UserError: as `run_spec` and `client_models`, or the backbone is not the one that the run was trained on.
+    """
+    config = finished_config(run_dir)
+    spec = RunSpec.of(config)
+    trained, here = config["digests"]["backbone"], backbone_digest(spec.profile)
+    if trained != here:
+        raise UserError(
+            f"{run_dir}: trained on the backbone {trained[:12]}, but profile {spec.profile.name} loads {here[:12]}. "
+            "Bring back the checkpoint that it was trained on, or train again."
+        )
     backbone = load_backbone(spec.profile, lean=lean)
     return backbone, client_models(spec, backbone, run_dir)
 
@@ -86,9 +97,24 @@ def read_papers(spec: RunSpec, scenario_dir: Path, limit: int | None = None) -> 
     return papers
 
 
+def check_same_data(run_dir: Path, scenario_dir: Path) -> None:
+    """Refuse data and partition that are damaged, or are others than those that the run was trained on.
+
+    Raises:
+        UserError: says what to do.
+    """
+    here, trained = scenario_digests(scenario_dir), finished_config(run_dir)["digests"]
+    if other := [name for name in ("data", "partition") if here[name] != trained[name]]:
+        raise UserError(
+            f"{scenario_dir}: {' and '.join(other)} are not those that {run_dir} was trained on. Train it again, or "
+            "make them as they were."
+        )
+
+
 def answer_run(run_dir: Path, progress: Callable[[int, int], None]) -> None:
     """Let every model of the run answer its clients' test sets and held-out parts; writes `eval/samples.jsonl`."""
-    write_jsonl(run_dir / "eval" / "samples.jsonl", answer_rows(run_dir, progress))
+    with locked(run_dir):
+        write_jsonl(run_dir / "eval" / "samples.jsonl", answer_rows(run_dir, progress))
 
 
 def answer_rows(run_dir: Path, progress: Callable[[int, int], None], limit: int | None = None) -> list[Row]:
@@ -99,6 +125,7 @@ def answer_rows(run_dir: Path, progress: Callable[[int, int], None], limit: int 
     from pilot.evaluation.lm import Pictures, PilotLM
 
     spec, scenario_dir = run_spec(run_dir), scenario_folder(run_dir)
+    check_same_data(run_dir, scenario_dir)
     papers, method = read_papers(spec, scenario_dir, limit), spec.make_method()
     if isinstance(method, Blind):
         return [row for paper in papers for row in _blind_rows(method, spec, scenario_dir, paper)]
@@ -123,7 +150,7 @@ def _stored_features(run_dir: Path, folder: Path, requests: Sequence[Any]) -> tu
     """Vision features (M, N, D) that the run was trained on, and whose they are; none if others lie there by now."""
     cache = open_features(folder)
     rows = {}
-    if cache.digest == read_json(run_dir / "config.json")["digests"]["features"]:
+    if cache.digest == finished_config(run_dir)["digests"]["features"]:
         rows = {number: cache.row_of.get(request.doc["image_sha256"]) for number, request in enumerate(requests)}
     found = {number: row for number, row in rows.items() if row is not None}
     return [requests[number] for number in found], cache.take(list(found.values()))

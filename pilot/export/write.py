@@ -14,7 +14,7 @@ from pilot.export.mixture import describe, write_mixture
 from pilot.export.processor import same_prompts, stock_processor
 from pilot.export.source import Source, open_source
 from pilot.export.stock import SHARD_SIZE, write_adapter, write_merged
-from pilot.io.atomic import write_text
+from pilot.io.atomic import set_mode, write_text
 
 MERGED, ADAPTER, MIXTURE = "merged", "adapter", "mixture"
 _PROBE = "Is there a dog?\nAnswer the question using a single word or phrase."
@@ -64,9 +64,9 @@ def _write(source: Source, form: str, target: Path, weights: Callable[[Path], No
         weights(part)
         exact = _write_processor(source, part)
         write_text(part / "README.md", card_text(source, form, part, exact_prompts=exact))
-        part.chmod(0o755)
+        set_mode(part, 0o755)
         for path in part.iterdir():
-            path.chmod(0o644)  # safetensors makes files that only their owner reads
+            set_mode(path, 0o644)  # safetensors makes files that only their owner reads
         os.replace(part, target)
     except OSError as error:
         raise UserError(f"{target}: writing failed ({error.strerror}). Nothing was left there.") from error

@@ -1,16 +1,17 @@
 """The run folder of a method without a model: the files of any other run, and nothing in them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pilot.federation.ledger import Ledger
-from pilot.federation.spec import RunSpec, run_config, scenario_digests, write_manifest
+from pilot.federation.spec import RunSpec, run_config, write_manifest
 from pilot.io.atomic import remove, write_json, write_jsonl
 
 
-def write_blind_run(spec: RunSpec, scenario_dir: Path, run_dir: Path) -> None:
-    """Write configuration, empty history and ledger; `manifest.json` comes last."""
+def write_blind_run(spec: RunSpec, digests: Mapping[str, str], run_dir: Path) -> None:
+    """Write configuration (with `digests` as of `scenario_digests`), empty history and ledger; `manifest.json` last."""
     remove(run_dir / "manifest.json")
-    config = run_config(spec, vars(spec.make_method()), scenario_digests(scenario_dir))
+    config = run_config(spec, vars(spec.make_method()), digests)
     write_json(run_dir / "config.json", config)
     write_jsonl(run_dir / "rounds.jsonl", [])
     write_json(run_dir / "ledger.json", Ledger(0).to_json())

@@ -14,12 +14,14 @@ from typing import Any
 
 from pilot.errors import UserError
 from pilot.federation.store import Version
-from pilot.io.atomic import read_json, remove_folder, write_json, write_jsonl
+from pilot.io.atomic import read_json, remove_folder, write_jsonl
 from pilot.io.checkpoint import load_state, save_state
-from pilot.io.digest import digest_json, sha256_file
+from pilot.io.digest import sha256_file
+from pilot.io.sealed import read_sealed, write_sealed
 from pilot.methods.base import ServerState, State
 
 KEPT_ROUNDS = 2
+SEAL = "digest"
 Verify = Callable[[Mapping[int, Version]], str]
 """Says what is wrong with clients' private states of these versions; empty if nothing is."""
 
@@ -40,7 +42,10 @@ class Progress:
 
 
 def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
-    """Write the checkpoint of a round, then remove those before the last two."""
+    """Write the checkpoint of a round, then remove those before the last two.
+
+    `config_digest` is that of what training depends on (`pilot.federation.identity`).
+    """
     target = folder / f"round-{progress.round_number}"
     remove_folder(target)
     server_digest = save_state(target / "server.safetensors", _flatten(progress.server))
@@ -58,7 +63,7 @@ def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
         "server_digest": server_digest,
         "history_digest": sha256_file(target / "history.json"),
     }
-    write_json(target / "complete.json", seal | {"digest": digest_json(seal)})
+    write_sealed(target / "complete.json", seal, SEAL)
     clear(folder, progress.round_number)
 
 
@@ -108,14 +113,25 @@ def load_progress(
     return None
 
 
+def sealed_digests(folder: Path) -> set[str]:
+    """The `config_digest` of every complete round; rounds whose seal is damaged count, with an empty one."""
+    found = set()
+    for number in rounds_of(folder):
+        if (folder / f"round-{number}" / "complete.json").is_file():
+            try:
+                found.add(str(_seal(folder / f"round-{number}")["config_digest"]))
+            except UserError:
+                found.add("")
+    return found
+
+
+def _seal(source: Path) -> dict[str, Any]:
+    fields = {"round": int, "config_digest": str, "server_digest": str, "history_digest": str}
+    return read_sealed(source / "complete.json", fields, SEAL)
+
+
 def _load(source: Path, config_digest: str | None) -> Progress | None:
-    try:
-        seal = read_json(source / "complete.json")
-        sealed = seal.pop("digest") == digest_json(seal)
-    except (ValueError, KeyError, AttributeError):
-        sealed = False
-    if not sealed:
-        raise UserError(f"{source / 'complete.json'}: damaged (its sha256 is not the recorded one).")
+    seal = _seal(source)
     if config_digest is not None and seal["config_digest"] != config_digest:
         return None
     for name, key in (("history.json", "history_digest"), ("server.safetensors", "server_digest")):

@@ -18,6 +18,7 @@ from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.spec import RunSpec
 from pilot.federation.training import CLIENTS, Conduct, conduct
+from pilot.io.lock import locked
 
 WINDOW = 16
 
@@ -49,11 +50,12 @@ def run_server(grid: Grid, context: Context) -> None:
     resume, patience = bool(options.get("resume", True)), float(str(options.get("patience", 600)))
     run = Conduct(spec, read_register(spec, nodes), run_dir, resume, _lines)
     limit = float(str(options.get("limit", 0.0)))
-    serve(run, grid, patience, int(str(options.get("window", WINDOW))), limit or None)
+    with locked(run_dir):
+        serve(run, grid, patience, int(str(options.get("window", WINDOW))), limit or None)
 
 
 def serve(run: Conduct, grid: Grid, patience: float, window: int = WINDOW, limit: float | None = None) -> None:
-    """Drive a run over Flower's `grid`; for the numbers see `FlowerTransport`.
+    """Drive a run over Flower's `grid`; for the numbers see `FlowerTransport`. The caller holds the run's lock.
 
     The server computes nothing with its backbone, which stays in the host's memory: GPUs are the clients'.
     """
@@ -90,6 +92,7 @@ def simulate_run(
     progress: Callable[[int, int], None],
     patience: float = 600.0,
     each: ClientResources = ClientResources(),
+    replace: bool = False,
 ) -> None:
     """Train on Flower's simulation engine (Ray), one virtual node per client, each with the resources of `each`.
 
@@ -102,7 +105,7 @@ def simulate_run(
     nodes = scenario_dir / "nodes"
     prepare_nodes(spec.scenario, scenario_dir, nodes)
     method = spec.make_method()
-    run = Conduct(spec, read_register(spec, nodes), run_dir, resume, progress)
+    run = Conduct(spec, read_register(spec, nodes), run_dir, resume, progress, replace)
     app = ServerApp()
 
     @app.main()
@@ -110,7 +113,8 @@ def simulate_run(
         serve(run, grid, patience)
 
     places = SimulatedPlaces(nodes, run_dir / CLIENTS, method.pooled)
-    run_simulation(app, make_client_app(places), len(spec.clients(method)), backend_config=simulation_backend(each))
+    with locked(run_dir):
+        run_simulation(app, make_client_app(places), len(spec.clients(method)), backend_config=simulation_backend(each))
 
 
 def simulation_backend(each: ClientResources = ClientResources()) -> dict[str, Any]:

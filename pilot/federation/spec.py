@@ -6,10 +6,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pilot.backbone.feature_files import read_index
 from pilot.backbone.paths import backbone_digest
 from pilot.config import LearningRates, Profile, Scenario
-from pilot.io.atomic import read_json, write_json
+from pilot.data.record import check_data
+from pilot.errors import UserError
+from pilot.federation.identity import identity_digest
+from pilot.io.atomic import damaged, read_json, write_json
 from pilot.io.digest import digest_json, sha256_file
+from pilot.io.verified import check_digest
 from pilot.methods.base import ClientInfo, Method
 from pilot.methods.registry import make_method
 from pilot.provenance import stage_digest, versions
@@ -63,11 +68,21 @@ def configured(profile: Profile, method: str, options: Mapping[str, Any] = Mappi
 
 
 def scenario_digests(scenario_dir: Path) -> dict[str, str]:
-    """Digests of the data, the partition and the vision features that a scenario's runs read."""
+    """Check the data and the partition that a scenario's runs read; return their digests and that of the features.
+
+    The features' shards are checked by those who open them (`open_features`).
+
+    Raises:
+        UserError: a file is missing, or not the one that its stage wrote.
+    """
+    partition = scenario_dir / "partition" / "assignment.parquet"
+    data = check_data(scenario_dir / "data")
+    recorded = read_json(partition.with_name("heterogeneity.json"), {"assignment": str})["assignment"]
+    check_digest(partition, recorded)
     return {
-        "data": digest_json(read_json(scenario_dir / "data" / "manifest.json")["digests"]),
-        "partition": sha256_file(scenario_dir / "partition" / "assignment.parquet"),
-        "features": read_json(scenario_dir / "features" / "index.json")["digest"],
+        "data": digest_json(data),
+        "partition": recorded,
+        "features": read_index(scenario_dir / "features")["digest"],
     }
 
 
@@ -94,7 +109,7 @@ def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, 
         "digests": {
             **digests,
             "backbone": backbone_digest(profile),
-            "scenario": digest_json(scenario.model_dump(mode="json")),
+            "scenario": scenario_identity(scenario),
             "source": stage_digest("train", spec.method),
         },
         "scenario_config": scenario.model_dump(mode="json"),
@@ -108,19 +123,13 @@ def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, 
 
 
 def run_digest(spec: RunSpec, features: str) -> str:
-    """What a client's training depends on besides its state: scenario, profile, method, seed, weights, code, images."""
-    parts = {
-        "scenario": spec.scenario.model_dump(mode="json"),
-        "profile": spec.profile.only(spec.method).model_dump(mode="json"),
-        "rates": spec.rates().model_dump(mode="json"),
-        **({"options": dict(spec.options)} if spec.options else {}),
-        "method": spec.method,
-        "seed": spec.seed,
-        "backbone": backbone_digest(spec.profile),
-        "source": stage_digest("train", spec.method),
-        "features": features,
-    }
-    return digest_json(parts)
+    """What a client's training depends on besides its state: the run's identity, with the features that it reads."""
+    return identity_digest(run_config(spec, vars(spec.make_method()), {"features": features}))
+
+
+def scenario_identity(scenario: Scenario) -> str:
+    """Digest of a scenario without its title and without the methods and seeds that its targets run."""
+    return digest_json(scenario.model_dump(mode="json", exclude={"title", "methods", "seeds"}))
 
 
 def _budget(profile: Profile, num_clients: int) -> dict[str, Any]:
@@ -147,3 +156,24 @@ def write_manifest(run_dir: Path, config: Mapping[str, Any]) -> None:
             "versions": versions(),
         },
     )
+
+
+def finished_config(run_dir: Path) -> dict[str, Any]:
+    """The `config.json` of a finished run, once the files that its manifest lists are those that were written.
+
+    Rounds are checked when they are loaded (`load_progress`), of which the manifest vouches for the seals.
+
+    Raises:
+        UserError: not a finished run, or a file is missing or altered.
+    """
+    path = run_dir / "manifest.json"
+    if not path.is_file():
+        raise UserError(f"{run_dir}: not a finished run (manifest.json is missing). Train it first.")
+    manifest = read_json(path, {"config_digest": str, "files": dict})
+    if "config.json" not in manifest["files"]:
+        raise damaged(path, "field files: config.json is not among them")
+    for name, digest in manifest["files"].items():
+        if not name.startswith("checkpoint/") or name.endswith("/complete.json"):
+            check_digest(run_dir / name, digest)
+    config: dict[str, Any] = read_json(run_dir / "config.json", {"method": str, "digests": dict})
+    return config

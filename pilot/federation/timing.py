@@ -1,21 +1,35 @@
 """`timing.json`: time and memory of a run, added up over the parts of a run that was interrupted."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from pilot.errors import UserError
 from pilot.federation.driver import Clock
 from pilot.federation.participant import peak_memory_mb
 from pilot.io.atomic import read_json, write_json
 
 DIGITS = 3
+MEASURED = (
+    "wall_seconds", "train_seconds", "step_seconds", "exchange_seconds", "aggregate_seconds", "checkpoint_seconds",
+    "peak_memory_mb", "client_peak_memory_mb",
+)  # fmt: skip
 
 
 class Timing:
-    """Starts counting when made; `resumed` adds what `path` says about the run's earlier parts."""
+    """Starts counting when made; `resumed` adds what `path` says about the run's earlier parts.
 
-    def __init__(self, path: Path, resumed: bool) -> None:
+    A damaged file is named to `warn`, and counting begins at 0: nothing of the run's results depends on it.
+    """
+
+    def __init__(self, path: Path, resumed: bool, warn: Callable[[str], None] = lambda text: None) -> None:
         self._path = path
-        self._earlier: dict[str, float] = read_json(path) if resumed and path.is_file() else {}
+        self._earlier: dict[str, float] = {}
+        if resumed and path.is_file():
+            try:
+                self._earlier = read_json(path, dict.fromkeys(MEASURED, (int, float)))
+            except UserError as error:
+                warn(f"{error} The run goes on; its times count from here.")
         self._began = time.perf_counter()
 
     def write(self, clock: Clock) -> None:

@@ -22,6 +22,7 @@ from pilot.federation.blind import write_blind_run
 from pilot.federation.checkpoint import Progress, clear, load_progress, names_to_keep, save_progress
 from pilot.federation.client import ClientModel, build_client_model
 from pilot.federation.driver import Driver
+from pilot.federation.identity import CLIENTS, identity_digest, make_way
 from pilot.federation.ledger import Ledger
 from pilot.federation.nodes import Register
 from pilot.federation.shards import Example, load_examples
@@ -31,38 +32,48 @@ from pilot.federation.timing import Timing
 from pilot.federation.transport import LocalTransport, Transport
 from pilot.federation.unfinished import forget
 from pilot.io.atomic import remove, remove_folder, sweep, write_json, write_jsonl
-from pilot.io.digest import digest_json
+from pilot.io.lock import locked
 from pilot.methods.base import Method, Phase
 from pilot.methods.blind import Blind
 
-CLIENTS = "clients"
-"""Folder of a run directory with the clients' own stores, where clients share a disk with the server."""
-
 
 def train_run(
-    spec: RunSpec, scenario_dir: Path, run_dir: Path, resume: bool, progress: Callable[[int, int], None]
+    spec: RunSpec,
+    scenario_dir: Path,
+    run_dir: Path,
+    resume: bool,
+    progress: Callable[[int, int], None],
+    replace: bool = False,
 ) -> None:
     """Train in this process and write the run directory; `manifest.json` comes last.
 
-    With `resume`, a checkpoint of the same configuration is continued; otherwise the run starts anew.
+    With `resume`, a checkpoint of the same identity is continued, and another run is kept (see `make_way`); otherwise
+    the run starts anew.
+
+    Raises:
+        UserError: another process trains there, another run is kept there, or what training reads is damaged.
     """
     method = spec.make_method()
-    if isinstance(method, Blind):
-        write_blind_run(spec, scenario_dir, run_dir)
-        return
-    backbone = load_backbone(spec.profile, lean=True)
-    features = open_features(scenario_dir / "features")
 
     def load(part: str) -> dict[int, list[Example]]:
         found = load_examples(spec.scenario, scenario_dir, backbone, features, part, frame=spec.profile.frame)
         return _pool(found, method)
 
-    examples = load("train")
-    held_out = load("validation") if validates(spec, method) else {}
-    stores = run_dir / CLIENTS
-    participants = make_participants(spec, backbone, features, examples, lambda client: stores / str(client), held_out)
-    register = Register(scenario_digests(scenario_dir), {k: len(v) for k, v in examples.items()}, {})
-    conduct(Conduct(spec, register, run_dir, resume, progress), backbone, LocalTransport(participants))
+    with locked(run_dir):
+        digests = scenario_digests(scenario_dir)
+        if isinstance(method, Blind):
+            write_blind_run(spec, digests, run_dir)
+            return
+        backbone = load_backbone(spec.profile, lean=True)
+        features = open_features(scenario_dir / "features")
+        examples, stores = load("train"), run_dir / CLIENTS
+        held_out = load("validation") if validates(spec, method) else {}
+        participants = make_participants(
+            spec, backbone, features, examples, lambda client: stores / str(client), held_out
+        )
+        register = Register(digests, {k: len(v) for k, v in examples.items()}, {})
+        run = Conduct(spec, register, run_dir, resume, progress, replace)
+        conduct(run, backbone, LocalTransport(participants))
 
 
 @dataclass(frozen=True)
@@ -71,8 +82,9 @@ class Conduct:
 
     Attributes:
         register: what the server knows of the clients' data.
-        resume: go on from a checkpoint of the same configuration, if there is one.
+        resume: go on from a checkpoint of the same identity, if there is one.
         progress: called with optimiser steps done and in total.
+        replace: with `resume`, set another run in the folder aside instead of refusing.
         warn: called with what was found damaged.
     """
 
@@ -81,6 +93,7 @@ class Conduct:
     run_dir: Path
     resume: bool
     progress: Callable[[int, int], None]
+    replace: bool = False
     warn: Callable[[str], None] = field(default=lambda text: print(f"warning: {text}", file=sys.stderr, flush=True))
 
     def config(self) -> dict[str, Any]:
@@ -89,17 +102,27 @@ class Conduct:
 
 
 def conduct(run: Conduct, backbone: Backbone, transport: Transport) -> None:
-    """Drive the rounds over `transport` and write the run directory, whatever the clients run on."""
+    """Drive the rounds over `transport` and write the run directory, whatever the clients run on.
+
+    The caller holds the folder's lock.
+
+    Raises:
+        UserError: the folder keeps another run, or a client's private state is not there at the end.
+    """
     config, run_dir, folder = run.config(), run.run_dir, run.run_dir / "checkpoint"
+    digest = identity_digest(config)
+    if run.resume:
+        make_way(run_dir, config, run.replace, run.warn)
     remove(run_dir / "manifest.json")
     write_json(run_dir / "config.json", config)
-    digest = digest_json(config)
     start = load_progress(folder, digest, transport.verify, run.warn) if run.resume else None
     if start is None:
         remove_folder(run_dir / "eval")
+    if not run.resume:
+        _forget_all(run_dir / CLIENTS)
     sweep(run_dir)
     clear(folder, start.round_number if start else 0)
-    timing = Timing(run_dir / "timing.json", resumed=start is not None)
+    timing = Timing(run_dir / "timing.json", start is not None, run.warn)
     driver = _driver(run, backbone, transport, start)
     write_json(run_dir / "participation.json", participation_json(run.spec, driver.plan))
 
@@ -117,6 +140,11 @@ def conduct(run: Conduct, backbone: Backbone, transport: Transport) -> None:
         write_json(run_dir / "privacy.json", privacy)
     _tidy(run_dir / CLIENTS, final)
     timing.write(driver.clock)
+    if problem := transport.verify(final.versions, patient=False):
+        raise UserError(
+            f"{run_dir}: the run is not complete, since private states are gone or altered: {problem.rstrip('.')}. "
+            "Run the same command again: it goes on from the round before."
+        )
     write_manifest(run_dir, config)
 
 
@@ -136,12 +164,18 @@ def _driver(run: Conduct, backbone: Backbone, transport: Transport, start: Progr
 
 def _tidy(stores: Path, final: Progress) -> None:
     """Leave the private states that the kept checkpoints name, and no others."""
+    _forget_all(stores)
     for folder in sorted(stores.glob("*")):
-        forget(folder)
         keep = names_to_keep(final.versions, final.previous, client=int(folder.name))
         ClientStore(folder).keep(keep)
         if not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _forget_all(stores: Path) -> None:
+    """Remove the unfinished phases of all clients."""
+    for folder in sorted(stores.glob("*")):
+        forget(folder)
 
 
 def client_models(spec: RunSpec, backbone: Backbone, run_dir: Path) -> dict[tuple[int, ...], Callable[[], ClientModel]]:

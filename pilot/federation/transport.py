@@ -32,8 +32,11 @@ class Transport(Protocol):
         """
         ...
 
-    def verify(self, versions: Mapping[int, Version]) -> str:
-        """What is wrong with clients' private states of these versions, for a person to read; empty if nothing is."""
+    def verify(self, versions: Mapping[int, Version], patient: bool = True) -> str:
+        """What is wrong with clients' private states of these versions, for a person to read; empty if nothing is.
+
+        `patient` waits for clients that are away.
+        """
         ...
 
 
@@ -68,7 +71,7 @@ class LocalTransport:
             if before:
                 yield before.answer()
 
-    def verify(self, versions: Mapping[int, Version]) -> str:
+    def verify(self, versions: Mapping[int, Version], patient: bool = True) -> str:
         """Reads every private state."""
         return "; ".join(
             problem for client, version in versions.items() if (problem := self.participants(client).check(version))

@@ -4,17 +4,22 @@ Every writer goes to a file in a temporary folder beside the target, flushes it 
 and flushes the target's folder. A reader therefore sees the old content or the new one, never a part.
 """
 
+import contextlib
+import errno
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pilot.errors import UserError
+from pilot.io.remedy import remedy
 
 _T = TypeVar("_T")
+Kind = type | tuple[type, ...]
+"""What a field may be, as `isinstance` takes it."""
 _PART = ".part"
 """How names of temporary folders end; they start with a dot."""
 
@@ -47,15 +52,21 @@ def replace_file(path: Path, fill: Callable[[Path], _T]) -> _T:
     part = holder / "content"
     try:
         result = fill(part)
-        part.chmod(_MODE)
+        set_mode(part, _MODE)
         _sync(part)
         os.replace(part, path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise UserError(f"{path}: writing failed ({error.strerror}). The old file is unchanged.") from error
     finally:
         shutil.rmtree(holder, ignore_errors=True)
-    _sync(path.parent)
     return result
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Set the permissions of `path` where the file system has any: CIFS and bucket mounts refuse to."""
+    with contextlib.suppress(OSError):
+        path.chmod(mode)
 
 
 def sweep(folder: Path) -> None:
@@ -116,15 +127,69 @@ def remove_folder(path: Path) -> None:
             raise UserError(f"{path}: cannot be removed ({error.strerror}). Choose another folder.") from error
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value in `path`."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path, fields: Mapping[str, Kind] | None = None) -> Any:
+    """Read the JSON value in `path`; with `fields`, an object that has at least those, each of its type.
+
+    Raises:
+        UserError: missing, unreadable, not JSON, or something else than expected; the message says what makes it again.
+    """
+    try:
+        value = json.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"not JSON: {error}") from error
+    if problem := _misfit(value, fields):
+        raise damaged(path, problem)
+    return value
 
 
-def read_jsonl(path: Path) -> list[Any]:
-    """One value per line of `path`."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines if line]
+def read_jsonl(path: Path, fields: Mapping[str, Kind] | None = None) -> list[Any]:
+    """Read one value per line of `path`; `fields` and errors as of `read_json`, and the line is named."""
+    rows = []
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if not line:
+            continue
+        try:
+            rows.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise damaged(path, f"line {number}: not JSON: {error}") from error
+        if problem := _misfit(rows[-1], fields):
+            raise damaged(path, f"line {number}: {problem}")
+    return rows
+
+
+def damaged(path: Path, problem: str) -> UserError:
+    """The error of a file that is not as it was written, with the command that makes it again."""
+    return UserError(f"{path}: damaged or not what belongs here ({problem}). {remedy(path)}")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing. {remedy(path)}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). {remedy(path)}") from error
+    except ValueError as error:
+        raise damaged(path, f"not UTF-8: {error}") from error
+
+
+def _misfit(value: Any, fields: Mapping[str, Kind] | None) -> str:
+    """Say how `value` is not an object with `fields`; empty if it is one."""
+    if fields is None:
+        return ""
+    if not isinstance(value, dict):
+        return f"expected an object, got {_shown(value)}"
+    for name, kind in fields.items():
+        if not isinstance(value.get(name), kind):
+            found = _shown(value[name]) if name in value else "nothing"
+            kinds = kind if isinstance(kind, tuple) else (kind,)
+            return f"field {name}: expected {' or '.join(each.__name__ for each in kinds)}, got {found}"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
 
 
 def _json_line(row: Any) -> str:
@@ -132,9 +197,18 @@ def _json_line(row: Any) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to disk."""
+    """Flush a file to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    """Flush the names in a folder, where the file system can: CIFS and bucket mounts say EINVAL and the like."""
+    try:
+        _sync(path)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):  # of the disk, not of what it offers
+            raise

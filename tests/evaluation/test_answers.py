@@ -70,7 +70,7 @@ def test_relative_paths_work(small: Small, tmp_path: Path, monkeypatch: pytest.M
     folder = tmp_path / "results/tiny/small"
     for name in ("data", "partition", "features"):
         shutil.copytree(small.folder / name, folder / name)
-    write_blind_run(small.spec("majority"), folder, folder / "runs/majority/seed0")
+    write_blind_run(small.spec("majority"), scenario_digests(folder), folder / "runs/majority/seed0")
     monkeypatch.chdir(folder / "runs/majority")
     answer_run(Path("seed0"), quiet)
     rows = read_jsonl(Path("seed0/eval/samples.jsonl"))

@@ -151,8 +151,9 @@ def test_refusals(small: Small, tmp_path: Path) -> None:
 
 def test_runs_without_a_model(small: Small, tmp_path: Path) -> None:
     from pilot.federation.blind import write_blind_run
+    from pilot.federation.spec import scenario_digests
 
-    write_blind_run(small.spec("majority"), small.folder, tmp_path / "majority")
+    write_blind_run(small.spec("majority"), scenario_digests(small.folder), tmp_path / "majority")
     with pytest.raises(UserError, match="method majority has no model to export"):
         export_model(tmp_path / "majority", 0, tmp_path / "model")
     (tmp_path / "theirs/imported").mkdir(parents=True)

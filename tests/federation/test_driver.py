@@ -51,7 +51,7 @@ class Fake:
             version = Version(f"r{task.round_number}p{task.phase_index}", "0" * 64)
             yield answer if isinstance(answer, ClientFailure) else ClientResult(answer, REPORT, version, 0.5, 100.0)
 
-    def verify(self, versions: Mapping[int, Version]) -> str:
+    def verify(self, versions: Mapping[int, Version], patient: bool = True) -> str:
         return ""
 
 

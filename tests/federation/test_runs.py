@@ -161,11 +161,26 @@ def test_finished_run_is_left_as_it_is(small: Small, tmp_path: Path) -> None:
     assert read_json(tmp_path / "timing.json")["train_seconds"] == spent
 
 
-def test_another_configuration_starts_anew(small: Small, tmp_path: Path) -> None:
+def test_another_run_is_kept_until_no_resume_discards_it(small: Small, tmp_path: Path) -> None:
     shutil.copytree(small.run("fedavg", seed=1), tmp_path / "run")
     (tmp_path / "run/eval").mkdir()
-    assert small.train(tmp_path / "run", "fedavg") == contents(small.run("fedavg"))
+    before = contents(tmp_path / "run")
+    with pytest.raises(UserError, match=r"run: holds a run that was trained otherwise.* seed 1 -> 0\. .*--no-resume"):
+        small.train(tmp_path / "run", "fedavg")
+    assert contents(tmp_path / "run") == before and (tmp_path / "run/eval").is_dir()
+    train_run(small.spec("fedavg"), small.folder, tmp_path / "run", False, quiet)
+    assert contents(tmp_path / "run") == contents(small.run("fedavg"))
     assert not (tmp_path / "run/eval").exists()
+
+
+def test_another_run_is_set_aside(small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the workflow asks for it: an edit of the source repeats a run, and what it was is still there."""
+    shutil.copytree(small.run("fedavg", seed=1), tmp_path / "seed0")
+    (tmp_path / "replaced-seed0-1").mkdir()
+    train_run(small.spec("fedavg"), small.folder, tmp_path / "seed0", True, quiet, replace=True)
+    assert contents(tmp_path / "seed0") == contents(small.run("fedavg"))
+    assert contents(tmp_path / "replaced-seed0-2") == contents(small.run("fedavg", seed=1))
+    assert "differs: seed 1 -> 0. The old run is kept as replaced-seed0-2." in capsys.readouterr().err
 
 
 @pytest.mark.slow

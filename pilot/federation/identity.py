@@ -1,0 +1,114 @@
+"""What a run's training depends on, and what happens where a run's folder holds another one.
+
+Scenario and profile say more than training reads: a title, the scenario's other methods and seeds, how many answers are
+generated at once. None of that decides whether a checkpoint may be continued. What does is `identity`; where it
+differs, what was trained is kept, and the message names the fields.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pilot.errors import UserError
+from pilot.federation.checkpoint import sealed_digests
+from pilot.federation.unfinished import PREFIX
+from pilot.io.atomic import read_json
+from pilot.io.digest import digest_json
+
+CLIENTS = "clients"
+"""Folder of a run directory with the clients' own stores, where clients share a disk with the server."""
+UNREAD = frozenset({
+    "name", "generation_batch", "checkpoint_minutes", "tuning_seed", "tuning_grid", "tuning_grids",
+    # Said by the digest of the weights, and by learning rates and options as they hold:
+    "backbone_path", "revision", "architecture", "learning_rates", "method_options",
+})  # fmt: skip
+"""Fields of a profile that change nothing of a run's training, or are in its identity by other names."""
+NOT_KNOWN = "config.json is missing or damaged, so what it was trained with is not known"
+_DIGITS = 12
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Select from a `config.json` what the run's training depends on.
+
+    Of the scenario these are its tasks with their clients: all else reaches training through data, partition and
+    features, whose digests are here.
+    """
+    hyperparameters, profile = config["hyperparameters"], config["profile_config"]
+    return {
+        "method": config["method"],
+        "seed": config["seed"],
+        "learning_rates": hyperparameters["learning_rates"],
+        "options": hyperparameters["options"],
+        "profile": {name: value for name, value in profile.items() if name not in UNREAD},
+        "tasks": config["tasks"],
+        "digests": {name: value for name, value in config["digests"].items() if name != "scenario"},
+    }
+
+
+def identity_digest(config: Mapping[str, Any]) -> str:
+    """Digest of `identity`: what a checkpoint is named by."""
+    return digest_json(identity(config))
+
+
+def make_way(run_dir: Path, config: Mapping[str, Any], replace: bool, warn: Callable[[str], None]) -> None:
+    """Keep what another run left in `run_dir`: set it aside if `replace`, else refuse.
+
+    Raises:
+        UserError: a run of another identity has trained here; the message names the fields that differ.
+    """
+    differing = differences(run_dir, config)
+    if not differing:
+        return
+    if not replace:
+        raise UserError(
+            f"{run_dir}: holds a run that was trained otherwise, and keeps it. What differs: {'; '.join(differing)}. "
+            "Undo that to go on with it, name another --results, or discard it with --no-resume."
+        )
+    aside = _free_name(run_dir)
+    try:
+        os.rename(run_dir, aside)
+    except OSError as error:
+        raise UserError(f"{run_dir}: cannot be renamed ({error.strerror}). Move the folder yourself.") from error
+    warn(f"{run_dir} starts anew, since this differs: {'; '.join(differing)}. The old run is kept as {aside.name}.")
+
+
+def differences(run_dir: Path, config: Mapping[str, Any]) -> list[str]:
+    """Name what a run that has trained in `run_dir` does not share with `config`, old -> new; empty if it may go on."""
+    sealed = sealed_digests(run_dir / "checkpoint")
+    if not sealed and not any((run_dir / CLIENTS).glob(f"*/{PREFIX}*.json")):
+        return []
+    try:
+        old = dict(_flat(identity(read_json(run_dir / "config.json", {"digests": dict, "profile_config": dict}))))
+    except (UserError, KeyError, TypeError):
+        return [] if identity_digest(config) in sealed else [NOT_KNOWN]
+    new = dict(_flat(identity(config)))
+    return [
+        f"{name} {_shown(old.get(name))} -> {_shown(new.get(name))}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _free_name(run_dir: Path) -> Path:
+    """The first of `replaced-seed0-1`, `replaced-seed0-2`, ... that is free; nothing takes these for runs."""
+    number = 1
+    while (aside := run_dir.with_name(f"replaced-{run_dir.name}-{number}")).exists():
+        number += 1
+    return aside
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested objects by dotted names."""
+    for name, each in value.items():
+        if isinstance(each, Mapping) and each:
+            yield from _flat(each, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", json.loads(json.dumps(each))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str) and len(value) == 64:
+        return value[:_DIGITS]
+    return "nothing" if value is None else json.dumps(value)

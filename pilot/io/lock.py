@@ -1,0 +1,109 @@
+"""One process at a time in a folder, whatever started it: an advisory lock that ends with its process.
+
+The lock is `flock` on the hidden file `.<name>.lock` beside the folder, whose content says who holds it. The system
+releases it when the process ends, also by `kill -9`. Children do not inherit it: those that execute another program
+do not see the file, and forks close it, so that a lock lives no longer than the process that took it.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pilot.errors import UserError
+
+_BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+_held: set[int] = set()
+"""Descriptors of the locks that this process holds."""
+
+
+def _close_in_fork() -> None:
+    for descriptor in _held:
+        with suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_fork)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`, which need not exist yet.
+
+    Where the file system has no locks, a warning says so, and the caller goes on without.
+
+    Raises:
+        UserError: another process holds it (its number, machine and start are named), or no file can be made there.
+    """
+    path = folder.absolute().parent / f".{folder.absolute().name}.lock"
+    descriptor = _acquire(folder, path)
+    if descriptor is None:
+        yield
+        return
+    owner = os.getpid()
+    try:
+        _held.add(descriptor)
+        _sign(descriptor)
+        yield
+    finally:
+        if os.getpid() == owner:  # a fork that leaves by here holds nothing
+            _held.discard(descriptor)
+            with suppress(OSError):
+                path.unlink()  # before the release, so that nobody locks a file that is removed afterwards
+            os.close(descriptor)
+
+
+def _acquire(folder: Path, path: Path) -> int | None:
+    """A descriptor that holds the lock; None where there are no locks."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise UserError(f"{path.parent}: cannot write here ({error.strerror}). Choose another folder.") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(descriptor, path):
+                return descriptor
+        except OSError as error:
+            holder = _holder(descriptor)
+            os.close(descriptor)
+            if error.errno in _BUSY:
+                raise UserError(
+                    f"{folder}: in use by {holder}. Wait until it ends, or end it, then run the same command again."
+                ) from error
+            print(
+                f"warning: {folder}: this file system has no locks ({error.strerror}). Take care that no other "
+                "process works in this folder.", file=sys.stderr, flush=True,
+            )  # fmt: skip
+            return None
+        os.close(descriptor)  # the holder removed the file between our opening and locking it
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    return False
+
+
+def _sign(descriptor: int) -> None:
+    """Write who holds the lock; for a person, so a failure does not matter."""
+    who = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(who).encode(), 0)
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        who = json.loads(os.pread(descriptor, 4096, 0))
+        return f"process {who['pid']} on {who['host']} since {who['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process, which has not said who it is"
