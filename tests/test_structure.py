@@ -16,7 +16,8 @@ LAYERS = (
 PLACE = {
     "config": "shared", "settings": "shared", "model_settings": "shared", "scenario_settings": "shared",
     "faults": "shared", "folders": "shared", "variants": "shared", "studies": "shared", "plugins": "shared",
-    "progress": "shared", "provenance": "shared", "plan": "federation", "runs": "evaluation", "tuning": "evaluation",
+    "progress": "shared", "processes": "shared", "provenance": "shared",
+    "plan": "federation", "runs": "evaluation", "tuning": "evaluation",
     "export": "evaluation", "scale": "report", "bench": "report",
     "catalogue": "cli", "doctor": "cli", "method_page": "cli", "options": "cli", "bench_commands": "cli",
     "deploy_commands": "cli", "report_commands": "cli", "data_commands": "cli", "export_commands": "cli",

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilot.deployment.children import end_with_parent, without_colours
 from pilot.errors import UserError
 from pilot.io.atomic import write_text
+from pilot.processes import end_with_parent, without_colours
 
 CONNECTION = "pilot"
 APP = "pilot.federation.flower_app"

@@ -1,22 +1,24 @@
 """The server's side of a run over Flower, and whole simulations on Ray."""
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import Grid
 
 from pilot.config import load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.federation.flower_transport import FlowerTransport
-from pilot.federation.node_app import Place, make_client_app
+from pilot.federation.node_app import Place
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
+from pilot.federation.ray_process import run_apart
 from pilot.federation.spec import RunSpec, load_backbone
-from pilot.federation.training import CLIENTS, Conduct, conduct
+from pilot.federation.training import Conduct, conduct
 
 WINDOW = 16
 
@@ -92,28 +94,30 @@ def simulate_run(
 ) -> None:
     """Train on Flower's simulation engine (Ray), one virtual node per client, each with the resources of `each`.
 
+    All of it runs in a process of its own; its log is `logs/simulation-<method>-seed<k>.log` in the scenario's folder.
+
     Raises:
-        UserError: as `train_run` does; also if no client answers any more.
+        UserError: as `train_run` does; also if no client answers any more, or the simulation fails.
     """
-    from flwr.simulation import run_simulation
+    argument = {
+        "scenario_config": spec.scenario.model_dump(mode="json"), "method": spec.method, "seed": spec.seed,
+        "profile_config": spec.profile.model_dump(mode="json"), "resume": resume, "patience": patience,
+        "scenario_dir": str(scenario_dir.resolve()), "run_dir": str(run_dir.resolve()),
+        "backend": simulation_backend(each),
+    }  # fmt: skip
 
-    scenario_dir, run_dir = scenario_dir.resolve(), run_dir.resolve()
-    nodes = scenario_dir / "nodes"
-    prepare_nodes(spec.scenario, scenario_dir, nodes)
-    method = spec.make_method()
-    run = Conduct(spec, read_register(spec, nodes), run_dir, resume, progress)
-    app = ServerApp()
+    def hear(kind: str, value: Any) -> None:
+        if kind == "progress":
+            progress(*value)
+        else:
+            print(f"warning: {value}", file=sys.stderr, flush=True)
 
-    @app.main()
-    def main(grid: Grid, context: Context) -> None:
-        serve(run, grid, patience)
-
-    places = SimulatedPlaces(nodes, run_dir / CLIENTS, method.pooled)
-    run_simulation(app, make_client_app(places), len(spec.clients(method)), backend_config=simulation_backend(each))
+    log = scenario_dir.resolve() / "logs" / f"simulation-{spec.method}-seed{spec.seed}.log"
+    run_apart("pilot.federation.simulation", argument, log, hear)
 
 
 def simulation_backend(each: ClientResources = ClientResources()) -> dict[str, Any]:
-    """Ray with this machine's cores, without its dashboard; as many clients at a time as their resources allow.
+    """A new Ray with this machine's cores, without its dashboard; as many clients at a time as their resources allow.
 
     Ray counts the GPUs itself, and shows each client's process only those that it was given. Flower hands
     `client_resources` on to Ray's actors as options, so a killed worker is started again; without `max_restarts` it
@@ -126,6 +130,9 @@ def simulation_backend(each: ClientResources = ClientResources()) -> dict[str, A
     if each.cpus > cores:
         raise UserError(f"--client-cpus: expected at most this machine's {cores} cores, got {each.cpus:g}.")
     return {
-        "init_args": {"num_cpus": cores, "include_dashboard": False, "log_to_driver": False, "logging_level": 30},
+        "init_args": {
+            "address": "local", "num_cpus": cores, "include_dashboard": False, "log_to_driver": True,
+            "logging_level": 30,
+        },
         "client_resources": {"num_cpus": each.cpus, "num_gpus": each.gpus, "max_restarts": -1},
-    }
+    }  # fmt: skip

@@ -24,7 +24,7 @@ from pilot.federation.transport import Answer
 from pilot.federation.wire import MalformedMessage, pack, unpack_json
 from pilot.provenance import versions
 
-log = logging.getLogger("flwr")
+log = logging.getLogger("flwr.pilot")
 POLL_SECONDS = 0.1
 MOST_SECONDS_BETWEEN_LOOKS = 2.0
 GREETING_SECONDS = 120.0

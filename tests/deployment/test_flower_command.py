@@ -9,8 +9,8 @@ from flwr.cli.config_utils import load_and_validate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilot.deployment.children import without_colours
 from pilot.deployment.flower_command import write_app, write_toml
+from pilot.processes import without_colours
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x7f"))
 VALUES = st.one_of(TEXT, st.integers(-(2**62), 2**62), st.booleans(), st.floats(allow_nan=False, allow_infinity=False))
