@@ -2,25 +2,42 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid
+from flwr.superlink.grid import InMemoryGrid
+from pydantic import Field
 
-from pilot.config import load_profile, load_scenario
+from pilot.config import load_profile, load_scenario, validated
 from pilot.errors import UserError
-from pilot.federation.flower_transport import FlowerTransport
+from pilot.federation.flower_transport import WINDOW, FlowerTransport
 from pilot.federation.node_app import Place
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.ray_process import run_apart
 from pilot.federation.spec import RunSpec, load_backbone
 from pilot.federation.training import Conduct, conduct
+from pilot.io.atomic import read_jsonl
+from pilot.settings import Model
 
-WINDOW = 16
+
+class RunOptions(Model):
+    """The app's run configuration: which run, where its files are on the server, how long clients are waited for."""
+
+    scenario: str
+    profile: str
+    method: str
+    seed: Annotated[int, Field(ge=0)]
+    results: str
+    nodes: str = ""
+    resume: bool = True
+    window: Annotated[int, Field(ge=1)] = WINDOW
+    patience: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600.0
+    limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -37,30 +54,44 @@ def run_server(grid: Grid, context: Context) -> None:
     Raises:
         UserError: an unknown name, missing files, or no client that answers.
     """
-    options = context.run_config
-    spec = RunSpec(
-        load_scenario(str(options["scenario"])), load_profile(str(options["profile"])), str(options["method"]),
-        int(str(options["seed"])),
-    )  # fmt: skip
-    folder = Path(str(options["results"])) / spec.profile.name / spec.scenario.name
-    nodes = Path(str(options["nodes"])) if options.get("nodes") else folder / "nodes"
+    options = validated(RunOptions, "--run-config", context.run_config)
+    scenario, profile = load_scenario(options.scenario), load_profile(options.profile)
+    spec = RunSpec(scenario, profile, options.method, options.seed)
+    spec.make_method()  # an unknown one is an error before anything is written
+    folder = Path(options.results) / spec.profile.name / spec.scenario.name
+    nodes = Path(options.nodes) if options.nodes else folder / "nodes"
     if (folder / "features" / "index.json").is_file():
         prepare_nodes(spec.scenario, folder, nodes)
     run_dir = folder / "runs" / spec.method / f"seed{spec.seed}"
-    resume, patience = bool(options.get("resume", True)), float(str(options.get("patience", 600)))
-    run = Conduct(spec, read_register(spec, nodes), run_dir, resume, _lines)
-    limit = float(str(options.get("limit", 0.0)))
-    serve(run, grid, patience, int(str(options.get("window", WINDOW))), limit or None)
+    run = Conduct(spec, read_register(spec, nodes), run_dir, options.resume, _lines)
+    serve(run, grid, options.patience, options.window, options.limit or None)
 
 
 def serve(run: Conduct, grid: Grid, patience: float, window: int = WINDOW, limit: float | None = None) -> None:
-    """Drive a run over Flower's `grid`; for the numbers see `FlowerTransport`.
+    """Drive a run over Flower's `grid`, and say who was left out; for the numbers see `FlowerTransport`.
 
     The server computes nothing with its backbone, which stays in the host's memory: GPUs are the clients'.
+
+    Raises:
+        UserError: a simulation with fewer nodes than clients, or no client that answers.
     """
-    backbone = load_backbone(run.spec.profile.model_copy(update={"device": "cpu"}), lean=True)
     transport = FlowerTransport(grid, run.config(), run.register.nodes, window, patience, limit)
+    if isinstance(grid, InMemoryGrid):
+        transport.require_nodes(len(run.register.num_examples))
+    backbone = load_backbone(run.spec.profile.model_copy(update={"device": "cpu"}), lean=True)
     conduct(run, backbone, transport)
+    for line in left_out(read_jsonl(run.run_dir / "rounds.jsonl")):
+        run.warn(line)
+
+
+def left_out(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say for each client that was left out of phases of a run: of how many, and why the last time."""
+    excluded = [each for row in history for each in row["excluded"]]
+    lines = []
+    for client in sorted({each["client"] for each in excluded}):
+        reasons = [each["reason"] for each in excluded if each["client"] == client]
+        lines.append(f"client {client} was left out of {len(reasons)} of {len(history)} phases: {reasons[-1]}")
+    return lines
 
 
 def _lines(done: int, total: int) -> None:

@@ -32,8 +32,6 @@ POLL_SECONDS = 0.1
 SECONDS_BETWEEN_LOOKS = 2.0
 DAEMONS = ("/raylet/raylet ", "/gcs/gcs_server ")
 """In the command lines of the programs without which Ray waits for ever."""
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
-"""Nothing is sent to others."""
 TERMINATED = 128 + signal.SIGTERM
 
 SESSION = "session_2026-11-29_08-47-11_123456_1234567/sockets/plasma_store"
@@ -60,7 +58,7 @@ def run_apart(module: str, argument: Any, log: Path, hear: Tell) -> Any:
     with _short_folder() as work:
         write_json(work / ARGUMENT, argument)
         remove(log)
-        processes = Processes(log.parent, QUIET, grace=0.0)
+        processes = Processes(log.parent, {}, grace=0.0)
         try:
             with (work / MESSAGES).open("w+b") as messages:
                 process = processes.start(log.stem, [sys.executable, "-m", module, str(work)])
