@@ -5,10 +5,12 @@
 import io
 import json
 import os
+import signal
 import sys
 import warnings
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 if any(action == "error" for action, *_ in warnings.filters):
@@ -36,8 +38,8 @@ from pilot.plan_commands import plan
 from pilot.progress import progress
 from pilot.report_commands import compare, faults, figures, report, study, tables, tensorboard, tuning
 
-INTERRUPTED = 130
-"""The exit code that Typer makes of Ctrl-C."""
+SIGNALS = {130: "interrupted", 143: "terminated", 129: "hung up"}
+"""Exit codes: Ctrl-C, of which Typer makes this, SIGTERM, which batch systems send, and a terminal that was closed."""
 
 app = typer.Typer(
     name="pilot-bench",
@@ -241,12 +243,20 @@ def doctor(as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Leave through every `finally`, so that what was started ends; with the exit code that shells give the signal."""
+    raise SystemExit(128 + number)
+
+
 def main() -> Any:
-    """Entry point: a user's mistake is one message and exit code 2; Ctrl-C is exit code 130."""
+    """Entry point: a user's mistake is one message and exit code 2; signals are exit codes 130, 143 and 129."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")  # whatever the locale: tables hold ±, † and arrows
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored
+            signal.signal(number, _stop)
     try:
         if sys.flags.optimize:
             raise UserError(
@@ -258,6 +268,7 @@ def main() -> Any:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as stop:
-        if stop.code == INTERRUPTED:
-            print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        if isinstance(stop.code, int) and stop.code in SIGNALS:
+            rest = "what was finished is kept, the same command goes on from there"
+            print(f"{SIGNALS[stop.code]}; {rest}", file=sys.stderr)
         raise

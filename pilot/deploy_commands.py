@@ -8,6 +8,10 @@ import typer
 from pilot.errors import UserError
 from pilot.options import ProfileOption, ResultsOption, ScenarioOption
 
+WindowOption = Annotated[int | None, typer.Option(min=1, help="Most clients that work at the same time.")]
+PatienceOption = Annotated[float, typer.Option(min=0, help="Seconds to wait for a client whose node is away.")]
+LimitOption = Annotated[float, typer.Option(min=0, help="Seconds that a client may take for a phase; 0: any time.")]
+
 deploy_app = typer.Typer(help="Runs on several machines; see docs/deploy.md.", no_args_is_help=True)
 
 
@@ -25,6 +29,9 @@ def local(
     profile: ProfileOption = "embedded",
     results: ResultsOption = Path("results"),
     resume: Annotated[bool, typer.Option(help="Go on from the last finished round, or start anew.")] = True,
+    window: WindowOption = None,
+    patience: PatienceOption = 600.0,
+    limit: LimitOption = 0.0,
 ) -> None:
     """Train on a deployment on this machine: a SuperLink and one SuperNode per client, with TLS and node keys.
 
@@ -32,7 +39,8 @@ def local(
     """
     from pilot.deployment.training import Request, train_deployed
 
-    run_dir = train_deployed(Request(scenario, profile, method, seed, results, resume), nodes, typer.echo)
+    request = Request(scenario, profile, method, seed, results, resume, window, patience, limit)
+    run_dir = train_deployed(request, nodes, typer.echo)
     typer.echo(str(run_dir), err=True)
 
 
@@ -87,12 +95,19 @@ def app_(
     seed: Annotated[int, typer.Option(min=0, help="Seed of initial values and batches.")] = 0,
     profile: ProfileOption = "embedded",
     results: ResultsOption = Path("results"),
+    nodes: Annotated[Path | None, typer.Option(help="The server's folder with federation.json.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last finished round, or start anew.")] = True,
+    window: WindowOption = None,
+    patience: PatienceOption = 600.0,
+    limit: LimitOption = 0.0,
 ) -> None:
     """Describe a run for `flwr run`: what it sends are names and numbers; the code is what each machine installed."""
     from pilot.deployment.flower_command import write_app
     from pilot.deployment.training import Request, run_options
 
-    write_app(folder, run_options(Request(scenario, profile, method, seed, results)))
+    request = Request(scenario, profile, method, seed, results, resume, window, patience, limit)
+    request.check_names()
+    write_app(folder, run_options(request) | {"nodes": str(nodes.resolve()) if nodes else ""})
 
 
 @deploy_app.command()

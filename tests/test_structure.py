@@ -16,7 +16,7 @@ LAYERS = (
 PLACE = {
     "config": "shared", "settings": "shared", "model_settings": "shared", "scenario_settings": "shared",
     "faults": "shared", "folders": "shared", "variants": "shared", "studies": "shared", "plugins": "shared",
-    "progress": "shared", "provenance": "shared", "drawing": "shared", "workflow": "shared",
+    "progress": "shared", "processes": "shared", "provenance": "shared", "drawing": "shared", "workflow": "shared",
     "plan": "federation", "runs": "evaluation", "tuning": "evaluation",
     "export": "evaluation", "scale": "report", "bench": "report",
     "methods.families": "shared",

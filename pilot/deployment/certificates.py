@@ -5,10 +5,11 @@ elliptic-curve key (the node signs its requests; the server has the public half)
 `ssh-keygen -t ecdsa -b 384`.
 """
 
+import contextlib
 import datetime
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def make_certificates(folder: Path, hosts: Sequence[str] = ()) -> Certificates:
         hosts: further names or IP addresses under which the nodes reach the server.
 
     Raises:
-        UserError: one of the files exists (keys are never overwritten), or a host is empty or has a port.
+        UserError: one of the files exists (keys are never overwritten) or cannot be written, or a host is no host.
     """
     names = [_general_name(host) for host in dict.fromkeys((*LOOPBACK, *hosts))]
     authority_key, server_key = _new_key(), _new_key()
@@ -68,11 +69,13 @@ def make_certificates(folder: Path, hosts: Sequence[str] = ()) -> Certificates:
         authority_key,
     )
     files = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
-    _refuse_existing(folder / "ca.key", files.authority, files.certificate, files.key)
-    _write(folder / "ca.key", _private_pem(authority_key), 0o600)
-    _write(files.key, _private_pem(server_key), 0o600)
-    _write(files.certificate, server.public_bytes(serialization.Encoding.PEM), 0o644)
-    _write(files.authority, authority.public_bytes(serialization.Encoding.PEM), 0o644)
+    pem = serialization.Encoding.PEM
+    _write_new({
+        folder / "ca.key": (_private_pem(authority_key), 0o600),
+        files.key: (_private_pem(server_key), 0o600),
+        files.certificate: (server.public_bytes(pem), 0o644),
+        files.authority: (authority.public_bytes(pem), 0o644),
+    })  # fmt: skip
     return files
 
 
@@ -83,17 +86,15 @@ def make_node_key(path: Path) -> Path:
         The public key's file, which is the half that the server gets.
 
     Raises:
-        UserError: one of the two files exists.
+        UserError: one of the two files exists or cannot be written.
     """
     public = path.with_name(path.name + ".pub")
-    _refuse_existing(path, public)
     key = ec.generate_private_key(ec.SECP384R1())
     private_bytes = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
     public_bytes = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    _write(path, private_bytes, 0o600)
-    _write(public, public_bytes + b"\n", 0o644)
+    _write_new({path: (private_bytes, 0o600), public: (public_bytes + b"\n", 0o644)})
     return public
 
 
@@ -109,11 +110,27 @@ def _general_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
-        if not host or not all(part and part.replace("-", "").isalnum() for part in host.split(".")):
+        name = _ascii_name(host)
+        if not all(part and part.replace("-", "").isalnum() for part in name.split(".")):
             raise UserError(
                 f"host {host!r}: expected a host name or an IP address without a port, such as superlink.example.org."
             ) from None
-        return x509.DNSName(host)
+        return x509.DNSName(name)
+
+
+def _ascii_name(host: str) -> str:
+    """Return a host name as certificates and DNS have it: `xn--mller-kva.example` for `müller.example`.
+
+    Names for which the two standards of such names differ (with ß, for example) are the user's to convert.
+    """
+    try:
+        name = host.encode("idna").decode("ascii")
+        same = name.encode("ascii").decode("idna") == host.lower() or name == host
+    except UnicodeError:
+        return ""
+    if not same:
+        raise UserError(f"host {host!r}: expected the form that DNS has of it, which begins with xn--.")
+    return name
 
 
 def _certificate(
@@ -164,14 +181,29 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _refuse_existing(*paths: Path) -> None:
-    for path in paths:
-        if path.exists():
-            raise UserError(f"{path}: exists already, and keys are not overwritten. Name another folder.")
+def _write_new(files: Mapping[Path, tuple[bytes, int]]) -> None:
+    """Create files with their modes, all or none; a private key is readable by nobody else at any moment.
 
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    """Create `path`; a private key is readable by nobody else at any moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(data)
+    Raises:
+        UserError: one exists and is not empty, or cannot be written.
+    """
+    parts = {path: path.with_name(f".{path.name}.part") for path in files}
+    path = next(iter(files))
+    try:
+        for path in files:
+            if path.exists() and path.stat().st_size:
+                raise UserError(f"{path}: exists already, and keys are not overwritten. Name another folder.")
+        for path, (data, mode) in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            parts[path].unlink(missing_ok=True)
+            with os.fdopen(os.open(parts[path], os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, part in parts.items():
+            os.replace(part, path)
+    except OSError as error:
+        for part in parts.values():
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error.strerror}). Choose another folder.") from error

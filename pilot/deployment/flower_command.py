@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -9,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilot.deployment.children import end_with_parent, without_colours
 from pilot.errors import UserError
 from pilot.io.atomic import write_text
+from pilot.processes import end_with_parent, last_error_lines, without_colours
 
 CONNECTION = "pilot"
 APP = "pilot.federation.flower_app"
@@ -52,6 +53,11 @@ class FlowerCommand:
     home: Path
     environment: Mapping[str, str]
 
+    @property
+    def log(self) -> Path:
+        """All that the last failed command has said."""
+        return self.home / "failed-command.log"
+
     def connect(self, address: str, authority: Path) -> None:
         """Write the connection that all commands use."""
         connection = _toml({"address": address, "root-certificates": str(authority)})
@@ -64,7 +70,11 @@ class FlowerCommand:
             UserError: Flower refuses one, for example because it was registered before.
         """
         commands = [["supernode", "register", str(key), CONNECTION] for key in public_keys]
-        code = f"from flwr.cli.app import app\nfor each in {commands!r}: app(each, standalone_mode=False)"
+        code = (
+            f"import sys, click\nfrom flwr.cli.app import app\ntry:\n    for each in {commands!r}:\n"
+            "        app(each, standalone_mode=False)\n"
+            "except click.ClickException as error:\n    sys.exit(f'Error: {error.format_message()}')"
+        )
         self._run([sys.executable, "-c", code], "registering the nodes' keys")
 
     def submit(self, folder: Path, config: Mapping[str, Value], app: str = APP) -> str:
@@ -128,8 +138,19 @@ class FlowerCommand:
             command, env=dict(self.environment), capture_output=True, text=True, stdin=subprocess.DEVNULL
         )  # fmt: skip
         if done.returncode != 0 or '"success": false' in done.stdout:
-            raise UserError(f"{what} failed: {without_colours(done.stderr + done.stdout).strip()}")
+            said = without_colours(done.stdout + done.stderr).strip()
+            write_text(self.log, f"$ {shlex.join(command)}\n{said}\n")
+            raise UserError(f"{what} failed: {essential(said).rstrip('.')}. The log is {self.log}.")
         return done.stdout
+
+
+def essential(said: str) -> str:
+    """Return the one sentence that matters of what a failed command of Flower's has said, in text or as JSON."""
+    try:
+        text = str(json.loads(said)["error-message"])
+    except (ValueError, KeyError, TypeError):
+        text = last_error_lines(said.splitlines())
+    return " ".join(text.strip().split("\n\n")[-1].split())
 
 
 def environment(home: Path) -> dict[str, str]:

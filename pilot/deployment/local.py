@@ -18,9 +18,9 @@ from types import TracebackType
 
 from pilot.deployment.certificates import Certificates, make_certificates, make_node_key
 from pilot.deployment.flower_command import APP, FlowerCommand, RunStatus, Value, environment, write_toml
-from pilot.deployment.processes import Process, Processes, free_port
 from pilot.errors import UserError
 from pilot.io.atomic import write_text
+from pilot.processes import Process, Processes, free_port
 
 MARKER = "deployment.txt"
 START_SECONDS = 60.0

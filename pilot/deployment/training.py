@@ -4,24 +4,37 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from pilot.config import check_methods, load_profile, load_scenario
 from pilot.deployment.local import LocalDeployment, Node
 from pilot.errors import UserError
 from pilot.federation.checkpoint import load_progress, names_to_keep
+from pilot.federation.flower_transport import WINDOW
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes
 from pilot.federation.spec import RunSpec
 from pilot.federation.store import ClientStore
 from pilot.federation.training import CLIENTS
+from pilot.io.atomic import replace_file
 from pilot.io.lock import locked
 from pilot.methods.blind import Blind
+from pilot.methods.registry import method_class
+from pilot.provenance import known_methods
 from pilot.runs import prepared
+from pilot.variants import base_name
 
 
 @dataclass(frozen=True)
 class Request:
-    """A run by names or files, as the command line asks for it."""
+    """A run by names or files, as the command line asks for it, and how long its clients are waited for.
+
+    Attributes:
+        window: most clients that work at the same time; None for as many as the server's default.
+        patience: seconds to wait for a client whose node is away.
+        limit: seconds that a client may take for a phase; 0 for any time.
+    """
 
     scenario: str
     profile: str
@@ -29,6 +42,24 @@ class Request:
     seed: int
     results: Path
     resume: bool = True
+    window: int | None = None
+    patience: float = 600.0
+    limit: float = 0.0
+
+    def check_names(self) -> None:
+        """Refuse what no server could run; a file that only the server has is named by an absolute path.
+
+        Raises:
+            UserError: an unknown scenario, profile or method, a file with mistakes, or a method that trains nothing.
+        """
+        for load, name in ((load_scenario, self.scenario), (load_profile, self.profile)):
+            if not (_is_file_name(name) and Path(name).is_absolute() and not Path(name).exists()):
+                load(name)
+        check_methods("command line", "--method", [self.method], known_methods())
+        if issubclass(method_class(base_name(self.method)), Blind):
+            raise UserError(
+                f"--method {self.method}: nothing is trained, so nothing can be deployed. Use `pilot-bench train`."
+            )
 
 
 def train_deployed(request: Request, num_nodes: int, show: Callable[[str], None]) -> Path:
@@ -45,13 +76,10 @@ def train_deployed(request: Request, num_nodes: int, show: Callable[[str], None]
     Raises:
         UserError: an unknown name, data that are missing, a wrong number of nodes, or a run that did not complete.
     """
+    request.check_names()
     scenario, profile, folder = prepared(request.scenario, request.profile, request.method, request.results)
     spec = RunSpec(scenario, profile, request.method, request.seed)
     method = spec.make_method()
-    if isinstance(method, Blind):
-        raise UserError(
-            f"--method {request.method}: nothing is trained, so nothing can be deployed. Use `pilot-bench train`."
-        )
     clients = [info.client for info in spec.clients(method)]
     if num_nodes != len(clients):
         raise UserError(
@@ -68,7 +96,8 @@ def train_deployed(request: Request, num_nodes: int, show: Callable[[str], None]
         for client in clients
     ]
     with LocalDeployment(folder / "deployment", nodes) as deployment:
-        deployment.run(run_options(request) | {"nodes": str(folder / "nodes"), "window": _cores()}, show)
+        options = run_options(request) | {"nodes": str(folder / "nodes"), "window": request.window or _cores()}
+        deployment.run(options, show)
     return run_dir
 
 
@@ -86,6 +115,9 @@ def run_options(request: Request) -> dict[str, str | int | float | bool]:
         "seed": request.seed,
         "results": str(request.results.resolve()),
         "resume": request.resume,
+        "window": request.window or WINDOW,
+        "patience": request.patience,
+        "limit": request.limit,
     }
 
 
@@ -109,13 +141,16 @@ def collect(run_dir: Path, stores: Mapping[int, Path]) -> None:
             raise UserError(f"client {client}: the run keeps no private state of it.")
         ClientStore(source).load(progress.versions[client])
         target = run_dir / CLIENTS / str(client)
-        target.mkdir(parents=True, exist_ok=True)
         for name in names_to_keep(progress.versions, progress.previous, client=client):
             for path in source.glob(f"{name}.*"):
-                shutil.copyfile(path, target / path.name)
+                replace_file(target / path.name, partial(shutil.copyfile, path))
         ClientStore(target).keep(names_to_keep(progress.versions, progress.previous, client=client))
 
 
 def _absolute(name: str) -> str:
     """A file's absolute path; a name as it is."""
-    return str(Path(name).resolve()) if name.endswith((".yaml", ".yml")) else name
+    return str(Path(name).resolve()) if _is_file_name(name) else name
+
+
+def _is_file_name(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))

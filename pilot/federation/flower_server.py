@@ -1,26 +1,45 @@
 """The server's side of a run over Flower, and whole simulations on Ray."""
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from flwr.app import Context
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import Grid
+from flwr.superlink.grid import InMemoryGrid
+from pydantic import Field
 
 from pilot.backbone.from_profile import load_backbone
-from pilot.config import load_profile, load_scenario
+from pilot.config import load_profile, load_scenario, validated
 from pilot.errors import UserError
-from pilot.federation.flower_transport import FlowerTransport
-from pilot.federation.node_app import Place, make_client_app
+from pilot.federation.flower_transport import WINDOW, FlowerTransport
+from pilot.federation.node_app import Place
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
+from pilot.federation.ray_process import run_apart
 from pilot.federation.spec import RunSpec
-from pilot.federation.training import CLIENTS, Conduct, conduct
+from pilot.federation.training import Conduct, conduct
+from pilot.io.atomic import read_jsonl
 from pilot.io.lock import locked
+from pilot.settings import Model
 
-WINDOW = 16
+
+class RunOptions(Model):
+    """The app's run configuration: which run, where its files are on the server, how long clients are waited for."""
+
+    scenario: str
+    profile: str
+    method: str
+    seed: Annotated[int, Field(ge=0)]
+    results: str
+    nodes: str = ""
+    resume: bool = True
+    window: Annotated[int, Field(ge=1)] = WINDOW
+    patience: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600.0
+    limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -37,31 +56,47 @@ def run_server(grid: Grid, context: Context) -> None:
     Raises:
         UserError: an unknown name, missing files, or no client that answers.
     """
-    options = context.run_config
-    spec = RunSpec(
-        load_scenario(str(options["scenario"])), load_profile(str(options["profile"])), str(options["method"]),
-        int(str(options["seed"])),
-    )  # fmt: skip
-    folder = Path(str(options["results"])) / spec.profile.name / spec.scenario.name
-    nodes = Path(str(options["nodes"])) if options.get("nodes") else folder / "nodes"
+    options = validated(RunOptions, "--run-config", context.run_config)
+    scenario, profile = load_scenario(options.scenario), load_profile(options.profile)
+    spec = RunSpec(scenario, profile, options.method, options.seed)
+    spec.make_method()  # an unknown one is an error before anything is written
+    folder = Path(options.results) / spec.profile.name / spec.scenario.name
+    nodes = Path(options.nodes) if options.nodes else folder / "nodes"
     if (folder / "features" / "index.json").is_file():
         prepare_nodes(spec.scenario, folder, nodes)
     run_dir = folder / "runs" / spec.method / f"seed{spec.seed}"
-    resume, patience = bool(options.get("resume", True)), float(str(options.get("patience", 600)))
-    run = Conduct(spec, read_register(spec, nodes), run_dir, resume, _lines)
-    limit = float(str(options.get("limit", 0.0)))
+    run = Conduct(spec, read_register(spec, nodes), run_dir, options.resume, _lines)
     with locked(run_dir):
-        serve(run, grid, patience, int(str(options.get("window", WINDOW))), limit or None)
+        serve(run, grid, options.patience, options.window, options.limit or None)
 
 
 def serve(run: Conduct, grid: Grid, patience: float, window: int = WINDOW, limit: float | None = None) -> None:
-    """Drive a run over Flower's `grid`; for the numbers see `FlowerTransport`. The caller holds the run's lock.
+    """Drive a run over Flower's `grid`, and say who was left out; for the numbers see `FlowerTransport`.
+
+    The caller holds the run's lock.
 
     The server computes nothing with its backbone, which stays in the host's memory: GPUs are the clients'.
+
+    Raises:
+        UserError: a simulation with fewer nodes than clients, or no client that answers.
     """
-    backbone = load_backbone(run.spec.profile.model_copy(update={"device": "cpu"}), lean=True)
     transport = FlowerTransport(grid, run.config(), run.register.nodes, window, patience, limit)
+    if isinstance(grid, InMemoryGrid):
+        transport.require_nodes(len(run.register.num_examples))
+    backbone = load_backbone(run.spec.profile.model_copy(update={"device": "cpu"}), lean=True)
     conduct(run, backbone, transport)
+    for line in left_out(read_jsonl(run.run_dir / "rounds.jsonl")):
+        run.warn(line)
+
+
+def left_out(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say for each client that was left out of phases of a run: of how many, and why the last time."""
+    excluded = [each for row in history for each in row["excluded"]]
+    lines = []
+    for client in sorted({each["client"] for each in excluded}):
+        reasons = [each["reason"] for each in excluded if each["client"] == client]
+        lines.append(f"client {client} was left out of {len(reasons)} of {len(history)} phases: {reasons[-1]}")
+    return lines
 
 
 def _lines(done: int, total: int) -> None:
@@ -96,29 +131,30 @@ def simulate_run(
 ) -> None:
     """Train on Flower's simulation engine (Ray), one virtual node per client, each with the resources of `each`.
 
+    All of it runs in a process of its own; its log is `logs/simulation-<method>-seed<k>.log` in the scenario's folder.
+
     Raises:
-        UserError: as `train_run` does; also if no client answers any more.
+        UserError: as `train_run` does; also if no client answers any more, or the simulation fails.
     """
-    from flwr.simulation import run_simulation
+    argument = {
+        "scenario_config": spec.scenario.model_dump(mode="json"), "method": spec.method, "seed": spec.seed,
+        "profile_config": spec.profile.model_dump(mode="json"), "resume": resume, "replace": replace,
+        "scenario_dir": str(scenario_dir.resolve()), "run_dir": str(run_dir.resolve()),
+        "backend": simulation_backend(each), "patience": patience,
+    }  # fmt: skip
 
-    scenario_dir, run_dir = scenario_dir.resolve(), run_dir.resolve()
-    nodes = scenario_dir / "nodes"
-    prepare_nodes(spec.scenario, scenario_dir, nodes)
-    method = spec.make_method()
-    run = Conduct(spec, read_register(spec, nodes), run_dir, resume, progress, replace)
-    app = ServerApp()
+    def hear(kind: str, value: Any) -> None:
+        if kind == "progress":
+            progress(*value)
+        else:
+            print(f"warning: {value}", file=sys.stderr, flush=True)
 
-    @app.main()
-    def main(grid: Grid, context: Context) -> None:
-        serve(run, grid, patience)
-
-    places = SimulatedPlaces(nodes, run_dir / CLIENTS, method.pooled)
-    with locked(run_dir):
-        run_simulation(app, make_client_app(places), len(spec.clients(method)), backend_config=simulation_backend(each))
+    log = scenario_dir.resolve() / "logs" / f"simulation-{spec.method}-seed{spec.seed}.log"
+    run_apart("pilot.federation.simulation", argument, log, hear)
 
 
 def simulation_backend(each: ClientResources = ClientResources()) -> dict[str, Any]:
-    """Ray with this machine's cores, without its dashboard; as many clients at a time as their resources allow.
+    """A new Ray with this machine's cores, without its dashboard; as many clients at a time as their resources allow.
 
     Ray counts the GPUs itself, and shows each client's process only those that it was given. Flower hands
     `client_resources` on to Ray's actors as options, so a killed worker is started again; without `max_restarts` it
@@ -131,6 +167,9 @@ def simulation_backend(each: ClientResources = ClientResources()) -> dict[str, A
     if each.cpus > cores:
         raise UserError(f"--client-cpus: expected at most this machine's {cores} cores, got {each.cpus:g}.")
     return {
-        "init_args": {"num_cpus": cores, "include_dashboard": False, "log_to_driver": False, "logging_level": 30},
+        "init_args": {
+            "address": "local", "num_cpus": cores, "include_dashboard": False, "log_to_driver": True,
+            "logging_level": 30,
+        },
         "client_resources": {"num_cpus": each.cpus, "num_gpus": each.gpus, "max_restarts": -1},
-    }
+    }  # fmt: skip

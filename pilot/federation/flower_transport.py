@@ -3,7 +3,8 @@
 A client is known by what its node says it holds, never by Flower's node id. Answers are handed on in the order of the
 tasks; at most `window` tasks are under way or waiting to be handed on, so the server's memory does not grow with the
 number of clients. A node that goes away is waited for, and asked again when it is back, for `patience` seconds. How
-long a client may take while its node is there is not limited, unless `limit` says so: training can take hours.
+long a client may take while its node is there is not limited, unless `limit` says so: training can take hours. Steps
+count as done when their client's answer is there.
 """
 
 import logging
@@ -24,11 +25,16 @@ from pilot.federation.transport import Answer
 from pilot.federation.wire import MalformedMessage, pack, unpack_json
 from pilot.provenance import versions
 
-log = logging.getLogger("flwr")
+log = logging.getLogger("flwr.pilot")
+WINDOW = 16
 POLL_SECONDS = 0.1
 MOST_SECONDS_BETWEEN_LOOKS = 2.0
 GREETING_SECONDS = 120.0
+VIRTUAL_NODES_SECONDS = 10.0
 MOST_SECONDS_BEFORE_ASKING_AGAIN = 10.0
+MOST_LOSSES = 30
+"""How often a task may be lost: one that kills whoever works on it would be sent for ever. Starting Ray's worker again
+is a handful of losses."""
 NO_ANSWER = "no answer"
 
 
@@ -66,7 +72,7 @@ class FlowerTransport:
     grid: Grid
     config: Mapping[str, Any]
     nodes: Mapping[int, str]
-    window: int = 16
+    window: int = WINDOW
     patience: float = 600.0
     limit: float | None = None
     parallel: bool = field(default=True, init=False)
@@ -84,15 +90,17 @@ class FlowerTransport:
         asked: dict[int, _Asked] = {}
         wait, heard, silent = POLL_SECONDS, False, False
         while True:
-            while len(order) < self.window and (task := next(source, None)) is not None:
-                order.append(task.info.client)
-                asked[task.info.client] = _Asked(task, time.monotonic(), time.monotonic())
+            while len(order) < self.window and (new := next(source, None)) is not None:
+                order.append(new.info.client)
+                asked[new.info.client] = _Asked(new, time.monotonic(), time.monotonic())
             if not order:
                 break
             self._send(asked)
             arrived = self._collect(asked)
             for client, answer in arrived.items():
-                progress(asked.pop(client).task.steps)
+                task = asked.pop(client).task
+                if not isinstance(answer, ClientFailure):
+                    progress(task.steps)
                 ready[client] = answer
                 silent, heard = silent or _silent(answer), heard or not _silent(answer)
             while order and order[0] in ready:
@@ -123,6 +131,21 @@ class FlowerTransport:
                 log.warning("client %s: its private state could not be checked", client)
         problems = {client: str(reply.get("problem", "")) for client, reply in replies.items()}
         return "; ".join(f"client {client}: {problem}" for client, problem in sorted(problems.items()) if problem)
+
+    def require_nodes(self, num_clients: int) -> None:
+        """Refuse a simulation with fewer virtual nodes than clients; they are all there within seconds of its start.
+
+        Raises:
+            UserError: it has fewer.
+        """
+        until = time.monotonic() + VIRTUAL_NODES_SECONDS
+        while (there := len(list(self.grid.get_node_ids()))) < num_clients and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
+        if there < num_clients:
+            raise UserError(
+                f"--federation-config num-supernodes={there}: the run has {num_clients} clients, and each needs a node "
+                f"of its own. Expected num-supernodes={num_clients}."
+            )
 
     def _common(self) -> dict[str, Any]:
         nodes = {str(client): digest for client, digest in self.nodes.items()}
@@ -178,6 +201,8 @@ class FlowerTransport:
             return f"{NO_ANSWER}: no node for {self.patience:g} s"
         if self.limit is not None and now - asked.asked > self.limit:
             return f"{NO_ANSWER} within {self.limit:g} s"
+        if asked.losses >= MOST_LOSSES:
+            return f"{NO_ANSWER}: its process was lost {asked.losses} times"
         return ""
 
     def _read(self, client: int, content: RecordDict) -> Answer:

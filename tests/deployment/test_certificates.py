@@ -1,6 +1,8 @@
 """Keys and certificates: what they vouch for, who may read them, and that they are never overwritten."""
 
+import errno
 import ipaddress
+import os
 import socket
 import ssl
 import threading
@@ -86,3 +88,47 @@ def test_what_is_no_host_is_refused(tmp_path: Path, host: str) -> None:
     with pytest.raises(UserError, match="expected a host name or an IP address without a port"):
         make_certificates(tmp_path, [host])
     assert not any(tmp_path.iterdir())
+
+
+def test_a_name_with_letters_of_other_alphabets_is_written_as_dns_has_it(tmp_path: Path) -> None:
+    made = make_certificates(tmp_path, ["müller.example", "10.0.0.7"])
+    certificate = x509.load_pem_x509_certificate(made.certificate.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["localhost", "xn--mller-kva.example"]
+    with pytest.raises(UserError, match=r"host 'straße\.example': expected the form .* begins with xn--"):
+        make_certificates(tmp_path / "other", ["straße.example"])
+
+
+def test_a_file_in_place_of_a_folder_is_a_message(tmp_path: Path) -> None:
+    (tmp_path / "tls").write_text("a file")
+    with pytest.raises(UserError, match=r"tls/ca\.key: cannot be written \((Not a directory|File exists)\)"):
+        make_certificates(tmp_path / "tls")
+    with pytest.raises(UserError, match=r"tls/node: cannot be written"):
+        make_node_key(tmp_path / "tls" / "node")
+
+
+@pytest.mark.parametrize("failing", range(4))
+def test_a_full_disk_leaves_nothing_and_blocks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    count, flush = [0], os.fsync
+
+    def full(descriptor: int) -> None:
+        count[0] += 1
+        if count[0] == failing + 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
+        make_certificates(tmp_path)
+    assert not any(tmp_path.iterdir())
+    assert make_certificates(tmp_path).key.is_file()
+
+
+def test_an_empty_key_of_a_killed_command_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "ca.key").touch()
+    (tmp_path / ".ca.key.part").write_text("torn")
+    make_certificates(tmp_path)
+    assert (tmp_path / "ca.key").read_bytes().startswith(b"-----BEGIN PRIVATE KEY")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ca.key", "ca.pem", "server.key", "server.pem"]

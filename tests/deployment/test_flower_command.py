@@ -1,5 +1,7 @@
 """What Flower's command line gets to read."""
 
+import os
+import sys
 import tomllib
 from pathlib import Path
 
@@ -9,8 +11,9 @@ from flwr.cli.config_utils import load_and_validate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilot.deployment.children import without_colours
-from pilot.deployment.flower_command import write_app, write_toml
+from pilot.deployment.flower_command import FlowerCommand, essential, write_app, write_toml
+from pilot.errors import UserError
+from pilot.processes import without_colours
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x7f"))
 VALUES = st.one_of(TEXT, st.integers(-(2**62), 2**62), st.booleans(), st.floats(allow_nan=False, allow_infinity=False))
@@ -33,6 +36,28 @@ def test_app_is_valid_to_flower_and_holds_no_code(tmp_path: Path) -> None:
     assert config["tool"]["flwr"]["app"]["config"] == {"scenario": 'a "quoted" name', "seed": 3, "resume": True}
     assert config["tool"]["flwr"]["app"]["components"]["serverapp"] == "pilot.federation.flower_app:server"
     assert b".py" not in build_fab_from_disk(tmp_path).replace(b"pyproject", b"")
+
+
+@pytest.mark.parametrize(
+    ("said", "matters"),
+    [
+        ('{"success": false, "error-message": "Using SuperLink: pilot\\n\\nIt is\\n away."}', "It is away."),
+        ("Traceback (most recent call last):\n  File x\nConnectionError: nobody\n", "ConnectionError: nobody"),
+        ("Error: [code: 7] The key\nis registered.", "Error: [code: 7] The key is registered."),
+        ("", ""),
+    ],
+)
+def test_one_sentence_is_left_of_what_flower_says(said: str, matters: str) -> None:
+    assert essential(said) == matters
+
+
+def test_a_failed_command_is_one_line_and_a_log(tmp_path: Path) -> None:
+    flower = FlowerCommand(tmp_path, dict(os.environ))
+    code = "for line in range(70): print('at', line)\nraise RuntimeError('what matters')"
+    with pytest.raises(UserError) as caught:
+        flower._run([sys.executable, "-c", code], "submitting the run")
+    assert str(caught.value) == f"submitting the run failed: RuntimeError: what matters. The log is {flower.log}."
+    assert len(flower.log.read_text().splitlines()) > 70
 
 
 def test_without_colours() -> None:

@@ -1,15 +1,22 @@
 """Runs on a deployment: what is refused before anything starts, and private states brought together."""
 
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from pilot.deploy_commands import deploy_app
 from pilot.deployment.training import Request, collect, run_options, train_deployed
 from pilot.errors import UserError
 from pilot.federation.checkpoint import Progress, save_progress
+from pilot.federation.flower_server import RunOptions
 from pilot.federation.store import ClientStore, Version
 from tests.small import Small
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def request(small: Small, method: str) -> Request:
@@ -34,8 +41,56 @@ def test_paths_of_the_run_configuration_are_absolute(monkeypatch: pytest.MonkeyP
     options = run_options(Request("mine.yaml", "embedded", "pilot", 2, Path("results"), resume=False))
     assert options == {
         "scenario": str(tmp_path / "mine.yaml"), "profile": "embedded", "method": "pilot", "seed": 2,
-        "results": str(tmp_path / "results"), "resume": False,
+        "results": str(tmp_path / "results"), "resume": False, "window": 16, "patience": 600.0, "limit": 0.0,
     }  # fmt: skip
+
+
+def app(folder: Path, *arguments: str) -> dict[str, Any]:
+    """The run configuration that `deploy app` writes."""
+    result = CliRunner().invoke(deploy_app, ["app", str(folder), *arguments])
+    if result.exception:
+        raise result.exception
+    config: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+    return config
+
+
+def test_how_long_clients_are_waited_for_is_in_the_app(tmp_path: Path) -> None:
+    run = ("--scenario", "smoke", "--method", "pilot", "--profile", "smoke")
+    waits = ("--patience", "5", "--limit", "7.5", "--window", "3")
+    written = app(tmp_path, *run, *waits)
+    assert RunOptions.model_validate(written) == RunOptions(
+        scenario="smoke", profile="smoke", method="pilot", seed=0, results=str(Path("results").resolve()),
+        patience=5.0, limit=7.5, window=3,
+    )  # fmt: skip
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+    assert declared.keys() == RunOptions.model_fields.keys() == written.keys()
+    defaults = app(tmp_path, *run)
+    assert {name: declared[name] for name in ("patience", "limit", "window", "nodes", "resume", "seed")}.items() <= (
+        defaults.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (("smok", "smoke", "pilot"), "scenario: unknown name 'smok'. Did you mean 'smoke'"),
+        (("smoke", "smok", "pilot"), "profile: unknown name 'smok'"),
+        (("smoke", "smoke", "fedavgg"), "--method: unknown name 'fedavgg'. Did you mean 'fedavg'"),
+        (("smoke", "smoke", "majority"), "--method majority: nothing is trained"),
+        (("mine.yaml", "smoke", "pilot"), "mine.yaml: cannot be read"),
+    ],
+)
+def test_names_are_checked_before_anything_is_written(
+    tmp_path: Path, run: tuple[str, str, str], message: str
+) -> None:
+    options = [word for pair in zip(("--scenario", "--profile", "--method"), run, strict=True) for word in pair]
+    with pytest.raises(UserError, match=message):
+        app(tmp_path, *options)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_that_only_the_server_has_is_not_looked_for(tmp_path: Path) -> None:
+    assert app(tmp_path, "-s", "/srv/mine.yaml", "-m", "pilot")["scenario"] == "/srv/mine.yaml"
 
 
 def versions_of(store: ClientStore, names: tuple[str, ...]) -> dict[str, Version]:

@@ -9,8 +9,8 @@ import pytest
 
 from pilot.deployment.certificates import make_certificates, make_node_key
 from pilot.deployment.local import LocalDeployment, Node
-from pilot.deployment.processes import Process
 from pilot.errors import UserError
+from pilot.processes import Process
 
 pytestmark = pytest.mark.engine
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from pilot.deployment.flower_command import QUIET
-from pilot.deployment.processes import Process, Processes, free_port
 from pilot.federation.training import CLIENTS
+from pilot.processes import Process, Processes, free_port
 
 from ..docs.pages import Command, commands_of
 

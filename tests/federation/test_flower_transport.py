@@ -19,7 +19,10 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.app.user_config import UserConfig
 
 from pilot.errors import UserError
+from pilot.federation import flower_transport
 from pilot.federation.client import ClientReport, PhaseTask
+from pilot.federation.flower_app import _without_traceback
+from pilot.federation.flower_server import left_out, run_server
 from pilot.federation.flower_transport import FlowerTransport
 from pilot.federation.messages import from_array_record, pack_result, to_array_record, unpack_result
 from pilot.federation.node_app import Place, locate, make_client_app
@@ -93,11 +96,13 @@ def as_a_task_of_flower(monkeypatch: pytest.MonkeyPatch) -> None:
     inside_flower(monkeypatch)
 
 
-def exchange(grid: FakeGrid, clients: Iterable[int], **options: Any) -> list[ClientResult | ClientFailure]:
+def exchange(
+    grid: FakeGrid, clients: Iterable[int], steps: Callable[[int], None] = lambda steps: None, **options: Any
+) -> list[ClientResult | ClientFailure]:
     """One phase with these clients."""
     tasks = (PhaseTask(ClientInfo(k, "task", ("task",), 0), PHASE, 1, 0, 2, {}) for k in clients)
     transport = FlowerTransport(grid, {"method": "x"}, dict.fromkeys(range(9), "digest"), **options)  # type: ignore[arg-type]
-    return list(transport.exchange(tasks, lambda steps: None))
+    return list(transport.exchange(tasks, steps))
 
 
 def clients_of(answers: Iterable[ClientResult | ClientFailure]) -> list[int]:
@@ -163,6 +168,59 @@ def test_a_node_that_is_lost_again_and_again_is_asked_until_the_limit() -> None:
     answers = exchange(FakeGrid({10: honest(0), 11: lost}), [0, 1], limit=1.0)
     assert answers[1] == ClientFailure(1, "no answer within 1 s")
     assert 5 <= count[0] <= 12, "each time it is asked after twice the time of before"
+
+
+def test_a_task_that_kills_whoever_works_on_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flower_transport, "MOST_LOSSES", 4)
+    deadly: Behave = lambda kind, asked: "error" if kind == "train" else pack({"client": 1, "refused": ""})  # noqa: E731
+    done: list[int] = []
+    answers = exchange(FakeGrid({10: honest(0), 11: deadly}), [0, 1], done.append)
+    assert answers[1] == ClientFailure(1, "no answer: its process was lost 4 times")
+    assert done == [2], "only steps that were taken are counted"
+
+
+def test_a_simulation_with_too_few_nodes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flower_transport, "VIRTUAL_NODES_SECONDS", 0.05)
+    transport = FlowerTransport(FakeGrid({10: honest(0), 11: honest(1)}), {}, {})  # type: ignore[arg-type]
+    transport.require_nodes(2)
+    with pytest.raises(UserError, match="num-supernodes=2: the run has 6 clients, .* Expected num-supernodes=6"):
+        transport.require_nodes(6)
+
+
+RUN = {"scenario": "smoke", "profile": "smoke", "method": "pilot", "seed": 0, "results": "nowhere"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scenario": "smok"}, "scenario: unknown name 'smok'"),
+        ({"method": "fedavgg"}, "fedavgg"),
+        ({"patiense": 5}, "--run-config: field patiense: unknown name 'patiense'. Did you mean 'patience'"),
+        ({"window": 0}, "--run-config: field window: .* greater than or equal to 1"),
+        ({"patience": -1}, "--run-config: field patience"),
+        ({"seed": "x"}, "--run-config: field seed"),
+    ],
+)
+def test_the_run_configuration_is_checked_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        run_server(FakeGrid({}), Context(1, 7, UserConfig(), RecordDict(), UserConfig(RUN | change)))  # type: ignore[arg-type]
+    assert not any(tmp_path.iterdir())
+
+
+def test_who_was_left_out_is_said() -> None:
+    rows = [{"excluded": []}, *({"excluded": [{"client": 4, "reason": reason}]} for reason in ("NaN", "no answer"))]
+    assert left_out(rows) == ["client 4 was left out of 2 of 3 phases: no answer"]
+    assert left_out(rows[:1]) == []
+
+
+def test_a_users_mistake_has_no_traceback_in_flowers_log() -> None:
+    record = logging.LogRecord("flwr", 40, "", 1, "%s raised an exception", ("ServerApp",), None)
+    record.exc_info = (UserError, UserError("field, what to do"), None)
+    assert _without_traceback(record) and record.exc_info is None
+    assert record.getMessage() == "ServerApp raised an exception: field, what to do"
 
 
 def test_nobody_answers() -> None:

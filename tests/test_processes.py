@@ -1,14 +1,17 @@
 """Processes that are ended together, also those that they started themselves."""
 
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from pilot.deployment.processes import Processes, free_port
+from pilot.errors import UserError
+from pilot.processes import Processes, free_port
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="finds grandchildren through /proc")
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
@@ -45,9 +48,8 @@ def command_line(process: int) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
-def test_a_process_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pilot.deployment.processes.GRACE_SECONDS", 0.3)
-    processes = Processes(tmp_path, {})
+def test_a_process_that_does_not_listen_is_killed(tmp_path: Path) -> None:
+    processes = Processes(tmp_path, {}, grace=0.3)
     process = processes.start("stubborn", [sys.executable, "-c", STUBBORN])
     wait_until_up(processes)
     processes.end()
@@ -62,6 +64,33 @@ def test_environment_and_log(tmp_path: Path) -> None:
     assert process.lines()[0] == "blue light"
     assert process.last_words() == "OSError: no"
     assert "COLOUR" not in os.environ
+
+
+def test_proxies_and_clusters_are_not_for_local_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy", "grpc_proxy", "NO_PROXY", "RAY_ADDRESS")
+    for name in names:
+        monkeypatch.setenv(name, "socks5://127.0.0.1:9")
+    inherited = Processes(tmp_path, {"SHADE": "dark"}).full_environment()
+    assert not {*names} & inherited.keys()
+    assert inherited["SHADE"] == "dark" and inherited["PATH"] == os.environ["PATH"]
+
+
+def test_signals_wait_until_all_are_ended(tmp_path: Path) -> None:
+    processes = Processes(tmp_path, {}, grace=0.3)
+    process = processes.start("stubborn", [sys.executable, "-c", STUBBORN])
+    wait_until_up(processes)
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    processes.end()
+    timer.join()
+    assert process.popen.returncode == -9
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_log_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file")
+    with pytest.raises(UserError, match="logs/x.log: cannot write here"):
+        Processes(tmp_path / "logs", {}).start("x", [sys.executable, "-c", ""])
 
 
 def test_a_port_in_use_or_promised_is_not_free() -> None:
