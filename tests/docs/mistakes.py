@@ -86,6 +86,13 @@ def locked() -> str:
     return str(LockException())
 
 
+def incomplete() -> str:
+    """What Snakemake says of files whose job it did not see end."""
+    from snakemake.exceptions import IncompleteFilesException
+
+    return str(IncompleteFilesException(["results/smoke/smoke/runs/fedavg/seed0/manifest.json"]))
+
+
 def build() -> None:
     """The small scenario's data."""
     app(["data", "build", "-s", write("my.yaml", SCENARIO), "-p", write("small.yaml", PROFILE)], standalone_mode=False)
@@ -182,4 +189,5 @@ MISTAKES: dict[str, Callable[..., str]] = {
     "The baseline is not there": lambda: message("compare", str(runs("pilot", "fedavg")), "--baseline", "fedprox"),
     "SPICE is unavailable": unavailable,
     "Snakemake's folder is locked": locked,
+    "Files seem to be incomplete": incomplete,
 }
