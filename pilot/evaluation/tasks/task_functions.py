@@ -14,7 +14,6 @@ metadata as keyword arguments too; those are not for us.
 """
 
 import io
-import json
 import logging
 import math
 import os
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pilot.errors import UserError
 from pilot.evaluation import caption, grounding, vqa
+from pilot.io.text import decode, parse_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -79,8 +79,8 @@ def _select(rows: list[dict[str, Any]], ids: str | None, path: Path) -> list[dic
     if ids is None:
         selected = [row for row in rows if row["split"] == "test"]
     else:
-        text = Path(ids).read_text(encoding="utf-8")
-        wanted = json.loads(text) if ids.endswith(".json") else text.split("\n")
+        text = decode(Path(ids).read_bytes())
+        wanted = parse_json(text) if ids.endswith(".json") else text.split("\n")
         by_id = {row["id"]: row for row in rows}
         wanted = [name.strip() for name in wanted if name.strip()]
         unknown = [name for name in wanted if name not in by_id]
