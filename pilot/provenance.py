@@ -56,12 +56,15 @@ STAGES: dict[str, tuple[str, ...]] = {
     "score": (
         *LIBRARY, "pilot/evaluation/scoring.py", "pilot/evaluation/result.py", "pilot/evaluation/vqa.py",
         "pilot/evaluation/caption.py", "pilot/evaluation/cider.py", "pilot/evaluation/java_tools.py",
-        "pilot/evaluation/grounding.py",
+        "pilot/evaluation/grounding.py", "pilot/evaluation/box_names.py",
     ),
     "tables": (*LIBRARY, "pilot/folders.py", "pilot/report"),
     "figures": (*LIBRARY, "pilot/folders.py", "pilot/report"),
     "faults": (*LIBRARY, "pilot/folders.py", "pilot/report"),
-    "report": (*LIBRARY, "pilot/folders.py", "pilot/report", "pilot/evaluation/grounding.py"),
+    "report": (
+        *LIBRARY, "pilot/folders.py", "pilot/report", "pilot/evaluation/grounding.py",
+        "pilot/evaluation/box_names.py",
+    ),
     "studies": (*LIBRARY, "pilot/folders.py", "pilot/studies.py", "pilot/report"),
     "tuning": ("pilot/tuning.py",),
 }  # fmt: skip

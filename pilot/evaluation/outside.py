@@ -151,7 +151,9 @@ def _of_vlmevalkit(number: int, row: Mapping[str, Any]) -> Answer:
 
 
 def _of_jsonl(number: int, row: Mapping[str, Any]) -> Answer:
-    return Answer(number, _text(row, "id"), _text(row, "prediction"), task=_text(row, "task") if "task" in row else None)
+    return Answer(
+        number, _text(row, "id"), _text(row, "prediction"), task=_text(row, "task") if "task" in row else None
+    )
 
 
 FORMATS: Mapping[str, Callable[[int, Mapping[str, Any]], Answer]] = MappingProxyType(
