@@ -29,7 +29,9 @@ def build(
             sizes[task] = done
             advance(sum(sizes.values()), total)
 
-        build_data(loaded, results / folder / loaded.name, report)
+        closing = build_data(loaded, results / folder / loaded.name, report)
+    for task, line in closing.items():
+        typer.echo(f"{task}: {line}", err=True)
 
 
 @data_app.command("validate")
@@ -70,11 +72,8 @@ def import_(
     )  # fmt: skip
     with progress(f"import of {file.name}") as advance:
         imported = import_data(request, advance)
-    typer.echo(
-        f"{to}: {imported.num_train} training and {imported.num_test} test records, {imported.num_quarantined} rows in "
-        f"quarantine. See {to / 'card.md'} and {to / 'contact_sheet.png'}. A task for a scenario file:",
-        err=True,
-    )
+    typer.echo(f"See {to / 'card.md'} and {to / 'contact_sheet.png'}. A task for a scenario file:", err=True)
     typer.echo(imported.task, nl=False)
+    typer.echo(f"{to}: {imported.total}", err=True)
     if scenario:
         write_scenario(scenario, imported)

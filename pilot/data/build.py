@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pilot.config import Scenario, TaskConfig
 from pilot.data import intake, quarantine
+from pilot.data.account import Total
 from pilot.data.card import write_card
 from pilot.data.quarantine import Quarantine
 from pilot.data.readers.file_source import FileSource
@@ -19,11 +20,14 @@ Progress = Callable[[str, int, int], None]
 """Told after every record: task, how many are made, how many there will be."""
 
 
-def build_data(scenario: Scenario, scenario_dir: Path, progress: Progress) -> None:
+def build_data(scenario: Scenario, scenario_dir: Path, progress: Progress) -> dict[str, str]:
     """Write `data/<task>/{records.parquet, card.json, card.md, contact_sheet.png}` and `data/manifest.json`.
 
     Tasks whose source is read from files also have `quarantine.jsonl`, and the manifest the digests of these files.
     The manifest goes first and comes back last: an interrupted build is never taken for a finished one.
+
+    Returns:
+        what became of the rows, by task: a closing line for people.
 
     Raises:
         UserError: an unknown source, a source of another kind than the task's, wrong options, unreadable files, too
@@ -33,21 +37,24 @@ def build_data(scenario: Scenario, scenario_dir: Path, progress: Progress) -> No
     sources = [_checked(f"scenario {scenario.name}, field tasks.{n}", task) for n, task in enumerate(scenario.tasks)]
     manifest = folder / "manifest.json"
     remove(manifest)
-    digests, files = {}, {}
+    digests, files, closing = {}, {}, {}
     for task, source in zip(scenario.tasks, sources, strict=True):
         advance = partial(progress, task.name)
         if isinstance(source, FileSource):
             request = _request(scenario, task, source)
-            files[task.name] = write_intake(folder / task.name, task.name, request, advance)
+            files[task.name], total = write_intake(folder / task.name, task.name, request, advance)
+            closing[task.name] = str(total)
         else:
             _write_generated(folder / task.name, scenario, task, source, advance)
+            closing[task.name] = f"{task.num_train} records for training and {task.num_test} for testing made."
         digests[task.name] = sha256_file(folder / task.name / "records.parquet")
     write_json(manifest, {"digests": digests} | ({"source_files": files} if files else {}))
+    return closing
 
 
 def write_intake(
     folder: Path, task: str, request: intake.Request, progress: Callable[[int, int], None]
-) -> dict[str, str]:
+) -> tuple[dict[str, str], Total]:
     """Take records from files and write them with their card and quarantine to `folder`.
 
     Args:
@@ -57,7 +64,7 @@ def write_intake(
         progress: told after every record.
 
     Returns:
-        sha256 of every file that the options name.
+        sha256 of every file that the options name, and what became of the rows.
 
     Raises:
         UserError: see `intake.take`.
@@ -70,9 +77,10 @@ def write_intake(
         rejected.write(folder)
     write_records(folder / "records.parquet", taken.records)
     stated = options.model_dump(mode="json") | ({} if share is None else {intake.HELD_OUT: share})
+    assert taken.total is not None
     account = taken.to_json(rejected) | {"licence": request.source.licence, "options": stated}
     write_card(folder, task, request.source.origin, request.seed, taken.records, account)
-    return intake.source_files(options, request.root)
+    return intake.source_files(options, request.root), taken.total
 
 
 def _write_generated(

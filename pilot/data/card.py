@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pilot.data.account import shown_counts
 from pilot.data.record import SPLITS, InstructionRecord
 from pilot.io.atomic import write_bytes, write_json, write_text
 
@@ -204,8 +205,9 @@ def _intake_lines(account: Mapping[str, Any]) -> list[str]:
     for split, counts in account["rows"].items():
         values = [counts[name] for name in names] + [sum(counts["num_skipped"].values())]
         lines.append(f"| {split} | {' | '.join(map(str, values))} |")
-    skipped = {why for counts in account["rows"].values() for why in counts["num_skipped"]}
-    return [*lines, "", f"Skipped: {', '.join(sorted(skipped)) or 'nothing'}.", ""]
+    skipped, left_out = account["total"]["skipped"], account["total"]["left_out"]
+    lines += ["", f"Skipped: {shown_counts(skipped) or 'nothing'}."]
+    return [*lines, *([f"No text or number, so no attribute: {shown_counts(left_out)}."] if left_out else []), ""]
 
 
 def _list(ranked: list[list[Any]]) -> str:

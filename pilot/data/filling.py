@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pilot.data.account import Account, Total
 from pilot.data.boxes import BadBox, CheckedBox, check_box
 from pilot.data.duplicates import near_duplicates
 from pilot.data.images import BadImage, NormalisedImage, load
@@ -21,23 +22,6 @@ SPARE = 16
 
 
 @dataclass
-class Account:
-    """What became of the rows of one split: every row that was read is in exactly one of the other counts."""
-
-    num_read: int
-    num_skipped: Counter[str]
-    num_rejected: int
-    num_unusable: int = 0
-    num_duplicates: int = 0
-    num_not_chosen: int = 0
-    num_taken: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """All counts."""
-        return vars(self) | {"num_skipped": dict(sorted(self.num_skipped.items()))}
-
-
-@dataclass
 class Taken:
     """Records with an account of how they came about.
 
@@ -48,6 +32,8 @@ class Taken:
         num_clipped: boxes that were cut off at the image's edge.
         largest_clip: the most that was cut, as a share of the image's side.
         fingerprints: perceptual hash by sha256, by split.
+        left_out: number of records by column that is no attribute of theirs.
+        total: what became of all rows, once the records are complete.
     """
 
     records: list[InstructionRecord] = field(default_factory=list)
@@ -56,13 +42,17 @@ class Taken:
     num_clipped: int = 0
     largest_clip: float = 0.0
     fingerprints: dict[str, dict[str, int | None]] = field(default_factory=lambda: {"train": {}, "test": {}})
+    left_out: Counter[str] = field(default_factory=Counter)
+    total: Total | None = None
 
     def to_json(self, quarantine: Quarantine) -> dict[str, Any]:
         """The account for the data card."""
+        assert self.total is not None, "the records are not complete"
         near = near_duplicates(self.fingerprints["train"], self.fingerprints["test"])
         plain = sum(list(prints.values()).count(None) for prints in self.fingerprints.values())
         return {
             "rows": {name: account.to_json() for name, account in sorted(self.accounts.items())},
+            "total": self.total.to_json(),
             "quarantined": {"num_rows": len(quarantine), "by_reason": [list(pair) for pair in quarantine.reasons()]},
             "image_notes": dict(sorted(self.image_notes.items())),
             "boxes": {"num_clipped": self.num_clipped, "largest_clip": round(self.largest_clip, 4)},
@@ -152,23 +142,24 @@ class Filler:
         account = self.taken.accounts[split]
         image = load(self.images, row.image)
         if isinstance(image, BadImage):
-            self._reject(account, row, "image", image.reason)
+            self._reject(split, row, "image", image.reason)
             return None
         box = self._box(row, image)
         if isinstance(box, BadBox):
-            self._reject(account, row, "box", box.reason)
+            self._reject(split, row, "box", box.reason)
             return None
         digest = sha256_bytes(image.data)
         if split == "train" and digest in self.taken.fingerprints["test"]:
             account.num_duplicates += 1
             return None
+        self.taken.left_out.update(row.left_out)
         self._note(split, digest, image, box)
         self.advance()
         return self._record(split, row, image, box)
 
-    def _reject(self, account: Account, row: Row, name: str, reason: str) -> None:
-        self.quarantine.add(Rejected(row.place, name, reason))
-        account.num_unusable += 1
+    def _reject(self, split: str, row: Row, name: str, reason: str) -> None:
+        self.quarantine.add(Rejected(row.place, name, reason), f"{split} {row.id}")
+        self.taken.accounts[split].num_unusable += 1
 
     def _box(self, row: Row, image: NormalisedImage) -> CheckedBox | BadBox | None:
         if row.box is None:

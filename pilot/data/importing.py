@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pilot.data.account import Total
 from pilot.data.build import write_intake
 from pilot.data.intake import HELD_OUT, Request
-from pilot.data.quarantine import DEFAULT_SHARE, FILE
+from pilot.data.quarantine import DEFAULT_SHARE
 from pilot.data.readers.catalogue import READERS
+from pilot.data.readers.own import JSON
 from pilot.data.registry import datasets_folder
 from pilot.errors import UserError
-from pilot.io.atomic import read_json, read_jsonl, write_text
+from pilot.io.atomic import write_text
+from pilot.io.text import first_row
 
 NAME = "abcdefghijklmnopqrstuvwxyz0123456789_-"
 NUM_CLIENTS = 3
@@ -48,7 +51,7 @@ class ImportRequest:
     """What to import.
 
     Attributes:
-        file: `.jsonl`, `.csv`, `.tsv` (see `readers.own`), or LLaVA's `.json` (see `readers.llava_json`).
+        file: `.jsonl`, `.json`, `.csv`, `.tsv`: as `readers.own` or, with conversations, `readers.llava_json` reads it.
         images: folder that image references are relative to.
         kind: `vqa`, `caption` or `ground`.
         name: of the task; begins the records' ids.
@@ -74,11 +77,9 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class Imported:
-    """What was imported: number of records by split, of quarantined rows, and the task for a scenario file."""
+    """What became of the rows, and a scenario file of the task."""
 
-    num_train: int
-    num_test: int
-    num_quarantined: int
+    total: Total
     scenario: str
 
     @property
@@ -106,28 +107,18 @@ def import_data(request: ImportRequest, progress: Callable[[int, int], None]) ->
     intake = Request(
         where, request.name, source, options, Path(), request.kind, None, None, request.seed, request.max_quarantine
     )
-    write_intake(request.to, request.name, intake, progress)
-    return _summary(request)
+    _, total = write_intake(request.to, request.name, intake, progress)
+    return Imported(total, _scenario(request, total))
 
 
 def _reader(file: Path) -> str:
-    """`own` or `llava-json`; a `.jsonl` file is LLaVA's where its first row has conversations."""
-    if file.suffix == ".json":
-        return "llava-json"
-    if file.suffix != ".jsonl":
-        return "own"
-    try:
-        with file.open("rb") as lines:
-            first = json.loads(next((line for line in lines if line.strip()), b"null"))
-    except (OSError, ValueError, RecursionError):
-        return "own"  # whose reader says what is wrong, and where
+    """`own`, or `llava-json` where the first row of a JSON file has conversations."""
+    first = first_row(file) if file.suffix.lower() in JSON else None
     return "llava-json" if isinstance(first, dict) and "conversations" in first else "own"
 
 
-def _summary(request: ImportRequest) -> Imported:
-    splits = read_json(request.to / "card.json")["splits"]
-    train, test = (splits[name]["num_records"] for name in ("train", "test"))
-    bad = len(read_jsonl(request.to / FILE))
+def _scenario(request: ImportRequest, total: Total) -> str:
+    train, test, bad = total.taken["train"], total.taken["test"], sum(total.quarantined.values())
     clients = max(1, min(NUM_CLIENTS, train // 2))
     scenario = _SCENARIO.format(
         name=request.name,
@@ -142,8 +133,7 @@ def _summary(request: ImportRequest) -> Imported:
         num_clients=clients,
     )
     share = bad / (bad + train + test)
-    scenario += f"    max_quarantine: {math.ceil(1000 * share) / 1000}\n" if share > DEFAULT_SHARE else ""
-    return Imported(train, test, bad, scenario)
+    return scenario + (f"    max_quarantine: {math.ceil(1000 * share) / 1000}\n" if share > DEFAULT_SHARE else "")
 
 
 def _below_datasets(folder: Path) -> str:

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from pilot.config import validated
-from pilot.data.filling import Account, Filler, Taken
+from pilot.data.account import Account, total_of
+from pilot.data.filling import Filler, Taken
 from pilot.data.quarantine import DEFAULT_SHARE, Quarantine
 from pilot.data.readers.file_source import FileSource
+from pilot.data.readers.files import below, matching
 from pilot.data.survey import Survey, held_out, ranked, survey
 from pilot.errors import UserError
 from pilot.io.digest import sha256_file
@@ -92,6 +94,7 @@ def take(request: Request, quarantine: Quarantine, progress: Progress) -> Taken:
         order = ranked(candidates[split], generator("intake", request.seed, request.name, split))
         records[split] = filler.fill(split, order, numbers[split], read[split])
     taken.records = [*records["train"], *records["test"]]
+    taken.total = total_of(list(found.values()), taken.accounts, quarantine, taken.left_out)
     _check_references(request, taken)
     return taken
 
@@ -122,11 +125,9 @@ def source_files(options: Model, root: Path) -> dict[str, str]:
     named = [*_texts(options.model_dump()), *getattr(options, "file_names", ())]
     found: set[Path] = set()
     for name in filter(None, named):
-        path = root / name
-        if any(sign in name for sign in "*?"):
-            found.update(root.glob(name))
-        found.update(path.glob("*.json") if path.is_dir() else [path])
-    return {path.relative_to(root).as_posix(): sha256_file(path) for path in sorted(found) if path.is_file()}
+        for path in matching(root, name):
+            found.update(path.glob("*.json") if path.is_dir() else [path])
+    return {below(path, root): sha256_file(path) for path in sorted(found) if path.is_file()}
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -158,10 +159,10 @@ def _check_references(request: Request, taken: Taken) -> None:
 
 
 def _account(found: Survey, candidates: Mapping[int, str]) -> Account:
-    skipped = Counter(found.skipped)
+    skipped = Counter(found.skipped.values())
     if others := len(found.candidates) - len(candidates):
         skipped["on the other side of held_out"] = others
-    return Account(found.num_read, skipped, found.num_rejected)
+    return Account(len(found.items), skipped, len(found.rejected))
 
 
 def _filler(

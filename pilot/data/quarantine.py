@@ -18,14 +18,14 @@ class Quarantine:
     """Collects rejected rows; a row that is read twice (once per split) is listed once."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, str, str], Rejected] = {}
+        self._rows: dict[tuple[str, str, int | str], Rejected] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, rejected: Rejected) -> None:
-        """List a row."""
-        key = (rejected.place.file, f"{type(rejected.place.row).__name__}:{rejected.place.row}", rejected.field)
+    def add(self, rejected: Rejected, example: int | str = 0) -> None:
+        """List a row; `example` tells apart what was read from one place, such as the questions of a conversation."""
+        key = (rejected.place.file, f"{type(rejected.place.row).__name__}:{rejected.place.row}", example)
         self._rows.setdefault(key, rejected)
 
     def reasons(self) -> list[tuple[str, int]]:
@@ -38,7 +38,12 @@ class Quarantine:
         write_jsonl(
             folder / FILE,
             [
-                {"file": _plain(r.place.file), "row": _row(r.place.row), "field": r.field, "reason": _plain(r.reason)}
+                {
+                    "file": plain(r.place.file),
+                    "row": _row(r.place.row),
+                    "field": plain(r.field),
+                    "reason": plain(r.reason),
+                }
                 for r in self._rows.values()
             ],
         )
@@ -62,7 +67,7 @@ class Quarantine:
         shown = "; ".join(f"{reason} ({count})" for reason, count in self.reasons()[:NUM_SHOWN])
         raise UserError(
             f"{where}: {num_bad} of {num_all} {what} cannot be used ({share:.1%}; max_quarantine allows "
-            f"{max_share:.1%}). Most frequent reasons: {shown}. First: {_plain(first.place.file)}, row "
+            f"{max_share:.1%}). Most frequent reasons: {shown}. First: {plain(first.place.file)}, row "
             f"{first.place.row}. {FILE} lists all. Correct them, or allow more with max_quarantine "
             f"(here at least {_ceiling(share)})."
         )
@@ -73,10 +78,14 @@ def _ceiling(share: float) -> float:
     return min(1.0, round(share + 0.0005, 3))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that can be written as UTF-8, whatever a file held."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _said(rejected: Rejected) -> dict[str, str]:
+    return {"field": plain(rejected.field), "reason": plain(rejected.reason)}
+
+
 def _row(row: int | str) -> int | str:
-    return _plain(row) if isinstance(row, str) else row
+    return plain(row) if isinstance(row, str) else row

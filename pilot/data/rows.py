@@ -50,6 +50,7 @@ class Row:
         references: acceptable answers, for scoring; empty for grounding.
         attributes: labels for partitioning and analysis.
         box: grounding only.
+        left_out: columns that are no attributes, since they hold neither text nor number.
     """
 
     place: Place
@@ -60,6 +61,7 @@ class Row:
     references: tuple[str, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
     box: RawBox | None = None
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,12 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A sound row that is none of this task's examples (another split, another kind of question, no image)."""
+    """A sound row that is none of this task's examples (another split, another kind of question, no image).
+
+    Attributes:
+        place: where it was read.
+        reason: why, and the option that would take it, if there is one.
+    """
 
     place: Place
     reason: str

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pilot.data.quarantine import Quarantine
+from pilot.data.quarantine import Quarantine, plain
 from pilot.data.rows import Rejected, Row, Rows, Skipped
 from pilot.io.seeding import seed_for
 
@@ -19,22 +19,28 @@ IMAGE_TOKEN = "<image>"
 LONGEST_ID = 200
 
 
+Item = tuple[str, int | str, int]
+"""File and row, and a number from 0 for each of several examples of the row: the same at every reading."""
+
+
 @dataclass
 class Survey:
-    """What one reading found.
+    """What one reading found; every item that the reader yielded is used, rejected or skipped.
 
     Attributes:
         candidates: image key by the row's position among everything that the reader yielded.
-        num_read: everything that the reader yielded.
-        num_rejected: rows that cannot be used, as far as can be told without their image.
-        skipped: number of rows that are none of the task's, by reason.
+        items: everything that the reader yielded.
+        used: the items of the candidates.
+        rejected: rows that cannot be used, as far as can be told without their image.
+        skipped: rows that are none of the task's, with the reason.
         first_file: the file of the first row, for messages.
     """
 
     candidates: dict[int, str] = field(default_factory=dict)
-    num_read: int = 0
-    num_rejected: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
+    items: set[Item] = field(default_factory=set)
+    used: set[Item] = field(default_factory=set)
+    rejected: set[Item] = field(default_factory=set)
+    skipped: dict[Item, str] = field(default_factory=dict)
     first_file: str = ""
 
 
@@ -46,21 +52,25 @@ def survey(rows: Rows, kind: str, quarantine: Quarantine) -> Survey:
         kind: of the task.
         quarantine: told of every rejected row.
     """
-    found, ids = Survey(), set[str]()
+    found, ids, examples = Survey(), set[str](), Counter[tuple[str, int | str]]()
     for position, row in enumerate(rows):
-        found.num_read += 1
+        where = (row.place.file, row.place.row)
+        item = (*where, examples[where])
+        examples[where] += 1
+        found.items.add(item)
         found.first_file = found.first_file or row.place.file
         if isinstance(row, Skipped):
-            found.skipped[row.reason] += 1
+            found.skipped[item] = plain(row.reason)
             continue
         rejected = row if isinstance(row, Rejected) else check_row(row, kind)
         if rejected is None and isinstance(row, Row) and row.id in ids:
             rejected = Rejected(row.place, "id", f"the id {row.id!r} occurred before; ids must be unique")
         if rejected:
-            quarantine.add(rejected)
-            found.num_rejected += 1
+            quarantine.add(rejected, item[-1])
+            found.rejected.add(item)
         elif isinstance(row, Row):
             ids.add(row.id)
+            found.used.add(item)
             found.candidates[position] = image_key(row.image)
     return found
 

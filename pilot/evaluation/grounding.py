@@ -5,7 +5,9 @@ Decisions, none of which repairs an answer silently. `parse_box` gives None for 
 - fewer or more than four numbers (outside a bracketed group of exactly four, which wins over other numbers),
 - NaN, infinity, a percent sign after a number or its bracket, or a unit stuck to a number ("0.4px"),
 - a coordinate outside 0..1: percent (0..100), pixels and the 0..999 integers of other models are NOT rescaled,
-- reversed corners (x2 < x1 or y2 < y1).
+- reversed corners (x2 < x1 or y2 < y1),
+- two or more coordinates with names (`x`, `width`, `left`, `ymin`, `top-left`, ...; see `box_names`) that do not make a
+  box together: names are honoured, never ignored for a guess by position.
 
 A box of no area parses, and overlaps nothing.
 """
@@ -14,6 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, get_args
 
+from pilot.evaluation.box_names import Role, by_name, names_before, names_of
 from pilot.evaluation.result import MetricResult, check_ids, mean_result
 from pilot.model_settings import Frame
 
@@ -31,7 +34,7 @@ _NUMBER = rf"(?<![\w.]){_VALUE}(?!\w|[\s\])}}>]*%)"
 _NUMBERS = re.compile(_NUMBER)
 _DIGITS = re.compile(r"[0-9]+|(?i:\bnan\b|\binf)")
 _GROUP = re.compile(r"[\[({<]([^\[\](){}<>]*)[\])}>](?!\s*%)")
-_NAME = re.compile(r"\b[A-Za-z_]+[0-9]*\b(?=[\"']?\s*[=:])")
+_NAME = re.compile(r"\b[A-Za-z_]+[0-9]*\b(?=[\"']?\s*[=:])|\(\s*[xX][0-9]?\s*,\s*[yY][0-9]?\s*\)")
 _FOUR = re.compile(rf"\s*{_NUMBER}(?:[,;\s]+{_NUMBER}){{3}}[,;\s]*")
 
 
@@ -48,18 +51,25 @@ def parse_box(text: str) -> Box | None:
     """The box in a model's answer, or None where there is no valid one (see the module's decisions).
 
     The first group in brackets, parentheses or braces that holds exactly four numbers is the box; without one,
-    the four numbers of the text, separated by anything ("x1=0.1 y1=0.2 ...", "(0.1, 0.2), (0.3, 0.4)").
+    the four numbers of the text, separated by anything ("x1=0.1 y1=0.2 ...", "(0.1, 0.2), (0.3, 0.4)"). Numbers with
+    names are taken by their names: see `box_names`.
     """
     text = text.translate(_MINUS)
     for group in _GROUP.finditer(text):
         if _FOUR.fullmatch(group[1]):
-            return _box(_NUMBERS.findall(group[1]))
-    return _box(_NUMBERS.findall(text)) if _all_numbers_whole(text) else None
+            return _named_box(names_before(text[: group.start()]), _NUMBERS.findall(group[1]))
+    roles, unclear = names_of(text, _NUMBERS)
+    return None if unclear or not _all_numbers_whole(text) else _named_box(roles, _NUMBERS.findall(text))
 
 
 def _all_numbers_whole(text: str) -> bool:
     """Whether every digit belongs to a number or to a name before "=" or ":" such as `x1` (no "0.4px", "0.1.2")."""
     return _DIGITS.search(_NAME.sub(" ", _NUMBERS.sub(" ", text))) is None
+
+
+def _named_box(roles: Sequence[Role], numbers: Sequence[str]) -> Box | None:
+    """Four numbers as a box, by their names if they have some."""
+    return _box(by_name(roles, numbers) if roles and len(numbers) == 4 else numbers)
 
 
 def _box(numbers: Sequence[str]) -> Box | None:

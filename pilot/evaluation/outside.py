@@ -9,7 +9,8 @@
 - jsonl: one object per line with `id`, `prediction`, and `task` where a file holds several.
 """
 
-import json
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,14 @@ from typing import Any
 from zipfile import BadZipFile
 
 from pilot.errors import UserError
+from pilot.io.text import encoding_of, json_rows
 
 STATED = ("image_sha256", "instruction", "references", "box", "answer")
 """What a file may say about an example, by the names of the record's fields."""
 
 NUM_NAMED = 3
 _FAILED = "Failed to obtain answer"
+_ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _HINTS = {
     "lm-eval": "Expected a samples_<task>_<date>.jsonl, which lm-eval writes with --log_samples.",
     "lmms-eval": "Expected a <date>_samples_<task>.jsonl, which lmms-eval writes with --log_samples.",
@@ -110,13 +113,27 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     ending = path.suffix.lower()
     if ending in (".tsv", ".xlsx"):
         options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
-        table = pandas.read_excel(path, **options) if ending == ".xlsx" else pandas.read_csv(path, sep="\t", **options)
+        if ending == ".xlsx":
+            table = pandas.read_excel(path, **options).rename(columns=_unescaped).map(_unescaped)
+        else:
+            table = pandas.read_csv(path, sep="\t", encoding=encoding_of(path), **options)
         return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-    text = path.read_text(encoding="utf-8")
-    rows = json.loads(text) if ending == ".json" else [json.loads(line) for line in text.split("\n") if line.strip()]
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    rows = []
+    for number, row in json_rows(path):
+        if isinstance(row, ValueError):
+            raise ValueError(f"row {number}, {row}")
+        rows.append(row)
+    if not all(isinstance(row, dict) for row in rows):
         raise ValueError("expected JSON objects")
     return rows
+
+
+def _unescaped(value: Any) -> Any:
+    """A text of a sheet, whose `_xHHHH_` are UTF-16 code units (ECMA-376, ST_Xstring), as it is meant."""
+    if not isinstance(value, str) or not _ESCAPED.search(value):
+        return value
+    units = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), value)
+    return units.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def _of_harness(number: int, row: Mapping[str, Any]) -> Answer:
@@ -124,23 +141,19 @@ def _of_harness(number: int, row: Mapping[str, Any]) -> Answer:
     doc = row.get("doc", {})
     if not isinstance(doc, dict):
         raise ValueError(f"field 'doc' is {doc!r}, expected an object")
-    id = doc["id"] if "id" in doc else _field(row, "doc_id")
+    id = _field(doc, "id") if "id" in doc else _field(row, "doc_id")
     stated = {name: doc[name] for name in STATED if name in doc and name != "answer"}
     return Answer(number, str(id), _one_text(_field(row, "filtered_resps")), stated | _answer(row.get("target")))
 
 
 def _of_vlmevalkit(number: int, row: Mapping[str, Any]) -> Answer:
-    prediction = _field(row, "prediction")
-    if not isinstance(prediction, str):
-        raise ValueError(f"field 'prediction' is {prediction!r}, expected a text")
-    return Answer(number, str(_field(row, "index")), prediction, _answer(row.get("answer")))
+    return Answer(number, str(_field(row, "index")), _text(row, "prediction"), _answer(row.get("answer")))
 
 
 def _of_jsonl(number: int, row: Mapping[str, Any]) -> Answer:
-    for name in ("id", "prediction", *(["task"] if "task" in row else [])):
-        if not isinstance(_field(row, name), str):
-            raise ValueError(f"field {name!r} is {row[name]!r}, expected a text")
-    return Answer(number, row["id"], row["prediction"], task=row.get("task"))
+    return Answer(
+        number, _text(row, "id"), _text(row, "prediction"), task=_text(row, "task") if "task" in row else None
+    )
 
 
 FORMATS: Mapping[str, Callable[[int, Mapping[str, Any]], Answer]] = MappingProxyType(
@@ -149,21 +162,37 @@ FORMATS: Mapping[str, Callable[[int, Mapping[str, Any]], Answer]] = MappingProxy
 
 
 def _field(row: Mapping[str, Any], name: str) -> Any:
+    """The value of a field; ValueError where it is missing, null (or NaN), or too large a number."""
     if name not in row:
         raise ValueError(f"field {name!r} is missing (found: {', '.join(sorted(row))})")
-    return row[name]
+    value = row[name]
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"field {name!r} has no value (null, NaN or Infinity)")
+    return value
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    return _unicode(_field(row, name), name, "a text")
+
+
+def _unicode(value: Any, name: str, expected: str) -> str:
+    """The value; ValueError unless it is a text that can be written."""
+    if not isinstance(value, str):
+        raise ValueError(f"field {name!r} is {value!r}, expected {expected}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"field {name!r} is {value!r}, expected text that is valid Unicode") from error
+    return value
 
 
 def _answer(value: Any) -> dict[str, Any]:
-    """The reference answer that a file states; nothing where it leaves it out or blank (NaN: a blank in JSON)."""
-    blank = value is None or value != value or not str(value).strip()
-    return {} if blank else {"answer": value}
+    """The reference answer that a file states; nothing where it leaves it out or blank (null: NaN in JSON)."""
+    return {} if value is None or not str(value).strip() else {"answer": value}
 
 
 def _one_text(value: Any) -> str:
     """The one generated text of a request, which the harnesses keep in a list or two."""
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if not isinstance(value, str):
-        raise ValueError(f"field 'filtered_resps' is {value!r}, expected one generated text")
-    return value
+    return _unicode(value, "filtered_resps", "one generated text")

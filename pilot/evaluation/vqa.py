@@ -109,12 +109,15 @@ def accuracy(prediction: str, references: Sequence[str], variant: str = "officia
 def exact_match(prediction: str, references: Sequence[str]) -> float:
     """1.0 if the normalised answer equals one of the normalised references, else 0.0.
 
+    An answer that normalises to nothing ("The", "?") equals only what is the same text before that.
+
     Raises:
         ValueError: no references.
     """
     if not references:
         raise ValueError("an answer cannot be scored without references")
-    return float(normalise(prediction) in {normalise(reference) for reference in references})
+    rule = normalise if normalise(prediction) else clean
+    return float(rule(prediction) in map(rule, references))
 
 
 def score_example(prediction: str, references: Sequence[str]) -> dict[str, float]:

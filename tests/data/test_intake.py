@@ -280,6 +280,7 @@ items = st.one_of(
 @settings(max_examples=60)
 @given(st.lists(items, max_size=12), st.lists(items, max_size=12), st.one_of(st.none(), st.integers(1, 3)))
 def test_no_row_is_dropped_in_silence(root: Path, train: list[Item], test: list[Item], number: int | None) -> None:
+    test = [replace(item, place=replace(item.place, file="test rows")) for item in test]
     asked = request(root, train, test, num_train=number, num_test=number, max_quarantine=1.0)
     try:
         found, quarantine = taken(asked)

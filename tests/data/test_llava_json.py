@@ -79,8 +79,12 @@ def test_short_answers(root: Path) -> None:
 
 def test_every_other_row_is_counted(root: Path) -> None:
     reasons = [item.reason for item in rows(root) if isinstance(item, Skipped)]
-    assert reasons == ["form multiple_choice", "form caption", "form box", "form box", "form region", "form box",
-                       "form region", "form open", "form open", "no image"]  # fmt: skip
+    letter, open_ = (
+        f"form {form} (--form {form} takes it, in a scenario forms: [{form}])" for form in ("multiple_choice", "open")
+    )
+    box = "form box (of a task of kind ground)"
+    assert reasons == [letter, "form caption (of a task of kind caption)", box, box, "form region", box,
+                       "form region", open_, open_, "no image"]  # fmt: skip
     assert len(rows(root)) == 13  # one for each of 12 questions about images, one for the conversation without
 
 
@@ -120,7 +124,8 @@ def test_test_file_and_lines(root: Path) -> None:
     found = rows(root, split="test", test_file="test.jsonl")
     assert [type(item).__name__ for item in found] == ["Row", "Rejected", "Skipped"]
     assert [item.place.row for item in found] == [1, 3, 4]
-    assert found[1] == Rejected(Place("test.jsonl", 3), "line", "not valid JSON")
+    reason = "not valid JSON (column 1: Expecting value)"
+    assert found[1] == Rejected(Place("test.jsonl", 3), "line", reason)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +153,12 @@ def test_malformed_rows_are_named(root: Path, change: dict[str, Any], field: str
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(b"", "not valid JSON"), (b"{}", "expected a JSON list of rows, got dict"), (b"[" * 100_000, "not valid JSON"),
-     (b"[\xff]", "not valid JSON"), (b"[" + b"9" * 5000 + b"]", "not valid JSON")],
+    [(b"", "not valid JSON .*the file is empty"), (b"{}", "expected a list of rows or one row per line, got an object"),
+     (b"[" * 100_000, "nested too deeply"), (b"[\xff]", "not a text"), (b"[" + b"9" * 5000 + b"]", "not valid JSON"),
+     (b'[{"a": 1},\n]', "line 2, column 1: Expecting value; there is a comma before the closing bracket"),
+     (b"[{'a': 1}]", "line 1, column 3: .*looks like Python"), (b"<html>", "this looks like a web page"),
+     (b'[{"a": 1', "line 1, column 9: .*was it cut off"), (b'[1] [2]', "line 1, column 5: .*more than one value"),
+     (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS")],
 )  # fmt: skip
 def test_whole_files_that_cannot_be_read(root: Path, content: bytes, why: str) -> None:
     (root / "bad.json").write_bytes(content)

@@ -90,19 +90,30 @@ def test_captions_and_boxes(tmp_path: Path) -> None:
     ("kind", "change", "field", "why"),
     [
         ("vqa", {"image": None}, "image", "missing"),
-        ("vqa", {"image": ["a"]}, "image", "got list"),
+        ("vqa", {"image": ["a"]}, "image", "got a list of 1"),
         ("vqa", {"question": ""}, "question", "missing"),
         ("vqa", {"instruction": "Look."}, "instruction", "got both"),
         ("vqa", {"answer": None}, "answer", "missing"),
-        ("vqa", {"answer": True}, "answer", "got bool"),
+        ("vqa", {"answer": True}, "answer", "got True"),
         ("vqa", {"answers": []}, "answers", "list of texts"),
-        ("vqa", {"answers": ["a", None]}, "answers", "got NoneType"),
+        ("vqa", {"answers": ["a", None]}, "answers", "got null"),
         ("vqa", {"answers": ["a", " "]}, "answers", "without empty"),
         ("vqa", {"answers": {"a": 1}}, "answers", "list of texts"),
         ("vqa", {"split": 7.5}, None, "split 7.5"),
-        ("vqa", {"split": []}, "split", "got list"),
-        ("vqa", {"id": {}}, "id", "got dict"),
-        ("vqa", {"extra": [1]}, "extra", "got list"),
+        ("vqa", {"answer": float("nan")}, "answer", "missing"),
+        ("vqa", {"answer": float("inf")}, "answer", "missing"),
+        ("vqa", {"answers": ["a", float("nan")]}, "answers", "got null"),
+        ("vqa", {"question": float("nan")}, "question", "missing"),
+        ("vqa", {"image": float("-inf")}, "image", "missing"),
+        ("vqa", {"answers": "[no, none]"}, "answers", 'expected a list, such as ["red", "blue"], got \'[no, none]\''),
+        ("vqa", {"answers": "['no' 'none']"}, "answers", "expected a list, such as"),
+        ("vqa", {"answers": "['no', nan]"}, "answers", "expected a list, such as"),
+        ("vqa", {"answer": "['no', 'none']"}, "answer", "expected one text, got a list; name the column answers"),
+        ("vqa", {"answer": ["no"]}, "answer", "name the column answers"),
+        ("vqa", {"split": []}, "split", "got a list of 0"),
+        ("vqa", {"id": {}}, "id", "got an object"),
+        ("caption", {"caption": '["a dog"]'}, "caption", "name the column captions"),
+        ("ground", {"instruction": "x", "box": [1, 2, 3, float("nan")]}, "box", "four numbers"),
         ("caption", {}, "caption", "missing"),
         ("ground", {"expression": "x"}, "instruction", "got both"),
         ("ground", {"instruction": "x"}, "box", "four numbers"),
@@ -127,7 +138,9 @@ def test_refusals(tmp_path: Path, kind: str, change: dict[str, Any], field: str 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name, content, why in (
-        ("own.xlsx", b"", "expected a .jsonl, .csv or .tsv file"),
+        ("own.xlsx", b"", "expected a .jsonl, .json, .csv or .tsv file"),
+        ("own.json", b'{"image": "1.png"}', "expected a list of rows or one row per line, got an object"),
+        ("own.jsonl", b"\xff\xfea", "not a text"),
         ("own.csv", b"picture,question,answer\n", "line 1: expected a column image for kind vqa, found: picture"),
         ("own.tsv", b"image\tanswer\n", "expected a column question or instruction"),
         ("own.csv", b"image,question,answer,answer\n", "'answer' occurs more than once"),
@@ -156,24 +169,67 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
     )
     found = rows(table)
     assert isinstance(found[0], Row) and found[0].answer == "r\udcffd"  # the intake refuses what is not Unicode
-    too_long = "lines 3 to 3: not readable as a table (field larger than field limit (131072))"
+    too_long = "not readable as a table (field larger than field limit (131072))"
     assert found[1] == Rejected(Place("own.csv", 3), "line", too_long)
     assert isinstance(found[-1], Row) and found[-1].answer == "so"
 
 
 @pytest.mark.parametrize(
-    ("lines", "last", "said"),
+    ("lines", "said"),
     [
-        (['a.png,"What?,red', "b.png,Why?,blue", 'c.png,"Who?",green'], 4, "lines 2 to 4: not readable as a table"),
-        (['a.png,"What?,red', "b.png,Why?,blue", 'c.png,Who?"'], 4, "lines 2 to 4: a text in quotes reads like"),
-        (['a.png,What?,"red', "b.png,Why?,blue"], 3, "lines 2 to 3: not readable as a table (unexpected end of data)"),
+        (['a.png,"What?,red', "b.png,Why?,blue", 'c.png,"Who?",green'], "lines 2 to 4: not readable as a table"),
+        (['a.png,"What?,red', "b.png,Why?,blue", 'c.png,Who?"'], "lines 2 to 4: a text in quotes reads like"),
+        (['a.png,What?,"red', "b.png,Why?,blue"], "lines 2 to 3: not readable as a table (unexpected end of data)"),
+        (['a.png,What?,"""Red \n', *["b.png,Why?,blue"] * 300, 'c.png,Who?,"""A'], "lines 2 to 304: not readable as"),
     ],
 )
-def test_a_quote_that_is_not_closed_hides_no_lines(tmp_path: Path, lines: list[str], last: int, said: str) -> None:
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_quote_that_is_not_closed_costs_its_own_line(
+    tmp_path: Path, lines: list[str], said: str, ending: str
+) -> None:
     table = tmp_path / "own.csv"
-    table.write_text("\n".join(["image,question,answer", *lines]))
-    (found,) = rows(table)
-    assert isinstance(found, Rejected) and found.place == Place("own.csv", last) and found.reason.startswith(said)
+    lines = [line for given in ["image,question,answer", *lines] for line in given.split("\n")]
+    table.write_bytes(ending.join(lines).encode())
+    bad, *others = rows(table)
+    assert isinstance(bad, Rejected) and bad.place == Place("own.csv", 2) and bad.reason.startswith(said)
+    whole = [number for number, line in enumerate(lines, 1) if "Why?" in line or '"Who?"' in line]
+    assert [row.place.row for row in others if isinstance(row, Row)] == whole
+    assert {item.place.row for item in [bad, *others]} == {n for n, line in enumerate(lines, 1) if n > 1 and line}
+
+
+def test_lists_that_are_written_as_text(tmp_path: Path) -> None:
+    table = tmp_path / "own.csv"
+    answers = ['"[""no"", ""none""]"', "\"['no', 'none']\"", "no|none", '"[""no""]"', "[0.5]"]
+    table.write_text("image,question,answers\n" + "".join(f"a.png,What?,{each}\n" for each in answers))
+    assert [item.references for item in rows(table) if isinstance(item, Row)] == [("no", "none")] * 3 + [
+        ("no",),
+        ("0.5",),
+    ]
+    table.write_text('image,caption\na.png,[unreadable]\na.png,"[0.1, 0.2]"\n')
+    assert [item.answer for item in rows(table, "caption") if isinstance(item, Row)] == ["[unreadable]", "[0.1, 0.2]"]
+
+
+def test_nested_columns_are_left_out(tmp_path: Path) -> None:
+    values = {"image": "1.png", "question": "What?", "answer": "red", "tags": [], "meta": {"a": 1}, "room": "hall"}
+    found = one(tmp_path, "vqa", values | {"gone": float("nan")})
+    assert isinstance(found, Row) and found.left_out == ("tags", "meta")
+    assert found.attributes == {"room": "hall", "gone": "null"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["own.jsonl", "own.json", "list.json", "list.jsonl", "own.csv"])
+def test_every_file_is_read_the_same_way(tmp_path: Path, name: str, encoding: str) -> None:
+    values = [{"image": f"{n}.png", "question": "Où?", "answer": "là"} for n in range(3)]
+    text = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in values)
+    if name.startswith("list"):
+        text = json.dumps(values, indent=1, ensure_ascii=False)
+    if name == "own.csv":
+        text = "image,question,answer\n" + "".join(f"{n}.png,Où?,là\n" for n in range(3))
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    found = rows(tmp_path / name)
+    assert [(item.image, item.answer) for item in found if isinstance(item, Row)] == [
+        (f"{n}.png", "là") for n in range(3)
+    ]
 
 
 def test_a_text_may_have_line_breaks(tmp_path: Path) -> None:

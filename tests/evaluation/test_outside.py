@@ -79,6 +79,43 @@ def test_vlmevalkit_xlsx(tmp_path: Path) -> None:
     assert read_answers(tmp_path / "m_d.xlsx", "vlmevalkit") == expected
 
 
+def test_escapes_of_a_sheet_are_decoded(tmp_path: Path) -> None:
+    """As xlsxwriter stores line ends and what looks like an escape (ECMA-376, ST_Xstring)."""
+    book = Workbook()
+    for row in (
+        ("index", "predict_x0069_on"),
+        ("a", "red_x000D_\n"),
+        ("b", "_x005F_x000D_"),
+        ("c", "_xD83D__xDE00_ _x00e9_"),
+    ):
+        book.active.append(row)
+    book.save(tmp_path / "m_d.xlsx")
+    predictions = [answer.prediction for answer in read_answers(tmp_path / "m_d.xlsx", "vlmevalkit")]
+    assert predictions == ["red\r\n", "_x000D_", "\U0001f600 \u00e9"]
+    (tmp_path / "m_d.tsv").write_text("index\tprediction\na\tred_x000D_\n")
+    assert read_answers(tmp_path / "m_d.tsv", "vlmevalkit")[0].prediction == "red_x000D_"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["answers.jsonl", "answers.json", "list.json", "answers.tsv"])
+def test_every_file_is_read_the_same_way(tmp_path: Path, name: str, encoding: str) -> None:
+    rows = [{"index": f"{n}", "prediction": "là"} for n in range(2)]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = json.dumps(rows, indent=2) if name.startswith("list") else text
+    text = "index\tprediction\n0\tlà\n1\tlà\n" if name.endswith("tsv") else text
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    assert read_answers(tmp_path / name, "vlmevalkit") == [Answer(1, "0", "là"), Answer(2, "1", "là")]
+
+
+def test_mistakes_in_json_have_line_and_column(tmp_path: Path) -> None:
+    (tmp_path / "m_d.json").write_text('[{"index": 1, "prediction": "a"},\n]')
+    with pytest.raises(UserError, match="line 2, column 1: .*a comma before the closing bracket"):
+        read_answers(tmp_path / "m_d.json", "vlmevalkit")
+    (tmp_path / "a.jsonl").write_text('{"id": "a", "prediction": "a"}\n{"id": \'b\'}\n')
+    with pytest.raises(UserError, match="row 2, column 8: .*looks like Python"):
+        read_answers(tmp_path / "a.jsonl", "jsonl")
+
+
 @pytest.mark.parametrize("content", [b"index,prediction", None])
 def test_broken_xlsx(tmp_path: Path, content: bytes | None) -> None:
     """Text with the wrong ending; an archive that holds no table."""
@@ -101,7 +138,18 @@ def test_jsonl(tmp_path: Path) -> None:
     ("format", "rows", "message"),
     [
         ("jsonl", [ANSWER, {"id": "b"}], r"row 2: field 'prediction' is missing \(found: id\). Expected one object"),
-        ("jsonl", [{**ANSWER, "prediction": None}], "row 1: field 'prediction' is None, expected a text"),
+        (
+            "jsonl",
+            [{**ANSWER, "prediction": None}],
+            r"row 1: field 'prediction' has no value \(null, NaN or Infinity\)",
+        ),
+        ("jsonl", [{**ANSWER, "prediction": float("nan")}], "row 1: field 'prediction' has no value"),
+        ("jsonl", [{**ANSWER, "id": float("inf")}], "row 1: field 'id' has no value"),
+        ("jsonl", [{**ANSWER, "prediction": 7}], "row 1: field 'prediction' is 7, expected a text"),
+        ("jsonl", [{**ANSWER, "prediction": "\ud800"}], "row 1: field 'prediction' is .*valid Unicode"),
+        ("vlmevalkit", [{"index": float("nan"), "prediction": "a"}], "row 1: field 'index' has no value"),
+        ("lm-eval", [{**LM_EVAL, "filtered_resps": [[float("nan")]]}], "'filtered_resps' is None, expected one gener"),
+        ("lmms-eval", [{**LMMS_EVAL, "doc_id": float("nan")}], "row 1: field 'doc_id' has no value"),
         ("jsonl", [ANSWER, "b"], "cannot be read .expected JSON objects"),
         ("jsonl", [], "no rows. Expected one object per line"),
         ("jsonl", [ANSWER] * 3, "1 ids occur more than once, first: 'a' in rows 1, 2, 3. Keep one answer of each"),

@@ -1,15 +1,18 @@
 """Files of official data sets below a root folder: names in options, and JSON documents."""
 
-import json
+import os
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from pilot.data.readers.values import FieldError
 from pilot.errors import UserError
+from pilot.io.text import JsonError, decode, is_blank, json_rows, parse_json
 
 GUIDE = "docs/data-sets.md says where to get it and where it goes."
 
@@ -55,6 +58,22 @@ FolderImage = Annotated[str, template("folder", "file_name", texts=True)]
 """Where an image stands by its folder and file name, such as `coco/{folder}/{file_name}`."""
 
 
+def matching(root: Path, name: str) -> list[Path]:
+    """The files or folders that a name below `root` means: that one, or those that fit where * and ? stand in it.
+
+    Every other character means itself. A name may be absolute, but then it is no pattern.
+    """
+    path = root / name
+    if not set(name) & set("*?") or os.path.lexists(path) or Path(name).is_absolute():
+        return [path]
+    return sorted(root.glob(name.replace("[", "[[]")))
+
+
+def below(path: Path, root: Path) -> str:
+    """A path as it is named: relative to `root` where it lies there."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
 def read_bytes(root: Path, name: str, what: str) -> bytes:
     """The file `name` below `root`.
 
@@ -92,10 +111,52 @@ def read_json(root: Path, name: str, what: str, ignored: Iterable[str] = ()) -> 
 
     data = read_bytes(root, name, what)
     try:
-        return json.loads(data, object_pairs_hook=collect)
-    except (ValueError, RecursionError) as error:
+        return parse_json(decode(data), collect)
+    except ValueError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{root / name}: not a usable JSON file ({reason}). Expected {what}. {GUIDE}") from error
+
+
+def read_lines(root: Path, name: str, what: str) -> Iterator[tuple[int, str]]:
+    """Lines that are not empty, with their numbers from 1; bytes that are no UTF-8 become half surrogate pairs.
+
+    Only a line feed ends a line, as in the official files.
+
+    Raises:
+        UserError: as `read_bytes`.
+    """
+    data = read_bytes(root, name, what)
+    with readable(root / name):
+        lines = decode(data, "surrogateescape").split("\n")
+    yield from ((number, line) for number, line in enumerate(lines, start=1) if not is_blank(line))
+
+
+def own_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Rows of `pilot.io.text.json_rows`; a line that is not JSON as `FieldError`.
+
+    Raises:
+        UserError: the file cannot be read, or is neither a JSON list nor JSON lines.
+    """
+    with readable(path):
+        for number, value in json_rows(path):
+            yield number, FieldError("line", f"not valid JSON ({value})") if isinstance(value, JsonError) else value
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what reading a file raises into one message.
+
+    Raises:
+        UserError: the file cannot be read, is no text, or not JSON.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Name an existing file.") from error
+    except JsonError as error:
+        raise UserError(f"{path}: not valid JSON ({error}). Correct it there.") from error
+    except UnicodeError as error:
+        raise UserError(f"{path}: not a text ({error}). Save it as UTF-8.") from error
 
 
 def elements(document: Any, field: str, path: Path, what: str) -> Sequence[Any]:

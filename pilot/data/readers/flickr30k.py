@@ -7,13 +7,13 @@ lines `<file name>#<number>`, tab, caption, and no split: lists of the split's i
 without .jpg, as in Flickr30k Entities' train.txt and test.txt) say it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pilot.data.readers.captions import TrainRows, caption_rows, per_of
 from pilot.data.readers.coco_karpathy import KarpathySplit, image_rows, sentences
-from pilot.data.readers.files import GUIDE, FileImage, RelativePath, read_bytes
+from pilot.data.readers.files import GUIDE, FileImage, RelativePath, read_lines
 from pilot.data.readers.values import FieldError, plain_text, text, unique
 from pilot.data.rows import Place, Rejected, Rows
 from pilot.errors import UserError
@@ -67,21 +67,21 @@ def _original(options: Options, root: Path, split: str) -> Rows:
             f"test_list to lists of images, or use Karpathy's dataset_flickr30k.json. {GUIDE}"
         )
     captions: dict[str, list[str]] = {}
-    for number, line in _lines(root, options.file, TOKENS):
+    for number, line in read_lines(root, options.file, TOKENS):
         try:
             key, caption = _token(line)
             captions.setdefault(key, []).append(caption)
         except FieldError as error:
             yield Rejected(Place(options.file, number), error.field, error.reason)
-    for number, line in _lines(root, names, LIST):
+    for number, line in read_lines(root, names, LIST):
         try:
             yield from _listed(options, Place(names, number), line, captions, split)
         except FieldError as error:
             yield Rejected(Place(names, number), error.field, error.reason)
 
 
-def _listed(options: Options, place: Place, line: bytes, captions: Mapping[str, list[str]], split: str) -> Rows:
-    name = plain_text(_decoded(line), "name")
+def _listed(options: Options, place: Place, line: str, captions: Mapping[str, list[str]], split: str) -> Rows:
+    name = plain_text(line, "name")
     key = name if name in captions else f"{name}.jpg"
     if key not in captions:
         raise FieldError("name", f"expected an image of {options.file}, it has no usable caption of {name[:80]}")
@@ -89,23 +89,9 @@ def _listed(options: Options, place: Place, line: bytes, captions: Mapping[str, 
     yield from caption_rows(place, key, image, captions[key], per_of(options.train_rows, split))
 
 
-def _lines(root: Path, name: str, what: str) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not empty, with their numbers from 1. Only a line feed ends a line, as in the official files."""
-    for number, line in enumerate(read_bytes(root, name, what).split(b"\n"), start=1):
-        if line.strip():
-            yield number, line
-
-
-def _token(line: bytes) -> tuple[str, str]:
-    name, tab, caption = _decoded(line).partition("\t")
+def _token(line: str) -> tuple[str, str]:
+    name, tab, caption = line.partition("\t")
     key, sign, number = name.rpartition("#")
     if not tab or not sign or not number.isdecimal():
         raise FieldError("(whole line)", "expected file name#number, a tab, a caption")
     return plain_text(key, "name"), plain_text(caption, "caption")
-
-
-def _decoded(line: bytes) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FieldError("(whole line)", f"expected UTF-8 ({error.reason})") from error

@@ -18,7 +18,7 @@ from pilot.data.readers.hub_rows import NEEDED, image_bytes, rows_of
 from pilot.data.readers.hub_sets import HUB_SETS, Columns, HubSet, ImageTable
 from pilot.data.readers.hub_tables import Item, Table, items_of
 from pilot.data.readers.values import FieldError, identifier, shown, unique
-from pilot.data.rows import Rejected, Rows
+from pilot.data.rows import Rejected, Rows, Skipped
 from pilot.errors import UserError
 from pilot.settings import Model
 
@@ -136,7 +136,7 @@ def _rows(options: Options, plan: _Plan, split: str) -> Rows:
     found = _wanted(plan)
     pairs = _with_own_images(plan, found) if plan.images is None else _with_image_table(plan, plan.images, found)
     for pair in pairs:
-        if isinstance(pair, Rejected):
+        if isinstance(pair, Rejected | Skipped):
             yield pair
             continue
         (place, number, item), image = pair
@@ -144,8 +144,8 @@ def _rows(options: Options, plan: _Plan, split: str) -> Rows:
         yield from rows_of(place, number, item, image, plan.columns, options.kind, per)
 
 
-def _wanted(plan: _Plan) -> Iterator[Item | Rejected]:
-    """The table's rows that are in the split; those whose split column is no text are rejected."""
+def _wanted(plan: _Plan) -> Iterator[Item | Rejected | Skipped]:
+    """The table's rows; those of another split are skipped, and those whose split column is no text rejected."""
     columns = plan.columns
     named = [columns.id, columns.image, columns.question, columns.answer, columns.answers, columns.captions]
     named += [columns.expressions, columns.box, columns.split, *columns.labels]
@@ -153,7 +153,8 @@ def _wanted(plan: _Plan) -> Iterator[Item | Rejected]:
     for place, number, item in items_of(plan.table, [name.partition(".")[0] for name in named if name], columns.image):
         if columns.split is not None:
             try:
-                if identifier(item, columns.split) not in plan.values:
+                if (found := identifier(item, columns.split)) not in plan.values:
+                    yield Skipped(place, f"split {found[:80]}")
                     continue
             except FieldError as error:
                 yield Rejected(place, error.field, error.reason)
@@ -164,9 +165,9 @@ def _wanted(plan: _Plan) -> Iterator[Item | Rejected]:
 Pair = tuple[Item, bytes]
 
 
-def _with_own_images(plan: _Plan, found: Iterator[Item | Rejected]) -> Iterator[Pair | Rejected]:
+def _with_own_images(plan: _Plan, found: Iterator[Item | Rejected | Skipped]) -> Iterator[Pair | Rejected | Skipped]:
     for one in found:
-        if isinstance(one, Rejected):
+        if isinstance(one, Rejected | Skipped):
             yield one
             continue
         try:
@@ -175,11 +176,13 @@ def _with_own_images(plan: _Plan, found: Iterator[Item | Rejected]) -> Iterator[
             yield Rejected(one[0], error.field, error.reason)
 
 
-def _with_image_table(plan: _Plan, images: Table, found: Iterator[Item | Rejected]) -> Iterator[Pair | Rejected]:
+def _with_image_table(
+    plan: _Plan, images: Table, found: Iterator[Item | Rejected | Skipped]
+) -> Iterator[Pair | Rejected | Skipped]:
     """Rows joined to their images: rows are kept in memory, images pass through once."""
     names, waiting = plan.image_table, dict[str, list[Item]]()
     for one in found:
-        if isinstance(one, Rejected):
+        if isinstance(one, Rejected | Skipped):
             yield one
             continue
         try:

@@ -1,7 +1,5 @@
 """From rows of the hub's tables to rows of ours."""
 
-import ast
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,17 +12,17 @@ from pilot.data.readers.values import (
     expect,
     identifier,
     labels,
+    list_in,
+    listed,
     most_frequent,
     numbers,
     plain_text,
     sequence,
-    shown,
     text,
 )
 from pilot.data.readers.vqa_official import human_answers
 from pilot.data.rows import Place, RawBox, Rejected, Row, Rows
 
-MAX_LIST_TEXT = 20_000
 NEEDED = {
     "vqa": (("question",), ("answer", "answers")),
     "caption": (("captions",),),
@@ -75,7 +73,7 @@ def _labels(item: Mapping[str, Any], columns: Columns) -> dict[str, str]:
 
 def _list(item: Mapping[str, Any], column: str) -> tuple[str, ...]:
     """A column that holds a text or a list of texts."""
-    value = item.get(column)
+    value = listed(item.get(column), column)
     values = [value] if isinstance(value, str) else sequence(value, column)
     expect(len(values) > 0, column, "at least one text", values)
     return tuple(plain_text(one, f"{column}.{n}") for n, one in enumerate(values))
@@ -111,12 +109,4 @@ def _listed(value: Any, column: str) -> Any:
     """A list, also where it is written as text or as one list per field (as `datasets` stores sequences of objects)."""
     if isinstance(value, Mapping) and "answer" in value:
         return value["answer"]
-    if not isinstance(value, str):
-        return value
-    expect(len(value) <= MAX_LIST_TEXT, column, f"a list of at most {MAX_LIST_TEXT} characters", value)
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            return parse(value)
-        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-            continue
-    raise FieldError(column, f"expected a list, or one written as text, got {shown(value)}")
+    return list_in(value, column) if isinstance(value, str) else value

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilot.data.readers.files import GUIDE
+from pilot.data.readers.files import GUIDE, below, matching
 from pilot.data.rows import Place
 from pilot.errors import UserError
 
@@ -43,7 +43,7 @@ def _paths(table: Table) -> list[Path]:
     paths: list[Path] = []
     for name in table.files:
         try:
-            found = sorted(table.root.glob(name))
+            found = [path for path in matching(table.root, name) if path.exists()]
         except ValueError as error:
             raise UserError(f"{table.root / name}: not a usable pattern ({error}). Use * and ? only.") from error
         if not found:
@@ -58,7 +58,7 @@ def _local(table: Table, columns: list[str]) -> Iterator[Item]:
 
     number = 0
     for path in _paths(table):
-        where = path.relative_to(table.root).as_posix()
+        where = below(path, table.root)
         try:
             with parquet.ParquetFile(path) as file:
                 _check_columns(str(path), columns, file.schema_arrow.names)

@@ -10,17 +10,18 @@ has the line on the answer's form; it holds for the questions after it, which ge
 A row without an image, of another folder or of another form is skipped, and counted as such. So are descriptions of
 regions: their question holds a box in the padded frame, which no record of this project has.
 
-The file is read as a whole (a JSON list has no line that could be read alone): about 1 GB for the mix, several GB of
-memory while it is read. A `.jsonl` file with one element per line is streamed.
+A list is read as a whole (it has no line that could be read alone): about 1 GB for the mix, several GB of memory while
+it is read. A file with one element per line is streamed.
 """
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pilot.data.prompts import SINGLE_WORD
+from pilot.data.readers.files import own_rows
+from pilot.data.readers.values import FieldError
 from pilot.data.rows import Place, RawBox, Rejected, Row, Rows, Skipped
 from pilot.errors import UserError
 from pilot.settings import Model
@@ -37,6 +38,8 @@ _BOX = re.compile(rf"\s*\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]\.?\s*")
 Form = Literal["short_answer", "multiple_choice", "open", "caption", "box", "region"]
 VqaForm = Literal["short_answer", "multiple_choice", "open"]
 Turns = list[tuple[str, str]]
+_TAKEN_BY = {form: f" (--form {form} takes it, in a scenario forms: [{form}])" for form in get_args(VqaForm)}
+_TAKEN_BY |= {"caption": " (of a task of kind caption)", "box": " (of a task of kind ground)"}
 
 
 class LlavaJson(Model):
@@ -74,9 +77,9 @@ def read(options: LlavaJson, root: Path, split: str) -> Rows:
             f"{options.file}: has training rows only. State test_file in the options, or held_out to test on a share "
             "of the training images."
         )
-    for row, element in _elements(root / name):
+    for row, element in own_rows(root / name):
         place = Place(name, row)
-        if isinstance(element, Rejected):
+        if isinstance(element, FieldError):
             yield Rejected(place, element.field, element.reason)
         else:
             yield from _rows(options, place, element)
@@ -92,31 +95,6 @@ def form_of(question: str) -> Form:
         if pattern.search(question):
             return form  # type: ignore[return-value]
     return "region" if _BOX.fullmatch(question) else "open"
-
-
-def _elements(path: Path) -> Iterator[tuple[int, Any]]:
-    """Every element with its index in the list, or its line; a line that cannot be read as `Rejected`."""
-    try:
-        if path.suffix == ".jsonl":
-            with path.open("rb") as file:
-                yield from ((number, _line(line)) for number, line in enumerate(file, start=1) if line.strip())
-            return
-        with path.open("rb") as file:
-            elements = json.load(file)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). Name an existing file in the options.") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({type(error).__name__}). Expected a list of rows.") from error
-    if not isinstance(elements, list):
-        raise UserError(f"{path}: expected a JSON list of rows, got {type(elements).__name__}.")
-    yield from enumerate(elements)
-
-
-def _line(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return Rejected(Place("", 0), "line", "not valid JSON")
 
 
 def _rows(options: LlavaJson, place: Place, element: Any) -> Rows:
@@ -138,7 +116,7 @@ def _rows(options: LlavaJson, place: Place, element: Any) -> Rows:
     if isinstance(turns, str):
         yield Rejected(place, "conversations", turns)
         return
-    name = f"{element.get('id', '')}-{place.row}"
+    name = f"{'' if element.get('id') is None else element['id']}-{place.row}"
     if options.turns == "keep":
         yield _kept(options, place, name, image, turns)
         return
@@ -191,7 +169,7 @@ def _row(
     form = form_of(question)
     wanted = {"vqa": options.forms, "caption": ("caption",), "ground": ("box",)}[options.kind]
     if form not in wanted:
-        return Skipped(place, f"form {form}")
+        return Skipped(place, f"form {form}{_TAKEN_BY.get(form, '')}")
     attributes = {"data": image.split("/")[0], "form": form}
     if options.kind != "ground":
         return Row(place, name, image, question, answer, (answer,), attributes)

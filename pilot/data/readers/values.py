@@ -3,14 +3,19 @@
 A field that is not as expected raises `FieldError` inside `attempt`, which turns it into a `Rejected` row.
 """
 
+import ast
+import io
 import math
+import tokenize
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from pilot.data.rows import Place, Rejected, Row, Rows
+from pilot.data.rows import Place, Rejected, Row, Rows, Skipped
+from pilot.io.text import JsonError, parse_json
 
 MAX_SHOWN = 80
+MAX_LIST_TEXT = 20_000
 
 
 class FieldError(Exception):
@@ -77,6 +82,34 @@ def texts(row: Mapping[str, Any], field: str) -> tuple[str, ...]:
     return tuple(plain_text(value, f"{field}.{index}") for index, value in enumerate(values))
 
 
+def listed(value: Any, field: str) -> Any:
+    """The value; the list that it writes where it is a text in square brackets (see `list_in`)."""
+    in_brackets = isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]")
+    return list_in(value, field) if in_brackets else value
+
+
+def list_in(value: str, field: str) -> Any:
+    """A list that is written as text, by JSON or Python.
+
+    Raises:
+        FieldError: it is none, or texts without a comma between them (as numpy prints them), which Python would join.
+    """
+    expect(len(value) <= MAX_LIST_TEXT, field, f"a list of at most {MAX_LIST_TEXT} characters", value)
+    try:
+        return parse_json(value)
+    except JsonError:
+        pass
+    try:
+        tree = ast.parse(value.strip(), mode="eval")
+        tokens = [token.type for token in tokenize.generate_tokens(io.StringIO(value).readline)]
+        constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        if tokens.count(tokenize.STRING) == sum(isinstance(value, str | bytes) for value in constants):
+            return ast.literal_eval(tree)
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError, tokenize.TokenError):
+        pass
+    raise FieldError(field, f'expected a list, such as ["red", "blue"], got {shown(value)}')
+
+
 def integer(row: Mapping[str, Any], field: str) -> int:
     """A field that must be an integer from 0 to 2^63 - 1."""
     value = row.get(field)
@@ -139,7 +172,7 @@ def of_split(
     wanted: Collection[Any],
     make: Callable[[Place, Mapping[str, Any]], Rows],
 ) -> Rows:
-    """The rows of a file's items that are of a wanted split; an item that cannot be used is rejected in any split.
+    """The rows of a file's items that are of a wanted split; others are skipped, unusable ones rejected in any split.
 
     Args:
         items: each with its index or key.
@@ -152,8 +185,10 @@ def of_split(
         place = Place(file, key)
         try:
             item = mapping(value)
-            if split_of(item) in wanted:
+            if (found := split_of(item)) in wanted:
                 yield from make(place, item)
+            else:
+                yield Skipped(place, f"split {found}")
         except FieldError as error:
             yield Rejected(place, error.field, error.reason)
 

@@ -15,7 +15,6 @@ arguments and the task's metadata as keyword arguments too; the others are not f
 """
 
 import io
-import json
 import logging
 import math
 import os
@@ -30,6 +29,7 @@ from pilot.data.prompts import relative_box_text
 from pilot.errors import UserError
 from pilot.evaluation import caption, grounding, vqa
 from pilot.io.atomic import read_json
+from pilot.io.text import decode, parse_json
 from pilot.model_settings import Frame
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def _select(rows: list[dict[str, Any]], ids: str | None, path: Path) -> list[dic
     if ids is None:
         selected = [row for row in rows if row["split"] == "test"]
     else:
-        text = Path(ids).read_text(encoding="utf-8")
-        wanted = json.loads(text) if ids.endswith(".json") else text.split("\n")
+        text = decode(Path(ids).read_bytes())
+        wanted = parse_json(text) if ids.endswith(".json") else text.split("\n")
         by_id = {row["id"]: row for row in rows}
         wanted = [name.strip() for name in wanted if name.strip()]
         unknown = [name for name in wanted if name not in by_id]

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pilot.data.rows import Rejected, Row, Rows, Skipped
+
 from .python2 import pickled
 
 TEN = ["net", "net", "net", "netting", "net", "mesh", "net", "net", "net", "net"]
@@ -12,6 +14,11 @@ VQA_ROWS = [
     ("What is this photo taken looking through?", 458752000, 458752, "net", TEN, "what is this", "other"),
     ("What color is the\u00a0cap?", 458752003, 262146, "pita", PITA, "what color is the", "other"),
 ]
+
+
+def kept(rows: Rows) -> list[Row | Rejected]:
+    """Rows without those that are skipped."""
+    return [row for row in rows if not isinstance(row, Skipped)]
 
 
 def write(root: Path, name: str, document: Any) -> None:

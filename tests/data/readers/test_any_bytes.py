@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pilot.data.readers import refcoco
 from pilot.data.readers.official import OFFICIAL
-from pilot.data.rows import Rejected, Row
+from pilot.data.rows import Rejected, Row, Skipped
 from pilot.errors import UserError
 
 from . import official_files as files
@@ -92,7 +92,7 @@ def _altered(document: Any, data: st.DataObject) -> Any:
     return place[0]
 
 
-def _read(source: str, root: Path) -> list[Row | Rejected]:
+def _read(source: str, root: Path) -> list[Row | Rejected | Skipped]:
     """All rows, which must be usable; a message if a file is not."""
     official = OFFICIAL[source]
     try:
@@ -101,8 +101,8 @@ def _read(source: str, root: Path) -> list[Row | Rejected]:
         assert str(root) in str(error) and len(str(error)) < 1500
         raise
     for one in found:
-        if isinstance(one, Rejected):
-            assert one.field and 0 < len(one.reason) < 400
+        if isinstance(one, Rejected | Skipped):
+            assert isinstance(one, Skipped) or (one.field and 0 < len(one.reason) < 400)
             continue
         texts = [one.id, one.instruction, one.image, *one.references, *one.attributes.values()]
         assert all(isinstance(text, str) and text.strip() and text.encode("utf-8") for text in texts)

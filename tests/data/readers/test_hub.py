@@ -28,7 +28,7 @@ from .hub_files import ANSWERS, TEXT, TEXTS, image, local, png, table
 
 def examples(rows: Rows) -> list[tuple[str, str, tuple[str, ...], RawBox | None, dict[str, str]]]:
     """What the model sees and is scored by, without image, place and id."""
-    found = list(rows)
+    found = files.kept(rows)
     assert all(isinstance(row, Row) for row in found), found
     return [
         (row.instruction, row.answer, row.references, row.box, dict(row.attributes))

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from pilot.data.readers import refcoco
-from pilot.data.rows import Place, RawBox, Rejected, Row
+from pilot.data.rows import Place, RawBox, Rejected, Row, Skipped
 from pilot.errors import UserError
 
 from . import official_files as files
+from .official_files import kept
 
 LADY = RawBox((103.93, 299.99, 134.22, 177.42), "pixels_xywh")
 MAN = RawBox((0.0, 10.0, 20.5, 30.0), "pixels_xywh")
@@ -26,18 +27,18 @@ def row(index: int, key: str, expression: str, box: RawBox, file: str = "refcoco
 
 def test_a_row_per_sentence(tmp_path: Path) -> None:
     files.refcoco(tmp_path)
-    assert list(refcoco.read(refcoco.Options(), tmp_path, "train")) == [
+    assert kept(refcoco.read(refcoco.Options(), tmp_path, "train")) == [
         row(0, "0-0", "the lady", LADY),
         row(0, "0-1", "lady with blue", LADY),
         row(0, "0-2", "caf\u00e9", LADY),
     ]
-    assert list(refcoco.read(refcoco.Options(), tmp_path, "test")) == [row(1, "1-3", "man", MAN)]
+    assert kept(refcoco.read(refcoco.Options(), tmp_path, "test")) == [row(1, "1-3", "man", MAN)]
 
 
 def test_a_row_per_object(tmp_path: Path) -> None:
     files.refcoco(tmp_path)
     # seed_for("refcoco", "0") % 3 is 2
-    assert list(refcoco.read(refcoco.Options(rows="ref"), tmp_path, "train")) == [row(0, "0-2", "caf\u00e9", LADY)]
+    assert kept(refcoco.read(refcoco.Options(rows="ref"), tmp_path, "train")) == [row(0, "0-2", "caf\u00e9", LADY)]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,8 @@ def test_the_usual_test_splits(tmp_path: Path, variant: Any, split_by: Any, auth
 
 def test_splits_may_be_chosen(tmp_path: Path) -> None:
     files.refcoco(tmp_path, refs=[files.REFS[1] | {"split": "val"}])
-    assert list(refcoco.read(refcoco.Options(test_splits=("testB",)), tmp_path, "test")) == []
+    skipped = list(refcoco.read(refcoco.Options(test_splits=("testB",)), tmp_path, "test"))
+    assert skipped == [Skipped(Place("refcoco/refs(unc).p", 0), "split val")]
     (found,) = refcoco.read(refcoco.Options(test_splits=("val",)), tmp_path, "test")
     assert isinstance(found, Row)
 
@@ -94,7 +96,7 @@ def test_boxes_that_cannot_be_used(tmp_path: Path, box: Any) -> None:
     document = json.loads((tmp_path / "refcoco/instances.json").read_text())
     document["annotations"][1]["bbox"] = box
     files.write(tmp_path, "refcoco/instances.json", document)
-    (found,) = refcoco.read(refcoco.Options(), tmp_path, "test")
+    (found,) = kept(refcoco.read(refcoco.Options(), tmp_path, "test"))
     assert isinstance(found, Rejected) and found.field.startswith("bbox")
 
 
@@ -109,7 +111,7 @@ def test_a_pickle_that_runs_something_is_refused_by_name(tmp_path: Path, monkeyp
     files.refcoco(tmp_path)
     files.write(tmp_path, "refcoco/refs(unc).p", b"cos\nsystem\n(S'touch canary'\ntR.")
     with pytest.raises(UserError, match=r"refs\(unc\).p: refused: opcode GLOBAL at byte 0"):
-        list(refcoco.read(refcoco.Options(), tmp_path, "train"))
+        kept(refcoco.read(refcoco.Options(), tmp_path, "train"))
     assert not (tmp_path / "canary").exists()
 
 
@@ -126,4 +128,4 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, me
     files.refcoco(tmp_path)
     files.write(tmp_path, f"refcoco/{name}", content)
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
-        list(refcoco.read(refcoco.Options(), tmp_path, "train"))
+        kept(refcoco.read(refcoco.Options(), tmp_path, "train"))

@@ -10,6 +10,7 @@ from pilot.data.rows import Place, Rejected, Row
 from pilot.errors import UserError
 
 from . import official_files as files
+from .official_files import kept
 
 SHORT = "\nAnswer the question using a single word or phrase."
 QUESTIONS = "vqav2/v2_OpenEnded_mscoco_train2014_questions.json"
@@ -195,13 +196,13 @@ def test_ocr_vqa(tmp_path: Path) -> None:
     files.write(tmp_path, "ocr-vqa/dataset.json", files.OCR_VQA)
     place, image = Place("ocr-vqa/dataset.json", "761183272"), "ocr-vqa/images/761183272.jpg"
     labels = {"genre": "Calendars"}
-    assert list(ocr_vqa.read(ocr_vqa.Options(), tmp_path, "train")) == [
+    assert kept(ocr_vqa.read(ocr_vqa.Options(), tmp_path, "train")) == [
         Row(place, "761183272-0", image, f"Who wrote this book?{SHORT}", "Sandra Boynton", ("Sandra Boynton",), labels),
         Row(place, "761183272-1", image, f"Is this a pharmaceutical book?{SHORT}", "No", ("No",), labels),
     ]
-    (row,) = ocr_vqa.read(ocr_vqa.Options(), tmp_path, "test")
+    (row,) = kept(ocr_vqa.read(ocr_vqa.Options(), tmp_path, "test"))
     assert isinstance(row, Row) and row.image == "ocr-vqa/images/B00XLZZN1C.png"
-    (row,) = ocr_vqa.read(ocr_vqa.Options(image_path="{key}.jpg"), tmp_path, "test")
+    (row,) = kept(ocr_vqa.read(ocr_vqa.Options(image_path="{key}.jpg"), tmp_path, "test"))
     assert isinstance(row, Row) and row.image == "B00XLZZN1C.jpg"
 
 
@@ -220,5 +221,5 @@ def test_ocr_vqa(tmp_path: Path) -> None:
 )
 def test_ocr_vqa_books_that_cannot_be_used(tmp_path: Path, change: dict[str, object], field: str) -> None:
     files.write(tmp_path, "ocr-vqa/dataset.json", {"k": files.OCR_VQA["761183272"] | change})
-    last = list(ocr_vqa.read(ocr_vqa.Options(), tmp_path, "train"))[-1]
+    last = kept(ocr_vqa.read(ocr_vqa.Options(), tmp_path, "train"))[-1]
     assert isinstance(last, Rejected) and (last.place.row, last.field) == ("k", field)

@@ -1,0 +1,107 @@
+"""What became of the rows that were read: nothing is left out without being counted."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pilot.data.quarantine import Quarantine
+from pilot.data.survey import Survey
+
+IN_TEST = "the picture is in the test split"
+NOT_CHOSEN = "more than num_train or num_test asks for"
+NUM_SHOWN = 8
+
+
+@dataclass
+class Account:
+    """What became of the rows of one split: every row that was read is in exactly one of the other counts."""
+
+    num_read: int
+    num_skipped: Counter[str]
+    num_rejected: int
+    num_unusable: int = 0
+    num_duplicates: int = 0
+    num_not_chosen: int = 0
+    num_taken: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """All counts."""
+        return vars(self) | {"num_skipped": dict(sorted(self.num_skipped.items()))}
+
+
+@dataclass(frozen=True)
+class Total:
+    """What became of all rows of a source: every row that was read is in exactly one of the counts.
+
+    Attributes:
+        num_read: different rows; one that is read for either split counts once, or twice where both splits have it.
+        taken: number of records by split.
+        quarantined: number of rows by reason.
+        skipped: number of rows by reason.
+        left_out: number of records by the column that is no attribute of theirs, since it is no text or number.
+    """
+
+    num_read: int
+    taken: Mapping[str, int]
+    quarantined: Mapping[str, int]
+    skipped: Mapping[str, int]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Hold that no row is lost and none is counted twice."""
+        parts = [sum(counts.values()) for counts in (self.taken, self.quarantined, self.skipped)]
+        assert self.num_read == sum(parts), f"{self.num_read} rows read, {parts} taken, quarantined, skipped"
+
+    def to_json(self) -> dict[str, Any]:
+        """All counts, for the data card."""
+        return {name: value if isinstance(value, int) else dict(value) for name, value in vars(self).items()}
+
+    def __str__(self) -> str:
+        """The closing line of a command."""
+        text = (
+            f"{self.num_read} rows read: {self.taken['train']} for training, {self.taken['test']} for testing, "
+            f"{_sum(self.quarantined)} in quarantine, {_sum(self.skipped)} skipped."
+        )
+        for said, counts in (
+            ("In quarantine", self.quarantined),
+            ("Skipped", self.skipped),
+            ("No text or number, so no attribute", self.left_out),
+        ):
+            text += f" {said}: {shown_counts(counts)}." if counts else ""
+        return text
+
+
+def total_of(
+    surveys: Sequence[Survey], accounts: Mapping[str, Account], quarantine: Quarantine, left_out: Mapping[str, int]
+) -> Total:
+    """Put the accounts of both splits together.
+
+    Args:
+        surveys: of every reading: one where test rows are held out of the training rows, else one per split.
+        accounts: by split, when all records are made.
+        quarantine: with all rows that cannot be used.
+        left_out: see `Total`.
+    """
+    items = set().union(*(survey.items for survey in surveys))
+    used = [survey.used for survey in surveys]
+    settled = set().union(*used, *(survey.rejected for survey in surveys))
+    skipped = {item: reason for survey in surveys for item, reason in survey.skipped.items() if item not in settled}
+    reasons = Counter(skipped.values())
+    for account in accounts.values():
+        reasons += Counter({IN_TEST: account.num_duplicates, NOT_CHOSEN: account.num_not_chosen})
+    num_read = len(items) + sum(map(len, used)) - len(set().union(*used))
+    taken = {split: account.num_taken for split, account in accounts.items()}
+    return Total(num_read, taken, dict(quarantine.reasons()), dict(reasons.most_common()), left_out)
+
+
+def _sum(counts: Mapping[str, int]) -> int:
+    return sum(counts.values())
+
+
+def shown_counts(counts: Mapping[str, int]) -> str:
+    """The most frequent ones with their numbers, and the number of the others."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{name} ({count})" for name, count in ranked[:NUM_SHOWN]]
+    shown += [f"for other reasons ({sum(count for _, count in ranked[NUM_SHOWN:])})"] if ranked[NUM_SHOWN:] else []
+    return "; ".join(shown)

@@ -1,0 +1,61 @@
+"""Tables of others line by line: a quote that is never closed costs its own line and no other.
+
+The `csv` module reads such a quote up to the next one, hundreds of lines later. What it then holds is no field or
+reads like several rows: the line with the quote is given up, and reading goes on at the line after it.
+"""
+
+import csv
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+Record = tuple[int, list[str] | str]
+"""The last line of a record with its fields, or the line that cannot be read with the reason."""
+
+
+class _Lines:
+    """Lines that can be given back."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines, self._again = iter(lines), deque[str]()
+        self.taken: list[str] = []
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        self.taken.append(self._again.popleft() if self._again else next(self._lines))
+        return self.taken[-1]
+
+    def give_back(self) -> None:
+        """Keep the first of the lines that were taken, and give back the others."""
+        self._again.extendleft(reversed(self.taken[1:]))
+        del self.taken[1:]
+
+
+def records(lines: Iterable[str], separator: str) -> Iterator[Record]:
+    """The records of a table, its header first; empty lines are left out."""
+    source, last, width = _Lines(lines), 0, 0
+    table = csv.reader(source, delimiter=separator, strict=True)
+    while True:
+        source.taken.clear()
+        problem, fields = "", list[str]()
+        try:
+            fields = next(table)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problem = f"not readable as a table ({error})"
+        if not problem and width and any(_reads_like_rows(field, separator, width) for field in fields):
+            problem = "a text in quotes reads like several rows"
+        if problem and len(source.taken) > 1:
+            problem = f"lines {last + 1} to {last + len(source.taken)}: {problem}; is a quote not closed?"
+            source.give_back()
+        last += len(source.taken)
+        width = width or len(fields)
+        if problem or fields:
+            yield last, problem or fields
+
+
+def _reads_like_rows(field: str, separator: str, num_columns: int) -> bool:
+    """Tell whether a later line of a field has the separators of a whole row."""
+    return num_columns > 1 and any(line.count(separator) >= num_columns - 1 for line in field.splitlines()[1:])
