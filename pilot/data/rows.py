@@ -50,6 +50,7 @@ class Row:
         references: acceptable answers, for scoring; empty for grounding.
         attributes: labels for partitioning and analysis.
         box: grounding only.
+        earlier: turns of the conversation before the instruction; a grounding answer is written from its box.
     """
 
     place: Place
@@ -59,6 +60,16 @@ class Row:
     answer: str
     references: tuple[str, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
+    box: RawBox | None = None
+    earlier: tuple["RawTurn", ...] = ()
+
+
+@dataclass(frozen=True)
+class RawTurn:
+    """An earlier question and its answer, as the file says them."""
+
+    instruction: str
+    answer: str
     box: RawBox | None = None
 
 
