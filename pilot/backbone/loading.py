@@ -79,10 +79,11 @@ def read_checkpoint(folder: Path, numerics: Numerics) -> Checkpoint:
 
     transformers.utils.logging.disable_progress_bar()
     placed: dict[str, Any] = {"device_map": {"": numerics.device}} if numerics.device != torch.device("cpu") else {}
-    model, info = LlavaForConditionalGeneration.from_pretrained(
+    loaded: Any = LlavaForConditionalGeneration.from_pretrained(
         folder, local_files_only=True, attn_implementation=numerics.attention, dtype=numerics.dtype,
         output_loading_info=True, ignore_mismatched_sizes=True, **placed,
     )  # fmt: skip
+    model, info = loaded
     _check_loaded(folder, info)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     _check_tokens(folder, tokenizer, model.config.text_config.vocab_size)

@@ -152,7 +152,7 @@ def references_in(row: Mapping[str, Any], frame: str) -> tuple[str, ...]:
     if row["box"] is None or frame != "padded_square":
         return tuple(row["references"])
     size = image_size(row["image"])
-    return tuple(answer_in_frame(text, row["box"], frame, size) for text in row["references"])
+    return tuple(answer_in_frame(text, row["box"], "padded_square", size) for text in row["references"])
 
 
 def _height(samples: list[Sample], layout: Layout, left_out: int) -> float:
