@@ -84,7 +84,7 @@ def _example(backbone: Backbone, row: int, record: InstructionRecord) -> Example
 
 
 def _turns(backbone: Backbone, record: InstructionRecord) -> list[tuple[list[int], list[int]]]:
-    """Ids of every question and answer; an empty answer leaves nothing of the example to learn, as in LLaVA's code."""
+    """Ids of every question and answer; an empty answer masks the whole example, as in LLaVA's code."""
     first, *later = (*(turn.instruction for turn in record.earlier), record.instruction)
     prompts = [backbone.prompt_ids(first), *map(backbone.later_prompt_ids, later)]
     answers = [*(turn.answer for turn in record.earlier), record.answer]

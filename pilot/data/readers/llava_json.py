@@ -8,7 +8,8 @@ fractions of the square that the image is padded to), or anything (`open`). Only
 has the line on the answer's form; it holds for the questions after it, which get it when a conversation is split.
 
 A row without an image, of another folder or of another form is skipped, and counted as such. So are descriptions of
-regions, whose question holds a box as text, and questions without an answer, of which LLaVA's code learns nothing.
+regions, whose question holds a box as text, and rows with an empty answer (LLaVA's code masks an example that ends with
+one).
 
 The file is read as a whole (a JSON list has no line that could be read alone): about 1 GB for the mix, several GB of
 memory while it is read. A `.jsonl` file with one element per line is streamed.
