@@ -42,8 +42,7 @@ class Profile(Sparse):
     batches of `batch_size`. Sequences end at `max_length` tokens, image included. `checkpoint_minutes` is how often an
     unfinished phase is kept on the client's disk; null for never. What computes where is the business of `precision`,
     `attention`, `device`, `gradient_checkpointing`, `generation_batch` and `feature_dtype`. `tuning_grid` holds the
-    candidates of `pilot-bench tune`; `tuning_grids` as many others, for methods with options that matter more.
-    `box_frame` sets `frame`.
+    candidates of `pilot-bench tune`; `tuning_grids` others, as many, for some methods. `box_frame` sets `frame`.
     """
 
     unwritten: ClassVar[frozenset[str]] = frozenset({
@@ -224,15 +223,13 @@ def _unknown(name: str, known: Collection[str]) -> str:
 
 def _folder(kind: str) -> Path:
     """The folder of a kind of file. (An editable install adds a hook to the path that is no folder.)"""
-    roots = [Path(entry) / kind for entry in importlib.import_module("pipelines").__path__]
-    return next(root for root in roots if root.is_dir())
+    return next(at for entry in importlib.import_module("pipelines").__path__ if (at := Path(entry) / kind).is_dir())
 
 
 def twin(scenario: str, profile: str) -> str:
     """What a profile means by a scenario: with the real model, its twin over public data (`llava-scenario2`)."""
-    real = f"llava-{scenario}"
-    known = base_name(real) in scenario_names()
-    return real if load_profile(profile).backbone == "llava-1.5-7b" and known else scenario
+    own = f"llava-{scenario}"
+    return own if load_profile(profile).backbone == "llava-1.5-7b" and base_name(own) in scenario_names() else scenario
 
 
 def names_of(kind: str) -> list[str]:

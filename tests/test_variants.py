@@ -19,6 +19,7 @@ from pilot.federation.spec import RunSpec, configured
 from pilot.io.atomic import read_json
 from pilot.methods.families import METHODS
 from pilot.methods.pilot import Pilot
+from pilot.plan.plan import Question, make_plan
 from pilot.provenance import profile_digest, scenario_digest, stage_digest, tuning_digest
 from pilot.runs import prepared
 from pilot.variants import Variant, split_name
@@ -83,6 +84,16 @@ def test_shipped_scenarios_and_profiles_change_one_thing() -> None:
     assert (len(six.client_tasks), six.min_client_examples, base.min_client_examples) == (18, 100, 200)
     iid = load_scenario("scenario2+iid").tasks[0].partition
     assert (iid.kind, iid.alpha, iid.attribute) == ("iid", None, "question_type")
+
+
+def test_presumed_first_scenario_of_the_paper() -> None:
+    """GQA, OCR-VQA and COCO captions, each split at random over three clients (docs/scenarios.md)."""
+    scenario = load_scenario("llava-scenario1+iid")
+    assert [(task.name, task.partition.kind, task.num_clients) for task in scenario.tasks] == [
+        ("gqa", "iid", 3), ("ocr-vqa", "iid", 3), ("coco-caption", "iid", 3),
+    ]  # fmt: skip
+    planned = make_plan(Question(scenario, load_profile("llava"), ("pilot",), 1, 80 * 10**9, 128, 32, None), Path())
+    assert planned["scenario"] == "llava-scenario1+iid"
     usual = load_profile("embedded")
     for name, rounds, steps in (("rounds-3", 3, 36), ("rounds-6", 6, 18), ("rounds-36", 36, 3)):
         profile = load_profile(f"embedded+{name}")

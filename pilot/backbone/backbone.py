@@ -4,6 +4,7 @@ A sequence is `<s> before [image tokens] after answer </s>`, where `before` and 
 prompt template around `<image>`. Connectors live outside: whoever calls gives image tokens or a function for them.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +27,8 @@ from pilot.connector.mlp import Mlp
 from pilot.errors import UserError
 
 IMAGE_PLACEHOLDER = "<image>"
+_ROLE = re.compile(r"\S+:\s*$")
+"""The user's role at the end of the template's part before the image."""
 
 
 class Backbone:
@@ -59,6 +62,8 @@ class Backbone:
                 warnings.simplefilter("ignore", FutureWarning)
                 self.language_model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
         before, self._after = prompt_template.split(IMAGE_PLACEHOLDER)
+        role = _ROLE.search(before)
+        self._later = (role[0] if role else "") + self._after.lstrip()
         self._turn = self._after.split("{instruction}")[1].strip()
         self._turn_ids: list[int] = self.tokenizer(self._turn, add_special_tokens=False)["input_ids"]
         lead = [self.begin, *self.tokenizer(before, add_special_tokens=False)["input_ids"]]
@@ -77,9 +82,21 @@ class Backbone:
 
     @property
     def feature_shape(self) -> tuple[int, int]:
-        """(N, D): an image's patches, and the width of the vision tower."""
+        """(N, D): an image's tokens, and the width of the vision tower, as often as layers are taken."""
         vision = self.model.config.vision_config
-        return (vision.image_size // vision.patch_size) ** 2, vision.hidden_size
+        patches = (vision.image_size // vision.patch_size) ** 2
+        return patches + self._class_token, len(self._vision_layers) * vision.hidden_size
+
+    @property
+    def _vision_layers(self) -> list[int]:
+        layers: int | list[int] = self.model.config.vision_feature_layer
+        return layers if isinstance(layers, list) else [layers]
+
+    @property
+    def _class_token(self) -> bool:
+        """Whether the class token is among an image's tokens."""
+        kept: bool = self.model.config.vision_feature_select_strategy == "full"
+        return kept
 
     def _room(self, max_length: int) -> int:
         """Tokens after the image of a sequence of at most `max_length`."""
@@ -133,8 +150,10 @@ class Backbone:
                 self._packed.weights.refresh()
 
     def image_features(self, images: Sequence[Image.Image]) -> Tensor:
-        """Patch features (M, N, D) of the second-to-last vision layer, without the class token, in the host's memory.
+        """Features (M, N, D) of the layers and tokens that the checkpoint's configuration names, in the host's memory.
 
+        LLaVA-1.5 takes the patches of the second-to-last layer without the class token; of several layers, the
+        features stand side by side.
         Images that are not square are padded to a square with the processor's mean colour, as LLaVA-1.5 does.
         """
         parts = []
@@ -144,12 +163,19 @@ class Backbone:
             pixels = self.numerics.place(self.processor(squares, return_tensors="pt")["pixel_values"])
             with torch.no_grad():
                 output = self._checkpoint.vision_tower(pixels, output_hidden_states=True)
-            parts.append(output.hidden_states[self.model.config.vision_feature_layer][:, 1:].cpu())
+            layers = [output.hidden_states[layer] for layer in self._vision_layers]
+            parts.append(torch.cat(layers, dim=-1)[:, 0 if self._class_token else 1 :].cpu())
         return torch.cat(parts)
 
     def prompt_ids(self, instruction: str) -> list[int]:
-        """Ids of the prompt after the image."""
-        text = self._after.replace("{instruction}", instruction)
+        """Ids of the prompt after the image; edge spaces of the instruction are dropped, as in LLaVA's code."""
+        return self._ids(self._after.replace("{instruction}", instruction.strip()))
+
+    def later_prompt_ids(self, instruction: str) -> list[int]:
+        """Ids of a later question of a conversation, after the end token of the answer before it."""
+        return self._ids(self._later.replace("{instruction}", instruction))
+
+    def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 

@@ -12,8 +12,8 @@ from pilot.data.duplicates import near_duplicates
 from pilot.data.images import BadImage, NormalisedImage, load
 from pilot.data.prompts import relative_box_text
 from pilot.data.quarantine import Quarantine
-from pilot.data.record import InstructionRecord
-from pilot.data.rows import Rejected, Row, Rows
+from pilot.data.record import InstructionRecord, Turn
+from pilot.data.rows import RawBox, Rejected, Row, Rows
 from pilot.errors import UserError
 from pilot.io.digest import sha256_bytes
 
@@ -144,9 +144,13 @@ class Filler:
         if isinstance(image, BadImage):
             self._reject(split, row, "image", image.reason)
             return None
-        box = self._box(row, image)
+        box = self._box(row.box, image)
         if isinstance(box, BadBox):
             self._reject(split, row, "box", box.reason)
+            return None
+        earlier = self._earlier(row, image)
+        if isinstance(earlier, BadBox):
+            self._reject(account, row, "box", f"of an earlier turn: {earlier.reason}")
             return None
         digest = sha256_bytes(image.data)
         if split == "train" and digest in self.taken.fingerprints["test"]:
@@ -155,21 +159,32 @@ class Filler:
         self.taken.left_out.update(row.left_out)
         self._note(split, digest, image, box)
         self.advance()
-        return self._record(split, row, image, box)
+        return self._record(split, row, image, box, earlier)
 
     def _reject(self, split: str, row: Row, name: str, reason: str) -> None:
         self.quarantine.add(Rejected(row.place, name, reason), f"{split} {row.id}")
         self.taken.accounts[split].num_unusable += 1
 
-    def _box(self, row: Row, image: NormalisedImage) -> CheckedBox | BadBox | None:
-        if row.box is None:
+    def _earlier(self, row: Row, image: NormalisedImage) -> tuple[Turn, ...] | BadBox:
+        """The turns before a row's question, with boxes as fractions of the image."""
+        turns = []
+        for turn in row.earlier:
+            box = self._box(turn.box, image)
+            if isinstance(box, BadBox):
+                return box
+            answer = turn.answer if box is None else relative_box_text(box.box)
+            turns.append(Turn(turn.instruction, answer, None if box is None else box.box))
+        return tuple(turns)
+
+    def _box(self, raw: RawBox | None, image: NormalisedImage) -> CheckedBox | BadBox | None:
+        if raw is None:
             return None
         if image.rotated:
             return BadBox(
                 "the image's EXIF data rotate it: whether the box is meant before or after that is not known. "
                 "Save the image upright without the tag"
             )
-        return check_box(row.box, image.width, image.height)
+        return check_box(raw, image.width, image.height)
 
     def _note(self, split: str, digest: str, image: NormalisedImage, box: CheckedBox | None) -> None:
         self.taken.accounts[split].num_taken += 1
@@ -179,7 +194,9 @@ class Filler:
             self.taken.num_clipped += 1
             self.taken.largest_clip = max(self.taken.largest_clip, box.clipped)
 
-    def _record(self, split: str, row: Row, image: NormalisedImage, box: CheckedBox | None) -> InstructionRecord:
+    def _record(
+        self, split: str, row: Row, image: NormalisedImage, box: CheckedBox | None, earlier: tuple[Turn, ...]
+    ) -> InstructionRecord:
         answer = row.answer if box is None else relative_box_text(box.box)
         return InstructionRecord(
             id=row.id if self.own_ids else f"{self.source}-{split}-{row.id}",
@@ -192,6 +209,7 @@ class Filler:
             attributes=dict(row.attributes),
             split=split,
             box=None if box is None else box.box,
+            earlier=earlier,
         )
 
     def _too_few(self, split: str, number: int | None, account: Account) -> UserError:

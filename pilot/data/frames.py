@@ -48,13 +48,15 @@ def in_frame(records: Sequence[InstructionRecord], frame: Frame, path: Path) -> 
 
 def _framed(record: InstructionRecord, box: RelativeBox, frame: Frame, size: Size) -> InstructionRecord:
     record = replace(record, frame=frame, size=size)
-    if size[0] == size[1]:  # the frames are one
-        return record
-    earlier = tuple(
-        turn if turn.box is None else turn._replace(answer=relative_box_text(to_frame(turn.box, frame, size)))
-        for turn in record.earlier
-    )
-    return replace(record, answer=relative_box_text(to_frame(box, frame, size)), earlier=earlier)
+    earlier = tuple(t._replace(answer=answer_in_frame(t.answer, t.box, frame, size)) for t in record.earlier)
+    return replace(record, answer=answer_in_frame(record.answer, box, frame, size), earlier=earlier)
+
+
+def answer_in_frame(answer: str, box: Sequence[float] | None, frame: Frame, size: Size) -> str:
+    """Write a box's answer in `frame`; an answer without a box, or of a square image, stays as it is."""
+    if box is None or frame == "original" or size[0] == size[1]:
+        return answer
+    return relative_box_text(to_frame(box, frame, size))
 
 
 def box_in_frame(record: InstructionRecord) -> RelativeBox | None:

@@ -51,6 +51,7 @@ class Row:
         attributes: labels for partitioning and analysis.
         box: grounding only.
         left_out: columns that are no attributes, since they hold neither text nor number.
+        earlier: turns of the conversation before the instruction; a grounding answer is written from its box.
     """
 
     place: Place
@@ -62,6 +63,16 @@ class Row:
     attributes: Mapping[str, str] = field(default_factory=dict)
     box: RawBox | None = None
     left_out: tuple[str, ...] = ()
+    earlier: tuple["RawTurn", ...] = ()
+
+
+@dataclass(frozen=True)
+class RawTurn:
+    """An earlier question and its answer, as the file says them."""
+
+    instruction: str
+    answer: str
+    box: RawBox | None = None
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,8 @@ def check_row(row: Row, kind: str) -> Rejected | None:
     """Why a row cannot become a record of that kind, as far as can be told without its image."""
     ground = kind == "ground"
     texts = [("instruction", row.instruction)]
+    texts += [("earlier turns", turn.instruction) for turn in row.earlier]
+    texts += [("earlier turns", turn.answer) for turn in row.earlier if turn.box is None]
     texts += [] if ground else [("answer", row.answer), *(("references", text) for text in row.references)]
     problems = [
         ("id", "expected 1 to 200 printable characters", not (row.id.isprintable() and row.id.strip())),

@@ -162,6 +162,12 @@ def _limits(source: Source, form: str, exact_prompts: bool) -> str:
     ]
     if source.spec.profile.backbone == "tiny-llava":
         lines.append("The base model is tiny and knows only composed scenes: it serves to compare methods.")
+    profile, kinds = source.spec.profile, {task.kind for task in source.spec.scenario.tasks}
+    if "ground" in kinds and profile.frame == "padded_square":
+        lines.append(
+            "Boxes in answers are fractions of the centred square that pads the image, not of the image: with "
+            "s = max(w, h) of a w x h image, x = (s x' - (s - w) // 2) / w and y = (s y' - (s - h) // 2) / h."
+        )
     if form != "mixture":
         lines.append(
             "Images are padded to a square with the mean colour (`do_pad`), as in training. Pixels are equal to those "

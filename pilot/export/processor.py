@@ -35,8 +35,8 @@ def stock_processor(backbone: Backbone, prompt_template: str) -> LlavaProcessor:
 def chat_template(tokenizer: Any, prompt_template: str) -> str:
     """The prompt template as Jinja, for one user turn of one image and text, in any order.
 
-    It writes the begin token where `tokenizer` adds none by itself. A line break before the text is dropped, since
-    lm-eval puts one between image and text. Other conversations are refused when the template is applied.
+    It writes the begin token where `tokenizer` adds none by itself. Edge spaces of the text are dropped as in training,
+    and so is the line break that lm-eval puts before it. Other conversations are refused when the template is applied.
     """
     begin = "" if tokenizer("")["input_ids"] else tokenizer.bos_token
     before, after = prompt_template.split(IMAGE_PLACEHOLDER)
@@ -49,7 +49,7 @@ def chat_template(tokenizer: Any, prompt_template: str) -> str:
     texts = "messages[0]['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join"
     return (
         f"{{% if not ({fits}) %}}{{{{ raise_exception({json.dumps(_REFUSAL)}) }}}}{{% endif %}}"
-        f"{{{{ {lead} + ({texts}).removeprefix('\\n') + {end} }}}}"
+        f"{{{{ {lead} + ({texts}).strip() + {end} }}}}"
     )
 
 

@@ -24,15 +24,27 @@ class Example:
 
     Attributes:
         feature_row: of the image in the feature cache.
-        prompt: ids after the image.
+        prompt: ids after the image, or after the earlier turns.
         answer: ids of the answer with its end.
-        num_cut: ids that the profile's `max_length` cut off, and how many of them were the answer's.
+        num_cut: ids that the profile's `max_length` cut off, and how many of them were the answers'.
+        earlier: ids of the questions and answers before.
     """
 
     feature_row: int
     prompt: list[int]
     answer: list[int]
     num_cut: tuple[int, int] = (0, 0)
+    earlier: tuple[tuple[list[int], list[int]], ...] = ()
+
+    @property
+    def turns(self) -> tuple[tuple[list[int], list[int]], ...]:
+        """Ids of every question with its answer, in their order."""
+        return (*self.earlier, (self.prompt, self.answer))
+
+    @property
+    def num_ids(self) -> int:
+        """Ids after the image."""
+        return sum(len(prompt) + len(answer) for prompt, answer in self.turns)
 
 
 @dataclass(frozen=True)
@@ -57,13 +69,27 @@ def make_examples(backbone: Backbone, features: FeatureCache, records: Sequence[
 
 
 def _example(backbone: Backbone, row: int, record: InstructionRecord) -> Example:
-    """Cut at the end, as LLaVA-1.5 cuts: the answer's tokens go first, never the image's."""
-    prompt, answer = backbone.prompt_ids(record.instruction), backbone.answer_ids(record.answer)
-    if backbone.max_ids is None or len(prompt) + len(answer) <= backbone.max_ids:
-        return Example(row, prompt, answer)
-    kept = prompt[: backbone.max_ids], answer[: max(0, backbone.max_ids - len(prompt))]
-    cut_answer = len(answer) - len(kept[1])
-    return Example(row, *kept, (len(prompt) - len(kept[0]) + cut_answer, cut_answer))
+    """Cut at the end, as LLaVA-1.5 cuts: the last answer's tokens go first, never the image's."""
+    turns = _turns(backbone, record)
+    room = sum(map(len, itertools.chain(*turns))) if backbone.max_ids is None else backbone.max_ids
+    kept, cut, cut_answers = [], 0, 0
+    for prompt, answer in turns:
+        shown, said = prompt[:room], answer[: max(0, room - len(prompt))]
+        room -= len(shown) + len(said)
+        cut_answers += len(answer) - len(said)
+        cut += len(prompt) - len(shown) + len(answer) - len(said)
+        kept.append((shown, said))
+    *earlier, (prompt, answer) = kept
+    return Example(row, prompt, answer, (cut, cut_answers), tuple(earlier))
+
+
+def _turns(backbone: Backbone, record: InstructionRecord) -> list[tuple[list[int], list[int]]]:
+    """Ids of every question and answer; an empty answer masks the whole example, as in LLaVA's code."""
+    first, *later = (*(turn.instruction for turn in record.earlier), record.instruction)
+    prompts = [backbone.prompt_ids(first), *map(backbone.later_prompt_ids, later)]
+    answers = [*(turn.answer for turn in record.earlier), record.answer]
+    turns = [(prompt, backbone.answer_ids(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
+    return turns if all(answers) else [(prompt + answer, []) for prompt, answer in turns]
 
 
 def truncation(examples: Sequence[Example]) -> dict[str, int]:
@@ -72,7 +98,7 @@ def truncation(examples: Sequence[Example]) -> dict[str, int]:
     counts = {
         "examples": len(cut),
         "answer_tokens": sum(example.num_cut[1] for example in cut),
-        "without_answer": sum(not example.answer for example in cut),
+        "without_answer": sum(not any(answer for _, answer in example.turns) for example in cut),
     }
     return counts if cut else {}
 
@@ -95,14 +121,17 @@ def batches(
 
 
 def collate(examples: Sequence[Example], features: FeatureCache, pad: int) -> Batch:
-    """Right-pad prompts with answers; only answer tokens are labelled."""
-    length = max(len(example.prompt) + len(example.answer) for example in examples)
+    """Right-pad prompts with answers; only answer tokens are labelled, those of all turns."""
+    length = max(example.num_ids for example in examples)
     ids = torch.full((len(examples), length), pad)
     labels = torch.full((len(examples), length), IGNORED)
     for row, example in enumerate(examples):
-        start, stop = len(example.prompt), len(example.prompt) + len(example.answer)
-        ids[row, :stop] = torch.tensor(example.prompt + example.answer)
-        labels[row, start:stop] = ids[row, start:stop]
+        start = 0
+        for prompt, answer in example.turns:
+            labelled, stop = start + len(prompt), start + len(prompt) + len(answer)
+            ids[row, start:stop] = torch.tensor(prompt + answer)
+            labels[row, labelled:stop] = ids[row, labelled:stop]
+            start = stop
     values = features.take([example.feature_row for example in examples])
     return Batch(values, ids, labels)
 

@@ -197,7 +197,8 @@ def _build(folder: Path) -> Run:
     config["hyperparameters"] = dict(config.get("hyperparameters") or {})
     config["budget"] = dict(config.get("budget") or {}) if reference else dict(config["budget"])
     config["digests"] = dict(config["digests"])
-    official = {entry["task"] for entry in metrics["entries"] if entry["metric"] == OFFICIAL_METRIC}
+    entries = metrics["entries"]
+    official = {entry["task"] for entry in entries if entry["metric"] == OFFICIAL_METRIC}
     timing, ledger = folder / "timing.json", folder / "ledger.json"
     if not reference and not ledger.exists():
         raise UserError(f"{folder}: ledger.json is missing. Remove the folder and run it again.")
@@ -210,15 +211,10 @@ def _build(folder: Path) -> Run:
         reference=reference,
         config=config,
         tasks=tuple(
-            Task(
-                task["name"], task["kind"], tuple(task["clients"]), task["name"] in official,
-                _frame(task, metrics["entries"]),
-            )
-            for task in config["tasks"]
+            Task(each["name"], each["kind"], tuple(each["clients"]), each["name"] in official, _frame(each, entries))
+            for each in config["tasks"]
         ),
-        entries=tuple(
-            Entry(**{field.name: entry[field.name] for field in fields(Entry)}) for entry in metrics["entries"]
-        ),
+        entries=tuple(Entry(**{field.name: entry[field.name] for field in fields(Entry)}) for entry in entries),
         test_digest=metrics["test_digest"],
         ledger=read_run_file(ledger) if ledger.exists() else {},
         timing=read_run_file(timing) if timing.exists() else {},

@@ -8,6 +8,7 @@ text, the answer without one, the end token), not Llama's 32,000 pieces.
 """
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -17,8 +18,13 @@ from transformers import PreTrainedTokenizerFast
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.loading import Checkpoint
+from pilot.backbone.packing import IGNORED
 from pilot.backbone.random_llava import random_model, random_processor
 from pilot.config import load_profile
+from pilot.data.conversation import conversation_text
+from pilot.data.record import InstructionRecord, Turn
+from pilot.federation.shards import collate, make_examples, truncation
+from pilot.federation.spec import load_backbone
 
 PIECES = {
     "▁A": 319, "▁chat": 13563, "▁between": 1546, "▁a": 263, "▁curious": 12758, "▁user": 1404, "▁and": 322,
@@ -79,6 +85,91 @@ def test_answer_follows_without_a_space_of_its_own(backbone: Backbone) -> None:
     whole = "\nWhat is the content of this image? ASSISTANT: Sure!"
     in_one = backbone.tokenizer(whole, add_special_tokens=False)["input_ids"]
     assert in_one == QUESTION + [18585, 29991]
+
+
+class Features:
+    """One image."""
+
+    row_of: ClassVar[dict[str, int]] = {}
+
+    def take(self, rows: list[int]) -> torch.Tensor:
+        """No features."""
+        return torch.zeros(len(rows), 1, 1)
+
+
+def conversation(*texts: str) -> tuple[InstructionRecord, Any]:
+    """A record whose last question and answer are the last two texts, and a cache that knows its image."""
+    pairs = list(zip(texts[::2], texts[1::2], strict=True))
+    question, answer = pairs[-1]
+    earlier = tuple(Turn(*pair) for pair in pairs[:-1])
+    record = InstructionRecord("c", "vqa", "own", b"", question, answer, (answer,), {}, "train", earlier=earlier)
+    features = Features()
+    features.row_of = {record.image_sha256: 0}
+    return record, features
+
+
+LATER = [3148, 1001, 29901, 450, 2793, 29973, 319, 1799, 9047, 13566, 29901]
+"""`USER: The content? ASSISTANT:`, which follows an end token."""
+
+
+def test_every_answer_of_a_conversation_is_learnt(backbone: Backbone) -> None:
+    """`...image? ASSISTANT: Sure!</s>USER: The content? ASSISTANT: Sure! Sure!</s>`, labels on the answers."""
+    texts = ("What is the content of this image?", "Sure!", "The content?", "Sure! Sure!")
+    record, features = conversation(*texts)
+    (example,) = make_examples(backbone, features, [record])
+    batch = collate([example], features, 0)
+    first, last = [18585, 29991, 2], [18585, 29991, 18585, 29991, 2]
+    assert batch.ids_BL.tolist() == [[*QUESTION, *first, *LATER, *last]]
+    assert batch.labels_BL.tolist() == [[*[IGNORED] * len(QUESTION), *first, *[IGNORED] * len(LATER), *last]]
+    asked = conversation_text([turn._asdict() for turn in record.earlier], record.instruction)
+    assert backbone.prompt_ids(asked) == [*QUESTION, *first, *LATER]  # as it is asked in an evaluation
+
+
+def test_an_empty_answer_masks_its_example(backbone: Backbone) -> None:
+    for texts in (("What?", ""), ("What?", "", "What is this?", "Sure!"), ("What?", "Sure!", "What?", "")):
+        record, features = conversation(*texts)
+        batch = collate(make_examples(backbone, features, [record]), features, 0)
+        assert batch.labels_BL.unique().tolist() == [IGNORED]
+
+
+def test_edge_spaces_of_an_instruction_are_dropped(backbone: Backbone) -> None:
+    assert backbone.prompt_ids(" \nWhat is the content of this image? ") == QUESTION
+
+
+def test_a_conversation_is_cut_at_its_end(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ("What is the content of this image?", "Sure!", "The content?", "Sure! Sure!")
+    record, features = conversation(*texts)
+    for room, cut, labelled in ((34, (0, 0), 8), (31, (3, 3), 5), (20, (14, 5), 3), (16, (18, 7), 1), (9, (25, 8), 0)):
+        monkeypatch.setattr(backbone, "max_ids", room)
+        (example,) = make_examples(backbone, features, [record])
+        assert (example.num_cut, example.num_ids) == (cut, room)
+        assert int((collate([example], features, 0).labels_BL != IGNORED).sum()) == labelled
+        assert truncation([example]).get("without_answer", 0) == (labelled == 0)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_both_passes_learn_every_answer(small_tokenizer: PreTrainedTokenizerFast, packed: bool) -> None:
+    """The loss is the mean over the tokens of both answers, each predicted from what stands before it."""
+    profile = load_profile("embedded")
+    own = load_backbone(profile, lean=packed)
+    if not packed:
+        own._packed = None
+    record, features = conversation("What is it?", "red", "And that?", "a dog and an apple")
+    (example,) = make_examples(own, features, [record])
+    batch = collate([example], features, own.end)
+    tokens = own.projector()(torch.randn(1, *own.feature_shape, generator=torch.Generator().manual_seed(0)))
+    with torch.no_grad():
+        logits, targets = own.logits(tokens, batch.ids_BL, batch.labels_BL)
+        loss = own.cross_entropy(tokens, batch.ids_BL, batch.labels_BL)
+    assert targets[: len(logits)].tolist() == [i for _, answer in example.turns for i in answer]
+    one_by_one = []
+    with torch.no_grad():
+        for place in (batch.labels_BL[0] != IGNORED).nonzero().flatten().tolist():
+            labels = torch.full((1, place + 1), IGNORED)
+            labels[0, place] = batch.ids_BL[0, place]
+            one_by_one.append(own.cross_entropy(tokens, batch.ids_BL[:, : place + 1], labels))
+    assert len(one_by_one) == len(example.earlier[0][1]) + len(example.answer)
+    torch.testing.assert_close(loss, torch.stack(one_by_one).mean(), rtol=1e-4, atol=1e-5)
 
 
 def test_answers_of_the_shipped_tokenizer_are_those_it_had_alone(small_tokenizer: PreTrainedTokenizerFast) -> None:

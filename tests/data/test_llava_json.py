@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilot.data.readers.llava_json import LlavaJson, form_of, read
-from pilot.data.rows import Place, RawBox, Rejected, Row, Skipped
+from pilot.data.rows import Place, RawBox, RawTurn, Rejected, Row, Skipped
 from pilot.errors import UserError
 
 SHORT = "Answer the question using a single word or phrase."
@@ -111,8 +111,38 @@ def test_boxes_are_in_the_padded_square(root: Path) -> None:
 
 def test_kept_conversations(root: Path) -> None:
     first, second = good(root, turns="keep")
-    assert first.instruction == f"Are there hats?\n{SHORT}\nYes\nDoes the man wear shorts?\n{SHORT}"
-    assert (first.id, first.answer, second.id) == ("2327515-0", "No", "140031996X-1")
+    assert first.earlier == (RawTurn(f"Are there hats?\n{SHORT}", "Yes"),)
+    assert first.instruction == "Does the man wear shorts?"  # as it is: the line stands in the first question only
+    assert (first.id, first.answer, second.id, second.earlier) == ("2327515-0", "No", "140031996X-1", ())
+
+
+def test_kept_conversations_about_boxes(root: Path) -> None:
+    """All answers are boxes in the padded square; a conversation that also describes regions is left out."""
+    (row,) = good(root, kind="ground", turns="keep")
+    assert row.earlier == (
+        RawTurn(
+            f"{GROUND} white shirt.", "[0.12, 0.34, 0.5, 1.0]", RawBox((0.12, 0.34, 0.5, 1.0), "padded_square_xyxy")
+        ),
+    )
+    assert (row.instruction, row.box) == (f"{GROUND} the left man", RawBox((0.0, 0.1, 0.2, 0.3), "padded_square_xyxy"))
+
+
+def test_edges_of_kept_texts_are_those_of_the_official_code(root: Path) -> None:
+    """A text that holds the image token loses its edge spaces, others keep them."""
+    kept = talk(f" <image>\n Is it? \n{SHORT} ", "Yes ", " And this? ", "No")
+    (root / "edges.json").write_text(json.dumps([{"id": "e", "image": "a/b.jpg", "conversations": kept}]))
+    (row,) = good(root, file="edges.json", turns="keep")
+    assert row.earlier == (RawTurn(f"Is it? \n{SHORT}", "Yes "),) and row.instruction == " And this? "
+    first, second = good(root, file="edges.json")
+    assert (first.answer, second.instruction) == ("Yes", f"And this?\n{SHORT}")
+
+
+@pytest.mark.parametrize("texts", [("<image>\nA?", "", "B?", "b"), ("<image>\nA?", "a", "B?", "")])
+def test_conversations_without_an_answer_teach_nothing(root: Path, texts: tuple[str, ...]) -> None:
+    (root / "e.json").write_text(json.dumps([{"id": "e", "image": "a/b.jpg", "conversations": talk(*texts)}]))
+    options: dict[str, Any] = {"file": "e.json", "forms": ("open",)}
+    assert rows(root, turns="keep", **options) == [Skipped(Place("e.json", 0), "no answer")]
+    assert [row.answer for row in good(root, **options)] == ["b" if texts[1] == "" else "a"]
 
 
 def test_test_file_and_lines(root: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from pilot.data.record import COLUMNS, InstructionRecord, read_records, write_records
+from pilot.data.record import COLUMNS, InstructionRecord, Turn, read_records, write_records
 from pilot.errors import UserError
 
 
@@ -44,6 +44,18 @@ def test_round_trip_and_equal_bytes(tmp_path: Path) -> None:
     assert read_records(tmp_path / "a.parquet") == [GROUND, CAPTION]
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     assert tuple(parquet.read_schema(tmp_path / "a.parquet").names) == COLUMNS
+
+
+def test_earlier_turns_are_a_column_where_there_are_any(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    talk = replace(
+        GROUND, earlier=(Turn("Where is it?", "[0.00, 0.00, 0.50, 0.50]", (0.0, 0.0, 0.5, 0.5)), Turn("A", "b"))
+    )
+    write_records(path, [talk, CAPTION])
+    assert tuple(parquet.read_schema(path).names) == (*COLUMNS, "earlier")
+    assert read_records(path) == [talk, CAPTION]
+    with pytest.raises(UserError, match="field earlier: expected questions and answers that are not empty"):
+        write_records(path, [replace(GROUND, earlier=(Turn("A", " "),))])
 
 
 def test_records_without_their_images(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """Scores of runs: files in, files out."""
 
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from pilot.data.record import InstructionRecord, write_records
 from pilot.errors import UserError
 from pilot.evaluation import caption, java_tools
 from pilot.evaluation.scoring import score_runs
@@ -83,6 +86,43 @@ def test_one_model_for_all_repeats_its_value(tmp_path: Path, no_java: list[int])
         "task": "scene-ground", "kind": "ground", "protocol": "personalised", "client": 6,
         "metric": "acc@0.5[original]", "value": 1.0, "status": "ok", "reason": "", "num_examples": 1,
     }  # fmt: skip
+
+
+def test_boxes_are_read_in_the_frame_of_the_answers(tmp_path: Path) -> None:
+    """A landscape picture, 640 x 480: the box is (0.25, 0.5, 0.75, 0.875) in its padded square.
+
+    Read in the original frame, the perfect answer covers 3/4 of the box; the other way round, the box's own numbers are
+    (0.25, 0.5, 0.75, 1.0) in the square, of which the box is 3/4 as well.
+    """
+    box, framed = [0.25, 0.5, 0.75, 1.0], {"frame": "padded_square", "size": [640, 480]}
+    answer = "[0.25, 0.5, 0.75, 0.875]"
+    run = _run(tmp_path / "llava", [_row("g", "ground", [0], 0, answer, box=box, **framed)])
+    plain = _run(tmp_path / "plain", [_row("g", "ground", [0], 0, answer, box=box)])
+    score_runs([run, plain])
+    key = ("g", "personalised", 0)
+    own = {(*key, "acc@0.5[padded_square]"): 1.0, (*key, "mean_iou[padded_square]"): 1.0}
+    failures = {(*key, "parse_failure_rate"): 0.0}
+    other = {(*key, "acc@0.5[original]"): 1.0, (*key, "mean_iou[original]"): 0.75}
+    assert _metrics(run) == own | failures and _metrics(plain) == other | failures
+    digests = [atomic.read_json(folder / "eval" / "metrics.json")["test_digest"] for folder in (run, plain)]
+    assert digests[0] == digests[1]  # the same was asked
+    score_runs([run], ["original", "padded_square"])
+    assert _metrics(run) == own | other | failures
+
+
+def test_sizes_that_rows_do_not_state_are_those_of_the_data(tmp_path: Path) -> None:
+    """A portrait picture, 3 x 4: one column to fill, 1 // 2 = 0 at the left, so x = 0.75 x."""
+    folder = tmp_path / "embedded" / "mine"
+    buffer = io.BytesIO()
+    Image.new("RGB", (3, 4)).save(buffer, "PNG")
+    box, answer = (0.0, 0.0, 1.0, 0.5), "[0.00, 0.00, 0.99, 0.50]"
+    record = InstructionRecord("g-0", "ground", "own", buffer.getvalue(), "Where?", answer, (answer,), {}, "test", box)
+    write_records(folder / "data" / "g" / "records.parquet", [record])
+    rows = [_row("g", "ground", [0], 0, "[0, 0, 0.75, 0.5]", box=list(box))]
+    run = _run(folder / "runs" / "fedavg" / "seed0", rows)
+    score_runs([run], ["padded_square"])
+    values = {key[-1]: value for key, value in _metrics(run).items()}
+    assert values["mean_iou[padded_square]"] == 1.0 and values["mean_iou[original]"] == 0.75
 
 
 def test_per_client_models_and_protocols_are_apart(tmp_path: Path) -> None:

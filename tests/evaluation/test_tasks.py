@@ -137,6 +137,26 @@ def test_ground(data: Path, task: str) -> None:
     assert results["parse_failure_rate,none"] == 0.5
 
 
+def test_ground_in_the_padded_square(data: Path, tmp_path: Path) -> None:
+    """Pictures are 4 x 3, so y = (3 y + 0) / 4: the whole picture is (0, 0, 1, 0.75); by metadata, or by the run."""
+    answers = ["[0, 0, 1, 0.75]", "[0.1, 0.15, 0.3, 0.3]"]
+    named = {"data": str(data), "task": "scene-ground"}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"tasks": [{"name": "a"}, {"name": "b", "frame": "padded_square"}]}')
+    for metadata in ({"frame": "padded_square"}, {"run": str(tmp_path / "run")}):
+        results, _ = _evaluate("pilot_ground", answers, named | metadata)
+        assert results["mean_iou[padded_square],none"] == pytest.approx(1.0) and results["parse_failure_rate,none"] == 0
+        assert "mean_iou[original],none" not in results
+    with pytest.raises(UserError, match="metadata key frame: expected one of original, padded_square, got 'square'"):
+        task_functions.load_records(**named, frame="square")
+
+
+def test_conversations_are_asked_as_the_model_was_trained(data: Path) -> None:
+    turns = [{"instruction": "Question 0?", "answer": "red", "box": None}]
+    asked = task_functions.doc_to_text({"instruction": "And?", "earlier": turns})
+    assert asked == "<image>\nQuestion 0? ASSISTANT: red</s>USER: And?"
+
+
 def test_caption_aggregates_see_the_whole_corpus(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(java_tools, "tokenise", lambda sentences: {text: text for text in sentences})
     monkeypatch.setattr(java_tools, "_java", lambda: "/nowhere/java")

@@ -15,7 +15,7 @@ from pydantic import model_validator
 from pilot.data.readers.captions import TrainRows, per_of
 from pilot.data.readers.files import RelativePath
 from pilot.data.readers.hub_rows import NEEDED, image_bytes, rows_of
-from pilot.data.readers.hub_sets import HUB_SETS, Columns, HubSet, ImageTable
+from pilot.data.readers.hub_sets import HUB_SETS, Columns, HubSet, ImageTable, known_set
 from pilot.data.readers.hub_tables import Item, Table, items_of
 from pilot.data.readers.values import FieldError, identifier, shown, unique
 from pilot.data.rows import Rejected, Rows, Skipped
@@ -98,7 +98,7 @@ def read(options: Options, root: Path, split: str) -> Rows:
 
 
 def _plan(options: Options, root: Path, split: str) -> _Plan:
-    known = HUB_SETS.get(options.dataset, HubSet(options.kind, Columns(), "train", "test"))
+    known = known_set(options.dataset) or HubSet(options.kind, Columns(), "train", "test")
     if known.kind != options.kind:
         raise UserError(
             f"data set {options.dataset}: is of kind {known.kind}, not {options.kind}. Set the task's kind."

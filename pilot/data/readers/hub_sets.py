@@ -133,3 +133,18 @@ HUB_SETS: Mapping[str, HubSet] = {
     "lmms-lab/RefCOCOg": HubSet("ground", _REFERRING, None, "val"),
 }
 """Where a test split has no public answers, the validation split is our test split."""
+
+OWNERS = ("lmms-lab", "lmms-lab-encoder")
+"""The sets of the first owner were moved to the second, under the same names and commits."""
+
+
+def names_of(dataset: str) -> tuple[str, ...]:
+    """List the names under which the hub has or had a data set, the given one first."""
+    owner, _, name = dataset.partition("/")
+    others = OWNERS if owner in OWNERS else ()
+    return (dataset, *(f"{other}/{name}" for other in others if other != owner))
+
+
+def known_set(dataset: str) -> HubSet | None:
+    """Find a data set under any of its names."""
+    return next((HUB_SETS[name] for name in names_of(dataset) if name in HUB_SETS), None)

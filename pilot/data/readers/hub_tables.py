@@ -1,11 +1,13 @@
 """Tables of the hub as rows: through `datasets` at a pinned revision, or from local parquet files."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pilot.data.readers.files import GUIDE, below, matching
+from pilot.data.readers.hub_sets import names_of
 from pilot.data.rows import Place
 from pilot.errors import UserError
 
@@ -75,11 +77,10 @@ def _local(table: Table, columns: list[str]) -> Iterator[Item]:
 def _remote(table: Table, columns: list[str], image: str | None) -> Iterator[Item]:
     import datasets
 
-    where = f"{table.dataset}@{table.revision}/{table.name or 'default'}/{table.split}"
+    where = _place(table, table.dataset)
     try:
-        rows = datasets.load_dataset(
-            table.dataset, table.name, split=table.split, revision=table.revision, streaming=table.streaming
-        )
+        name, rows = _loaded(table)
+        where = _place(table, name)
         if rows.column_names is not None:
             _check_columns(where, columns, rows.column_names)
         rows = rows.select_columns(columns)
@@ -93,13 +94,38 @@ def _remote(table: Table, columns: list[str], image: str | None) -> Iterator[Ite
         raise UserError(_unreachable(table, where, error)) from error
 
 
+def _place(table: Table, dataset: str) -> str:
+    return f"{dataset}@{table.revision}/{table.name or 'default'}/{table.split}"
+
+
+def _loaded(table: Table) -> tuple[str, Any]:
+    """The rows, and the name under which the hub has the data set: the given one, or where it was moved."""
+    import datasets
+
+    names = names_of(table.dataset)
+    for name in names:
+        try:
+            rows = datasets.load_dataset(
+                name, table.name, split=table.split, revision=table.revision, streaming=table.streaming
+            )
+        except datasets.exceptions.DatasetNotFoundError:
+            if name == names[-1]:
+                raise
+        else:
+            if name != table.dataset:
+                logging.getLogger(__name__).warning("data set %s was read as %s", table.dataset, name)
+            return name, rows
+    raise AssertionError("a data set has a name")
+
+
 def _unreachable(table: Table, where: str, error: Exception) -> str:
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    others = "".join(f"; tried as {name} too" for name in names_of(table.dataset)[1:])
     return (
-        f"{where}: cannot be loaded from the hub ({reason}). Check dataset, name, split and revision. Without network, "
-        f"run this where there is one: hf download {table.dataset} --repo-type dataset --revision {table.revision} "
-        f"--local-dir DIR; put its .parquet files below {table.root} and name them in the options train_files and "
-        f"test_files (for images in a table of their own: image_table). {GUIDE}"
+        f"{where}: cannot be loaded from the hub ({reason}{others}). Check dataset, name, split and revision. Without "
+        f"network, run this where there is one: hf download {table.dataset} --repo-type dataset --revision "
+        f"{table.revision} --local-dir DIR; put its .parquet files below {table.root} and name them in the options "
+        f"train_files and test_files (for images in a table of their own: image_table). {GUIDE}"
     )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pilot.data.quarantine import FILE
-from pilot.data.record import check_columns
-from pilot.data.rows import Place, RawBox, Rejected, Row, Rows, Skipped
+from pilot.data.record import check_columns, turns_of
+from pilot.data.rows import Place, RawBox, RawTurn, Rejected, Row, Rows, Skipped
 from pilot.errors import UserError
 from pilot.io.atomic import read_jsonl
 from pilot.settings import Model
@@ -70,6 +70,10 @@ def _row(place: Place, row: Mapping[str, Any], kind: str, split: str) -> Row | S
     if row["split"] != split:
         return Skipped(place, f"split {row['split']}")
     ground = kind == "ground"
+    earlier = (
+        RawTurn(question, answer, RawBox(box, "fractions_xyxy") if box else None)
+        for question, answer, box in turns_of(row)
+    )
     return Row(
         place=place,
         id=row["id"] or "",
@@ -79,4 +83,5 @@ def _row(place: Place, row: Mapping[str, Any], kind: str, split: str) -> Row | S
         references=() if ground else tuple(text or "" for text in row["references"] or ()),
         attributes={name: str(value) for name, value in json.loads(row["attributes"]).items()},
         box=RawBox(tuple(row["box"] or ()), "fractions_xyxy") if ground else None,
+        earlier=tuple(earlier),
     )

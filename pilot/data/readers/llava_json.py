@@ -8,7 +8,8 @@ fractions of the square that the image is padded to), or anything (`open`). Only
 has the line on the answer's form; it holds for the questions after it, which get it when a conversation is split.
 
 A row without an image, of another folder or of another form is skipped, and counted as such. So are descriptions of
-regions: their question holds a box in the padded frame, which no record of this project has.
+regions, whose question holds a box as text, and rows with an empty answer (LLaVA's code masks an example that ends with
+one).
 
 A list is read as a whole (it has no line that could be read alone): about 1 GB for the mix, several GB of memory while
 it is read. A file with one element per line is streamed.
@@ -16,19 +17,21 @@ it is read. A file with one element per line is streamed.
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pilot.data.prompts import SINGLE_WORD
 from pilot.data.readers.files import own_rows
 from pilot.data.readers.values import FieldError
-from pilot.data.rows import Place, RawBox, Rejected, Row, Rows, Skipped
+from pilot.data.rows import Place, RawBox, RawTurn, Rejected, Row, Rows, Skipped
 from pilot.errors import UserError
 from pilot.settings import Model
 
 IMAGE = "<image>"
 LETTER = "Answer with the option's letter from the given choices directly."
 FORM_LINES = (SINGLE_WORD, LETTER)
+NO_ANSWER = "no answer"
 _CAPTION = re.compile(r"provide a (one-sentence|brief|short) caption|describe the image concisely", re.IGNORECASE)
 _REGION = re.compile(r"short description (for|of) this region", re.IGNORECASE)
 _GROUND = re.compile(r"bounding box coordinates? of the region", re.IGNORECASE)
@@ -51,8 +54,8 @@ class LlavaJson(Model):
         images: folder that the rows' image paths are relative to.
         prefixes: only rows whose image path begins with one of these; all rows by default.
         forms: of questions, for kind `vqa`.
-        turns: `split` makes a row of every question; `keep` makes one of every conversation, which asks its last
-            question after the earlier questions and answers (only the last answer is learnt).
+        turns: `split` makes a row of every question; `keep` makes one of every conversation, all of whose answers are
+            learnt, as LLaVA's code trains; for scores, the last question is asked after the earlier turns.
         kind: the task's.
     """
 
@@ -120,12 +123,12 @@ def _rows(options: LlavaJson, place: Place, element: Any) -> Rows:
     if options.turns == "keep":
         yield _kept(options, place, name, image, turns)
         return
-    for number, (question, answer) in enumerate(_with_form(turns)):
+    for number, (question, answer) in enumerate(_with_form([(q.strip(), a.strip()) for q, a in turns])):
         yield _row(options, place, f"{name}-{number}", image, question, answer)
 
 
 def _turns(value: Any) -> Turns | str:
-    """Questions with their answers, without the image token; or what is wrong."""
+    """Questions with their answers, as they are but for the image token; or what is wrong."""
     if not isinstance(value, list) or not value or len(value) % 2:
         return "expected a list of pairs: human, gpt, human, gpt, ..."
     texts = []
@@ -133,7 +136,8 @@ def _turns(value: Any) -> Turns | str:
         speaker = ("human", "gpt")[number % 2]
         if not isinstance(turn, Mapping) or turn.get("from") != speaker or not isinstance(turn.get("value"), str):
             return f"turn {number}: expected from {speaker!r} and a value that is text"
-        texts.append(turn["value"].replace(IMAGE, "").strip())
+        text = turn["value"]
+        texts.append(text.replace(IMAGE, "").strip() if IMAGE in text else text)  # as LLaVA's code does
     return list(zip(texts[::2], texts[1::2], strict=True))
 
 
@@ -154,28 +158,44 @@ def _with_form(turns: Turns) -> Turns:
 
 
 def _kept(options: LlavaJson, place: Place, name: str, image: str, turns: Turns) -> Row | Rejected | Skipped:
-    """A whole conversation as one row."""
-    *earlier, (question, answer) = _with_form(turns)
-    row = _row(options, place, name, image, question, answer)
-    if isinstance(row, Row) and earlier:
-        spoken = "\n".join(f"{asked}\n{said}" for asked, said in earlier)
-        return Row(place, row.id, image, f"{spoken}\n{question}", row.answer, row.references, row.attributes, row.box)
-    return row
+    """A whole conversation as one row; its form is that of its last question, with the first one's line."""
+    form = form_of(_with_form(turns)[-1][0])
+    *earlier, (question, answer) = turns
+    row = _row(options, place, name, image, question, answer, form)
+    if not isinstance(row, Row):
+        return row
+    before = []
+    for asked, said in earlier:
+        if not said:
+            return Skipped(place, NO_ANSWER)
+        box = _box(said) if options.kind == "ground" else None
+        if options.kind == "ground" and (box is None or form_of(asked) != "box"):
+            return Skipped(place, "a conversation not only about boxes")
+        before.append(RawTurn(asked, said, box))
+    return replace(row, earlier=tuple(before))
 
 
 def _row(
-    options: LlavaJson, place: Place, name: str, image: str, question: str, answer: str
+    options: LlavaJson, place: Place, name: str, image: str, question: str, answer: str, form: Form | None = None
 ) -> Row | Rejected | Skipped:
-    form = form_of(question)
+    form = form or form_of(question)
     wanted = {"vqa": options.forms, "caption": ("caption",), "ground": ("box",)}[options.kind]
     if form not in wanted:
         return Skipped(place, f"form {form}{_TAKEN_BY.get(form, '')}")
+    if not answer:
+        return Skipped(place, NO_ANSWER)
     attributes = {"data": image.split("/")[0], "form": form}
     if options.kind != "ground":
-        return Row(place, name, image, question, answer, (answer,), attributes)
-    box = _BOX.fullmatch(answer)
+        return Row(place, name, image, question, answer, (answer.strip(),), attributes)
+    box = _box(answer)
     if box is None:
         return Rejected(place, "conversations", "expected a box as answer: [x1, y1, x2, y2]")
-    x1, y1, x2, y2 = map(float, box.groups())
-    raw = RawBox((x1, y1, x2, y2), "padded_square_xyxy")
-    return Row(place, name, image, question, "", (), attributes, raw)
+    return Row(place, name, image, question, "", (), attributes, box)
+
+
+def _box(answer: str) -> RawBox | None:
+    found = _BOX.fullmatch(answer)
+    if found is None:
+        return None
+    x1, y1, x2, y2 = map(float, found.groups())
+    return RawBox((x1, y1, x2, y2), "padded_square_xyxy")

@@ -24,8 +24,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pilot.data.frames import image_size, to_frame
-from pilot.data.prompts import relative_box_text
+from pilot.data.conversation import conversation_text
+from pilot.data.frames import answer_in_frame, image_size, to_frame
+from pilot.data.record import EARLIER
 from pilot.errors import UserError
 from pilot.evaluation import caption, grounding, vqa
 from pilot.io.atomic import read_json
@@ -75,7 +76,8 @@ def load_records(
             f"{path}: no such file. Build the scenario's data, or name the folder that holds {name}/ "
             f"with the variable {DATA_VARIABLE} or the metadata key `data`."
         )
-    rows = parquet.read_table(path, columns=[*_COLUMNS, "image"]).to_pylist()
+    earlier = [EARLIER] if EARLIER in parquet.read_schema(path).names else []
+    rows = parquet.read_table(path, columns=[*_COLUMNS, "image", *earlier]).to_pylist()
     rows = _select(rows, ids, path)
     frame = frame or _frame_of(run)
     if frame not in grounding.FRAMES:
@@ -96,11 +98,13 @@ def _frame_of(run: str | None) -> str:
 
 
 def _framed(row: Mapping[str, Any], frame: Frame) -> dict[str, Any]:
-    """Frame, size of the image, and target of a grounding record."""
+    """Frame, size of the image, and answers of a grounding record."""
     size = image_size(row["image"])
-    box = to_frame(row["box"], frame, size)
-    answer = row["answer"] if size[0] == size[1] else relative_box_text(box)
-    return {"frame": frame, "size": size, "answer": answer}
+    turns = [
+        turn | {"answer": answer_in_frame(turn["answer"], turn["box"], frame, size)} for turn in row.get(EARLIER) or ()
+    ]
+    answer = answer_in_frame(row["answer"], row["box"], frame, size)
+    return {"frame": frame, "size": size, "answer": answer} | ({EARLIER: turns} if turns else {})
 
 
 def _select(rows: list[dict[str, Any]], ids: str | None, path: Path) -> list[dict[str, Any]]:
@@ -131,7 +135,7 @@ def doc_to_image(doc: Mapping[str, Any]) -> "list[Image]":
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
     """LLaVA-1.5's user turn; the chat framing around it is the model's."""
-    return f"<image>\n{doc['instruction']}"
+    return f"<image>\n{conversation_text(doc.get(EARLIER) or (), doc['instruction'])}"
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> str:

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pilot.data.frames import from_frame, image_size, to_frame
-from pilot.data.prompts import relative_box_text
+from pilot.data.frames import answer_in_frame, from_frame, image_size
 from pilot.drawing import Axes, Figure, Rectangle
 from pilot.io.atomic import read_jsonl
 from pilot.model_settings import Frame
@@ -151,7 +150,7 @@ def references_in(row: Mapping[str, Any], frame: str) -> tuple[str, ...]:
     if row["box"] is None or frame != "padded_square":
         return tuple(row["references"])
     size = image_size(row["image"])
-    return tuple(row["references"]) if size[0] == size[1] else (relative_box_text(to_frame(row["box"], frame, size)),)
+    return tuple(answer_in_frame(text, row["box"], "padded_square", size) for text in row["references"])
 
 
 def _height(samples: list[Sample], layout: Layout, left_out: int) -> float:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pilot.data.readers import hub
 from pilot.data.readers.hub import Options
-from pilot.data.readers.hub_sets import HUB_SETS, Columns
+from pilot.data.readers.hub_sets import HUB_SETS, Columns, known_set, names_of
 from pilot.data.rows import Place, Rejected, Row
 from pilot.errors import UserError
 
@@ -83,6 +83,36 @@ def test_what_the_hub_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert asked == [(("lmms-lab/textvqa", None), {"split": "validation", "revision": COMMIT, "streaming": streaming})]
     assert isinstance(row, Row) and (row.id, row.answer, row.image) == ("5", "a", png())
     assert row.place == Place(f"lmms-lab/textvqa@{COMMIT}/default/validation", 0)
+
+
+@pytest.mark.parametrize("asked_for", ["lmms-lab/textvqa", "lmms-lab-encoder/textvqa"])
+@pytest.mark.parametrize("there", ["lmms-lab/textvqa", "lmms-lab-encoder/textvqa"])
+def test_data_sets_that_were_moved_have_two_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, asked_for: str, there: str
+) -> None:
+    features = {"image": Image(), "question_id": TEXT, "question": TEXT, "answers": TEXTS}
+    values = {"image": image(), "question_id": "5", "question": "What?", "answers": ["a"]}
+    table(tmp_path / "t.parquet", features, values)
+    real = datasets.load_dataset
+
+    def load(name: str, *_: Any, **named: Any) -> Any:
+        if name != there:
+            raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{name}' doesn't exist on the Hub")
+        return real("parquet", data_files=str(tmp_path / "t.parquet"), split="train", cache_dir=str(tmp_path / "cache"))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    (row,) = hub.read(Options(kind="vqa", dataset=asked_for, revision=COMMIT), tmp_path, "test")
+    assert row.place == Place(f"{there}@{COMMIT}/default/validation", 0)  # says which it was
+    said = [] if asked_for == there else [f"data set {asked_for} was read as {there}"]
+    assert [record.message for record in caplog.records] == said
+
+
+def test_every_moved_set_is_known_under_both_names() -> None:
+    moved = [name for name in HUB_SETS if name.startswith("lmms-lab/")]
+    assert len(moved) == 10
+    for name in moved:
+        assert known_set(name.replace("lmms-lab/", "lmms-lab-encoder/")) is known_set(name) is HUB_SETS[name]
+    assert names_of("nlphuji/flickr30k") == ("nlphuji/flickr30k",) and known_set("a/b") is None
 
 
 def test_without_network_the_message_says_what_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
