@@ -150,7 +150,7 @@ class Filler:
             return None
         earlier = self._earlier(row, image)
         if isinstance(earlier, BadBox):
-            self._reject(account, row, "box", f"of an earlier turn: {earlier.reason}")
+            self._reject(split, row, "box", f"of an earlier turn: {earlier.reason}")
             return None
         digest = sha256_bytes(image.data)
         if split == "train" and digest in self.taken.fingerprints["test"]:
