@@ -64,8 +64,7 @@ rule tune:
     output:
         trials="{results}/{profile}/{scenario}/tuning/{method}.json",
     params:
-        source=lambda wildcards: stage_digest("train", wildcards.method),
-        tuning=stage_digest("tuning"),
+        source=lambda wildcards: stage_digest("tuning", wildcards.method),
         scenario=lambda wildcards: scenario_digest(wildcards.scenario, "partition"),
         profile=lambda wildcards: tuning_digest(wildcards.profile, wildcards.method),
     log:

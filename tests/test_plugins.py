@@ -9,7 +9,7 @@ from pilot.config import check_methods
 from pilot.errors import UserError
 from pilot.methods.registry import make_method, method_class
 from pilot.plugins import plugin_digest, plugins
-from pilot.provenance import known_methods, stage_digest
+from pilot.provenance import known_methods, sources, stage_digest
 
 METHOD = """\
 from dataclasses import dataclass
@@ -107,6 +107,13 @@ def test_runs_depend_on_the_module(install: Install) -> None:
     module.write_text(module.read_text() + "# changed\n")
     stage_digest.cache_clear()
     assert stage_digest("train", "edited") != before and stage_digest("train", "fedavg") == of_others
+    assert sources("train", "edited") == sources("train", "fedavg")  # which it imports
+
+
+def test_a_module_that_is_not_python_is_explained(install: Install) -> None:
+    install("unread", "plug_unread:Unread", "def\n")
+    with pytest.raises(UserError, match=r"method 'unread': .*plug_unread.py:1: invalid syntax"):
+        stage_digest("train", "unread")
 
 
 def test_runs_depend_on_every_file_of_a_package(install: Install) -> None:

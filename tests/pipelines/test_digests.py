@@ -1,0 +1,108 @@
+"""Rules and stages: every rule passes the digest of what its command calls, and an edit plans the right jobs."""
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from pilot.cli import app
+from pilot.methods.families import METHODS
+from pilot.provenance import STAGES, sources
+
+from .workflow import ROOT, copy_repository, dry_run, snakemake
+
+CONFIGURATION = ("--config", "results=out", "fault_methods=fedavg", "zoo_methods=fedmoe")
+TARGETS = ("smoke", "smoke_faults", "smoke_study", "smoke_figures", "tuning", *CONFIGURATION)
+METHOD_RULES = ("train", "train_fault", "tune")
+"""Rules whose stage depends on the method; `answers` follows from `train`."""
+SAMPLE = (
+    *("baselines/fedmoe.py", "pilot/methods/families.py", "pilot/evaluation/grounding.py"),
+    "pilot/report/html/assets/core.js",
+)
+CASES: list[tuple[str, str | None]] = [*((stage, None) for stage in STAGES), *(("train", name) for name in METHODS)]
+FILES = sorted({file for case in CASES for file in sources(*case)})
+
+
+def rules() -> dict[str, tuple[str, list[tuple[str, str]]]]:
+    """Of every rule that runs a job: its command, and the stages and methods whose digests it passes."""
+    found = {}
+    for path in sorted((ROOT / "pipelines").glob("*.smk")):
+        for block in re.split(r"^rule ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+            (command,) = re.findall(r"pilot-bench ((?:[a-z]+ )+)", block)
+            digests = re.findall(r'stage_digest\("(\w+)"(?:, (wildcards\.method))?\)', block)
+            found[block.partition(":")[0]] = command.strip(), digests
+    return found
+
+
+def called_by(command: str) -> set[str]:
+    """What the function of a command imports, as `module:name`."""
+    group: Any = typer.main.get_command(app)
+    for word in command.split():
+        group = group.commands.get(word, group) if hasattr(group, "commands") else group
+    tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(group.callback))))
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {f"{node.module}:{alias.name}" for node in nodes for alias in node.names}
+
+
+def test_every_rule_passes_the_digest_of_what_its_command_calls() -> None:
+    stages = {rule: digests for rule, (_, digests) in rules().items()}
+    del stages["backbone"]  # its recipe has a digest of its own
+    assert all(len(digests) == 1 for digests in stages.values())
+    assert {stage for ((stage, _),) in stages.values()} == set(STAGES)
+    assert {rule for rule, ((_, method),) in stages.items() if method} == set(METHOD_RULES)
+    for rule, ((stage, _),) in stages.items():
+        assert set(STAGES[stage]) <= called_by(rules()[rule][0]), rule
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """A copy of the repository in which every job counts as done, and the jobs; their files are empty."""
+    copy = copy_repository(tmp_path_factory.mktemp("edits") / "copy", methods="fedavg, fedmoe")
+    jobs = dry_run(*TARGETS, folder=copy).jobs
+    for output in (copy / name for job in jobs for name in job["output"]):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.touch() if output.suffix else output.mkdir()
+    done = snakemake(*TARGETS, "--touch", "--forceall", "--cores", "1", folder=copy)
+    assert done.code == 0, done.text
+    assert dry_run(*TARGETS, folder=copy).jobs == []
+    return copy, jobs
+
+
+def names(jobs: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Rules and outputs of jobs, sorted."""
+    return sorted((job["rule_name"], " ".join(job["output"])) for job in jobs)
+
+
+def expected(jobs: list[dict[str, Any]], file: str) -> Iterator[dict[str, Any]]:
+    """The jobs whose stage imports a file, and those that read what these make; jobs come before what reads them."""
+    stages = {rule: digests[0][0] for rule, (_, digests) in rules().items() if digests}
+    made: set[str] = set()
+    for _ in jobs:
+        for job in jobs:
+            rule = job["rule_name"]
+            method = job["wildcards"]["method"] if rule in METHOD_RULES else None
+            imports = rule in stages and file in sources(stages[rule], method)
+            if imports or made & {*job["input"]}:
+                made |= {*job["output"], f"job {names([job])}"}
+    return (job for job in jobs if f"job {names([job])}" in made)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(f, marks=[pytest.mark.slow, *([] if f in SAMPLE else [pytest.mark.exhaustive])]) for f in FILES],
+)
+def test_an_edit_plans_the_jobs_that_import_the_file(planned: tuple[Path, list[dict[str, Any]]], file: str) -> None:
+    copy, jobs = planned
+    text = (copy / file).read_text()
+    (copy / file).write_text(text + "\n# changed\n" if file.endswith((".py", ".yaml")) else text + "\n")
+    try:
+        found = names(dry_run(*TARGETS, folder=copy).jobs)
+    finally:
+        (copy / file).write_text(text)
+    assert found == names(list(expected(jobs, file))) != []
