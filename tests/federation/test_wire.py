@@ -20,8 +20,6 @@ from pilot.methods.registry import METHODS
 from ..small import Small, contents, quiet
 from .grid import GridInProcess, inside_flower
 
-QUICK = ("pilot", "scaffold", "hetlora", "clustered")
-
 
 class Killed(Exception):
     """Stands for whatever ends the server's process."""
@@ -51,7 +49,7 @@ def train(small: Small, nodes: Path, run_dir: Path, method: str, progress: Calla
     conduct(run, small.backbone, FlowerTransport(grid, run.config(), run.register.nodes, window=2))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS])
+@pytest.mark.parametrize("method", [m if m == "pilot" else pytest.param(m, marks=pytest.mark.slow) for m in METHODS])
 def test_bytes_do_not_depend_on_the_wire(
     small: Small, nodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
