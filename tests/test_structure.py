@@ -88,6 +88,11 @@ def test_files_are_short() -> None:
     assert {name: length for name, length in methods.items() if length >= 150} == {}
 
 
+def test_no_remote_code_is_trusted() -> None:
+    """transformers and datasets run code of a repository only where they are told to."""
+    assert [path for path in SOURCES if "trust_remote_code" in path.read_text(encoding="utf-8")] == []
+
+
 def test_nothing_is_pickled() -> None:
     found = []
     for path in [*SOURCES, *(ROOT / "tests").rglob("*.py")]:

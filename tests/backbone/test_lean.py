@@ -1,6 +1,7 @@
 """The language part read without transformers is the one that transformers reads, bit for bit."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from pilot.backbone.numerics import Numerics
 from pilot.backbone.paths import TINY_LLAVA
 from pilot.config import load_profile
 from pilot.federation.shards import batches
-from tests.small import Small
+from tests.small import Small, contents
 
 TEXTS = (
     "USER: ", "\nWhich thing is left of the dog? ASSISTANT:", "ASSISTANT: [0.12, 0.34, 0.56, 0.78]", "a  b\tc", "",
@@ -84,7 +85,9 @@ def test_images_get_the_features_of_the_vision_tower(small: Small, both: tuple[B
     assert torch.equal(lean.image_features(images), whole.image_features(images))
 
 
-def test_training_imports_neither_transformers_nor_the_compiler(small: Small, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_training_in_a_fresh_process(small: Small, tmp_path: Path) -> None:
+    """It imports neither transformers nor the compiler; other hashes and two cores give the bytes of this process."""
     code = """
 import sys
 from pathlib import Path
@@ -97,9 +100,11 @@ train_run(spec, Path(folder), Path(run), False, lambda done, total: None)
 print([name for name in ("transformers", "torch._dynamo") if name in sys.modules])
 """
     paths = [small.scenario_file, small.profile_file, small.folder, tmp_path / "run"]
-    done = subprocess.run([sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, check=True)
+    environment = os.environ | {"PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", code, *map(str, paths)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    assert (tmp_path / "run" / "manifest.json").is_file()
+    assert contents(tmp_path / "run") == contents(small.run("pilot"))
 
 
 def changed(path: tuple[str, ...], value: Any) -> Callable[[Path], None]:

@@ -69,6 +69,7 @@ class Model:
 
 
 ROWS = range(len(PROMPTS))
+WAITING = ((3, 1), (2, 32), (1, 1))
 
 
 @pytest.mark.parametrize("num_kv_heads", [4, 2, 1])
@@ -83,7 +84,9 @@ def test_logits_are_those_of_transformers(num_kv_heads: int) -> None:
         assert torch.allclose(mine[place], model.plain_logits(row, answers[row][:-1]), atol=1e-4)
 
 
-@pytest.mark.parametrize(("slots", "at_once"), [(96, 32), (3, 2), (3, 1), (2, 32), (1, 1)])
+@pytest.mark.parametrize(
+    ("slots", "at_once"), [(96, 32), (3, 2), *(pytest.param(*each, marks=pytest.mark.slow) for each in WAITING)]
+)
 def test_tokens_are_those_of_each_prompt_alone(slots: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With fewer slots than prompts, prompts wait, and take the place of those that ended."""
     monkeypatch.setattr(packed_generation, "READ_AT_ONCE", at_once)

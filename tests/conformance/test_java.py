@@ -19,6 +19,7 @@ from pilot.evaluation import caption, java_tools
 
 from .fixture_files import Entry, captions_of, load
 
+pytestmark = pytest.mark.java
 ROOT = Path(__file__).parents[2]
 FIXTURES = load("captions")
 LINE_BREAKS = ("\n", "\r", "\u2028", "\u2029", "\x85", "\r\n", "\x0b", "\x0c", "\t\t")
@@ -116,7 +117,6 @@ def test_tokens() -> None:
     assert tokens == {entry["text"]: entry["tokens"] for entry in FIXTURES["tokens"]}
 
 
-@pytest.mark.slow
 def test_tokens_do_not_depend_on_the_next_caption() -> None:
     """Sentences with an abbreviation at the end; captions are sorted, and digits come before letters."""
     endings = ["1 tool. T.", "1 object b.", "1 road st.", "1 says no."]
@@ -126,7 +126,6 @@ def test_tokens_do_not_depend_on_the_next_caption() -> None:
             assert java_tools.tokenise([text, follower])[text] == alone, (text, follower)
 
 
-@pytest.mark.slow
 def test_same_values_as_the_official_command(suite: Run, official: Run) -> None:
     ours = suite.results["official"]
     for name, theirs in THEIR_NAMES.items():
@@ -136,7 +135,6 @@ def test_same_values_as_the_official_command(suite: Run, official: Run) -> None:
         assert 0 < ours[name]["value"] < (10 if name == "CIDEr" else 1), name
 
 
-@pytest.mark.slow
 def test_the_suite_prints_nothing_and_writes_nothing_into_the_library(suite: Run, official: Run) -> None:
     assert suite.printed == (b"", b"")
     assert suite.library_after == suite.library_before
@@ -144,19 +142,16 @@ def test_the_suite_prints_nothing_and_writes_nothing_into_the_library(suite: Run
     assert official.library_after != official.library_before
 
 
-@pytest.mark.slow
 def test_line_breaks_change_nothing(suite: Run) -> None:
     assert suite.results["broken"] == suite.results["official"]
 
 
-@pytest.mark.slow
 def test_meteor_by_hand(suite: Run) -> None:
     for number, entry in enumerate(FIXTURES["meteor"]):
         value = suite.results[f"meteor {number}"]["METEOR"]["value"]
         assert value == pytest.approx(entry["meteor"], abs=1e-6), entry["why"]
 
 
-@pytest.mark.slow
 def test_hostile_captions_stay_with_their_image(suite: Run) -> None:
     """Every caption is its own reference, so a caption at another image would be seen."""
     results = suite.results["hostile"]
@@ -166,7 +161,6 @@ def test_hostile_captions_stay_with_their_image(suite: Run) -> None:
     assert results["METEOR"]["per_example"][plain] == 1.0
 
 
-@pytest.mark.slow
 def test_spice_without_its_jars_is_unavailable_and_not_zero(suite: Run) -> None:
     for results in suite.results.values():
         spice = results["SPICE"]

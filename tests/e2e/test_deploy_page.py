@@ -22,7 +22,7 @@ from pilot.processes import Process, Processes, free_port
 
 from ..docs.pages import Command, commands_of
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.engine
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
 RUN = Path("results/smoke/smoke/runs/pilot/seed0")
@@ -94,7 +94,8 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
     assert made.processes.running() == {}
 
 
-def test_the_page_from_first_to_last(machines: Machines) -> None:
+def test_the_page_from_first_to_last(machines: Machines, smoke_run: Path) -> None:
+    """Its first command, a deployment on this machine, with one client; with all six below."""
     server, nodes = machines.server, machines.nodes
     local = machines.take("pilot-bench deploy local")
     machines.commands = [each for each in machines.commands if each.program != "export"]
@@ -150,17 +151,27 @@ def test_the_page_from_first_to_last(machines: Machines) -> None:
     assert machines.commands == []
     machines.processes.end()
 
-    by_hand = answers(server)
-    shutil.rmtree(server / RUN)
-    machines.run(local, server)
+    assert answers(server) == answers(smoke_run)
+    pooled = local.replace("--method pilot --nodes 6", "--method central --nodes 1")
+    assert pooled != local
+    machines.run(pooled, server)
+    central = server / RUN.parents[1] / "central/seed0"
+    assert (central / "manifest.json").is_file() and len(list((central / CLIENTS).iterdir())) == 1
+
+
+@pytest.mark.exhaustive
+def test_a_deployment_on_this_machine_as_it_stands(machines: Machines, smoke_run: Path) -> None:
+    server, scenario = machines.server, RUN.parents[2]
+    shutil.copytree(smoke_run / scenario, server / scenario, ignore=shutil.ignore_patterns("runs", "faults"))
+    machines.run(machines.take("pilot-bench deploy local"), server)
     assert len(list((server / RUN / CLIENTS).iterdir())) == CLIENTS_OF_SMOKE
     machines.run(f"pilot-bench evaluate {RUN}", server)
-    assert answers(server) == by_hand
+    assert answers(server) == answers(smoke_run)
 
 
-def answers(server: Path) -> bytes:
+def answers(folder: Path) -> bytes:
     """What the evaluated run answers."""
-    return (server / RUN / "eval/samples.jsonl").read_bytes()
+    return (folder / RUN / "eval/samples.jsonl").read_bytes()
 
 
 def _listens(port: int) -> bool:

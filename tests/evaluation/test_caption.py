@@ -100,6 +100,7 @@ def test_spice_is_unavailable_without_its_jars(monkeypatch: pytest.MonkeyPatch, 
     assert "stanford-corenlp-3.6.0-models.jar" in result.reason and "PILOT_SPICE_JARS" in result.reason
 
 
+@pytest.mark.java
 @pytest.mark.usefixtures("split_on_spaces")
 def test_spice_jars_that_do_not_work_give_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in java_tools.SPICE_MODELS:
@@ -109,7 +110,7 @@ def test_spice_jars_that_do_not_work_give_the_reason(monkeypatch: pytest.MonkeyP
     assert result.value is None and "Java ended with code" in result.reason
 
 
-@pytest.mark.slow
+@pytest.mark.java
 def test_tokens_of_a_caption_do_not_depend_on_its_neighbours() -> None:
     # On adjacent lines, "object b." is "object b" or "object b." with the first letter of the next line.
     sentence = "Read object b."

@@ -221,7 +221,7 @@ def test_tables_and_figures_hold_it(scenario: Path) -> None:
     assert written == {"bars", "cost", "samples", "losses"}
 
 
-@pytest.mark.slow
+@pytest.mark.java
 def test_captions(scenario: Path) -> None:
     made = bring(scenario, answers(scenario, "scene-caption", NUM_EXAMPLES))
     values = {entry["metric"]: entry["value"] for entry in read_json(made.run_dir / "eval" / "metrics.json")["entries"]}

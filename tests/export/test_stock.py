@@ -16,6 +16,7 @@ from pilot.export.write import export_model
 from ..small import Small
 from .compare import asked, own_answers, own_logits, run_model, stock_answer, stock_logits
 
+pytestmark = pytest.mark.slow
 TOLERANCE = 2e-4
 """Sums in another order (SDPA, merged weights), float32; the logits reach 10 and more."""
 

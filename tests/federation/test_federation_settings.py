@@ -17,6 +17,8 @@ from pilot.methods.base import State
 
 from ..small import Small, contents, quiet
 
+pytestmark = pytest.mark.slow
+
 
 def spec_of(small: Small, method: str, federation: dict[str, Any], rounds: int = 2) -> RunSpec:
     """A run of the small scenario with other settings."""

@@ -29,8 +29,6 @@ from ..small import PROFILE, Small, contents, quiet
 
 TRAINED = ["pilot", "fedavg", "fedprox", "fedmoe", "local", "central"]
 ZOO = [name for name in METHODS if name not in (*TRAINED, "untuned", "majority")]
-"""Methods of the zoo; the quick tests take some that use every hook of the protocol."""
-QUICK = ("fedadam", "scaffold", "pfedme", "feddat", "flexlora", "fedex_lora", "pilot_momentum")
 PRIVATE = {
     "pilot": {"client_adapter", "cross_task_adapter", "router"},
     "local": {"connector", "text_adapter"},
@@ -132,7 +130,8 @@ def test_killed_after_round_one_goes_on(small: Small, tmp_path: Path, method: st
     assert read_json(tmp_path / "timing.json")["train_seconds"] > spent > 0
 
 
-@pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in ZOO])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ZOO)
 def test_methods_of_the_zoo(small: Small, method: str) -> None:
     """They train all clients by the same budget and send nothing private; `test_wire.py` kills and resumes them."""
     run = small.run(method)
@@ -208,6 +207,7 @@ def test_sigkill_and_resume(small: Small, tmp_path: Path) -> None:
 NEWEST = ("checkpoint/round-2/server.safetensors", "checkpoint/round-2/history.json", "clients/4/r2p0.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["bit", "cut", "gone"])
 @pytest.mark.parametrize("name", [*NEWEST, "checkpoint/round-2/complete.json"])
 def test_damage_is_named_and_the_round_before_is_used(

@@ -22,7 +22,6 @@ from pilot.methods.registry import method_class
 from ..small import Small, contents, quiet
 from .grid import GridInProcess, inside_flower
 
-QUICK = ("pilot", "scaffold", "hetlora", "clustered")
 TRAINED = [name for name in METHODS if not issubclass(method_class(name), Blind)]
 
 
@@ -54,7 +53,7 @@ def train(small: Small, nodes: Path, run_dir: Path, method: str, progress: Calla
     conduct(run, small.backbone, FlowerTransport(grid, run.config(), run.register.nodes, window=2))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in TRAINED])
+@pytest.mark.parametrize("method", [m if m == "pilot" else pytest.param(m, marks=pytest.mark.slow) for m in TRAINED])
 def test_bytes_do_not_depend_on_the_wire(
     small: Small, nodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
