@@ -103,16 +103,17 @@ def collect(run_dir: Path, stores: Mapping[int, Path]) -> None:
     progress = load_progress(run_dir / "checkpoint", None)
     if progress is None:
         raise UserError(f"{run_dir / 'checkpoint'}: no finished round here. Train the run first.")
-    for client, source in sorted(stores.items()):
-        if client not in progress.versions:
-            raise UserError(f"client {client}: the run keeps no private state of it.")
-        ClientStore(source).load(progress.versions[client])
-        target = run_dir / CLIENTS / str(client)
-        target.mkdir(parents=True, exist_ok=True)
-        for name in names_to_keep(progress.versions, progress.previous, client=client):
-            for path in source.glob(f"{name}.*"):
-                shutil.copyfile(path, target / path.name)
-        ClientStore(target).keep(names_to_keep(progress.versions, progress.previous, client=client))
+    with locked(run_dir):
+        for client, source in sorted(stores.items()):
+            if client not in progress.versions:
+                raise UserError(f"client {client}: the run keeps no private state of it.")
+            ClientStore(source).load(progress.versions[client])
+            target = run_dir / CLIENTS / str(client)
+            target.mkdir(parents=True, exist_ok=True)
+            for name in names_to_keep(progress.versions, progress.previous, client=client):
+                for path in source.glob(f"{name}.*"):
+                    shutil.copyfile(path, target / path.name)
+            ClientStore(target).keep(names_to_keep(progress.versions, progress.previous, client=client))
 
 
 def _absolute(name: str) -> str:

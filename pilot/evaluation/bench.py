@@ -121,7 +121,7 @@ def trained_runs(scenario_dir: Path, methods: Sequence[str]) -> list[Path]:
     """Finished runs that have a model, sorted."""
     runs: dict[Path, str] = {}
     for manifest in sorted(scenario_dir.glob("runs/*/seed*/manifest.json")):
-        method = read_json(manifest.parent / "config.json")["method"]
+        method = read_json(manifest.parent / "config.json", {"method": str})["method"]
         if method != MAJORITY and not (manifest.parent / "imported").is_dir():
             runs[manifest.parent] = method
     for method in methods:

@@ -17,6 +17,7 @@ from pilot.errors import UserError
 from pilot.federation.identity import identity_digest
 from pilot.io.atomic import damaged, read_json, write_json
 from pilot.io.digest import digest_json, sha256_file
+from pilot.io.sealed import read_sealed
 from pilot.io.verified import check_digest
 from pilot.methods.base import ClientInfo, Method
 from pilot.methods.registry import make_method
@@ -78,8 +79,9 @@ def load_backbone(profile: Profile, *, lean: bool = False) -> Backbone:
         lean: for training and answers only; see `pilot.backbone.lean`.
 
     Raises:
-        UserError: no such backbone, no checkpoint, or no GPU where one is asked for.
+        UserError: no such backbone, no checkpoint or a damaged one, or no GPU where one is asked for.
     """
+    backbone_digest(profile)  # refuses a shipped checkpoint that is not the recorded one before it is read
     numerics = Numerics.of(profile)
     set_up(numerics)
     return Backbone(
@@ -102,7 +104,7 @@ def scenario_digests(scenario_dir: Path) -> dict[str, str]:
     """
     partition = scenario_dir / "partition" / "assignment.parquet"
     data = check_data(scenario_dir / "data")
-    recorded = read_json(partition.with_name("heterogeneity.json"), {"assignment": str})["assignment"]
+    recorded = str(read_sealed(partition.with_name("heterogeneity.json"), {"assignment": str})["assignment"])
     check_digest(partition, recorded)
     return {
         "data": digest_json(data),

@@ -44,9 +44,8 @@ def train_run(
         UserError: another process trains there, another run is kept there, or what training reads is damaged.
     """
     with locked(run_dir):
-        digests, method = scenario_digests(scenario_dir), spec.make_method()
-        backbone = load_backbone(spec.profile, lean=True)
-        features = open_features(scenario_dir / "features")
+        digests, features = scenario_digests(scenario_dir), open_features(scenario_dir / "features")
+        method, backbone = spec.make_method(), load_backbone(spec.profile, lean=True)
         examples = _pool(load_examples(spec.scenario, scenario_dir, backbone, features, "train"), method)
         stores = run_dir / CLIENTS
         participants = make_participants(spec, backbone, features, examples, lambda client: stores / str(client))
@@ -144,7 +143,7 @@ def _driver(run: Conduct, backbone: Backbone, transport: Transport, start: Progr
 def _tidy(stores: Path, final: Progress) -> None:
     """Leave the private states that the kept checkpoints name, and no others."""
     _forget_all(stores)
-    for folder in sorted(stores.glob("*")):
+    for folder in sorted(stores.glob("[0-9]*")):
         keep = names_to_keep(final.versions, final.previous, client=int(folder.name))
         ClientStore(folder).keep(keep)
         if not any(folder.iterdir()):
@@ -153,7 +152,7 @@ def _tidy(stores: Path, final: Progress) -> None:
 
 def _forget_all(stores: Path) -> None:
     """Remove the unfinished phases of all clients."""
-    for folder in sorted(stores.glob("*")):
+    for folder in sorted(stores.glob("[0-9]*")):
         forget(folder)
 
 

@@ -14,7 +14,6 @@ metadata as keyword arguments too; those are not for us.
 """
 
 import io
-import json
 import logging
 import math
 import os
@@ -24,8 +23,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pilot.data.record import read_table
 from pilot.errors import UserError
 from pilot.evaluation import caption, grounding, vqa
+from pilot.io.atomic import read_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -53,7 +54,6 @@ def load_records(
         UserError: no task or folder is named, no records file, or the selection names an unknown id or selects nothing.
     """
     from datasets import Dataset
-    from pyarrow import parquet
 
     name, place = task or record_task, data or os.environ.get(DATA_VARIABLE) or default_data
     if not name or not place:
@@ -67,7 +67,7 @@ def load_records(
             f"{path}: no such file. Build the scenario's data, or name the folder that holds {name}/ "
             f"with the variable {DATA_VARIABLE} or the metadata key `data`."
         )
-    rows = parquet.read_table(path, columns=[*_COLUMNS, "image"]).to_pylist()
+    rows = read_table(path, [*_COLUMNS, "image"]).to_pylist()
     rows = _select(rows, ids, path)
     for row in rows:
         _IMAGES[row["image_sha256"]] = row.pop("image")
@@ -79,8 +79,7 @@ def _select(rows: list[dict[str, Any]], ids: str | None, path: Path) -> list[dic
     if ids is None:
         selected = [row for row in rows if row["split"] == "test"]
     else:
-        text = Path(ids).read_text(encoding="utf-8")
-        wanted = json.loads(text) if ids.endswith(".json") else text.split("\n")
+        wanted = read_json(Path(ids)) if ids.endswith(".json") else Path(ids).read_text(encoding="utf-8").split("\n")
         by_id = {row["id"]: row for row in rows}
         wanted = [name.strip() for name in wanted if name.strip()]
         unknown = [name for name in wanted if name not in by_id]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pilot.data.record import read_table
 from pilot.evaluation.grounding import parse_box
-from pilot.io.atomic import read_jsonl
-from pilot.report.load import Run, Task
+from pilot.report.load import Run, Task, read_samples
 from pilot.report.plots.samples import pick
 from pilot.report.plots.style import Source
 
@@ -66,7 +66,7 @@ def _box(text: str) -> list[float] | None:
 def _answers(run: Run, metrics: Mapping[str, str]) -> Answers:
     found: Answers = {}
     path = run.path / "eval" / "samples.jsonl"
-    for row in read_jsonl(path) if path.exists() else []:
+    for row in read_samples(run.path) if path.exists() else []:
         if row["protocol"] != "personalised" or row["task"] not in metrics:
             continue
         scores = run.per_example.get((row["task"], "personalised", metrics[row["task"]]), {})
@@ -83,11 +83,9 @@ def _task(
     ids = sorted({id for found in answers.values() for id in found.get(task.name, {})})
     if not path.exists() or not ids:
         return None
-    import pyarrow.parquet
-
     chosen = pick(ids, per_task)
     columns = ["id", "image", "instruction", "references", "box"]
-    table = pyarrow.parquet.read_table(path, columns=columns, filters=[("id", "in", chosen)])
+    table = read_table(path, columns, id=chosen)
     rows = sorted(table.to_pylist(), key=lambda row: row["id"])
     return {
         **{"name": task.name, "kind": task.kind, "metric": task.metric, "clients": list(task.clients)},

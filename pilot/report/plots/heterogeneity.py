@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from pilot.io.atomic import read_json
+from pilot.io.sealed import read_sealed
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, GREY, OKABE_ITO, SkipFigure, Source, new_figure
 
@@ -29,7 +29,7 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
     path = source.scenario_dir / "partition" / "heterogeneity.json"
     if not path.exists():
         raise SkipFigure(f"{path} is missing (partition the scenario first)")
-    report = read_json(path)
+    report = read_sealed(path)
     tasks = [
         name
         for name in dict.fromkeys(client["task"] for client in report["clients"])
