@@ -143,7 +143,8 @@ def train(
     client_cpus: Annotated[float, typer.Option(min=0.1, help="Cores of a client, with --engine flower.")] = 1.0,
     client_gpus: Annotated[float, typer.Option(min=0, help="GPUs of a client, with --engine flower.")] = 0.0,
     replace_changed: Annotated[
-        bool, typer.Option(help="Set a run of other settings or source aside and start anew; else it is an error.")
+        bool,
+        typer.Option("--replace-changed", help="Set a run of other settings or source aside; else it is an error."),
     ] = False,
 ) -> None:
     """Train one method with one seed; writes runs/<method>/seed<k> of the scenario, or of its faults/<fault>."""

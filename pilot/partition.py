@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pilot.config import Scenario, TaskConfig
 from pilot.data.record import check_data, read_table, write_table
 from pilot.errors import UserError
-from pilot.io.atomic import remove, write_json
+from pilot.io.atomic import remove
 from pilot.io.digest import sha256_file
+from pilot.io.sealed import write_sealed
 from pilot.io.seeding import generator, seed_for
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def partition_data(scenario: Scenario, scenario_dir: Path) -> None:
             rows += _assign(scenario, task, client, shard)
     _write_assignment(folder / "assignment.parquet", rows)
     made = {"assignment": sha256_file(folder / "assignment.parquet")}
-    write_json(folder / "heterogeneity.json", heterogeneity(scenario, rows, labels) | made)
+    write_sealed(folder / "heterogeneity.json", heterogeneity(scenario, rows, labels) | made)
 
 
 def split_over_clients(scenario: Scenario, task: TaskConfig, examples: Sequence[Example]) -> list[list[Example]]:

@@ -3,6 +3,7 @@
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.loading import load_checkpoint
 from pilot.backbone.numerics import Numerics, set_up
+from pilot.backbone.paths import backbone_digest
 from pilot.config import Profile
 
 
@@ -14,8 +15,9 @@ def load_backbone(profile: Profile, *, lean: bool = False) -> Backbone:
         lean: for training and answers only; see `pilot.backbone.lean`.
 
     Raises:
-        UserError: no such backbone, no checkpoint, or no GPU where one is asked for.
+        UserError: no such backbone, no checkpoint or a damaged one, or no GPU where one is asked for.
     """
+    backbone_digest(profile)  # refuses a shipped checkpoint that is not the recorded one before it is read
     numerics = Numerics.of(profile)
     set_up(numerics)
     return Backbone(

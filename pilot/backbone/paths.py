@@ -10,7 +10,9 @@ from pathlib import Path
 
 from pilot.config import Profile, check_known
 from pilot.errors import UserError
-from pilot.io.digest import digest_json, sha256_file, source_digest
+from pilot.io.atomic import read_json
+from pilot.io.digest import digest_json, source_digest
+from pilot.io.verified import FOLDER, check_digest, digest_of
 
 TINY_LLAVA = Path(__file__).parent / "tiny_llava_checkpoint"
 RANDOM = "llava-random"
@@ -83,12 +85,20 @@ def backbone_digest(profile: Profile) -> str:
 
 @cache
 def folder_digest(folder: Path) -> str:
-    """Digest of a checkpoint: that of `model.safetensors`, or of configuration, index and shards together."""
+    """Digest of a checkpoint: that of `model.safetensors`, or of configuration, index and shards together.
+
+    Raises:
+        UserError: a file of the checkpoint that ships is not the one that its recipe recorded.
+    """
     if folder == TINY_LLAVA:
-        return sha256_file(folder / WEIGHTS)
+        files = read_json(folder / "recipe.json", {"files": dict})["files"]
+        for name, digest in files.items():
+            check_digest(folder / name, digest)
+        return str(files[WEIGHTS])
     shards = sorted(path.name for path in folder.glob("*.safetensors"))
     names = ["config.json", *([INDEX] if (folder / INDEX).is_file() else []), *shards]
-    return digest_json({name: sha256_file(folder / name) for name in names})
+    stamps = models_folder() / FOLDER
+    return digest_json({name: digest_of(folder / name, stamps) for name in names})
 
 
 def _existing(folder: Path, where: str) -> Path:

@@ -123,8 +123,8 @@ def read_records(path: Path, *, images: bool = True) -> list[InstructionRecord]:
     return records
 
 
-def read_table(path: Path, columns: Sequence[str], **equal: str) -> "pyarrow.Table":
-    """The named columns of a parquet file, of all rows or of those whose columns have the given values.
+def read_table(path: Path, columns: Sequence[str], **equal: str | list[str]) -> "pyarrow.Table":
+    """The named columns of a parquet file, of all rows or of those whose columns have a value, or one of a list.
 
     Raises:
         UserError: no such file, not parquet, or a missing column (the message names the file and the column).
@@ -134,10 +134,10 @@ def read_table(path: Path, columns: Sequence[str], **equal: str) -> "pyarrow.Tab
 
     check_columns(path, columns)
     try:
-        filters = [(name, "==", value) for name, value in equal.items()] or None
+        filters = [(name, "in" if isinstance(v, list) else "==", v) for name, v in equal.items()] or None
         return parquet.read_table(path, columns=list(columns), filters=filters)
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable parquet file ({error}). Remove it and build again.") from error
+        raise damaged(path, f"not a readable parquet file: {error}") from error
 
 
 def check_data(folder: Path) -> dict[str, str]:
@@ -167,7 +167,7 @@ def check_columns(path: Path, columns: Sequence[str] = COLUMNS) -> Sequence[str]
     try:
         present = parquet.read_schema(path).names
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable parquet file ({error}). Remove it and build again.") from error
+        raise damaged(path, f"not a readable parquet file: {error}") from error
     if missing := [name for name in columns if name not in present]:
         raise UserError(
             f"{path}: column {', '.join(map(repr, missing))} is missing (found: {', '.join(present)}). "

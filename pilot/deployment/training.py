@@ -136,15 +136,16 @@ def collect(run_dir: Path, stores: Mapping[int, Path]) -> None:
     progress = load_progress(run_dir / "checkpoint", None)
     if progress is None:
         raise UserError(f"{run_dir / 'checkpoint'}: no finished round here. Train the run first.")
-    for client, source in sorted(stores.items()):
-        if client not in progress.versions:
-            raise UserError(f"client {client}: the run keeps no private state of it.")
-        ClientStore(source).load(progress.versions[client])
-        target = run_dir / CLIENTS / str(client)
-        for name in names_to_keep(progress.versions, progress.previous, client=client):
-            for path in source.glob(f"{name}.*"):
-                replace_file(target / path.name, partial(shutil.copyfile, path))
-        ClientStore(target).keep(names_to_keep(progress.versions, progress.previous, client=client))
+    with locked(run_dir):
+        for client, source in sorted(stores.items()):
+            if client not in progress.versions:
+                raise UserError(f"client {client}: the run keeps no private state of it.")
+            ClientStore(source).load(progress.versions[client])
+            target = run_dir / CLIENTS / str(client)
+            for name in names_to_keep(progress.versions, progress.previous, client=client):
+                for path in source.glob(f"{name}.*"):
+                    replace_file(target / path.name, partial(shutil.copyfile, path))
+            ClientStore(target).keep(names_to_keep(progress.versions, progress.previous, client=client))
 
 
 def _absolute(name: str) -> str:

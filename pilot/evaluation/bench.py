@@ -124,7 +124,7 @@ def trained_runs(scenario_dir: Path, methods: Sequence[str]) -> list[Path]:
 
     runs: dict[Path, str] = {}
     for manifest in sorted(scenario_dir.glob("runs/*/seed*/manifest.json")):
-        method = read_json(manifest.parent / "config.json")["method"]
+        method = read_json(manifest.parent / "config.json", {"method": str})["method"]
         imported = (manifest.parent / "imported").is_dir()
         if not imported and not issubclass(method_class(base_name(method)), Blind):
             runs[manifest.parent] = method

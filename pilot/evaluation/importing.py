@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilot.data.record import InstructionRecord
+from pilot.data.record import InstructionRecord, check_data
 from pilot.errors import UserError
 from pilot.evaluation.matching import match_answers
 from pilot.evaluation.outside import read_answers
@@ -22,6 +22,7 @@ from pilot.io.digest import digest_json, sha256_file
 from pilot.model_settings import Frame
 from pilot.provenance import known_methods
 
+SOURCE = {"format": str, "file": str, "sha256": str}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -103,11 +104,11 @@ def _read_scenario(scenario_dir: Path) -> dict[str, Any]:
             f"{scenario_dir}: no run here to compare with (looked for runs/<method>/seed<k>/config.json). Name a "
             "scenario folder such as results/embedded/scenario2, and train a method first, if only `majority`."
         )
-    config = read_json(trained[0])
+    config = read_json(trained[0], {"scenario": str, "profile": str, "tasks": list, "digests": dict})
     manifest = scenario_dir / "data" / "manifest.json"
     if not manifest.is_file():
         raise UserError(f"{manifest}: missing. Build the scenario's data first: pilot-bench data build.")
-    digest = digest_json(read_json(manifest)["digests"])
+    digest = digest_json(check_data(scenario_dir / "data"))
     if digest != config["digests"]["data"]:
         raise UserError(
             f"{scenario_dir / 'data'}: not the data of {trained[0].parent}. Train again with these data, or build "
@@ -141,7 +142,7 @@ def _check_new(path: Path, source: Mapping[str, str], replace: bool) -> None:
     """Refuse to lose answers that were imported from another file."""
     if replace or not path.is_file():
         return
-    old = read_json(path)
+    old = read_json(path, SOURCE)
     if old["sha256"] != source["sha256"]:
         raise UserError(
             f"{path}: answers of another file ({old['file']}, {old['format']}) are there already. Pass --replace to "
@@ -158,7 +159,7 @@ def _build(run_dir: Path, config: Mapping[str, Any], tests: Mapping[str, Sequenc
         path = run_dir / "imported" / f"{task['name']}.json"
         if not path.is_file():
             continue
-        source = read_json(path)
+        source = read_json(path, SOURCE | {"answers": dict})
         answers, test = source.pop("answers"), tests[task["name"]]
         if answers.keys() != {record.id for record in test}:
             raise UserError(f"{path}: imported for other data than lie there now. Remove {run_dir} and import again.")

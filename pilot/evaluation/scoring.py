@@ -71,10 +71,7 @@ def _read(path: Path) -> list[Row]:
     """The rows of a samples file, each checked."""
     if not path.is_file():
         raise UserError(f"{path}: no such file. Evaluate the run first (pilot-bench evaluate).")
-    try:
-        rows = atomic.read_jsonl(path)
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON lines ({error}). Evaluate the run again.") from error
+    rows = atomic.read_jsonl(path)
     if not rows:
         raise UserError(f"{path}: no samples. Evaluate the run again.")
     for number, row in enumerate(rows, start=1):

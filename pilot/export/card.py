@@ -148,7 +148,7 @@ def _scores(source: Source) -> str:
             entry["task"], entry["protocol"], entry["metric"], entry["num_examples"],
             f"{entry['value']:.4f}" if entry["value"] is not None else f"{entry['status']}: {entry['reason']}",
         )
-        for entry in read_json(path)["entries"]
+        for entry in read_json(path, {"entries": list})["entries"]
         if entry["client"] == source.client
     ]  # fmt: skip
     text = _table(("task", "protocol", "metric", "examples", "value"), rows)
@@ -194,14 +194,14 @@ def _licences(source: Source) -> str:
 
 def _digests(source: Source, folder: Path) -> str:
     config = [(name, f"`{value}`") for name, value in sorted(source.config["digests"].items())]
-    manifest = read_json(source.run_dir / "manifest.json")
+    manifest = read_json(source.run_dir / "manifest.json", {"config_digest": str})
     files = [(path.name, f"`{sha256_file(path)}`") for path in sorted(folder.glob("*.safetensors"))]
     return _table(("what", "digest"), [*config, ("run configuration", f"`{manifest['config_digest']}`"), *files])
 
 
 def _cards(source: Source) -> list[dict[str, Any]]:
     data = scenario_folder(source.run_dir) / "data"
-    return [read_json(data / task.name / "card.json") for task in source.spec.scenario.tasks]
+    return [read_json(data / task.name / "card.json", {"source": str}) for task in source.spec.scenario.tasks]
 
 
 def _table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:

@@ -120,11 +120,8 @@ def load(folder: Path | str) -> ExportedModel:
 
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
-    try:
-        description = read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Name a folder that `pilot-bench export` wrote.") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+    description: dict[str, Any] = read_json(path, {})
+    if description.get("format") != FORMAT:
         raise UserError(f"{path}: field format: expected {FORMAT!r}. Name a folder that `pilot-bench export` wrote.")
     if description.get("version") != VERSION:
         raise UserError(

@@ -10,8 +10,7 @@ from pilot.connector.base import PlainConnector
 from pilot.errors import UserError
 from pilot.evaluation.answers import load_run, run_spec
 from pilot.evaluation.importing import refuse_imported
-from pilot.federation.spec import RunSpec
-from pilot.io.atomic import read_json
+from pilot.federation.spec import RunSpec, finished_config
 from pilot.methods.base import ClientInfo, State
 from pilot.methods.blind import Blind
 
@@ -76,6 +75,6 @@ def open_source(run_dir: Path, client: int) -> Source:
     model = loader()
     infos = {info.client: info for info in spec.clients(spec.make_method())}
     plain = isinstance(model.connector, PlainConnector)
-    config = read_json(run_dir / "config.json")
+    config = finished_config(run_dir)
     info = infos[client if client in infos else 0]
     return Source(run_dir, spec, config, client, info, clients, model.state(), plain, backbone)

@@ -69,7 +69,8 @@ def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
 
 def rounds_of(folder: Path) -> list[int]:
     """The rounds with a folder, ascending, complete or not."""
-    return sorted(int(path.name.removeprefix("round-")) for path in folder.glob("round-*"))
+    names = [path.name.removeprefix("round-") for path in folder.glob("round-*")]
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def clear(folder: Path, after: int) -> None:

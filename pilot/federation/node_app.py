@@ -24,9 +24,8 @@ from flwr.clientapp import ClientApp
 from pilot.backbone.paths import backbone_digest
 from pilot.config import Profile
 from pilot.errors import UserError
-from pilot.federation.node_folder import POOLED, node_digest, node_name
+from pilot.federation.node_folder import POOLED, node_digest, node_name, read_node
 from pilot.federation.wire import pack, unpack_json
-from pilot.io.atomic import read_json
 from pilot.io.digest import digest_json
 from pilot.provenance import stage_digest, versions
 
@@ -140,7 +139,7 @@ def _introduce(asked: Mapping[str, Any], place: Place) -> tuple[dict[str, Any], 
     own = {
         "source": stage_digest("train", config["method"]),
         "backbone": backbone_digest(Profile.model_validate(config["profile_config"])),
-        "scenario": read_json(place.data / "node.json")["scenario"],
+        "scenario": read_node(place.data)["scenario"],
     }
     reasons = [
         f"{what} {own[what][:12]} here, {config['digests'][what][:12]} at the server"

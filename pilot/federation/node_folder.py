@@ -1,10 +1,13 @@
 """What a node folder is called and holds, without reading its data."""
 
 from pathlib import Path
+from typing import Any
 
 from pilot.errors import UserError
-from pilot.io.atomic import read_json
-from pilot.io.digest import digest_json, sha256_file
+from pilot.io.atomic import Kind
+from pilot.io.digest import digest_json
+from pilot.io.sealed import read_sealed
+from pilot.io.verified import digest_of
 
 POOLED = "pooled"
 FILES = ("records.parquet", "validation.parquet")
@@ -17,9 +20,9 @@ def node_name(client: int | str) -> str:
 
 
 def data_digest(folder: Path) -> str:
-    """Digest of a node's data, from its files as they are now."""
+    """Digest of a node's data, from its files as they are now (large ones by their stamps)."""
     files = [*(folder / name for name in FILES), *sorted(folder.glob("features-*.npy"))]
-    return digest_json({file.name: sha256_file(file) for file in files})
+    return digest_json({file.name: digest_of(file) for file in files})
 
 
 def client_of(folder: Path) -> int:
@@ -28,10 +31,20 @@ def client_of(folder: Path) -> int:
     Raises:
         UserError: it is no node folder.
     """
+    client = read_node(folder)["client"]
+    return 0 if client == POOLED else int(client)
+
+
+def read_node(folder: Path) -> dict[str, Any]:
+    """Read `node.json`: whose data a node folder holds, their number and digest, and the scenario.
+
+    Raises:
+        UserError: it is no node folder, or the file is damaged.
+    """
     if not (folder / "node.json").is_file():
         raise UserError(f"{folder}: no node folder (node.json is missing). See docs/deploy.md.")
-    client = read_json(folder / "node.json")["client"]
-    return 0 if client == POOLED else int(client)
+    fields: dict[str, Kind] = {"client": (int, str), "num_examples": int, "digest": str, "scenario": str}
+    return read_sealed(folder / "node.json", fields)
 
 
 def node_digest(folder: Path) -> tuple[int, str]:

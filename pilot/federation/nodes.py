@@ -5,6 +5,7 @@ images, and the vision features of these images) and `federation.json`, which th
 examples, no data. `node-pooled/` holds everybody's records, for methods that are not federated.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ from pilot.data.record import InstructionRecord, read_records, write_records
 from pilot.errors import UserError
 from pilot.federation.node_folder import FILES, POOLED, client_of, data_digest, node_name
 from pilot.federation.shards import Example, make_examples, records_of_part
-from pilot.federation.spec import RunSpec, scenario_digests
-from pilot.io.atomic import read_json, remove, write_json
+from pilot.federation.spec import RunSpec, scenario_digests, scenario_identity
+from pilot.io.atomic import remove
 from pilot.io.digest import digest_json
+from pilot.io.sealed import read_sealed, write_sealed
 from pilot.model_settings import Frame
 
 
@@ -48,20 +50,20 @@ def prepare_nodes(scenario: Scenario, scenario_dir: Path, target: Path) -> None:
         UserError: a client has no training examples.
     """
     digests = scenario_digests(scenario_dir)
-    key = digest_json({"digests": digests, "scenario": scenario.model_dump(mode="json"), "files": FILES})
-    if (target / "federation.json").is_file():
-        made = read_json(target / "federation.json")
+    of = scenario_identity(scenario)
+    key = digest_json({"digests": digests, "scenario": of, "files": FILES})
+    with contextlib.suppress(UserError):  # absent or damaged: everything is written again
+        made = read_sealed(target / "federation.json", {"key": str, "nodes": dict})
         if made["key"] == key and all((target / node_name(name) / "node.json").is_file() for name in made["nodes"]):
             return
     remove(target / "federation.json")
     names = ("train", "validation") if scenario.validation_fraction else ("train",)
     parts = [records_of_part(scenario, scenario_dir, name, frame="original", images=True) for name in names]
     features = open_features(scenario_dir / "features")
-    of = digest_json(scenario.model_dump(mode="json"))
     nodes = {str(k): _write_node(target, k, [part[k] for part in parts], features, of) for k in sorted(parts[0])}
     everything = [[record for client in sorted(part) for record in part[client]] for part in parts]
     nodes[POOLED] = _write_node(target, POOLED, everything, features, of)
-    write_json(
+    write_sealed(
         target / "federation.json", {"key": key, "scenario": scenario.name, "digests": digests, "nodes": nodes}
     )  # fmt: skip
 
@@ -81,7 +83,7 @@ def _write_node(
     )  # fmt: skip
     digest = data_digest(folder)
     entry = {"num_examples": len(parts[0]), "digest": digest}
-    write_json(folder / "node.json", entry | {"client": client, "scenario": scenario})
+    write_sealed(folder / "node.json", entry | {"client": client, "scenario": scenario})
     return entry
 
 
@@ -94,7 +96,7 @@ def read_register(spec: RunSpec, folder: Path) -> Register:
     path = folder / "federation.json"
     if not path.is_file():
         raise UserError(f"{path}: missing. Run `pilot-bench deploy nodes --scenario {spec.scenario.name}` first.")
-    value = read_json(path)
+    value = read_sealed(path, {"scenario": str, "nodes": dict, "digests": dict})
     if value["scenario"] != spec.scenario.name:
         raise UserError(f"{path}: of scenario {value['scenario']}, expected {spec.scenario.name}.")
     clients = spec.clients(spec.make_method())

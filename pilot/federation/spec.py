@@ -14,6 +14,7 @@ from pilot.errors import UserError
 from pilot.federation.identity import identity_digest
 from pilot.io.atomic import damaged, read_json, write_json
 from pilot.io.digest import digest_json, sha256_file
+from pilot.io.sealed import read_sealed
 from pilot.io.verified import check_digest
 from pilot.methods.base import ClientInfo, Method
 from pilot.methods.registry import make_method
@@ -77,7 +78,7 @@ def scenario_digests(scenario_dir: Path) -> dict[str, str]:
     """
     partition = scenario_dir / "partition" / "assignment.parquet"
     data = check_data(scenario_dir / "data")
-    recorded = read_json(partition.with_name("heterogeneity.json"), {"assignment": str})["assignment"]
+    recorded = str(read_sealed(partition.with_name("heterogeneity.json"), {"assignment": str})["assignment"])
     check_digest(partition, recorded)
     return {
         "data": digest_json(data),

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pilot.errors import UserError
-from pilot.io.atomic import read_json, remove, write_json
+from pilot.io.atomic import remove
 from pilot.io.checkpoint import load_state, save_state
+from pilot.io.sealed import read_sealed, write_sealed
 from pilot.methods.base import State
 
 
@@ -56,15 +57,20 @@ class ClientStore:
         if version is None:
             return {}
         path = self.folder / f"{version.name}.safetensors"
-        if path.with_suffix(".sha256").is_file() and path.with_suffix(".sha256").read_text().strip() != version.sha256:
+        recorded = path.with_suffix(".sha256")
+        if recorded.is_file() and recorded.read_bytes().strip() != version.sha256.encode():
             raise UserError(f"{path}: not the private state that the checkpoint names (its sha256 differs).")
         return load_state(path)
 
     def count_release(self) -> int:
-        """Note on disk, before it leaves, that one more message with fresh noise does; returns how many that makes."""
+        """Note on disk, before it leaves, that one more message with fresh noise does; returns how many that makes.
+
+        Raises:
+            UserError: the count so far is damaged: what has left can no longer be said.
+        """
         path = self.folder / "releases.json"
-        count = (read_json(path)["releases"] if path.is_file() else 0) + 1
-        write_json(path, {"releases": count})
+        count = (read_sealed(path, {"releases": int})["releases"] if path.is_file() else 0) + 1
+        write_sealed(path, {"releases": count})
         return int(count)
 
     def keep(self, names: Collection[str]) -> None:

@@ -64,8 +64,7 @@ def train_run(
         if isinstance(method, Blind):
             write_blind_run(spec, digests, run_dir)
             return
-        backbone = load_backbone(spec.profile, lean=True)
-        features = open_features(scenario_dir / "features")
+        features, backbone = open_features(scenario_dir / "features"), load_backbone(spec.profile, lean=True)
         examples, stores = load("train"), run_dir / CLIENTS
         held_out = load("validation") if validates(spec, method) else {}
         participants = make_participants(
@@ -165,7 +164,7 @@ def _driver(run: Conduct, backbone: Backbone, transport: Transport, start: Progr
 def _tidy(stores: Path, final: Progress) -> None:
     """Leave the private states that the kept checkpoints name, and no others."""
     _forget_all(stores)
-    for folder in sorted(stores.glob("*")):
+    for folder in sorted(stores.glob("[0-9]*")):
         keep = names_to_keep(final.versions, final.previous, client=int(folder.name))
         ClientStore(folder).keep(keep)
         if not any(folder.iterdir()):
@@ -174,7 +173,7 @@ def _tidy(stores: Path, final: Progress) -> None:
 
 def _forget_all(stores: Path) -> None:
     """Remove the unfinished phases of all clients."""
-    for folder in sorted(stores.glob("*")):
+    for folder in sorted(stores.glob("[0-9]*")):
         forget(folder)
 
 

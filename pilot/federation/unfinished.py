@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilot.errors import UserError
-from pilot.io.atomic import read_json, remove, write_json
+from pilot.io.atomic import remove
 from pilot.io.checkpoint import load_state, save_state
+from pilot.io.sealed import read_sealed, write_sealed
 from pilot.methods.base import State
 
 PREFIX = "unfinished-"
@@ -37,7 +38,7 @@ class Unfinished:
         path = self.folder / f"{self._stem}-{step}.safetensors"
         digest = save_state(path, state)
         note = {"step": step, "file": path.name, "sha256": digest, "key": self.key}
-        write_json(self.folder / f"{self._stem}.json", note)
+        write_sealed(self.folder / f"{self._stem}.json", note)
         for other in self.folder.glob(f"{self._stem}-*"):
             if other.stem != path.stem:
                 remove(other)
@@ -47,9 +48,9 @@ class Unfinished:
         self._forget_other_rounds()
         note_path = self.folder / f"{self._stem}.json"
         try:
-            note = read_json(note_path)
+            note = read_sealed(note_path, {"step": int, "file": str, "sha256": str, "key": str})
             state = load_state(self.folder / note["file"]) if note["key"] == self.key else {}
-        except (OSError, ValueError, KeyError, TypeError, UserError):  # absent, torn or damaged: train from the start
+        except UserError:  # absent, torn or damaged: train from the start
             return 0, {}
         return (note["step"], state) if state else (0, {})
 

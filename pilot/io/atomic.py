@@ -42,7 +42,8 @@ def replace_file(path: Path, fill: Callable[[Path], _T]) -> _T:
     temporary files of their own and rename them, and what is flushed is the file that they end with.
 
     Raises:
-        UserError: the folder cannot be written to (missing rights, full disk, a file where a folder belongs).
+        UserError: the folder cannot be written to (missing rights, full disk, a file where a folder belongs), or the
+            disk fails.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,11 +56,11 @@ def replace_file(path: Path, fill: Callable[[Path], _T]) -> _T:
         set_mode(part, _MODE)
         _sync(part)
         os.replace(part, path)
-        _sync_folder(path.parent)
     except OSError as error:
         raise UserError(f"{path}: writing failed ({error.strerror}). The old file is unchanged.") from error
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+    _sync_folder(path.parent)
     return result
 
 
@@ -211,4 +212,4 @@ def _sync_folder(path: Path) -> None:
         _sync(path)
     except OSError as error:
         if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):  # of the disk, not of what it offers
-            raise
+            raise UserError(f"{path}: the disk failed ({error.strerror}). Run the same command again.") from error

@@ -54,10 +54,10 @@ def load_state(path: Path) -> dict[str, Tensor]:
     """
     try:
         data = path.read_bytes()
-        expected = _digest_path(path).read_text().strip()
+        expected = _digest_path(path).read_bytes().strip()
     except OSError as error:
         raise UserError(f"{path}: checkpoint is incomplete ({error.strerror}: {error.filename}).") from error
-    if sha256_bytes(data) != expected:
+    if sha256_bytes(data).encode() != expected:
         raise UserError(f"{path}: checkpoint is damaged (its sha256 is not the recorded one). Remove it and resume.")
     state: dict[str, Tensor] = load(data)
     return state

@@ -186,6 +186,8 @@ def measured_seconds(runs: Path) -> float | None:
     seconds = []
     for manifest in sorted(runs.glob("seed*/manifest.json")):
         timing, ledger = manifest.parent / "timing.json", manifest.parent / "ledger.json"
-        if timing.is_file() and ledger.is_file() and (steps := read_json(ledger)["optimiser_steps"]):
-            seconds.append(read_json(timing)["train_seconds"] / steps)
+        if timing.is_file() and ledger.is_file():
+            steps = read_json(ledger, {"optimiser_steps": int})["optimiser_steps"]
+            trained = read_json(timing, {"train_seconds": (int, float)})["train_seconds"]
+            seconds += [trained / steps] if steps else []
     return sum(seconds) / len(seconds) if seconds else None

@@ -21,11 +21,10 @@ from typing import Literal
 import numpy as np
 
 from pilot.errors import UserError
-from pilot.io.atomic import read_jsonl
 from pilot.report.change_causes import Cause, causes
 from pilot.report.cost import CostSummary, summarise
 from pilot.report.intervals import bootstrap_interval
-from pilot.report.load import Run, Task, discover, load_runs
+from pilot.report.load import Run, Task, discover, load_runs, read_samples
 from pilot.report.order import method_key
 from pilot.report.statistics import LEVEL, Scores, holm, paired_permutation
 from pilot.report.summary import Group, group_runs, image_of_example, primary_metric, scores_of
@@ -283,7 +282,7 @@ def _with_verdict(row: ChangeRow) -> ChangeRow:
 def _answers(run: Run) -> dict[str, dict[tuple[str, tuple[int, ...]], str]]:
     """What the run's models said, by task, example and clients."""
     found: dict[str, dict[tuple[str, tuple[int, ...]], str]] = defaultdict(dict)
-    for row in read_jsonl(run.path / "eval" / "samples.jsonl"):
+    for row in read_samples(run.path):
         if row["protocol"] == "personalised":
             found[row["task"]][row["id"], tuple(row["clients"])] = row["prediction"]
     return found

@@ -7,18 +7,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from pilot.errors import UserError
 from pilot.folders import scenario_folder
-from pilot.io.atomic import read_json, read_jsonl
+from pilot.io.atomic import Kind, damaged, read_json, read_jsonl
+from pilot.io.verified import check_digest
 from pilot.report.order import OFFICIAL_METRIC, PRIMARY_METRIC
 
 Asked = dict[str, dict[str, tuple[tuple[str, ...], tuple[float, ...] | None]]]
 """task -> example id -> references and box."""
 
 _FRAME = re.compile(r"\[(\w+)\]$")
-
+SAMPLE = {"protocol": str, "task": str, "id": str, "clients": list, "prediction": str, "references": list}
+"""Fields of rows that a report reads: of `eval/samples.jsonl`, and of `eval/per_example.jsonl`."""
+PER_EXAMPLE: dict[str, Kind] = {
+    "task": str, "protocol": str, "metric": str, "client": int, "id": str, "value": (int, float, NoneType)
+}  # fmt: skip
+READ_HERE = {"config.json", "ledger.json", "rounds.jsonl"}
+"""Files of a run that reports read and its manifest lists."""
 PerExample = dict[tuple[str, str, str], dict[int, dict[str, float]]]
 """(task, protocol, metric) -> client -> example id -> value."""
 
@@ -94,7 +102,7 @@ class Run:
         scores: PerExample = defaultdict(lambda: defaultdict(dict))
         path = self.path / "eval" / "per_example.jsonl"
         if path.exists():
-            for row in read_run_file(path):
+            for row in read_jsonl(path, PER_EXAMPLE):
                 if row["value"] is not None:
                     key = (row["task"], row["protocol"], row["metric"])
                     scores[key][row["client"]][row["id"]] = float(row["value"])
@@ -104,9 +112,9 @@ class Run:
     def asked(self) -> Asked:
         """The test examples that were answered, by task (read on first use)."""
         found: Asked = defaultdict(dict)
-        for row in read_run_file(self.path / "eval" / "samples.jsonl"):
+        for row in read_samples(self.path):
             if row["protocol"] == "personalised":
-                box = None if row["box"] is None else tuple(row["box"])
+                box = None if row.get("box") is None else tuple(row["box"])
                 found[row["task"]][row["id"]] = tuple(row["references"]), box
         return dict(found)
 
@@ -115,6 +123,18 @@ class Run:
         """The lines of `rounds.jsonl`; empty for a reference that was never trained."""
         path = self.path / "rounds.jsonl"
         return list(read_run_file(path)) if path.exists() else []
+
+
+def read_samples(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of a run's `eval/samples.jsonl`.
+
+    Raises:
+        UserError: it is missing, damaged or empty.
+    """
+    rows = read_jsonl(path := run_dir / "eval" / "samples.jsonl", SAMPLE)
+    if not rows:
+        raise damaged(path, "no answers")
+    return rows
 
 
 def load_runs(paths: Sequence[Path | str]) -> list[Run]:
@@ -183,7 +203,7 @@ def load_run(folder: Path) -> Run:
         )
     try:
         return _build(folder)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{folder}: config.json or eval/metrics.json lacks or misstates the field {error}. "
             "It was written by another version or by hand; remove the folder and run it again."
@@ -191,8 +211,9 @@ def load_run(folder: Path) -> Run:
 
 
 def _build(folder: Path) -> Run:
+    _check_files(folder)
     config = read_run_file(folder / "config.json")
-    metrics = read_run_file(folder / "eval" / "metrics.json")
+    metrics = read_json(folder / "eval" / "metrics.json", {"entries": list, "test_digest": str})
     reference = bool(config.get("reference", False))
     config["hyperparameters"] = dict(config.get("hyperparameters") or {})
     config["budget"] = dict(config.get("budget") or {}) if reference else dict(config["budget"])
@@ -229,6 +250,15 @@ def _frame(task: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
     scored = sorted({match[1] for match in names if match})
     own = str(task.get("frame", "original"))
     return own if own in scored or not scored else scored[0]
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse a run whose files are not those that its manifest lists; checkpoints are not read here, nor checked."""
+    files = read_json(folder / "manifest.json", {"files": dict})["files"]
+    if not files:
+        raise damaged(folder / "manifest.json", "field files: expected the run's files, got none")
+    for name in READ_HERE & files.keys():
+        check_digest(folder / name, files[name])
 
 
 def _agree(runs: list[Run]) -> list[Run]:
@@ -281,7 +311,4 @@ def read_run_file(path: Path) -> Any:
     Raises:
         UserError: it cannot be read.
     """
-    try:
-        return read_jsonl(path) if path.suffix == ".jsonl" else read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Remove the run's folder and run it again.") from error
+    return read_jsonl(path, {}) if path.suffix == ".jsonl" else read_json(path, {})

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pilot.io.atomic import read_json
+from pilot.io.atomic import damaged, read_json
 from pilot.report.summary import Group
 
 NUM_REASONS = 3
@@ -20,10 +20,13 @@ def _note(path: Path, task: str) -> str:
     """Empty where nothing was quarantined, or the data lie elsewhere by now."""
     if not path.is_file():
         return ""
-    account = read_json(path).get("intake", {}).get("quarantined", {"num_rows": 0})
+    try:
+        account = read_json(path, {}).get("intake", {}).get("quarantined", {"num_rows": 0, "by_reason": []})
+        reasons = [f"{reason} ({count})" for reason, count in account["by_reason"]]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise damaged(path, f"field intake: {error!r}") from error
     if not account["num_rows"]:
         return ""
-    reasons = [f"{reason} ({count})" for reason, count in account["by_reason"]]
     more = f"; {len(reasons) - NUM_REASONS} other reasons" if len(reasons) > NUM_REASONS else ""
     return (
         f"Quarantined rows of {task}'s source files, in no split: {account['num_rows']} "

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pilot.data.record import read_table
 from pilot.errors import UserError
 from pilot.report.intervals import bootstrap_clients, bootstrap_interval
 from pilot.report.load import Entry, Run, Task
@@ -207,9 +208,7 @@ def image_of_example(scenario_dir: Path, task: str) -> dict[str, str]:
     path = scenario_dir / "data" / task / "records.parquet"
     if not path.exists():
         return {}
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(path, columns=["id", "image_sha256"])
+    table = read_table(path, ["id", "image_sha256"])
     return dict(zip(table["id"].to_pylist(), table["image_sha256"].to_pylist(), strict=True))
 
 

@@ -44,7 +44,7 @@ def write_tuning(scenario_dir: Path, methods: Sequence[str] | None = None) -> li
             f"{folder}: no {', '.join(f'{name}.json' for name in missing) or 'tuned method'}. Run `pilot-bench tune "
             f"--scenario {scenario_dir.name} --method M`, or `snakemake --cores all tuning` for everything."
         )
-    tuned = {name: read_json(folder / f"{name}.json") for name in names}
+    tuned = {name: read_json(folder / f"{name}.json", {"trials": list, "seed": int}) for name in names}
     for what, values in {
         "numbers of trials": {name: len(each["trials"]) for name, each in tuned.items()},
         "tuning seeds": {name: each["seed"] for name, each in tuned.items()},

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from pilot.cli import app, main
-from pilot.config import load_profile
+from pilot.config import load_profile, load_scenario
 from pilot.errors import UserError
+from pilot.io.lock import locked as one_at_a_time
 from pilot.report.tables import write_tables
 
 from ..report.synthetic import build_scenario
@@ -135,6 +136,41 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> str:
     return small("backbone features")
 
 
+def altered() -> str:
+    """Records that end one byte too early."""
+    build()
+    path = Path("results/tiny/small/data/scene-vqa/records.parquet")
+    path.write_bytes(path.read_bytes()[:-1])
+    return small("partition")
+
+
+def in_use() -> str:
+    """A run's folder in which a process works already."""
+    run = Path("results/tiny/small/runs/fedavg/seed0")
+    with one_at_a_time(run), pytest.raises(UserError) as refusal, one_at_a_time(run):
+        pass
+    return f"error: {refusal.value}"
+
+
+def trained_otherwise() -> str:
+    """Going on with two rounds where three are asked for."""
+    from pilot.federation.checkpoint import Progress, save_progress
+    from pilot.federation.identity import make_way
+    from pilot.federation.spec import RunSpec, run_config
+    from pilot.io.atomic import write_json
+
+    scenario, run = load_scenario(write("my.yaml", SCENARIO)), Path("seed0").absolute()
+    configs = [
+        run_config(RunSpec(scenario, load_profile(write("small.yaml", PROFILE, rounds=rounds)), "fedavg", 0), {}, {})
+        for rounds in (2, 3)
+    ]
+    write_json(run / "config.json", configs[0])
+    save_progress(run / "checkpoint", Progress(1), "of two rounds")
+    with pytest.raises(UserError) as refusal:
+        make_way(run, configs[1], False, print)
+    return f"error: {refusal.value}"
+
+
 def without(*names: str) -> str:
     """Compare runs of which one lacks a file."""
     folder = runs("pilot", "fedavg")
@@ -174,6 +210,7 @@ MISTAKES: dict[str, Callable[..., str]] = {
     "A file has a field too many, or lacks one": lambda: small("data build", seeds=None, sedes=[0]),
     "There are no data yet": lambda: small("partition"),
     "Something before training is missing": lambda: small("train", "-m", "fedavg"),
+    "A file is damaged": altered,
     "No Dirichlet split": uneven,
     "A file of a public data set is not there": lambda: small(
         "data build", task={"source": "vqav2", "options": {}, "lm_eval_task": "pilot_vqa"}
@@ -182,6 +219,8 @@ MISTAKES: dict[str, Callable[..., str]] = {
     "No GPU": no_gpu,
     "The disk is too small": full_disk,
     "Interrupted": interrupted,
+    "Another process works in the run's folder": in_use,
+    "The folder holds a run that was trained otherwise": trained_otherwise,
     "A folder holds no runs": lambda: os.mkdir("empty") or message("compare", "empty"),
     "A run is not complete": lambda: without("manifest.json"),
     "A run is not evaluated": lambda: without("eval/metrics.json"),

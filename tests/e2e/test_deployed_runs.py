@@ -17,7 +17,8 @@ from pilot.federation.checkpoint import load_progress
 from pilot.federation.node_folder import node_name
 from pilot.federation.nodes import prepare_nodes
 from pilot.federation.store import ClientStore
-from pilot.io.atomic import read_json, read_jsonl, write_json
+from pilot.io.atomic import read_jsonl
+from pilot.io.sealed import read_sealed, write_sealed
 from pilot.methods.base import group_of
 
 from ..marks import few_of
@@ -39,8 +40,8 @@ class Deployed:
         self.folder = self.results / "tiny" / "small"
         prepare_nodes(small.scenario, small.folder, root / "nodes")
         shutil.copytree(root / "nodes" / node_name(4), root / "nodes" / "strange")
-        node = read_json(root / "nodes" / "strange" / "node.json")
-        write_json(root / "nodes" / "strange" / "node.json", node | {"scenario": "0" * 64})
+        node = read_sealed(root / "nodes" / "strange" / "node.json")
+        write_sealed(root / "nodes" / "strange" / "node.json", node | {"scenario": "0" * 64})
         shutil.copy(root / "nodes" / node_name(0) / "records.parquet", root / "nodes" / "strange" / "records.parquet")
         folders = [*map(node_name, (0, 1, 2, 3, 4, 5, "pooled")), "strange", node_name(4)]
         self.nodes = [Node(root / "nodes" / name, root / "state" / str(k)) for k, name in enumerate(folders)]

@@ -218,7 +218,7 @@ def test_missing_and_empty_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no samples"):
         score_runs([_run(tmp_path, [])])
     (tmp_path / "eval" / "samples.jsonl").write_text("{torn", encoding="utf-8")
-    with pytest.raises(UserError, match="not JSON lines"):
+    with pytest.raises(UserError, match=r"samples\.jsonl: damaged .*line 1: not JSON"):
         score_runs([tmp_path])
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pilot.federation.store import ClientStore
 from pilot.federation.training import client_models, train_run
 from pilot.io.atomic import read_json, read_jsonl
 from pilot.io.digest import digest_json, sha256_file
+from pilot.io.lock import locked
 from pilot.methods.base import group_of
 from pilot.methods.families import METHODS
 
@@ -180,6 +182,24 @@ def test_another_run_is_set_aside(small: Small, tmp_path: Path, capsys: pytest.C
     assert contents(tmp_path / "seed0") == contents(small.run("fedavg"))
     assert contents(tmp_path / "replaced-seed0-2") == contents(small.run("fedavg", seed=1))
     assert "differs: seed 1 -> 0. The old run is kept as replaced-seed0-2." in capsys.readouterr().err
+
+
+def test_one_process_in_a_runs_folder(small: Small, tmp_path: Path) -> None:
+    """Trainers and answers alike; what the first one has is not touched."""
+    run = tmp_path / "small/runs/pilot/seed0"
+    shutil.copytree(small.run("pilot"), run)
+    before = contents(run)
+    seconds: list[Callable[[], object]] = [
+        lambda: small.train(run, "pilot"),
+        lambda: train_run(small.spec("pilot"), small.folder, run, False, quiet),
+        lambda: train_run(small.spec("majority"), small.folder, run, True, quiet),
+        lambda: answer_run(run, quiet),
+    ]
+    with locked(run):
+        for second in seconds:
+            with pytest.raises(UserError, match=rf"pilot/seed0: in use by process {os.getpid()} on "):
+                second()
+    assert contents(run) == before
 
 
 @pytest.mark.slow

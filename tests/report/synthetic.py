@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pilot.io.atomic import write_json, write_jsonl, write_text
-from pilot.io.digest import digest_json
+from pilot.io.atomic import read_json, write_json, write_jsonl, write_text
+from pilot.io.digest import digest_json, sha256_file
+from pilot.io.sealed import write_sealed
 
 TASKS: list[dict[str, Any]] = [
     {"name": "scene-vqa", "kind": "vqa", "clients": [0, 1, 2]},
@@ -38,7 +39,6 @@ ZOO = (
 PERSONAL = ("pilot", "local")
 REFERENCES = ("untuned", "majority")
 NUM_EXAMPLES = 40
-DATA_DIGESTS = {task["name"]: f"{number}" * 64 for number, task in enumerate(TASKS)}
 BUDGET = {"rounds": 3, "local_steps": 8, "batch_size": 4, "num_clients": 9, "total_steps": 216}
 
 
@@ -47,7 +47,8 @@ def build_scenario(folder: Path, methods: Sequence[str] = tuple(SKILL), seeds: S
     scenario = folder / "embedded" / "scenario2"
     for task in TASKS:
         _data(scenario, task["name"], task["kind"])
-    write_json(scenario / "data" / "manifest.json", {"digests": DATA_DIGESTS})
+    digests = {path.parent.name: sha256_file(path) for path in scenario.glob("data/*/records.parquet")}
+    write_json(scenario / "data" / "manifest.json", {"digests": digests})
     _partition(scenario)
     for method in methods:
         for seed in (0,) if method in REFERENCES else seeds:
@@ -58,7 +59,9 @@ def build_scenario(folder: Path, methods: Sequence[str] = tuple(SKILL), seeds: S
 def build_run(folder: Path, method: str, seed: int, **config: Any) -> Path:
     """Write one fake run; `config` replaces top-level fields of `config.json`."""
     names = ("partition", "backbone", "features", "source", "scenario")
-    digests = {name: name[0] * 64 for name in names} | {"data": digest_json(DATA_DIGESTS)}
+    data = folder.parents[2] / "data" / "manifest.json"
+    own = digest_json(read_json(data)["digests"]) if data.is_file() else "d" * 64
+    digests = {name: name[0] * 64 for name in names} | {"data": own}
     reference = {"reference": True} if method in REFERENCES else {}
     write_json(
         folder / "config.json",
@@ -91,7 +94,7 @@ def build_run(folder: Path, method: str, seed: int, **config: Any) -> Path:
             "client_peak_memory_mb": 880.0,
         },
     )
-    write_json(folder / "manifest.json", {"files": []})
+    write_json(folder / "manifest.json", {"files": {"participation.json": "0" * 64}})
     return folder
 
 
@@ -231,7 +234,7 @@ def _partition(scenario: Path) -> None:
             rows.append((task["name"], [count / sum(row) for count in row]))
     distances = [[_js(a, b) if s == t else 1.0 for t, b in rows] for s, a in rows]
     attribute = {"scene-vqa": "question_type", "scene-caption": "family", "scene-ground": "family"}
-    write_json(
+    write_sealed(
         scenario / "partition" / "heterogeneity.json",
         {
             "clients": clients,

@@ -144,7 +144,8 @@ def test_causes_and_costs(sides: tuple[Path, Path]) -> None:
     for method in METHODS:
         for seed in (0, 1, 2):
             folder = sides[1] / "runs" / method / f"seed{seed}"
-            write_json(folder / "manifest.json", {"files": [], "versions": {"torch": "3.0"}})
+            manifest = read_json(folder / "manifest.json") | {"versions": {"torch": "3.0"}}
+            write_json(folder / "manifest.json", manifest)
             config = read_json(folder / "config.json")
             config["digests"]["source"] = method * 20
             config["budget"] |= {"rounds": 4} if method == "pilot" else {}

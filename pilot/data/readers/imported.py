@@ -47,7 +47,7 @@ def _rejected(path: Path) -> Iterator[Rejected]:
     try:
         for row in read_jsonl(path):
             yield Rejected(Place(str(row["file"]), row["row"]), str(row["field"]), str(row["reason"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (UserError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not as the import wrote it ({error}). Import the data again.") from error
 
 

@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 
 from pilot.data.conversation import conversation_text
 from pilot.data.frames import answer_in_frame, image_size, to_frame
-from pilot.data.record import EARLIER
+from pilot.data.record import EARLIER, check_columns, read_table
 from pilot.errors import UserError
 from pilot.evaluation import caption, grounding, vqa
 from pilot.io.atomic import read_json
-from pilot.io.text import decode, parse_json
+from pilot.io.text import decode
 from pilot.model_settings import Frame
 
 if TYPE_CHECKING:
@@ -62,7 +62,6 @@ def load_records(
             or selects nothing.
     """
     from datasets import Dataset
-    from pyarrow import parquet
 
     name, place = task or record_task, data or os.environ.get(DATA_VARIABLE) or default_data
     if not name or not place:
@@ -76,8 +75,9 @@ def load_records(
             f"{path}: no such file. Build the scenario's data, or name the folder that holds {name}/ "
             f"with the variable {DATA_VARIABLE} or the metadata key `data`."
         )
-    earlier = [EARLIER] if EARLIER in parquet.read_schema(path).names else []
-    rows = parquet.read_table(path, columns=[*_COLUMNS, "image", *earlier]).to_pylist()
+    columns = [*_COLUMNS, "image"]
+    earlier = [EARLIER] if EARLIER in check_columns(path, columns) else []
+    rows = read_table(path, [*columns, *earlier]).to_pylist()
     rows = _select(rows, ids, path)
     frame = frame or _frame_of(run)
     if frame not in grounding.FRAMES:
@@ -112,8 +112,7 @@ def _select(rows: list[dict[str, Any]], ids: str | None, path: Path) -> list[dic
     if ids is None:
         selected = [row for row in rows if row["split"] == "test"]
     else:
-        text = decode(Path(ids).read_bytes())
-        wanted = parse_json(text) if ids.endswith(".json") else text.split("\n")
+        wanted = read_json(Path(ids)) if ids.endswith(".json") else decode(Path(ids).read_bytes()).split("\n")
         by_id = {row["id"]: row for row in rows}
         wanted = [name.strip() for name in wanted if name.strip()]
         unknown = [name for name in wanted if name not in by_id]

@@ -6,7 +6,7 @@ from typing import Any
 import pandas
 
 from pilot.errors import UserError
-from pilot.io.atomic import read_json
+from pilot.io.atomic import damaged, read_json
 from pilot.report.cost import summarise
 from pilot.report.order import metric_bounds
 from pilot.report.plots.style import Source
@@ -22,8 +22,12 @@ def read_grid(source: Source) -> dict[str, Any]:
     path = source.scenario_dir / "tables" / "leaderboard.json"
     if not path.exists():
         raise UserError(f"{path} is missing. Write the tables first: pilot-bench tables {source.scenario_dir}")
-    grid: dict[str, Any] = read_json(path)["scenarios"][0]
-    shown = {row["method"] for row in grid["rows"]}
+    scenarios = read_json(path, {"scenarios": list})["scenarios"]
+    try:
+        grid: dict[str, Any] = scenarios[0]
+        shown = {row["method"] for row in grid["rows"]}
+    except (IndexError, KeyError, TypeError) as error:
+        raise damaged(path, f"no rows of methods: {error!r}") from error
     if lacking := [label for label in source.methods if label not in shown]:
         raise UserError(
             f"{path}: no rows of {', '.join(lacking)}, whose runs are there. "

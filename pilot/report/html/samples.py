@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pilot.data.frames import Size, from_frame
+from pilot.data.record import read_table
 from pilot.evaluation.grounding import parse_box
-from pilot.io.atomic import read_jsonl
 from pilot.model_settings import Frame
-from pilot.report.load import Run, Task
+from pilot.report.load import Run, Task, read_samples
 from pilot.report.plots.samples import pick, references_in
 from pilot.report.plots.style import Source
 
@@ -76,7 +76,7 @@ def _box(text: str, frame: Frame, size: Size) -> list[float] | None:
 def _answers(run: Run, metrics: Mapping[str, str]) -> Answers:
     found: Answers = {}
     path = run.path / "eval" / "samples.jsonl"
-    for row in read_jsonl(path) if path.exists() else []:
+    for row in read_samples(run.path) if path.exists() else []:
         if row["protocol"] != "personalised" or row["task"] not in metrics:
             continue
         scores = run.per_example.get((row["task"], "personalised", metrics[row["task"]]), {})
@@ -94,11 +94,9 @@ def _task(
     ids = sorted({id for found in answers.values() for id in found.get(task.name, {})})
     if not path.exists() or not ids:
         return None
-    import pyarrow.parquet
-
     chosen = pick(ids, per_task)
     columns = ["id", "image", "instruction", "references", "box"]
-    table = pyarrow.parquet.read_table(path, columns=columns, filters=[("id", "in", chosen)])
+    table = read_table(path, columns, id=chosen)
     rows = sorted(table.to_pylist(), key=lambda row: row["id"])
     return {
         **{"name": task.name, "kind": task.kind, "metric": task.metric, "clients": list(task.clients)},

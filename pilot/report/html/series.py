@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pilot.io.atomic import read_json
+from pilot.io.sealed import read_sealed
 from pilot.report.html.leaderboard import costs
 from pilot.report.plots.mixture import read_aggregations
 from pilot.report.plots.style import Source
@@ -123,7 +123,7 @@ def neighbour_rows(source: Source) -> str:
 def partition_rows(source: Source) -> tuple[str, str]:
     """Examples by client and label, and Jensen-Shannon distances between clients; empty texts without a partition."""
     path = source.scenario_dir / "partition" / "heterogeneity.json"
-    report = read_json(path) if path.exists() else {"clients": [], "label_distribution": {}, "js_distance": []}
+    report = read_sealed(path) if path.exists() else {"clients": [], "label_distribution": {}, "js_distance": []}
     owner = {client["client"]: client["task"] for client in report["clients"]}
     labels, distances = [], []
     for task, table in report["label_distribution"].items():

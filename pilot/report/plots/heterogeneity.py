@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pilot.drawing import Axes, Figure, ScaledTranslation
-from pilot.io.atomic import read_json
+from pilot.io.sealed import read_sealed
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, GREY, OKABE_ITO, SkipFigure, Source, new_figure
 
@@ -27,7 +27,7 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
     path = source.scenario_dir / "partition" / "heterogeneity.json"
     if not path.exists():
         raise SkipFigure(f"{path} is missing (partition the scenario first)")
-    report = read_json(path)
+    report = read_sealed(path)
     tasks = [
         name
         for name in dict.fromkeys(client["task"] for client in report["clients"])

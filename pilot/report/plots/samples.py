@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from pilot.data.frames import answer_in_frame, from_frame, image_size
+from pilot.data.record import read_table
 from pilot.drawing import Axes, Figure, Rectangle
-from pilot.io.atomic import read_jsonl
 from pilot.model_settings import Frame
-from pilot.report.load import Run, Task
+from pilot.report.load import Run, Task, read_samples
 from pilot.report.plots.page import COLUMN, SCREEN, TEXT, Page
 from pilot.report.plots.style import DARK, SkipFigure, Source, method_style
 
@@ -112,7 +112,7 @@ def _answers(run: Run) -> dict[tuple[str, str], dict[str, Any]]:
     first = {task.name: task.clients[0] for task in run.tasks}
     return {
         (row["task"], row["id"]): row
-        for row in (read_jsonl(path) if path.exists() else [])
+        for row in (read_samples(run.path) if path.exists() else [])
         if row["protocol"] == "personalised" and first.get(row["task"]) in row["clients"]
     }
 
@@ -124,12 +124,11 @@ def _samples(
     ids = sorted({id for found in answers.values() for name, id in found if name == task.name})
     if not path.exists() or not ids:
         return []
-    import pyarrow.parquet
     from PIL import Image
 
     chosen = pick(ids, layout.per_task)
     columns = ["id", "image", "instruction", "references", "box"]
-    table = pyarrow.parquet.read_table(path, columns=columns, filters=[("id", "in", chosen)])
+    table = read_table(path, columns, id=chosen)
     samples = []
     for row in sorted(table.to_pylist(), key=lambda row: chosen.index(row["id"])):
         said = {

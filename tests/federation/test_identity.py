@@ -1,0 +1,123 @@
+"""What decides whether a run may go on: what its training depends on, and nothing else; what differs is named."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilot.config import LearningRates, Profile, Scenario
+from pilot.errors import UserError
+from pilot.federation.checkpoint import Progress, save_progress
+from pilot.federation.identity import NOT_KNOWN, differences, identity_digest, make_way
+from pilot.federation.spec import RunSpec, run_config, run_digest, scenario_identity
+from pilot.federation.unfinished import Unfinished
+from pilot.io.atomic import read_json, write_json
+
+from ..small import Small
+
+DIGESTS = {"data": "d" * 64, "partition": "p" * 64, "features": "f" * 64}
+
+
+def config_of(spec: RunSpec, **digests: str) -> dict[str, Any]:
+    """`config.json` of a run, over made-up data."""
+    return run_config(spec, vars(spec.make_method()), DIGESTS | digests)
+
+
+def trained(folder: Path, config: dict[str, Any]) -> Path:
+    """A run with one round, as far as resuming looks at it."""
+    write_json(folder / "config.json", config)
+    save_progress(folder / "checkpoint", Progress(1), identity_digest(config))
+    return folder
+
+
+def scenario_with(spec: RunSpec, **fields: Any) -> RunSpec:
+    """The run of a scenario with other fields."""
+    return replace(spec, scenario=Scenario.model_validate(spec.scenario.model_dump() | fields))
+
+
+def profile_with(spec: RunSpec, **fields: Any) -> RunSpec:
+    """The run of a profile with other fields."""
+    return replace(spec, profile=Profile.model_validate(spec.profile.model_dump() | fields))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"title": "Renamed after forty hours"}, {"methods": ("pilot", "fedavg", "scaffold")}, {"seeds": (0, 1, 2)}],
+)
+def test_title_methods_and_seeds_do_not_matter(small: Small, tmp_path: Path, fields: dict[str, Any]) -> None:
+    spec = small.spec("fedavg")
+    other = scenario_with(spec, **fields)
+    assert differences(trained(tmp_path, config_of(spec)), config_of(other)) == []
+    assert run_digest(spec, "f" * 64) == run_digest(other, "f" * 64), "unfinished phases go on as well"
+    assert scenario_identity(spec.scenario) == scenario_identity(other.scenario), "nodes take part as before"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "renamed"}, {"generation_batch": 7}, {"checkpoint_minutes": 3.0}, {"tuning_seed": 77},
+        {"method_options": {"pilot": {"num_neighbors": 1}}}, {"revision": "a" * 40},
+        {"learning_rates": {name: {"text_adapter": 0.003, "connector": 0.003} for name in ("default", "pilot")}},
+    ],
+)  # fmt: skip
+def test_what_training_does_not_read_of_a_profile(small: Small, tmp_path: Path, fields: dict[str, Any]) -> None:
+    spec = small.spec("fedavg")
+    assert differences(trained(tmp_path, config_of(spec)), config_of(profile_with(spec, **fields))) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"rounds": 3}, ["profile.rounds 2 -> 3"]),
+        ({"batch_size": 8, "local_steps": 4}, ["profile.batch_size 4 -> 8", "profile.local_steps 3 -> 4"]),
+        ({"lora": {"rank": 4, "alpha": 16}}, ["profile.lora.rank 8 -> 4"]),
+        ({"prompt_template": "<image> {instruction}"}, ["profile.prompt_template"]),
+    ],
+)
+def test_what_differs_is_named(small: Small, tmp_path: Path, fields: dict[str, Any], said: list[str]) -> None:
+    spec = small.spec("fedavg")
+    found = differences(trained(tmp_path, config_of(spec)), config_of(profile_with(spec, **fields)))
+    assert [text[: len(start)] for text, start in zip(found, said, strict=True)] == said
+
+
+def test_rates_options_and_digests_are_named(small: Small, tmp_path: Path) -> None:
+    spec = small.spec("fedprox")
+    other = replace(spec, learning_rates=LearningRates(text_adapter=0.5, connector=0.003), options={"mu": 0.5})
+    found = differences(trained(tmp_path, config_of(spec)), config_of(other, features="e" * 64))
+    assert found == [
+        "digests.features ffffffffffff -> eeeeeeeeeeee", "learning_rates.text_adapter 0.003 -> 0.5",
+        "options.mu 0.01 -> 0.5",
+    ]  # fmt: skip
+
+
+def test_edited_source_keeps_the_run_and_says_so(small: Small, tmp_path: Path) -> None:
+    config = config_of(small.spec("fedavg"))
+    run = trained(tmp_path / "seed0", config)
+    edited = config | {"digests": config["digests"] | {"source": "5" * 64}}
+    before = sorted(run.rglob("*"))
+    with pytest.raises(UserError, match=r"seed0: .* digests\.source [0-9a-f]{12} -> 555555555555\. .*--no-resume"):
+        make_way(run, edited, False, print)
+    assert sorted(run.rglob("*")) == before and read_json(run / "config.json") == config
+    said: list[str] = []
+    make_way(run, edited, True, said.append)
+    assert not run.exists() and read_json(tmp_path / "replaced-seed0-1/config.json") == config
+    assert "The old run is kept as replaced-seed0-1" in said[0]
+
+
+def test_unfinished_phase_of_another_run_is_kept(small: Small, tmp_path: Path) -> None:
+    """Hours of a first round count, although no round is complete; without any training nothing is kept."""
+    spec = small.spec("fedavg")
+    write_json(tmp_path / "config.json", config_of(spec))
+    other = config_of(replace(spec, seed=1))
+    assert differences(tmp_path, other) == []
+    Unfinished(tmp_path / "clients/3", 1, 0, "key").save(5, {})
+    assert differences(tmp_path, other) == ["seed 0 -> 1"] and differences(tmp_path, config_of(spec)) == []
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"digests": {}, "profile_config": {}}'])
+def test_damaged_configuration_is_no_reason_to_discard(small: Small, tmp_path: Path, content: str) -> None:
+    config = config_of(small.spec("fedavg"))
+    (trained(tmp_path, config) / "config.json").write_text(content)
+    assert differences(tmp_path, config) == []
+    assert differences(tmp_path, config_of(small.spec("fedavg", seed=1))) == [NOT_KNOWN]
