@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -234,9 +235,10 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main() -> Any:
     """Entry point: a user's mistake is one message and exit code 2; signals are exit codes 130, 143 and 129."""
     os.environ.setdefault("TQDM_DISABLE", "1")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored
-            signal.signal(number, _stop)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored
+                signal.signal(number, _stop)
     try:
         return app(prog_name="pilot-bench")
     except UserError as error:
