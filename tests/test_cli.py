@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pilot import cli
 from pilot.config import load_profile
 from pilot.data.record import COLUMNS
 from pilot.federation.spec import RunSpec
@@ -260,6 +261,30 @@ def test_unwritable_run_folder(small: Small, files: Path) -> None:
     before = listing(files)
     refused(call("train", "-m", "fedavg", *where(files)), "runs/fedavg/seed0", "Choose another folder.")
     assert listing(files) == before
+
+
+@pytest.mark.parametrize(("number", "code", "says"), [(signal.SIGTERM, 143, "terminat"), (signal.SIGHUP, 129, "hung")])
+def test_signals_of_batch_systems_leave_through_every_finally(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, code: int, says: str
+) -> None:
+    left: list[str] = []
+
+    def command(**options: str) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(30)
+        finally:
+            left.append("finally")
+
+    before = signal.signal(number, signal.SIG_DFL)
+    monkeypatch.setattr(cli, "app", command)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    finally:
+        signal.signal(number, before)
+    assert (stopped.value.code, left) == (code, ["finally"])
+    assert capsys.readouterr().err.startswith(says)
 
 
 @pytest.mark.slow

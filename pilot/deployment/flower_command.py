@@ -16,6 +16,8 @@ from pilot.processes import end_with_parent, last_error_lines, without_colours
 
 CONNECTION = "pilot"
 APP = "pilot.federation.flower_app"
+COMMAND_SECONDS = 300.0
+"""The longest that a command may take; on a busy machine starting one takes tens of seconds."""
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -134,9 +136,13 @@ class FlowerCommand:
         self._run(["flwr", "stop", run, CONNECTION, "--format", "json"], f"stopping run {run}")
 
     def _run(self, command: Sequence[str], what: str) -> str:
-        done = subprocess.run(
-            command, env=dict(self.environment), capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                command, env=dict(self.environment), capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                timeout=COMMAND_SECONDS,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{what} failed: no answer within {COMMAND_SECONDS:.0f} s.") from None
         if done.returncode != 0 or '"success": false' in done.stdout:
             said = without_colours(done.stdout + done.stderr).strip()
             write_text(self.log, f"$ {shlex.join(command)}\n{said}\n")

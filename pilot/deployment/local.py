@@ -6,7 +6,6 @@ lives in one folder and ends with the `with` block.
 """
 
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -19,11 +18,12 @@ from types import TracebackType
 from pilot.deployment.certificates import Certificates, make_certificates, make_node_key
 from pilot.deployment.flower_command import APP, FlowerCommand, RunStatus, Value, environment, write_toml
 from pilot.errors import UserError
-from pilot.io.atomic import write_text
+from pilot.io.atomic import remove_folder, write_text
 from pilot.processes import Process, Processes, free_port
 
 MARKER = "deployment.txt"
 START_SECONDS = 60.0
+IMPATIENT_SECONDS = 1.0
 REJOIN_SECONDS = 90.0
 """Flower lets a node of the same key back in 60 s after the last sign of life of the one before."""
 
@@ -76,13 +76,21 @@ class LocalDeployment:
             self._start_superlink()
             self._start_nodes()
         except BaseException:
-            self.processes.end()
+            self._end_at_once()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None:
+            self.processes.end()
+        else:
+            self._end_at_once()
+
+    def _end_at_once(self) -> None:
+        """End all within seconds, since a user or a batch system waits; nothing is lost, as after `kill -9`."""
+        self.processes.grace = IMPATIENT_SECONDS
         self.processes.end()
 
     def key(self, number: int) -> Path:
@@ -242,7 +250,7 @@ def _empty(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARKER).is_file():
             raise UserError(f"{folder}: is not empty and no deployment's folder. Choose another work folder.")
-        shutil.rmtree(folder)
+        remove_folder(folder)
     write_text(folder / MARKER, "Work folder of a deployment; the next one empties it.\n")
 
 

@@ -11,6 +11,7 @@ from flwr.cli.config_utils import load_and_validate
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pilot.deployment import flower_command
 from pilot.deployment.flower_command import FlowerCommand, essential, write_app, write_toml
 from pilot.errors import UserError
 from pilot.processes import without_colours
@@ -51,13 +52,16 @@ def test_one_sentence_is_left_of_what_flower_says(said: str, matters: str) -> No
     assert essential(said) == matters
 
 
-def test_a_failed_command_is_one_line_and_a_log(tmp_path: Path) -> None:
+def test_a_failed_command_is_one_line_and_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flower = FlowerCommand(tmp_path, dict(os.environ))
     code = "for line in range(70): print('at', line)\nraise RuntimeError('what matters')"
     with pytest.raises(UserError) as caught:
         flower._run([sys.executable, "-c", code], "submitting the run")
     assert str(caught.value) == f"submitting the run failed: RuntimeError: what matters. The log is {flower.log}."
     assert len(flower.log.read_text().splitlines()) > 70
+    monkeypatch.setattr(flower_command, "COMMAND_SECONDS", 0.2)
+    with pytest.raises(UserError, match="asking for run 7 failed: no answer within 0 s"):
+        flower._run([sys.executable, "-c", "import time; time.sleep(60)"], "asking for run 7")
 
 
 def test_without_colours() -> None:

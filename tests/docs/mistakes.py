@@ -80,6 +80,38 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     return capsys.readouterr().err
 
 
+def no_short_folder(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A long TMPDIR on a machine whose /tmp cannot be written to."""
+    from pilot.federation import ray_process
+
+    monkeypatch.setattr(ray_process.tempfile, "gettempdir", lambda: "/scratch/" + "x" * 90)
+    monkeypatch.setattr(ray_process.os, "access", lambda path, mode: False)
+    with pytest.raises(UserError) as refusal:
+        ray_process.run_apart("nothing", None, Path("logs/simulation.log"), lambda kind, value: None)
+    return f"error: {refusal.value}"
+
+
+def failed_simulation() -> str:
+    """A simulation's process that fails; Ray itself is not needed for that."""
+    from pilot.federation import ray_process
+
+    Path("failing.py").write_text(
+        "import sys\nfrom pilot.federation.ray_process import answer\nanswer(sys.argv[1], lambda *rest: 1 / 0)\n"
+    )
+    with pytest.raises(UserError) as refusal:
+        ray_process.run_apart("failing", None, Path("logs/simulation.log").resolve(), lambda kind, value: None)
+    return f"error: {refusal.value}"
+
+
+def failed_submission() -> str:
+    """What a deployment says when Flower's command line fails."""
+    from pilot.deployment.flower_command import FlowerCommand
+
+    with pytest.raises(UserError) as refusal:
+        FlowerCommand(Path("flwr"), dict(os.environ))._run([sys.executable, "-c", "1 / 0"], "submitting the run")
+    return f"error: {refusal.value}"
+
+
 def locked() -> str:
     """What Snakemake says while another one works in the folder, or was killed there."""
     from snakemake.exceptions import LockException
@@ -221,6 +253,9 @@ MISTAKES: dict[str, Callable[..., str]] = {
     "Interrupted": interrupted,
     "Another process works in the run's folder": in_use,
     "The folder holds a run that was trained otherwise": trained_otherwise,
+    "There is no room for Ray's sockets": no_short_folder,
+    "A simulation fails": failed_simulation,
+    "A deployment names a log": failed_submission,
     "A folder holds no runs": lambda: os.mkdir("empty") or message("compare", "empty"),
     "A run is not complete": lambda: without("manifest.json"),
     "A run is not evaluated": lambda: without("eval/metrics.json"),

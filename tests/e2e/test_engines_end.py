@@ -1,0 +1,133 @@
+"""Runs with Ray or a deployment end within seconds, with one message and no process left, however they are stopped.
+
+The environment is one that would lead connections elsewhere or leave no room for sockets.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pilot.processes import _processes
+
+from ..small import Small
+
+pytestmark = [pytest.mark.slow, pytest.mark.engine]
+COMMAND = [sys.executable, "-c", "from pilot.cli import main; main()"]
+NOWHERE = "http://127.0.0.1:9"
+PROXIES = {name: NOWHERE for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "grpc_proxy", "NO_PROXY")}
+ELSEWHERE = PROXIES | {"ALL_PROXY": "socks5://127.0.0.1:9", "all_proxy": "socks5://127.0.0.1:9", "RAY_ADDRESS": "auto"}
+START_SECONDS = 600.0
+END_SECONDS = 60.0
+"""On a machine that does nothing else it is less than ten."""
+
+
+@dataclass
+class Command:
+    """A running `pilot-bench` with everything that it has started, found by a variable that all of them inherit."""
+
+    process: "subprocess.Popen[str]"
+    token: str
+
+    def running(self) -> dict[int, str]:
+        """Command lines by process."""
+        mark = f"PILOT_TEST={self.token}".encode()
+        return {process: command for process, command, environment in _processes() if mark in environment}
+
+    def wait_for(self, name: str) -> None:
+        """Until a process of this name is there."""
+        until = time.monotonic() + START_SECONDS
+        while not any(name in command for command in self.running().values()):
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+    def signal(self, number: int, name: str) -> None:
+        """Send a signal to every process with this in its command line."""
+        for process, command in self.running().items():
+            if name in command:
+                os.kill(process, number)
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and message, once nothing is left."""
+        _, message = self.process.communicate(timeout=END_SECONDS)
+        assert self.running() == {}
+        return self.process.returncode, message
+
+
+@pytest.fixture
+def start(small: Small, tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Start a command on the small scenario, in a session of its own as a batch system does."""
+    started: list[Command] = []
+    long = tmp_path / ("t" * 100)
+    long.mkdir()
+
+    def run(*words: str) -> Command:
+        token = uuid.uuid4().hex
+        where = ["-s", str(small.scenario_file), "-p", str(small.profile_file), "--results", str(small.results)]
+        environment = {
+            **os.environ, **ELSEWHERE, "OMP_NUM_THREADS": "1", "TMPDIR": str(long), "PILOT_TEST": token,
+        }  # fmt: skip
+        # Who starts the tests in a shell's background has them ignore SIGINT, and children inherit that.
+        hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(
+            [*COMMAND, *words, *where], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            start_new_session=True, preexec_fn=hears,
+        )  # fmt: skip
+        started.append(Command(process, token))
+        return started[-1]
+
+    yield run
+    for command in started:
+        for left in command.running():
+            os.kill(left, signal.SIGKILL)
+
+
+SIMULATION = ("train", "-m", "fedavg", "--seed", "71", "--engine", "flower")
+DEPLOYMENT = ("deploy", "local", "-m", "fedavg", "--seed", "71", "--nodes", "6")
+WORKER, FAILED = "ray::ClientAppActor", "error: Flower's simulation failed: Ray's"
+CASES = {
+    "simulation-sigterm": (SIMULATION, WORKER, "pilot.cli", signal.SIGTERM, 143, "terminated; "),
+    "deployment-ctrl-c": (DEPLOYMENT, "flwr-clientapp", "pilot.cli", signal.SIGINT, 130, "interrupted; "),
+}
+MORE = {
+    "simulation-ctrl-c": (SIMULATION, WORKER, "pilot.cli", signal.SIGINT, 130, "interrupted; "),
+    "simulation-slurm": (SIMULATION, WORKER, "", signal.SIGTERM, 143, "terminated; "),
+    "simulation-starting": (SIMULATION, "gcs_server", "", signal.SIGTERM, 143, "terminated; "),
+    "raylet": (SIMULATION, WORKER, "raylet/raylet ", signal.SIGKILL, 2, FAILED),
+    "gcs": (SIMULATION, WORKER, "gcs_server ", signal.SIGKILL, 2, FAILED),
+    "simulation": (SIMULATION, WORKER, "federation.simulation", signal.SIGKILL, 2, "error: Flower's simulation ended"),
+    "deployment-sigterm": (DEPLOYMENT, "flower-supernode", "pilot.cli", signal.SIGTERM, 143, "terminated; "),
+}
+"""Every other way is exhaustive."""
+PARAMETERS = [
+    *(pytest.param(*case, id=name) for name, case in CASES.items()),
+    *(pytest.param(*case, id=name, marks=pytest.mark.exhaustive) for name, case in MORE.items()),
+]
+
+
+@pytest.mark.parametrize(("words", "there", "to", "number", "code", "says"), PARAMETERS)
+def test_one_message_and_no_process_left(
+    start: Callable[..., Command], words: tuple[str, ...], there: str, to: str, number: int, code: int, says: str
+) -> None:
+    command = start(*words)
+    command.wait_for(there)
+    command.signal(number, to)
+    ended, message = command.end()
+    assert (ended, message.count("\n")) == (code, 1) and message.startswith(says), message
+
+
+@pytest.mark.exhaustive
+def test_a_deployment_behind_proxies_trains(start: Callable[..., Command], small: Small) -> None:
+    command = start(*DEPLOYMENT)
+    _, message = command.process.communicate(timeout=START_SECONDS)
+    assert command.process.returncode == 0, message
+    assert (small.folder / "runs/fedavg/seed71/manifest.json").is_file() and command.running() == {}
