@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilot.backbone.paths import TINY_LLAVA
+from pilot.backbone.paths import BACKBONES, MODELS_VARIABLE, Source, models_folder
 from pilot.config import Profile
 from pilot.errors import UserError
 
@@ -97,41 +97,64 @@ class Architecture:
 
 
 def architecture_of(profile: Profile) -> Architecture:
-    """The architecture of a profile's backbone; weights need not be there.
+    """The architecture of a profile's backbone; of a checkpoint on disk its configuration, weights need not be there.
 
     Raises:
-        UserError: the backbone is not one whose sizes are known.
+        UserError: the backbone is not one whose sizes are known, or the folder has no LLaVA configuration.
     """
-    if profile.backbone == "tiny-llava":
-        return _read(TINY_LLAVA / "config.json")
-    if profile.backbone == "llava-1.5-7b":
-        return Architecture()
+    source, named = BACKBONES.get(profile.backbone, Source()), models_folder() / profile.backbone
+    if profile.backbone_path is not None:
+        return _read(Path(profile.backbone_path).expanduser(), f"profile {profile.name}: field backbone_path")
+    if source.folder is not None:
+        return _read(source.folder, f"profile {profile.name}: field backbone")
     if profile.architecture is not None:
         size = profile.architecture
         return Architecture(
             **{name: getattr(size, name) for name in Architecture.__dataclass_fields__ if name != "tied"}
         )
+    if profile.backbone == "llava-1.5-7b":
+        return _read(named, MODELS_VARIABLE) if named.is_dir() else Architecture()
     raise UserError(
         f"profile {profile.name}: field backbone: the sizes of {profile.backbone!r} are not known here. Expected "
         "tiny-llava, llava-1.5-7b or llava-random."
     )
 
 
-def _read(path: Path) -> Architecture:
-    """From a checkpoint's `config.json`."""
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    text, vision = config["text_config"], config["vision_config"]
+def _read(folder: Path, where: str) -> Architecture:
+    """From a checkpoint's configuration."""
+    config = _configuration(folder / "config.json", where)
+    text, vision = config.text_config, config.vision_config
     return Architecture(
-        text_layers=text["num_hidden_layers"],
-        text_hidden=text["hidden_size"],
-        text_intermediate=text["intermediate_size"],
-        text_heads=text["num_attention_heads"],
-        text_kv_heads=text["num_key_value_heads"],
-        vocabulary=text["vocab_size"],
-        tied=config["tie_word_embeddings"],
-        vision_layers=vision["num_hidden_layers"],
-        vision_hidden=vision["hidden_size"],
-        vision_intermediate=vision["intermediate_size"],
-        image_size=vision["image_size"],
-        patch_size=vision["patch_size"],
+        text_layers=text.num_hidden_layers,
+        text_hidden=text.hidden_size,
+        text_intermediate=text.intermediate_size,
+        text_heads=text.num_attention_heads,
+        text_kv_heads=text.num_key_value_heads,
+        vocabulary=text.vocab_size,
+        tied=config.tie_word_embeddings,
+        vision_layers=vision.num_hidden_layers,
+        vision_hidden=vision.hidden_size,
+        vision_intermediate=vision.intermediate_size,
+        image_size=vision.image_size,
+        patch_size=vision.patch_size,
     )
+
+
+def _configuration(path: Path, where: str) -> Any:
+    """LLaVA's configuration; transformers knows the sizes that published files leave out.
+
+    Raises:
+        UserError: the file cannot be read, or describes another kind of model.
+    """
+    from transformers import LlavaConfig
+
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+        if written["model_type"] != "llava":
+            raise ValueError(f"model_type is {written['model_type']!r}")
+        return LlavaConfig.from_dict(written)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{where}: {path}: {type(error).__name__}: {error}. Expected the config.json of a LLaVA checkpoint "
+            "(model_type llava), as transformers writes it."
+        ) from error

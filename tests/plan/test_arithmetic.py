@@ -1,6 +1,8 @@
 """The plan's formulas against values worked out by hand, and its parameter counts against real models."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,6 +68,36 @@ def test_counts_are_those_of_real_models() -> None:
 def test_unknown_backbone() -> None:
     profile = load_profile("embedded").model_copy(update={"backbone": "other"})
     with pytest.raises(UserError, match="field backbone: the sizes of 'other' are not known"):
+        architecture_of(profile)
+
+
+def test_a_checkpoint_is_planned_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `backbone_path` or `PILOT_MODELS`, with the sizes that published configurations leave to transformers."""
+    profile = load_profile("llava")
+    own = profile.model_copy(update={"backbone_path": str(TINY_LLAVA)})
+    assert architecture_of(own) == architecture_of(load_profile("embedded")) != LLAVA
+    folder = tmp_path / "llava-1.5-7b"
+    folder.mkdir()
+    vision = {
+        "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+        "num_attention_heads": 16, "image_size": 336, "patch_size": 14,
+    }  # fmt: skip
+    text = {"model_type": "llama", "vocab_size": 32064}
+    published = {"model_type": "llava", "tie_word_embeddings": False, "text_config": text, "vision_config": vision}
+    (folder / "config.json").write_text(json.dumps(published))
+    assert architecture_of(profile.model_copy(update={"backbone_path": str(folder)})) == LLAVA
+    published["text_config"] = text | {"num_hidden_layers": 2}
+    (folder / "config.json").write_text(json.dumps(published))
+    monkeypatch.setenv("PILOT_MODELS", str(tmp_path))
+    assert architecture_of(profile) == replace(LLAVA, text_layers=2)
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "{}", '{"model_type": "llava_next"}'])
+def test_what_is_no_checkpoint_is_refused(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    profile = load_profile("llava").model_copy(update={"backbone_path": str(tmp_path)})
+    with pytest.raises(UserError, match="llava: field backbone_path: .*config.json: .*Expected the config.json"):
         architecture_of(profile)
 
 
