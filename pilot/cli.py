@@ -206,9 +206,7 @@ def import_(
     from pilot.evaluation.importing import import_answers
 
     imported = import_answers(file, format.value, name, into, task, seed, replace, frame.value if frame else None)
-    counts = ", ".join(f"{task} ({count} answers)" for task, count in imported.num_answers.items())
-    lacking = f"; without {', '.join(imported.missing)}" if imported.missing else ""
-    typer.echo(f"{imported.run_dir}: {counts}{lacking}", err=True)
+    typer.echo(str(imported), err=True)
 
 
 for command in (compare, tables, figures, report, faults, study, tuning, tensorboard, export, plan):

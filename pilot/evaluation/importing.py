@@ -6,6 +6,7 @@ has no ledger, no rounds and no checkpoint, and answers on no client's own shard
 unknown. Interrupted at any point, the same command makes it whole.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,11 +29,26 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class Imported:
-    """The run that an import made or added to, its tasks with their numbers of answers, and the tasks it lacks."""
+    """The run that an import made or added to.
+
+    Attributes:
+        run_dir: of the run.
+        num_answers: number of answers by task.
+        missing: tasks without answers.
+        num_skipped: rows of the file that answer other tasks than the one asked for.
+    """
 
     run_dir: Path
     num_answers: Mapping[str, int]
     missing: tuple[str, ...]
+    num_skipped: int = 0
+
+    def __str__(self) -> str:
+        """The closing line of the command."""
+        counts = ", ".join(f"{task} ({count} answers)" for task, count in self.num_answers.items())
+        skipped = f"; {self.num_skipped} rows of other tasks skipped" if self.num_skipped else ""
+        lacking = f"; without {', '.join(self.missing)}" if self.missing else ""
+        return f"{self.run_dir}: {counts}{skipped}{lacking}"
 
 
 def import_answers(
@@ -71,14 +87,18 @@ def import_answers(
         for each in scenario["tasks"]
     }
     source = {"format": format, "file": file.name}
-    matched = match_answers(file, read_answers(file, format), tests, task)
+    answers = read_answers(file, format)
+    matched = match_answers(file, answers, tests, task)
+    num_skipped = len(answers) - sum(map(len, matched.values()))
     source["sha256"] = sha256_file(file)
     for found in matched:
         _check_new(run_dir / "imported" / f"{found}.json", source, replace)
     remove(run_dir / "manifest.json")
-    for found, answers in matched.items():
-        write_json(run_dir / "imported" / f"{found}.json", source | {"answers": answers})
-    return _build(run_dir, scenario | {"method": name, "seed": seed}, tests)
+    for found, by_id in matched.items():
+        write_json(run_dir / "imported" / f"{found}.json", source | {"answers": by_id})
+    return dataclasses.replace(
+        _build(run_dir, scenario | {"method": name, "seed": seed}, tests), num_skipped=num_skipped
+    )
 
 
 def refuse_imported(run_dirs: Sequence[Path]) -> None:

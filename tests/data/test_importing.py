@@ -1,10 +1,12 @@
 """`pilot-bench data import` and sources that are read from files, from the command line to data folders."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from pilot.cli import app
@@ -23,9 +25,14 @@ def quiet(task: str, done: int, total: int) -> None:
 
 def call(*words: object) -> str:
     """Standard output of a command that succeeds."""
+    return invoke(*words).stdout
+
+
+def invoke(*words: object) -> Result:
+    """A command that succeeds."""
     result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return result.stdout
+    return result
 
 
 @pytest.fixture
@@ -139,6 +146,91 @@ local_test_fraction: 0.1
 min_client_examples: 1
 tasks:
 """
+
+
+ODD = "a [b] ? c"
+
+
+@pytest.fixture
+def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No contact sheet is drawn, which takes longer than all the rest."""
+    monkeypatch.setattr("pilot.data.card.contact_sheet", lambda task, records: b"")
+
+
+@pytest.mark.usefixtures("unseen")
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_absolute_paths_and_odd_names_from_anywhere(
+    own: Path, suffix: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FILE, --images, --to, --scenario, and `file:` and `records:` of a scenario, with characters of patterns."""
+    root = tmp_path_factory.mktemp(ODD)
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    write_pictures(root / "p [x]?", [f"{number}.png" for number in range(6)])
+    file = root / f"f [1]?{suffix}"
+    write_lines(file, [{"image": f"{n}.png", "question": "What?", "answer": "red"} for n in range(6)])
+    if suffix == ".csv":
+        file.write_text("image,question,answer\n" + "".join(f"{n}.png,What?,red\n" for n in range(6)))
+    words = ("--images", root / "p [x]?", "--task", "vqa", "--name", "my", "--to", root / "to [y]?/my")
+    done = invoke("data", "import", file, *words, "--held-out", 0.4, "--scenario", root / "s [z]?.yaml")
+    line = "6 rows read: 4 for training, 2 for testing, 0 in quarantine, 0 skipped.\n"
+    assert done.stderr.endswith(f"{root / 'to [y]?/my'}: {line}")
+    done = invoke(
+        "data", "build", "--scenario", root / "s [z]?.yaml", "--profile", "smoke", "--results", root / "r [w]?"
+    )
+    assert done.stderr.endswith(f"my: {line}")
+    options = {"file": str(file), "images": str(root / "p [x]?"), "held_out": 0.4}
+    build_data(scenario_of(task(num_train=4, num_test=2, options=options)), root / "out", quiet)
+    assert list(read_json(root / "out/data/manifest.json")["source_files"]["q"]) == [file.as_posix()]
+
+
+def closing(own: Path, name: str, content: str, *words: object, kind: str = "vqa") -> str:
+    """The closing line of an import of a file with this content."""
+    (own / name).write_text(content)
+    where = ("--images", "pictures", "--task", kind, "--name", "my", "--to", "datasets/my", "--held-out", 0.3)
+    said = invoke("data", "import", name, *where, *words).stderr.splitlines()
+    return said[-1].removeprefix("datasets/my: ")
+
+
+@pytest.mark.usefixtures("unseen")
+def test_the_closing_line_accounts_for_every_row(own: Path) -> None:
+    rows = [{"image": f"{n}.png", "question": "What?", "answer": "red"} for n in range(20)]
+    both = "".join(json.dumps(row | {"split": "test" if n < 3 else "train"}) + "\n" for n, row in enumerate(rows))
+    assert closing(own, "both.jsonl", both) == (
+        "20 rows read: 12 for training, 5 for testing, 0 in quarantine, 3 skipped. Skipped: split test (3)."
+    )
+    missing = [{**rows[0], "answer": float("nan")}, {**rows[1], "answers": ["red", float("nan")]}]
+    lines = "".join(json.dumps(row) + "\n" for row in [*rows, *missing])
+    assert closing(own, "nan.jsonl", lines, "--max-quarantine", 0.2).endswith(
+        "2 in quarantine, 0 skipped. In quarantine: answer: is missing or empty (1); answers: expected text or a "
+        "number, got null (1)."
+    )
+    captions = [f"{n % 20}.png,a thing number {n} stands here\n" for n in range(300)]
+    captions[100], captions[150] = '0.png,"""Two things stand \n', '0.png,"""A thing and \n'
+    line = closing(own, "quotes.csv", "image,caption\n" + "".join(captions), kind="caption")
+    assert "300 rows read: " in line and " 2 in quarantine, 0 skipped." in line
+    nested = "".join(json.dumps(row | {"tags": [], "meta": {"source": "camera"}}) + "\n" for row in rows)
+    assert closing(own, "nested.jsonl", nested).endswith("No text or number, so no attribute: meta (20); tags (20).")
+    card = (own / "datasets/my/card.md").read_text()
+    assert "Skipped: nothing.\nNo text or number, so no attribute: meta (20); tags (20).\n" in card
+
+
+@pytest.mark.usefixtures("unseen")
+def test_questions_of_another_form_are_named_with_their_option(own: Path) -> None:
+    def talk(n: int, line: str) -> dict[str, Any]:
+        turns = [{"from": "human", "value": f"<image>\nWhat is it?{line}"}, {"from": "gpt", "value": "Red"}]
+        return {"id": n, "image": f"{n}.png", "conversations": turns}
+
+    short = "\nAnswer the question using a single word or phrase."
+    rows = [talk(n, short if n < 15 else "") for n in range(20)]
+    said = "form open (--form open takes it, in a scenario forms: [open]) (5)"
+    assert closing(own, "mixed.json", json.dumps(rows)).endswith(f"0 in quarantine, 5 skipped. Skipped: {said}.")
+    other = "form short_answer (--form short_answer takes it, in a scenario forms: [short_answer]) (15)"
+    line = closing(own, "mixed.json", json.dumps(rows), "--form", "open")
+    assert line.endswith(f"15 skipped. Skipped: {other}.")
+    plain = "\n".join(json.dumps(talk(n, "")) for n in range(20))
+    with pytest.raises(UserError, match=r"0 usable rows for split .*20 rows: form open \(--form open takes it"):
+        closing(own, "plain.json", plain)
+    assert "20 rows read" in closing(own, "plain.json", plain, "--form", "open")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 
 from pilot.config import LearningRates, load_profile
 from pilot.errors import UserError
+from pilot.evaluation.answers import answer_run
 from pilot.federation.checkpoint import Progress, load_progress, save_progress
 from pilot.federation.shards import load_examples, read_part
 from pilot.federation.spec import RunSpec

@@ -6,7 +6,7 @@ reads like several rows: the line with the quote is given up, and reading goes o
 
 import csv
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 Record = tuple[int, list[str] | str]
 """The last line of a record with its fields, or the line that cannot be read with the reason."""
@@ -45,7 +45,7 @@ def records(lines: Iterable[str], separator: str) -> Iterator[Record]:
             return
         except csv.Error as error:
             problem = f"not readable as a table ({error})"
-        if not problem and width and any(_reads_like_rows(field, separator, width) for field in fields):
+        if not problem and width and len(source.taken) > 1 and not _is_one_row(fields, separator, width):
             problem = "a text in quotes reads like several rows"
         if problem and len(source.taken) > 1:
             problem = f"lines {last + 1} to {last + len(source.taken)}: {problem}; is a quote not closed?"
@@ -56,6 +56,7 @@ def records(lines: Iterable[str], separator: str) -> Iterator[Record]:
             yield last, problem or fields
 
 
-def _reads_like_rows(field: str, separator: str, num_columns: int) -> bool:
-    """Tell whether a later line of a field has the separators of a whole row."""
-    return num_columns > 1 and any(line.count(separator) >= num_columns - 1 for line in field.splitlines()[1:])
+def _is_one_row(fields: Sequence[str], separator: str, num_columns: int) -> bool:
+    """Check fields with line breaks: as many as columns, and no later line of one has the separators of a row."""
+    later = [line for field in fields for line in field.splitlines()[1:]]
+    return len(fields) == num_columns and all(line.count(separator) < max(1, num_columns - 1) for line in later)
