@@ -16,8 +16,9 @@ Problem = tuple[str, str]
 """File, and what is wrong with it and what to do."""
 
 CONVERT = (
-    "only tokenizer.model is here, which is SentencePiece's format. Convert it once, in an environment with "
-    '`pip install transformers sentencepiece protobuf`: python -c "from transformers import AutoTokenizer; '
+    "only tokenizer.model is here, which is SentencePiece's format. Convert it once, in an environment of its own with "
+    "`pip install 'transformers<5' sentencepiece protobuf` (version 5 loses the space before a text): "
+    'python -c "from transformers import AutoTokenizer; '
     "AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER')\""
 )
 _PROJECTOR = {"projector_hidden_act": "gelu", "multimodal_projector_bias": True}

@@ -83,7 +83,7 @@ def first_shard(folder: Path) -> Path:
 
 CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no tokenizer": (without("tokenizer.json"), r"tokenizer\.json: missing: no tokenizer in this checkpoint"),
-    "sentencepiece": (only_sentencepiece, r"only tokenizer\.model is here.*pip install transformers sentencepiece"),
+    "sentencepiece": (only_sentencepiece, r"only tokenizer\.model is here.*pip install 'transformers<5' sentencepiece"),
     "no tokenizer config": (without("tokenizer_config.json"), r"tokenizer_config\.json: missing"),
     "no preprocessor": (without("preprocessor_config.json"), r"preprocessor_config\.json: missing: how images"),
     "other crop": (

@@ -53,6 +53,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_boxes_of_other_tools_in_their_frame(scenario: Path) -> None:
+    """The scenario's runs answer in the original frame; a LLaVA-1.5 that was asked by another tool does not."""
+    rows = answers(scenario, "scene-ground", NUM_EXAMPLES)
+    made = bring(scenario, rows, frame="padded_square")
+    (task,) = [task for task in read_json(made.run_dir / "config.json")["tasks"] if task["kind"] == "ground"]
+    assert task["frame"] == "padded_square"
+    first = read_jsonl(made.run_dir / "eval" / "samples.jsonl")[0]
+    assert (first["frame"], first["size"]) == ("padded_square", [64, 64])
+    scored = {entry["metric"] for entry in read_json(made.run_dir / "eval" / "metrics.json")["entries"]}
+    assert scored == {"acc@0.5[padded_square]", "mean_iou[padded_square]", "parse_failure_rate"}
+    with pytest.raises(UserError, match="coordinate frame differs"):
+        compare([scenario], format="json")
+    assert of_method(scenario, "llava-next", allow_different=["frame"])["scene-ground"]["metric"].startswith("acc@0.5[")
+
+
 def test_a_run_like_any_other_but_for_what_is_not_known(scenario: Path) -> None:
     made = bring(scenario, answers(scenario, "scene-vqa", 30))
     assert made == Imported(
