@@ -41,7 +41,12 @@ class Reordering(LocalTransport):
 def test_bytes_do_not_depend_on_the_order_of_names(small: Small, tmp_path: Path, method: str) -> None:
     spec = small.spec(method)
     participants = make_participants(
-        spec, small.backbone, small.features, small.examples, lambda client: tmp_path / CLIENTS / str(client)
+        spec,
+        small.backbone,
+        small.features,
+        small.examples,
+        lambda client: tmp_path / CLIENTS / str(client),
+        small.validation,
     )
     register = Register(scenario_digests(small.folder), {k: len(v) for k, v in small.examples.items()}, {})
     conduct(Conduct(spec, register, tmp_path, False, quiet), small.backbone, Reordering(participants))
