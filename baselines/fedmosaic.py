@@ -8,7 +8,8 @@ Server, for client i with update g_i = theta_i - what i received, over LoRA and 
 Deviations: the paper compares gradients of a small frozen model on each client's data, smoothed over rounds and with
 noise; here the update itself is the signature, which costs nothing and is seen by the server anyway. Its clients hold
 the sum as a second, frozen adapter beside their own with a learned gate; here one adapter is mixed with the fixed
-share a, so that every method trains the same model. Its bridge between architectures (Co-LoRA) has nothing to do: all
+share a, so that every method trains the same model. The connector is mixed as LoRA is; in the authors' code it stays on
+its client. Its bridge between architectures (Co-LoRA) has nothing to do: all
 clients have the same one. AdamW, like every method here. A client without an update keeps the model it had; a lone one
 keeps its own update.
 """

@@ -14,8 +14,9 @@ decides on pruning, from what it sent and what came back: an update is sent at t
 that the bytes of a round in which it is pruned are an upper bound of the paper's; from the next round on they are those
 of the lower rank. `rounds.jsonl` has ranks, weights and who was pruned. gamma 0.99 is what a public copy of the method
 has; strength, and ranks as fractions of the profile's rank by client id, are our choice. The connector is averaged by
-numbers of examples, which say nothing about LoRA's weights. Rows that no participant of a round holds become zero.
-s = alpha / r is the same for every rank. AdamW instead of SGD.
+numbers of examples, which say nothing about LoRA's weights. Rows that no participant of a round holds would become
+zero in both factors and could never be learned again: as in FlexLoRA they restart, A at its start and B at zero, if any
+client has their rank. s = alpha / r is the same for every rank. AdamW instead of SGD.
 """
 
 import math
@@ -38,7 +39,7 @@ from pilot.methods.base import (
     unprefixed,
     weighted_mean,
 )
-from pilot.methods.lora_products import cut, full_rank, layers_of, pad, pair_of, product_norm
+from pilot.methods.lora_products import cut, full_rank, layers_of, pad, pair_of, product_norm, restarted
 from pilot.methods.ranks import OWN, START, HeterogeneousRanks
 
 
@@ -93,7 +94,9 @@ class HetLora(HeterogeneousRanks):
         start = select(server.shared, {START})
         full = full_rank(unprefixed(start, START))
         padded = ((pad(text, full), weight) for text, weight in zip(texts, weights, strict=True) if weight > 0)
-        shared = {**start, **(mean or weighted_mean)(padded), **mean_of_updates(updates, {"connector"}, mean)}
+        most = max(int(state[OWN]) for state in per_client.values())
+        text = restarted((mean or weighted_mean)(padded), unprefixed(start, START), most)
+        shared = {**start, **text, **mean_of_updates(updates, {"connector"}, mean)}
         shares = {str(u.client): float(f"{w / sum(weights):.6g}") for u, w in zip(updates, weights, strict=True)}
         ranks = {str(client): int(state[OWN]) for client, state in sorted(per_client.items())}
         return ServerState(shared, per_client, {"ranks": ranks, "weights": shares, "pruned": pruned})

@@ -115,6 +115,11 @@ class Small:
         """Training examples of every client."""
         return load_examples(self.scenario, self.folder, self.backbone, self.features, "train")
 
+    @cached_property
+    def validation(self) -> dict[int, list[Example]]:
+        """Validation examples of every client."""
+        return load_examples(self.scenario, self.folder, self.backbone, self.features, "validation")
+
     def build(self) -> None:
         """Make everything that training reads."""
         self.scenario_file.write_text(SCENARIO)
@@ -152,7 +157,8 @@ class Small:
         """A trainer of the clients, without driver or files."""
         rates = self.profile.learning_rates_of(method)
         settings = TrainSettings(4, rates, 0.03, 0.0, 1.0)
-        return LocalTrainer(self.backbone, self.spec(method).make_method(), settings, self.features, self.examples)
+        made = self.spec(method).make_method()
+        return LocalTrainer(self.backbone, made, settings, self.features, self.examples, validation=self.validation)
 
 
 def contents(run_dir: Path) -> dict[str, bytes]:

@@ -21,7 +21,11 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer with a low-rank update; `lora_A` (r, in), `lora_B` (out, r), float32 on W's device."""
+    """A frozen linear layer with a low-rank update; `lora_A` (r, in), `lora_B` (out, r), float32 on W's device.
+
+    Attributes:
+        offset: D (out, in), in W's type, of W + s (D + B A); None where there is none, or W + s D is in the weight.
+    """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, token_space: bool = False) -> None:
         super().__init__()
@@ -33,14 +37,28 @@ class LoraLinear(nn.Module):
         device = base.weight.device
         self.lora_A: nn.Parameter = nn.Parameter(torch.zeros(rank, base.in_features, device=device))
         self.lora_B: nn.Parameter = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
+        self.offset: Tensor | None = None
         self._merged: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.token_space:
-            update = functional.linear(functional.linear(x, self.lora_A), self.lora_B)
+        update = functional.linear(functional.linear(x, self.lora_A), self.lora_B) if self.token_space else None
+        if self.offset is not None:
+            return self._beside(x, functional.linear(x, self.offset), update)
+        if update is not None:
             return torch.add(functional.linear(x, self.weight), update, alpha=self.scale)
-        weight = self._merged if self._merged is not None else self.updated_weight()
-        return functional.linear(x, weight)
+        return functional.linear(x, self._own_weight())
+
+    def _own_weight(self) -> Tensor:
+        """The weight that x meets: W in token space, W + s B A in weight space."""
+        if self.token_space:
+            return self.weight
+        return self._merged if self._merged is not None else self.updated_weight()
+
+    def _beside(self, x: Tensor, offset: Tensor, update: Tensor | None) -> Tensor:
+        """Add s D x to W x within one product: beside a W x that is rounded already less than half a step vanishes."""
+        total = offset if update is None else offset + update
+        result_TO = torch.addmm(total.flatten(0, -2), x.flatten(0, -2), self._own_weight().t(), beta=self.scale)
+        return result_TO.view(total.shape)
 
     def updated_weight(self) -> Tensor:
         """W + scale * B A, shape (out, in): computed in float32, rounded to W's type."""

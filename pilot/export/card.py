@@ -38,7 +38,7 @@ LOADING = {
 }
 
 
-def card_text(source: Source, form: str, folder: Path, *, exact_prompts: bool) -> str:
+def card_text(source: Source, form: str, folder: Path, *, exact_prompts: bool, notes: Sequence[str] = ()) -> str:
     """The card as Markdown with YAML front matter; it depends on the run and the exported files only.
 
     Args:
@@ -46,6 +46,7 @@ def card_text(source: Source, form: str, folder: Path, *, exact_prompts: bool) -
         form: `merged`, `adapter` or `mixture`.
         folder: where the exported weights lie, for their digests.
         exact_prompts: whether the stock processor's prompt ids are those of training.
+        notes: further limits.
     """
     spec = source.spec
     sections = [
@@ -55,7 +56,7 @@ def card_text(source: Source, form: str, folder: Path, *, exact_prompts: bool) -
         f"## Load it\n\nIn this folder, with an image `photo.jpg`:\n\n```python\n{loading(source, form)}\n```",
         "## Training data\n\n" + _data(source),
         "## Scores\n\n" + _scores(source),
-        "## Limits\n\n" + _limits(source, form, exact_prompts),
+        "## Limits\n\n" + _list([*_limits(source, form, exact_prompts), *notes]),
         "## Licences\n\n" + _licences(source),
         "## Digests (sha256)\n\n" + _digests(source, folder),
     ]
@@ -155,7 +156,7 @@ def _scores(source: Source) -> str:
     return f"{text}\n\n`personalised`: the task's test set; `local`: a held-out part of the client's data. One seed."
 
 
-def _limits(source: Source, form: str, exact_prompts: bool) -> str:
+def _limits(source: Source, form: str, exact_prompts: bool) -> list[str]:
     lines = [
         "One image and one user turn; answers are short, as in the training data.",
         "Federated training is no privacy guarantee by itself: a model may repeat what it was trained on.",
@@ -179,7 +180,7 @@ def _limits(source: Source, form: str, exact_prompts: bool) -> str:
                 "The stock tokenizer call joins the text around the image differently from training: a probe prompt "
                 "has other token ids behind the image, so answers can differ from those that were scored."
             )
-    return _list(lines)
+    return lines
 
 
 def _licences(source: Source) -> str:

@@ -19,11 +19,14 @@ PROJECTOR = "multi_modal_projector"
 SHARD_SIZE = "5GB"
 
 
-def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> None:
+def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> list[str]:
     """A checkpoint of `LlavaForConditionalGeneration`: W + (alpha / r) (D + B A) in float32, then the base's dtype.
 
     Hu et al. 2021, arXiv 2106.09685, section 4.1; D is the offset of methods that have one
     (`pilot.backbone.offsets`). The projector is the client's connector.
+
+    Returns:
+        What rounding to another type than float32 lost, for the model's card.
 
     Raises:
         UserError: the base's checkpoint is not on disk (`llava-random` that was made in memory).
@@ -36,20 +39,37 @@ def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> 
         )
     model = LlavaForConditionalGeneration.from_pretrained(path, local_files_only=True, dtype="auto")
     with torch.no_grad():
-        for name, lora_a in layers_of(source.state).items():
-            lora_b = source.state[f"{GROUP}.{name}.lora_B"]
-            weight = model.model.language_model.get_submodule(name).weight
-            frozen = weight.float()
-            if (offset := source.state.get(f"{OFFSETS}.{name}.weight")) is not None:
-                frozen = frozen.add(offset, alpha=source.scale)
-            weight.copy_(torch.addmm(frozen, lora_b.float(), lora_a.float(), alpha=source.scale))
+        lost = _merge(source, model)
         model.model.multi_modal_projector.load_state_dict(projector_of(source.state), strict=True)
     model.save_pretrained(folder, max_shard_size=shard_size)
+    kind = str(model.dtype).removeprefix("torch.")
     del model
     gc.collect()
+    if not lost:
+        return []
+    return [
+        f"Rounding the merged weights to {kind} lost {lost:.1%} of what training changed in them (norm of the rounding "
+        "errors by norm of the change). In training the change stays beside the weights."
+    ]
 
 
-def write_adapter(source: Source, folder: Path) -> None:
+def _merge(source: Source, model: LlavaForConditionalGeneration) -> float:
+    """Merge LoRA and offsets into the LLM's weights; returns the part of the change that their type rounds away."""
+    wanted = lost = 0.0
+    for name, lora_a in layers_of(source.state).items():
+        lora_b = source.state[f"{GROUP}.{name}.lora_B"]
+        weight = model.model.language_model.get_submodule(name).weight
+        base = frozen = weight.float().clone()
+        if (offset := source.state.get(f"{OFFSETS}.{name}.weight")) is not None:
+            frozen = frozen.add(offset, alpha=source.scale)
+        merged = torch.addmm(frozen, lora_b.float(), lora_a.float(), alpha=source.scale)
+        weight.copy_(merged)
+        wanted += float((merged - base).square().sum())
+        lost += float((merged - weight.float()).square().sum())
+    return (lost / wanted) ** 0.5 if wanted else 0.0
+
+
+def write_adapter(source: Source, folder: Path) -> list[str]:
     """An adapter that `PeftModel.from_pretrained(base, folder)` loads: LoRA, and the projector as `modules_to_save`.
 
     Raises:
@@ -80,6 +100,7 @@ def write_adapter(source: Source, folder: Path) -> None:
     projector = {f"base_model.model.model.{PROJECTOR}.{k}": v for k, v in projector_of(source.state).items()}
     tensors = {name: value.contiguous() for name, value in sorted((to_peft(source.state) | projector).items())}
     write_bytes(folder / "adapter_model.safetensors", save(tensors, metadata={"format": "pt"}))
+    return []
 
 
 def layers_of(state: State) -> dict[str, torch.Tensor]:

@@ -43,7 +43,7 @@ def export_model(
         raise UserError(f"{target}: --to is not an empty folder, and nothing is overwritten. Name another folder.")
     source = open_source(run_dir, client)
     chosen = _form(source, form)
-    writers: dict[str, Callable[[Source, Path], None]] = {
+    writers: dict[str, Callable[[Source, Path], list[str]]] = {
         MERGED: lambda source, folder: write_merged(source, folder, shard_size),
         ADAPTER: write_adapter,
         MIXTURE: _write_mixture,
@@ -53,7 +53,7 @@ def export_model(
     return target
 
 
-def _write(source: Source, form: str, target: Path, weights: Callable[[Path], None]) -> None:
+def _write(source: Source, form: str, target: Path, weights: Callable[[Path], list[str]]) -> None:
     """Everything in a folder beside `target`, which then takes its name."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -61,9 +61,9 @@ def _write(source: Source, form: str, target: Path, weights: Callable[[Path], No
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror}). Choose another folder.") from error
     try:
-        weights(part)
+        notes = weights(part)
         exact = _write_processor(source, part)
-        write_text(part / "README.md", card_text(source, form, part, exact_prompts=exact))
+        write_text(part / "README.md", card_text(source, form, part, exact_prompts=exact, notes=notes))
         set_mode(part, 0o755)
         for path in part.iterdir():
             set_mode(path, 0o644)  # safetensors makes files that only their owner reads
@@ -85,9 +85,10 @@ def _form(source: Source, form: str | None) -> str:
     return MIXTURE
 
 
-def _write_mixture(source: Source, folder: Path) -> None:
+def _write_mixture(source: Source, folder: Path) -> list[str]:
     digest = source.config["digests"]["backbone"]
     write_mixture(folder, describe(source.spec.profile, source.spec.method, source.info, digest), source.state)
+    return []
 
 
 def _write_processor(source: Source, folder: Path) -> bool:

@@ -14,7 +14,7 @@ from pilot.errors import UserError
 from pilot.federation.attacks import corrupt
 from pilot.federation.client import PhaseTask, Trained
 from pilot.federation.defence import Defence
-from pilot.federation.driver import Plan
+from pilot.federation.driver import Plan, least_steps
 from pilot.federation.participant import Outgoing, Participant, untouched
 from pilot.federation.participation import Participation, schedule, to_json
 from pilot.federation.privacy import Relation, epsilon, privatise, refuse_statistics, seeded_noise, system_noise
@@ -43,12 +43,13 @@ def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: M
     where = f"profile {profile.name}: field federation"
     _check_federation(spec, method, where)
     _check_rates(spec, method)
+    _check_steps(spec, method, steps)
     start = initial_state(backbone.text_adapter, spec.seed)
-    seen: dict[tuple[str, ClientInfo, frozenset[str]], State] = {}
+    seen: dict[tuple[str, frozenset[str], ClientInfo, frozenset[str]], State] = {}
     custom = (type(method).arrive, type(method).hand_over) != (Method.arrive, Method.hand_over)
 
     def template(phase: Phase, info: ClientInfo, payload: State) -> State:
-        key = (phase.name, info, frozenset(payload))
+        key = (phase.name, phase.shared, info, frozenset(payload))
         if key not in seen:  # making a connector takes longer than a check of its tensors
             if len(seen) >= TEMPLATES:
                 seen.pop(next(iter(seen)))
@@ -135,6 +136,21 @@ def _check_rates(spec: RunSpec, method: Method) -> None:
     known = {phase.name for number in range(1, spec.profile.rounds + 1) for phase in method.phases(number)}
     named = spec.rates().phases
     check_known(f"profile {spec.profile.name}, method {spec.method}", "learning_rates.phases", named, known)
+
+
+def _check_steps(spec: RunSpec, method: Method, steps: Mapping[int, int]) -> None:
+    """Refuse rounds of so few steps that a phase would get none."""
+    client, count = min(steps.items(), key=lambda item: (item[1], item[0]))
+    for number in range(1, spec.profile.rounds + 1):
+        for phases in (method.phases(number), method.newcomer_phases(number)):
+            enough = least_steps(phases)
+            if phases and count < enough:
+                field = "local_epochs" if spec.profile.local_steps is None else "local_steps"
+                raise UserError(
+                    f"profile {spec.profile.name}: field {field}: client {client} takes {count} step(s) a round, which "
+                    f"method {spec.method} splits over its phases {', '.join(phase.name for phase in phases)}. "
+                    f"Expected at least {enough}."
+                )
 
 
 def validates(spec: RunSpec, method: Method) -> bool:

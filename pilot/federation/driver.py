@@ -60,11 +60,23 @@ class Clock:
 
 @dataclass(frozen=True)
 class Step:
-    """One phase of one round."""
+    """One phase of one round.
+
+    Attributes:
+        newcomers: clients that kept no private state when the round began.
+        num_early: how many phases of the round are for newcomers alone; they come first and exchange nothing.
+    """
 
     round_number: int
     index: int
     phase: Phase
+    newcomers: frozenset[int] = frozenset()
+    num_early: int = 0
+
+    @property
+    def is_early(self) -> bool:
+        """Whether this one is."""
+        return self.index < self.num_early
 
 
 @dataclass
@@ -96,13 +108,22 @@ class Driver:
         now = start or Progress(server=self._begin())
         for number in range(now.round_number + 1, self.plan.rounds + 1):
             before = dict(now.versions)
-            for index, phase in enumerate(self.plan.method.phases(number)):
-                self._run_phase(now, Step(number, index, phase), before)
+            for step in self._steps(number, before):
+                self._run_phase(now, step, before)
             now.round_number, now.previous, now.ledger = number, before, self.ledger.to_json()
             began = time.perf_counter()
             self.checkpoint(now)
             self.clock.checkpoint += time.perf_counter() - began
         return now
+
+    def _steps(self, number: int, known: Mapping[int, Version]) -> list[Step]:
+        """The phases of a round, after those of clients that take part for the first time."""
+        method, schedule = self.plan.method, self.plan.schedule[number - 1]
+        phases, first = method.phases(number), method.newcomer_phases(number)
+        newcomers = frozenset(schedule.selected) - known.keys()
+        num_early = len(first) - len(phases) if newcomers & set(schedule.present) else 0
+        every = (*first[:num_early], *phases)
+        return [Step(number, index, phase, newcomers, num_early) for index, phase in enumerate(every)]
 
     def _begin(self) -> ServerState:
         """The server before round 1."""
@@ -119,14 +140,15 @@ class Driver:
         updates = self._accepted(answers, now.server, step, book)
         drift = Drift()
         server, note = self._aggregate(updates, now.server, step, drift)
-        skipped = len(book.accepted) < self.plan.quorum
+        exchanges = self.plan.method.exchanges and not step.is_early
+        skipped = len(book.accepted) < (1 if step.is_early else self.plan.quorum)
         row = {
             "round": step.round_number, "phase": step.phase.name, "excluded": book.excluded, "skipped": skipped,
             "participation": _absent(schedule), "clients": book.rows, "aggregation": {}, "defence": note,
         }  # fmt: skip
         if not skipped:
             now.versions |= book.versions
-            if self.plan.method.exchanges:
+            if exchanges:
                 now.server = server
                 row["aggregation"] = dict(server.record)
                 if (ratio := drift.value()) is not None:
@@ -138,17 +160,20 @@ class Driver:
     def _tasks(self, now: Progress, step: Step, before: Mapping[int, Version]) -> Iterator[PhaseTask]:
         """What each client of the round receives; those that will not answer receive it for nothing."""
         schedule = self.plan.schedule[step.round_number - 1]
-        phases = self.plan.method.phases(step.round_number)
+        method, number = self.plan.method, step.round_number
         for info in sorted(self.plan.clients, key=lambda info: info.client):
-            if info.client not in schedule.selected:
+            is_new = info.client in step.newcomers
+            if info.client not in schedule.selected or (step.is_early and not is_new):
                 continue
-            payload = self.plan.method.payload(now.server, info, step.phase)
-            self.ledger.message(step.round_number, step.phase.name, info.client, "down", payload)
+            payload = method.payload(now.server, info, step.phase)
+            self.ledger.message(number, step.phase.name, info.client, "down", payload)
             if info.client in schedule.present:
                 base = now.versions.get(info.client)
                 keep = names_to_keep(now.versions, before, now.previous, client=info.client)
-                num_steps = split_steps(phases, self.plan.local_steps[info.client])[step.index][1]
-                yield PhaseTask(info, step.phase, step.round_number, step.index, num_steps, payload, base, keep)
+                phases = method.newcomer_phases(number) if is_new else method.phases(number)
+                index = step.index - (0 if is_new else step.num_early)
+                num_steps = split_steps(phases, self.plan.local_steps[info.client])[index][1]
+                yield PhaseTask(info, step.phase, number, step.index, num_steps, payload, base, keep)
 
     def _accepted(self, answers: Iterator[Answer], server: ServerState, step: Step, book: _Book) -> Iterator[Update]:
         """Updates that pass the guard, in the order of clients; everything else goes into the book."""
@@ -182,7 +207,7 @@ class Driver:
         """The server's next state and what the defence says; the old state where nobody sent anything usable."""
         note: dict[str, Any] = {}
         first = next(updates, None)
-        if first is not None and self.plan.method.exchanges:
+        if first is not None and self.plan.method.exchanges and not step.is_early:
             infos = {info.client: info for info in self.plan.clients}
 
             def received(client: int) -> State:
@@ -239,3 +264,11 @@ def split_steps(phases: Sequence[Phase], local_steps: int) -> list[tuple[Phase, 
     """The round's steps over its phases: rounded down, the last phase takes the rest, so that the sum is exact."""
     steps = [int(phase.share_of_steps * local_steps) for phase in phases[:-1]]
     return list(zip(phases, [*steps, local_steps - sum(steps)], strict=True)) if phases else []
+
+
+def least_steps(phases: Sequence[Phase]) -> int:
+    """The fewest local steps of which every phase with a share gets one."""
+    return next(
+        count for count in itertools.count(1)
+        if all(steps for phase, steps in split_steps(phases, count) if phase.share_of_steps > 0)
+    )  # fmt: skip

@@ -168,7 +168,8 @@ class FlowerTransport:
 
     def _content(self, task: PhaseTask) -> RecordDict:
         value = {
-            **self._common(), "round": task.round_number, "phase_index": task.phase_index, "steps": task.steps,
+            **self._common(), "round": task.round_number, "phase_index": task.phase_index, "phase": task.phase.name,
+            "steps": task.steps,
             "base": task.base.to_json() if task.base else None, "keep": list(task.keep),
         }  # fmt: skip
         return pack(value, payload=to_array_record(task.payload))

@@ -170,7 +170,8 @@ def _task(asked: Mapping[str, Any], client: int, payload: dict[str, Any]) -> "Ph
     spec = RunSpec.of(asked["config"])
     method = spec.make_method()
     info = spec.clients(method)[client]
-    phase = method.phases(asked["round"])[asked["phase_index"]]
+    phases = (*method.newcomer_phases(asked["round"]), *method.phases(asked["round"]))
+    phase = next(phase for phase in phases if phase.name == asked["phase"])
     base = Version.from_json(asked["base"]) if asked["base"] else None
     return PhaseTask(
         info, phase, asked["round"], asked["phase_index"], asked["steps"], payload, base, tuple(asked["keep"])

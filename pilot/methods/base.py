@@ -28,18 +28,24 @@ __all__ = [
 ]  # fmt: skip
 
 PLAIN_GROUPS = frozenset({"text_adapter", "connector"})
-VALIDATION_LOSS = "validation_loss"
-"""A statistic of phases that validate."""
+VALIDATION_LOSS = "validation_loss"  # a statistic of phases that validate
 
 
 @dataclass(frozen=True)
 class ClientInfo:
-    """Who a client is: its partition id, its task, all tasks in the scenario's order, and the run's seed."""
+    """Who a client is: its partition id, its task, all tasks in the scenario's order, and the run's seed.
+
+    Tasks have no "." in their names, which ends a state's group: `vqa` would begin the names of `vqa.text`.
+    """
 
     client: int
     task: str
     tasks: tuple[str, ...]
     seed: int
+
+    def __post_init__(self) -> None:
+        if dotted := [task for task in (self.task, *self.tasks) if "." in task]:
+            raise ValueError(f"task {dotted[0]!r}: expected a name without dots")
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,10 @@ class Method(ABC):
     def phases(self, round_number: int) -> tuple[Phase, ...]:
         """The phases of a round; rounds count from 1."""
 
+    def newcomer_phases(self, round_number: int) -> tuple[Phase, ...]:
+        """The phases of a client without private state: ones that share nothing, then the round's own."""
+        return self.phases(round_number)
+
     def make_connector(
         self, phase: Phase, client: ClientInfo, projector: Projector, received: State | None = None
     ) -> Connector:
@@ -208,7 +218,9 @@ class Method(ABC):
         with the payload. Names and shapes of what leaves must not depend on values, since the server calls this on
         untrained ones to learn what to expect.
         """
-        return default_handover(phase, work)
+        shared = select(work.end, phase.shared)
+        own = {name: value for name, value in work.end.items() if name not in shared and name not in work.payload}
+        return Handover(shared, {**work.stored, **own})
 
     def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """The server before round 1.
@@ -265,24 +277,11 @@ class Averaging(Method):
 def untrained(method: Method, phase: Phase, client: ClientInfo, start: State, stored: State, payload: State) -> State:
     """What a client would send if it took no step: the reference of attacks, clipping and noise, and what to expect.
 
-    Args:
-        method: of the run.
-        phase: the phase.
-        client: the client.
-        start: its parameters when the phase begins.
-        stored: what it had kept; empty where that is not known.
-        payload: what it received.
+    Args as of `Method.hand_over` and `Work`; `stored` is empty where it is not known.
     """
     trained = select(start, phase.trainable) if phase.mean_gradients else {}
     zeros = {name: value.new_zeros(value.shape) for name, value in trained.items()}
     return method.hand_over(phase, client, Work(start, start, stored, payload, 1, zeros)).shared
-
-
-def default_handover(phase: Phase, work: Work) -> Handover:
-    """See `Method.hand_over`."""
-    shared = select(work.end, phase.shared)
-    own = {name: value for name, value in work.end.items() if name not in shared and name not in work.payload}
-    return Handover(shared, {**work.stored, **own})
 
 
 def by_client(updates: Iterable[Update]) -> list[Update]:

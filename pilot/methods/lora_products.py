@@ -119,5 +119,16 @@ def filled_pair(layer: str, a_KI: Tensor, b_OK: Tensor, start_RI: Tensor) -> Sta
     }
 
 
+def restarted(state: Mapping[str, Tensor], start: Mapping[str, Tensor], rank: int) -> State:
+    """Take rows of A from `start` where both factors are zero, of the first `rank`: they could never be learned."""
+    result = dict(state)
+    for layer in layers_of(state):
+        name = f"text_adapter.{layer}.lora_A"
+        dead_R = ~(state[name].any(dim=1) | state[f"text_adapter.{layer}.lora_B"].any(dim=0))
+        dead_R[rank:] = False
+        result[name] = torch.where(dead_R[:, None], start[name], state[name])
+    return result
+
+
 def _layer(name: str) -> str:
     return name.removeprefix("text_adapter.").rpartition(".")[0]

@@ -13,6 +13,9 @@ Where the paper is silent, and what is done here:
   at the start of every phase, since they go on being trained by their own clients in stage 2.
 - The adapters' start (`adapter_init`), the client features in stage 2 and the distance of text adapters are
   options.
+- A client that was absent in round 1 takes its stage 1 (`late_stage1`) when it first takes part, in half of that
+  round's steps, and goes on with the others' stage 2. Nothing is sent in between: psi_s stays, and the server's task
+  and text adapters, which the others have trained since, take the place of its own. Without it psi_s is not trained.
 - Without stage 1 (`stage1=False`) round 1 is a stage 2 with all steps, from copies of the projector.
 - With experts of the own task only (`experts="own_task"`) the adapters of the other tasks are not sent, and the own
   task's takes their place in every expert of stage 2.
@@ -20,7 +23,7 @@ Where the paper is silent, and what is done here:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -73,6 +76,7 @@ class Pilot(Method):
     distance: Distance = "parameters"
     difference_loss: bool = True
     stage1: bool = True
+    late_stage1: bool = True
     cross_task_adapters: bool = True
     adaptive_text_aggregation: bool = True
     experts: Experts = "all_tasks"
@@ -92,6 +96,12 @@ class Pilot(Method):
         if round_number == 1 and self.stage1:
             return (self._stage1(), self._stage2(share_of_steps=0.5))
         return (self._stage2(share_of_steps=1.0),)
+
+    def newcomer_phases(self, round_number: int) -> tuple[Phase, ...]:
+        """In later rounds, too, stage 1 for half of the steps; what it trains stays on the client."""
+        if round_number == 1 or not (self.stage1 and self.late_stage1):
+            return self.phases(round_number)
+        return (replace(self._stage1(), shared=frozenset()), self._stage2(share_of_steps=0.5))
 
     def _stage1(self) -> Phase:
         return Phase(

@@ -82,7 +82,8 @@ class Memory:
     """Bytes of one client's training in one phase, by part, and at the worst moment.
 
     Attributes:
-        weights: the frozen model, and its linear layers once more for every offset that is added to them.
+        weights: the frozen model, and its linear layers once more for every offset: W + s D in float32, where W is
+            float32, or D in W's type beside it.
         masters: LoRA and connectors in float32, trained or not; offsets, which lie in the host's memory.
         optimiser: AdamW's two moments.
         copies: of what is trained and sent, from the start of the phase; where activations are not float32, their

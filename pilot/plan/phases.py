@@ -73,7 +73,7 @@ class PlannedPhase:
         up: what it sends.
         private: what it keeps on its disk, one version.
         held: copies in float32 that the objective needs beside the model, its differences included.
-        folded: sets of the LLM's linear layers beside the frozen ones, with an offset added.
+        folded: sets of the LLM's linear layers beside the frozen ones: with an offset added, or the offsets alone.
         distils: every step computes a teacher's logits, too.
         validates: the client's validation part goes through the trained model.
     """

@@ -90,12 +90,14 @@ def example_flops(architecture: Architecture, settings: Settings, phase: Planned
     Two per number and token forwards, two more for the gradient of the input, two more for that of a trained number
     (Kaplan et al. 2020, arXiv 2001.08361, section 2.1, for frozen and trained parts apart); attention 4 S C per token
     and layer forwards, twice that backwards. Gradient checkpointing computes the layers a second time. A teacher is
-    another forward pass.
+    another forward pass. Beside rounded weights offsets are products of their own (`pilot.backbone.offsets`).
     """
     layers = architecture.text_layers * architecture.layer_parameters
     attention = architecture.text_layers * 2 * settings.sequence * architecture.text_hidden
     again = 1 if settings.gradient_checkpointing else 0
     per_token = (2 * layers + 2 * attention) * (1 + again) + 2 * layers + 4 * attention
+    if phase.folded and settings.activation_bytes < FLOAT32:
+        per_token += (2 * (1 + again) + 2) * architecture.linear_parameters
     lora = architecture.lora_parameters(settings.rank)
     per_token += 4 * lora + 2 * phase.trained.lora_numbers(architecture, settings.rank)
     head = 4 * architecture.vocabulary * architecture.text_hidden * settings.answers

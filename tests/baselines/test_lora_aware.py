@@ -220,6 +220,29 @@ def test_hetlora_goes_by_examples_while_products_are_zero_and_drops_single_zeros
     assert after.shared[A].tolist() == [[6.0, 6.0]] * 2 and after.record["weights"] == {"0": 0.0, "1": 1.0}
 
 
+def test_hetlora_restarts_rows_that_no_participant_holds() -> None:
+    """Ranks 1, 2 and 4 of 4, only client 0 takes part: row 0 is its own, rows 1 to 3 are those of the start again.
+
+    Client 2 (rank 4) then learns in them: dL/dB = dL/dW A^T, with L the sum of W = B A. They were zero before: no
+    gradient. With client 2 pruned to rank 3 no client has row 3, which stays zero.
+    """
+    method = HetLora()
+    (phase,) = method.phases(1)
+    server = method.begin(INITIAL, CLIENTS)
+    first = update(0, 1, lora([[1.0, 1.0]], [[2.0]] * 3))
+    after = method.aggregate(phase, [first], server)
+    received = method.payload(after, CLIENTS[2], phase)
+    assert received[A].tolist() == [[1.0, 1.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]]
+    assert received[B].tolist() == [[2.0, 0.0, 0.0, 0.0]] * 3
+    arrived = method.arrive(phase, CLIENTS[2], {}, received)
+    b = arrived[B].requires_grad_()
+    (b @ arrived[A]).sum().backward()
+    assert b.grad is not None and b.grad.tolist() == [[2.0, 7.0, 11.0, 15.0]] * 3
+    less = {k: {OWN: torch.tensor([min(3.0, float(state[OWN]))])} for k, state in server.per_client.items()}
+    pruned = method.aggregate(phase, [first], ServerState(server.shared, less))
+    assert pruned.shared[A].tolist() == [[1.0, 1.0], [3.0, 4.0], [5.0, 6.0], [0.0, 0.0]]
+
+
 def test_hetlora_penalty_and_its_gradient() -> None:
     # gamma 1/2 of rank 2: the tail is the second row and column. ||A_tail|| = 5, ||B_tail|| = 2: 0.1 * 10 = 1.
     # Gradients: 0.1 * 2 * (3, 4) / 5 = (0.12, 0.16) on A, 0.1 * 5 * (0, 1) = (0, 0.5) on B.

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from baselines.clustered import Clustered
 from baselines.taskavg import TaskAvg
 from pilot.methods.base import ClientInfo, ServerState, Update
+from pilot.methods.pilot import Pilot
 from pilot.methods.robust import coordinate_median
 from pilot.methods.similarity import bipartition
 
@@ -39,6 +40,23 @@ def test_taskavg_averages_inside_each_task() -> None:
         "vqa": [8.0], "caption": [9.0],
     }  # fmt: skip
     assert not method.single_model
+
+
+def test_tasks_whose_names_begin_alike_are_told_apart() -> None:
+    """`vqa.text` would be read as a tensor `text` of `vqa`: names have no dots; `vqa-text` is not of `vqa`."""
+    with pytest.raises(ValueError, match="task 'vqa.text': expected a name without dots"):
+        ClientInfo(client=0, task="vqa", tasks=("vqa", "vqa.text"), seed=0)
+    with pytest.raises(ValueError, match="task 'vqa.text'"):
+        ClientInfo(client=0, task="vqa.text", tasks=("vqa",), seed=0)
+    tasks, text = ("vqa", "vqa-text"), "text_adapter.q.lora_A"
+    infos = [ClientInfo(client=k, task=task, tasks=tasks, seed=0) for k, task in enumerate(tasks)]
+    for method, name in ((TaskAvg(), NAME), (Pilot(num_neighbors=1), "task_adapter.w")):
+        phase = method.phases(1)[0]
+        updates = [Update(k, tasks[k], 1, {name: torch.full((1,), 5.0 + k), text: torch.zeros(1, 1)}) for k in (0, 1)]
+        server = method.aggregate(phase, iter(updates), ServerState())
+        for info, value in zip(infos, (5.0, 6.0), strict=True):
+            received = method.payload(server, info, phase)
+            assert received.keys() <= {name, text} and received[name].tolist() == [value]
 
 
 def test_taskavg_takes_a_robust_mean_inside_tasks() -> None:

@@ -12,7 +12,7 @@ import torch
 from baselines.fedavg import FedAvg
 from pilot.federation.checkpoint import Progress
 from pilot.federation.client import ClientReport, PhaseTask
-from pilot.federation.driver import Driver, Plan, split_steps
+from pilot.federation.driver import Driver, Plan, least_steps, split_steps
 from pilot.federation.guard import reason_to_exclude
 from pilot.federation.ledger import Ledger
 from pilot.federation.participant import ClientFailure, ClientResult
@@ -48,6 +48,8 @@ class Fake:
         for task in tasks:
             self.tasks.append(task)
             answer = self.updates[task.info.client]
+            if isinstance(answer, Update) and not task.phase.shared:
+                answer = replace(answer, state={})
             version = Version(f"r{task.round_number}p{task.phase_index}", "0" * 64)
             yield answer if isinstance(answer, ClientFailure) else ClientResult(answer, REPORT, version, 0.5, 100.0)
 
@@ -61,13 +63,25 @@ def drive(
     start: Progress | None = None,
     rounds: int = 1,
     participation: Participation = EVERYBODY,
+    transport: Fake | None = None,
 ) -> Progress:
     """Rounds of FedAvg with one client per update."""
+    transport = transport or Fake({u.client: u for u in updates})
+    updates = list(transport.updates.values())
     clients = [ClientInfo(u.client, "task", ("task",), 0) for u in updates]
     who = schedule(participation, [u.client for u in updates], rounds, 0)
     steps = dict.fromkeys(NUM_EXAMPLES, 2)
-    plan = Plan(FedAvg(), clients, NUM_EXAMPLES, rounds, steps, lambda phase, info, payload: state(0.0), who, quorum)
-    return Driver(plan, Fake({u.client: u for u in updates}), Ledger(1)).run(start)
+    plan = Plan(
+        FedAvg(),
+        clients,
+        NUM_EXAMPLES,
+        rounds,
+        steps,
+        lambda phase, info, payload: state(0.0) if phase.shared else {},
+        who,
+        quorum,
+    )
+    return Driver(plan, transport, Ledger(1)).run(start)
 
 
 def test_weighted_by_examples() -> None:
@@ -178,6 +192,25 @@ def test_below_quorum_nothing_changes(quorum: int, skipped: bool) -> None:
     ]  # fmt: skip
 
 
+def test_newcomers_catch_up_alone_and_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Client 2 has no private state: of its 2 steps one is for `early`, then all train; the server sees one phase."""
+    early = Phase("early", frozenset({"connector"}), frozenset(), 0.5)
+    late = replace(FedAvg().phases(1)[0], share_of_steps=0.5)
+    monkeypatch.setattr(FedAvg, "newcomer_phases", lambda self, number: (early, late))
+    known: dict[int, Version] = {client: Version("r1p0", "0" * 64) for client in (0, 1)}
+    transport = Fake({k: update(k) for k in range(3)})
+    final = drive([], start=Progress(versions=known), transport=transport, quorum=3)
+    asked = [(t.info.client, t.phase.name, t.phase_index, t.steps) for t in transport.tasks]
+    assert asked == [(2, "early", 0, 1), (0, "train", 1, 2), (1, "train", 1, 2), (2, "train", 1, 1)]
+    assert [row["phase"] for row in final.history] == ["early", "train"]
+    assert [row["skipped"] for row in final.history] == [False, False], "a quorum is for what is aggregated"
+    alone = drive([update(k) for k in range(3)])
+    assert torch.equal(final.server.shared["connector.w"], alone.server.shared["connector.w"])
+    transport.tasks.clear()
+    drive([], start=Progress(versions={**known, 2: known[0]}), transport=transport)
+    assert [t.phase.name for t in transport.tasks] == ["train"] * 3
+
+
 def test_ledger_counts_what_was_sent() -> None:
     """8 numbers of 4 bytes per client: up in both rounds, down in the second only; FLOPs 7 * (4 * 1 + 6 * 8)."""
     ledger = drive([update(client) for client in (0, 1)], rounds=2).ledger
@@ -195,3 +228,4 @@ def test_steps_over_phases() -> None:
     assert [steps for _, steps in split_steps([half, rest], 7)] == [3, 4]
     assert [steps for _, steps in split_steps([half], 7)] == [7]
     assert split_steps([], 7) == []
+    assert (least_steps([half, rest]), least_steps([rest]), least_steps([])) == (2, 1, 1)

@@ -1,5 +1,7 @@
 """Pilot: phases, what each client receives, and what the server makes of updates."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -45,6 +47,15 @@ def test_round_one_has_two_stages_of_half_the_steps() -> None:
     assert stage2.loss_weights == {"load_balance": 0.1, "router_z": 0.01}
     (later,) = Pilot().phases(2)
     assert (later.name, later.share_of_steps) == ("stage2", 1.0)
+
+
+def test_who_missed_round_one_takes_stage_one_when_it_first_takes_part() -> None:
+    assert Pilot().newcomer_phases(1) == Pilot().phases(1)
+    stage1, stage2 = Pilot().newcomer_phases(4)
+    assert stage1 == replace(Pilot().phases(1)[0], shared=frozenset())
+    assert stage2 == Pilot().phases(1)[1]
+    for without in (Pilot(late_stage1=False), Pilot(stage1=False)):
+        assert without.newcomer_phases(4) == without.phases(4)
 
 
 def test_options_change_the_phases() -> None:
