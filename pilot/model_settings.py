@@ -1,7 +1,7 @@
 """How a profile's model is made and computed: the size of `llava-random`, learning rates, numbers' types, devices."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -15,6 +15,7 @@ FeatureType = Literal["float32", "float16", "bfloat16"]
 Device = Literal["cpu", "cuda", "auto"]
 Frame = Literal["original", "padded_square"]
 """What boxes in answers are fractions of: the image, or the centred square that LLaVA-1.5 pads it to."""
+FRAMES: tuple[Frame, ...] = get_args(Frame)
 
 
 class Sparse(Model):

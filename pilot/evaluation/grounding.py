@@ -14,13 +14,12 @@ A box of no area parses, and overlaps nothing.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 from pilot.evaluation.box_names import Role, by_name, names_before, names_of
 from pilot.evaluation.result import MetricResult, check_ids, mean_result
-from pilot.model_settings import Frame
+from pilot.model_settings import FRAMES, Frame
 
-FRAMES: tuple[Frame, ...] = get_args(Frame)
 IOU_THRESHOLD = 0.5
 # Intersection over union of two-decimal boxes is a ratio of integers below 1e8; a true half is at most a few
 # ulp away from 0.5 in floating point, and no other ratio is within 1e-9 of it.

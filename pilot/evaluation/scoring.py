@@ -17,7 +17,7 @@ from pilot.evaluation.result import MetricResult
 from pilot.folders import scenario_folder
 from pilot.io import atomic
 from pilot.io.digest import digest_json, sha256_file
-from pilot.model_settings import Frame
+from pilot.model_settings import FRAMES, Frame
 
 DIGITS = 6
 KINDS = ("caption", "ground", "vqa")
@@ -98,8 +98,8 @@ def _problem(row: Any) -> str:
         return f"field 'clients' is {row['clients']!r}, expected at least one client number"
     if row["kind"] == "ground" and (not isinstance(row.get("box"), list) or len(row["box"]) != 4):
         return f"field 'box' is {row.get('box')!r}, expected four numbers"
-    if row.get("frame", "original") not in grounding.FRAMES:
-        return f"field 'frame' is {row['frame']!r}, expected one of {', '.join(grounding.FRAMES)}"
+    if row.get("frame", "original") not in FRAMES:
+        return f"field 'frame' is {row['frame']!r}, expected one of {', '.join(FRAMES)}"
     return ""
 
 

@@ -31,7 +31,7 @@ from pilot.errors import UserError
 from pilot.evaluation import caption, grounding, vqa
 from pilot.io.atomic import read_json
 from pilot.io.text import decode
-from pilot.model_settings import Frame
+from pilot.model_settings import FRAMES, Frame
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -80,8 +80,8 @@ def load_records(
     rows = read_table(path, [*columns, *earlier]).to_pylist()
     rows = _select(rows, ids, path)
     frame = frame or _frame_of(run)
-    if frame not in grounding.FRAMES:
-        raise UserError(f"metadata key frame: expected one of {', '.join(grounding.FRAMES)}, got {frame!r}.")
+    if frame not in FRAMES:
+        raise UserError(f"metadata key frame: expected one of {', '.join(FRAMES)}, got {frame!r}.")
     for row in rows:
         if row["box"] is not None and frame != "original":
             row |= _framed(row, frame)
