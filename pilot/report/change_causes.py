@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pilot.report.load import Run, read_run_file
+from pilot.report.files import read_run_file
+from pilot.report.load import Run
 
 _SHORT = 12
 """Characters of a digest."""

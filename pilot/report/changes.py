@@ -23,8 +23,9 @@ import numpy as np
 from pilot.errors import UserError
 from pilot.report.change_causes import Cause, causes
 from pilot.report.cost import CostSummary, summarise
+from pilot.report.files import discover, read_samples
 from pilot.report.intervals import bootstrap_interval
-from pilot.report.load import Run, Task, discover, load_runs, read_samples
+from pilot.report.load import Run, Task, load_runs
 from pilot.report.order import method_key
 from pilot.report.statistics import LEVEL, Scores, holm, paired_permutation
 from pilot.report.summary import Group, group_runs, image_of_example, primary_metric, scores_of

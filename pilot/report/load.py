@@ -7,26 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from pilot.errors import UserError
 from pilot.folders import scenario_folder
-from pilot.io.atomic import Kind, damaged, read_json, read_jsonl
-from pilot.io.verified import check_digest
+from pilot.io.atomic import read_json, read_jsonl
+from pilot.report.files import PER_EXAMPLE, check_files, discover, read_run_file
 from pilot.report.order import OFFICIAL_METRIC, PRIMARY_METRIC
 
 Asked = dict[str, dict[str, tuple[tuple[str, ...], tuple[float, ...] | None]]]
 """task -> example id -> references and box."""
 
 _FRAME = re.compile(r"\[(\w+)\]$")
-SAMPLE = {"protocol": str, "task": str, "id": str, "clients": list, "prediction": str, "references": list}
-"""Fields of rows that a report reads: of `eval/samples.jsonl`, and of `eval/per_example.jsonl`."""
-PER_EXAMPLE: dict[str, Kind] = {
-    "task": str, "protocol": str, "metric": str, "client": int, "id": str, "value": (int, float, NoneType)
-}  # fmt: skip
-READ_HERE = {"config.json", "ledger.json", "rounds.jsonl"}
-"""Files of a run that reports read and its manifest lists."""
 PerExample = dict[tuple[str, str, str], dict[int, dict[str, float]]]
 """(task, protocol, metric) -> client -> example id -> value."""
 
@@ -125,18 +117,6 @@ class Run:
         return list(read_run_file(path)) if path.exists() else []
 
 
-def read_samples(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of a run's `eval/samples.jsonl`.
-
-    Raises:
-        UserError: it is missing, damaged or empty.
-    """
-    rows = read_jsonl(path := run_dir / "eval" / "samples.jsonl", SAMPLE)
-    if not rows:
-        raise damaged(path, "no answers")
-    return rows
-
-
 def load_runs(paths: Sequence[Path | str]) -> list[Run]:
     """Every run under scenario folders, method folders or run folders, sorted by scenario, method and seed.
 
@@ -163,25 +143,6 @@ def load_methods(scenario_dir: Path, methods: Sequence[str] | None = None) -> li
     if unknown := [name for name in methods if name not in known]:
         raise UserError(f"unknown method {', '.join(unknown)}. Runs here: {', '.join(known) or 'none'}.")
     return load_runs([scenario_dir / "runs" / name for name in methods])
-
-
-def discover(path: Path) -> list[Path]:
-    """The run folders (`seed*`, or anything with a `config.json`) under `path`, sorted.
-
-    Raises:
-        UserError: there is no such folder, or no run in it.
-    """
-    if not path.is_dir():
-        raise UserError(f"{path}: no such folder. Expected a scenario folder such as results/embedded/scenario2.")
-    if (path / "config.json").exists() or path.name.startswith("seed"):
-        return [path]
-    for pattern in ("runs/*/seed*", "*/seed*", "seed*", "*/runs/*/seed*", "*/*/runs/*/seed*"):
-        if found := sorted(folder for folder in path.glob(pattern) if folder.is_dir()):
-            return found
-    raise UserError(
-        f"{path}: no runs here (looked for runs/<method>/seed<k>). Train some first: "
-        "pilot-bench train --scenario S --method M --seed K, or snakemake --cores all scenario2."
-    )
 
 
 def load_run(folder: Path) -> Run:
@@ -211,7 +172,7 @@ def load_run(folder: Path) -> Run:
 
 
 def _build(folder: Path) -> Run:
-    _check_files(folder)
+    check_files(folder)
     config = read_run_file(folder / "config.json")
     metrics = read_json(folder / "eval" / "metrics.json", {"entries": list, "test_digest": str})
     reference = bool(config.get("reference", False))
@@ -250,15 +211,6 @@ def _frame(task: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
     scored = sorted({match[1] for match in names if match})
     own = str(task.get("frame", "original"))
     return own if own in scored or not scored else scored[0]
-
-
-def _check_files(folder: Path) -> None:
-    """Refuse a run whose files are not those that its manifest lists; checkpoints are not read here, nor checked."""
-    files = read_json(folder / "manifest.json", {"files": dict})["files"]
-    if not files:
-        raise damaged(folder / "manifest.json", "field files: expected the run's files, got none")
-    for name in READ_HERE & files.keys():
-        check_digest(folder / name, files[name])
 
 
 def _agree(runs: list[Run]) -> list[Run]:
@@ -303,12 +255,3 @@ def _distinguish(own: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> str
         if len(names) > 1:
             return own[-depth]
     return own[-1]
-
-
-def read_run_file(path: Path) -> Any:
-    """What a JSON file of a run holds, or the lines of a `.jsonl`.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    return read_jsonl(path, {}) if path.suffix == ".jsonl" else read_json(path, {})

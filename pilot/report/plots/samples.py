@@ -13,7 +13,8 @@ from pilot.data.frames import answer_in_frame, from_frame, image_size
 from pilot.data.record import read_table
 from pilot.drawing import Axes, Figure, Rectangle
 from pilot.model_settings import Frame
-from pilot.report.load import Run, Task, read_samples
+from pilot.report.files import read_samples
+from pilot.report.load import Run, Task
 from pilot.report.plots.page import COLUMN, SCREEN, TEXT, Page
 from pilot.report.plots.style import DARK, SkipFigure, Source, method_style
 

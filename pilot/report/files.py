@@ -1,0 +1,66 @@
+"""Run folders, and the files that reports read of them, checked."""
+
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from pilot.errors import UserError
+from pilot.io.atomic import Kind, damaged, read_json, read_jsonl
+from pilot.io.verified import check_digest
+
+SAMPLE = {"protocol": str, "task": str, "id": str, "clients": list, "prediction": str, "references": list}
+"""Fields of rows that a report reads: of `eval/samples.jsonl`, and of `eval/per_example.jsonl`."""
+PER_EXAMPLE: dict[str, Kind] = {
+    "task": str, "protocol": str, "metric": str, "client": int, "id": str, "value": (int, float, NoneType)
+}  # fmt: skip
+READ_HERE = {"config.json", "ledger.json", "rounds.jsonl"}
+"""Files of a run that reports read and its manifest lists."""
+
+
+def discover(path: Path) -> list[Path]:
+    """The run folders (`seed*`, or anything with a `config.json`) under `path`, sorted.
+
+    Raises:
+        UserError: there is no such folder, or no run in it.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder. Expected a scenario folder such as results/embedded/scenario2.")
+    if (path / "config.json").exists() or path.name.startswith("seed"):
+        return [path]
+    for pattern in ("runs/*/seed*", "*/seed*", "seed*", "*/runs/*/seed*", "*/*/runs/*/seed*"):
+        if found := sorted(folder for folder in path.glob(pattern) if folder.is_dir()):
+            return found
+    raise UserError(
+        f"{path}: no runs here (looked for runs/<method>/seed<k>). Train some first: "
+        "pilot-bench train --scenario S --method M --seed K, or snakemake --cores all scenario2."
+    )
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a run whose files are not those that its manifest lists; checkpoints are not read here, nor checked."""
+    files = read_json(folder / "manifest.json", {"files": dict})["files"]
+    if not files:
+        raise damaged(folder / "manifest.json", "field files: expected the run's files, got none")
+    for name in READ_HERE & files.keys():
+        check_digest(folder / name, files[name])
+
+
+def read_samples(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of a run's `eval/samples.jsonl`.
+
+    Raises:
+        UserError: it is missing, damaged or empty.
+    """
+    rows = read_jsonl(path := run_dir / "eval" / "samples.jsonl", SAMPLE)
+    if not rows:
+        raise damaged(path, "no answers")
+    return rows
+
+
+def read_run_file(path: Path) -> Any:
+    """What a JSON file of a run holds, or the lines of a `.jsonl`.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return read_jsonl(path, {}) if path.suffix == ".jsonl" else read_json(path, {})
