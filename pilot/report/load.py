@@ -12,7 +12,7 @@ from typing import Any
 from pilot.errors import UserError
 from pilot.folders import scenario_folder
 from pilot.io.atomic import read_json, read_jsonl
-from pilot.report.files import PER_EXAMPLE, check_files, discover, read_run_file
+from pilot.report.files import PER_EXAMPLE, check_files, discover, read_run_file, read_samples
 from pilot.report.order import OFFICIAL_METRIC, PRIMARY_METRIC
 
 Asked = dict[str, dict[str, tuple[tuple[str, ...], tuple[float, ...] | None]]]
