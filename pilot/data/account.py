@@ -83,16 +83,23 @@ def total_of(
         quarantine: with all rows that cannot be used.
         left_out: see `Total`.
     """
-    items = set().union(*(survey.items for survey in surveys))
-    used = [survey.used for survey in surveys]
-    settled = set().union(*used, *(survey.rejected for survey in surveys))
+    settled = set().union(*(survey.used | survey.rejected for survey in surveys))
     skipped = {item: reason for survey in surveys for item, reason in survey.skipped.items() if item not in settled}
     reasons = Counter(skipped.values())
     for account in accounts.values():
         reasons += Counter({IN_TEST: account.num_duplicates, NOT_CHOSEN: account.num_not_chosen})
-    num_read = len(items) + sum(map(len, used)) - len(set().union(*used))
+    num_read = sum(survey.num_read for survey in surveys) - _num_read_again(surveys)
     taken = {split: account.num_taken for split, account in accounts.items()}
     return Total(num_read, taken, dict(quarantine.reasons()), dict(reasons.most_common()), left_out)
+
+
+def _num_read_again(surveys: Sequence[Survey]) -> int:
+    """Count what the second reading found again, but for rows that are used by it as well."""
+    if len(surveys) < 2:
+        return 0
+    one, other = surveys
+    unused = (one.rejected | one.skipped.keys()) & (other.rejected | other.skipped.keys())
+    return len(unused) + len(one.used & other.skipped.keys()) + len(other.used & one.skipped.keys())
 
 
 def _sum(counts: Mapping[str, int]) -> int:

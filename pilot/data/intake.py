@@ -162,7 +162,7 @@ def _account(found: Survey, candidates: Mapping[int, str]) -> Account:
     skipped = Counter(found.skipped.values())
     if others := len(found.candidates) - len(candidates):
         skipped["on the other side of held_out"] = others
-    return Account(len(found.items), skipped, len(found.rejected))
+    return Account(found.num_read, skipped, len(found.rejected))
 
 
 def _filler(

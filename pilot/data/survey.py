@@ -1,6 +1,6 @@
 """The first reading of a source: which rows could be taken, and in which order they are tried.
 
-Only a row's position and its image's name are kept, so that memory grows with neither texts nor pictures.
+Only where a row stands and its image's name are kept, so that memory grows with neither texts nor pictures.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ Item = tuple[str, int | str, int]
 
 @dataclass
 class Survey:
-    """What one reading found; every item that the reader yielded is used, rejected or skipped.
+    """What one reading found.
 
     Attributes:
         candidates: image key by the row's position among everything that the reader yielded.
-        items: everything that the reader yielded.
+        num_read: everything that the reader yielded; each is used, rejected or skipped.
         used: the items of the candidates.
         rejected: rows that cannot be used, as far as can be told without their image.
         skipped: rows that are none of the task's, with the reason.
@@ -37,7 +37,7 @@ class Survey:
     """
 
     candidates: dict[int, str] = field(default_factory=dict)
-    items: set[Item] = field(default_factory=set)
+    num_read: int = 0
     used: set[Item] = field(default_factory=set)
     rejected: set[Item] = field(default_factory=set)
     skipped: dict[Item, str] = field(default_factory=dict)
@@ -57,7 +57,7 @@ def survey(rows: Rows, kind: str, quarantine: Quarantine) -> Survey:
         where = (row.place.file, row.place.row)
         item = (*where, examples[where])
         examples[where] += 1
-        found.items.add(item)
+        found.num_read += 1
         found.first_file = found.first_file or row.place.file
         if isinstance(row, Skipped):
             found.skipped[item] = plain(row.reason)

@@ -23,6 +23,13 @@ class JsonError(ValueError):
     """What is wrong with a JSON text, where, and what the text looks like."""
 
 
+def _missing(_: str) -> None:
+    """Take a constant that JSON does not have for a missing value."""
+
+
+_DECODER = json.JSONDecoder(parse_constant=_missing)
+
+
 def encoding_of(path: Path) -> str:
     """Name the encoding of a file by its byte order mark; UTF-8 without one."""
     with path.open("rb") as file:
@@ -62,7 +69,8 @@ def parse_json(text: str, collect: Callable[[list[tuple[str, Any]]], dict[str, A
         JsonError: says line, column and what the text looks like.
     """
     try:
-        return json.loads(text, parse_constant=lambda _: None, object_pairs_hook=collect)
+        decoder = _DECODER if collect is None else json.JSONDecoder(parse_constant=_missing, object_pairs_hook=collect)
+        return decoder.decode(text)
     except json.JSONDecodeError as error:
         hint = _hint(text, error)
         raise JsonError(f"line {error.lineno}, column {error.colno}: {error.msg}{hint and '; '}{hint}") from error

@@ -1,5 +1,6 @@
 """The mistakes whose messages docs/faq.md explains: by heading of the page, what makes each happen."""
 
+import json
 import os
 import subprocess
 import sys
@@ -138,6 +139,16 @@ def uneven() -> str:
     return small("partition", task={"partition": partition}, min_client_examples=25)
 
 
+def conversations(name: str, ending: str) -> str:
+    """Import three plain questions in LLaVA's form."""
+    turns = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "A cup."}]
+    rows = [json.dumps({"id": n, "image": "1.png", "conversations": turns}) for n in range(3)]
+    Path(name).write_text(f"[{','.join(rows)}\n{ending}")
+    Path("pictures").mkdir()
+    words = ("--images", "pictures", "--task", "vqa", "--name", "my", "--to", "datasets/my", "--held-out", "0.2")
+    return message("data", "import", name, *words)
+
+
 def unpinned() -> str:
     """The real model without a revision."""
     from pilot.backbone.paths import checkpoint_folder
@@ -244,6 +255,8 @@ MISTAKES: dict[str, Callable[..., str]] = {
     "Something before training is missing": lambda: small("train", "-m", "fedavg"),
     "A file is damaged": altered,
     "No Dirichlet split": uneven,
+    "Rows of my file are missing": lambda: conversations("plain.json", "]"),
+    "A JSON file has a mistake": lambda: conversations("trailing.json", ",\n]"),
     "A file of a public data set is not there": lambda: small(
         "data build", task={"source": "vqav2", "options": {}, "lm_eval_task": "pilot_vqa"}
     ),

@@ -105,6 +105,16 @@ def test_tasks_add_up_in_any_order(scenario: Path, tmp_path: Path) -> None:
     assert {"config.json", "imported/scene-vqa.json"} < manifest["files"].keys()
 
 
+def test_rows_of_other_tasks_are_counted(scenario: Path) -> None:
+    rows = [row | {"task": task} for task in ("scene-vqa", "scene-ground") for row in answers(scenario, task, 30)]
+    made = bring(scenario, rows, task="scene-vqa")
+    assert made.num_skipped == NUM_EXAMPLES and str(made) == (
+        f"{made.run_dir}: scene-vqa ({NUM_EXAMPLES} answers); {NUM_EXAMPLES} rows of other tasks skipped; "
+        "without scene-caption, scene-ground"
+    )
+    assert bring(scenario, rows, name="both").num_skipped == 0
+
+
 def test_scores_are_ours(scenario: Path) -> None:
     """The answers of a run of ours, brought back from outside, get the scores that they had."""
     run = scenario / "runs" / "fedavg" / "seed1"

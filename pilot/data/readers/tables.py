@@ -48,7 +48,7 @@ def records(lines: Iterable[str], separator: str) -> Iterator[Record]:
         if not problem and width and len(source.taken) > 1 and not _is_one_row(fields, separator, width):
             problem = "a text in quotes reads like several rows"
         if problem and len(source.taken) > 1:
-            problem = f"lines {last + 1} to {last + len(source.taken)}: {problem}; is a quote not closed?"
+            problem = f"is a quote not closed? lines {last + 1} to {last + len(source.taken)}: {problem}"
             source.give_back()
         last += len(source.taken)
         width = width or len(fields)
