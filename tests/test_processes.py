@@ -24,7 +24,7 @@ PARENT = (
 
 def wait_until_up(processes: Processes) -> None:
     """Until each has printed its line."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 300
     while not all(process.lines() == ["up"] for process in processes.started):
         assert time.monotonic() < until
         time.sleep(0.05)

@@ -54,7 +54,7 @@ def test_second_run_does_nothing(finished: Path) -> None:
     assert {row.split(",")[rows[0].split(",").index("method")] for row in rows[1:]} == {
         *METHODS, *REFERENCES
     }  # fmt: skip
-    jobs = {"data", "partition", "features", "score", "tables", "draw", "page"}
+    jobs = {"data", "partition", "features", "score", "tables", "figures", "report"}
     jobs |= {f"{rule}-{method}-0" for rule in ("train", "answers") for method in (*METHODS, *REFERENCES)}
     logs, benchmarks = ({path.stem for path in (tables.parent / name).iterdir()} for name in ("logs", "benchmarks"))
     assert jobs <= logs == benchmarks

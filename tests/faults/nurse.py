@@ -30,7 +30,7 @@ class Nursery:
     def __exit__(self, *_: object) -> None:
         assert self.process.stdin
         self.process.stdin.close()
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=600)
 
     def train(self, target: Path, *prepare: object, after: float | None = None, method: str = "pilot") -> int:
         """Train or resume in `target`; the exit code, negative if a signal ended it."""

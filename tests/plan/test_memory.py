@@ -35,10 +35,10 @@ PLAIN = {"precision": "float32", "attention": "sdpa", "gradient_checkpointing": 
 EAGER = PLAIN | {"attention": "eager"}
 CASES = [
     pytest.param(SMALL, LLAVA, "token", ("pilot", "stage2"), 8, id="small-llava"),
-    pytest.param(MEDIUM, LLAVA, "token", ("pilot", "stage2"), 6, id="medium-llava"),
-    pytest.param(LARGE, LLAVA, "token", ("pilot", "stage2"), 4, id="large-llava"),
+    pytest.param(MEDIUM, LLAVA, "token", ("pilot", "stage2"), 6, id="medium-llava", marks=pytest.mark.exhaustive),
+    pytest.param(LARGE, LLAVA, "token", ("pilot", "stage2"), 4, id="large-llava", marks=pytest.mark.exhaustive),
     pytest.param(SMALL, EAGER, "weight", ("pilot", "stage1"), 8, id="small-embedded"),
-    pytest.param(MEDIUM, PLAIN, "token", ("pilot", "stage2"), 6, id="medium-float32"),
+    pytest.param(MEDIUM, PLAIN, "token", ("pilot", "stage2"), 6, id="medium-float32", marks=pytest.mark.exhaustive),
     pytest.param(SMALL, PLAIN, "token", ("flora", "train"), 8, id="offsets"),
     pytest.param(SMALL, PLAIN, "token", ("feddat", "shared"), 8, id="teacher"),
 ]

@@ -87,6 +87,13 @@ def test_the_command_at_tiny_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert shown in [line.split()[:3] for line in text.splitlines()]
 
 
+@pytest.mark.exhaustive
+def test_the_quick_command(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["bench", "federation", "--quick", "--json", "--results", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "bench/federation.json").read_text()) == json.loads(result.stdout)
+
+
 def check(report: dict) -> None:  # type: ignore[type-arg]
     """Every section has its rows, and what can be known about them beforehand holds."""
     assert [row["clients"] for row in report["averaging"]] == [2, 4]

@@ -40,7 +40,8 @@ def test_step_seconds_are_a_part_of_training(small: Small) -> None:
     assert 0 < timing["step_seconds"] < timing["train_seconds"] < timing["wall_seconds"]
 
 
-@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.exhaustive
 def test_both_engines(small: Small) -> None:
     """The same bytes, from Ray's workers and from this process; a start of Ray takes longer than its rounds here."""
     result = CliRunner().invoke(app, options(small, "--method", "fedavg", "--compared", "pilot", "--json"))
