@@ -21,10 +21,7 @@ CONFIGURATION = ("--config", "results=out", "fault_methods=fedavg", "zoo_methods
 TARGETS = ("smoke", "smoke_faults", "smoke_study", "smoke_figures", "tuning", *CONFIGURATION)
 METHOD_RULES = ("train", "train_fault", "tune")
 """Rules whose stage depends on the method; `answers` follows from `train`."""
-SAMPLE = (
-    *("baselines/fedmoe.py", "pilot/methods/families.py", "pilot/evaluation/grounding.py"),
-    "pilot/report/html/assets/core.js",
-)
+SAMPLE = ("baselines/fedmoe.py", "pilot/methods/families.py", "pilot/evaluation/grounding.py")
 CASES: list[tuple[str, str | None]] = [*((stage, None) for stage in STAGES), *(("train", name) for name in METHODS)]
 FILES = sorted({file for case in CASES for file in sources(*case)})
 
@@ -70,7 +67,6 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[s
         output.touch() if output.suffix else output.mkdir()
     done = snakemake(*TARGETS, "--touch", "--forceall", "--cores", "1", folder=copy)
     assert done.code == 0, done.text
-    assert dry_run(*TARGETS, folder=copy).jobs == []
     return copy, jobs
 
 
