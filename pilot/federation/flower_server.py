@@ -113,6 +113,7 @@ def simulate_run(
 
     places = SimulatedPlaces(nodes, run_dir / CLIENTS, method.pooled)
     with locked(run_dir):
+        run.make_way()  # before Ray starts
         run_simulation(app, make_client_app(places), len(spec.clients(method)), backend_config=simulation_backend(each))
 
 
