@@ -32,8 +32,8 @@ PASSES = tuple(
 FEDERATION = tuple(
     f"pilot/federation/{name}.py"
     for name in (
-        "assemble", "attacks", "checkpoint", "client", "defence", "drift", "driver", "guard", "ledger", "optimisation",
-        "participant", "participation", "privacy", "recorder", "shards", "spec", "store", "timing",
+        "assemble", "attacks", "checkpoint", "client", "defence", "drift", "driver", "guard", "identity", "ledger",
+        "optimisation", "participant", "participation", "privacy", "recorder", "shards", "spec", "store", "timing",
         "trainer", "training", "transport", "unfinished",
     )
 )  # fmt: skip
