@@ -172,7 +172,7 @@ def test_files_are_all_read(small: Small, copy: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", RUN)
 def test_training_goes_on_over_a_damaged_file(
     small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str

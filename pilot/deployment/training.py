@@ -13,10 +13,10 @@ from pilot.errors import UserError
 from pilot.federation.checkpoint import load_progress, names_to_keep
 from pilot.federation.flower_transport import WINDOW
 from pilot.federation.node_folder import POOLED, node_name
-from pilot.federation.nodes import prepare_nodes
+from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.spec import RunSpec
 from pilot.federation.store import ClientStore
-from pilot.federation.training import CLIENTS
+from pilot.federation.training import CLIENTS, Conduct
 from pilot.io.atomic import replace_file
 from pilot.io.lock import locked
 from pilot.methods.blind import Blind
@@ -88,9 +88,10 @@ def train_deployed(request: Request, num_nodes: int, show: Callable[[str], None]
         )
     folder = folder.resolve()
     run_dir = folder / "runs" / request.method / f"seed{request.seed}"
-    with locked(run_dir):
-        pass  # the ServerApp takes the lock; that another trainer has it is better known before anything starts
     prepare_nodes(scenario, folder, folder / "nodes")
+    register = read_register(spec, folder / "nodes")
+    with locked(run_dir):  # what the ServerApp would refuse is better known before anything starts
+        Conduct(spec, register, run_dir, request.resume, lambda done, total: None).make_way()
     nodes = [
         Node(folder / "nodes" / node_name(POOLED if method.pooled else client), run_dir / CLIENTS / str(client))
         for client in clients

@@ -57,6 +57,7 @@ def simulate(argument: dict[str, Any], work: Path, tell: Tell) -> None:
     backend = argument["backend"]
     backend["init_args"]["_temp_dir"] = str(work)
     with locked(run_dir):
+        run.make_way()  # before Ray starts
         run_simulation(app, make_client_app(places), len(spec.clients(method)), backend_config=backend)
 
 

@@ -99,6 +99,11 @@ class Conduct:
         """`config.json` of the run."""
         return run_config(self.spec, vars(self.spec.make_method()), self.register.digests)
 
+    def make_way(self) -> None:
+        """Keep another run in the folder, unless it is to be discarded; raises as `identity.make_way`."""
+        if self.resume:
+            make_way(self.run_dir, self.config(), self.replace, self.warn)
+
 
 def conduct(run: Conduct, backbone: Backbone, transport: Transport) -> None:
     """Drive the rounds over `transport` and write the run directory, whatever the clients run on.
@@ -110,8 +115,7 @@ def conduct(run: Conduct, backbone: Backbone, transport: Transport) -> None:
     """
     config, run_dir, folder = run.config(), run.run_dir, run.run_dir / "checkpoint"
     digest = identity_digest(config)
-    if run.resume:
-        make_way(run_dir, config, run.replace, run.warn)
+    run.make_way()
     remove(run_dir / "manifest.json")
     write_json(run_dir / "config.json", config)
     start = load_progress(folder, digest, transport.verify, run.warn) if run.resume else None

@@ -1,6 +1,8 @@
 """Runs on a deployment: what is refused before anything starts, and private states brought together."""
 
+import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from pilot.errors import UserError
 from pilot.federation.checkpoint import Progress, save_progress
 from pilot.federation.flower_server import RunOptions
 from pilot.federation.store import ClientStore, Version
+from pilot.io.lock import locked
 from tests.small import Small
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +32,19 @@ def test_every_client_needs_a_node_of_its_own(small: Small, method: str, nodes: 
     with pytest.raises(UserError, match=rf"--nodes {nodes}: {method} .*has {clients} clients.*--nodes {clients}\."):
         train_deployed(request(small, method), nodes, print)
     assert not (small.folder / "deployment").exists()
+
+
+def test_a_folder_in_use_or_with_another_run_is_refused_before_anything_starts(small: Small, tmp_path: Path) -> None:
+    """The small scenario in a folder of its own, with one round of a run whose configuration is lost."""
+    folder, asked = tmp_path / "tiny/small", replace(request(small, "fedavg"), results=tmp_path)
+    for name in ("data", "partition", "features"):
+        shutil.copytree(small.folder / name, folder / name)
+    with locked(folder / "runs/fedavg/seed0"), pytest.raises(UserError, match="fedavg/seed0: in use by process"):
+        train_deployed(asked, 6, print)
+    save_progress(folder / "runs/fedavg/seed0/checkpoint", Progress(1), "of something else")
+    with pytest.raises(UserError, match=r"fedavg/seed0: holds a run .*config\.json is missing or damaged.*--no-resume"):
+        train_deployed(asked, 6, print)
+    assert not (folder / "deployment").exists()
 
 
 def test_majority_is_not_deployed(small: Small) -> None:
