@@ -118,7 +118,7 @@ class Processes:
     def end(self) -> None:
         """Ask all to end, the first one last since the others take leave of it; wait, and kill what is left.
 
-        Ctrl-C and SIGTERM are ignored meanwhile, since they have been heard or nothing is left to stop.
+        Ctrl-C, SIGTERM and SIGHUP are ignored meanwhile, since they have been heard or nothing is left to stop.
         """
         with _uninterrupted():
             for wave in (self.started[1:], self.started[:1]):
@@ -176,11 +176,12 @@ def without_colours(text: str) -> str:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C and SIGTERM; they are Python's main thread's, no other can."""
+    """Ignore Ctrl-C, SIGTERM and SIGHUP; only the main thread can, and only it hears them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:

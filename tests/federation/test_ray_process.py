@@ -65,14 +65,17 @@ FAILURES = {
     ),
     "print('OSError: no socket', flush=True); os._exit(7)": "exit code 7: OSError: no socket. The log is",
     "os.kill(os.getpid(), signal.SIGKILL)": "exit code -9: without a word. This is how a machine without memory",
-    "import subprocess\nprogram = subprocess.Popen(['/bin/sh', '-c', 'exec -a /ray/gcs/gcs_server\\ x sleep 3'], "
+    "import subprocess\nprogram = subprocess.Popen(['/bin/sh', '-c', 'exec -a /ray/gcs/gcs_server\\ x sleep 2'], "
     "executable='/bin/bash')\nprogram.wait(); time.sleep(61)": "Ray's gcs_server has died",
+    "import subprocess\nprogram = subprocess.Popen(['/bin/sh', '-c', 'exec -a /ray/gcs/gcs_server\\ x sleep 2'], "
+    "executable='/bin/bash')\nprogram.wait(); time.sleep(0.3); raise ValueError('why')": "failed: ValueError: why",
 }
 
 
 @pytest.mark.parametrize("body", FAILURES)
 def test_a_failure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     monkeypatch.setattr(ray_process, "SECONDS_BETWEEN_LOOKS", 0.2)
+    monkeypatch.setattr(ray_process, "SHUTDOWN_SECONDS", 0.5)
     with pytest.raises(UserError, match=FAILURES[body]) as caught:
         run(monkeypatch, tmp_path, body)
     assert "\n" not in str(caught.value) and children() == []
