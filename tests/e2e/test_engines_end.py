@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from pilot.errors import UserError
+from pilot.federation import flower_server, ray_process
 from pilot.processes import _processes
 
-from ..small import Small
+from ..small import Small, quiet
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 COMMAND = [sys.executable, "-c", "from pilot.cli import main; main()"]
@@ -131,3 +133,27 @@ def test_a_deployment_behind_proxies_trains(start: Callable[..., Command], small
     _, message = command.process.communicate(timeout=START_SECONDS)
     assert command.process.returncode == 0, message
     assert (small.folder / "runs/fedavg/seed71/manifest.json").is_file() and command.running() == {}
+
+
+FEW = """\
+import sys
+import flwr.simulation
+from pilot.federation.ray_process import answer
+from pilot.federation.simulation import simulate
+start = flwr.simulation.run_simulation
+flwr.simulation.run_simulation = lambda app, client, nodes, **more: start(app, client, nodes - 2, **more)
+answer(sys.argv[1], simulate)
+"""
+
+
+@pytest.mark.exhaustive
+def test_fewer_virtual_nodes_than_clients_are_refused(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `flwr run . --federation-config num-supernodes=4`."""
+    (tmp_path / "few.py").write_text(FEW)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    monkeypatch.setattr(flower_server, "run_apart", lambda module, *rest: ray_process.run_apart("few", *rest))
+    with pytest.raises(UserError, match="num-supernodes=4: the run has 6 clients.* Expected num-supernodes=6"):
+        flower_server.simulate_run(small.spec("fedavg"), small.folder, tmp_path / "run", True, quiet)
+    assert not (tmp_path / "run").exists(), "nothing was trained"
