@@ -196,7 +196,7 @@ def free_port(taken: Collection[int]) -> int:
     before its server starts. The search begins at a place that depends on the process.
 
     Raises:
-        OSError: all ports are taken.
+        UserError: all ports are taken.
     """
     first = 20000 + os.getpid() * 31 % 10000
     for port in (*range(first, 32000), *range(20000, first)):
@@ -204,7 +204,7 @@ def free_port(taken: Collection[int]) -> int:
             with contextlib.suppress(OSError), socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
                 return port
-    raise OSError("no free port between 20000 and 32000")
+    raise UserError("127.0.0.1: no free port between 20000 and 32000. End a program that listens on one.")
 
 
 def last_error_lines(lines: Sequence[str], most: int = 4) -> str:

@@ -105,26 +105,22 @@ def report(compute: Callable[[], Any], tell: Tell) -> None:
 
 @dataclass
 class _Daemons:
-    """Finds out that one of Ray's daemons has died, and not because Ray is being shut down after an error."""
+    """Finds out that one of Ray's daemons has died, and not because Ray is being shut down after an error.
+
+    It is known by its command line, not by its number: `raylet` forks, and a fork that ends is not its end.
+    """
 
     processes: Processes
-    seen: dict[int, str] = field(default_factory=dict)
+    seen: dict[str, float] = field(default_factory=dict)
     looked: float = 0.0
-    gone: str = ""
-    since: float = 0.0
 
     def dead(self) -> str:
         """Return the name of one that was there and has been away for long; empty if there is none."""
-        now = time.monotonic()
-        if now - self.looked >= SECONDS_BETWEEN_LOOKS and not self.gone:
-            running = self.processes.running()
-            self.gone = next((name for process, name in self.seen.items() if process not in running), "")
-            for process, command in running.items():
-                for name in DAEMONS:
-                    if name in command:
-                        self.seen[process] = name.strip().rpartition("/")[2]
-            self.looked = self.since = now
-        return self.gone if now - self.since >= SHUTDOWN_SECONDS else ""
+        if time.monotonic() - self.looked >= SECONDS_BETWEEN_LOOKS:
+            commands, self.looked = list(self.processes.running().values()), time.monotonic()
+            self.seen |= {name: self.looked for name in DAEMONS if any(name in command for command in commands)}
+        long_gone = (name for name, when in self.seen.items() if self.looked - when >= SHUTDOWN_SECONDS)
+        return next(long_gone, "").strip().rpartition("/")[2]
 
 
 def _follow(process: Process, daemons: _Daemons, messages: BinaryIO, hear: Tell) -> Any:
