@@ -111,7 +111,7 @@ class Processes:
         wanted = f"{MARK}={self.mark}".encode()
         return {
             process: command
-            for process, command, environment in _processes()
+            for process, command, environment in every_process()
             if wanted in environment and process != os.getpid()
         }
 
@@ -213,7 +213,7 @@ def last_error_lines(lines: Sequence[str], most: int = 4) -> str:
     return " ".join(line.strip() for line in lines[errors[-1] if errors else -1 :][:most])
 
 
-def _processes() -> Iterator[tuple[int, str, list[bytes]]]:
+def every_process() -> Iterator[tuple[int, str, list[bytes]]]:
     """Id, command line and environment of the processes that may be looked at; none where there is no /proc."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 The environment is one that would lead connections elsewhere or leave no room for sockets.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 
 from pilot.errors import UserError
 from pilot.federation import flower_server, ray_process
-from pilot.processes import _processes
+from pilot.processes import every_process
 
 from ..small import Small, quiet
 
@@ -42,7 +43,7 @@ class Command:
     def running(self) -> dict[int, str]:
         """Command lines by process."""
         mark = f"PILOT_TEST={self.token}".encode()
-        return {process: command for process, command, environment in _processes() if mark in environment}
+        return {process: command for process, command, environment in every_process() if mark in environment}
 
     def wait_for(self, name: str) -> None:
         """Until a process of this name is there."""
@@ -56,7 +57,8 @@ class Command:
         """Send a signal to every process with this in its command line."""
         for process, command in self.running().items():
             if name in command:
-                os.kill(process, number)
+                with contextlib.suppress(ProcessLookupError):  # it ends because another one was told to
+                    os.kill(process, number)
 
     def end(self) -> tuple[int, str]:
         """Exit code and message, once nothing is left."""
@@ -89,8 +91,7 @@ def start(small: Small, tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
     yield run
     for command in started:
-        for left in command.running():
-            os.kill(left, signal.SIGKILL)
+        command.signal(signal.SIGKILL, "")
 
 
 SIMULATION = ("train", "-m", "fedavg", "--seed", "71", "--engine", "flower")
