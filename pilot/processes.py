@@ -111,14 +111,14 @@ class Processes:
         wanted = f"{MARK}={self.mark}".encode()
         return {
             process: command
-            for process, command, environment in _processes()
+            for process, command, environment in every_process()
             if wanted in environment and process != os.getpid()
         }
 
     def end(self) -> None:
         """Ask all to end, the first one last since the others take leave of it; wait, and kill what is left.
 
-        Ctrl-C and SIGTERM are ignored meanwhile, since they have been heard or nothing is left to stop.
+        Ctrl-C, SIGTERM and SIGHUP are ignored meanwhile, since they have been heard or nothing is left to stop.
         """
         with _uninterrupted():
             for wave in (self.started[1:], self.started[:1]):
@@ -176,11 +176,12 @@ def without_colours(text: str) -> str:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C and SIGTERM; they are Python's main thread's, no other can."""
+    """Ignore Ctrl-C, SIGTERM and SIGHUP; only the main thread can, and only it hears them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:
@@ -195,7 +196,7 @@ def free_port(taken: Collection[int]) -> int:
     before its server starts. The search begins at a place that depends on the process.
 
     Raises:
-        OSError: all ports are taken.
+        UserError: all ports are taken.
     """
     first = 20000 + os.getpid() * 31 % 10000
     for port in (*range(first, 32000), *range(20000, first)):
@@ -203,7 +204,7 @@ def free_port(taken: Collection[int]) -> int:
             with contextlib.suppress(OSError), socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
                 return port
-    raise OSError("no free port between 20000 and 32000")
+    raise UserError("127.0.0.1: no free port between 20000 and 32000. End a program that listens on one.")
 
 
 def last_error_lines(lines: Sequence[str], most: int = 4) -> str:
@@ -212,7 +213,7 @@ def last_error_lines(lines: Sequence[str], most: int = 4) -> str:
     return " ".join(line.strip() for line in lines[errors[-1] if errors else -1 :][:most])
 
 
-def _processes() -> Iterator[tuple[int, str, list[bytes]]]:
+def every_process() -> Iterator[tuple[int, str, list[bytes]]]:
     """Id, command line and environment of the processes that may be looked at; none where there is no /proc."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

@@ -220,7 +220,10 @@ class LocalDeployment:
         Raises:
             UserError: the run did not complete; the message says where the logs are.
         """
-        status = self.follow(self.submit(config), show)
+        try:
+            status = self.follow(self.submit(config), show)
+        except UserError as error:
+            raise UserError(f"{error} {self._whereabouts()}") from error
         if not status.completed:
             raise UserError(f"the run ended as {status.status} ({status.details}). {self._whereabouts()}")
 

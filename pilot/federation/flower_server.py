@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from flwr.app import Context
 from flwr.serverapp import Grid
 from flwr.superlink.grid import InMemoryGrid
@@ -134,8 +135,11 @@ def simulate_run(
     All of it runs in a process of its own; its log is `logs/simulation-<method>-seed<k>.log` in the scenario's folder.
 
     Raises:
-        UserError: as `train_run` does; also if no client answers any more, or the simulation fails.
+        UserError: as `train_run` does; also if a client is to have more GPUs than there are, if no client answers any
+            more, or if the simulation fails.
     """
+    if each.gpus > torch.cuda.device_count():
+        raise UserError(f"--client-gpus: PyTorch sees {torch.cuda.device_count()} GPUs here, got {each.gpus:g}.")
     argument = {
         "scenario_config": spec.scenario.model_dump(mode="json"), "method": spec.method, "seed": spec.seed,
         "profile_config": spec.profile.model_dump(mode="json"), "resume": resume, "replace": replace,

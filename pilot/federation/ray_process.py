@@ -30,6 +30,8 @@ ARGUMENT, MESSAGES = "argument.json", "messages.jsonl"
 RESULT, ERROR, FAILURE = "result", "error", "failure"
 POLL_SECONDS = 0.1
 SECONDS_BETWEEN_LOOKS = 2.0
+SHUTDOWN_SECONDS = 15.0
+"""After an error Ray's daemons are ended before the error is known."""
 DAEMONS = ("/raylet/raylet ", "/gcs/gcs_server ")
 """In the command lines of the programs without which Ray waits for ever."""
 TERMINATED = 128 + signal.SIGTERM
@@ -103,26 +105,22 @@ def report(compute: Callable[[], Any], tell: Tell) -> None:
 
 @dataclass
 class _Daemons:
-    """Finds out when one of Ray's daemons has died."""
+    """Finds out that one of Ray's daemons has died, and not because Ray is being shut down after an error.
+
+    It is known by its command line, not by its number: `raylet` forks, and a fork that ends is not its end.
+    """
 
     processes: Processes
-    seen: dict[int, str] = field(default_factory=dict)
+    seen: dict[str, float] = field(default_factory=dict)
     looked: float = 0.0
 
     def dead(self) -> str:
-        """Return the name of one that was there and is not any more; empty if all are, or it was just looked."""
-        if time.monotonic() - self.looked < SECONDS_BETWEEN_LOOKS:
-            return ""
-        running = self.processes.running()
-        gone = [name for process, name in self.seen.items() if process not in running]
-        self.seen = {
-            process: name.strip().rpartition("/")[2]
-            for process, command in running.items()
-            for name in DAEMONS
-            if name in command
-        }
-        self.looked = time.monotonic()
-        return gone[0] if gone else ""
+        """Return the name of one that was there and has been away for long; empty if there is none."""
+        if time.monotonic() - self.looked >= SECONDS_BETWEEN_LOOKS:
+            commands, self.looked = list(self.processes.running().values()), time.monotonic()
+            self.seen |= {name: self.looked for name in DAEMONS if any(name in command for command in commands)}
+        long_gone = (name for name, when in self.seen.items() if self.looked - when >= SHUTDOWN_SECONDS)
+        return next(long_gone, "").strip().rpartition("/")[2]
 
 
 def _follow(process: Process, daemons: _Daemons, messages: BinaryIO, hear: Tell) -> Any:

@@ -3,6 +3,7 @@
 The environment is one that would lead connections elsewhere or leave no room for sockets.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from pilot.processes import _processes
+from pilot.errors import UserError
+from pilot.federation import flower_server, ray_process
+from pilot.processes import every_process
 
-from ..small import Small
+from ..small import Small, quiet
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 COMMAND = [sys.executable, "-c", "from pilot.cli import main; main()"]
@@ -40,7 +43,7 @@ class Command:
     def running(self) -> dict[int, str]:
         """Command lines by process."""
         mark = f"PILOT_TEST={self.token}".encode()
-        return {process: command for process, command, environment in _processes() if mark in environment}
+        return {process: command for process, command, environment in every_process() if mark in environment}
 
     def wait_for(self, name: str) -> None:
         """Until a process of this name is there."""
@@ -54,7 +57,8 @@ class Command:
         """Send a signal to every process with this in its command line."""
         for process, command in self.running().items():
             if name in command:
-                os.kill(process, number)
+                with contextlib.suppress(ProcessLookupError):  # it ends because another one was told to
+                    os.kill(process, number)
 
     def end(self) -> tuple[int, str]:
         """Exit code and message, once nothing is left."""
@@ -87,8 +91,7 @@ def start(small: Small, tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
     yield run
     for command in started:
-        for left in command.running():
-            os.kill(left, signal.SIGKILL)
+        command.signal(signal.SIGKILL, "")
 
 
 SIMULATION = ("train", "-m", "fedavg", "--seed", "71", "--engine", "flower")
@@ -131,3 +134,27 @@ def test_a_deployment_behind_proxies_trains(start: Callable[..., Command], small
     _, message = command.process.communicate(timeout=START_SECONDS)
     assert command.process.returncode == 0, message
     assert (small.folder / "runs/fedavg/seed71/manifest.json").is_file() and command.running() == {}
+
+
+FEW = """\
+import sys
+import flwr.simulation
+from pilot.federation.ray_process import answer
+from pilot.federation.simulation import simulate
+start = flwr.simulation.run_simulation
+flwr.simulation.run_simulation = lambda app, client, nodes, **more: start(app, client, nodes - 2, **more)
+answer(sys.argv[1], simulate)
+"""
+
+
+@pytest.mark.exhaustive
+def test_fewer_virtual_nodes_than_clients_are_refused(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `flwr run . --federation-config num-supernodes=4`."""
+    (tmp_path / "few.py").write_text(FEW)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    monkeypatch.setattr(flower_server, "run_apart", lambda module, *rest: ray_process.run_apart("few", *rest))
+    with pytest.raises(UserError, match="num-supernodes=4: the run has 6 clients.* Expected num-supernodes=6"):
+        flower_server.simulate_run(small.spec("fedavg"), small.folder, tmp_path / "run", True, quiet)
+    assert not (tmp_path / "run").exists(), "nothing was trained"

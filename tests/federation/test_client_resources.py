@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from pilot.cli import app
@@ -12,7 +13,7 @@ from pilot.errors import UserError
 from pilot.federation import flower_server
 from pilot.federation.flower_server import ClientResources, simulation_backend
 
-from ..small import Small
+from ..small import Small, quiet
 
 
 def test_resources_are_what_ray_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,3 +44,14 @@ def test_command_line_passes_them_on(
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert told == {"each": expected}
+
+
+def test_gpus_that_are_not_there_are_refused_before_ray_starts(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(flower_server, "run_apart", lambda *rest: None)
+    spec = small.spec("fedavg")
+    flower_server.simulate_run(spec, small.folder, tmp_path, True, quiet, each=ClientResources(1.0, 0.5))
+    with pytest.raises(UserError, match="--client-gpus: PyTorch sees 1 GPUs here, got 2"):
+        flower_server.simulate_run(spec, small.folder, tmp_path, True, quiet, each=ClientResources(1.0, 2.0))

@@ -12,7 +12,8 @@ import pytest
 
 from pilot.errors import UserError
 from pilot.federation import ray_process
-from pilot.federation.ray_process import LONGEST_FOLDER, PREFIX, SESSION, run_apart
+from pilot.federation.ray_process import LONGEST_FOLDER, PREFIX, SESSION, _Daemons, run_apart
+from pilot.processes import Processes
 
 HEAD = "import os, signal, sys, time; from pilot.federation.ray_process import answer, report\n"
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")
@@ -65,17 +66,35 @@ FAILURES = {
     ),
     "print('OSError: no socket', flush=True); os._exit(7)": "exit code 7: OSError: no socket. The log is",
     "os.kill(os.getpid(), signal.SIGKILL)": "exit code -9: without a word. This is how a machine without memory",
-    "import subprocess\nprogram = subprocess.Popen(['/bin/sh', '-c', 'exec -a /ray/gcs/gcs_server\\ x sleep 3'], "
+    "import subprocess\nprogram = subprocess.Popen(['/bin/sh', '-c', 'exec -a /ray/gcs/gcs_server\\ x sleep 2'], "
     "executable='/bin/bash')\nprogram.wait(); time.sleep(61)": "Ray's gcs_server has died",
+    "import subprocess\nprogram = subprocess.Popen(['/bin/sh', '-c', 'exec -a /ray/gcs/gcs_server\\ x sleep 2'], "
+    "executable='/bin/bash')\nprogram.wait(); time.sleep(0.3); raise ValueError('why')": "failed: ValueError: why",
 }
 
 
 @pytest.mark.parametrize("body", FAILURES)
 def test_a_failure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     monkeypatch.setattr(ray_process, "SECONDS_BETWEEN_LOOKS", 0.2)
+    monkeypatch.setattr(ray_process, "SHUTDOWN_SECONDS", 0.5)
     with pytest.raises(UserError, match=FAILURES[body]) as caught:
         run(monkeypatch, tmp_path, body)
     assert "\n" not in str(caught.value) and children() == []
+
+
+def test_a_fork_of_a_daemon_may_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ray_process, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(ray_process, "SHUTDOWN_SECONDS", 0.01)
+    there = {1: "/ray/raylet/raylet x", 2: "/ray/raylet/raylet x", 3: "/ray/gcs/gcs_server x"}
+    daemons = _Daemons(Processes(tmp_path, {}))
+    monkeypatch.setattr(daemons.processes, "running", lambda: there)
+    assert daemons.dead() == ""
+    del there[2]
+    time.sleep(0.02)
+    assert daemons.dead() == ""
+    del there[1]
+    time.sleep(0.02)
+    assert daemons.dead() == "raylet"
 
 
 def test_sigterm_to_it_is_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
