@@ -20,7 +20,7 @@ PLACE = {
     "plan": "federation", "runs": "evaluation", "tuning": "evaluation",
     "export": "evaluation", "scale": "report", "bench": "report",
     "catalogue": "cli", "doctor": "cli", "method_page": "cli", "options": "cli", "bench_commands": "cli",
-    "deploy_commands": "cli", "report_commands": "cli", "data_commands": "cli", "export_commands": "cli",
+    "speed": "cli", "deploy_commands": "cli", "report_commands": "cli", "data_commands": "cli", "export_commands": "cli",
     "plan_commands": "cli",
 }  # fmt: skip
 

@@ -36,7 +36,7 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
 
 
 def test_tokenizer_file_suits_transformers_4_and_5(processor: LlavaProcessor) -> None:
-    """A class that both know, no list of special tokens, which 4 takes for a dictionary, and nothing of this machine."""
+    """A class that both know, no list of special tokens (4 expects a dictionary), and nothing of this machine."""
     config = read_json(Path(processor.tokenizer.name_or_path) / "tokenizer_config.json")
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast" and config["processor_class"] == "LlavaProcessor"
     assert config["model_input_names"] == ["input_ids", "attention_mask"]
