@@ -2,7 +2,7 @@
 
 Configuration: `--config profile=embedded results=results fault_methods=pilot,fedavg zoo_methods=pilot,fedavg`, and so
 `ablation_methods` and `heterogeneity_methods`; a study's baselines are always there. `figure_methods=pilot,fedavg` leaves
-the other methods out of a scenario's tables, figures and report.
+the other methods out of a scenario's tables, figures and report. `pilot/workflow.py` checks it.
 """
 
 from snakemake.utils import min_version

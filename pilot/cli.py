@@ -90,7 +90,7 @@ def backbone_pretrain(
     target: Annotated[Path | None, typer.Option(help="Where the checkpoint goes; the package by default.")] = None,
     work: Annotated[Path, typer.Option(help="Where finished phases are kept.")] = Path("results/backbone"),
 ) -> None:
-    """Pre-train tiny-llava from its seeded recipe (about 100 minutes of one core)."""
+    """Pre-train tiny-llava from its seeded recipe (about 100 minutes of a core with AVX-512)."""
     from pilot.backbone.make_tiny_llava import make_tiny_llava
     from pilot.backbone.paths import TINY_LLAVA
     from pilot.backbone.recipe import Recipe

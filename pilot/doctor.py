@@ -4,9 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from pilot.speed import estimate, instructions, measured_rate
 
 Finding = dict[str, Any]
 PACKAGES = (
@@ -26,7 +29,8 @@ def diagnose() -> dict[str, Finding]:
         "backbone": _backbone(),
         "disk": _disk(),
         "memory": _memory(),
-        "processors": _finding(True, f"{len(os.sched_getaffinity(0))} usable", ""),
+        "processors": _processors(),
+        "speed": _speed(),
     }
 
 
@@ -69,3 +73,26 @@ def _disk() -> Finding:
 def _memory() -> Finding:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return _finding(total >= MINIMUM_MEMORY_GIB, f"{total:.1f} GiB", f"{MINIMUM_MEMORY_GIB} GiB are needed")
+
+
+def _processors() -> Finding:
+    from torch.backends.cpu import get_cpu_capability
+
+    name, found = instructions()
+    parts = [f"{_cores()} usable", name, ", ".join(found), f"PyTorch computes with {get_cpu_capability()}"]
+    return _finding(True, "; ".join(filter(None, parts)), "")
+
+
+def _speed() -> Finding:
+    rate = measured_rate()
+    expected = estimate(rate, _cores())
+    low, high = expected.minutes
+    detail = (
+        f"{rate:.0f} GFLOP/s a thread (float32 products of a training step); scenario2 takes about "
+        f"{expected.cpu_minutes:.0f} minutes of CPU, {low:.0f} to {high:.0f} minutes here (estimated)"
+    )
+    return _finding(True, detail, "") | {"gflops": rate, **asdict(expected)}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

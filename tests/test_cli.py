@@ -90,7 +90,8 @@ def test_listings_parse(what: str) -> None:
 def test_doctor_parses() -> None:
     result = call("doctor", "--json")
     findings = json.loads(result.stdout)
-    assert set(findings) == {"python", "packages", "java", "backbone", "disk", "memory", "processors"}
+    assert set(findings) == {"python", "packages", "java", "backbone", "disk", "memory", "processors", "speed"}
+    assert findings["speed"]["gflops"] > 1 and len(findings["speed"]["minutes"]) == 2
     assert result.returncode == (0 if all(finding["ok"] for finding in findings.values()) else 1)
 
 

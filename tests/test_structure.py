@@ -18,7 +18,7 @@ PLACE = {
     "faults": "shared", "folders": "shared", "variants": "shared", "studies": "shared", "plugins": "shared",
     "progress": "shared", "processes": "shared", "provenance": "shared", "drawing": "shared", "workflow": "shared",
     "plan": "federation", "runs": "evaluation", "tuning": "evaluation",
-    "export": "evaluation", "scale": "report", "bench": "report",
+    "export": "evaluation", "scale": "report", "bench": "report", "speed": "cli",
     "methods.families": "shared",
     "catalogue": "cli", "doctor": "cli", "method_page": "cli", "options": "cli", "bench_commands": "cli",
     "deploy_commands": "cli", "report_commands": "cli", "data_commands": "cli", "export_commands": "cli",

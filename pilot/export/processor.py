@@ -1,14 +1,18 @@
 """The stock processor of a backbone: pictures and prompts as `Backbone` makes them, without this package."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from transformers import LlavaProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from pilot.backbone.backbone import IMAGE_PLACEHOLDER, Backbone
+from pilot.io.atomic import read_json, write_json
 
 _REFUSAL = "this model was trained on one user turn of one image and text: give a list of content parts"
+_OF_THIS_MACHINE = ("is_local", "local_files_only", "backend", "name_or_path", "model_specific_special_tokens")
+"""What transformers 5 writes about how the tokenizer was loaded here."""
 _IMAGE_OPTIONS = (
     "do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor",
     "do_normalize", "image_mean", "image_std",
@@ -30,6 +34,19 @@ def stock_processor(backbone: Backbone, prompt_template: str) -> LlavaProcessor:
         num_additional_image_tokens=1,  # CLIP's class token
         chat_template=chat_template(backbone.tokenizer, prompt_template),
     )
+
+
+def save_processor(processor: LlavaProcessor, folder: Path) -> None:
+    """Write the processor for transformers 4 and 5: 5 names a class, and writes a list, that 4 does not take."""
+    processor.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    config = {name: value for name, value in read_json(path).items() if name not in _OF_THIS_MACHINE}
+    if config["tokenizer_class"] == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(extra := config.pop("extra_special_tokens", None), list) and extra:
+        config["additional_special_tokens"] = extra
+    config["model_input_names"] = ["input_ids", "attention_mask"]  # 4 would add token_type_ids, which LLaVA refuses
+    write_json(path, config)
 
 
 def chat_template(tokenizer: Any, prompt_template: str) -> str:

@@ -10,6 +10,7 @@ from transformers import LlavaForConditionalGeneration
 from pilot.backbone.lora import GROUP, TARGETS, to_peft
 from pilot.backbone.offsets import GROUP as OFFSETS
 from pilot.backbone.paths import checkpoint_folder
+from pilot.backbone.random_llava import hub_name
 from pilot.errors import UserError
 from pilot.export.source import Source
 from pilot.io.atomic import write_bytes, write_json
@@ -23,7 +24,7 @@ def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> 
     """A checkpoint of `LlavaForConditionalGeneration`: W + (alpha / r) (D + B A) in float32, then the base's dtype.
 
     Hu et al. 2021, arXiv 2106.09685, section 4.1; D is the offset of methods that have one
-    (`pilot.backbone.offsets`). The projector is the client's connector.
+    (`pilot.backbone.offsets`). The projector is the client's connector. Tensors are named as in published checkpoints.
 
     Returns:
         What rounding to another type than float32 lost, for the model's card.
@@ -41,7 +42,9 @@ def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> 
     with torch.no_grad():
         lost = _merge(source, model)
         model.model.multi_modal_projector.load_state_dict(projector_of(source.state), strict=True)
-    model.save_pretrained(folder, max_shard_size=shard_size)
+    # transformers 4 does not know the names that 5 has for the vision tower: it would draw one at random.
+    tensors = {hub_name(name): value.detach() for name, value in model.named_parameters()}
+    model.save_pretrained(folder, state_dict=tensors, save_original_format=False, max_shard_size=shard_size)
     kind = str(model.dtype).removeprefix("torch.")
     del model
     gc.collect()

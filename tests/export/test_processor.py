@@ -11,7 +11,8 @@ from jinja2.exceptions import TemplateError
 from PIL import Image
 from transformers import CLIPImageProcessorPil, LlavaProcessor
 
-from pilot.export.processor import chat_template, prompt_ids, same_prompts, stock_processor
+from pilot.export.processor import chat_template, prompt_ids, same_prompts, save_processor, stock_processor
+from pilot.io.atomic import read_json
 from pilot.io.seeding import generator
 
 from ..small import Small
@@ -24,7 +25,7 @@ sides = st.integers(1, 150)
 def processor(small: Small, tmp_path_factory: pytest.TempPathFactory) -> LlavaProcessor:
     """Saved and opened again, as users get it."""
     folder = tmp_path_factory.mktemp("processor")
-    stock_processor(small.backbone, small.profile.prompt_template).save_pretrained(folder)
+    save_processor(stock_processor(small.backbone, small.profile.prompt_template), folder)
     return LlavaProcessor.from_pretrained(folder)
 
 
@@ -32,6 +33,15 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
     """Noise, so that every pixel counts."""
     pixels = generator("picture", width, height).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels).convert(mode)
+
+
+def test_tokenizer_file_suits_transformers_4_and_5(processor: LlavaProcessor) -> None:
+    """A class that both know, no list of special tokens (4 expects a dictionary), and nothing of this machine."""
+    config = read_json(Path(processor.tokenizer.name_or_path) / "tokenizer_config.json")
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast" and config["processor_class"] == "LlavaProcessor"
+    assert config["model_input_names"] == ["input_ids", "attention_mask"]
+    assert (config["bos_token"], config["eos_token"], config["pad_token"]) == ("<s>", "</s>", "<pad>")
+    assert not config.keys() & {"is_local", "local_files_only", "name_or_path", "backend", "extra_special_tokens"}
 
 
 @settings(max_examples=40)

@@ -1,0 +1,43 @@
+"""What `doctor` says of the processor, and its estimate against the whole runs that it comes from."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from pilot.speed import FAST, SLOW, estimate, instructions, measured_rate
+
+
+def test_the_estimate_goes_through_what_was_measured() -> None:
+    """60.6 CPU minutes at 37 GFLOP/s; 1,042 s of CPU, and 551 s on two cores, at 202.5."""
+    assert estimate(SLOW[0], 1).cpu_minutes == pytest.approx(60.6)
+    fast = estimate(FAST[0], 2)
+    assert fast.cpu_minutes * 60 == pytest.approx(1042)
+    low, high = fast.minutes
+    assert (low * 1.3 * 60, high / 1.3 * 60) == pytest.approx((551, 551), abs=1)
+
+
+def test_between_and_beyond() -> None:
+    """w = (60.6 - 17.367) / (1/37 - 1/202.5) = 1,957.2 minutes x GFLOP/s, a = 17.367 - 9.665 = 7.70."""
+    assert estimate(145, 1).cpu_minutes == pytest.approx(7.70 + 1957.2 / 145, abs=0.01)
+    assert estimate(1e9, 1).cpu_minutes == pytest.approx(7.70, abs=0.01)
+    many = [estimate(100, cores).minutes[0] for cores in (1, 2, 4, 8, 64)]
+    assert many == sorted(many, reverse=True) and many[0] == pytest.approx(2 * many[1])
+    assert many[-1] == pytest.approx(27.27 * 118 / 1042 / 1.3, abs=0.01), "a run's stages follow one another"
+
+
+def test_instructions(tmp_path: Path) -> None:
+    file = tmp_path / "cpuinfo"
+    file.write_text(
+        "processor\t: 0\nmodel name\t: Some CPU\nflags\t: fpu avx avx2 avx512f amx_tile\n\nprocessor\t: 1\n"
+    )
+    assert instructions(file) == ("Some CPU", ["AVX2", "AVX-512", "AMX"])
+    file.write_text("flags : avx2 avx512f_not\n")
+    assert instructions(file) == ("", ["AVX2"])
+    assert instructions(tmp_path / "none") == ("", [])
+
+
+def test_rate_is_measured_in_a_moment() -> None:
+    began = time.thread_time()
+    assert 1 < measured_rate(0.05) < 5000
+    assert time.thread_time() - began < 3
