@@ -104,7 +104,9 @@ class Small:
     @cached_property
     def examples(self) -> dict[int, list[Example]]:
         """Training examples of every client."""
-        return load_examples(self.scenario, self.folder, self.backbone, self.features, "train", frame=self.profile.frame)
+        return load_examples(
+            self.scenario, self.folder, self.backbone, self.features, "train", frame=self.profile.frame
+        )
 
     def build(self) -> None:
         """Make everything that training reads."""
