@@ -113,7 +113,9 @@ class Small:
     @cached_property
     def examples(self) -> dict[int, list[Example]]:
         """Training examples of every client."""
-        return load_examples(self.scenario, self.folder, self.backbone, self.features, "train")
+        return load_examples(
+            self.scenario, self.folder, self.backbone, self.features, "train", frame=self.profile.frame
+        )
 
     @cached_property
     def validation(self) -> dict[int, list[Example]]:

@@ -331,13 +331,13 @@ def _stale(small: Small, folder: Path, rows: list[dict[str, Any]]) -> None:
 def test_partition_of_other_data_is_refused(small: Small, tmp_path: Path) -> None:
     _stale(small, tmp_path, [{"task": "scene-vqa", "id": "gone", "client": 0, "part": "train"}])
     with pytest.raises(UserError, match=r"partition: client 0 holds 'gone', .*pilot-bench partition"):
-        read_part(small.scenario, tmp_path, small.scenario.tasks[0], "train")
+        read_part(small.scenario, tmp_path, small.scenario.tasks[0], "train", frame="original")
 
 
 def test_client_without_examples_is_refused(small: Small, tmp_path: Path) -> None:
     _stale(small, tmp_path, [{"task": "scene-vqa", "id": "x", "client": 0, "part": "validation"}])
     with pytest.raises(UserError, match=r"client 0 of task scene-vqa has no train examples\. Use fewer clients"):
-        load_examples(small.scenario, tmp_path, small.backbone, small.features, "train")
+        load_examples(small.scenario, tmp_path, small.backbone, small.features, "train", frame="original")
 
 
 def test_checkpoint_of_another_configuration_does_not_count(tmp_path: Path) -> None:
