@@ -17,6 +17,7 @@ from pilot.federation.shards import collate
 from pilot.federation.trainer import LocalTrainer
 from pilot.federation.transport import LocalTransport
 from pilot.methods.base import (
+    VALIDATION_LOSS,
     Averaging,
     ClientInfo,
     Handover,
@@ -170,6 +171,23 @@ def test_a_teacher_sees_other_values_and_leaves_none_behind(small: Small) -> Non
     assert (
         distilled.report.num_forward_tokens == 4 * distilled.report.num_tokens and not plain.report.num_forward_tokens
     )
+
+
+def test_a_phase_that_validates_sends_the_trained_models_loss(small: Small) -> None:
+    """The cross-entropy of what it sends, on the client's validation part; its tokens went through once, untrained."""
+    phase = replace(Probe().phase, validates=True, statistics={VALIDATION_LOSS: (1,)})
+    plain, method = run(small, Probe(), steps=2), Probe(phase=phase)
+    trained = run(small, method, steps=2)
+    assert all(torch.equal(value, trained.update.state[name]) for name, value in plain.update.state.items())
+    model = build_client_model(small.backbone, method, phase, INFO, {}, trained.update.state)
+    batch = collate(small.validation[INFO.client], small.features, small.backbone.end)
+    with torch.no_grad():
+        tokens = model.connector(batch.features_BND).tokens_BNC
+        loss = float(small.backbone.cross_entropy(tokens, batch.ids_BL, batch.labels_BL))
+    assert trained.update.statistics.keys() == {VALIDATION_LOSS}
+    assert trained.update.statistics[VALIDATION_LOSS].item() == pytest.approx(loss, rel=1e-5)
+    assert not plain.update.statistics and not plain.report.num_forward_tokens
+    assert trained.report.num_forward_tokens == batch.ids_BL.numel() + tokens.shape[0] * tokens.shape[1]
 
 
 def test_the_server_begins_with_what_all_clients_start_from(small: Small) -> None:

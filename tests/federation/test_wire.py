@@ -14,13 +14,15 @@ from pilot.federation.flower_transport import FlowerTransport
 from pilot.federation.node_app import Place, make_client_app
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
-from pilot.federation.training import CLIENTS, Conduct, conduct
+from pilot.federation.spec import RunSpec
+from pilot.federation.training import CLIENTS, Conduct, conduct, train_run
 from pilot.methods.blind import Blind
 from pilot.methods.families import METHODS
 from pilot.methods.registry import method_class
 
 from ..small import Small, contents, quiet
 from .grid import GridInProcess, inside_flower
+from .test_federation_settings import spec_of
 
 TRAINED = [name for name in METHODS if not issubclass(method_class(name), Blind)]
 
@@ -43,9 +45,8 @@ def nodes(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(small: Small, nodes: Path, run_dir: Path, method: str, progress: Callable[[int, int], None]) -> None:
+def train(small: Small, nodes: Path, run_dir: Path, spec: RunSpec, progress: Callable[[int, int], None]) -> None:
     """Train over the grid, or go on there, with two clients at a time."""
-    spec = small.spec(method)
     clients = [POOLED] if spec.make_method().pooled else list(range(6))
     places = [Place(nodes / node_name(client), run_dir / CLIENTS / str(at)) for at, client in enumerate(clients)]
     grid = GridInProcess({100 + at: make_client_app(lambda _, at=at: places[at]) for at in range(len(places))})
@@ -60,7 +61,24 @@ def test_bytes_do_not_depend_on_the_wire(
     inside_flower(monkeypatch)
     if method != "untuned":
         with pytest.raises(Killed):
-            train(small, nodes, tmp_path, method, kill)
+            train(small, nodes, tmp_path, small.spec(method), kill)
         assert not (tmp_path / "manifest.json").exists()
-    train(small, nodes, tmp_path, method, quiet)
+    train(small, nodes, tmp_path, small.spec(method), quiet)
     assert contents(tmp_path) == contents(small.run(method))
+
+
+@pytest.mark.slow
+def test_what_validation_measures_is_counted(small: Small) -> None:
+    """FedMoE's clients send 4 shares and a loss of 4 bytes each, over the wire as without it (the test above)."""
+    assert (small.run("fedmoe") / "ledger.json").read_text().count('"statistics": 20') == 2 * 6
+
+
+@pytest.mark.slow
+def test_newcomers_catch_up_on_their_nodes(
+    small: Small, nodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside_flower(monkeypatch)
+    spec = spec_of(small, "pilot", {"participation": {"fraction": 0.5}}, rounds=3)
+    train_run(spec, small.folder, tmp_path / "local", False, quiet)
+    train(small, nodes, tmp_path / "wire", spec, quiet)
+    assert contents(tmp_path / "wire") == contents(tmp_path / "local")

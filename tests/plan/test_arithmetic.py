@@ -15,7 +15,7 @@ from pilot.errors import UserError
 from pilot.plan.architecture import Architecture, architecture_of
 from pilot.plan.memory import Memory, Settings, connector_bytes, layer_bytes, training_memory, with_batch
 from pilot.plan.phases import Load
-from pilot.plan.work import example_flops
+from pilot.plan.work import example_flops, forward_flops
 from pilot.plan.zoo import planned_method
 
 LLAVA = Architecture()
@@ -212,6 +212,21 @@ def test_offsets() -> None:
     assert on_gpu[1] == replace(on_gpu[0], weights=on_gpu[0].weights + 4 * 240)
     more = {"masters": on_cpu[0].masters + 4 * 240, "copies": on_cpu[0].copies + 4 * 240}
     assert on_cpu[1] == replace(on_cpu[0], weights=on_cpu[0].weights + 4 * 240, **more)
+    # In float32 the sum is formed once; beside bfloat16 weights an offset of 240 is a product for each of 7 tokens, 2
+    # operations forwards, 2 for the input's gradient, and 2 once more with checkpointing.
+    assert example_flops(SMALL, SETTINGS, flora) == example_flops(SMALL, SETTINGS, plain)
+    for checkpointing, factor in ((False, 4), (True, 6)):
+        rounded = replace(SETTINGS, precision="bfloat16", gradient_checkpointing=checkpointing)
+        more = example_flops(SMALL, rounded, flora) - example_flops(SMALL, rounded, plain)
+        assert more == 7 * factor * 240
+
+
+def test_validation() -> None:
+    """FedMoE's forward passes over 10 % of the shards: two per number and token, and attention."""
+    plain, fedmoe = (planned_method(name, {}, 3, 9).phases(2)[0] for name in ("fedavg", "fedmoe"))
+    assert fedmoe.validates and not plain.validates
+    layers, attention, head = 2 * 128, 2 * 2 * 7 * 4, 2 * 10 * 4 * 3
+    assert forward_flops(SMALL, SETTINGS, plain) == 7 * 2 * (layers + attention + 232) + head + 4 * 2 * 36
 
 
 def test_teacher() -> None:
