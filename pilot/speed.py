@@ -56,7 +56,7 @@ def instructions(cpuinfo: Path = CPUINFO) -> tuple[str, list[str]]:
 
 
 def measured_rate(seconds: float = 0.3, patience: float = 2.0) -> float:
-    """GFLOP/s of one thread in float32, by CPU time, so that other processes matter little; the best of many rounds.
+    """GFLOP/s of one thread in float32, by CPU time, so that other processes matter less; the best of many rounds.
 
     Args:
         seconds: of CPU time to measure.
