@@ -171,7 +171,7 @@ def _task(asked: Mapping[str, Any], client: int, payload: dict[str, Any]) -> "Ph
     method = spec.make_method()
     info = spec.clients(method)[client]
     phases = (*method.newcomer_phases(asked["round"]), *method.phases(asked["round"]))
-    phase = next(phase for phase in phases if phase.name == asked["phase"])
+    phase = {each.name: each for each in phases}[asked["phase"]]
     base = Version.from_json(asked["base"]) if asked["base"] else None
     return PhaseTask(
         info, phase, asked["round"], asked["phase_index"], asked["steps"], payload, base, tuple(asked["keep"])

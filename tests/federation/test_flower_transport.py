@@ -398,9 +398,10 @@ def test_a_node_that_does_not_fit_says_so_and_does_not_train(
 
 
 def test_an_error_text_stays_on_the_node(small: Small, nodes: Path, tmp_path: Path) -> None:
-    asked = asked_of(small, nodes) | {"round": 1, "phase_index": 9, "steps": 1, "base": None, "keep": []}
+    asked = asked_of(small, nodes) | {"round": 1, "phase_index": 0, "phase": "none", "steps": 1}
+    asked |= {"base": None, "keep": []}
     answer = ask(Place(nodes / node_name(3), tmp_path), "train", asked)
-    assert answer == {"failure": "IndexError (its node's log has the text)"}
+    assert answer == {"failure": "KeyError (its node's log has the text)"}
 
 
 def test_a_node_without_folders_is_told_what_to_say() -> None:
