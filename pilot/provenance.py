@@ -120,6 +120,7 @@ def fault_digest(fault: str) -> str:
     return digest_json(load_fault(fault).federation.model_dump(mode="json"))
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of the packages that results may depend on."""
     from importlib.metadata import version

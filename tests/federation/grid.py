@@ -12,23 +12,19 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as Wire
 from flwr.supercore.task_identity import TaskIdentity
 
-from pilot.federation import flower_transport, node_app
-from pilot.provenance import versions
+from pilot.federation import flower_transport
 
 Nodes = Mapping[int, ClientApp]
 
 
 def inside_flower(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let messages be made, which only a task of Flower's can; wait for nothing for long, read versions once."""
+    """Let messages be made, which only a task of Flower's can; wait for nothing for long."""
     monkeypatch.setattr(TaskIdentity, "_run_id", 1)
     monkeypatch.setattr(TaskIdentity, "_node_id", 1)
     monkeypatch.setattr(TaskIdentity, "_task_id", 1)
     monkeypatch.setattr(flower_transport, "MOST_SECONDS_BETWEEN_LOOKS", 0.01)
     monkeypatch.setattr(flower_transport, "POLL_SECONDS", 0.001)
     monkeypatch.setattr(flower_transport, "GREETING_SECONDS", 0.2)
-    installed = versions()
-    for module in (flower_transport, node_app):
-        monkeypatch.setattr(module, "versions", lambda: installed)
 
 
 def sent(content: RecordDict) -> RecordDict:
