@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 CORES ?= all
 # Tests run in two processes of one thread each, in the order and groups that tests/conftest.py gives them.
 TEST_PROCESSES ?= 2
+# Options of pip's installations: continuous integration leaves byte code to the first import.
+PIP_OPTIONS ?=
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: install scenario1 scenario2 faults zoo ablation heterogeneity tuning smoke smoke_faults smoke_study smokes figures report backbone test test-fast test-exhaustive lint types check docs clean
@@ -14,8 +16,8 @@ install: $(VENV)/.installed
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python >= 3.11 is needed, {sys.executable} is {v.major}.{v.minor}; run: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet "torch==$$(sed -n 's/^torch==//p' requirements.lock)"
-	$(BIN)/pip install --quiet -r requirements.lock
+	$(BIN)/pip install --quiet $(PIP_OPTIONS) "torch==$$(sed -n 's/^torch==//p' requirements.lock)"
+	$(BIN)/pip install --quiet $(PIP_OPTIONS) -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	$(BIN)/pip check
 	@touch $@

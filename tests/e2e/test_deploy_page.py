@@ -22,7 +22,7 @@ from pilot.processes import Process, Processes, free_port
 
 from ..docs.pages import Command, commands_of
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.exhaustive]  # `make test` has test_deploy.py and test_deployed_runs.py
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
 RUN = Path("results/smoke/smoke/runs/pilot/seed0")
@@ -160,7 +160,6 @@ def test_the_page_from_first_to_last(machines: Machines, smoke_run: Path) -> Non
     assert (central / "manifest.json").is_file() and len(list((central / CLIENTS).iterdir())) == 1
 
 
-@pytest.mark.exhaustive
 def test_a_deployment_on_this_machine_as_it_stands(machines: Machines, smoke_run: Path) -> None:
     server, scenario = machines.server, RUN.parents[2]
     shutil.copytree(smoke_run / scenario, server / scenario, ignore=shutil.ignore_patterns("runs", "faults"))

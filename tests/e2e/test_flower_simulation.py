@@ -28,7 +28,7 @@ PAGE = ROOT / "docs/federation.md"
 METHODS = ("pilot", "fedavg", "fedprox", "fedmoe", "local", "central", "untuned", "scaffold", "feddat")
 
 
-@pytest.mark.parametrize("method", few_of(["scaffold", "feddat"], METHODS))
+@pytest.mark.parametrize("method", few_of(["scaffold"], METHODS))
 def test_simulation_gives_the_bytes_of_local_training(small: Small, tmp_path: Path, method: str) -> None:
     simulate_run(small.spec(method), small.folder, tmp_path, False, quiet)
     assert contents(tmp_path) == contents(small.run(method))
