@@ -12,7 +12,7 @@ from hypothesis import settings
 from .differences import differences
 from .order import arrange
 from .small import Small
-from .smoke import make_smoke_run
+from .smoke import make_smoke_run, shared_folder
 
 settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")
@@ -21,9 +21,7 @@ settings.load_profile("busy machine")
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     """The small scenario; its files are not to be changed."""
-    root = tmp_path_factory.getbasetemp()
-    shared = root.parent if os.environ.get("PYTEST_XDIST_WORKER") else root
-    scenario = Small(tmp_path_factory.mktemp("small"), shared=shared / "trained")
+    scenario = Small(tmp_path_factory.mktemp("small"), shared=shared_folder(tmp_path_factory) / "trained")
     scenario.build()
     return scenario
 
@@ -34,9 +32,8 @@ def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_smoke_run(tmp_path_factory)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the heavy files first; give each file a process of its own."""
+    """Put the heavy files first."""
     arrange(items)
 
 

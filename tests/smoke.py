@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from .pipelines.workflow import ROOT, snakemake
 
@@ -13,14 +14,24 @@ VARIABLE = "PILOT_SMOKE_RESULTS"
 
 
 def make_smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which Snakemake has run, with `results` and `.snakemake`; made where nobody has."""
+    """The folder in which Snakemake has run, with `results` and `.snakemake`; the first process that asks makes it."""
     if os.environ.get(VARIABLE):
         return Path(os.environ[VARIABLE]).resolve().parent
-    folder = tmp_path_factory.mktemp("smoke")
-    arguments = ("--cores", "2", "--snakefile", ROOT / "Snakefile", "--directory", folder, "--quiet", "all")
-    done = snakemake(*arguments, "smoke", "smoke_faults", "smoke_study")
-    assert done.code == 0, done.text
+    folder = shared_folder(tmp_path_factory) / "smoke"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done").is_file():
+            folder.mkdir(exist_ok=True)
+            arguments = ("--cores", "2", "--snakefile", ROOT / "Snakefile", "--directory", folder, "--quiet", "all")
+            done = snakemake(*arguments, "smoke", "smoke_faults", "smoke_study")
+            assert done.code == 0, done.text
+            (folder / "done").touch()
     return folder
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this test run that all of its processes see."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
 
 
 def copy_smoke_run(source: Path, target: Path) -> None:
