@@ -154,7 +154,7 @@ def _check_steps(spec: RunSpec, method: Method, steps: Mapping[int, int]) -> Non
 
 
 def validates(spec: RunSpec, method: Method) -> bool:
-    """Whether a phase of the run needs the clients' validation parts."""
+    """Tell whether a phase of the run needs the clients' validation parts."""
     return any(phase.validates for number in range(1, spec.profile.rounds + 1) for phase in method.phases(number))
 
 
