@@ -136,7 +136,7 @@ class FedMoE(Method):
         return {ACTIVATION: shares, HELD: held, PROVEN: held, VALIDATION_LOSS: update.statistics[VALIDATION_LOSS]}
 
     def _revised(self, update: Update, known: Mapping[int, State]) -> State:
-        """What a client holds next: keep what helped, go back from what did not, or try what is recommended."""
+        """Choose a client's next experts: keep what helped, undo what did not, or try the recommended set."""
         own, loss = known[update.client], update.statistics[VALIDATION_LOSS]
         if loss < own[VALIDATION_LOSS]:
             return {**own, PROVEN: own[HELD], VALIDATION_LOSS: loss}

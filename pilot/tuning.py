@@ -14,10 +14,11 @@ from pilot.backbone.feature_files import open_features
 from pilot.backbone.from_profile import load_backbone
 from pilot.errors import UserError
 from pilot.federation.shards import load_examples
-from pilot.federation.spec import RunSpec
+from pilot.federation.spec import RunSpec, configured
 from pilot.federation.training import client_models, train_run
 from pilot.federation.validation import validate
 from pilot.io.atomic import write_json
+from pilot.methods.blind import Blind
 from pilot.runs import prepared
 
 DIGITS = 6
@@ -28,9 +29,11 @@ def tune_method(scenario: str, profile: str, method: str, results: Path, progres
     """Train `method` with every candidate of the profile's grid; returns the file with all trials and the best one.
 
     Raises:
-        UserError: the profile has no grid, or the tuning seed is one of the scenario's seeds.
+        UserError: the method trains nothing, there is no grid, or the tuning seed is one of the scenario's seeds.
     """
     loaded, sizes, scenario_dir = prepared(scenario, profile, method, results)
+    if isinstance(configured(sizes, method), Blind):
+        raise UserError(f"--method {method}: nothing is trained, so nothing can be tuned. Choose another method.")
     candidates = sizes.trials_of(method)
     if not candidates:
         raise UserError(f"profile {sizes.name}: field tuning_grid is empty; give learning rates to try.")

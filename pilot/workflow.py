@@ -1,4 +1,4 @@
-"""What `snakemake --config` and `--configfile` may say: read and checked once, before anything runs or is removed."""
+"""Check `snakemake --config` and `--configfile` once, before anything runs or is removed."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -46,6 +46,11 @@ def test_without_a_grid_nothing_is_tuned(small: Small) -> None:
         tune_method(*files, "pilot", small.results, quiet)
 
 
+def test_what_trains_nothing_is_not_tuned(small: Small) -> None:
+    with pytest.raises(UserError, match="--method majority: nothing is trained, so nothing can be tuned"):
+        tune_method(str(small.scenario_file), str(small.profile_file), "majority", small.results, quiet)
+
+
 def test_the_embedded_profile_has_the_best_trials_of_the_committed_table() -> None:
     """Rates and options are what tuning found, and every method had as many trials."""
     profile = load_profile("embedded")

@@ -10,7 +10,7 @@ from typing import Any
 
 from pilot.backbone.paths import INDEX, WEIGHTS
 from pilot.errors import UserError
-from pilot.io.atomic import read_json
+from pilot.io.text import decode, parse_json
 
 Problem = tuple[str, str]
 """File, and what is wrong with it and what to do."""
@@ -49,7 +49,7 @@ def _problems(folder: Path) -> Iterator[Problem]:
 def _read(folder: Path, name: str) -> tuple[Mapping[str, Any], Problem | None]:
     """A JSON object, or what is wrong with its file."""
     try:
-        value = read_json(folder / name)
+        value = parse_json(decode((folder / name).read_bytes()))
     except (OSError, ValueError) as error:
         return {}, (name, f"cannot be read ({error}). Copy it from the checkpoint's source again")
     return (value, None) if isinstance(value, dict) else ({}, (name, "expected a JSON object"))

@@ -154,7 +154,7 @@ def _check_steps(spec: RunSpec, method: Method, steps: Mapping[int, int]) -> Non
 
 
 def validates(spec: RunSpec, method: Method) -> bool:
-    """Whether a phase of the run needs the clients' validation parts."""
+    """Tell whether a phase of the run needs the clients' validation parts."""
     return any(phase.validates for number in range(1, spec.profile.rounds + 1) for phase in method.phases(number))
 
 
@@ -175,10 +175,12 @@ def make_participants(
     examples: Mapping[int, Sequence[Example]],
     store: Callable[[int], Path],
     validation: Mapping[int, Sequence[Example]] = MappingProxyType({}),
+    digests: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[int], Participant]:
     """Clients by id, all trained in this process; `store` gives the folder of a client's private state.
 
-    `validation` has the clients' validation parts, where a phase of the method validates.
+    `validation` has the clients' validation parts, where a phase of the method validates; `digests` are of their data,
+    without which an unfinished phase of other data would be continued.
     """
     profile, method = spec.profile, spec.make_method()
     settings = TrainSettings(
@@ -187,7 +189,7 @@ def make_participants(
     )  # fmt: skip
     keeping = None
     if profile.checkpoint_minutes is not None:
-        keeping = Keeping(store, profile.checkpoint_minutes, run_digest(spec, features.digest))
+        keeping = Keeping(store, profile.checkpoint_minutes, run_digest(spec, {"features": features.digest, **digests}))
     trainer = LocalTrainer(backbone, method, settings, features, examples, keeping, validation)
     outgoing, privacy = _outgoing(spec), profile.federation.privacy
     fresh = privacy is not None and privacy.noise == "system"

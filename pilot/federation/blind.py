@@ -1,4 +1,4 @@
-"""The run folder of a method without a model: the files of any other run, and nothing in them."""
+"""Write the run folder of a method without a model: the files of any other run, without rounds or messages."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -75,7 +75,7 @@ class Step:
 
     @property
     def is_early(self) -> bool:
-        """Whether this one is."""
+        """Tell whether this phase is for newcomers alone."""
         return self.index < self.num_early
 
 
@@ -117,7 +117,7 @@ class Driver:
         return now
 
     def _steps(self, number: int, known: Mapping[int, Version]) -> list[Step]:
-        """The phases of a round, after those of clients that take part for the first time."""
+        """List the phases of a round, after those of clients that take part for the first time."""
         method, schedule = self.plan.method, self.plan.schedule[number - 1]
         phases, first = method.phases(number), method.newcomer_phases(number)
         newcomers = frozenset(schedule.selected) - known.keys()

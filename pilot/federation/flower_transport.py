@@ -33,8 +33,8 @@ GREETING_SECONDS = 120.0
 VIRTUAL_NODES_SECONDS = 10.0
 MOST_SECONDS_BEFORE_ASKING_AGAIN = 10.0
 MOST_LOSSES = 30
-"""How often a task may be lost: one that kills whoever works on it would be sent for ever. Starting Ray's worker again
-is a handful of losses."""
+"""After so many losses a task is given up: one that kills every worker would be sent for ever. Restarting Ray's worker
+costs a handful."""
 NO_ANSWER = "no answer"
 
 

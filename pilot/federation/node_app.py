@@ -207,7 +207,7 @@ def _cached_participant(key: str, place: Place, node: str, config: _Hidden) -> "
     data = open_node(place.data, backbone, spec.profile.frame)
     participants = make_participants(
         spec, backbone, data.features, {data.client: data.examples}, lambda client: place.state,
-        {data.client: data.validation},
+        {data.client: data.validation}, {"node": node},
     )  # fmt: skip
     return participants(data.client)
 

@@ -37,7 +37,7 @@ DAEMONS = ("/raylet/raylet ", "/gcs/gcs_server ")
 TERMINATED = 128 + signal.SIGTERM
 
 SESSION = "session_2026-11-29_08-47-11_123456_1234567/sockets/plasma_store"
-"""What Ray puts below its folder, as long as it gets."""
+"""The longest path that Ray makes below its folder."""
 LONGEST_SOCKET = 107 if sys.platform == "linux" else 103
 """Bytes in the path of a Unix socket."""
 PREFIX = "pilot-"
@@ -143,7 +143,7 @@ def _follow(process: Process, daemons: _Daemons, messages: BinaryIO, hear: Tell)
 
 
 def _end_of(process: Process) -> BaseException:
-    """What to raise for a process that ended without a result."""
+    """Choose what to raise for a process that ended without a result."""
     code = process.popen.returncode
     if code in (-signal.SIGTERM, TERMINATED):
         return SystemExit(TERMINATED)

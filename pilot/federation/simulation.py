@@ -1,4 +1,4 @@
-"""What the process of a simulation does: the server in a thread, virtual nodes on Ray. See `simulate_run`."""
+"""Run a simulation in its own process: the server in a thread, virtual nodes on Ray. See `simulate_run`."""
 
 import logging
 import sys

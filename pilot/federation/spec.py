@@ -123,9 +123,12 @@ def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, 
     }
 
 
-def run_digest(spec: RunSpec, features: str) -> str:
-    """What a client's training depends on besides its state: the run's identity, with the features that it reads."""
-    return identity_digest(run_config(spec, vars(spec.make_method()), {"features": features}))
+def run_digest(spec: RunSpec, digests: Mapping[str, str]) -> str:
+    """Digest of what a client's training depends on besides its state: the run's identity, with `digests` of its data.
+
+    Its features alone would not do: another partition of the same images has the same ones.
+    """
+    return identity_digest(run_config(spec, vars(spec.make_method()), digests))
 
 
 def scenario_identity(scenario: Scenario) -> str:

@@ -100,7 +100,7 @@ class LocalTrainer:
         return Trained(update, before, handover.private, report, step_seconds)
 
     def _statistics(self, model: ClientModel, task: PhaseTask, recorder: Recorder) -> State:
-        """What `Phase.statistics` asks for, of the steps or of the client's validation part."""
+        """Collect what `Phase.statistics` asks for, from the steps or from the client's validation part."""
         names = sorted(task.phase.statistics)
         if not task.phase.validates:
             return {name: recorder.mean(name) for name in names}

@@ -68,7 +68,7 @@ def train_run(
         examples, stores = load("train"), run_dir / CLIENTS
         held_out = load("validation") if validates(spec, method) else {}
         participants = make_participants(
-            spec, backbone, features, examples, lambda client: stores / str(client), held_out
+            spec, backbone, features, examples, lambda client: stores / str(client), held_out, digests
         )
         register = Register(digests, {k: len(v) for k, v in examples.items()}, {})
         run = Conduct(spec, register, run_dir, resume, progress, replace)

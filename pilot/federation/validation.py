@@ -1,4 +1,4 @@
-"""A client's model on the validation part of its own shard, which is neither trained on nor tested."""
+"""Measure a client's model on the validation part of its shard, which is used for neither training nor testing."""
 
 import math
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ from pilot.io.remedy import remedy
 
 _T = TypeVar("_T")
 Kind = type | tuple[type, ...]
-"""What a field may be, as `isinstance` takes it."""
+"""Type or types of a field, as `isinstance` takes them."""
 _PART = ".part"
 """How names of temporary folders end; they start with a dot."""
 

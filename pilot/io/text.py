@@ -20,7 +20,7 @@ _PEEKED = 2**20
 
 
 class JsonError(ValueError):
-    """What is wrong with a JSON text, where, and what the text looks like."""
+    """A mistake in a JSON text: what, where, and what the text looks like."""
 
 
 def _missing(_: str) -> None:

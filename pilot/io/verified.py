@@ -66,6 +66,6 @@ def check_digest(path: Path, expected: str, stamps: Path | None = None) -> None:
 
 
 def _look(path: Path) -> dict[str, int]:
-    """What must stay the same for a stamp to hold."""
+    """Read size and times, which must stay the same for a stamp to hold."""
     state = path.stat()
     return {"size": state.st_size, "modified": state.st_mtime_ns, "changed": state.st_ctime_ns}

@@ -1,6 +1,5 @@
 """Sizes of LLaVA architectures and how many parameters follow from them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from pilot.backbone.paths import BACKBONES, MODELS_VARIABLE, Source, models_folder
 from pilot.config import Profile
 from pilot.errors import UserError
+from pilot.io.text import decode, parse_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ def _configuration(path: Path, where: str) -> Any:
     from transformers import LlavaConfig
 
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
+        written = parse_json(decode(path.read_bytes()))
         if written["model_type"] != "llava":
             raise ValueError(f"model_type is {written['model_type']!r}")
         return LlavaConfig.from_dict(written)

@@ -58,7 +58,7 @@ def read_samples(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def read_run_file(path: Path) -> Any:
-    """What a JSON file of a run holds, or the lines of a `.jsonl`.
+    """Read a JSON file of a run, or the lines of a `.jsonl`.
 
     Raises:
         UserError: it cannot be read.

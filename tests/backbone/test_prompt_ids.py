@@ -17,6 +17,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from pilot.backbone.backbone import Backbone
+from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.loading import Checkpoint
 from pilot.backbone.packing import IGNORED
 from pilot.backbone.random_llava import random_model, random_processor
@@ -24,7 +25,6 @@ from pilot.config import load_profile
 from pilot.data.conversation import conversation_text
 from pilot.data.record import InstructionRecord, Turn
 from pilot.federation.shards import collate, make_examples, truncation
-from pilot.federation.spec import load_backbone
 
 PIECES = {
     "▁A": 319, "▁chat": 13563, "▁between": 1546, "▁a": 263, "▁curious": 12758, "▁user": 1404, "▁and": 322,

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pilot.config import LearningRates, Profile, Scenario
 from pilot.errors import UserError
+from pilot.federation.assemble import make_participants
 from pilot.federation.checkpoint import Progress, save_progress
 from pilot.federation.identity import NOT_KNOWN, differences, identity_digest, make_way
 from pilot.federation.spec import RunSpec, run_config, run_digest, scenario_identity
@@ -49,7 +51,8 @@ def test_title_methods_and_seeds_do_not_matter(small: Small, tmp_path: Path, fie
     spec = small.spec("fedavg")
     other = scenario_with(spec, **fields)
     assert differences(trained(tmp_path, config_of(spec)), config_of(other)) == []
-    assert run_digest(spec, "f" * 64) == run_digest(other, "f" * 64), "unfinished phases go on as well"
+    digests = {"features": "f" * 64}
+    assert run_digest(spec, digests) == run_digest(other, digests), "unfinished phases go on as well"
     assert scenario_identity(spec.scenario) == scenario_identity(other.scenario), "nodes take part as before"
 
 
@@ -121,3 +124,17 @@ def test_damaged_configuration_is_no_reason_to_discard(small: Small, tmp_path: P
     (trained(tmp_path, config) / "config.json").write_text(content)
     assert differences(tmp_path, config) == []
     assert differences(tmp_path, config_of(small.spec("fedavg", seed=1))) == [NOT_KNOWN]
+
+
+def test_unfinished_phases_of_other_data_are_not_continued(small: Small, tmp_path: Path) -> None:
+    """A node whose data were made again has the same images, so the same features, and other records."""
+    spec = profile_with(small.spec("fedavg"), checkpoint_minutes=0.0)
+    backbone: Any = SimpleNamespace(projector=lambda: None)
+    features: Any = SimpleNamespace(digest="f" * 64)
+
+    def key(node: str) -> str:
+        participants = make_participants(spec, backbone, features, {}, lambda _: tmp_path, digests={"node": node})
+        trainer: Any = participants(0).train
+        return str(trainer.__self__.keeping.run)
+
+    assert key("a" * 64) == key("a" * 64) != key("b" * 64)
