@@ -6,6 +6,7 @@ The criterion is the cross-entropy on the validation parts of the clients' own s
 averaged over the examples' answer tokens within a client, then over clients. The seed is not one of the scenario's.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def tune_method(scenario: str, profile: str, method: str, results: Path, progres
         train_run(spec, scenario_dir, run_dir, True, lambda done, total: None, replace=True)
         losses = validation_losses(spec, scenario_dir, run_dir)
         mean = sum(losses.values()) / len(losses)
+        if not math.isfinite(mean):
+            raise UserError(f"{run_dir}: the validation loss is {mean}. Take {trial.rates} out of the profile's grid.")
         trials.append({
             "learning_rates": trial.rates.model_dump(), "options": dict(trial.options),
             "validation_loss": round(mean, DIGITS), "clients": losses,

@@ -25,6 +25,7 @@ from pilot.federation.spec import RunSpec
 from pilot.federation.training import Conduct, conduct
 from pilot.io.atomic import read_jsonl
 from pilot.io.lock import locked
+from pilot.methods.blind import Blind
 from pilot.settings import Model
 
 
@@ -60,7 +61,8 @@ def run_server(grid: Grid, context: Context) -> None:
     options = validated(RunOptions, "--run-config", context.run_config)
     scenario, profile = load_scenario(options.scenario), load_profile(options.profile)
     spec = RunSpec(scenario, profile, options.method, options.seed)
-    spec.make_method()  # an unknown one is an error before anything is written
+    if isinstance(spec.make_method(), Blind):  # an unknown method is an error before anything is written, too
+        raise UserError(f"--run-config: field method: {spec.method} has no model to train. Use `pilot-bench train`.")
     folder = Path(options.results) / spec.profile.name / spec.scenario.name
     nodes = Path(options.nodes) if options.nodes else folder / "nodes"
     if (folder / "features" / "index.json").is_file():
