@@ -46,6 +46,8 @@ def train_method(
     Raises:
         UserError: an unknown name, a fault that does not fit, or data, partition or features that are missing.
     """
+    if replace and not resume:
+        raise UserError("--replace-changed, --no-resume: one keeps what is there, the other discards it. Give one.")
     loaded, sizes, scenario_dir = prepared(scenario, profile, method, results)
     run_dir = run_folder(scenario_dir, method, seed)
     if fault:

@@ -313,3 +313,8 @@ def test_ctrl_c_and_again(small: Small, files: Path) -> None:
     spec = RunSpec(small.scenario, load_profile(files / "tiny.yaml"), "fedavg", 0)
     train_run(spec, folder, files / "uninterrupted", False, quiet)
     assert contents(run) == contents(files / "uninterrupted")
+
+
+def test_discarding_and_keeping_do_not_go_together(files: Path) -> None:
+    both = call("train", "-m", "fedavg", *where(files), "--no-resume", "--replace-changed")
+    refused(both, "--replace-changed, --no-resume: one keeps what is there, the other discards it")

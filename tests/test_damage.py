@@ -118,7 +118,9 @@ def stages(small: Small, folder: Path, part: str) -> dict[str, Callable[[], obje
 
     inputs = {
         "inputs": lambda: (scenario_digests(folder), open_features(folder / "features")),
-        "records": lambda: [read_part(small.scenario, folder, task, "train") for task in small.scenario.tasks],
+        "records": lambda: [
+            read_part(small.scenario, folder, task, "train", frame="original") for task in small.scenario.tasks
+        ],
         "report": report,
     }
     return {
@@ -130,7 +132,7 @@ def stages(small: Small, folder: Path, part: str) -> dict[str, Callable[[], obje
         },
         "nodes": {
             "register": lambda: read_register(small.spec("pilot"), nodes),
-            "node": lambda: open_node(nodes / "node-3", small.backbone),
+            "node": lambda: open_node(nodes / "node-3", small.backbone, "original"),
             "prepare": lambda: prepare_nodes(small.scenario, folder, nodes),
         },
     }.get(part, inputs)
@@ -140,6 +142,7 @@ READ = (
     *INPUTS, *(f"runs/pilot/seed0/{name}" for name in RUN),
     *(f"runs/pilot/seed0/eval/{name}" for name in ("samples.jsonl", "metrics.json", "per_example.jsonl")),
     *("nodes/federation.json", "nodes/node-3/node.json", "nodes/node-3/records.parquet", "nodes/node-3/index.json"),
+    "nodes/node-3/validation.parquet",
     *("nodes/node-3/features-00000.npy", "nodes/node-3/features-00000.json"),
 )  # fmt: skip
 
@@ -184,7 +187,7 @@ def test_training_goes_on_over_a_damaged_file(
         shutil.copytree(small.run("pilot"), run)
         (run / name).write_bytes(make((run / name).read_bytes()))
         assert small.train(run, "pilot") == contents(small.run("pilot")), harm
-    assert "timing.json" not in name or "The run goes on; its times count from here" in capsys.readouterr().err
+    assert "timing.json" not in name or "The run goes on, and its times count from here" in capsys.readouterr().err
 
 
 def test_damaged_timing_does_not_block(small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,6 +103,11 @@ def check_same_data(run_dir: Path, scenario_dir: Path) -> None:
     Raises:
         UserError: says what to do.
     """
+    if not (scenario_dir / "data").is_dir():
+        raise UserError(
+            f"{run_dir}: expected the scenario's data in {scenario_dir / 'data'}, since a run lies at "
+            "<scenario folder>/runs/<method>/seed<k>. Put it back there."
+        )
     here, trained = scenario_digests(scenario_dir), finished_config(run_dir)["digests"]
     if other := [name for name in ("data", "partition") if here[name] != trained[name]]:
         raise UserError(

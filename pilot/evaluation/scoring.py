@@ -177,9 +177,8 @@ def _write(run_dir: Path, scored: Mapping[Group, Results], counts: Mapping[Group
             if result.per_example is not None and metric not in NOT_PER_EXAMPLE:
                 lines += _lines(name | {"metric": metric}, result.per_example)
     atomic.write_text(folder / "per_example.jsonl", "".join(lines))
-    digest = sha256_file(folder / "samples.jsonl")
-    metrics = {"samples_digest": digest, "test_digest": test_digest, "entries": entries}
-    atomic.write_json(folder / "metrics.json", metrics)
+    digests = {f"{name}_digest": sha256_file(folder / f"{name}.jsonl") for name in ("samples", "per_example")}
+    atomic.write_json(folder / "metrics.json", {**digests, "test_digest": test_digest, "entries": entries})
 
 
 def _lines(name: Row, per_example: Mapping[str, float]) -> list[str]:

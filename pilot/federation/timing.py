@@ -28,8 +28,8 @@ class Timing:
         if resumed and path.is_file():
             try:
                 self._earlier = read_json(path, dict.fromkeys(MEASURED, (int, float)))
-            except UserError as error:
-                warn(f"{error} The run goes on; its times count from here.")
+            except UserError:
+                warn(f"{path}: damaged. The run goes on, and its times count from here.")
         self._began = time.perf_counter()
 
     def write(self, clock: Clock) -> None:

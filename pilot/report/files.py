@@ -13,6 +13,8 @@ SAMPLE = {"protocol": str, "task": str, "id": str, "clients": list, "prediction"
 PER_EXAMPLE: dict[str, Kind] = {
     "task": str, "protocol": str, "metric": str, "client": int, "id": str, "value": (int, float, NoneType)
 }  # fmt: skip
+SCORED = {"samples_digest": "samples.jsonl", "per_example_digest": "per_example.jsonl"}
+"""Fields of `eval/metrics.json` -> the files that belong to it."""
 READ_HERE = {"config.json", "ledger.json", "rounds.jsonl"}
 """Files of a run that reports read and its manifest lists."""
 
@@ -37,12 +39,19 @@ def discover(path: Path) -> list[Path]:
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a run whose files are not those that its manifest lists; checkpoints are not read here, nor checked."""
+    """Refuse a run whose files are not those that its manifest and its metrics name.
+
+    Checkpoints are not read here, nor checked.
+    """
     files = read_json(folder / "manifest.json", {"files": dict})["files"]
     if not files:
         raise damaged(folder / "manifest.json", "field files: expected the run's files, got none")
     for name in READ_HERE & files.keys():
         check_digest(folder / name, files[name])
+    scored = read_json(folder / "eval" / "metrics.json", dict.fromkeys(SCORED, str))
+    for field, name in SCORED.items():
+        if (path := folder / "eval" / name).exists():
+            check_digest(path, scored[field])
 
 
 def read_samples(run_dir: Path) -> list[dict[str, Any]]:

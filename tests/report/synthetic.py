@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pilot.folders import scenario_folder
 from pilot.io.atomic import read_json, write_json, write_jsonl, write_text
 from pilot.io.digest import digest_json, sha256_file
 from pilot.io.sealed import write_sealed
+from pilot.report.files import SCORED
 
 TASKS: list[dict[str, Any]] = [
     {"name": "scene-vqa", "kind": "vqa", "clients": [0, 1, 2]},
@@ -59,7 +61,7 @@ def build_scenario(folder: Path, methods: Sequence[str] = tuple(SKILL), seeds: S
 def build_run(folder: Path, method: str, seed: int, **config: Any) -> Path:
     """Write one fake run; `config` replaces top-level fields of `config.json`."""
     names = ("partition", "backbone", "features", "source", "scenario")
-    data = folder.parents[2] / "data" / "manifest.json"
+    data = scenario_folder(folder) / "data" / "manifest.json"
     own = digest_json(read_json(data)["digests"]) if data.is_file() else "d" * 64
     digests = {name: name[0] * 64 for name in names} | {"data": own}
     reference = {"reference": True} if method in REFERENCES else {}
@@ -146,10 +148,20 @@ def _evaluation(folder: Path, method: str, seed: int) -> None:
                         pairs = zip(ids, scores, strict=True)
                         per_example += [{**start, "id": id, "value": value} for id, value in pairs]
         samples += _samples(task, method, seed)
-    digests = {"samples_digest": "s" * 64, "test_digest": "t" * 64}
-    write_json(folder / "eval" / "metrics.json", {**digests, "entries": entries})
     write_jsonl(folder / "eval" / "per_example.jsonl", per_example)
     write_jsonl(folder / "eval" / "samples.jsonl", samples)
+    write_metrics(folder, {"test_digest": "t" * 64, "entries": entries})
+
+
+def write_metrics(run: Path, metrics: dict[str, Any]) -> None:
+    """Write `eval/metrics.json` with the digests of the files that lie beside it."""
+    digests = {field: sha256_file(run / "eval" / name) for field, name in SCORED.items()}
+    write_json(run / "eval" / "metrics.json", metrics | digests)
+
+
+def reseal(run: Path) -> None:
+    """Make files of `eval/` that were edited those of the metrics beside them."""
+    write_metrics(run, read_json(run / "eval" / "metrics.json"))
 
 
 def _samples(task: dict[str, Any], method: str, seed: int) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from pilot.io.atomic import read_json, read_jsonl, write_json, write_jsonl
 from pilot.report.change_text import as_text
 from pilot.report.changes import ChangeRow, Changes, find_changes, same_settings
 
-from .synthetic import NUM_EXAMPLES, build_scenario, example_id
+from .synthetic import NUM_EXAMPLES, build_scenario, example_id, reseal, write_metrics
 
 METHODS = ("pilot", "fedavg", "fedprox")
 HALF = set(range(20))
@@ -38,12 +38,12 @@ def answer(scenario: Path, method: str, right: Mapping[int, set[int]], *, answer
         for entry in metrics["entries"]:
             if (entry["task"], entry["protocol"]) == ("scene-vqa", "personalised"):
                 entry["value"] = len(known) / NUM_EXAMPLES
-        write_json(folder / "metrics.json", metrics)
         rows = read_jsonl(folder / "samples.jsonl")
         for row in rows if answers else ():
             if row["task"] == "scene-vqa":
                 row["prediction"] = "right" if by_id[row["id"]] else "wrong"
         write_jsonl(folder / "samples.jsonl", rows)
+        write_metrics(folder.parent, metrics)
 
 
 @pytest.fixture
@@ -104,6 +104,7 @@ def test_what_seeds_do_by_themselves_is_noise(sides: tuple[Path, Path]) -> None:
 def test_other_words_of_the_same_worth_are_noise(sides: tuple[Path, Path]) -> None:
     path = sides[1] / "runs" / "pilot" / "seed0" / "eval" / "samples.jsonl"
     path.write_text(path.read_text().replace('"wrong"', '"also wrong"'))
+    reseal(path.parents[1])
     row = row_of(find_changes(*sides), "pilot")
     assert (row.verdict, row.difference, row.p_value, row.ci_low) == ("within noise", 0.0, 1.0, None)
 

@@ -11,7 +11,7 @@ from pilot.options import Overlooked
 from pilot.report.comparable import DIFFERENCES, EVERYTHING, check_comparable
 from pilot.report.load import load_runs
 
-from .synthetic import BUDGET, build_run
+from .synthetic import BUDGET, build_run, reseal
 
 
 def edit(path: Path, **fields: Any) -> None:
@@ -31,6 +31,7 @@ def reframe(run: Path, frame: str) -> None:
     for name in ("metrics.json", "per_example.jsonl"):
         path = run / "eval" / name
         path.write_text(path.read_text().replace("[original]", f"[{frame}]"))
+    reseal(run)
 
 
 @pytest.mark.parametrize("name", ["data", "partition", "backbone"])

@@ -15,7 +15,7 @@ from pilot.options import TableFormat
 from pilot.report.compare import FORMATS, compare
 from pilot.report.tables import write_tables
 
-from .synthetic import build_run
+from .synthetic import build_run, reseal
 
 
 def grid_of(paths: Sequence[Path], **options: Any) -> dict[str, Any]:
@@ -127,6 +127,7 @@ def test_boxes_in_another_frame_are_shown_when_asked(scenario_copy: Path) -> Non
         for name in ("metrics.json", "per_example.jsonl"):
             path = run / "eval" / name
             path.write_text(path.read_text().replace("[original]", "[padded_square]"))
+        reseal(run)
     with pytest.raises(UserError, match="coordinate frame differs"):
         compare([scenario_copy], format="json")
     grid = grid_of([scenario_copy], allow_different=["frame"])

@@ -14,6 +14,7 @@ from pilot.report.html.samples import Words
 from pilot.report.load import load_runs
 from pilot.report.plots.samples import references_in
 
+from .synthetic import reseal
 from .test_comparable import edit
 
 
@@ -28,6 +29,7 @@ def report_both(run: Path, frame: str) -> None:
     boxes = [entry for entry in metrics["entries"] if "[original]" in entry["metric"]]
     more_entries = [e | {"metric": e["metric"].replace("[original]", "[padded_square]")} for e in boxes]
     path.write_text(json.dumps(metrics | {"entries": [*metrics["entries"], *more_entries]}))
+    reseal(run)
     config = json.loads((run / "config.json").read_text())
     own = {} if frame == "original" else {"frame": frame}
     tasks = [task | (own if task["kind"] == "ground" else {}) for task in config["tasks"]]

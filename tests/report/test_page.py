@@ -16,7 +16,7 @@ from pilot.report.load import load_methods
 from pilot.report.plots.style import Source
 from pilot.report.tables import write_tables
 
-from .synthetic import NUM_EXAMPLES, TASKS
+from .synthetic import NUM_EXAMPLES, TASKS, reseal
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +149,7 @@ def test_text_from_data_cannot_end_a_script(scenario_copy: Path) -> None:
     for line in lines:
         line["prediction"] = evil
     samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    reseal(samples.parents[1])
     page = write_report(scenario_copy).read_text(encoding="utf-8")
     assert evil not in page and evil in data(page, "samples")["words"]
 

@@ -16,7 +16,7 @@ from pilot.report.intervals import bootstrap_clients
 from pilot.report.render import escape
 from pilot.report.tables import write_tables
 
-from .synthetic import SKILL
+from .synthetic import SKILL, write_metrics
 
 NAMES = ("main.csv", "per_client.csv", "cost.csv", "significance.csv", "main.md", "main.tex")
 
@@ -42,8 +42,8 @@ def set_scores(run: Path, task: str, metric: str, values: dict[int, list[float]]
         for client, scores in values.items()
         for number, value in enumerate(scores)
     ]
-    write_json(run / "eval" / "metrics.json", metrics)
     write_jsonl(run / "eval" / "per_example.jsonl", kept)
+    write_metrics(run, metrics)
 
 
 def test_mean_std_and_worst_client_by_hand(scenario_copy: Path) -> None:
