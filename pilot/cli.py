@@ -170,13 +170,15 @@ def evaluate(
     ] = None,
 ) -> None:
     """Answer test sets with trained runs, and score the answers (VQA, captioning, grounding)."""
-    from pilot.evaluation.answers import answer_run
-    from pilot.evaluation.importing import refuse_imported
+    if answers:
+        from pilot.evaluation.importing import refuse_imported
 
-    refuse_imported(runs if answers else [])
-    for run_dir in runs if answers else []:
-        with progress(f"answers of {run_dir}") as advance:
-            answer_run(run_dir, advance)
+        refuse_imported(runs)
+        from pilot.evaluation.answers import answer_run
+
+        for run_dir in runs:
+            with progress(f"answers of {run_dir}") as advance:
+                answer_run(run_dir, advance)
     if score:
         from pilot.evaluation.scoring import score_runs
 

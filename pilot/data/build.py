@@ -58,7 +58,8 @@ def write_intake(
     """Take records from files and write them with their card and quarantine to `folder`.
 
     Args:
-        folder: of the task; the quarantine is written there also when the intake fails.
+        folder: of the task. An intake that fails changes nothing there; where rows could not be used, it lists them in
+            `quarantine.failed.jsonl`, which the next one that succeeds removes.
         task: name on the card.
         request: what to take.
         progress: told after every record.
@@ -71,11 +72,17 @@ def write_intake(
     """
     options, share = intake.checked_options(request)
     rejected = Quarantine()
+    failed = folder / quarantine.FAILED
     try:
         taken = intake.take(request, rejected, progress)
-    finally:
-        rejected.write(folder)
+    except UserError as error:
+        if not rejected:
+            raise
+        rejected.write(failed)
+        raise UserError(f"{error} {failed} lists the rows that cannot be used.") from error
     write_records(folder / "records.parquet", taken.records)
+    rejected.write(folder / quarantine.FILE)
+    remove(failed)
     stated = options.model_dump(mode="json") | ({} if share is None else {intake.HELD_OUT: share})
     assert taken.total is not None
     account = taken.to_json(rejected) | {"licence": request.source.licence, "options": stated}
@@ -91,7 +98,8 @@ def _write_generated(
     )
     write_records(folder / "records.parquet", records)
     write_card(folder, task.name, source.origin, scenario.data_seed, records)
-    remove(folder / quarantine.FILE)
+    for listed in (quarantine.FILE, quarantine.FAILED):
+        remove(folder / listed)
 
 
 def _request(scenario: Scenario, task: TaskConfig, source: FileSource) -> intake.Request:

@@ -9,6 +9,8 @@ from pilot.errors import UserError
 from pilot.io.atomic import write_jsonl
 
 FILE = "quarantine.jsonl"
+FAILED = "quarantine.failed.jsonl"
+"""Rows of the last intake that failed: `FILE` is of the one that wrote the records beside it."""
 DEFAULT_SHARE = 0.01
 NUM_SHOWN = 5
 _PARTICULAR = re.compile(r"'[^']*'|\"[^\"]*\"|(?<![\w.])[-+]?\d[\w.+-]*")
@@ -33,10 +35,10 @@ class Quarantine:
         counts = Counter(f"{row.field}: {_PARTICULAR.sub('...', row.reason)}" for row in self._rows.values())
         return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
-    def write(self, folder: Path) -> None:
-        """Write `quarantine.jsonl`: file, row, field and reason of every row, in the order of reading."""
+    def write(self, path: Path) -> None:
+        """Write file, row, field and reason of every row, in the order of reading."""
         write_jsonl(
-            folder / FILE,
+            path,
             [
                 {
                     "file": plain(r.place.file),
@@ -68,8 +70,7 @@ class Quarantine:
         raise UserError(
             f"{where}: {num_bad} of {num_all} {what} cannot be used ({share:.1%}; max_quarantine allows "
             f"{max_share:.1%}). Most frequent reasons: {shown}. First: {plain(first.place.file)}, row "
-            f"{first.place.row}. {FILE} lists all. Correct them, or allow more with max_quarantine "
-            f"(here at least {_ceiling(share)})."
+            f"{first.place.row}. Correct them, or allow more with max_quarantine (here at least {_ceiling(share)})."
         )
 
 

@@ -303,10 +303,34 @@ def test_a_failed_intake_leaves_its_quarantine(own: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PILOT_DATASETS", str(own))
     write_lines(own / "bad.jsonl", [{"image": "0.png", "answer": "x"}] * 3)
     with pytest.raises(
-        UserError, match=r"3 of 3 rows of bad\.jsonl cannot be used .*question: is missing or empty \(3\)"
+        UserError,
+        match=r"3 of 3 rows of bad\.jsonl cannot be used .*question: is missing or empty \(3\).* at least 1\.0\)\. "
+        r".*data/q/quarantine\.failed\.jsonl lists the rows that cannot be used\.$",
     ):
         build_data(scenario_of(task(options={"file": "bad.jsonl", "held_out": 0.5})), own / "out", quiet)
-    assert len(read_jsonl(own / "out/data/q/quarantine.jsonl")) == 3
+    (listed,) = (own / "out/data/q").iterdir()
+    assert listed.name == "quarantine.failed.jsonl" and len(read_jsonl(listed)) == 3
+
+
+@pytest.mark.usefixtures("unseen")
+def test_a_failed_import_changes_nothing_in_a_finished_folder(own: Path) -> None:
+    folder = own / "datasets/my"
+    imported("--held-out", 0.3, to="datasets/my", task="vqa", file="questions.jsonl")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    write_lines(own / "bad.jsonl", [{"image": "0.png", "answer": "x"}] * 3)
+    with pytest.raises(UserError, match=r" datasets/my/quarantine\.failed\.jsonl lists the rows that cannot be used"):
+        imported("--held-out", 0.3, to="datasets/my", task="vqa", file="bad.jsonl")
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert len(after.pop("quarantine.failed.jsonl").splitlines()) == 3 and after == before
+    imported("--held-out", 0.3, to="datasets/my", task="vqa", file="questions.jsonl")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_failed_import_without_bad_rows_makes_nothing(own: Path) -> None:
+    write_lines(own / "train.jsonl", [{"image": "0.png", "question": "What?", "answer": "red"}])
+    with pytest.raises(UserError, match=r"0 usable rows for split test .*, or state held_out"):
+        imported(to="datasets/my", task="vqa", file="train.jsonl")
+    assert not (own / "datasets").exists()
 
 
 def test_altered_imports_are_refused(own: Path) -> None:

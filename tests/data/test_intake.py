@@ -159,7 +159,7 @@ def test_quarantine_stops(root: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=message):
         take(request(root, rows, [row(20)], num_test=1, max_quarantine=0.1), quarantine, lambda *_: None)
-    quarantine.write(tmp_path)
+    quarantine.write(tmp_path / "quarantine.jsonl")
     assert read_jsonl(tmp_path / "quarantine.jsonl")[0] == {
         "file": "rows", "row": 40, "field": "answer", "reason": "expected text, got 40"
     }  # fmt: skip

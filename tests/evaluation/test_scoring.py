@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -233,3 +235,23 @@ def test_with_java(tmp_path: Path) -> None:
     assert _metrics(runs[0])["scene-caption", "personalised", 5, "CIDEr"] == pytest.approx(10.0)
     low = _metrics(runs[1])["scene-caption", "personalised", 3, "METEOR"]
     assert low is not None and 0 < low < 1
+
+
+def test_all_inputs_are_checked_before_java_starts(tmp_path: Path, no_java: list[int]) -> None:
+    whole, empty = _run(tmp_path / "whole", _captions([0], ("a", "b"))), tmp_path / "empty"
+    with pytest.raises(UserError, match=r"empty/eval/samples\.jsonl: no such file"):
+        score_runs([whole, empty])
+    assert not no_java and not (whole / "eval/metrics.json").exists()
+
+
+def test_evaluate_without_answers_needs_no_pytorch(tmp_path: Path) -> None:
+    """It takes seconds to load and to leave, on a busy machine minutes."""
+    code = (
+        "import sys\nfrom pilot.cli import main\ntry:\n    main()\n"
+        "finally:\n    assert not {'torch', 'transformers', 'pandas'} & sys.modules.keys()"
+    )
+    words = ("evaluate", "--no-answers", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr == (
+        f"error: {tmp_path}/eval/samples.jsonl: no such file. Evaluate the run first (pilot-bench evaluate).\n"
+    )
