@@ -252,6 +252,23 @@ def test_refusals(own: Path, words: tuple[str, ...], why: str) -> None:
     assert not (own / "datasets/my/records.parquet").exists()
 
 
+@pytest.mark.parametrize("words", [(), ("--held-out", 0.3)])
+@pytest.mark.parametrize(("name", "content"), [("empty.jsonl", ""), ("empty.csv", "image,question,answer\n")])
+def test_a_file_without_rows_is_said_to_have_none(
+    own: Path, name: str, content: str, words: tuple[object, ...]
+) -> None:
+    (own / name).write_text(content)
+    with pytest.raises(UserError, match=rf"^{name}: holds no rows\. Name a file with rows\.$"):
+        imported(*words, to="datasets/my", task="vqa", file=name)
+    assert not (own / "datasets").exists()
+
+
+def test_held_out_is_not_advised_where_it_is_stated(own: Path) -> None:
+    write_lines(own / "one.jsonl", [{"image": "0.png", "question": "What?", "answer": "red"}])
+    with pytest.raises(UserError, match=r"0 usable rows for split test .*\. Check file and options\.$"):
+        imported("--held-out", 0.3, to="datasets/my", task="vqa", file="one.jsonl")
+
+
 def task(**values: Any) -> TaskConfig:
     """A task over `questions.jsonl`."""
     fields: dict[str, Any] = {"name": "q", "kind": "vqa", "source": "own", "num_train": 8, "num_test": 3}
