@@ -269,6 +269,16 @@ def test_held_out_is_not_advised_where_it_is_stated(own: Path) -> None:
         imported("--held-out", 0.3, to="datasets/my", task="vqa", file="one.jsonl")
 
 
+@pytest.mark.parametrize("to", ["file", "file/below", "link", "link/below/it"])
+def test_the_target_is_checked_before_anything_is_read(own: Path, to: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own / "file").write_text("mine")
+    (own / "link").symlink_to("nowhere")
+    monkeypatch.setattr("pilot.data.intake.take", None)
+    with pytest.raises(UserError, match=rf"{to.split('/')[0]}: is not a folder\. Choose another folder\.$"):
+        imported("--held-out", 0.3, to=to, task="vqa", file="questions.jsonl")
+    assert (own / "file").read_text() == "mine" and not (own / "nowhere").exists()
+
+
 def task(**values: Any) -> TaskConfig:
     """A task over `questions.jsonl`."""
     fields: dict[str, Any] = {"name": "q", "kind": "vqa", "source": "own", "num_train": 8, "num_test": 3}
