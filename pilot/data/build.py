@@ -13,7 +13,7 @@ from pilot.data.readers.file_source import FileSource
 from pilot.data.record import InstructionRecord, write_records
 from pilot.data.registry import Source, datasets_folder, get_source
 from pilot.errors import UserError
-from pilot.io.atomic import remove, write_json
+from pilot.io.atomic import check_folder, remove, write_json
 from pilot.io.digest import sha256_file
 
 Progress = Callable[[str, int, int], None]
@@ -68,8 +68,9 @@ def write_intake(
         sha256 of every file that the options name, and what became of the rows.
 
     Raises:
-        UserError: see `intake.take`.
+        UserError: see `intake.take`; something else than a folder stands where it is to be.
     """
+    check_folder(folder)
     options, share = intake.checked_options(request)
     rejected = Quarantine()
     failed = folder / quarantine.FAILED

@@ -76,6 +76,7 @@ class Filler:
         images: folder that image references are relative to.
         own_ids: whether ids are taken as the rows have them.
         max_quarantine: largest share of unusable rows among those that are opened.
+        is_divided: whether test rows are a share of the training images.
         quarantine: told of every unusable row.
         advance: called after every record.
         taken: what was made so far.
@@ -87,6 +88,7 @@ class Filler:
     images: Path
     own_ids: bool
     max_quarantine: float
+    is_divided: bool
     quarantine: Quarantine
     advance: Callable[[], None]
     taken: Taken
@@ -220,5 +222,5 @@ class Filler:
             f"{account.num_read} read: {account.num_rejected + account.num_unusable} unusable, "
             f"{account.num_duplicates} with an image of the test split{skipped}). "
             + ("Lower it" if number and account.num_taken else "Check file and options")
-            + ", or state held_out to test on a share of the training images."
+            + ("." if self.is_divided else ", or state held_out to test on a share of the training images.")
         )

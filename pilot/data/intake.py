@@ -80,7 +80,7 @@ def take(request: Request, quarantine: Quarantine, progress: Progress) -> Taken:
     found = {}
     for split in ("train",) if share else SPLITS:
         found[split] = survey(read[split](), request.kind, quarantine)
-    _check(request, list(found.values()), quarantine)
+    _check(request, options, list(found.values()), quarantine)
     surveys = {split: found[reading[split]] for split in SPLITS}
     candidates = {split: surveys[split].candidates for split in SPLITS}
     if share:
@@ -140,8 +140,12 @@ def _texts(value: Any) -> Iterator[str]:
         yield from chain.from_iterable(map(_texts, value))
 
 
-def _check(request: Request, found: Sequence[Survey], quarantine: Quarantine) -> None:
-    """Stop when too many rows are malformed; a row that was read for both splits counts once."""
+def _check(request: Request, options: Model, found: Sequence[Survey], quarantine: Quarantine) -> None:
+    """Stop when there are no rows or too many are malformed; a row that was read for both splits counts once."""
+    if not any(each.num_read for each in found):
+        file = getattr(options, "file", None)
+        what = f"{request.root / file}: holds" if file else f"{request.where}: the files of the options hold"
+        raise UserError(f"{what} no rows. Name a file with rows.")
     num_all = len(quarantine) + sum(len(each.candidates) for each in found)
     files = ", ".join(sorted({each.first_file for each in found} - {""})) or "the files"
     quarantine.check(request.where, f"rows of {files}", len(quarantine), num_all, request.max_quarantine)
@@ -175,6 +179,7 @@ def _filler(
         images=request.root / getattr(options, "images", ""),
         own_ids=request.source.own_ids,
         max_quarantine=request.max_quarantine,
+        is_divided=HELD_OUT in request.options,
         quarantine=quarantine,
         advance=advance,
         taken=taken,

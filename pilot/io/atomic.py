@@ -83,6 +83,17 @@ def sweep(folder: Path) -> None:
             remove(torn)
 
 
+def check_folder(path: Path) -> None:
+    """Require that `path` is a folder or can become one, before work is done whose result goes there.
+
+    Raises:
+        UserError: a file or a dangling link stands there, or where a folder above it belongs.
+    """
+    existing = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
+    if not existing.is_dir():
+        raise UserError(f"{existing}: is not a folder. Choose another folder.")
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` by `data` in one step; raises as `replace_file`."""
     replace_file(path, lambda part: part.write_bytes(data))

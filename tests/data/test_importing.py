@@ -252,6 +252,33 @@ def test_refusals(own: Path, words: tuple[str, ...], why: str) -> None:
     assert not (own / "datasets/my/records.parquet").exists()
 
 
+@pytest.mark.parametrize("words", [(), ("--held-out", 0.3)])
+@pytest.mark.parametrize(("name", "content"), [("empty.jsonl", ""), ("empty.csv", "image,question,answer\n")])
+def test_a_file_without_rows_is_said_to_have_none(
+    own: Path, name: str, content: str, words: tuple[object, ...]
+) -> None:
+    (own / name).write_text(content)
+    with pytest.raises(UserError, match=rf"^{name}: holds no rows\. Name a file with rows\.$"):
+        imported(*words, to="datasets/my", task="vqa", file=name)
+    assert not (own / "datasets").exists()
+
+
+def test_held_out_is_not_advised_where_it_is_stated(own: Path) -> None:
+    write_lines(own / "one.jsonl", [{"image": "0.png", "question": "What?", "answer": "red"}])
+    with pytest.raises(UserError, match=r"0 usable rows for split test .*\. Check file and options\.$"):
+        imported("--held-out", 0.3, to="datasets/my", task="vqa", file="one.jsonl")
+
+
+@pytest.mark.parametrize("to", ["file", "file/below", "link", "link/below/it"])
+def test_the_target_is_checked_before_anything_is_read(own: Path, to: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own / "file").write_text("mine")
+    (own / "link").symlink_to("nowhere")
+    monkeypatch.setattr("pilot.data.intake.take", None)
+    with pytest.raises(UserError, match=rf"{to.split('/')[0]}: is not a folder\. Choose another folder\.$"):
+        imported("--held-out", 0.3, to=to, task="vqa", file="questions.jsonl")
+    assert (own / "file").read_text() == "mine" and not (own / "nowhere").exists()
+
+
 def task(**values: Any) -> TaskConfig:
     """A task over `questions.jsonl`."""
     fields: dict[str, Any] = {"name": "q", "kind": "vqa", "source": "own", "num_train": 8, "num_test": 3}
