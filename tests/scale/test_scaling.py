@@ -11,7 +11,7 @@ from pilot.cli import app
 from pilot.scale import scaling
 from pilot.scale.scaling import QUICK, _fits, _profile, _scenario, as_text
 
-TINY = replace(QUICK, examples=8, tests=2, steps=1, batch=4)
+TINY = replace(QUICK, examples=8, tests=2, steps=2, batch=4)
 PARTS = ["answers, fedavg", "data", "features", "partition", "tokenising", "training, fedavg", "training, pilot"]
 
 
@@ -31,7 +31,7 @@ def test_sizes_of_a_scenario() -> None:
     scenario = _scenario(TINY, 2, 3)
     assert [(task.num_clients, task.num_train, task.num_test) for task in scenario.tasks] == [(2, 60, 6)] * 3
     assert scenario == type(scenario).model_validate(scenario.model_dump(mode="json")), "runs write it and read it back"
-    assert _profile(TINY, 5, epochs=False).steps_of(800) == 1
+    assert _profile(TINY, 5, epochs=False).steps_of(800) == 2
     assert _profile(TINY, 5, epochs=True).steps_of(800) == 200
 
 
