@@ -113,14 +113,16 @@ class Small:
     @cached_property
     def examples(self) -> dict[int, list[Example]]:
         """Training examples of every client."""
-        return load_examples(
-            self.scenario, self.folder, self.backbone, self.features, "train", frame=self.profile.frame
-        )
+        return self._examples("train")
 
     @cached_property
     def validation(self) -> dict[int, list[Example]]:
         """Validation examples of every client."""
-        return load_examples(self.scenario, self.folder, self.backbone, self.features, "validation")
+        return self._examples("validation")
+
+    def _examples(self, part: str) -> dict[int, list[Example]]:
+        frame = self.profile.frame
+        return load_examples(self.scenario, self.folder, self.backbone, self.features, part, frame=frame)
 
     def build(self) -> None:
         """Make everything that training reads."""

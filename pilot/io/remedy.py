@@ -10,6 +10,7 @@ REMEDIES = (
     ("eval/*", "Run `pilot-bench evaluate --no-answers {run}` again.", 0),
     ("node-*/*", "Run `pilot-bench deploy nodes` for the scenario again, and bring the folder to its node.", 0),
     ("federation.json", "Run `pilot-bench deploy nodes` for the scenario again.", 0),
+    ("pilot_model.*", "Name a folder that `pilot-bench export` wrote.", 0),
     ("data/manifest.json", _STAGE.format("data build"), 1),
     ("data/*/*", _STAGE.format("data build"), 2),
     ("partition/*", _STAGE.format("partition"), 1),
