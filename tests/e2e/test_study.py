@@ -24,7 +24,7 @@ def plan(copy: Path, target: str, *configured: str) -> str:
     return snakemake(copy, *configured, "-n", target=target)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # tests/pipelines/test_dry_run.py plans all studies at once
 def test_plans(copied: Path) -> None:
     """No two rules claim a file, and each run is made once."""
     output = plan(copied, "smoke_study")
