@@ -90,7 +90,7 @@ def test_runs_without_a_model_are_left_out(tmp_path: Path) -> None:
         bench.trained_runs(tmp_path / "runs", [])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # three minutes; the next two hold prompts, and that weights are seen
 def test_stock_lm_eval_answers_the_same(small: Small) -> None:
     """Six clients with a mixture of adapters each, from the command to its JSON; nothing is written."""
     run = small.run("pilot")
