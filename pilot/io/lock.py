@@ -67,7 +67,7 @@ def _acquire(folder: Path, path: Path) -> int | None:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise UserError(f"{path.parent}: cannot write here ({error.strerror}). Choose another folder.") from error
+            raise UserError(f"{folder}: cannot write here ({error.strerror}). Choose another folder.") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(descriptor, path):

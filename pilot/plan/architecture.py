@@ -9,6 +9,18 @@ from pilot.config import Profile
 from pilot.errors import UserError
 from pilot.io.text import decode, parse_json
 
+SIZES = {
+    "text": {
+        "text_layers": "num_hidden_layers", "text_hidden": "hidden_size", "text_intermediate": "intermediate_size",
+        "text_heads": "num_attention_heads", "text_kv_heads": "num_key_value_heads", "vocabulary": "vocab_size",
+    },
+    "vision": {
+        "vision_layers": "num_hidden_layers", "vision_hidden": "hidden_size",
+        "vision_intermediate": "intermediate_size", "image_size": "image_size", "patch_size": "patch_size",
+    },
+}  # fmt: skip
+"""Fields of an `Architecture`, and what the two parts of LLaVA's configuration call them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
@@ -123,36 +135,27 @@ def architecture_of(profile: Profile) -> Architecture:
 def _read(folder: Path, where: str) -> Architecture:
     """From a checkpoint's configuration."""
     config = _configuration(folder / "config.json", where)
-    text, vision = config.text_config, config.vision_config
-    return Architecture(
-        text_layers=text.num_hidden_layers,
-        text_hidden=text.hidden_size,
-        text_intermediate=text.intermediate_size,
-        text_heads=text.num_attention_heads,
-        text_kv_heads=text.num_key_value_heads,
-        vocabulary=text.vocab_size,
-        tied=config.tie_word_embeddings,
-        vision_layers=vision.num_hidden_layers,
-        vision_hidden=vision.hidden_size,
-        vision_intermediate=vision.intermediate_size,
-        image_size=vision.image_size,
-        patch_size=vision.patch_size,
-    )
+    sizes = {part: {field: config[f"{part}_config"][name] for field, name in SIZES[part].items()} for part in SIZES}
+    return Architecture(tied=config["tie_word_embeddings"], **sizes["text"], **sizes["vision"])
 
 
-def _configuration(path: Path, where: str) -> Any:
-    """LLaVA's configuration; transformers knows the sizes that published files leave out.
+def _configuration(path: Path, where: str) -> dict[str, Any]:
+    """LLaVA's configuration; transformers, loaded only then, knows the sizes that published files leave out.
 
     Raises:
         UserError: the file cannot be read, or describes another kind of model.
     """
-    from transformers import LlavaConfig
-
     try:
-        written = parse_json(decode(path.read_bytes()))
+        written: dict[str, Any] = parse_json(decode(path.read_bytes()))
         if written["model_type"] != "llava":
             raise ValueError(f"model_type is {written['model_type']!r}")
-        return LlavaConfig.from_dict(written)
+        parts = [(written.get(f"{part}_config") or {}, {*names.values()}) for part, names in SIZES.items()]
+        if "tie_word_embeddings" in written and all(names <= part.keys() for part, names in parts):
+            return written
+        from transformers import LlavaConfig
+
+        resolved: dict[str, Any] = LlavaConfig.from_dict(written).to_dict()
+        return resolved
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{where}: {path}: {type(error).__name__}: {error}. Expected the config.json of a LLaVA checkpoint "

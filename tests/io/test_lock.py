@@ -76,7 +76,7 @@ def test_without_locks_a_warning_is_given(
 def test_unwritable_folder_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(UserError, match=r"file/runs: cannot write here \(Not a directory\)"),
+        pytest.raises(UserError, match=r"file/runs/seed0: cannot write here \(Not a directory\)"),
         locked(tmp_path / "file/runs/seed0"),
     ):
         pass
