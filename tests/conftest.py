@@ -27,6 +27,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 
 
 @pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """As `small`, with one client per task: for engines that start a process per message or per client."""
+    shared = shared_folder(tmp_path_factory) / "trained-few"
+    scenario = Small(tmp_path_factory.mktemp("few"), clients_per_task=1, shared=shared)
+    scenario.build()
+    return scenario
+
+
+@pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which `snakemake smoke smoke_faults smoke_study` has run; not to be changed."""
     return make_smoke_run(tmp_path_factory)

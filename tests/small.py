@@ -63,11 +63,13 @@ class Small:
     """Files of the small scenario below `root`; nobody may change them.
 
     Attributes:
+        clients_per_task: of its three tasks.
         shared: where processes of one test run find the runs that others of them have trained.
     """
 
     root: Path
     profile_text: str = PROFILE
+    clients_per_task: int = 2
     shared: Path | None = None
 
     @property
@@ -126,7 +128,7 @@ class Small:
 
     def build(self) -> None:
         """Make everything that training reads."""
-        self.scenario_file.write_text(SCENARIO)
+        self.scenario_file.write_text(SCENARIO.replace("num_clients: 2", f"num_clients: {self.clients_per_task}"))
         self.profile_file.write_text(self.profile_text)
         build_data(self.scenario, self.folder, lambda task, done, total: None)
         partition_data(self.scenario, self.folder)

@@ -117,6 +117,7 @@ def test_tokens() -> None:
     assert tokens == {entry["text"]: entry["tokens"] for entry in FIXTURES["tokens"]}
 
 
+@pytest.mark.exhaustive
 def test_tokens_do_not_depend_on_the_next_caption() -> None:
     """Sentences with an abbreviation at the end; captions are sorted, and digits come before letters."""
     endings = ["1 tool. T.", "1 object b.", "1 road st.", "1 says no."]

@@ -96,9 +96,7 @@ def test_how_long_clients_are_waited_for_is_in_the_app(tmp_path: Path) -> None:
         (("mine.yaml", "smoke", "pilot"), "mine.yaml: cannot be read"),
     ],
 )
-def test_names_are_checked_before_anything_is_written(
-    tmp_path: Path, run: tuple[str, str, str], message: str
-) -> None:
+def test_names_are_checked_before_anything_is_written(tmp_path: Path, run: tuple[str, str, str], message: str) -> None:
     options = [word for pair in zip(("--scenario", "--profile", "--method"), run, strict=True) for word in pair]
     with pytest.raises(UserError, match=message):
         app(tmp_path, *options)

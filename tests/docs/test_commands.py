@@ -17,6 +17,7 @@ import pytest
 
 from pilot.cli import app
 
+from ..marks import few_of
 from ..pipelines.test_dry_run import TARGETS as TARGETS_PLANNED
 from . import parsing
 from .pages import ROOT, Command, commands, commands_of, mentions, pages
@@ -28,6 +29,9 @@ TO_PLAN = [command for command in COMMANDS if (found := classify(command)) and f
 TO_MAKE = [command for command in COMMANDS if (found := classify(command)) and found[0] is Class.CI]
 TO_PARSE = [command for command in COMMANDS if (found := classify(command)) and found[0] is Class.PARSED]
 EXTRAS = [command for command in COMMANDS if command.page == "clusters.md" and command.program == "pip"]
+LONG = ("first-hour.md", "studies.md", "figures.md", "report.md")
+"""Pages that take longest and run, for the most part, what README.md and other tests run, too."""
+PAGES_TO_RUN = few_of([page for page in dict.fromkeys(command.page for command in TO_RUN) if page not in LONG], LONG)
 PROJECT = ("pyproject.toml", "README.md", "LICENSE", "pilot", "baselines", "pipelines")
 LINKED = ("pipelines", "pilot", "examples", ".pre-commit-config.yaml")
 _SHELL = re.compile(r"[|<>;&]")
@@ -173,7 +177,7 @@ def test_snakemake_plans_it_as_documented(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", list(dict.fromkeys(command.page for command in TO_RUN)))
+@pytest.mark.parametrize("page", PAGES_TO_RUN)
 def test_the_page_at_smoke_size(page: str, smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     beside = shutil.ignore_patterns("faults", "pilot+no-ata", "scores-*.json")  # of the other smoke targets
     shutil.copytree(smoke_run / "results/smoke/smoke", tmp_path / "results/smoke/smoke", ignore=beside)

@@ -24,7 +24,7 @@ from .pages import ROOT
 
 PAGES = ("index", "first-hour", "methods", "studies", "faq", "results")
 WIDTHS = (1280, 390)
-SEEN = [("index", 1280), ("methods", 390), ("studies", 1280), ("results", 390)]
+SEEN = [("index", 1280), ("methods", 390)]
 
 
 class Requests(HTMLParser):

@@ -140,6 +140,7 @@ def test_snakemake_makes_its_runs(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_method_is_trained_and_compared(folder: Path) -> None:
     """The page's commands at smoke size; then an edit of the package concerns its runs and no others."""
     run(folder, commands("sed"))

@@ -83,6 +83,7 @@ def test_a_node_does_not_talk_to_a_server_of_another_authority(deployment: Local
     assert "A node was not let in, TLS failed: TLSV1_ALERT_UNKNOWN_CA (the node's --root-cert" in server_log(deployment)
 
 
+@pytest.mark.exhaustive
 def test_a_killed_server_app_is_stopped_and_the_run_can_be_submitted_again(deployment: LocalDeployment) -> None:
     run = deployment.submit({**OPTIONS, "linger": 60.0})
     wait_for_server_app(deployment)
@@ -91,6 +92,7 @@ def test_a_killed_server_app_is_stopped_and_the_run_can_be_submitted_again(deplo
     deployment.run(OPTIONS, lambda line: None)
 
 
+@pytest.mark.exhaustive
 def test_a_killed_superlink_is_started_again_with_its_nodes(deployment: LocalDeployment) -> None:
     deployment.kill_superlink()
     with pytest.raises(UserError, match="submitting the run failed"):

@@ -68,7 +68,7 @@ class Command:
 
 
 @pytest.fixture
-def start(small: Small, tmp_path: Path) -> Iterator[Callable[..., Command]]:
+def start(few: Small, tmp_path: Path) -> Iterator[Callable[..., Command]]:
     """Start a command on the small scenario, in a session of its own as a batch system does."""
     started: list[Command] = []
     long = tmp_path / ("t" * 100)
@@ -76,7 +76,7 @@ def start(small: Small, tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
     def run(*words: str) -> Command:
         token = uuid.uuid4().hex
-        where = ["-s", str(small.scenario_file), "-p", str(small.profile_file), "--results", str(small.results)]
+        where = ["-s", str(few.scenario_file), "-p", str(few.profile_file), "--results", str(few.results)]
         environment = {
             **os.environ, **ELSEWHERE, "OMP_NUM_THREADS": "1", "TMPDIR": str(long), "PILOT_TEST": token,
         }  # fmt: skip
@@ -95,7 +95,7 @@ def start(small: Small, tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
 
 SIMULATION = ("train", "-m", "fedavg", "--seed", "71", "--engine", "flower")
-DEPLOYMENT = ("deploy", "local", "-m", "fedavg", "--seed", "71", "--nodes", "6")
+DEPLOYMENT = ("deploy", "local", "-m", "fedavg", "--seed", "71", "--nodes", "3")
 WORKER, FAILED = "ray::ClientAppActor", "error: Flower's simulation failed: Ray's"
 CASES = {
     "simulation-sigterm": (SIMULATION, WORKER, "pilot.cli", signal.SIGTERM, 143, "terminated; "),
@@ -129,11 +129,11 @@ def test_one_message_and_no_process_left(
 
 
 @pytest.mark.exhaustive
-def test_a_deployment_behind_proxies_trains(start: Callable[..., Command], small: Small) -> None:
+def test_a_deployment_behind_proxies_trains(start: Callable[..., Command], few: Small) -> None:
     command = start(*DEPLOYMENT)
     _, message = command.process.communicate(timeout=START_SECONDS)
     assert command.process.returncode == 0, message
-    assert (small.folder / "runs/fedavg/seed71/manifest.json").is_file() and command.running() == {}
+    assert (few.folder / "runs/fedavg/seed71/manifest.json").is_file() and command.running() == {}
 
 
 FEW = """\
@@ -142,19 +142,19 @@ import flwr.simulation
 from pilot.federation.ray_process import answer
 from pilot.federation.simulation import simulate
 start = flwr.simulation.run_simulation
-flwr.simulation.run_simulation = lambda app, client, nodes, **more: start(app, client, nodes - 2, **more)
+flwr.simulation.run_simulation = lambda app, client, nodes, **more: start(app, client, nodes - 1, **more)
 answer(sys.argv[1], simulate)
 """
 
 
 @pytest.mark.exhaustive
 def test_fewer_virtual_nodes_than_clients_are_refused(
-    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with `flwr run . --federation-config num-supernodes=4`."""
+    """As with `flwr run . --federation-config num-supernodes=2`."""
     (tmp_path / "few.py").write_text(FEW)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     monkeypatch.setattr(flower_server, "run_apart", lambda module, *rest: ray_process.run_apart("few", *rest))
-    with pytest.raises(UserError, match="num-supernodes=4: the run has 6 clients.* Expected num-supernodes=6"):
-        flower_server.simulate_run(small.spec("fedavg"), small.folder, tmp_path / "run", True, quiet)
+    with pytest.raises(UserError, match="num-supernodes=2: the run has 3 clients.* Expected num-supernodes=3"):
+        flower_server.simulate_run(few.spec("fedavg"), few.folder, tmp_path / "run", True, quiet)
     assert not (tmp_path / "run").exists(), "nothing was trained"

@@ -115,6 +115,7 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.exhaustive
 def test_official_files_to_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     root = tmp_path / "datasets"

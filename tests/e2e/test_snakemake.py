@@ -104,6 +104,7 @@ def test_report_has_every_figure_and_table_with_its_caption(finished: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_figures_makes_tables_and_figures_of_the_methods_that_are_asked_for(finished: Path) -> None:
     plan = planned(snakemake(finished, "-n", target="smoke_figures"))
     assert plan == {"draw_paper", "smoke_figures"}, "nothing is trained or evaluated again"

@@ -143,6 +143,7 @@ def test_lm_eval_gives_the_same_scores(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_lm_eval_from_its_own_command_line(answered: dict[str, Path], small: Small, tmp_path: Path) -> None:
     """The installed `lm_eval` knows the model `pilot`, and scores a client as the suite does, without a network."""
     command = [

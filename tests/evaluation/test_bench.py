@@ -125,6 +125,7 @@ def test_stock_prompts_are_our_prompts(small: Small, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_comparison_sees_the_weights(small: Small, tmp_path: Path) -> None:
     """With one model's merged LoRA and projector the answers are its own, with the backbone's they are not."""
     from pilot.evaluation.stock import StockModel, StockWeights, stock_rows, stock_weights, write_processor

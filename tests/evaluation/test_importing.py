@@ -247,6 +247,7 @@ def test_tables_and_figures_hold_it(scenario: Path) -> None:
 
 
 @pytest.mark.java
+@pytest.mark.exhaustive
 def test_captions(scenario: Path) -> None:
     made = bring(scenario, answers(scenario, "scene-caption", NUM_EXAMPLES))
     values = {entry["metric"]: entry["value"] for entry in read_json(made.run_dir / "eval" / "metrics.json")["entries"]}

@@ -168,6 +168,7 @@ def test_caption_aggregates_see_the_whole_corpus(data: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_caption_with_java(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     score: Callable[..., caption.Results] = caption.score

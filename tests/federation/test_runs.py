@@ -204,6 +204,7 @@ def test_one_process_in_a_runs_folder(small: Small, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_sigkill_and_resume(small: Small, tmp_path: Path) -> None:
     profile = tmp_path / "tiny.yaml"
     profile.write_text(PROFILE.replace("rounds: 2", "rounds: 8"))

@@ -20,10 +20,15 @@ from pilot.methods.blind import Blind
 from pilot.methods.families import METHODS
 from pilot.methods.registry import method_class
 
+from ..marks import few_of
 from ..small import Small, contents, quiet
 from .grid import GridInProcess, inside_flower
 from .test_federation_settings import spec_of
 
+FEW = (
+    "pilot", "fedavg", "fedmoe", "scaffold", "ditto", "feddat", "fedmosaic", "flora", "hetlora", "clustered", "central",
+)  # fmt: skip
+"""Each sends something that the others do not: peers, shares of experts, control variates, factors of other ranks..."""
 TRAINED = [name for name in METHODS if not issubclass(method_class(name), Blind)]
 
 
@@ -54,7 +59,8 @@ def train(small: Small, nodes: Path, run_dir: Path, spec: RunSpec, progress: Cal
     conduct(run, small.backbone, FlowerTransport(grid, run.config(), run.register.nodes, window=2))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("method", [m if m == "pilot" else pytest.param(m, marks=pytest.mark.slow) for m in TRAINED])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", few_of(FEW, TRAINED))
 def test_bytes_do_not_depend_on_the_wire(
     small: Small, nodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ..marks import few_of
 from .workflow import ROOT, Done, dry_run, snakemake
 
 TARGETS = {
@@ -14,10 +15,11 @@ TARGETS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """A dry run of all targets, in which every rule has a job."""
-    return dry_run(*sorted(TARGETS), "backbone", "--config", f"results={tmp_path_factory.mktemp('none')}")
+@pytest.fixture(scope="module", params=few_of(["zoo_methods=pilot,local"], ["profile=embedded"]))
+def everything(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """A dry run of all targets, in which every rule has a job: with a zoo of two methods, or with the whole one."""
+    results = f"results={tmp_path_factory.mktemp('none')}"
+    return dry_run(*sorted(TARGETS), "backbone", "--config", results, request.param)
 
 
 @pytest.mark.slow

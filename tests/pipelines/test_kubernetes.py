@@ -49,6 +49,7 @@ def test_dry_run(tmp_path: Path) -> None:
 
 @with_plugin
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_jobs_go_through_the_cluster(tmp_path: Path, cluster: Path) -> None:
     copy = copy_repository(tmp_path / "Müller's clone & more", methods="fedavg")
     arguments = (PARTITION, "--profile", PROFILE, "--retries", "0", "--seconds-between-status-checks", "1")

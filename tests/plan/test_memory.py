@@ -37,10 +37,10 @@ CASES = [
     pytest.param(SMALL, LLAVA, "token", ("pilot", "stage2"), 8, id="small-llava"),
     pytest.param(MEDIUM, LLAVA, "token", ("pilot", "stage2"), 6, id="medium-llava", marks=pytest.mark.exhaustive),
     pytest.param(LARGE, LLAVA, "token", ("pilot", "stage2"), 4, id="large-llava", marks=pytest.mark.exhaustive),
-    pytest.param(SMALL, EAGER, "weight", ("pilot", "stage1"), 8, id="small-embedded"),
+    pytest.param(SMALL, EAGER, "weight", ("pilot", "stage1"), 8, id="small-embedded", marks=pytest.mark.exhaustive),
     pytest.param(MEDIUM, PLAIN, "token", ("pilot", "stage2"), 6, id="medium-float32", marks=pytest.mark.exhaustive),
-    pytest.param(SMALL, PLAIN, "token", ("flora", "train"), 8, id="offsets"),
-    pytest.param(SMALL, PLAIN, "token", ("feddat", "shared"), 8, id="teacher"),
+    pytest.param(SMALL, PLAIN, "token", ("flora", "train"), 8, id="offsets", marks=pytest.mark.exhaustive),
+    pytest.param(SMALL, PLAIN, "token", ("feddat", "shared"), 8, id="teacher", marks=pytest.mark.exhaustive),
 ]
 
 

@@ -16,10 +16,11 @@ from pilot.report.faults import describe, fault_rows, load_faults
 from pilot.report.incidents import named
 from pilot.report.load import load_runs
 from pilot.report.plots import faults as plot
-from pilot.report.plots.page import PAPER, Page
+from pilot.report.plots.page import COLUMN, PAPER, Page
 from pilot.report.tables import write_tables
 from pilot.settings import FederationConfig
 
+from ..marks import few_of
 from .legible import assert_legible
 from .synthetic import build_run, build_scenario
 
@@ -225,7 +226,7 @@ def test_incidents_stand_below_the_main_table(tmp_path: Path) -> None:
     assert [line for line in text.splitlines() if line not in clean.splitlines()] == added
 
 
-@pytest.mark.parametrize("page", PAPER, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", few_of([COLUMN], PAPER), ids=lambda page: page.name)
 def test_figures_for_paper_are_legible(faulty: Path, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(7):
         for method in ("fedavg", "pilot"):

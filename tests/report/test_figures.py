@@ -19,6 +19,7 @@ from pilot.report.plots.samples import pick
 from pilot.report.plots.style import method_style
 
 
+@pytest.mark.exhaustive
 def test_every_figure_twice_to_the_same_bytes(scenario_copy: Path) -> None:
     first = {path.name: path.read_bytes() for path in write_figures(scenario_copy)}
     assert sorted(first) == sorted(f"{name}.{ending}" for name in FIGURES for ending in ("pdf", "png"))

@@ -198,6 +198,7 @@ def test_boxes_are_drawn_on_the_image(watched: Watched) -> None:
     assert page.locator("#sample rect[data-box]").count() == 0
 
 
+@pytest.mark.exhaustive
 def test_themes_and_print(watched: Watched) -> None:
     page = watched.page
 
@@ -232,6 +233,7 @@ def test_nothing_is_wider_than_the_window(chromium: Any, report: Path, tmp_path:
     found.page.close()
 
 
+@pytest.mark.exhaustive
 def test_twenty_methods_of_three_seeds_load_in_two_seconds(
     chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

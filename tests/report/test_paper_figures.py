@@ -34,7 +34,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["six", "many"])
+@pytest.fixture(params=["six", pytest.param("many", marks=pytest.mark.exhaustive)])
 def source(request: pytest.FixtureRequest) -> Source:
     """What figures read: six methods, or 32."""
     folder: Path = request.getfixturevalue(request.param)

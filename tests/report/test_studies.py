@@ -10,7 +10,7 @@ import pytest
 
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, write_json
-from pilot.report.plots.page import PAPER, Page
+from pilot.report.plots.page import COLUMN, PAPER, Page
 from pilot.report.plots.study import draw
 from pilot.report.statistics import holm
 from pilot.report.studies import load_part
@@ -18,6 +18,7 @@ from pilot.report.study_tables import difference, write_study
 from pilot.report.tables import write_tables
 from pilot.studies import Study
 
+from ..marks import few_of
 from .legible import assert_legible
 from .synthetic import build_run, build_scenario
 
@@ -203,13 +204,14 @@ def test_differences_as_text(results: Path) -> None:
     assert difference(type(row)(**changed | {"difference": None, "p_holm": None})) == "-"
 
 
-@pytest.mark.parametrize("page", PAPER, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", few_of([COLUMN], PAPER), ids=lambda page: page.name)
 @pytest.mark.parametrize("part", [0, 1], ids=["bars", "lines"])
 def test_figures_for_paper_are_legible(results: Path, page: Page, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     table = load_part("mine", study().parts[part], "embedded", results)
     assert_legible(partial(draw, table), page, monkeypatch)
 
 
+@pytest.mark.exhaustive
 def test_figures_for_paper_are_drawn_when_asked(results: Path) -> None:
     usual = write_study(study(), "embedded", results)
     written = write_study(study(), "embedded", results, paper=True)

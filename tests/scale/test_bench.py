@@ -36,6 +36,7 @@ def test_slope_of_what_is_too_small_to_measure() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_simulation_beside_the_local_transport() -> None:
     row = run_job({"name": "simulation", "clients": 2, "width": 100, "rounds": 3})
     assert row["startup_seconds"] > row["round_seconds"] > row["local_round_seconds"] > 0
@@ -124,10 +125,10 @@ def test_with_many_candidates_nothing_is_missed() -> None:
 
 @pytest.mark.slow
 def test_jobs_in_processes_of_their_own() -> None:
-    """The peak of a fresh process is that of its own work: two blocks of rows and a tile, not what this one holds."""
+    """The peak of a fresh process is its own work's, 9 MiB and what its allocator keeps, not the 256 MiB held here."""
     held = torch.ones(64 * 2**20)
     found = run_fresh({"name": "search", "clients": 2000, "size": 64, "overfetch": 2, "memory": 8 * 2**20})
-    assert found["clients"] == 2000 and 0 < found["peak_bytes"] <= 9 * 2**20 + 2000 * 64 * 8
+    assert found["clients"] == 2000 and 2**20 < found["peak_bytes"] < 64 * 2**20
     assert float(held[0]) == 1.0
     with pytest.raises(UserError, match="no-such-job failed"):
         run_fresh({"name": "no-such-job"})

@@ -36,6 +36,7 @@ def test_sizes_of_a_scenario() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_command_at_tiny_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "QUICK", TINY)
     result = CliRunner().invoke(app, ["bench", "scaling", "--quick", "--json", "--results", str(tmp_path)])
