@@ -50,6 +50,7 @@ def test_a_run_reaches_every_node_with_its_own_folders(deployment: LocalDeployme
     assert said == [f"node says {root}/data {number} {root}/state {number}" for number in range(2)]
 
 
+@pytest.mark.exhaustive
 def test_a_failed_run_is_an_error(deployment: LocalDeployment) -> None:
     lines: list[str] = []
     with pytest.raises(UserError, match=r"ended as finished:failed .*told to fail.*The logs are in"):

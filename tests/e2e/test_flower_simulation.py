@@ -36,6 +36,7 @@ def test_simulation_gives_the_bytes_of_local_training(few: Small, tmp_path: Path
     assert timing["exchange_seconds"] > 0 or method == "untuned"
 
 
+@pytest.mark.exhaustive
 def test_flwr_run_as_documented(few: Small, tmp_path: Path) -> None:
     """The page's two commands; files, folders and the number of clients are the small scenario's."""
     exports, command = [

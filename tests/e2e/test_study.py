@@ -46,6 +46,7 @@ def test_plans(copied: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_study_beside_its_scenario(smoke_run: Path, tmp_path: Path) -> None:
     copy = copy_repository(tmp_path / "copy")
     copy_smoke_run(smoke_run, copy)

@@ -225,6 +225,7 @@ def test_missing_and_empty_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.java
+@pytest.mark.exhaustive
 def test_with_java(tmp_path: Path) -> None:
     runs = [
         _run(tmp_path / "a", _captions([3, 4, 5], ("A red cat sits.", "a dog runs fast"))),

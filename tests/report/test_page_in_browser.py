@@ -135,6 +135,7 @@ def test_charts_follow_their_controls(watched: Watched) -> None:
     assert "share of the training examples" in page.locator("#chart-partition svg.marks").text_content()
 
 
+@pytest.mark.exhaustive
 def test_rounds_are_scrubbed_and_played(watched: Watched) -> None:
     page = watched.page
     assert page.locator("#exchange-number").inner_text() == "3"
@@ -153,6 +154,7 @@ def test_rounds_are_scrubbed_and_played(watched: Watched) -> None:
     assert marks(page, "neighbours") == last
 
 
+@pytest.mark.exhaustive
 def test_samples_are_browsed_and_filtered(watched: Watched) -> None:
     page = watched.page
     assert page.locator("#sample-place").inner_text() == "1 of 40"
@@ -182,6 +184,7 @@ def test_samples_are_browsed_and_filtered(watched: Watched) -> None:
     assert page.locator("#sample-place").inner_text() == "none fits"
 
 
+@pytest.mark.exhaustive
 def test_boxes_are_drawn_on_the_image(watched: Watched) -> None:
     page = watched.page
     page.select_option("#sample-task", "scene-ground")

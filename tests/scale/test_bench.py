@@ -70,6 +70,7 @@ def test_a_failed_job_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         run_fresh({"name": "ata"})
 
 
+@pytest.mark.exhaustive
 def test_the_command_at_tiny_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "bench_federation", partial(bench_federation, run=run_job))
     monkeypatch.setattr(bench, "QUICK", TINY)
