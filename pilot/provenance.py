@@ -10,36 +10,36 @@ an edit of one method's source repeats that method's runs and what follows from 
 from collections.abc import Iterable
 from functools import cache
 
-from pilot.config import check_methods, load_profile, load_scenario
-from pilot.faults import load_fault
+from pilot.config.fault import load_fault
+from pilot.config.load import load_profile, load_scenario
+from pilot.config.variant import base_name, check_methods
 from pilot.io.digest import digest_json, source_digest
 from pilot.io.imports import ANY, Edge, source_files
 from pilot.methods.families import METHODS, method_module
-from pilot.plugins import plugin_digest, plugin_imports, plugins
-from pilot.variants import base_name
+from pilot.methods.plugins import plugin_digest, plugin_imports, plugins
 
 STAGES: dict[str, tuple[str, ...]] = {
     "data": ("pilot.data.build:build_data",),
-    "partition": ("pilot.partition:partition_data",),
+    "partition": ("pilot.data.partition:partition_data",),
     "features": ("pilot.backbone.features:compute_features", "pilot.backbone.from_profile:load_backbone"),
-    "train": ("pilot.runs:train_method",),
+    "train": ("pilot.runs.train:train_method",),
     "answers": ("pilot.evaluation.answers:answer_run",),
     "score": ("pilot.evaluation.scoring:score_runs",),
-    "tables": ("pilot.report.tables:write_tables",),
-    "figures": ("pilot.report.figures:write_figures",),
-    "faults": ("pilot.report.fault_tables:write_faults",),
+    "tables": ("pilot.report.tables.write:write_tables",),
+    "figures": ("pilot.report.plots.write:write_figures",),
+    "faults": ("pilot.report.tables.fault:write_faults",),
     "report": ("pilot.report.html.page:write_report",),
-    "studies": ("pilot.report.study_tables:write_study", "pilot.studies:load_study"),
-    "tuning": ("pilot.tuning:tune_method",),
-    "tuning_table": ("pilot.report.tuning:write_tuning",),
+    "studies": ("pilot.report.tables.study:write_study", "pilot.config.study:load_study"),
+    "tuning": ("pilot.runs.tune:tune_method",),
+    "tuning_table": ("pilot.report.tables.tuning:write_tuning",),
 }
 """The functions that a stage's command calls. Its sources are their modules, and whatever those import."""
 BOUNDARIES: dict[Edge, str] = {
     (ANY, "pilot.provenance"): "what it computes stands in the digests themselves",
     (ANY, "pilot.io.imports"): "so does what this finds",
-    ("pilot.methods.registry", "pilot.methods.families"): "of the table, a run needs its own method's line and files",
-    ("pilot.runs", "pilot.federation.flower_server"): "every engine gives the same bytes",
-    ("pilot.runs", "pilot.evaluation.tasks"): "training asks for the names of the tasks only",
+    ("pilot.registry", "pilot.methods.families"): "of the table, a run needs its own method's line and files",
+    ("pilot.runs.train", "pilot.federation.flower.server"): "every engine gives the same bytes",
+    ("pilot.runs.train", "pilot.evaluation.tasks"): "training asks for the names of the tasks only",
     **{
         ("pilot.evaluation.tasks.task_functions", f"pilot.evaluation.{metric}"): "answering asks for no scores"
         for metric in ("caption", "grounding", "vqa")

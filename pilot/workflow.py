@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, create_model
 
-from pilot.config import check_known, check_methods, load_profile, profile_names, validated
+from pilot.config.base import Model
+from pilot.config.files import check_known, validated
+from pilot.config.load import load_profile, profile_names
+from pilot.config.scenario import FullName
+from pilot.config.study import load_study, study_names
+from pilot.config.variant import base_name, check_methods
 from pilot.errors import UserError
 from pilot.provenance import known_methods
-from pilot.scenario_settings import FullName
-from pilot.settings import Model
-from pilot.studies import load_study, study_names
-from pilot.variants import base_name
 
 WHERE = "Snakemake's configuration (--config, --configfile)"
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from pilot.backbone.paths import BACKBONES, WEIGHTS
-from pilot.config import load_profile, load_scenario, twin
+from pilot.config.load import load_profile, load_scenario, twin
 from pilot.errors import UserError
-from pilot.faults import fault_names
+from pilot.config.fault import fault_names
 from pilot.io.digest import digest_json
 from pilot.provenance import backbone_settings_digest, fault_digest, profile_digest, scenario_digest, stage_digest
 from pilot.provenance import tuning_digest
-from pilot.studies import Setting, load_study
-from pilot.variants import base_name
+from pilot.config.study import Setting, load_study
+from pilot.config.variant import base_name
 from pilot.workflow import check_offered, read_workflow_config
 
 # Jobs find the `pilot-bench` of the environment that runs Snakemake, activated or not. Every job of a cluster comes by

@@ -12,14 +12,16 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache, open_features
 from pilot.backbone.features import compute_features
 from pilot.backbone.from_profile import load_backbone
-from pilot.config import Profile, Scenario, load_profile, load_scenario
+from pilot.config.load import load_profile, load_scenario
+from pilot.config.profile import Profile
+from pilot.config.scenario import Scenario
 from pilot.data.build import build_data
+from pilot.data.partition import partition_data
 from pilot.data.record import read_records
 from pilot.federation.shards import Example, load_examples
 from pilot.federation.spec import RunSpec
 from pilot.federation.trainer import LocalTrainer, TrainSettings
 from pilot.federation.training import train_run
-from pilot.partition import partition_data
 
 SCENARIO = """\
 name: small

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pilot.catalogue import catalogue
+from pilot.cli.catalogue import catalogue
 from pilot.methods.families import METHODS
 
-PRINT = "import sys; from pilot.cli import main; sys.argv[1:] = {arguments!r}; main()"
+PRINT = "import sys; from pilot.cli.main import main; sys.argv[1:] = {arguments!r}; main()"
 KEYS = {
     "summary", "leaves", "stays", "megabytes_down", "megabytes_up", "upper_bound", "one_model", "pooled", "package",
     "entry_point",
@@ -86,7 +86,7 @@ def test_methods_of_other_packages(tmp_path: Path) -> None:
 
 def test_needs_no_pytorch() -> None:
     code = (
-        "import sys; from pilot.catalogue import catalogue, print_methods; print_methods(catalogue('methods')); "
+        "import sys; from pilot.cli.catalogue import catalogue, print_methods; print_methods(catalogue('methods')); "
         "assert not {'torch', 'transformers', 'pandas', 'numpy'} & sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

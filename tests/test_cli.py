@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pilot import cli
-from pilot.config import load_profile
+from pilot.cli import main
+from pilot.config.load import load_profile
 from pilot.data.record import COLUMNS
 from pilot.federation.spec import RunSpec
 from pilot.federation.training import train_run
@@ -25,7 +25,7 @@ from .command_line import VARIABLES, Done, call
 from .report.synthetic import build_scenario
 from .small import PROFILE, SCENARIO, Small, contents, quiet
 
-COMMAND = [sys.executable, "-c", "from pilot.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from pilot.cli.main import main; main()"]
 ENVIRONMENT = os.environ | VARIABLES
 
 
@@ -284,10 +284,10 @@ def test_signals_of_batch_systems_leave_through_every_finally(
             left.append("finally")
 
     before = signal.signal(number, signal.SIG_DFL)
-    monkeypatch.setattr(cli, "app", command)
+    monkeypatch.setattr(main, "app", command)
     try:
         with pytest.raises(SystemExit) as stopped:
-            cli.main()
+            main.main()
     finally:
         signal.signal(number, before)
     assert (stopped.value.code, left) == (code, ["finally"])

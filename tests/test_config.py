@@ -6,15 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pilot.config import (
-    Profile,
-    Scenario,
-    check_known,
-    load_profile,
-    load_scenario,
-    profile_names,
-    scenario_names,
-)
+from pilot.config.files import check_known
+from pilot.config.load import load_profile, load_scenario, profile_names, scenario_names
+from pilot.config.profile import Profile
+from pilot.config.scenario import Scenario
 from pilot.data.registry import get_source
 from pilot.errors import UserError
 

@@ -10,17 +10,18 @@ from pathlib import Path
 import pytest
 
 from pilot.backbone.feature_files import open_features
+from pilot.data.partition import partition_data
 from pilot.errors import UserError
-from pilot.evaluation.answers import check_same_data, run_spec
+from pilot.evaluation.answers import check_same_data
 from pilot.evaluation.scoring import score_runs
+from pilot.evaluation.trained import run_spec
 from pilot.federation.nodes import open_node, prepare_nodes, read_register
 from pilot.federation.shards import read_part
 from pilot.federation.spec import scenario_digests
 from pilot.federation.training import client_models, train_run
 from pilot.io.atomic import write_jsonl
-from pilot.partition import partition_data
-from pilot.report.load import load_runs
-from pilot.report.summary import image_of_example
+from pilot.report.numbers.load import load_runs
+from pilot.report.numbers.summary import image_of_example
 
 from .small import Small, contents, quiet
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from pilot.config import load_profile, load_scenario
+from pilot.config.fault import fault_names, load_fault
+from pilot.config.load import load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.evaluation.answers import answer_run
-from pilot.faults import fault_names, load_fault
-from pilot.folders import run_folder
 from pilot.io.atomic import read_json, read_jsonl
+from pilot.io.layout import run_folder
 from pilot.provenance import fault_digest
-from pilot.runs import train_method
+from pilot.runs.train import train_method
 
 from .small import Small, quiet
 

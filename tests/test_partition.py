@@ -10,11 +10,12 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from pilot.config import Scenario, load_scenario
+from pilot.config.load import load_scenario
+from pilot.config.scenario import Scenario
+from pilot.data.partition import js_distance, partition_data, split_in_parts
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, write_json
 from pilot.io.digest import sha256_file
-from pilot.partition import js_distance, partition_data, split_in_parts
 
 LABELS = ("animal", "food", "vehicle", "tool")
 

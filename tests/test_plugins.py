@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pilot.config import check_methods
+from pilot.config.variant import check_methods
 from pilot.errors import UserError
-from pilot.methods.registry import make_method, method_class
-from pilot.plugins import plugin_digest, plugins
+from pilot.methods.plugins import plugin_digest, plugins
 from pilot.provenance import known_methods, sources, stage_digest
+from pilot.registry import make_method, method_class
 
 METHOD = """\
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pilot.errors import UserError
-from pilot.processes import Processes, free_port
+from pilot.io.processes import Processes, free_port
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="finds grandchildren through /proc")
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot.speed import FAST, SLOW, estimate, instructions, measured_rate
+from pilot.cli.speed import FAST, SLOW, estimate, instructions, measured_rate
 
 
 def test_the_estimate_goes_through_what_was_measured() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pilot.config.study import Setting, Study, load_study, study_names
 from pilot.errors import UserError
 from pilot.methods.families import METHODS
-from pilot.studies import Setting, Study, load_study, study_names
 
 PART = {"name": "one", "title": "One", "scenarios": ["scenario2"], "methods": ["pilot", "fedavg"], "baseline": "fedavg"}
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pilot.config import load_profile
+from pilot.config.load import load_profile
 from pilot.errors import UserError
 from pilot.io.atomic import read_json
 from pilot.methods.families import METHODS
-from pilot.methods.registry import make_method
-from pilot.report.tuning import write_tuning
-from pilot.tuning import tune_method
+from pilot.registry import make_method
+from pilot.report.tables.tuning import write_tuning
+from pilot.runs.tune import tune_method
 
 from .small import PROFILE, Small, quiet
 

@@ -5,15 +5,9 @@ from typing import Any
 
 import pytest
 
-from pilot.config import (
-    check_methods,
-    load_file,
-    load_profile,
-    load_scenario,
-    load_variant,
-    names_of,
-    twin,
-)
+from pilot.config.files import load_file, names_of
+from pilot.config.load import load_profile, load_scenario, twin
+from pilot.config.variant import Variant, check_methods, load_variant, split_name
 from pilot.errors import UserError
 from pilot.federation.spec import RunSpec, configured
 from pilot.io.atomic import read_json
@@ -21,8 +15,7 @@ from pilot.methods.families import METHODS
 from pilot.methods.pilot import Pilot
 from pilot.plan.plan import Question, make_plan
 from pilot.provenance import profile_digest, scenario_digest, stage_digest, tuning_digest
-from pilot.runs import prepared
-from pilot.variants import Variant, split_name
+from pilot.runs.train import prepared
 
 from .small import Small
 

@@ -1,1 +1,1 @@
-"""The frozen multimodal LLM, its LoRA, its features, and tiny-llava's pre-training."""
+"""The frozen multimodal LLM, its LoRA and its vision features."""

@@ -14,15 +14,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pilot.backbone.checkpoint import Checkpoint
 from pilot.backbone.generation import by_length, greedy
-from pilot.backbone.lean import LeanCheckpoint
-from pilot.backbone.loading import Checkpoint
 from pilot.backbone.lora import attach, merged
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.offsets import Offsets
-from pilot.backbone.packed_generation import packed_greedy
-from pilot.backbone.packed_llama import PackedLlama, computes
-from pilot.backbone.packing import IGNORED, pack
+from pilot.backbone.packed.checkpoint import LeanCheckpoint
+from pilot.backbone.packed.generation import packed_greedy
+from pilot.backbone.packed.llama import PackedLlama, computes
+from pilot.backbone.packed.packing import IGNORED, pack
 from pilot.connector.mlp import Mlp
 from pilot.errors import UserError
 

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pilot.config.model import FeatureType
 from pilot.errors import UserError
 from pilot.io.atomic import damaged, read_json, remove, write_bytes, write_json
 from pilot.io.digest import digest_json, sha256_bytes, sha256_file
 from pilot.io.sealed import read_sealed, write_sealed
 from pilot.io.verified import check_digest
-from pilot.model_settings import FeatureType
 
 SHARD_BYTES = 256 << 20
 CHUNK = 512

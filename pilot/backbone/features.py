@@ -10,7 +10,7 @@ from torch import Tensor
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import SHARD_BYTES, Layout, write_features
 from pilot.backbone.paths import backbone_digest
-from pilot.config import Profile
+from pilot.config.profile import Profile
 from pilot.data.record import InstructionRecord
 from pilot.io.digest import digest_json
 from pilot.provenance import stage_digest

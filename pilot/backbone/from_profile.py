@@ -4,7 +4,7 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.loading import load_checkpoint
 from pilot.backbone.numerics import Numerics, set_up
 from pilot.backbone.paths import backbone_digest
-from pilot.config import Profile
+from pilot.config.profile import Profile
 
 
 def load_backbone(profile: Profile, *, lean: bool = False) -> Backbone:
@@ -12,7 +12,7 @@ def load_backbone(profile: Profile, *, lean: bool = False) -> Backbone:
 
     Args:
         profile: names the backbone.
-        lean: for training and answers only; see `pilot.backbone.lean`.
+        lean: for training and answers only; see `pilot.backbone.packed.checkpoint`.
 
     Raises:
         UserError: no such backbone, no checkpoint or a damaged one, or no GPU where one is asked for.

@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pilot.config import Profile
+from pilot.config.model import Attention, Precision
+from pilot.config.profile import Profile
 from pilot.errors import UserError
-from pilot.model_settings import Attention, Precision
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Numerics:
 
     @property
     def packs(self) -> bool:
-        """Whether training and answers are packed (`pilot.backbone.packed_llama`): LoRA in weight space on a CPU."""
+        """Whether training and answers are packed (`pilot.backbone.packed.llama`): LoRA in weight space on a CPU."""
         plain = self.precision == "float32" and not self.gradient_checkpointing
         return self.device.type == "cpu" and plain and not self.token_space
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pilot.config import Profile, check_known
+from pilot.config.files import check_known
+from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.io.atomic import read_json
 from pilot.io.digest import digest_json, source_digest

@@ -29,9 +29,9 @@ from transformers import (
 from transformers.initialization import no_init_weights
 
 from pilot.backbone.paths import INDEX, TINY_LLAVA
+from pilot.config.model import RandomLlava
 from pilot.io.atomic import set_mode
 from pilot.io.seeding import seed_for
-from pilot.model_settings import RandomLlava
 
 STD = 0.02
 SHARD_BYTES = 1 << 30

@@ -1,1 +1,1 @@
-"""The suite's own arithmetic timed beside plain implementations of the same, which lie in `tests/bench/`."""
+"""Benchmarks of the suite itself: arithmetic, scale, evaluation, pipeline."""

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pilot.bench.references import repository
+from pilot.bench.kernels.references import repository
+from pilot.bench.scale.measure import machine
 from pilot.errors import UserError
-from pilot.scale.measure import machine
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pilot.data.intake.survey import Survey
 from pilot.data.quarantine import Quarantine
-from pilot.data.survey import Survey
 
 IN_TEST = "the picture is in the test split"
 NOT_CHOSEN = "more than num_train or num_test asks for"

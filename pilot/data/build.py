@@ -4,10 +4,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from pilot.config import Scenario, TaskConfig
-from pilot.data import intake, quarantine
+from pilot.config.scenario import Scenario, TaskConfig
+from pilot.data import quarantine
 from pilot.data.account import Total
 from pilot.data.card import write_card
+from pilot.data.intake import intake
 from pilot.data.quarantine import Quarantine
 from pilot.data.readers.file_source import FileSource
 from pilot.data.record import InstructionRecord, write_records

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pilot.config.model import Frame
 from pilot.data.prompts import relative_box_text
 from pilot.data.record import InstructionRecord, RelativeBox, Size
-from pilot.model_settings import Frame
 
 _ROWS = 64
 

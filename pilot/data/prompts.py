@@ -1,39 +1,15 @@
-"""The wording of the scenarios' instructions, after LLaVA-1.5, and small helpers for English."""
+"""Instructions and answers as LLaVA-1.5 words them."""
 
 from collections.abc import Iterable, Sequence
-
-from pilot.data.scene import SIZE, PixelBox
 
 SINGLE_WORD = "Answer the question using a single word or phrase."
 CAPTION = "Provide a one-sentence caption for the provided image."
 GROUND = "Please provide the bounding box coordinate of the region this sentence describes: {expression}."
-FAMILY_PLURALS = {"animal": "animals", "food": "foods", "vehicle": "vehicles", "tool": "tools"}
 
 
 def question(text: str) -> str:
     """A VQA instruction: the question, then LLaVA-1.5's line on the answer's form."""
     return f"{text}\n{SINGLE_WORD}"
-
-
-def article(noun: str) -> str:
-    """The noun with its indefinite article."""
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
-def enumeration(phrases: Sequence[str]) -> str:
-    """`x`, `x and y`, `x, y and z`."""
-    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
-
-
-def relative_box(box: PixelBox) -> tuple[float, float, float, float]:
-    """A box in pixels as exact fractions (0..1) of the image's side."""
-    x1, y1, x2, y2 = (edge / SIZE for edge in box)
-    return x1, y1, x2, y2
-
-
-def box_text(box: PixelBox) -> str:
-    """A box in pixels of a scene as the grounding answer; see `hundredths_text`."""
-    return hundredths_text(100 * edge / SIZE for edge in box)
 
 
 def relative_box_text(box: Sequence[float]) -> str:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pilot.config.model import Frame
 from pilot.errors import UserError
 from pilot.io.atomic import damaged, read_json, write_bytes
 from pilot.io.digest import sha256_bytes
 from pilot.io.verified import check_digest
-from pilot.model_settings import Frame
 
 if TYPE_CHECKING:
     import pyarrow

@@ -1,7 +1,7 @@
 """What a reader of files yields: rows as the file has them, or why a row cannot be used.
 
 A reader turns one file format into `Row`s and decides nothing else: images are opened, boxes converted, rows chosen
-and records written by `pilot.data.intake`, the same way for every format.
+and records written by `pilot.data.intake.intake`, the same way for every format.
 """
 
 from collections.abc import Iterator, Mapping

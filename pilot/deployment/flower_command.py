@@ -12,10 +12,10 @@ from typing import Any
 
 from pilot.errors import UserError
 from pilot.io.atomic import write_text
-from pilot.processes import end_with_parent, last_error_lines, without_colours
+from pilot.io.processes import end_with_parent, last_error_lines, without_colours
 
 CONNECTION = "pilot"
-APP = "pilot.federation.flower_app"
+APP = "pilot.federation.flower.app"
 COMMAND_SECONDS = 300.0
 """The longest that a command may take; on a busy machine starting one takes tens of seconds."""
 QUIET = {

@@ -19,7 +19,7 @@ from pilot.deployment.certificates import Certificates, make_certificates, make_
 from pilot.deployment.flower_command import APP, FlowerCommand, RunStatus, Value, environment, write_toml
 from pilot.errors import UserError
 from pilot.io.atomic import remove_folder, write_text
-from pilot.processes import Process, Processes, free_port
+from pilot.io.processes import Process, Processes, free_port
 
 MARKER = "deployment.txt"
 START_SECONDS = 60.0

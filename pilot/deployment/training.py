@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pilot.config import check_methods, load_profile, load_scenario
+from pilot.config.load import load_profile, load_scenario
+from pilot.config.variant import base_name, check_methods
 from pilot.deployment.local import LocalDeployment, Node
 from pilot.errors import UserError
 from pilot.federation.checkpoint import load_progress, names_to_keep
-from pilot.federation.flower_transport import WINDOW
+from pilot.federation.flower.transport import WINDOW
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.spec import RunSpec
@@ -20,10 +21,9 @@ from pilot.federation.training import CLIENTS, Conduct
 from pilot.io.atomic import replace_file
 from pilot.io.lock import locked
 from pilot.methods.blind import Blind
-from pilot.methods.registry import method_class
 from pilot.provenance import known_methods
-from pilot.runs import prepared
-from pilot.variants import base_name
+from pilot.registry import method_class
+from pilot.runs.train import prepared
 
 
 @dataclass(frozen=True)

@@ -12,54 +12,22 @@ from typing import Any
 
 import torch
 
-from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
-from pilot.backbone.from_profile import load_backbone
-from pilot.backbone.paths import backbone_digest
-from pilot.config import TaskConfig
+from pilot.config.model import Frame
+from pilot.config.scenario import TaskConfig
 from pilot.data.frames import in_frame
 from pilot.data.record import InstructionRecord, read_records
 from pilot.errors import UserError
 from pilot.evaluation import tasks
-from pilot.federation.client import ClientModel
+from pilot.evaluation.trained import load_run, run_spec
 from pilot.federation.shards import read_part
 from pilot.federation.spec import RunSpec, finished_config, scenario_digests
-from pilot.federation.training import client_models
-from pilot.folders import scenario_folder
 from pilot.io.atomic import write_jsonl
+from pilot.io.layout import scenario_folder
 from pilot.io.lock import locked
 from pilot.methods.blind import Blind
-from pilot.model_settings import Frame
 
-Models = Mapping[tuple[int, ...], Callable[[], ClientModel]]
 Row = dict[str, Any]
-
-
-def run_spec(run_dir: Path) -> RunSpec:
-    """Which run a finished run directory holds.
-
-    Raises:
-        UserError: it is not one, or a file of it is missing or altered.
-    """
-    return RunSpec.of(finished_config(run_dir))
-
-
-def load_run(run_dir: Path, *, lean: bool = False) -> tuple[Backbone, Models]:
-    """The backbone, and how to load each model of the run into it; `lean` as in `load_backbone`.
-
-    Raises:
-        UserError: as `run_spec` and `client_models`, or the backbone is not the one that the run was trained on.
-    """
-    config = finished_config(run_dir)
-    spec = RunSpec.of(config)
-    trained, here = config["digests"]["backbone"], backbone_digest(spec.profile)
-    if trained != here:
-        raise UserError(
-            f"{run_dir}: trained on the backbone {trained[:12]}, but profile {spec.profile.name} loads {here[:12]}. "
-            "Bring back the checkpoint that it was trained on, or train again."
-        )
-    backbone = load_backbone(spec.profile, lean=lean)
-    return backbone, client_models(spec, backbone, run_dir)
 
 
 @dataclass(frozen=True)

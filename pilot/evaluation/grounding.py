@@ -16,9 +16,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from pilot.config.model import FRAMES
 from pilot.evaluation.box_names import Role, by_name, names_before, names_of
 from pilot.evaluation.result import MetricResult, check_ids, mean_result
-from pilot.model_settings import FRAMES
 
 IOU_THRESHOLD = 0.5
 # Intersection over union of two-decimal boxes is a ratio of integers below 1e8; a true half is at most a few

@@ -31,7 +31,7 @@ class PilotLM(LM):
 
     def __init__(self, run: str, client: int | str = 0, batch_size: int | str = 1, **_: object) -> None:
         super().__init__()
-        from pilot.evaluation.answers import load_run
+        from pilot.evaluation.trained import load_run
 
         backbone, models = load_run(Path(run))
         chosen = [loader for clients, loader in models.items() if int(client) in clients]

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pilot.config.model import FRAMES, Frame
 from pilot.data.frames import image_sizes, to_frame
 from pilot.errors import UserError
 from pilot.evaluation import caption, grounding, vqa
 from pilot.evaluation.result import MetricResult
-from pilot.folders import scenario_folder
 from pilot.io import atomic
 from pilot.io.digest import digest_json, sha256_file
-from pilot.model_settings import FRAMES, Frame
+from pilot.io.layout import scenario_folder
 
 DIGITS = 6
 KINDS = ("caption", "ground", "vqa")

@@ -6,9 +6,9 @@ from typing import Any
 
 from pilot.export.licences import backbone_licence, source_note
 from pilot.export.source import Source
-from pilot.folders import scenario_folder
 from pilot.io.atomic import read_json, read_jsonl
 from pilot.io.digest import sha256_file
+from pilot.io.layout import scenario_folder
 
 LIBRARIES = {"merged": "transformers", "adapter": "peft", "mixture": "pilot-bench"}
 _MESSAGES = (

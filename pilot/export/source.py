@@ -8,8 +8,8 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.paths import BACKBONES
 from pilot.connector.base import PlainConnector
 from pilot.errors import UserError
-from pilot.evaluation.answers import load_run, run_spec
-from pilot.evaluation.importing import refuse_imported
+from pilot.evaluation.imported.run import refuse_imported
+from pilot.evaluation.trained import load_run, run_spec
 from pilot.federation.spec import RunSpec, finished_config
 from pilot.methods.base import ClientInfo, State
 from pilot.methods.blind import Blind

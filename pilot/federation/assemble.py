@@ -9,7 +9,7 @@ from typing import Any
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
 from pilot.backbone.lora import initial_state
-from pilot.config import check_known
+from pilot.config.files import check_known
 from pilot.errors import UserError
 from pilot.federation.attacks import corrupt
 from pilot.federation.client import PhaseTask, Trained

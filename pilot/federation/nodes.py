@@ -13,7 +13,8 @@ from typing import Any
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache, Layout, open_features, write_features
-from pilot.config import Scenario
+from pilot.config.model import Frame
+from pilot.config.scenario import Scenario
 from pilot.data.frames import in_frame
 from pilot.data.record import InstructionRecord, read_records, write_records
 from pilot.errors import UserError
@@ -23,7 +24,6 @@ from pilot.federation.spec import RunSpec, scenario_digests, scenario_identity
 from pilot.io.atomic import remove
 from pilot.io.digest import digest_json
 from pilot.io.sealed import read_sealed, write_sealed
-from pilot.model_settings import Frame
 
 
 @dataclass(frozen=True)

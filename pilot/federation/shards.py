@@ -10,12 +10,12 @@ from torch import Tensor
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
-from pilot.backbone.packing import IGNORED
-from pilot.config import Scenario, TaskConfig
+from pilot.backbone.packed.packing import IGNORED
+from pilot.config.model import Frame
+from pilot.config.scenario import Scenario, TaskConfig
 from pilot.data.frames import in_frame
 from pilot.data.record import InstructionRecord, read_records, read_table
 from pilot.errors import UserError
-from pilot.model_settings import Frame
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,10 @@ from typing import Any
 
 from pilot.backbone.feature_files import read_index
 from pilot.backbone.paths import backbone_digest
-from pilot.config import LearningRates, Profile, Scenario
+from pilot.config.model import LearningRates
+from pilot.config.profile import Profile
+from pilot.config.scenario import Scenario
+from pilot.config.variant import base_name
 from pilot.data.record import check_data
 from pilot.errors import UserError
 from pilot.federation.identity import identity_digest
@@ -17,9 +20,8 @@ from pilot.io.digest import digest_json, sha256_file
 from pilot.io.sealed import read_sealed
 from pilot.io.verified import check_digest
 from pilot.methods.base import ClientInfo, Method
-from pilot.methods.registry import make_method
 from pilot.provenance import stage_digest, versions
-from pilot.variants import base_name
+from pilot.registry import make_method
 
 POOLED_TASK = "all"
 

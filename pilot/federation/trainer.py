@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
-from pilot.backbone.packing import IGNORED
-from pilot.config import LearningRates
+from pilot.backbone.packed.packing import IGNORED
+from pilot.config.model import LearningRates
 from pilot.federation.client import ClientModel, ClientReport, PhaseTask, Trained, build_client_model
 from pilot.federation.optimisation import Optimiser
 from pilot.federation.recorder import Recorder

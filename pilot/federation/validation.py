@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
-from pilot.backbone.packing import IGNORED
+from pilot.backbone.packed.packing import IGNORED
 from pilot.connector.base import Connector
 from pilot.federation.shards import Example, collate
 

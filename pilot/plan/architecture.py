@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.backbone.paths import BACKBONES, MODELS_VARIABLE, Source, models_folder
-from pilot.config import Profile
+from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.io.text import decode, parse_json
 

@@ -15,7 +15,7 @@ With gradient checkpointing a layer keeps its input only, s C, and the above exi
 
 from dataclasses import dataclass, replace
 
-from pilot.config import Profile
+from pilot.config.profile import Profile
 from pilot.plan.architecture import Architecture
 from pilot.plan.phases import FLOAT32, PlannedPhase
 

@@ -6,14 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pilot.config import Profile, Scenario
+from pilot.config.profile import Profile
+from pilot.config.scenario import Scenario
+from pilot.config.variant import base_name
 from pilot.io.atomic import read_json
 from pilot.plan.architecture import Architecture, architecture_of
 from pilot.plan.memory import Memory, Settings, training_memory
 from pilot.plan.phases import FLOAT32, PlannedMethod
 from pilot.plan.work import feature_work, planned_work
 from pilot.plan.zoo import planned_method
-from pilot.variants import base_name
 
 GPU_CONTEXT = 750_000_000
 """Bytes that CUDA and its libraries take before the first tensor; assumed, not measured here."""

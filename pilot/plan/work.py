@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pilot.config import Profile, Scenario
+from pilot.config.profile import Profile
+from pilot.config.scenario import Scenario
 from pilot.plan.architecture import Architecture
 from pilot.plan.memory import BYTES, Settings
 from pilot.plan.phases import FLOAT32, Load, PlannedMethod, PlannedPhase

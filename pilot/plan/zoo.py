@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from pilot.errors import UserError
+from pilot.methods.plugins import plugins
 from pilot.plan.phases import LORA, NOTHING, PLAIN, Load, PlannedMethod, PlannedPhase
-from pilot.plugins import plugins
 
 Options = Mapping[str, Any]
 Entry = Callable[[Options, int, int], PlannedMethod]

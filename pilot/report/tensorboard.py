@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from pilot.errors import UserError
-from pilot.folders import scenario_folder
 from pilot.io.atomic import replace_file
-from pilot.report.files import discover, read_run_file
+from pilot.io.layout import scenario_folder
+from pilot.report.numbers.files import discover, read_run_file
 
 FOLDER = "tensorboard"
 FILE = "events.out.tfevents.0000000000.pilot-bench"

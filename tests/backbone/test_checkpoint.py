@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from pilot.backbone.paths import TINY_LLAVA
-from pilot.backbone.pretraining import learning_rate_at
-from pilot.backbone.quality import _stated_iou, load_checkpoint, measure
-from pilot.backbone.recipe import PhaseRecipe, Recipe
-from pilot.backbone.verify import check_files
-from pilot.data.scene import Item
+from pilot.data.scenes.scene import Item
 from pilot.io.atomic import read_json
+from pilot.pretraining.quality import _stated_iou, load_checkpoint, measure
+from pilot.pretraining.recipe import PhaseRecipe, Recipe
+from pilot.pretraining.step import learning_rate_at
+from pilot.pretraining.verify import check_files
 
 
 def test_files_are_as_recorded(tmp_path: Path) -> None:

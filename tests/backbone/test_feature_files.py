@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pilot.backbone.feature_files import CHUNK, Layout, open_features, write_features
+from pilot.config.model import FeatureType
 from pilot.errors import UserError
 from pilot.io.atomic import read_json
-from pilot.model_settings import FeatureType
 
 NAMES = [f"{number:02d}" for number in range(7)]
 Usage = namedtuple("Usage", "total used free")

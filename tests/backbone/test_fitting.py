@@ -13,15 +13,16 @@ from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration
 
 from pilot.backbone.backbone import Backbone
+from pilot.backbone.checkpoint import read_checkpoint
 from pilot.backbone.fitting import check_checkpoint
-from pilot.backbone.loading import load_checkpoint, read_checkpoint
+from pilot.backbone.loading import load_checkpoint
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.paths import INDEX, TINY_LLAVA
 from pilot.backbone.random_llava import write_random_llava
-from pilot.config import load_profile
+from pilot.config.load import load_profile
+from pilot.config.model import RandomLlava
 from pilot.errors import UserError
 from pilot.io.atomic import read_json
-from pilot.model_settings import RandomLlava
 
 SIZE = RandomLlava(
     text_layers=1, text_hidden=16, text_intermediate=16, text_heads=2, text_kv_heads=2, vocabulary=1304,

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.from_profile import load_backbone
-from pilot.backbone.lean import LeanCheckpoint, LeanTokenizer, is_lean
 from pilot.backbone.lora import initial_state
 from pilot.backbone.numerics import Numerics
+from pilot.backbone.packed.checkpoint import LeanCheckpoint, LeanTokenizer, is_lean
 from pilot.backbone.paths import TINY_LLAVA
-from pilot.config import load_profile
+from pilot.config.load import load_profile
 from pilot.federation.shards import batches
 from tests.small import Small, contents
 

@@ -9,10 +9,10 @@ from PIL import Image
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from pilot.backbone.alignment import NUM_BINS
-from pilot.backbone.lookup import HEAD_WIDTH, MOST, WORDS, LookupTargets, lookup_loss, lookup_targets
 from pilot.backbone.paths import TINY_LLAVA
-from pilot.data.scene import Item, Scene
+from pilot.data.scenes.scene import Item, Scene
+from pilot.pretraining.alignment import NUM_BINS
+from pilot.pretraining.lookup import HEAD_WIDTH, MOST, WORDS, LookupTargets, lookup_loss, lookup_targets
 
 DOG, CAT, SHAPE = (
     Item("object", "dog", (8, 16, 24, 40)),

@@ -14,12 +14,12 @@ from transformers import LlamaConfig, LlamaModel
 
 from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.lora import attach
-from pilot.backbone.packed_llama import PackedLlama
-from pilot.backbone.packed_ops import RmsNorm, SwiGlu
-from pilot.backbone.packed_weights import Weights, _stacked
-from pilot.backbone.packing import IGNORED, MULTIPLE, pack
+from pilot.backbone.packed.llama import PackedLlama
+from pilot.backbone.packed.ops import RmsNorm, SwiGlu
+from pilot.backbone.packed.packing import IGNORED, MULTIPLE, pack
+from pilot.backbone.packed.weights import Weights, _stacked
 from pilot.backbone.paths import TINY_LLAVA
-from pilot.config import load_profile
+from pilot.config.load import load_profile
 from pilot.federation.optimisation import Optimiser
 
 LEAD, IMAGE, WIDTH, VOCABULARY = 2, 3, 16, 11

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from transformers import LlamaModel
 
-from pilot.backbone import packed_generation
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.lora import initial_state
-from pilot.backbone.packed_generation import packed_greedy
-from pilot.backbone.packed_llama import PackedLlama
+from pilot.backbone.packed import generation
+from pilot.backbone.packed.generation import packed_greedy
+from pilot.backbone.packed.llama import PackedLlama
 from pilot.data.record import read_records
 
 from ..small import Small
@@ -89,7 +89,7 @@ def test_logits_are_those_of_transformers(num_kv_heads: int) -> None:
 )
 def test_tokens_are_those_of_each_prompt_alone(slots: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With fewer slots than prompts, prompts wait, and take the place of those that ended."""
-    monkeypatch.setattr(packed_generation, "READ_AT_ONCE", at_once)
+    monkeypatch.setattr(generation, "READ_AT_ONCE", at_once)
     model = Model(2)
     long = [model.plain_answer(row, 12) for row in ROWS]
     for end in range(VOCABULARY):
@@ -100,7 +100,7 @@ def test_tokens_are_those_of_each_prompt_alone(slots: int, at_once: int, monkeyp
 
 def test_rows_move_when_few_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slots in steps of two: the logits of a pass get fewer rows, and what is left goes on as before."""
-    monkeypatch.setattr(packed_generation, "MULTIPLE", 2)
+    monkeypatch.setattr(generation, "MULTIPLE", 2)
     model = Model(2)
     long = [model.plain_answer(row, 12) for row in ROWS]
     sizes = set()

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from pilot.backbone.paths import TINY_LLAVA, backbone_digest, checkpoint_folder, folder_digest
-from pilot.config import Profile, load_profile
+from pilot.config.load import load_profile
+from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.io.digest import sha256_file
 

@@ -17,11 +17,11 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from pilot.backbone.backbone import Backbone
+from pilot.backbone.checkpoint import Checkpoint
 from pilot.backbone.from_profile import load_backbone
-from pilot.backbone.loading import Checkpoint
-from pilot.backbone.packing import IGNORED
+from pilot.backbone.packed.packing import IGNORED
 from pilot.backbone.random_llava import random_model, random_processor
-from pilot.config import load_profile
+from pilot.config.load import load_profile
 from pilot.data.conversation import conversation_text
 from pilot.data.record import InstructionRecord, Turn
 from pilot.federation.shards import collate, make_examples, truncation

@@ -12,21 +12,20 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from pilot.backbone.backbone import Backbone
+from pilot.backbone.checkpoint import Checkpoint, read_checkpoint
 from pilot.backbone.feature_files import FeatureCache
-from pilot.backbone.loading import Checkpoint, read_checkpoint
 from pilot.backbone.lora import initial_state
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.paths import INDEX
 from pilot.backbone.random_llava import random_model, random_processor, random_tokenizer, write_random_llava
-from pilot.config import LearningRates
+from pilot.config.model import LearningRates, RandomLlava
 from pilot.errors import UserError
 from pilot.federation.client import PhaseTask
 from pilot.federation.shards import Example
 from pilot.federation.trainer import LocalTrainer, TrainSettings
 from pilot.io.atomic import read_json
 from pilot.methods.base import ClientInfo, Method, State
-from pilot.methods.registry import make_method
-from pilot.model_settings import RandomLlava
+from pilot.registry import make_method
 
 SIZE = RandomLlava(
     text_layers=2, text_hidden=32, text_intermediate=48, text_heads=4, text_kv_heads=2, vocabulary=1304,
@@ -212,7 +211,7 @@ def test_image_that_does_not_fit_is_refused() -> None:
 
 
 def test_no_gpu_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pilot.config import load_profile
+    from pilot.config.load import load_profile
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="profile llava: field device: cuda, but PyTorch sees no GPU here"):

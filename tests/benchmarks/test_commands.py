@@ -8,9 +8,9 @@ import pytest
 from torch import Tensor
 from typer.testing import CliRunner
 
-from pilot.bench import aggregate, ct_moa, losses, plain, train_step
-from pilot.bench.references import reference
-from pilot.cli import app
+from pilot.bench.kernels import aggregate, ct_moa, losses, plain, train_step
+from pilot.bench.kernels.references import reference
+from pilot.cli.main import app
 from pilot.errors import UserError
 
 from ..small import Small, quiet

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pilot.bench import references
-from pilot.bench.memory import peak_bytes
-from pilot.bench.paired import Spread, alternate, largest_difference, ratios
-from pilot.bench.products import Product, bare, flops, recorded
-from pilot.bench.references import reference
-from pilot.bench.report import Report, Row
+from pilot.bench.kernels import references
+from pilot.bench.kernels.memory import peak_bytes
+from pilot.bench.kernels.paired import Spread, alternate, largest_difference, ratios
+from pilot.bench.kernels.products import Product, bare, flops, recorded
+from pilot.bench.kernels.references import reference
+from pilot.bench.kernels.report import Report, Row
 from pilot.errors import UserError
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pilot.bench.ct_moa import Shape, Sides, products
-from pilot.bench.products import flops, recorded
-from pilot.bench.references import reference
+from pilot.bench.kernels.ct_moa import Shape, Sides, products
+from pilot.bench.kernels.products import flops, recorded
+from pilot.bench.kernels.references import reference
 from pilot.connector.losses import difference_loss
 from pilot.methods.base import State, weighted_mean
 from pilot.methods.text_aggregation import adaptive_text_aggregation

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilot.data.account import Total
-from pilot.data.intake import Request, take
+from pilot.data.intake.intake import Request, take
 from pilot.data.quarantine import Quarantine
 from pilot.data.readers.catalogue import READERS
 from pilot.errors import UserError

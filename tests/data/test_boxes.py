@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilot.data.boxes import TOLERANCE, BadBox, CheckedBox, check_box
-from pilot.data.prompts import box_text, relative_box_text
+from pilot.data.prompts import relative_box_text
 from pilot.data.record import InstructionRecord, check_records
 from pilot.data.rows import RawBox
-from pilot.data.scene import SIZE
+from pilot.data.scenes.scene import SIZE
+from pilot.data.scenes.wording import box_text
 
 FORMS = ("pixels_xyxy", "pixels_xywh", "fractions_xyxy", "fractions_xywh", "padded_square_xyxy")
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pilot.config import Scenario, load_scenario
+from pilot.config.load import load_scenario
+from pilot.config.scenario import Scenario
 from pilot.data.build import build_data
 from pilot.data.record import read_records
 from pilot.errors import UserError

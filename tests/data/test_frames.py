@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pilot.config import load_profile
+from pilot.config.load import load_profile
 from pilot.data.frames import box_in_frame, from_frame, image_sizes, in_frame, to_frame
 from pilot.data.record import InstructionRecord, Turn, read_records, write_records
 from pilot.evaluation.grounding import score, score_example

@@ -9,8 +9,9 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from pilot.cli import app
-from pilot.config import Scenario, TaskConfig, load_scenario
+from pilot.cli.main import app
+from pilot.config.load import load_scenario
+from pilot.config.scenario import Scenario, TaskConfig
 from pilot.data.build import build_data
 from pilot.data.record import read_records
 from pilot.errors import UserError
@@ -273,7 +274,7 @@ def test_held_out_is_not_advised_where_it_is_stated(own: Path) -> None:
 def test_the_target_is_checked_before_anything_is_read(own: Path, to: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (own / "file").write_text("mine")
     (own / "link").symlink_to("nowhere")
-    monkeypatch.setattr("pilot.data.intake.take", None)
+    monkeypatch.setattr("pilot.data.intake.intake.take", None)
     with pytest.raises(UserError, match=rf"{to.split('/')[0]}: is not a folder\. Choose another folder\.$"):
         imported("--held-out", 0.3, to=to, task="vqa", file="questions.jsonl")
     assert (own / "file").read_text() == "mine" and not (own / "nowhere").exists()

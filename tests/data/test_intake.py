@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pilot.data import filling
-from pilot.data.filling import Account, Taken
-from pilot.data.intake import Request, source_files, take
+from pilot.config.base import Model
+from pilot.data.intake import filling
+from pilot.data.intake.filling import Account, Taken
+from pilot.data.intake.intake import Request, source_files, take
+from pilot.data.intake.survey import held_out, ranked, survey
 from pilot.data.quarantine import Quarantine
 from pilot.data.readers.file_source import FileSource
 from pilot.data.rows import Place, RawBox, Rejected, Row, Skipped
-from pilot.data.survey import held_out, ranked, survey
 from pilot.errors import UserError
 from pilot.io.atomic import read_jsonl
 from pilot.io.digest import sha256_bytes
-from pilot.settings import Model
 
 from .pictures import encoded, pixels, png, write_pictures
 

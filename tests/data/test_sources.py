@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pilot.backbone.captions import caption
-from pilot.backbone.consolidation import plain_text
-from pilot.backbone.corpus import PublicScene, public_scene
-from pilot.backbone.fact_captions import fact_caption
-from pilot.backbone.focused_captions import focused_caption
-from pilot.backbone.general_text import STATEMENTS, general_sentence
-from pilot.backbone.recipe import Recipe
-from pilot.data import sprites
-from pilot.data.collect import Draft, scenario_generator
 from pilot.data.record import InstructionRecord
 from pilot.data.registry import SOURCES
-from pilot.data.scene import Item, Scene, object_scene
-from pilot.data.scene_questions import existence, pick, relation
+from pilot.data.scenes import sprites
+from pilot.data.scenes.collect import Draft, scenario_generator
+from pilot.data.scenes.scene import Item, Scene, object_scene
+from pilot.data.scenes.scene_questions import existence, pick, relation
 from pilot.data.sources import easy_vqa, scene_caption, scene_ground, scene_text, scene_vqa
-from pilot.data.vocabulary import scenario_words, words_of
 from pilot.io.digest import sha256_bytes
+from pilot.pretraining.captions import caption
+from pilot.pretraining.consolidation import plain_text
+from pilot.pretraining.corpus import PublicScene, public_scene
+from pilot.pretraining.fact_captions import fact_caption
+from pilot.pretraining.focused_captions import focused_caption
+from pilot.pretraining.general_text import STATEMENTS, general_sentence
+from pilot.pretraining.recipe import Recipe
+from pilot.pretraining.vocabulary import scenario_words, words_of
 
 SUFFIX = "\nAnswer the question using a single word or phrase."
 GROUND = "Please provide the bounding box coordinate of the region this sentence describes: "

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pilot.deployment import flower_command
 from pilot.deployment.flower_command import FlowerCommand, essential, write_app, write_toml
 from pilot.errors import UserError
-from pilot.processes import without_colours
+from pilot.io.processes import without_colours
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x7f"))
 VALUES = st.one_of(TEXT, st.integers(-(2**62), 2**62), st.booleans(), st.floats(allow_nan=False, allow_infinity=False))
@@ -35,7 +35,7 @@ def test_app_is_valid_to_flower_and_holds_no_code(tmp_path: Path) -> None:
     write_app(tmp_path, {"scenario": 'a "quoted" name', "seed": 3, "resume": True})
     config, _ = load_and_validate(tmp_path / "pyproject.toml")
     assert config["tool"]["flwr"]["app"]["config"] == {"scenario": 'a "quoted" name', "seed": 3, "resume": True}
-    assert config["tool"]["flwr"]["app"]["components"]["serverapp"] == "pilot.federation.flower_app:server"
+    assert config["tool"]["flwr"]["app"]["components"]["serverapp"] == "pilot.federation.flower.app:server"
     assert b".py" not in build_fab_from_disk(tmp_path).replace(b"pyproject", b"")
 
 

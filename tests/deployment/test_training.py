@@ -10,11 +10,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pilot.deploy_commands import deploy_app
+from pilot.cli.deploy import deploy_app
 from pilot.deployment.training import Request, collect, run_options, train_deployed
 from pilot.errors import UserError
 from pilot.federation.checkpoint import Progress, save_progress
-from pilot.federation.flower_server import RunOptions
+from pilot.federation.flower.server import RunOptions
 from pilot.federation.store import ClientStore, Version
 from pilot.io.lock import locked
 from tests.small import Small

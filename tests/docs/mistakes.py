@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pilot.cli import app, main
-from pilot.config import load_profile, load_scenario
+from pilot.cli.main import app, main
+from pilot.config.load import load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.io.lock import locked as one_at_a_time
-from pilot.report.tables import write_tables
+from pilot.report.tables.write import write_tables
 
 from ..report.synthetic import build_scenario
 from ..small import PROFILE, SCENARIO
@@ -75,7 +75,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     def stopped(**_: object) -> None:
         raise SystemExit(130)
 
-    monkeypatch.setattr("pilot.cli.app", stopped)
+    monkeypatch.setattr("pilot.cli.main.app", stopped)
     with pytest.raises(SystemExit):
         main()
     return capsys.readouterr().err
@@ -83,7 +83,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
 
 def no_short_folder(monkeypatch: pytest.MonkeyPatch) -> str:
     """A long TMPDIR on a machine whose /tmp cannot be written to."""
-    from pilot.federation import ray_process
+    from pilot.federation.flower import ray_process
 
     monkeypatch.setattr(ray_process.tempfile, "gettempdir", lambda: "/scratch/" + "x" * 90)
     monkeypatch.setattr(ray_process.os, "access", lambda path, mode: False)
@@ -94,10 +94,10 @@ def no_short_folder(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def failed_simulation() -> str:
     """A simulation's process that fails; Ray itself is not needed for that."""
-    from pilot.federation import ray_process
+    from pilot.federation.flower import ray_process
 
     Path("failing.py").write_text(
-        "import sys\nfrom pilot.federation.ray_process import answer\nanswer(sys.argv[1], lambda *rest: 1 / 0)\n"
+        "import sys\nfrom pilot.federation.flower.ray_process import answer\nanswer(sys.argv[1], lambda *rest: 1 / 0)\n"
     )
     with pytest.raises(UserError) as refusal:
         ray_process.run_apart("failing", None, Path("logs/simulation.log").resolve(), lambda kind, value: None)

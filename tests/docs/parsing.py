@@ -46,7 +46,7 @@ def has_options(words: list[str]) -> None:
 
 
 def _pilot_bench() -> typer.Typer:
-    from pilot.cli import app
+    from pilot.cli.main import app
 
     return app
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot.cli import app
+from pilot.cli.main import app
 
 from ..marks import few_of
 from ..pipelines.test_dry_run import TARGETS as TARGETS_PLANNED
@@ -185,7 +185,7 @@ def test_the_page_at_smoke_size(page: str, smoke_run: Path, tmp_path: Path, monk
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PILOT_DATASETS", raising=False)
-    monkeypatch.setattr("pilot.report.reference.REFERENCE", tmp_path / "reference")
+    monkeypatch.setattr("pilot.report.compare.reference.REFERENCE", tmp_path / "reference")
     own = [command for command in TO_RUN if command.page == page]
     for command in own:
         for pattern, preparation in BEFORE:

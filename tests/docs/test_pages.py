@@ -5,15 +5,15 @@ import re
 import pytest
 import yaml
 
-from pilot.config import Scenario, TaskConfig
-from pilot.report.cost import _COUNTS, _TIMES, CostRow, TimingRow
-from pilot.report.faults import FaultRow
-from pilot.report.figures import FIGURES
-from pilot.report.render import column_names
-from pilot.report.significance import SignificanceRow
-from pilot.report.studies import StudyRow
-from pilot.report.summary import ClientRow, MainRow
-from pilot.report.tuning import Trial
+from pilot.config.scenario import Scenario, TaskConfig
+from pilot.report.numbers.cost import _COUNTS, _TIMES, CostRow, TimingRow
+from pilot.report.numbers.faults import FaultRow
+from pilot.report.numbers.significance import SignificanceRow
+from pilot.report.numbers.studies import StudyRow
+from pilot.report.numbers.summary import ClientRow, MainRow
+from pilot.report.plots.write import FIGURES
+from pilot.report.tables.render import column_names
+from pilot.report.tables.tuning import Trial
 
 from .pages import ROOT
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pilot.catalogue import METRICS, catalogue
-from pilot.method_page import as_markdown, methods_page
+from docs.method_page import as_markdown, methods_page
+from pilot.cli.catalogue import METRICS, catalogue
 from pilot.methods.families import METHODS
-from pilot.report.order import metric_bounds
+from pilot.report.numbers.order import metric_bounds
 
 from .. import browser
 from ..marks import few_of

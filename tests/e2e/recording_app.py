@@ -8,9 +8,9 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
-from pilot.federation import flower_app
+from pilot.federation.flower import app
 
-client = flower_app.client
+client = app.client
 server = ServerApp()
 
 
@@ -56,7 +56,7 @@ class Recorder:
 @server.main()
 def main(grid: Grid, context: Context) -> None:
     """As the product's own, seen through the recorder."""
-    from pilot.federation.flower_server import run_server
+    from pilot.federation.flower.server import run_server
 
     options = context.run_config
     folder = Path(str(options["results"])) / "messages" / str(options["method"])

@@ -10,7 +10,7 @@ import pytest
 from pilot.deployment.certificates import make_certificates, make_node_key
 from pilot.deployment.local import LocalDeployment, Node
 from pilot.errors import UserError
-from pilot.processes import Process
+from pilot.io.processes import Process
 
 pytestmark = pytest.mark.engine
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,7 +18,7 @@ import pytest
 
 from pilot.deployment.flower_command import QUIET
 from pilot.federation.training import CLIENTS
-from pilot.processes import Process, Processes, free_port
+from pilot.io.processes import Process, Processes, free_port
 
 from ..docs.pages import Command, commands_of
 

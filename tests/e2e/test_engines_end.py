@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from pilot.errors import UserError
-from pilot.federation import flower_server, ray_process
-from pilot.processes import every_process
+from pilot.federation.flower import ray_process, server
+from pilot.io.processes import every_process
 
 from ..small import Small, quiet
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
-COMMAND = [sys.executable, "-c", "from pilot.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from pilot.cli.main import main; main()"]
 NOWHERE = "http://127.0.0.1:9"
 PROXIES = {name: NOWHERE for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "grpc_proxy", "NO_PROXY")}
 ELSEWHERE = PROXIES | {"ALL_PROXY": "socks5://127.0.0.1:9", "all_proxy": "socks5://127.0.0.1:9", "RAY_ADDRESS": "auto"}
@@ -98,17 +98,17 @@ SIMULATION = ("train", "-m", "fedavg", "--seed", "71", "--engine", "flower")
 DEPLOYMENT = ("deploy", "local", "-m", "fedavg", "--seed", "71", "--nodes", "3")
 WORKER, FAILED = "ray::ClientAppActor", "error: Flower's simulation failed: Ray's"
 CASES = {
-    "simulation-sigterm": (SIMULATION, WORKER, "pilot.cli", signal.SIGTERM, 143, "terminated; "),
-    "deployment-ctrl-c": (DEPLOYMENT, "flwr-clientapp", "pilot.cli", signal.SIGINT, 130, "interrupted; "),
+    "simulation-sigterm": (SIMULATION, WORKER, "pilot.cli.main", signal.SIGTERM, 143, "terminated; "),
+    "deployment-ctrl-c": (DEPLOYMENT, "flwr-clientapp", "pilot.cli.main", signal.SIGINT, 130, "interrupted; "),
 }
 MORE = {
-    "simulation-ctrl-c": (SIMULATION, WORKER, "pilot.cli", signal.SIGINT, 130, "interrupted; "),
+    "simulation-ctrl-c": (SIMULATION, WORKER, "pilot.cli.main", signal.SIGINT, 130, "interrupted; "),
     "simulation-slurm": (SIMULATION, WORKER, "", signal.SIGTERM, 143, "terminated; "),
     "simulation-starting": (SIMULATION, "gcs_server", "", signal.SIGTERM, 143, "terminated; "),
     "raylet": (SIMULATION, WORKER, "raylet/raylet ", signal.SIGKILL, 2, FAILED),
     "gcs": (SIMULATION, WORKER, "gcs_server ", signal.SIGKILL, 2, FAILED),
     "simulation": (SIMULATION, WORKER, "federation.simulation", signal.SIGKILL, 2, "error: Flower's simulation ended"),
-    "deployment-sigterm": (DEPLOYMENT, "flower-supernode", "pilot.cli", signal.SIGTERM, 143, "terminated; "),
+    "deployment-sigterm": (DEPLOYMENT, "flower-supernode", "pilot.cli.main", signal.SIGTERM, 143, "terminated; "),
 }
 """Every other way is exhaustive."""
 PARAMETERS = [
@@ -154,7 +154,7 @@ def test_fewer_virtual_nodes_than_clients_are_refused(
     """As with `flwr run . --federation-config num-supernodes=2`."""
     (tmp_path / "few.py").write_text(FEW)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    monkeypatch.setattr(flower_server, "run_apart", lambda module, *rest: ray_process.run_apart("few", *rest))
+    monkeypatch.setattr(server, "run_apart", lambda module, *rest: ray_process.run_apart("few", *rest))
     with pytest.raises(UserError, match="num-supernodes=2: the run has 3 clients.* Expected num-supernodes=3"):
-        flower_server.simulate_run(few.spec("fedavg"), few.folder, tmp_path / "run", True, quiet)
+        server.simulate_run(few.spec("fedavg"), few.folder, tmp_path / "run", True, quiet)
     assert not (tmp_path / "run").exists(), "nothing was trained"

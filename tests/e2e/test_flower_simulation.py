@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from pilot.deployment.flower_command import environment
-from pilot.federation.flower_server import simulate_run
+from pilot.federation.flower.server import simulate_run
 from pilot.io.atomic import read_json
-from pilot.processes import Processes, free_port
+from pilot.io.processes import Processes, free_port
 
 from ..docs.pages import commands_of
 from ..marks import few_of

@@ -17,8 +17,9 @@ from torch import Tensor
 from pilot.backbone.backbone import Backbone
 from pilot.errors import UserError
 from pilot.evaluation import answers, tasks, vqa
-from pilot.evaluation.answers import answer_rows, answer_run, run_spec
+from pilot.evaluation.answers import answer_rows, answer_run
 from pilot.evaluation.scoring import score_runs
+from pilot.evaluation.trained import run_spec
 from pilot.federation.blind import write_blind_run
 from pilot.federation.spec import scenario_digests
 from pilot.io.atomic import read_json, read_jsonl, write_jsonl

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pilot.cli import app
+from pilot.bench.evaluation import bench
+from pilot.bench.evaluation.stock_scores import ScoreComparison, compare_scores
+from pilot.cli.main import app
 from pilot.errors import UserError
-from pilot.evaluation import bench, vqa
-from pilot.evaluation.answers import answer_rows, read_papers, run_spec
+from pilot.evaluation import vqa
+from pilot.evaluation.answers import answer_rows, read_papers
 from pilot.evaluation.result import MetricResult
-from pilot.evaluation.stock_scores import ScoreComparison, compare_scores
+from pilot.evaluation.trained import run_spec
 
 from ..small import Small, quiet
 
@@ -112,7 +114,7 @@ def test_stock_prompts_are_our_prompts(small: Small, tmp_path: Path) -> None:
     """The ids that the stock class gives to the model, image tokens counted, for an instruction with a line break."""
     from PIL import Image
 
-    from pilot.evaluation.stock import StockModel, write_processor
+    from pilot.bench.evaluation.stock import StockModel, write_processor
 
     write_processor(small.profile, tmp_path)
     lm = StockModel(small.profile, tmp_path, 1).lm
@@ -128,7 +130,7 @@ def test_stock_prompts_are_our_prompts(small: Small, tmp_path: Path) -> None:
 @pytest.mark.exhaustive
 def test_the_comparison_sees_the_weights(small: Small, tmp_path: Path) -> None:
     """With one model's merged LoRA and projector the answers are its own, with the backbone's they are not."""
-    from pilot.evaluation.stock import StockModel, StockWeights, stock_rows, stock_weights, write_processor
+    from pilot.bench.evaluation.stock import StockModel, StockWeights, stock_rows, stock_weights, write_processor
 
     run = small.run("fedavg")
     papers = read_papers(run_spec(run), small.folder, limit=2)

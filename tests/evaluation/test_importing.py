@@ -8,15 +8,15 @@ import pytest
 
 from pilot.data.record import read_records
 from pilot.errors import UserError
-from pilot.evaluation.importing import Imported, import_answers, refuse_imported
+from pilot.evaluation.imported.run import Imported, import_answers, refuse_imported
 from pilot.evaluation.scoring import score_runs
 from pilot.io.atomic import read_json, read_jsonl, write_json, write_jsonl
 from pilot.io.digest import digest_json, sha256_file
-from pilot.report.compare import compare
-from pilot.report.figures import write_figures
-from pilot.report.load import load_runs
+from pilot.report.compare.side_by_side import compare
+from pilot.report.numbers.load import load_runs
 from pilot.report.plots.style import Source
-from pilot.report.tables import write_tables
+from pilot.report.plots.write import write_figures
+from pilot.report.tables.write import write_tables
 
 from ..report.synthetic import NUM_EXAMPLES, build_run, build_scenario
 
@@ -197,7 +197,7 @@ def test_interrupted_and_again(scenario: Path, monkeypatch: pytest.MonkeyPatch) 
     expected = contents(bring(scenario, ground).run_dir)
     run_dir = scenario / "runs" / "llava" / "seed0"
     bring(scenario, vqa, "llava")
-    monkeypatch.setattr("pilot.evaluation.importing.score_runs", lambda run_dirs: 1 / 0)
+    monkeypatch.setattr("pilot.evaluation.imported.run.score_runs", lambda run_dirs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         bring(scenario, ground, "llava")
     with pytest.raises(UserError, match=r"llava/seed0: this run is not complete .* Finish it with pilot-bench import"):

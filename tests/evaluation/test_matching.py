@@ -7,8 +7,8 @@ import pytest
 
 from pilot.data.record import InstructionRecord
 from pilot.errors import UserError
-from pilot.evaluation.matching import match_answers
-from pilot.evaluation.outside import Answer
+from pilot.evaluation.imported.formats import Answer
+from pilot.evaluation.imported.matching import match_answers
 
 FILE = Path("theirs.jsonl")
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from openpyxl import Workbook
 
+from pilot.cli.options import ImportFormat
 from pilot.errors import UserError
-from pilot.evaluation.outside import FORMATS, Answer, read_answers
-from pilot.options import ImportFormat
+from pilot.evaluation.imported.formats import FORMATS, Answer, read_answers
 
 # As lm-eval 0.4.13 writes it for a task of the suite, less what is not read (arguments, hashes).
 LM_EVAL = {

@@ -248,7 +248,7 @@ def test_all_inputs_are_checked_before_java_starts(tmp_path: Path, no_java: list
 def test_evaluate_without_answers_needs_no_pytorch(tmp_path: Path) -> None:
     """It takes seconds to load and to leave, on a busy machine minutes."""
     code = (
-        "import sys\nfrom pilot.cli import main\ntry:\n    main()\n"
+        "import sys\nfrom pilot.cli.main import main\ntry:\n    main()\n"
         "finally:\n    assert not {'torch', 'transformers', 'pandas'} & sys.modules.keys()"
     )
     words = ("evaluate", "--no-answers", str(tmp_path))

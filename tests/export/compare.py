@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pilot.backbone.backbone import Backbone
 from pilot.data.record import read_records
-from pilot.evaluation.answers import load_run
+from pilot.evaluation.trained import load_run
 from pilot.federation.client import ClientModel
 
 from ..small import Small

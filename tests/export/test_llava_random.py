@@ -10,10 +10,11 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from pilot.backbone.features import compute_features
 from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.paths import checkpoint_folder
-from pilot.config import Profile, load_profile
+from pilot.config.load import load_profile
+from pilot.config.profile import Profile
 from pilot.data.record import read_records
 from pilot.errors import UserError
-from pilot.evaluation.answers import load_run
+from pilot.evaluation.trained import load_run
 from pilot.export import load
 from pilot.export.write import export_model
 from pilot.federation.spec import RunSpec

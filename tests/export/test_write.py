@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from pilot.cli import app
+from pilot.cli.main import app
 from pilot.errors import UserError
 from pilot.export.card import loading
 from pilot.export.licences import backbone_licence, source_note

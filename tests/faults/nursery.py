@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pilot.federation.training as training
-from pilot.config import load_profile, load_scenario
+from pilot.config.load import load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.federation.spec import RunSpec
 from pilot.federation.trainer import LocalTrainer

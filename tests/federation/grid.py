@@ -12,7 +12,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as Wire
 from flwr.supercore.task_identity import TaskIdentity
 
-from pilot.federation import flower_transport
+from pilot.federation.flower import transport as flower_transport
 
 Nodes = Mapping[int, ClientApp]
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pilot.cli import app
+from pilot.cli.main import app
 from pilot.errors import UserError
-from pilot.federation import flower_server
-from pilot.federation.flower_server import ClientResources, simulation_backend
+from pilot.federation.flower import server
+from pilot.federation.flower.server import ClientResources, simulation_backend
 
 from ..small import Small, quiet
 
@@ -38,7 +38,7 @@ def test_command_line_passes_them_on(
     def simulate(spec: Any, folder: Path, run_dir: Path, resume: bool, progress: Any, **others: Any) -> None:
         told.update(others)
 
-    monkeypatch.setattr(flower_server, "simulate_run", simulate)
+    monkeypatch.setattr(server, "simulate_run", simulate)
     command = ["train", "-s", str(small.scenario_file), "-p", str(small.profile_file), "-m", "fedavg"]
     command += ["--results", str(small.results), "--engine", "flower", *options]
     result = CliRunner().invoke(app, command)
@@ -50,8 +50,8 @@ def test_gpus_that_are_not_there_are_refused_before_ray_starts(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(flower_server, "run_apart", lambda *rest: None)
+    monkeypatch.setattr(server, "run_apart", lambda *rest: None)
     spec = small.spec("fedavg")
-    flower_server.simulate_run(spec, small.folder, tmp_path, True, quiet, each=ClientResources(1.0, 0.5))
+    server.simulate_run(spec, small.folder, tmp_path, True, quiet, each=ClientResources(1.0, 0.5))
     with pytest.raises(UserError, match="--client-gpus: PyTorch sees 1 GPUs here, got 2"):
-        flower_server.simulate_run(spec, small.folder, tmp_path, True, quiet, each=ClientResources(1.0, 2.0))
+        server.simulate_run(spec, small.folder, tmp_path, True, quiet, each=ClientResources(1.0, 2.0))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pilot.config import Profile
+from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.federation.assemble import make_plan
 from pilot.federation.checkpoint import load_progress

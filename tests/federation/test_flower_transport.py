@@ -19,19 +19,19 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.app.user_config import UserConfig
 
 from pilot.errors import UserError
-from pilot.federation import flower_transport
 from pilot.federation.client import ClientReport, PhaseTask
-from pilot.federation.flower_app import _without_traceback
-from pilot.federation.flower_server import left_out, run_server
-from pilot.federation.flower_transport import FlowerTransport
-from pilot.federation.messages import from_array_record, pack_result, to_array_record, unpack_result
-from pilot.federation.node_app import Place, locate, make_client_app
+from pilot.federation.flower import transport as flower_transport
+from pilot.federation.flower.app import _without_traceback
+from pilot.federation.flower.messages import from_array_record, pack_result, to_array_record, unpack_result
+from pilot.federation.flower.node_app import Place, locate, make_client_app
+from pilot.federation.flower.server import left_out, run_server
+from pilot.federation.flower.transport import FlowerTransport
+from pilot.federation.flower.wire import MalformedMessage, pack, unpack_json
 from pilot.federation.node_folder import node_name
 from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.participant import ClientFailure, ClientResult
 from pilot.federation.spec import run_config
 from pilot.federation.store import Version
-from pilot.federation.wire import MalformedMessage, pack, unpack_json
 from pilot.methods.base import ClientInfo, Phase, Update
 
 from ..small import Small
@@ -426,6 +426,6 @@ def test_nothing_reports_home(module: str) -> None:
 def test_a_node_that_introduces_itself_does_not_load_pytorch() -> None:
     """A deployment starts a process per message."""
     code = (
-        "import sys, pilot.federation.flower_app; print(sorted({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
+        "import sys, pilot.federation.flower.app; print(sorted({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pilot.backbone.packing import IGNORED
+from pilot.backbone.packed.packing import IGNORED
 from pilot.federation.assemble import make_plan
 from pilot.federation.client import PhaseTask, Trained, build_client_model
 from pilot.federation.driver import Driver

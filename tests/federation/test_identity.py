@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from pilot.config import LearningRates, Profile, Scenario
+from pilot.config.model import LearningRates
+from pilot.config.profile import Profile
+from pilot.config.scenario import Scenario
 from pilot.errors import UserError
 from pilot.federation.assemble import make_participants
 from pilot.federation.checkpoint import Progress, save_progress

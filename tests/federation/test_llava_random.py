@@ -170,9 +170,8 @@ def test_damaged_state_of_a_phase_is_not_used(tiny: Small, tmp_path: Path, harm:
 def test_rates_of_unknown_phases_are_refused(tiny: Small, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from pilot.config import LearningRates
+    from pilot.config.model import LearningRates, PhaseRates
     from pilot.errors import UserError
-    from pilot.model_settings import PhaseRates
 
     rates = LearningRates(text_adapter=0.1, connector=0.1, phases={"stage3": PhaseRates(connector=0.2)})
     with pytest.raises(UserError, match=r"learning_rates.phases: unknown name 'stage3'. Did you mean 'stage\d'"):

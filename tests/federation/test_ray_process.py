@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from pilot.errors import UserError
-from pilot.federation import ray_process
-from pilot.federation.ray_process import LONGEST_FOLDER, PREFIX, SESSION, _Daemons, run_apart
-from pilot.processes import Processes
+from pilot.federation.flower import ray_process
+from pilot.federation.flower.ray_process import LONGEST_FOLDER, PREFIX, SESSION, _Daemons, run_apart
+from pilot.io.processes import Processes
 
-HEAD = "import os, signal, sys, time; from pilot.federation.ray_process import answer, report\n"
+HEAD = "import os, signal, sys, time; from pilot.federation.flower.ray_process import answer, report\n"
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from pilot.config import LearningRates, load_profile
+from pilot.config.load import load_profile
+from pilot.config.model import LearningRates
 from pilot.errors import UserError
 from pilot.evaluation.answers import answer_run
 from pilot.federation.checkpoint import Progress, load_progress, save_progress
@@ -208,7 +209,16 @@ def test_one_process_in_a_runs_folder(small: Small, tmp_path: Path) -> None:
 def test_sigkill_and_resume(small: Small, tmp_path: Path) -> None:
     profile = tmp_path / "tiny.yaml"
     profile.write_text(PROFILE.replace("rounds: 2", "rounds: 8"))
-    command = [sys.executable, "-c", "from pilot.cli import main; main()", "train", "--method", "pilot", "--seed", "9"]
+    command = [
+        sys.executable,
+        "-c",
+        "from pilot.cli.main import main; main()",
+        "train",
+        "--method",
+        "pilot",
+        "--seed",
+        "9",
+    ]
     command += ["--scenario", str(small.scenario_file), "--profile", str(profile), "--results", str(small.results)]
     run = small.folder / "runs/pilot/seed9"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -323,7 +333,7 @@ def test_diverging_run_says_so_and_ends(small: Small, tmp_path: Path) -> None:
 
 
 def _stale(small: Small, folder: Path, rows: list[dict[str, Any]]) -> None:
-    from pilot.partition import _write_assignment
+    from pilot.data.partition import _write_assignment
 
     shutil.copytree(small.folder / "data", folder / "data")
     _write_assignment(folder / "partition/assignment.parquet", rows)

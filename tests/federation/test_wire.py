@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from pilot.federation.flower_transport import FlowerTransport
-from pilot.federation.node_app import Place, make_client_app
+from pilot.federation.flower.node_app import Place, make_client_app
+from pilot.federation.flower.transport import FlowerTransport
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.spec import RunSpec
 from pilot.federation.training import CLIENTS, Conduct, conduct, train_run
 from pilot.methods.blind import Blind
 from pilot.methods.families import METHODS
-from pilot.methods.registry import method_class
+from pilot.registry import method_class
 
 from ..marks import few_of
 from ..small import Small, contents, quiet

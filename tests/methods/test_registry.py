@@ -8,7 +8,7 @@ import pytest
 from pilot.errors import UserError
 from pilot.methods.families import METHODS
 from pilot.methods.pilot import Pilot
-from pilot.methods.registry import make_method, method_class
+from pilot.registry import make_method, method_class
 
 ROOT = Path(__file__).parents[2]
 BASELINES = sorted((ROOT / "baselines").glob("*.py"))
@@ -19,8 +19,8 @@ METHOD_FILES = [
 ]
 FORBIDDEN = (
     "os", "pathlib", "shutil", "subprocess", "logging", "sys", "random", "typer", "transformers", "peft",
-    "flwr", "pilot.io.atomic", "pilot.io.checkpoint", "pilot.cli", "pilot.federation", "pilot.evaluation",
-    "pilot.report", "pilot.backbone", "pilot.partition", "pilot.config",
+    "flwr", "pilot.io.atomic", "pilot.io.checkpoint", "pilot.cli.main", "pilot.federation", "pilot.evaluation",
+    "pilot.report", "pilot.backbone", "pilot.data.partition", "pilot.config.load",
 )  # fmt: skip
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from pilot.config.study import study_names
 from pilot.errors import UserError
-from pilot.studies import study_names
 from pilot.workflow import check_offered, read_workflow_config
 
 from .workflow import snakemake

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from pilot.cli import app
+from pilot.cli.main import app
 from pilot.methods.families import METHODS
 from pilot.provenance import STAGES, sources
 

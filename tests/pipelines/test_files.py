@@ -5,7 +5,7 @@ import tomllib
 
 import yaml
 
-from pilot.report.figures import FIGURES
+from pilot.report.plots.write import FIGURES
 
 from .workflow import ROOT
 

@@ -69,7 +69,7 @@ def test_jobs_go_through_the_cluster(tmp_path: Path, cluster: Path) -> None:
     assert (copy / "out/smoke/smoke/logs/partition.log").exists()
 
     (copy / PARTITION).unlink()
-    (copy / "pilot/partition.py").write_text("raise OSError('the volume is full')\n")
+    (copy / "pilot/data/partition.py").write_text("raise OSError('the volume is full')\n")
     failed = snakemake(*arguments, *configured, folder=copy)
     assert failed.code == 1 and "Error in rule partition" in failed.text
     assert "the volume is full" in (copy / "out/smoke/smoke/logs/partition.log").read_text()

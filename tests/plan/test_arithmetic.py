@@ -10,7 +10,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from pilot.backbone.lora import attach
 from pilot.backbone.paths import TINY_LLAVA
-from pilot.config import load_profile
+from pilot.config.load import load_profile
 from pilot.errors import UserError
 from pilot.plan.architecture import Architecture, architecture_of
 from pilot.plan.memory import Memory, Settings, connector_bytes, layer_bytes, training_memory, with_batch

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pilot.config import Profile, load_profile
+from pilot.config.load import load_profile
+from pilot.config.profile import Profile
 from pilot.plan.architecture import architecture_of
 from pilot.plan.memory import Settings, training_memory
 from pilot.plan.zoo import planned_method

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pilot.cli import app
-from pilot.config import load_profile, load_scenario
+from pilot.cli.main import app
+from pilot.config.load import load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, write_json
 from pilot.methods.families import METHODS as TABLE
@@ -199,7 +199,7 @@ def test_plan_needs_no_pytorch() -> None:
     import sys
 
     code = (
-        "import sys; from pathlib import Path; from pilot.config import load_profile, load_scenario; "
+        "import sys; from pathlib import Path; from pilot.config.load import load_profile, load_scenario; "
         "from pilot.plan.plan import Question, make_plan; from pilot.plan.text import as_text; "
         "q = Question(load_scenario('scenario2'), load_profile('llava'), ['pilot'], 1, 10**9, 128, 32, None); "
         "as_text(make_plan(q, Path('nowhere'))); assert 'torch' not in sys.modules"

@@ -9,10 +9,10 @@ from safetensors import safe_open
 from pilot.errors import UserError
 from pilot.methods.base import belongs
 from pilot.methods.families import METHODS
-from pilot.methods.registry import make_method
 from pilot.plan import zoo
 from pilot.plan.phases import PLAIN, Load
 from pilot.plan.zoo import TABLE, planned_method
+from pilot.registry import make_method
 
 from ..small import Small
 

@@ -14,13 +14,13 @@ import numpy as np
 
 from pilot.backbone.feature_files import FeatureCache
 from pilot.backbone.from_profile import load_backbone
-from pilot.config import Profile
+from pilot.config.profile import Profile
 from pilot.federation.client import PhaseTask
 from pilot.federation.shards import Example
 from pilot.federation.trainer import LocalTrainer, TrainSettings
 from pilot.io.seeding import generator
 from pilot.methods.base import ClientInfo
-from pilot.methods.registry import make_method
+from pilot.registry import make_method
 
 TASKS = ("one", "two", "three")
 STATUS = Path("/proc/self/status")

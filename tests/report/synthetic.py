@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pilot.folders import scenario_folder
 from pilot.io.atomic import read_json, write_json, write_jsonl, write_text
 from pilot.io.digest import digest_json, sha256_file
+from pilot.io.layout import scenario_folder
 from pilot.io.sealed import write_sealed
-from pilot.report.files import SCORED
+from pilot.report.numbers.files import SCORED
 
 TASKS: list[dict[str, Any]] = [
     {"name": "scene-vqa", "kind": "vqa", "clients": [0, 1, 2]},

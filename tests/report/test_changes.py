@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pilot.cli import app
+from pilot.cli.main import app
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, read_jsonl, write_json, write_jsonl
-from pilot.report.change_text import as_text
-from pilot.report.changes import ChangeRow, Changes, find_changes, same_settings
+from pilot.report.compare.change_text import as_text
+from pilot.report.compare.changes import ChangeRow, Changes, find_changes, same_settings
 
 from .synthetic import NUM_EXAMPLES, build_scenario, example_id, reseal, write_metrics
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pilot.methods.families import METHODS
-from pilot.report.order import REFERENCES
+from pilot.report.numbers.order import REFERENCES
 from pilot.report.plots.style import method_style
 
 CORE = ("pilot", "fedavg", "fedprox", "fedmoe", "local", "central")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from pilot.cli.options import Overlooked
 from pilot.errors import UserError
-from pilot.options import Overlooked
-from pilot.report.comparable import DIFFERENCES, EVERYTHING, check_comparable
-from pilot.report.load import load_runs
+from pilot.report.numbers.comparable import DIFFERENCES, EVERYTHING, check_comparable
+from pilot.report.numbers.load import load_runs
 
 from .synthetic import BUDGET, build_run, reseal
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from pilot.cli.options import TableFormat
 from pilot.errors import UserError
-from pilot.options import TableFormat
-from pilot.report.compare import FORMATS, compare
-from pilot.report.tables import write_tables
+from pilot.report.compare.side_by_side import FORMATS, compare
+from pilot.report.tables.write import write_tables
 
 from .synthetic import build_run, reseal
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from pilot.report.intervals import bootstrap_interval, standard_error
-from pilot.report.statistics import Floats, Scores, paired_permutation
+from pilot.report.numbers.intervals import bootstrap_interval, standard_error
+from pilot.report.numbers.statistics import Floats, Scores, paired_permutation
 
 from ..marks import few_of
 

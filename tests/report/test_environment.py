@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pilot.report.compare import compare
-from pilot.report.figures import write_figures
+from pilot.report.compare.side_by_side import compare
 from pilot.report.html.page import write_report
+from pilot.report.plots.write import write_figures
 
 COMMANDS = """
 import sys
@@ -53,6 +53,6 @@ def test_the_environment_does_not_decide(scenario_copy: Path) -> None:
 
 
 def test_python_without_assertions_is_refused() -> None:
-    command = [sys.executable, "-O", "-c", "from pilot.cli import main; main()", "list", "methods"]
+    command = [sys.executable, "-O", "-c", "from pilot.cli.main import main; main()", "list", "methods"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: Python runs without assertions (PYTHONOPTIMIZE")

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
+from pilot.config.federation import FederationConfig
 from pilot.errors import UserError
-from pilot.folders import run_folder, scenario_folder
 from pilot.io.atomic import read_json, read_jsonl, write_json, write_jsonl
-from pilot.report.compare import compare
-from pilot.report.fault_tables import write_faults
-from pilot.report.faults import describe, fault_rows, load_faults
-from pilot.report.incidents import named
-from pilot.report.load import load_runs
+from pilot.io.layout import run_folder, scenario_folder
+from pilot.report.compare.side_by_side import compare
+from pilot.report.numbers.faults import describe, fault_rows, load_faults
+from pilot.report.numbers.incidents import named
+from pilot.report.numbers.load import load_runs
 from pilot.report.plots import faults as plot
 from pilot.report.plots.page import COLUMN, PAPER, Page
-from pilot.report.tables import write_tables
-from pilot.settings import FederationConfig
+from pilot.report.tables.fault import write_faults
+from pilot.report.tables.write import write_tables
 
 from ..marks import few_of
 from .legible import assert_legible

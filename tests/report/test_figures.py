@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from pilot.errors import UserError
-from pilot.report.figures import FIGURES, write_figures
-from pilot.report.load import load_run
+from pilot.report.numbers.load import load_run
 from pilot.report.plots.drift import by_round
 from pilot.report.plots.heterogeneity import fold_labels
 from pilot.report.plots.losses import read_curves
 from pilot.report.plots.mixture import last_router_weights, read_aggregations
 from pilot.report.plots.samples import pick
 from pilot.report.plots.style import method_style
+from pilot.report.plots.write import FIGURES, write_figures
 
 
 @pytest.mark.exhaustive

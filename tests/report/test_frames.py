@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from pilot.errors import UserError
-from pilot.report.comparable import check_comparable
-from pilot.report.compare import compare
+from pilot.report.compare.side_by_side import compare
 from pilot.report.html.samples import Words
-from pilot.report.load import load_runs
+from pilot.report.numbers.comparable import check_comparable
+from pilot.report.numbers.load import load_runs
 from pilot.report.plots.samples import references_in
 
 from .synthetic import reseal

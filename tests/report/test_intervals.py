@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from pilot.report.intervals import bootstrap_clients, bootstrap_interval, standard_error
-from pilot.report.statistics import Scores
+from pilot.report.numbers.intervals import bootstrap_clients, bootstrap_interval, standard_error
+from pilot.report.numbers.statistics import Scores
 
 SHARE = (0.0, 1.0)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pilot.errors import UserError
-from pilot.report.load import load_runs
+from pilot.report.numbers.load import load_runs
 
 from .synthetic import build_run
 

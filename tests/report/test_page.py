@@ -12,9 +12,9 @@ from pilot.errors import UserError
 from pilot.report.html.page import write_report
 from pilot.report.html.samples import sample_browser
 from pilot.report.html.series import client_rows, loss_rows, neighbour_rows, quality_rows, router_rows
-from pilot.report.load import load_methods
+from pilot.report.numbers.load import load_methods
 from pilot.report.plots.style import Source
-from pilot.report.tables import write_tables
+from pilot.report.tables.write import write_tables
 
 from .synthetic import NUM_EXAMPLES, TASKS, reseal
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pilot.report.html.page import write_report
-from pilot.report.tables import write_tables
+from pilot.report.tables.write import write_tables
 
 from ..browser import Watched, browser, watch
 from ..marks import few_of

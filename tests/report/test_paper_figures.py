@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pilot.report.figures import FIGURES, write_figures
-from pilot.report.load import load_runs
+from pilot.report.numbers.load import load_runs
 from pilot.report.plots.page import COLUMN, PAPER, TEXT, Page
 from pilot.report.plots.style import Source
-from pilot.report.tables import write_tables
+from pilot.report.plots.write import FIGURES, write_figures
+from pilot.report.tables.write import write_tables
 
 from .legible import assert_legible, drawn
 from .synthetic import SKILL, ZOO, build_scenario

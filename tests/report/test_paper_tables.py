@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot.report.tables import write_tables
+from pilot.report.tables.write import write_tables
 
 from .synthetic import SKILL, build_scenario
 

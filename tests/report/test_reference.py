@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pilot.cli import app
+from pilot.cli.main import app
 from pilot.errors import UserError
-from pilot.report import reference
-from pilot.report.reference import against_reference, agrees, as_text
+from pilot.report.compare import reference
+from pilot.report.compare.reference import against_reference, agrees, as_text
 
 CHANGES = {  # of the reference's mean and interval, beside the value here
     ("pilot", "scene-vqa"): ("agrees", +0.01, -0.05, +0.05),

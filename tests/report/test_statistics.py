@@ -2,7 +2,7 @@
 
 import pytest
 
-from pilot.report.statistics import Scores, holm, paired_permutation
+from pilot.report.numbers.statistics import Scores, holm, paired_permutation
 
 
 def test_holm_is_the_textbook_example() -> None:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
+from pilot.config.study import Study
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, write_json
+from pilot.report.numbers.statistics import holm
+from pilot.report.numbers.studies import load_part
 from pilot.report.plots.page import COLUMN, PAPER, Page
 from pilot.report.plots.study import draw
-from pilot.report.statistics import holm
-from pilot.report.studies import load_part
-from pilot.report.study_tables import difference, write_study
-from pilot.report.tables import write_tables
-from pilot.studies import Study
+from pilot.report.tables.study import difference, write_study
+from pilot.report.tables.write import write_tables
 
 from ..marks import few_of
 from .legible import assert_legible

@@ -12,9 +12,9 @@ import pytest
 
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, read_jsonl, write_json, write_jsonl
-from pilot.report.intervals import bootstrap_clients
-from pilot.report.render import escape
-from pilot.report.tables import write_tables
+from pilot.report.numbers.intervals import bootstrap_clients
+from pilot.report.tables.render import escape
+from pilot.report.tables.write import write_tables
 
 from .synthetic import SKILL, write_metrics
 

@@ -7,7 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
-from pilot.cli import app
+from pilot.cli.main import app
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, read_jsonl
 from pilot.report.tensorboard import FILE, write_events

@@ -7,7 +7,7 @@ import pytest
 
 from pilot.errors import UserError
 from pilot.io.atomic import write_json
-from pilot.report.tuning import write_tuning
+from pilot.report.tables.tuning import write_tuning
 
 
 def tuned(scenario: Path, method: str, losses: list[float], seed: int = 1000, **more: object) -> None:

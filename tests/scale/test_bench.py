@@ -10,14 +10,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pilot.cli import app
+from pilot.bench.scale import bench, measure
+from pilot.bench.scale.bench import QUICK, bench_federation
+from pilot.bench.scale.jobs import _recall, run_job
+from pilot.bench.scale.measure import measured, run_fresh, slope
+from pilot.bench.scale.text import as_text
+from pilot.cli.main import app
 from pilot.errors import UserError
 from pilot.methods.blocks import Nearest
-from pilot.scale import bench, measure
-from pilot.scale.bench import QUICK, bench_federation
-from pilot.scale.jobs import _recall, run_job
-from pilot.scale.measure import measured, run_fresh, slope
-from pilot.scale.text import as_text
 
 TINY = replace(
     QUICK, averaging_clients=(2, 4), averaging_parameters=1000, small_clients=(4, 8), ata_clients=(4, 8),

@@ -7,11 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from pilot.backbone.paths import MODELS_VARIABLE
-from pilot.cli import app
-from pilot.config import load_profile
+from pilot.bench.scale.model import full_size, sized
+from pilot.cli.main import app
+from pilot.config.load import load_profile
+from pilot.config.model import RandomLlava
 from pilot.errors import UserError
-from pilot.model_settings import RandomLlava
-from pilot.scale.model import full_size, sized
 
 
 def test_a_round_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

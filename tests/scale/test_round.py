@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pilot.cli import app
+from pilot.bench.scale.round import as_text, bench_round, specs_of
+from pilot.cli.main import app
 from pilot.errors import UserError
+from pilot.federation.flower import server
 from pilot.io.atomic import read_json
-from pilot.scale.round import as_text, bench_round, specs_of
 
 from ..small import Small, quiet
 
@@ -55,12 +56,9 @@ def test_both_engines(small: Small) -> None:
 
 def test_other_server_states_are_seen(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that trains another seed."""
-    from pilot.federation import flower_server
     from pilot.federation.training import train_run
 
-    monkeypatch.setattr(
-        flower_server, "simulate_run", lambda spec, *rest: train_run(small.spec(spec.method, seed=1), *rest)
-    )
+    monkeypatch.setattr(server, "simulate_run", lambda spec, *rest: train_run(small.spec(spec.method, seed=1), *rest))
     specs, both = specs_of(str(small.scenario_file), str(small.profile_file), ["fedavg"], "fedavg", 2)
     report = bench_round(specs, both, small.folder, 1, quiet)
     assert report["engines"]["server_states_equal"] is False and "NOT EQUAL" in as_text(report)

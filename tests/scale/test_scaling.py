@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pilot.cli import app
-from pilot.scale import scaling
-from pilot.scale.scaling import QUICK, _fits, _profile, _scenario, as_text
+from pilot.bench.scale import scaling
+from pilot.bench.scale.scaling import QUICK, _fits, _profile, _scenario, as_text
+from pilot.cli.main import app
 
 TINY = replace(QUICK, examples=8, tests=2, steps=2, batch=4)
 PARTS = ["answers, fedavg", "data", "features", "partition", "tokenising", "training, fedavg", "training, pilot"]

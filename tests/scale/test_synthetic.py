@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from pilot.bench.scale.streaming import ShiftedClients
+from pilot.bench.scale.synthetic import ClusteredRows, FileStates, GaussianRows, write_rows
 from pilot.federation.client import PhaseTask
 from pilot.federation.transport import Answer
 from pilot.methods.base import Update, weighted_mean
 from pilot.methods.blocks import Rows, StateRows, distance_matrix
-from pilot.scale.streaming import ShiftedClients
-from pilot.scale.synthetic import ClusteredRows, FileStates, GaussianRows, write_rows
 
 
 def row(rows: Rows, index: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pilot.config.base import Model
 from pilot.data.prompts import question
 from pilot.data.readers.files import NumberedImage, RelativePath, elements, read_json
 from pilot.data.readers.values import (
@@ -23,7 +24,6 @@ from pilot.data.readers.values import (
     unique,
 )
 from pilot.data.rows import Place, Row, Rows
-from pilot.settings import Model
 
 WHAT = "an A-OKVQA file (a list of questions)"
 LETTERS = "ABCDEFGHIJ"

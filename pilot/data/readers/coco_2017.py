@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pilot.config.base import Model
 from pilot.data.readers.captions import TrainRows, caption_rows, per_of
 from pilot.data.readers.categories import NONE, largest_objects
 from pilot.data.readers.files import FileImage, RelativePath, elements, read_json
 from pilot.data.readers.values import FieldError, identifier, mapping, text, unique
 from pilot.data.rows import Place, Rejected, Rows
-from pilot.settings import Model
 
 WHAT = "a COCO captions file (an object with the lists `images` and `annotations`)"
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pilot.config.base import Model
 from pilot.data.readers.captions import TrainRows, caption_rows, per_of
 from pilot.data.readers.categories import NONE, largest_objects
 from pilot.data.readers.files import FolderImage, RelativePath, elements, read_json
 from pilot.data.readers.values import expect, identifier, mapping, of_split, one_of, sequence, text, unique
 from pilot.data.rows import Place, Rows
-from pilot.settings import Model
 
 WHAT = "a file of Karpathy's caption_datasets.zip (an object with the list `images`)"
 KarpathySplit = Literal["train", "restval", "val", "test"]

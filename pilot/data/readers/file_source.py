@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pilot.config.base import Model
 from pilot.data.rows import Rows
-from pilot.settings import Model
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pilot.config.base import Model
 from pilot.data.readers.captions import TrainRows, caption_rows, per_of
 from pilot.data.readers.coco_karpathy import KarpathySplit, image_rows, sentences
 from pilot.data.readers.files import GUIDE, FileImage, RelativePath, read_lines
 from pilot.data.readers.values import FieldError, plain_text, text, unique
 from pilot.data.rows import Place, Rejected, Rows
 from pilot.errors import UserError
-from pilot.settings import Model
 
 TOKENS = "Flickr30k's results_20130124.token (lines: file name#number, tab, caption)"
 LIST = "a list of Flickr30k images (a name a line)"

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pilot.config.base import Model
 from pilot.data.prompts import question
 from pilot.data.readers.files import GUIDE, NamedImage, RelativePath, entries, read_json
 from pilot.data.readers.values import each, labels, mapping, text, unique
 from pilot.data.rows import Place, Row, Rows
 from pilot.errors import UserError
-from pilot.settings import Model
 
 WHAT = "a GQA questions file (an object of questions by id)"
 UNREAD = frozenset({"semantic", "annotations", "entailed", "equivalent", "groups"})

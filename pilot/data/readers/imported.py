@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pilot.config.base import Model
 from pilot.data.quarantine import FILE
 from pilot.data.record import check_columns, turns_of
 from pilot.data.rows import Place, RawBox, RawTurn, Rejected, Row, Rows, Skipped
 from pilot.errors import UserError
 from pilot.io.atomic import read_jsonl
-from pilot.settings import Model
 
 BATCH = 256
 

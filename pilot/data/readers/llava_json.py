@@ -21,12 +21,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pilot.config.base import Model
 from pilot.data.prompts import SINGLE_WORD
 from pilot.data.readers.files import own_rows
 from pilot.data.readers.values import FieldError
 from pilot.data.rows import Place, RawBox, RawTurn, Rejected, Row, Rows, Skipped
 from pilot.errors import UserError
-from pilot.settings import Model
 
 IMAGE = "<image>"
 LETTER = "Answer with the option's letter from the given choices directly."

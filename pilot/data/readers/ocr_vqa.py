@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from pilot.config.base import Model
 from pilot.data.readers.files import RelativePath, entries, read_json, template
 from pilot.data.readers.question_lists import question_pairs, question_rows
 from pilot.data.readers.values import FieldError, expect, labels, of_split, plain_text, text
 from pilot.data.rows import Place, Rows
-from pilot.settings import Model
 
 WHAT = "OCR-VQA's dataset.json (an object of books by key)"
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif")

@@ -6,7 +6,6 @@ from pilot.data.readers import (
     coco_karpathy,
     flickr30k,
     gqa,
-    hub,
     ocr_vqa,
     okvqa,
     refcoco,
@@ -15,6 +14,7 @@ from pilot.data.readers import (
     vqa_official,
 )
 from pilot.data.readers.file_source import FileSource
+from pilot.data.readers.hub import reader as hub
 
 _COCO = "COCO images under the terms of their Flickr owners (https://cocodataset.org/#termsofuse)"
 

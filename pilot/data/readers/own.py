@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import model_validator
 
+from pilot.config.base import Model
 from pilot.data.prompts import CAPTION, GROUND, question
 from pilot.data.readers.files import own_rows, readable
 from pilot.data.readers.tables import Record, records
@@ -27,7 +28,6 @@ from pilot.data.readers.values import FieldError, listed, mapping, shown
 from pilot.data.rows import BoxForm, Place, RawBox, Rejected, Row, Rows, Skipped
 from pilot.errors import UserError
 from pilot.io.text import open_text
-from pilot.settings import Model
 
 ASKED = {
     "vqa": ("question", "instruction"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pilot.config.base import Model
 from pilot.data.prompts import GROUND
 from pilot.data.readers.categories import category_names
 from pilot.data.readers.files import GUIDE, FileImage, elements, read_bytes, read_json
@@ -30,7 +31,6 @@ from pilot.data.readers.values import (
 from pilot.data.rows import Place, RawBox, Rejected, Row, Rows
 from pilot.errors import UserError
 from pilot.io.seeding import seed_for
-from pilot.settings import Model
 
 REFS = "a refs(...).p file of RefCOCO (a pickled list of plain dicts)"
 INSTANCES = "RefCOCO's instances.json (an object with the lists `images`, `annotations` and `categories`)"

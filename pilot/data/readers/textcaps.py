@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pilot.config.base import Model
 from pilot.data.readers.captions import TrainRows, caption_rows, per_of
 from pilot.data.readers.files import NamedImage, RelativePath, elements, read_json
 from pilot.data.readers.values import FieldError, mapping, text, texts
 from pilot.data.rows import Place, Rejected, Rows
-from pilot.settings import Model
 
 WHAT = "a TextCaps file (an object with the list `data`)"
 UNREAD = frozenset({"caption_tokens", "reference_tokens", "ocr_tokens", "ocr_info"})

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pilot.config.base import Model
 from pilot.data.prompts import question
 from pilot.data.readers.files import NamedImage, RelativePath, elements, read_json
 from pilot.data.readers.values import each, identifier, most_frequent, plain_text, text, texts, unique
 from pilot.data.rows import Place, Row, Rows
-from pilot.settings import Model
 
 WHAT = "a TextVQA file (an object with the list `data`)"
 

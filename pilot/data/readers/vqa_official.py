@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pilot.config.base import Model
 from pilot.data.prompts import question
 from pilot.data.readers.files import NumberedImage, RelativePath, elements, read_json
 from pilot.data.readers.values import (
@@ -25,7 +26,6 @@ from pilot.data.readers.values import (
     unique,
 )
 from pilot.data.rows import Place, Rejected, Row, Rows
-from pilot.settings import Model
 
 QUESTIONS = "a VQA questions file (an object with the list `questions`)"
 ANNOTATIONS = "a VQA annotations file (an object with the list `annotations`)"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pilot.data.collect import Progress
 from pilot.data.prompts import question
 from pilot.data.record import InstructionRecord
+from pilot.data.scenes.collect import Progress
 from pilot.errors import UserError
 from pilot.io.seeding import generator
 

@@ -3,9 +3,10 @@
 import numpy as np
 
 from pilot.data import prompts
-from pilot.data.collect import Draft, Progress, collect
 from pilot.data.record import InstructionRecord
-from pilot.data.scene import Scene, object_scene
+from pilot.data.scenes import wording
+from pilot.data.scenes.collect import Draft, Progress, collect
+from pilot.data.scenes.scene import Scene, object_scene
 
 WORDINGS = (
     "{objects} on a {colour} background.",
@@ -44,7 +45,7 @@ def draft(rng: np.random.Generator) -> Draft:
 
 def captions(scene: Scene) -> tuple[str, ...]:
     """The five captions of a scene."""
-    objects = prompts.enumeration([prompts.article(item.name) for item in scene.objects])
+    objects = wording.enumeration([wording.article(item.name) for item in scene.objects])
     texts = (wording.format(objects=objects, colour=scene.background) for wording in WORDINGS)
     return tuple(text[0].upper() + text[1:] for text in texts)
 

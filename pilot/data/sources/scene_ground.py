@@ -3,10 +3,11 @@
 import numpy as np
 
 from pilot.data import prompts
-from pilot.data.collect import Draft, Progress, collect
 from pilot.data.record import InstructionRecord
-from pilot.data.referring import draw
-from pilot.data.scene import Scene, object_scene
+from pilot.data.scenes import wording
+from pilot.data.scenes.collect import Draft, Progress, collect
+from pilot.data.scenes.referring import draw
+from pilot.data.scenes.scene import Scene, object_scene
 
 
 def make(*, num_train: int, num_test: int, seed: int, progress: Progress) -> list[InstructionRecord]:
@@ -19,7 +20,7 @@ def make(*, num_train: int, num_test: int, seed: int, progress: Progress) -> lis
 def draft(rng: np.random.Generator) -> Draft:
     """One scene with an expression; the box is exact, the answer has two decimals."""
     scene, kind, expression, item = draw(rng, _scene)
-    answer = prompts.box_text(item.box)
+    answer = wording.box_text(item.box)
     instruction = prompts.GROUND.format(expression=expression)
     attributes = {"expression_type": kind, "family": item.family}
     return Draft(scene, instruction, answer, (answer,), attributes, item.box)

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from pilot.data.collect import Draft, Progress, collect
 from pilot.data.prompts import question
 from pilot.data.record import InstructionRecord
-from pilot.data.scene import Scene, object_scene
-from pilot.data.scene_questions import SCENE_TYPES, draw
+from pilot.data.scenes.collect import Draft, Progress, collect
+from pilot.data.scenes.scene import Scene, object_scene
+from pilot.data.scenes.scene_questions import SCENE_TYPES, draw
 
 
 def make(*, num_train: int, num_test: int, seed: int, progress: Progress) -> list[InstructionRecord]:

@@ -24,6 +24,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pilot.config.model import FRAMES, Frame
 from pilot.data.conversation import conversation_text
 from pilot.data.frames import answer_in_frame, image_size, to_frame
 from pilot.data.record import EARLIER, check_columns, read_table
@@ -31,7 +32,6 @@ from pilot.errors import UserError
 from pilot.evaluation import caption, grounding, vqa
 from pilot.io.atomic import read_json
 from pilot.io.text import decode
-from pilot.model_settings import FRAMES, Frame
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -7,10 +7,10 @@ import pandas
 
 from pilot.errors import UserError
 from pilot.io.atomic import damaged, read_json
-from pilot.report.cost import summarise
-from pilot.report.order import metric_bounds
+from pilot.report.numbers.cost import summarise
+from pilot.report.numbers.order import metric_bounds
+from pilot.report.numbers.summary import Group, group_runs
 from pilot.report.plots.style import Source
-from pilot.report.summary import Group, group_runs
 
 
 def read_grid(source: Source) -> dict[str, Any]:

@@ -10,14 +10,14 @@ from typing import Any
 
 from pilot.errors import UserError
 from pilot.io.atomic import write_text
-from pilot.report.comparable import check_comparable
 from pilot.report.html.charts import charts
 from pilot.report.html.leaderboard import leaderboard, read_grid
 from pilot.report.html.look import method_marks
 from pilot.report.html.provenance import provenance
 from pilot.report.html.samples import PER_TASK, sample_browser
 from pilot.report.html.series import values_of
-from pilot.report.load import load_methods
+from pilot.report.numbers.comparable import check_comparable
+from pilot.report.numbers.load import load_methods
 from pilot.report.plots.mixture import read_aggregations
 from pilot.report.plots.style import SkipFigure, Source
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pilot.io.digest import sha256_file
-from pilot.report.files import read_run_file
-from pilot.report.load import Run
+from pilot.report.numbers.files import read_run_file
+from pilot.report.numbers.load import Run
 from pilot.report.plots.style import Source
 
 _SHORT = 12

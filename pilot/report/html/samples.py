@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pilot.config.model import Frame
 from pilot.data.frames import Size, from_frame
 from pilot.data.record import read_table
 from pilot.evaluation.grounding import parse_box
-from pilot.model_settings import Frame
-from pilot.report.files import read_samples
-from pilot.report.load import Run, Task
+from pilot.report.numbers.files import read_samples
+from pilot.report.numbers.load import Run, Task
 from pilot.report.plots.samples import pick, references_in
 from pilot.report.plots.style import Source
 

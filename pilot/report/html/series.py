@@ -10,10 +10,10 @@ import numpy as np
 
 from pilot.io.sealed import read_sealed
 from pilot.report.html.leaderboard import costs
+from pilot.report.numbers.summary import group_runs
 from pilot.report.plots.mixture import read_aggregations
 from pilot.report.plots.style import Source
-from pilot.report.render import rows_to_csv
-from pilot.report.summary import group_runs
+from pilot.report.tables.render import rows_to_csv
 
 LOSS_NAMES = {
     **{"cross_entropy": "cross-entropy", "total": "total loss", "difference": "difference loss L_d"},

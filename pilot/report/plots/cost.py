@@ -3,8 +3,9 @@
 import pandas
 
 from pilot.drawing import Axes, Figure, Line2D, ScaledTranslation
-from pilot.report.cost import summarise
-from pilot.report.load import Task
+from pilot.report.numbers.cost import summarise
+from pilot.report.numbers.load import Task
+from pilot.report.numbers.summary import group_runs
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import (
     MethodStyle,
@@ -16,7 +17,6 @@ from pilot.report.plots.style import (
     new_figure,
     title,
 )
-from pilot.report.summary import group_runs
 
 _WIDE_RANGE = 50.0
 _MARKER, _STAR = 4.5, 7.0

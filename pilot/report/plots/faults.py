@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from pilot.drawing import Axes, AxesImage, Figure, Normalize, matplotlib
-from pilot.report.faults import FaultRow, FaultTable
-from pilot.report.load import Task
+from pilot.report.numbers.faults import FaultRow, FaultTable
+from pilot.report.numbers.load import Task
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import LIGHT, new_figure, title
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from pilot.config.model import Frame
 from pilot.data.frames import answer_in_frame, from_frame, image_size
 from pilot.data.record import read_table
 from pilot.drawing import Axes, Figure, Rectangle
-from pilot.model_settings import Frame
-from pilot.report.files import read_samples
-from pilot.report.load import Run, Task
+from pilot.report.numbers.files import read_samples
+from pilot.report.numbers.load import Run, Task
 from pilot.report.plots.page import COLUMN, SCREEN, TEXT, Page
 from pilot.report.plots.style import DARK, SkipFigure, Source, method_style
 

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 
+from pilot.config.study import Setting
+from pilot.config.variant import base_name
 from pilot.drawing import Axes, Figure, Line2D, ScaledTranslation, Transform
-from pilot.report.load import Task
+from pilot.report.numbers.load import Task
+from pilot.report.numbers.studies import PartTable, StudyRow
 from pilot.report.plots.bars import PAPER_ROW, bar, shares_only
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, legend_below, legend_height, method_style, new_figure, title
-from pilot.report.studies import PartTable, StudyRow
-from pilot.studies import Setting
-from pilot.variants import base_name
 
 _ASIDE = 2.5
 """Points (1/72 inch) between lines at one number, so that their intervals do not hide each other."""

@@ -17,13 +17,13 @@ from typing import Any
 
 import pandas
 
+from pilot.config.variant import base_name
 from pilot.drawing import Figure, matplotlib
 from pilot.io.atomic import write_bytes
 from pilot.methods.families import FAMILIES
-from pilot.report.load import Run, Task
-from pilot.report.order import is_reference, sort_methods
+from pilot.report.numbers.load import Run, Task
+from pilot.report.numbers.order import is_reference, sort_methods
 from pilot.report.plots.page import PAPER, SCREEN, Page
-from pilot.variants import base_name
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
 GREY, DARK, LIGHT = "#999999", "#333333", "#DDDDDD"

@@ -10,7 +10,7 @@ from datasets import Features, List, Value
 from PIL import Image as Pillow
 from pyarrow import parquet
 
-from pilot.data.readers.hub import Options
+from pilot.data.readers.hub.reader import Options
 
 TEXT, TEXTS = Value("string"), List(Value("string"))
 ANSWERS = List({"answer": TEXT, "answer_confidence": TEXT, "answer_id": Value("int64")})

@@ -11,7 +11,6 @@ from pilot.data.readers import (
     coco_karpathy,
     flickr30k,
     gqa,
-    hub,
     ocr_vqa,
     okvqa,
     refcoco,
@@ -19,7 +18,8 @@ from pilot.data.readers import (
     textvqa,
     vqa_official,
 )
-from pilot.data.readers.hub_sets import ImageTable
+from pilot.data.readers.hub import reader as hub
+from pilot.data.readers.hub.sets import ImageTable
 from pilot.data.rows import Place, RawBox, Rejected, Row, Rows
 
 from . import official_files as files

@@ -9,9 +9,9 @@ import pytest
 from datasets import Image, Value
 from pydantic import ValidationError
 
-from pilot.data.readers import hub
-from pilot.data.readers.hub import Options
-from pilot.data.readers.hub_sets import HUB_SETS, Columns, known_set, names_of
+from pilot.data.readers.hub import reader as hub
+from pilot.data.readers.hub.reader import Options
+from pilot.data.readers.hub.sets import HUB_SETS, Columns, known_set, names_of
 from pilot.data.rows import Place, Rejected, Row
 from pilot.errors import UserError
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pilot.data.readers import hub
+from pilot.data.readers.hub import reader as hub
 from pilot.data.readers.official import OFFICIAL
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -1,0 +1,79 @@
+"""A checkpoint as transformers writes it: model, tokenizer and image processor, checked while they are loaded."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pilot.backbone.fitting import check_checkpoint
+from pilot.backbone.numerics import Numerics
+from pilot.errors import UserError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A `LlavaForConditionalGeneration` on its device in its type, frozen, its tokenizer and its image processor."""
+
+    model: Any
+    tokenizer: Any
+    processor: Any
+
+    @property
+    def vision_tower(self) -> nn.Module:
+        """The model's vision tower."""
+        tower: nn.Module = self.model.model.vision_tower
+        return tower
+
+
+def read_checkpoint(folder: Path, numerics: Numerics) -> Checkpoint:
+    """Load a checkpoint as transformers writes it; on a GPU without a second copy in the host's memory.
+
+    Raises:
+        UserError: the checkpoint does not fit, see `pilot.backbone.fitting`, or tensors are missing, left over or of
+            other shapes than its configuration says.
+    """
+    check_checkpoint(folder)
+    import transformers
+    from transformers import AutoTokenizer, CLIPImageProcessorPil, LlavaForConditionalGeneration
+
+    transformers.utils.logging.disable_progress_bar()
+    placed: dict[str, Any] = {"device_map": {"": numerics.device}} if numerics.device != torch.device("cpu") else {}
+    loaded: Any = LlavaForConditionalGeneration.from_pretrained(
+        folder, local_files_only=True, attn_implementation=numerics.attention, dtype=numerics.dtype,
+        output_loading_info=True, ignore_mismatched_sizes=True, **placed,
+    )  # fmt: skip
+    model, info = loaded
+    _check_loaded(folder, info)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    _check_tokens(folder, tokenizer, model.config.text_config.vocab_size)
+    processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+    return Checkpoint(model.eval().requires_grad_(False), tokenizer, processor)
+
+
+def _check_loaded(folder: Path, info: Mapping[str, Collection[Any]]) -> None:
+    """Refuse weights that transformers would draw at random, drop or leave in another shape."""
+    kinds = {"missing_keys": "is missing", "unexpected_keys": "is left over", "mismatched_keys": "has another shape"}
+    for kind, text in kinds.items():
+        if names := sorted(str(each if isinstance(each, str) else each[0]) for each in info[kind]):
+            raise UserError(
+                f"{folder}: tensor {names[0]} {text} ({len(names)} in all): weights and config.json are not of one "
+                "checkpoint. Download both again."
+            )
+
+
+def _check_tokens(folder: Path, tokenizer: Any, vocabulary: int) -> None:
+    """Refuse a tokenizer without begin or end token, or of a larger vocabulary than the model's."""
+    for name in ("bos_token", "eos_token"):
+        if getattr(tokenizer, f"{name}_id") is None:
+            raise UserError(
+                f"{folder / 'tokenizer_config.json'}: field {name}: prompts begin and end with these tokens. Add it."
+            )
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= vocabulary:
+        raise UserError(
+            f"{folder / 'tokenizer.json'}: expected ids below the model's vocab_size {vocabulary}, got {largest}. "
+            "Copy the tokenizer from where the weights are from."
+        )

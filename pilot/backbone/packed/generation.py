@@ -1,0 +1,213 @@
+"""Greedy decoding on a CPU: prompts of any lengths in one batch, and waiting prompts take the place of finished ones.
+
+The answers of transformers' module one prompt at a time, arranged so that little is done besides the products:
+
+- Prompts are packed (`pilot.backbone.packed.packing`): no padding, the lead once, the last layer for last tokens only.
+- There is a fixed number of slots, each with room for one sequence's keys (turned) and values. When enough of them are
+  free, the next prompts, longest first, are read into them. So rows, and with them the shapes of all products, stay the
+  same, which spares oneDNN new kernels. When no prompt waits, the rows that are left move to the first slots.
+- One product forms queries, keys and values of a step, another gate and up; W + s B A is formed once.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pilot.backbone.packed.attention import attend, make_heads, rotate
+from pilot.backbone.packed.llama import PackedLlama
+from pilot.backbone.packed.ops import RmsNorm
+from pilot.backbone.packed.packing import IGNORED, MULTIPLE, pack
+
+Layer = Callable[[Tensor], Tensor]
+READ_AT_ONCE = 64
+"""Prompts of one packed pass."""
+LENGTH_STEP = 16
+"""Slots grow by so many places. Attention always goes over all places: oneDNN would copy a part of them first."""
+SPARE = 8
+"""Places that a slot gets beyond those it needs."""
+
+
+@torch.no_grad()
+def packed_greedy(
+    llama: PackedLlama,
+    lm_head: Layer,
+    embed: Layer,
+    lead: Tensor,
+    image_tokens: Callable[[list[int]], Tensor],
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    end: int,
+    num_slots: int,
+) -> list[list[int]]:
+    """Continue `lead`, image and prompt by the most likely tokens until `end` or `max_new_tokens`.
+
+    Args:
+        llama: the decoder layers.
+        lm_head: from hidden states (M, C) to logits (M, V).
+        embed: from ids to (..., C).
+        lead: ids that every sequence begins with.
+        image_tokens: from rows of `prompts` to image tokens (rows, N, C).
+        prompts: ids that follow the image.
+        max_new_tokens: most tokens of an answer.
+        end: the id that ends an answer; it is not returned.
+        num_slots: sequences that are continued at once.
+
+    Returns:
+        The new ids of every prompt. The first of equally likely tokens wins.
+    """
+    answers: list[list[int]] = [[] for _ in prompts]
+    if max_new_tokens < 1 or not prompts:
+        return answers
+    waiting = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
+    decoder = _Decoder(llama, lm_head, embed, lead, min(num_slots, -len(prompts) // MULTIPLE * -MULTIPLE))
+    row_of: dict[int, int] = {}  # by slot
+    while waiting or row_of:
+        free = [slot for slot in range(decoder.num_slots) if slot not in row_of]
+        wanted = min(READ_AT_ONCE, decoder.num_slots, len(waiting))
+        if wanted and len(free) >= wanted:
+            rows, waiting, slots = waiting[:wanted], waiting[wanted:], free[:wanted]
+            chosen = decoder.read(slots, image_tokens(rows), [prompts[row] for row in rows])
+            row_of.update(zip(slots, rows, strict=True))
+            tokens = dict(zip(slots, chosen, strict=True))
+        else:
+            slots = sorted(row_of)
+            tokens = dict(enumerate(decoder.step()))
+        for slot in slots:
+            answer = answers[row_of[slot]]
+            if tokens[slot] != end:
+                answer.append(tokens[slot])
+            if tokens[slot] == end or len(answer) == max_new_tokens:
+                decoder.clear(slot)
+                del row_of[slot]
+        if not waiting:
+            row_of = decoder.shrink(row_of)
+    return answers
+
+
+class _Decoder:
+    """Sequences in slots: keys and values of what was read, and the token to read next.
+
+    Shapes: S slots, P places in each, H heads of width D, KV heads of keys and values.
+    """
+
+    def __init__(self, llama: PackedLlama, lm_head: Layer, embed: Layer, lead: Tensor, num_slots: int) -> None:
+        self.llama, self.lm_head, self.embed, self.num_slots = llama, lm_head, embed, num_slots
+        self.weights = [own | {"qkv": torch.cat([own["q"], own["kv"]])} for own in llama.weights.updated()]
+        self.lead_TC = embed(lead)
+        self.width = self.weights[0]["q"].shape[0] // llama.num_heads
+        self.length_S = torch.zeros(num_slots, dtype=torch.long)
+        self.grows_S = torch.zeros(num_slots, dtype=torch.long)  # 1 where a slot is taken
+        self.token_S = torch.zeros(num_slots, dtype=torch.long)
+        self.num_places = 0
+        room = (2, num_slots, llama.num_kv_heads, 0, self.width)
+        self.cache = [self.lead_TC.new_zeros(room) for _ in llama.layers]
+
+    def read(self, slots: list[int], image_BNC: Tensor, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Read prompts into slots; the first new token of each."""
+        llama, into = self.llama, torch.tensor(slots)
+        packing = pack(*_collated(prompts), len(self.lead_TC), image_BNC.shape[1])
+        self._make_room(packing.length + 1)
+        x_TC = torch.cat([self.lead_TC, image_BNC.flatten(0, 1), self.embed(packing.text_T)])
+        turn_LE = self.turn_PE[: packing.length]
+        every, queries = make_heads(packing, llama.num_heads, llama.num_kv_heads, turn_LE)
+        for index, (own, cache) in enumerate(zip(self.weights, self.cache, strict=True)):
+            last = index == len(self.weights) - 1
+            n_TC = RmsNorm.apply(x_TC, llama.layers[index].input_layernorm.weight, llama.epsilon)
+            kv = functional.linear(n_TC, own["kv"])
+            if last:  # nothing reads what its other tokens would become
+                n_TC, x_TC = n_TC[packing.query_M], x_TC[packing.query_M]
+            mixed, (_, k, v, _) = attend(functional.linear(n_TC, own["q"]), kv, queries if last else every)
+            for part, heads in enumerate((k, v)):
+                by_head = heads.view(len(slots), llama.num_kv_heads, every.num_groups, -1, self.width)
+                cache[part, into, :, : packing.length] = by_head[:, :, 0]
+            x_TC = llama.after_attention(x_TC, mixed, index, own)
+        num_before = len(self.lead_TC) + image_BNC.shape[1]
+        self.length_S[into] = torch.tensor([num_before + len(prompt) for prompt in prompts])
+        self.grows_S[into] = 1
+        tokens = self._choose(x_TC)[: len(slots)]
+        self.token_S[into] = tokens
+        first: list[int] = tokens.tolist()
+        return first
+
+    def step(self) -> list[int]:
+        """Read each slot's token; the next token of each slot (of empty ones, too)."""
+        llama, slots, width, heads = self.llama, self.num_slots, self.width, self.llama.num_heads
+        self._make_room(int(self.length_S.max()) + 1)
+        mask = self._mask()
+        turn = self.turn_PE[self.length_S][:, None]
+        place = self._next_places()
+        x_SC = self.embed(self.token_S)
+        for index, (own, cache) in enumerate(zip(self.weights, self.cache, strict=True)):
+            n_SC = RmsNorm.apply(x_SC, llama.layers[index].input_layernorm.weight, llama.epsilon)
+            qkv = functional.linear(n_SC, own["qkv"]).view(slots, -1, width)
+            rotate(qkv[:, : heads + llama.num_kv_heads], turn)
+            cache.view(-1, width).index_copy_(0, place, qkv[:, heads:].reshape(-1, width))
+            k, v = cache.view(2, -1, self.num_places, width)[:, : len(mask)]
+            q = qkv[:, :heads].reshape(len(k), -1, width)
+            weights = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=width**-0.5).softmax(dim=-1)
+            x_SC = llama.after_attention(x_SC, torch.bmm(weights, v).view(slots, -1), index, own)
+        self.length_S += self.grows_S
+        self.token_S = self._choose(x_SC)
+        tokens: list[int] = self.token_S.tolist()
+        return tokens
+
+    def clear(self, slot: int) -> None:
+        """Give a slot back."""
+        self.length_S[slot] = self.grows_S[slot] = 0
+
+    def shrink(self, row_of: dict[int, int]) -> dict[int, int]:
+        """Move the last slots' sequences to free ones if fewer slots will do; which row is where by then."""
+        enough = -(-len(row_of) // MULTIPLE) * MULTIPLE
+        if enough >= self.num_slots:
+            return row_of
+        free = [slot for slot in range(enough) if slot not in row_of]
+        moves = dict(zip(sorted(slot for slot in row_of if slot >= enough), free, strict=False))
+        if moves:
+            source, target = torch.tensor(list(moves)), torch.tensor(list(moves.values()))
+            for values_S in (self.length_S, self.grows_S, self.token_S):
+                values_S[target] = values_S[source]
+            for cache in self.cache:
+                cache[:, target] = cache[:, source]
+        self.length_S, self.grows_S = self.length_S[:enough], self.grows_S[:enough]
+        self.token_S, self.num_slots = self.token_S[:enough], enough
+        return {moves.get(slot, slot): row for slot, row in row_of.items()}
+
+    def _choose(self, x_MC: Tensor) -> Tensor:
+        """The most likely next token (M,) after the last layer's states."""
+        return self.lm_head(RmsNorm.apply(x_MC, self.llama.norm_C, self.llama.epsilon)).argmax(dim=-1)
+
+    def _mask(self) -> Tensor:
+        """(S * KV, 1, P): 0 for places up to the one that a slot's token takes, -inf beyond."""
+        unseen = torch.arange(self.num_places) > self.length_S[:, None]
+        mask = torch.zeros(unseen.shape).masked_fill_(unseen, -math.inf)
+        return mask.repeat_interleave(self.llama.num_kv_heads, dim=0)[:, None]
+
+    def _next_places(self) -> Tensor:
+        """Where keys and values (S, 2 KV) of each slot's token go among the cache's (2 * slots * KV * P) vectors."""
+        num_allocated, num_heads = self.cache[0].shape[1:3]
+        slot = torch.arange(self.num_slots)[:, None, None]
+        part, head = torch.arange(2)[:, None], torch.arange(num_heads)
+        room = (part * num_allocated + slot) * num_heads + head
+        return (room * self.num_places + self.length_S[:, None, None]).flatten()
+
+    def _make_room(self, length: int) -> None:
+        """Let every slot have at least `length` places; slots that were given up lose theirs."""
+        if length <= self.num_places:
+            return
+        more = -(-(length + SPARE) // LENGTH_STEP) * LENGTH_STEP - self.num_places
+        self.num_places += more
+        self.cache = [functional.pad(cache[:, : self.num_slots], (0, 0, 0, more)) for cache in self.cache]
+        self.turn_PE = self.llama.turn(self.lead_TC, self.num_places)
+
+
+def _collated(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Ids (B, L), and labels by which the last token of each prompt, or of its image, is one that predicts."""
+    width = max(map(len, prompts)) + 1
+    ids_BL = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts])
+    labels_BL = torch.full_like(ids_BL, IGNORED)
+    labels_BL[torch.arange(len(prompts)), torch.tensor([len(prompt) for prompt in prompts])] = 0
+    return ids_BL, labels_BL

@@ -1,0 +1,1 @@
+"""The suite's answers and scores beside those of a stock lm-eval model."""

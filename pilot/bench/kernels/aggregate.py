@@ -1,0 +1,115 @@
+"""`pilot-bench bench aggregate`: the server's means beside stack-and-mean, and ATA beside a loop over pairs.
+
+States to be averaged are made when they are asked for, on both sides and within the time, as a server receives them:
+one side takes one after the other, the other has to hold them all. ATA's states are in memory before.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pilot.backbone.numerics import Numerics, set_up
+from pilot.bench.kernels.compare import compared
+from pilot.bench.kernels.references import reference
+from pilot.bench.kernels.report import Report, Row
+from pilot.bench.scale.measure import slope
+from pilot.io.seeding import seed_for
+from pilot.methods.base import State, weighted_mean
+from pilot.methods.text_aggregation import adaptive_text_aggregation
+
+TOLERANCE = 1e-5
+LEAST_SECONDS = 0.01
+NUM_TENSORS = 8
+NUM_NEIGHBORS = 3
+FEW_PAIRS = 32
+"""More clients than these are repeated a fifth as often: the loop over their pairs takes seconds."""
+NOTE = "MiB: the most that tensors made meanwhile held at once, results included; exponents are of clients."
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of clients of the weighted mean and of ATA, and parameters of each."""
+
+    mean_clients: tuple[int, ...] = (4, 16, 64, 256)
+    ata_clients: tuple[int, ...] = (4, 9, 16, 32, 64, 128)
+    parameters: int = 200_000
+
+
+QUICK = Sizes((2, 3), (4, 5), 160)
+
+
+def bench_aggregate(sizes: Sizes, repeats: int, advance: Callable[[int, int], None]) -> Report:
+    """Time and memory over clients.
+
+    Args:
+        sizes: what to measure.
+        repeats: repetitions with every number of clients.
+        advance: told of finished rows.
+
+    Raises:
+        UserError: the sides disagree, or the references are missing.
+    """
+    set_up(Numerics())
+    rows: list[Row] = []
+    total = len(sizes.mean_clients) + len(sizes.ata_clients)
+    exponents: dict[str, float] = {}
+    for what, make, counts in (("weighted mean", _means, sizes.mean_clients), ("ATA", _atas, sizes.ata_clients)):
+        own = []
+        for clients in counts:
+            few = what == "ATA" and clients > FEW_PAIRS
+            own.append(_row(what, clients, make(clients, sizes.parameters), max(1, repeats // 5) if few else repeats))
+            advance(len(rows) + len(own), total)
+        for side in ("ours", "plain"):
+            memory = [row.values[f"{side} MiB"] for row in own]
+            exponents[f"{what}, {side} memory exponent"] = slope(list(counts), memory)
+        rows += own
+    settings = {"parameters": sizes.parameters, "repeats": repeats, "tolerance": TOLERANCE, "dtype": "float32"}
+    return Report("aggregate", settings, rows, exponents, [NOTE])
+
+
+def _state(client: int, parameters: int) -> State:
+    """A client's state of `NUM_TENSORS` tensors, the same whenever it is asked for."""
+    generator = torch.Generator().manual_seed(seed_for("bench aggregate", client))
+    values = torch.randn(NUM_TENSORS, parameters // NUM_TENSORS, generator=generator)
+    return {f"text_adapter.{index}": row for index, row in enumerate(values)}
+
+
+def _weight(client: int) -> int:
+    return 10 + client % 7
+
+
+def _means(clients: int, parameters: int) -> dict[str, Callable[[], dict[str, Tensor]]]:
+    plain = reference("aggregate").weighted_mean
+
+    def arriving() -> Iterator[tuple[State, float]]:
+        return ((_state(client, parameters), _weight(client)) for client in range(clients))
+
+    def stacked() -> State:
+        states, weights = zip(*arriving(), strict=True)
+        result: State = plain(states, weights)
+        return result
+
+    return {"ours": lambda: weighted_mean(arriving()), "plain": stacked}
+
+
+def _atas(clients: int, parameters: int) -> dict[str, Callable[[], dict[str, Tensor]]]:
+    states = [_state(client, parameters) for client in range(clients)]
+    counts = [_weight(client) for client in range(clients)]
+    plain = reference("aggregate").adaptive_text_aggregation
+    return {
+        "ours": lambda: _named(adaptive_text_aggregation(states, counts, num_neighbors=NUM_NEIGHBORS)),
+        "plain": lambda: _named(plain(states, counts, NUM_NEIGHBORS)),
+    }
+
+
+def _named(states: list[State]) -> dict[str, Tensor]:
+    return {f"client {client} {name}": value for client, state in enumerate(states) for name, value in state.items()}
+
+
+def _row(what: str, clients: int, sides: dict[str, Callable[[], dict[str, Tensor]]], repeats: int) -> Row:
+    return compared(
+        f"bench aggregate, {what} of {clients} clients", {"what": what, "clients": clients}, sides, repeats,
+        tolerance=TOLERANCE, least_seconds=LEAST_SECONDS,
+    )  # fmt: skip

@@ -1,0 +1,36 @@
+"""One case of a bench with two sides: that they agree, what they hold, and how long they take."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from pilot.bench.kernels.memory import peak_bytes
+from pilot.bench.kernels.paired import Spread, alternate, largest_difference, ratios
+from pilot.bench.kernels.report import Row
+
+Sides = Mapping[str, Callable[[], dict[str, Tensor]]]
+
+
+def compared(
+    what: str, case: Mapping[str, Any], sides: Sides, repeats: int, *, tolerance: float, least_seconds: float
+) -> Row:
+    """Seconds, their ratio and peak MiB of `ours` and of the reference, which is the other side.
+
+    Args:
+        what: named if they disagree.
+        case: columns of the row.
+        sides: `ours` and one other, which return what must agree.
+        repeats: repetitions that count.
+        tolerance: as in `largest_difference`.
+        least_seconds: as in `alternate`.
+
+    Raises:
+        UserError: they disagree.
+    """
+    (other,) = (name for name in sides if name != "ours")
+    difference = largest_difference(what, sides["ours"](), sides[other](), tolerance)
+    memory = {f"{name} MiB": peak_bytes(side) / 2**20 for name, side in sides.items()}
+    seconds = alternate(sides, repeats, warm_up=1, least_seconds=least_seconds)
+    spreads = {name: Spread.of(values) for name, values in seconds.items()}
+    return Row(case, spreads, {f"{other} / ours": ratios(seconds, other, "ours")}, difference, repeats, memory)

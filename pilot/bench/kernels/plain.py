@@ -1,0 +1,88 @@
+"""The plain way of `bench train-step`, set up with the weights and the batches of our side."""
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from PIL import Image
+from torch import Tensor, nn
+
+from pilot.backbone.backbone import Backbone
+from pilot.backbone.lora import GROUP, to_peft
+from pilot.backbone.numerics import stock_matmul_precision
+from pilot.backbone.paths import checkpoint_folder
+from pilot.bench.kernels.references import reference
+from pilot.bench.kernels.steps import OurSteps
+from pilot.config.profile import Profile
+from pilot.data.record import InstructionRecord
+
+Connect = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
+
+
+class PlainSteps:
+    """Stock model, PEFT and AdamW with PyTorch's own precision of products, from the same weights and batches.
+
+    Args:
+        profile: whose checkpoint and LoRA it is.
+        ours: the side whose weights and batches are taken over.
+    """
+
+    def __init__(self, profile: Profile, ours: OurSteps) -> None:
+        plain, backbone = reference("train_step"), ours.backbone
+        parameters = {
+            name: nn.Parameter(value.clone(), requires_grad=name in ours.trainable)
+            for name, value in ours.start.items()
+            if name.split(".", 1)[0] != GROUP
+        }
+        rates = ours.rates.of_phase(ours.phase.name)
+        self.trainer = plain.Trainer(
+            checkpoint_folder(profile), (profile.lora.rank, profile.lora.alpha, to_peft(ours.start)),
+            _connect(parameters, ours), [value for value in parameters.values() if value.requires_grad],
+            ours.phase.loss_weights,
+            plain.Rates(
+                rates["text_adapter"], rates["connector"], ours.num_steps, profile.warmup_fraction,
+                profile.weight_decay, profile.max_grad_norm,
+            ),
+            backbone.end,
+        )  # fmt: skip
+        self.batches = [[_example(plain, backbone, record) for record in batch] for batch in ours.stream.batches]
+        self.done, self.num_steps = 0, ours.num_steps
+
+    def call(self) -> list[float]:
+        """One step on each batch; their losses before the updates."""
+        losses = []
+        with stock_matmul_precision():
+            for examples in self.batches:
+                losses.append(self.trainer.step(self.done % self.num_steps, examples))
+                self.done += 1
+        return losses
+
+
+def _connect(parameters: Mapping[str, Tensor], ours: OurSteps) -> Connect:
+    """The method's connector by its equations."""
+    moa, difference = reference("ct_moa"), reference("difference_loss")
+    num_tasks, own_task = len(ours.info.tasks), ours.info.tasks.index(ours.info.task)
+
+    def plain(features_BND: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return moa.mlp(parameters, "connector", features_BND), {}
+
+    def stage1(features_BND: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        x_t_BNC, x_s_BNC = (moa.mlp(parameters, f"{who}_adapter", features_BND) for who in ("task", "client"))
+        return x_t_BNC + x_s_BNC, {"difference": difference.difference_loss(x_t_BNC, x_s_BNC)}
+
+    def stage2(features_BND: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        result: tuple[Tensor, dict[str, Tensor]] = moa.forward(parameters, features_BND, own_task, num_tasks)
+        return result
+
+    return {"train": plain, "stage1": stage1, "stage2": stage2}[ours.phase.name]
+
+
+def _example(plain: Any, backbone: Backbone, record: InstructionRecord) -> Any:
+    """Pixels and ids, as the stock processor would give them."""
+    image = Image.open(io.BytesIO(record.image))
+    pixels = backbone.processor([backbone._square(image)], return_tensors="pt")["pixel_values"][0]
+    num_patches, _ = backbone.feature_shape
+    placeholders = [backbone.model.config.image_token_id] * num_patches
+    answer = backbone.answer_ids(record.answer)
+    ids = [*backbone._before.tolist(), *placeholders, *backbone.prompt_ids(record.instruction), *answer]
+    return plain.Example(pixels, ids, len(answer))

@@ -1,0 +1,108 @@
+"""What a bench found, as a text table and as JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from pilot.bench.kernels.paired import Spread
+from pilot.bench.scale.measure import machine
+
+UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case.
+
+    Attributes:
+        case: what was timed, by name; one column each.
+        seconds: of every side.
+        ratios: paired, by name.
+        difference: largest relative difference between ours and the reference.
+        values: other measurements, by name.
+        repeats: repetitions behind the spreads.
+    """
+
+    case: Mapping[str, Any]
+    seconds: Mapping[str, Spread]
+    ratios: Mapping[str, Spread]
+    difference: float
+    repeats: int
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields; times in seconds."""
+        return {
+            "case": dict(self.case),
+            "seconds": {name: spread.to_json() for name, spread in self.seconds.items()},
+            "ratios": {name: spread.to_json() for name, spread in self.ratios.items()},
+            "difference": self.difference,
+            "repeats": self.repeats,
+            "values": dict(self.values),
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """A bench's rows, what they depend on, and sums over them.
+
+    Attributes:
+        name: of the bench.
+        settings: what the user chose or the bench fixed.
+        rows: cases of equal columns.
+        summary: values of the bench as a whole.
+        notes: sentences below the table.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    rows: Sequence[Row]
+    summary: Mapping[str, float] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, with machine and versions."""
+        return {
+            "bench": self.name,
+            "machine": machine() | {name: version(name) for name in ("transformers", "peft")},
+            "settings": dict(self.settings),
+            "rows": [row.to_json() for row in self.rows],
+            "summary": dict(self.summary),
+            "notes": list(self.notes),
+        }
+
+    def as_text(self) -> str:
+        """A table with median times, paired ratios with their quartiles, and the settings below it."""
+        cells = [_header(self.rows[0]), *(_cells(row) for row in self.rows)]
+        widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+        table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+        report = self.to_json()
+        below = [f"{name}: {_number(value)}" for name, value in self.summary.items()]
+        for name in ("settings", "machine"):
+            below.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in report[name].items()))
+        return "\n".join([*table, *below, *self.notes])
+
+
+def _header(row: Row) -> list[str]:
+    return [*row.case, *row.seconds, *row.ratios, "differ", *row.values, "n"]
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        *(str(value) for value in row.case.values()),
+        *(_time(spread.median) for spread in row.seconds.values()),
+        *(f"{spread.median:.2f} [{spread.lower:.2f}, {spread.upper:.2f}]" for spread in row.ratios.values()),
+        f"{row.difference:.0e}",
+        *(_number(value) for value in row.values.values()),
+        str(row.repeats),
+    ]
+
+
+def _time(seconds: float) -> str:
+    scale, unit = next((pair for pair in UNITS if seconds >= pair[0]), UNITS[-1])
+    return f"{seconds / scale:.2f} {unit}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"

@@ -1,0 +1,118 @@
+"""Our local training steps, one by one, as `LocalTrainer` takes them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pilot.backbone.backbone import Backbone
+from pilot.backbone.feature_files import FeatureCache, open_features
+from pilot.backbone.from_profile import load_backbone
+from pilot.config.model import Frame
+from pilot.config.scenario import Scenario
+from pilot.data.record import InstructionRecord
+from pilot.federation.client import build_client_model
+from pilot.federation.optimisation import Optimiser
+from pilot.federation.recorder import Recorder
+from pilot.federation.shards import Example, collate, make_examples, read_part
+from pilot.federation.spec import RunSpec
+from pilot.federation.trainer import LocalTrainer, TrainSettings, _set_trainable
+from pilot.io.seeding import seed_for
+from pilot.methods.base import Phase, State
+
+NOISE = 0.02
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Training examples of the batches of a call, and the features that they name.
+
+    Attributes:
+        batches: by step; the first client of each task in turn.
+        features: vision features of all images.
+    """
+
+    batches: list[list[InstructionRecord]]
+    features: FeatureCache
+
+
+def read_stream(scenario: Scenario, scenario_dir: Path, batch_size: int, num_steps: int, frame: Frame) -> Stream:
+    """`num_steps` batches, drawn with replacement from the training examples of the tasks' first clients.
+
+    Raises:
+        UserError: data, partition or features are missing.
+    """
+    shards = []
+    for task in scenario.tasks:
+        clients = read_part(scenario, scenario_dir, task, "train", frame=frame, images=True)
+        shards.append(clients[min(clients)])
+    generator = torch.Generator().manual_seed(seed_for("bench train-step"))
+    batches = []
+    for step in range(num_steps):
+        shard = shards[step % len(shards)]
+        batches.append([shard[i] for i in torch.randint(len(shard), (batch_size,), generator=generator).tolist()])
+    return Stream(batches, open_features(scenario_dir / "features"))
+
+
+class OurSteps:
+    """A client's model of one phase with its optimiser, on a backbone of its own.
+
+    Args:
+        spec: the run.
+        phase: of its method.
+        stream: the batches.
+        num_steps: of the learning rates' schedule.
+    """
+
+    def __init__(self, spec: RunSpec, phase: Phase, stream: Stream, num_steps: int) -> None:
+        profile, method, self.phase, self.stream = spec.profile, spec.make_method(), phase, stream
+        self.backbone: Backbone = load_backbone(profile)
+        self.rates = spec.rates()
+        settings = TrainSettings(
+            profile.batch_size, self.rates, profile.warmup_fraction, profile.weight_decay, profile.max_grad_norm
+        )
+        self.trainer = LocalTrainer(self.backbone, method, settings, stream.features, {})
+        self.info = spec.clients(method)[0]
+        self.model = build_client_model(self.backbone, method, phase, self.info, {}, {})
+        self.model.load(_disturbed(self.model.state()))
+        self.start = self.model.state()
+        self.trainable = _set_trainable(self.model, phase)
+        self.received = {name: parameter.detach().clone() for name, parameter in self.trainable.items()}
+        self.optimiser = Optimiser(
+            self.trainable, self.backbone.text_adapter.keys(), self.rates.of_phase(phase.name), num_steps,
+            profile.warmup_fraction, profile.weight_decay, profile.max_grad_norm,
+        )  # fmt: skip
+        self.examples: list[list[Example]] = [
+            make_examples(self.backbone, stream.features, records) for records in stream.batches
+        ]
+        self.done, self.num_steps = 0, num_steps
+
+    def call(self) -> list[float]:
+        """One step on each batch; their losses before the updates."""
+        recorder = Recorder()
+        for examples in self.examples:
+            self.optimiser.begin(self.done % self.num_steps)
+            batch = collate(examples, self.stream.features, self.backbone.end)
+            self.trainer._gradients(self.model, self.trainable, self.received, self.phase, [batch], recorder)
+            self.optimiser.finish()
+            self.done += 1
+        return [float(value) for value in recorder.losses["total"]]
+
+
+def _disturbed(state: State) -> State:
+    """Every tensor plus normal values of a small part of its own size, or of 1 / sqrt(width) where it is zero.
+
+    At their first values some gradients are zero but for rounding, which AdamW would turn into full steps.
+    """
+    result = {}
+    for name, value in state.items():
+        generator = torch.Generator().manual_seed(seed_for("bench train-step", name))
+        size = float(value.std()) if value.any() else value.shape[-1] ** -0.5
+        result[name] = value + NOISE * size * torch.randn(value.shape, generator=generator)
+    return result
+
+
+def phases_of(spec: RunSpec) -> Sequence[Phase]:
+    """The phases of a run's first round."""
+    return spec.make_method().phases(1)

@@ -1,0 +1,184 @@
+"""`pilot-bench bench scaling`: what the pipeline costs as rounds, clients and examples grow, each alone.
+
+Scenes of the shipped kind, the shipped backbone, one thread. Over rounds and clients every client takes the same few
+steps; over examples a client takes one epoch, and everything else that reads examples is timed as well. Training is
+timed from the plan of the first round to the last file of the run; loading and tokenising are not part of it.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pilot.backbone.backbone import Backbone
+from pilot.backbone.feature_files import FeatureCache, open_features
+from pilot.backbone.features import compute_features
+from pilot.backbone.from_profile import load_backbone
+from pilot.bench.scale.files import write_with_figure
+from pilot.bench.scale.measure import Cost, machine, measured, slope
+from pilot.config.load import load_profile, load_scenario
+from pilot.config.profile import Profile
+from pilot.config.scenario import PartitionConfig, Scenario
+from pilot.data.build import build_data
+from pilot.data.partition import partition_data
+from pilot.data.record import read_records
+from pilot.evaluation.answers import answer_run
+from pilot.federation.assemble import make_participants
+from pilot.federation.nodes import Register
+from pilot.federation.shards import Example, load_examples
+from pilot.federation.spec import RunSpec, scenario_digests
+from pilot.federation.training import CLIENTS, Conduct, conduct
+from pilot.federation.transport import LocalTransport
+from pilot.io.layout import run_folder
+
+Advance = Callable[[int, int], None]
+NAME = "scaling"
+METHODS = ("fedavg", "pilot")
+DIMENSIONS = ("rounds", "clients", "examples")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured.
+
+    Attributes:
+        factors: multiples of the smallest size, ascending, from 1.
+        rounds, clients, examples: the smallest numbers; clients are per task, examples per client and for training.
+        tests: test records per task at the smallest number of examples.
+        steps: of a client in a round, where rounds or clients grow.
+        batch: examples of a step.
+    """
+
+    factors: tuple[int, ...] = (1, 2, 4, 8, 16)
+    rounds: int = 2
+    clients: int = 1
+    examples: int = 40
+    tests: int = 24
+    steps: int = 4
+    batch: int = 8
+
+
+QUICK = Sizes(factors=(1, 2), rounds=1, examples=12, tests=4, steps=2, batch=4)
+"""Sizes that take seconds: to see that it works, not to learn anything."""
+
+
+def bench_scaling(sizes: Sizes, advance: Advance) -> dict[str, Any]:
+    """Run everything; the content of `results/bench/scaling.json`.
+
+    Each dimension has rows of `factor` and of `parts`, each with wall and CPU seconds, and per part the exponent of CPU
+    seconds over the factor, over all factors and between the last two.
+
+    Raises:
+        UserError: not on Linux.
+    """
+    backbone = load_backbone(_profile(sizes, 1, epochs=False))
+    rows: dict[str, list[dict[str, Any]]] = {dimension: [] for dimension in DIMENSIONS}
+    total, done = len(DIMENSIONS) * len(sizes.factors), 0
+    for dimension in DIMENSIONS:
+        _one(backbone, sizes, dimension, 1)  # warms up: the first pass of anything is slower
+        for factor in sizes.factors:
+            parts = _one(backbone, sizes, dimension, factor)
+            costs = {name: {"seconds": cost.seconds, "cpu_seconds": cost.cpu_seconds} for name, cost in parts.items()}
+            rows[dimension].append({"factor": factor, "parts": costs})
+            done += 1
+            advance(done, total)
+    fits = {dimension: _fits(measurements) for dimension, measurements in rows.items()}
+    return {"machine": machine(), "sizes": asdict(sizes), "rows": rows, "fits": fits}
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """All measurements as tables, with the exponents and the machine."""
+    lines = []
+    for dimension, rows in report["rows"].items():
+        factors = [row["factor"] for row in rows]
+        lines.append(f"CPU seconds over {dimension} (1x is {report['sizes'][dimension]}); cost ~ {dimension}^p")
+        lines.append(f"{'':<20}" + "".join(f"{f'{factor}x':>9}" for factor in factors) + f"{'p':>8} {'last two':>9}")
+        for part, fit in report["fits"][dimension].items():
+            values = "".join(f"{row['parts'][part]['cpu_seconds']:>9.3f}" for row in rows)
+            lines.append(f"{part:<20}{values}{fit['exponent']:>8.2f} {fit['last']:>9.2f}")
+        lines.append("")
+    return "\n".join([*lines, "machine: " + ", ".join(f"{k} {v}" for k, v in report["machine"].items())])
+
+
+def write_report(report: Mapping[str, Any], results: Path) -> list[Path]:
+    """Write `bench/scaling.json` and its figure below `results`; return the files.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    from pilot.bench.scale.scaling_plot import draw
+
+    return write_with_figure(report, draw, results, NAME)
+
+
+def _one(backbone: Backbone, sizes: Sizes, dimension: str, factor: int) -> dict[str, Cost]:
+    """All parts at one size, in a folder of its own."""
+    grows = {name: factor if name == dimension else 1 for name in DIMENSIONS}
+    scenario = _scenario(sizes, grows["clients"], grows["examples"])
+    profile = _profile(sizes, sizes.rounds * grows["rounds"], epochs=dimension == "examples")
+    with tempfile.TemporaryDirectory() as name:
+        parts = dict(_parts(backbone, scenario, profile, Path(name), dimension == "examples"))
+    return parts if dimension == "examples" else {k: v for k, v in parts.items() if k.startswith("training")}
+
+
+def _parts(
+    backbone: Backbone, scenario: Scenario, profile: Profile, folder: Path, answers: bool
+) -> Iterator[tuple[str, Cost]]:
+    """The pipeline, part by part."""
+    yield "data", measured(lambda: build_data(scenario, folder, lambda task, done, total: None))[1]
+    yield "partition", measured(lambda: partition_data(scenario, folder))[1]
+    files = [folder / "data" / task.name / "records.parquet" for task in scenario.tasks]
+    records = [record for file in files for record in read_records(file)]
+    yield "features", measured(lambda: compute_features(backbone, profile, records, folder / "features", _quiet))[1]
+    features = open_features(folder / "features")
+    examples, cost = measured(lambda: load_examples(scenario, folder, backbone, features, "train", frame=profile.frame))
+    yield "tokenising", cost
+    for method in METHODS:
+        spec = RunSpec(scenario, profile, method, 0)
+        yield f"training, {method}", measured(partial(_train, spec, backbone, features, examples, folder))[1]
+    if answers:
+        yield "answers, fedavg", measured(lambda: answer_run(run_folder(folder, "fedavg", 0), _quiet))[1]
+
+
+def _train(
+    spec: RunSpec, backbone: Backbone, features: FeatureCache, examples: Mapping[int, Sequence[Example]], folder: Path
+) -> None:
+    """A run in this process, whose backbone and examples are there."""
+    run_dir = run_folder(folder, spec.method, spec.seed)
+    clients = make_participants(spec, backbone, features, examples, lambda client: run_dir / CLIENTS / str(client))
+    register = Register(scenario_digests(folder), {client: len(own) for client, own in examples.items()}, {})
+    conduct(Conduct(spec, register, run_dir, False, _quiet), backbone, LocalTransport(clients))
+
+
+def _scenario(sizes: Sizes, more_clients: int, more_examples: int) -> Scenario:
+    """Scenario2's tasks at another size; a fifth of a client's records is for validation and local tests."""
+    base, num_clients = load_scenario("scenario2"), sizes.clients * more_clients
+    tasks = tuple(
+        task.model_copy(update={
+            "num_clients": num_clients, "num_train": num_clients * round(1.25 * sizes.examples * more_examples),
+            "num_test": sizes.tests * more_examples, "partition": PartitionConfig(kind="iid"),
+        })
+        for task in base.tasks
+    )  # fmt: skip
+    return base.model_copy(update={"name": NAME, "tasks": tasks, "min_client_examples": 1})
+
+
+def _profile(sizes: Sizes, rounds: int, *, epochs: bool) -> Profile:
+    length = {"local_steps": None, "local_epochs": 1.0} if epochs else {"local_steps": sizes.steps}
+    return load_profile("embedded").model_copy(update={"rounds": rounds, "batch_size": sizes.batch, **length})
+
+
+def _fits(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Exponents of CPU seconds by part."""
+    factors = [row["factor"] for row in rows]
+    values = {part: [row["parts"][part]["cpu_seconds"] for row in rows] for part in rows[0]["parts"]}
+    return {
+        part: {"exponent": slope(factors, of_part), "last": slope(factors[-2:], of_part[-2:])}
+        for part, of_part in values.items()
+    }
+
+
+def _quiet(done: int, total: int) -> None:
+    """No progress shown."""

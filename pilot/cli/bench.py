@@ -1,0 +1,203 @@
+"""`pilot-bench bench NAME`: the suite timed beside the tools that are used otherwise, and over many clients."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pilot.cli.options import JsonOption, ProfileOption, ResultsOption, ScenarioDirArgument
+from pilot.cli.progress import progress
+
+if TYPE_CHECKING:
+    from pilot.bench.kernels.report import Report
+
+RepeatsOption = Annotated[int, typer.Option(min=1, help="Repetitions of every case.")]
+QuickOption = Annotated[bool, typer.Option("--quick", help="Small sizes: to see that it works.")]
+
+bench_app = typer.Typer(help="The suite timed beside other tools, and over many clients.", no_args_is_help=True)
+
+
+@bench_app.callback()
+def bench() -> None:
+    """The suite timed beside other tools, and over many clients."""
+
+
+@bench_app.command()
+def evaluation(
+    scenario_dir: ScenarioDirArgument,
+    method: Annotated[list[str] | None, typer.Option(help="Only runs of these methods; repeat the option.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first records of each test set and part.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Of the stock class; 512 is the best of those tried.")] = 512,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate all trained runs as `evaluate` does and through lm-eval's `hf-multimodal`, and compare."""
+    from pilot.bench.evaluation.bench import as_text, bench_evaluation
+
+    with progress(f"both ways of {scenario_dir}") as advance:
+        report = bench_evaluation(scenario_dir, method or (), limit, batch_size, advance)
+    _tell(report, as_text, as_json)
+
+
+@bench_app.command()
+def federation(
+    quick: QuickOption = False,
+    results: ResultsOption = Path("results"),
+    as_json: JsonOption = False,
+) -> None:
+    """Time and memory of the server over the number of clients, who are synthetic. About ten minutes."""
+    from pilot.bench.scale.bench import QUICK, Sizes, bench_federation, write_report
+    from pilot.bench.scale.text import as_text
+
+    with progress("bench federation") as advance:
+        report = bench_federation(QUICK if quick else Sizes(), advance)
+    files = write_report(report, results)
+    _tell(report, as_text, as_json, files)
+
+
+@bench_app.command("ct-moa")
+def ct_moa(repeats: RepeatsOption = 50, quick: QuickOption = False, as_json: JsonOption = False) -> None:
+    """CT-MoA forward and backward beside a loop over samples and experts, and beside its matrix products alone."""
+    from pilot.bench.kernels.ct_moa import QUICK, SHAPES, bench_ct_moa
+
+    with progress("bench ct-moa") as advance:
+        report = bench_ct_moa(QUICK if quick else SHAPES, repeats, advance)
+    _show(report, as_json)
+
+
+@bench_app.command("difference-loss")
+def difference_loss(repeats: RepeatsOption = 20, quick: QuickOption = False, as_json: JsonOption = False) -> None:
+    """The difference loss in Gram form beside the explicit C x C matrix: time and memory over C."""
+    from pilot.bench.kernels.losses import QUICK, Sizes, bench_difference_loss
+
+    with progress("bench difference-loss") as advance:
+        report = bench_difference_loss(QUICK if quick else Sizes(), repeats, advance)
+    _show(report, as_json)
+
+
+@bench_app.command()
+def aggregate(repeats: RepeatsOption = 10, quick: QuickOption = False, as_json: JsonOption = False) -> None:
+    """The server's means beside stack-and-mean and a loop over pairs: time and memory over clients."""
+    from pilot.bench.kernels.aggregate import QUICK, Sizes, bench_aggregate
+
+    with progress("bench aggregate") as advance:
+        report = bench_aggregate(QUICK if quick else Sizes(), repeats, advance)
+    _show(report, as_json)
+
+
+@bench_app.command("train-step")
+def train_step(
+    scenario_dir: ScenarioDirArgument,
+    repeats: RepeatsOption = 10,
+    scenario: Annotated[str, typer.Option(help="Name or YAML file, if not the folder's name.")] = "",
+    profile: Annotated[str, typer.Option(help="Name or YAML file, if not the name of the folder above.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Training steps of fedavg and pilot beside stock LLaVA with PEFT, and beside their matrix products alone."""
+    from pilot.bench.kernels.train_step import bench_train_step
+
+    with progress("bench train-step") as advance:
+        report = bench_train_step(scenario_dir, repeats, advance, scenario=scenario, profile=profile)
+    _show(report, as_json)
+
+
+@bench_app.command("llava-random")
+def llava_random(
+    profile: ProfileOption = "llava-random",
+    full: Annotated[bool, typer.Option("--full", help="LLaVA-1.5-7B's size, made on the device, no disk.")] = False,
+    layers: Annotated[int | None, typer.Option(min=1, help="Layers of the LLM.")] = None,
+    hidden: Annotated[int | None, typer.Option(min=2, help="Width of the LLM.")] = None,
+    intermediate: Annotated[int | None, typer.Option(min=1, help="Width of its feed-forward layers.")] = None,
+    heads: Annotated[int | None, typer.Option(min=1, help="Attention heads of the LLM.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="LoRA's rank; alpha is twice that.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Examples of a batch.")] = None,
+    accumulation: Annotated[int | None, typer.Option(min=1, help="Batches of a step.")] = None,
+    text_tokens: Annotated[int, typer.Option(min=2, help="Tokens after the image, a quarter of them answers.")] = 64,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of each client in each stage.")] = 2,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto; the profile's by default.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One Pilot round of both stages on random weights of any size: peak memory, samples/s, tokens/s."""
+    from pilot.bench.scale.model import Workload, as_text, bench_model, full_size, sized
+    from pilot.config.load import load_profile
+
+    loaded = full_size(load_profile(profile)) if full else load_profile(profile)
+    changes = {
+        "text_layers": layers, "text_hidden": hidden, "text_intermediate": intermediate, "text_heads": heads,
+        "text_kv_heads": heads, "batch_size": batch, "accumulation": accumulation, "device": device,
+    }  # fmt: skip
+    lora = {"rank": rank, "alpha": 2 * rank, "space": loaded.lora.space} if rank else None
+    work = Workload(text_tokens, max(1, text_tokens // 4), steps)
+    with progress("bench llava-random") as advance:
+        report = bench_model(sized(loaded, changes | {"lora": lora, "max_length": None}), work, advance)
+    _tell(report, as_text, as_json)
+
+
+@bench_app.command("round")
+def round_(
+    scenario_dir: ScenarioDirArgument,
+    method: Annotated[list[str] | None, typer.Option(help="Methods to time (the scenario's); repeat it.")] = None,
+    compared: Annotated[str, typer.Option(help="Method that both engines run; empty for none.")] = "pilot",
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds of each run; the first one is not timed.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Of each run.")] = 3,
+    scenario: Annotated[str, typer.Option(help="Name or file; the folder's name by default.")] = "",
+    profile: Annotated[str, typer.Option(help="Name or file; the parent folder's name by default.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Rounds in this process beside Flower's simulation, and by method what is not optimiser steps."""
+    from pilot.bench.scale.round import as_text, bench_round, specs_of
+
+    scenario_dir = scenario_dir.resolve()
+    specs, both = specs_of(
+        scenario or scenario_dir.name, profile or scenario_dir.parent.name, method or (), compared, rounds
+    )
+    with progress("bench round") as advance:
+        report = bench_round(specs, both, scenario_dir, repeats, advance)
+    _tell(report, as_text, as_json)
+
+
+@bench_app.command()
+def scaling(
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: to see that it works.")] = False,
+    results: ResultsOption = Path("results"),
+    as_json: JsonOption = False,
+) -> None:
+    """Cost over rounds, clients and examples, 1x to 16x each, with its exponents. About ten minutes."""
+    from pilot.bench.scale.scaling import QUICK, Sizes, as_text, bench_scaling, write_report
+
+    with progress("bench scaling") as advance:
+        report = bench_scaling(QUICK if quick else Sizes(), advance)
+    files = write_report(report, results)
+    _tell(report, as_text, as_json, files)
+
+
+@bench_app.command()
+def pipeline(
+    scenario: Annotated[str, typer.Argument(help="A target of the Snakefile.")] = "scenario2",
+    profile: ProfileOption = "embedded",
+    cores: Annotated[int, typer.Option(min=1, help="Of Snakemake.")] = 2,
+    results: Annotated[Path, typer.Option(help="Folder for the run, without this scenario; it stays.")] = Path(
+        "results/bench"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """A whole scenario through Snakemake from nothing, beside the sum of its jobs on cores that never wait."""
+    from pilot.bench.pipeline import as_text, bench_pipeline
+
+    report = bench_pipeline(scenario, profile, cores, results)
+    _tell(report, as_text, as_json)
+
+
+def _show(report: "Report", as_json: bool) -> None:
+    _tell(report.to_json(), lambda _: report.as_text(), as_json)
+
+
+def _tell(
+    report: dict[str, Any], as_text: Callable[[dict[str, Any]], str], as_json: bool, files: Sequence[Path] = ()
+) -> None:
+    """Print a report for a machine, or for a person with the files that were written."""
+    if as_json:
+        typer.echo(json.dumps(report, indent=2, sort_keys=True))
+    else:
+        typer.echo("\n\n".join([as_text(report), *(f"wrote {path}" for path in files)]))

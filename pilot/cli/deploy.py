@@ -1,0 +1,127 @@
+"""`pilot-bench deploy ...`: keys and certificates, node folders, a whole deployment on this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pilot.cli.options import ProfileOption, ResultsOption, ScenarioOption
+from pilot.errors import UserError
+
+WindowOption = Annotated[int | None, typer.Option(min=1, help="Most clients that work at the same time.")]
+PatienceOption = Annotated[float, typer.Option(min=0, help="Seconds to wait for a client whose node is away.")]
+LimitOption = Annotated[float, typer.Option(min=0, help="Seconds that a client may take for a phase; 0: any time.")]
+
+deploy_app = typer.Typer(help="Runs on several machines; see docs/deploy.md.", no_args_is_help=True)
+
+
+@deploy_app.callback()
+def deploy() -> None:
+    """Runs on several machines; see docs/deploy.md."""
+
+
+@deploy_app.command()
+def local(
+    nodes: Annotated[int, typer.Option(min=1, help="SuperNodes; as many as the scenario has clients.")],
+    scenario: ScenarioOption = "scenario2",
+    method: Annotated[str, typer.Option("--method", "-m", help="See `pilot-bench list methods`.")] = "pilot",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of initial values and batches.")] = 0,
+    profile: ProfileOption = "embedded",
+    results: ResultsOption = Path("results"),
+    resume: Annotated[bool, typer.Option(help="Go on from the last finished round, or start anew.")] = True,
+    window: WindowOption = None,
+    patience: PatienceOption = 600.0,
+    limit: LimitOption = 0.0,
+) -> None:
+    """Train on a deployment on this machine: a SuperLink and one SuperNode per client, with TLS and node keys.
+
+    All processes end with the command.
+    """
+    from pilot.deployment.training import Request, train_deployed
+
+    request = Request(scenario, profile, method, seed, results, resume, window, patience, limit)
+    run_dir = train_deployed(request, nodes, typer.echo)
+    typer.echo(str(run_dir), err=True)
+
+
+@deploy_app.command()
+def certificates(
+    folder: Annotated[Path, typer.Argument(help="Where ca.pem, ca.key, server.pem and server.key go.")],
+    host: Annotated[list[str] | None, typer.Option(help="Name or address of the server; repeat the option.")] = None,
+) -> None:
+    """Make an authority and the server's certificate; localhost and 127.0.0.1 are always in it."""
+    from pilot.deployment.certificates import make_certificates
+
+    made = make_certificates(folder, host or ())
+    typer.echo(f"for every machine: {made.authority}")
+    typer.echo(f"for the server only: {made.certificate}, {made.key}")
+
+
+@deploy_app.command()
+def key(file: Annotated[Path, typer.Argument(help="The private key; the public half goes to <file>.pub.")]) -> None:
+    """Make a node's key pair."""
+    from pilot.deployment.certificates import make_node_key
+
+    typer.echo(f"for the server: {make_node_key(file)}")
+
+
+@deploy_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def superlink(context: typer.Context) -> None:
+    """Run `flower-superlink` with the options given, and log failed TLS handshakes, which it would keep to itself."""
+    from pilot.deployment.superlink import run_superlink
+
+    run_superlink(context.args)
+
+
+@deploy_app.command("nodes")
+def nodes_(
+    scenario: ScenarioOption, profile: ProfileOption = "embedded", results: ResultsOption = Path("results")
+) -> None:
+    """Split a scenario into one folder per client, and federation.json, which is all that the server needs."""
+    from pilot.config.load import load_profile, load_scenario
+    from pilot.federation.nodes import prepare_nodes
+
+    loaded = load_scenario(scenario)
+    folder = results / load_profile(profile).name / loaded.name
+    prepare_nodes(loaded, folder, folder / "nodes")
+    typer.echo(str(folder / "nodes"))
+
+
+@deploy_app.command("app")
+def app_(
+    folder: Annotated[Path, typer.Argument(help="Where the app's description goes; `flwr run` takes this folder.")],
+    scenario: ScenarioOption,
+    method: Annotated[str, typer.Option("--method", "-m", help="See `pilot-bench list methods`.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of initial values and batches.")] = 0,
+    profile: ProfileOption = "embedded",
+    results: ResultsOption = Path("results"),
+    nodes: Annotated[Path | None, typer.Option(help="The server's folder with federation.json.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last finished round, or start anew.")] = True,
+    window: WindowOption = None,
+    patience: PatienceOption = 600.0,
+    limit: LimitOption = 0.0,
+) -> None:
+    """Describe a run for `flwr run`: what it sends are names and numbers; the code is what each machine installed."""
+    from pilot.deployment.flower_command import write_app
+    from pilot.deployment.training import Request, run_options
+
+    request = Request(scenario, profile, method, seed, results, resume, window, patience, limit)
+    request.check_names()
+    write_app(folder, run_options(request) | {"nodes": str(nodes.resolve()) if nodes else ""})
+
+
+@deploy_app.command()
+def collect(
+    run: Annotated[Path, typer.Argument(help="Run directory on the server.")],
+    states: Annotated[list[str], typer.Argument(help="<client>=<copy of its node's state folder>, for each client.")],
+) -> None:
+    """Bring clients' private states into the run directory, where `evaluate` looks for them."""
+    from pilot.deployment.training import collect as bring
+
+    stores = {}
+    for state in states:
+        client, _, folder = state.partition("=")
+        if not client.isdecimal() or not Path(folder).is_dir():
+            raise UserError(f"{state}: expected <client>=<folder>, such as 3=/copies/node-3.")
+        stores[int(client)] = Path(folder)
+    bring(run, stores)

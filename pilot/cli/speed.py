@@ -1,0 +1,85 @@
+"""How fast this processor multiplies, and from it how long `scenario2` takes: an estimate, from two measured machines.
+
+CPU time is modelled as a + w / r: r is the rate of one thread's matrix products, w the work that grows with it, a what
+does not (data, tokenising, Java, figures). Both follow from whole runs of scenario2 on two processors (DESIGN.md,
+section 12; docs/performance.md, "The pipeline"); a third of another kind may lie outside the range.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+INSTRUCTIONS = {"AVX2": "avx2", "AVX-512": "avx512f", "AMX": "amx_tile"}
+SHAPES = ((800, 128, 128), (800, 128, 256), (800, 256, 128))
+"""Rows, inner, columns of products of a training step of the embedded profile."""
+SLOW, FAST = (37.0, 60.6), (202.5, 1042 / 60)
+"""GFLOP/s of a thread, CPU minutes of scenario2: an EPYC with AVX2 alone (35 to 39), one with AVX-512 (193 to 212)."""
+SPREAD = 1.3
+"""How much slower the same step is beside other tenants of a machine: 34 to 40 ms, 35 to 46 ms."""
+BUSY = 0.946
+"""Share of two cores' time that the jobs used: 1,042 s of CPU in 551 s."""
+LONGEST = 118 / 1042
+"""Share of all work that must be done in a row: data, features, a run's training and answers, scores, figures."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """CPU minutes of scenario2 and minutes on this machine's cores, from least to most."""
+
+    cpu_minutes: float
+    minutes: tuple[float, float]
+
+
+def estimate(gflops: float, cores: int) -> Estimate:
+    """Expected time of `snakemake --cores all scenario2` with the embedded profile, without the installation.
+
+    Args:
+        gflops: 10^9 operations per second of one thread, as `measured_rate` gives them.
+        cores: that Snakemake may use, at least 1.
+    """
+    work = (SLOW[1] - FAST[1]) / (1 / SLOW[0] - 1 / FAST[0])
+    cpu_minutes = FAST[1] - work / FAST[0] + work / gflops
+    minutes = cpu_minutes * max(1 / (BUSY * cores), LONGEST)
+    return Estimate(cpu_minutes, (minutes / SPREAD, minutes * SPREAD))
+
+
+def instructions(cpuinfo: Path = CPUINFO) -> tuple[str, list[str]]:
+    """The processor's name, and those of `INSTRUCTIONS` that it has; empty where the system does not say."""
+    try:
+        lines = [line.partition(":") for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        return "", []
+    values = {name.strip(): value.strip() for name, _, value in reversed(lines)}
+    flags = values.get("flags", "").split()
+    return values.get("model name", ""), [name for name, flag in INSTRUCTIONS.items() if flag in flags]
+
+
+def measured_rate(seconds: float = 0.3, patience: float = 2.0) -> float:
+    """GFLOP/s of one thread in float32, by CPU time, so that other processes matter less; the best of many rounds.
+
+    Args:
+        seconds: of CPU time to measure.
+        patience: of wall time, after which it stops all the same.
+    """
+    import torch
+
+    from pilot.backbone.numerics import fast_matmul_precision
+    from pilot.bench.kernels.products import Product, bare, flops
+
+    products = [Product(*shape, times=4) for shape in SHAPES]
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision(fast_matmul_precision())
+    try:
+        work = bare(products)
+        work()
+        least, began, started = float("inf"), time.monotonic(), time.thread_time()
+        while time.thread_time() - started < seconds and time.monotonic() - began < patience:
+            before = time.thread_time()
+            work()
+            least = min(least, time.thread_time() - before)
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+    return flops(products) / least / 1e9

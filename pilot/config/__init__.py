@@ -1,0 +1,1 @@
+"""Typed models of the files in `pipelines/`, and how they are read."""

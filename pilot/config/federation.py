@@ -1,0 +1,65 @@
+"""The profile's section `federation`: who takes part, what goes wrong, and what the server does about it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pilot.config.base import Model
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class ParticipationConfig(Model):
+    """Who takes part in a round, simulated by a seeded schedule; see `pilot.federation.participation`."""
+
+    fraction: PositiveShare = 1.0
+    over_selection: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    quorum: Annotated[int, Field(ge=1)] = 1
+    deadline: PositiveNumber | None = None
+    dropout: Probability = 0.0
+    stragglers: Probability = 0.0
+    slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0
+
+
+class AttackConfig(Model):
+    """A simulated fault of some clients; see `pilot.federation.attacks`."""
+
+    kind: Literal["nan", "sign_flip", "scale", "free_rider"]
+    clients: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    factor: PositiveNumber = 10.0
+
+
+class DefenceConfig(Model):
+    """What the server does against wrong updates; see `pilot.federation.defence`."""
+
+    aggregation: Literal["mean", "median", "trimmed_mean", "multi_krum"] = "mean"
+    trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    num_byzantine: Annotated[int, Field(ge=0)] = 1
+    clip_norm: PositiveNumber | None = None
+
+
+class PrivacyConfig(Model):
+    """Client-level differential privacy of each update; see `pilot.federation.privacy`."""
+
+    clip_norm: PositiveNumber
+    noise_multiplier: PositiveNumber
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    noise: Literal["seeded", "system"] = "seeded"
+
+
+class FederationConfig(Model):
+    """Everything above; by default all clients are there, honest, and believed."""
+
+    participation: ParticipationConfig = ParticipationConfig()
+    attacks: tuple[AttackConfig, ...] = ()
+    defence: DefenceConfig = DefenceConfig()
+    privacy: PrivacyConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_fault_each(self) -> "FederationConfig":
+        clients = [client for attack in self.attacks for client in attack.clients]
+        if len(set(clients)) != len(clients):
+            raise ValueError(f"attacks: a client may have one fault, got clients {clients}")
+        return self

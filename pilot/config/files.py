@@ -1,0 +1,105 @@
+"""Files of `pipelines/` read as their typed models, with messages that name file, field and remedy."""
+
+import difflib
+import importlib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pilot.config.base import Model
+from pilot.errors import UserError
+
+SINGULAR = {"studies": "study"}
+_M = TypeVar("_M", bound=Model)
+
+
+def names_of(kind: str) -> list[str]:
+    """The files of a kind (`scenarios`, `profiles`, `faults`, ...) that ship, by name, sorted."""
+    return sorted(path.stem for path in _folder(kind).glob("*.yaml"))
+
+
+def load_file(model: type[_M], kind: str, name_or_path: str) -> _M:
+    """A file of a kind as its model, by the name of one that ships or by path; raises as `load_scenario`."""
+    if name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+    else:
+        if name_or_path not in names_of(kind):
+            raise UserError(f"{SINGULAR.get(kind, kind.removesuffix('s'))}: {_unknown(name_or_path, names_of(kind))}")
+        path = _folder(kind) / f"{name_or_path}.yaml"
+    return validated(model, str(path), _read_yaml(path))
+
+
+def validated(model: type[_M], where: str, values: Mapping[str, Any]) -> _M:
+    """Values as their model; `where` (a file, or a field of one) begins the messages.
+
+    Raises:
+        UserError: one line for each wrong, unknown or missing field.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{where}: {_explain(model, item)}" for item in error.errors())) from error
+
+
+def check_known(where: str, field: str, names: Collection[str], known: Collection[str]) -> None:
+    """Refuse names that a registry does not hold; `where` is the file or thing that states them.
+
+    Raises:
+        UserError: names the field, the unknown name and the known ones.
+    """
+    for name in names:
+        if name not in known:
+            raise UserError(f"{where}: field {field}: {_unknown(name, known)}")
+
+
+def _unknown(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"unknown name {name!r}.{hint} Expected one of: {', '.join(sorted(known))}."
+
+
+def _folder(kind: str) -> Path:
+    """The folder of a kind of file. (An editable install adds a hook to the path that is no folder.)"""
+    return next(at for entry in importlib.import_module("pipelines").__path__ if (at := Path(entry) / kind).is_dir())
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Name an existing YAML file.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}. Correct the file.") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a mapping of fields, got {type(values).__name__}. See the files that ship.")
+    return values
+
+
+def _explain(model: type[BaseModel], error: Mapping[str, Any]) -> str:
+    """One pydantic error as field, what was expected, what to do."""
+    place = ".".join(str(part) for part in error["loc"]) or "(whole file)"
+    if error["type"] == "extra_forbidden":
+        *inside, field = error["loc"]
+        return f"field {place}: {_unknown(str(field), _fields(model, inside))} Rename or remove it."
+    if error["type"] == "missing":
+        return f"field {place}: is missing. Add it."
+    message = error["msg"].removeprefix("Value error, ")
+    got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
+    return f"field {place}: {message[0].lower()}{message[1:]}{got}. Correct this field."
+
+
+def _fields(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    """The field names of the model at `place` inside `model`."""
+    for part in place:
+        if part in model.model_fields:
+            annotation = model.model_fields[str(part)].annotation
+            models = [a for a in (annotation, *getattr(annotation, "__args__", ())) if _is_model(a)]
+            model = models[0] if models else model
+    return list(model.model_fields)
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)

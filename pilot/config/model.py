@@ -1,0 +1,110 @@
+"""How a profile's model is made and computed: the size of `llava-random`, learning rates, numbers' types, devices."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from pilot.config.base import Count, Model, Positive, Sparse
+
+Precision = Literal["float32", "bfloat16"]
+Attention = Literal["eager", "sdpa"]
+FeatureType = Literal["float32", "float16", "bfloat16"]
+Device = Literal["cpu", "cuda", "auto"]
+Frame = Literal["original", "padded_square"]
+"""What boxes in answers are fractions of: the image, or the centred square that LLaVA-1.5 pads it to."""
+FRAMES: tuple[Frame, ...] = get_args(Frame)
+
+
+class RandomLlava(Model):
+    """The size of `llava-random`; the defaults are those of LLaVA-1.5-7B (7.06 thousand million parameters).
+
+    With `materialise` the weights are written once, as a sharded checkpoint in the hub's layout, and read from there;
+    without, every process makes them on its device, which needs no disk.
+    """
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    vocabulary: Count = 32064
+    text_layers: Count = 32
+    text_hidden: Count = 4096
+    text_intermediate: Count = 11008
+    text_heads: Count = 32
+    text_kv_heads: Count = 32
+    max_positions: Count = 4096
+    vision_layers: Annotated[int, Field(ge=2)] = 24
+    vision_hidden: Count = 1024
+    vision_intermediate: Count = 4096
+    vision_heads: Count = 16
+    image_size: Count = 336
+    patch_size: Count = 14
+    materialise: bool = True
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "RandomLlava":
+        rules = {
+            "text_hidden": ("text_heads", self.text_hidden % (2 * self.text_heads) == 0, "an even multiple"),
+            "text_heads": ("text_kv_heads", self.text_heads % self.text_kv_heads == 0, "a multiple"),
+            "vision_hidden": ("vision_heads", self.vision_hidden % self.vision_heads == 0, "a multiple"),
+            "image_size": ("patch_size", self.image_size % self.patch_size == 0, "a multiple"),
+        }
+        for field, (other, fits, expected) in rules.items():
+            if not fits:
+                raise ValueError(f"{field}: expected {expected} of {other}, got {getattr(self, field)}")
+        return self
+
+    @property
+    def num_image_tokens(self) -> int:
+        """N: patches of an image."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+class LoraConfig(Sparse):
+    """LoRA's rank and scale numerator (W + alpha / rank * B A), and how it is computed.
+
+    `space`: `weight` forms W + scale B A once per step, faster where tokens outnumber the rank at small widths;
+    `token` computes W x + scale B (A x), whose backward pass needs no gradient of the size of W.
+    """
+
+    unwritten: ClassVar[frozenset[str]] = frozenset({"space"})
+
+    rank: Count
+    alpha: Positive
+    space: Literal["weight", "token"] = "weight"
+
+
+class PhaseRates(Model):
+    """Peak learning rates of one phase, where they are not the method's usual ones."""
+
+    text_adapter: Positive | None = None
+    connector: Positive | None = None
+
+
+class LearningRates(Sparse):
+    """Peak learning rates of the LLM's LoRA and of everything between vision tower and LLM; `phases` by phase name."""
+
+    unwritten: ClassVar[frozenset[str]] = frozenset({"phases"})
+
+    text_adapter: Positive
+    connector: Positive
+    phases: Mapping[str, PhaseRates] = Field(default_factory=dict)
+
+    def of_phase(self, phase: str) -> dict[str, float]:
+        """The rates that hold in a phase, by group."""
+        own = self.phases.get(phase, PhaseRates())
+        return {
+            "text_adapter": own.text_adapter or self.text_adapter,
+            "connector": own.connector or self.connector,
+        }
+
+
+class Trial(LearningRates):
+    """One candidate of `pilot-bench tune`: learning rates, and options of the method laid over the profile's."""
+
+    unwritten: ClassVar[frozenset[str]] = frozenset({"phases", "options"})
+
+    options: Mapping[str, Any] = Field(default_factory=dict)
+
+    @property
+    def rates(self) -> LearningRates:
+        """The rates alone."""
+        return LearningRates(text_adapter=self.text_adapter, connector=self.connector, phases=self.phases)

@@ -1,0 +1,170 @@
+"""The studies of `pipelines/studies/`: which runs are put side by side, in which parts, against which baseline."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pilot.config.base import Model
+from pilot.config.files import check_known, load_file, names_of
+from pilot.config.load import load_scenario, twin
+from pilot.config.scenario import FullName, Name, VariantName
+from pilot.config.variant import split_name
+from pilot.errors import UserError
+from pilot.io.layout import run_folder
+
+BASE = "base"
+"""Among a part's profiles: the profile itself, without a variant."""
+
+Dimension = Literal["methods", "scenarios", "profiles"]
+DIMENSIONS: tuple[Dimension, ...] = ("methods", "scenarios", "profiles")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A scenario with a profile. Runs of one setting can be compared; those of two differ in more than the method."""
+
+    scenario: str
+    profile: str
+
+    def folder(self, results: Path) -> Path:
+        """The scenario's folder."""
+        return results / self.profile / self.scenario
+
+    def runs(self, results: Path, methods: Collection[str]) -> list[Path]:
+        """The folders of the methods' runs, a run per seed of the scenario."""
+        seeds = load_scenario(self.scenario).seeds
+        return [run_folder(self.folder(results), method, seed) for method in methods for seed in seeds]
+
+    def own_methods(self) -> tuple[str, ...]:
+        """The methods whose runs the scenario's own targets make and score; none of a variant."""
+        plain = split_name(self.scenario)[1] is None and split_name(self.profile)[1] is None
+        return load_scenario(self.scenario).methods if plain else ()
+
+
+class Axis(Model):
+    """The number that a part sweeps: `values` has it for each method, scenario or profile of the part."""
+
+    label: str
+    values: Mapping[str, float]
+
+
+class Part(Model):
+    """One table and one figure: every method in every scenario with every profile.
+
+    `profiles` are variants of the profile that the study is made with, or `base`. Each method is tested against
+    `baseline` within each setting; Holm's correction runs over the part.
+    """
+
+    name: Name
+    title: str
+    scenarios: tuple[FullName, ...] = Field(min_length=1)
+    profiles: Annotated[tuple[VariantName, ...], Field(min_length=1)] = (BASE,)
+    methods: tuple[FullName, ...] = Field(min_length=2)
+    baseline: FullName
+    axis: Axis | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> "Part":
+        for dimension in DIMENSIONS:
+            names = getattr(self, dimension)
+            if len(set(names)) != len(names):
+                raise ValueError(f"{dimension} must be distinct, got {list(names)}")
+        if self.baseline not in self.methods:
+            raise ValueError(f"baseline: expected one of the methods, got {self.baseline!r}")
+        if self.axis and self.axis.values.keys() not in [set(getattr(self, each)) for each in DIMENSIONS]:
+            raise ValueError("axis.values: expected a number for every method, every scenario or every profile")
+        return self
+
+    @property
+    def swept(self) -> Dimension | None:
+        """Whose names the axis has numbers for."""
+        if self.axis is None:
+            return None
+        return next(each for each in DIMENSIONS if set(getattr(self, each)) <= self.axis.values.keys())
+
+    def settings(self, profile: str) -> dict[Setting, dict[Dimension, str]]:
+        """The part's settings, in order, each with what the part calls its scenario and its profile."""
+        return {
+            Setting(twin(scenario, profile), profile if variant == BASE else f"{profile}+{variant}"): {
+                "scenarios": scenario,
+                "profiles": variant,
+            }
+            for scenario in self.scenarios
+            for variant in self.profiles
+        }
+
+    def position(self, names: Mapping[Dimension, str], method: str) -> float | None:
+        """The number on the axis, of a method in a setting with these names; None without an axis."""
+        if self.axis is None or self.swept is None:
+            return None
+        return self.axis.values[names.get(self.swept, method)]
+
+
+class Study(Model):
+    """Parts that answer one question together."""
+
+    name: Name
+    title: str
+    parts: tuple[Part, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Study":
+        names = [part.name for part in self.parts]
+        if len(set(names)) != len(names):
+            raise ValueError(f"parts must be distinct, got {names}")
+        return self
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods of all parts, in order."""
+        return tuple(dict.fromkeys(method for part in self.parts for method in part.methods))
+
+    def only(self, *, parts: Collection[str] = (), methods: Collection[str] = ()) -> "Study":
+        """The study with some of its parts and methods, all by default; baselines stay.
+
+        Parts that keep nothing to hold against their baseline are left out.
+
+        Raises:
+            UserError: a part or method that the study has not, or nothing is left.
+        """
+        check_known(f"study {self.name}", "--part", parts, [part.name for part in self.parts])
+        check_known(f"study {self.name}", "methods", methods, self.methods)
+        chosen = [part for part in self.parts if not parts or part.name in parts]
+        if methods:
+            kept = [(part, [m for m in part.methods if m in methods or m == part.baseline]) for part in chosen]
+            chosen = [part.model_copy(update={"methods": tuple(names)}) for part, names in kept if len(names) > 1]
+        if not chosen:
+            raise UserError(
+                f"study {self.name}: {', '.join(methods)}: nothing but baselines is left. Name more methods."
+            )
+        return self.model_copy(update={"parts": tuple(chosen)})
+
+    def settings(self, profile: str) -> dict[Setting, tuple[str, ...]]:
+        """Every setting of any part with the methods that are run in it."""
+        found: dict[Setting, dict[str, None]] = {}
+        for part in self.parts:
+            for setting in part.settings(profile):
+                found.setdefault(setting, {}).update(dict.fromkeys(part.methods))
+        return {setting: tuple(methods) for setting, methods in found.items()}
+
+    def further_methods(self, setting: Setting, profile: str) -> tuple[str, ...]:
+        """The methods in a setting that the scenario's own targets do not run."""
+        own = setting.own_methods()
+        return tuple(method for method in self.settings(profile)[setting] if method not in own)
+
+
+def load_study(name_or_path: str | Path) -> Study:
+    """The study of a name (`pipelines/studies/<name>.yaml`) or of a file.
+
+    Raises:
+        UserError: no such study, or the file is wrong; names file, field, what was expected, what to do.
+    """
+    return load_file(Study, "studies", str(name_or_path))
+
+
+def study_names() -> list[str]:
+    """The studies that ship, sorted."""
+    return names_of("studies")

@@ -1,0 +1,149 @@
+"""The variants of `pipelines/variants/`: a base and one named patch of it, written `base+variant`.
+
+`pilot+no-ata` is the method `pilot` with other options, `scenario2+alpha-0.1` the scenario with another partition,
+`embedded+rounds-3` the profile with another number of rounds. What is composed has the whole name.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from pilot.config.base import Count, Model, Positive
+from pilot.config.files import check_known, load_file, names_of
+from pilot.config.scenario import Name, VariantName
+from pilot.errors import UserError
+
+VariantKind = Literal["method", "scenario", "profile"]
+"""What a variant can be one of."""
+
+_NAME = re.compile(r"(.+?\.ya?ml|[^+]*)(?:\+(.+))?", re.DOTALL)
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """The base and the variant of a name; None without a variant. A path keeps every `+` before its `.yaml`.
+
+    Raises:
+        UserError: nothing after the `+`.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise UserError(f"{name}: its '+' is followed by no variant. Name one, or leave it out.")
+    return match[1], match[2]
+
+
+def base_name(name: str) -> str:
+    """The name without its variant."""
+    return split_name(name)[0]
+
+
+class _Patch(Model):
+    """Base of the patches: fields that are not stated change nothing, and at least one is stated."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "_Patch":
+        if all(value is None for _, value in self):
+            raise ValueError(f"expected at least one of: {', '.join(type(self).model_fields)}")
+        return self
+
+
+class ScenarioPatch(_Patch):
+    """Another split over clients: `alpha` of every Dirichlet partition, `kind` and `num_clients` of every task."""
+
+    kind: Literal["iid"] | None = None
+    alpha: Positive | None = None
+    num_clients: Count | None = None
+    min_client_examples: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_split(self) -> "ScenarioPatch":
+        if self.kind and self.alpha:
+            raise ValueError("kind iid takes no alpha")
+        return self
+
+    def over(self, scenario: Mapping[str, Any]) -> dict[str, Any]:
+        """The dump of a scenario with this laid over it.
+
+        Raises:
+            UserError: there is an alpha, and no task with a Dirichlet partition.
+        """
+        if self.alpha and all(task["partition"]["kind"] != "dirichlet" for task in scenario["tasks"]):
+            raise UserError(
+                f"scenario {scenario['name']}: no task has a Dirichlet partition, so alpha changes nothing."
+            )
+        changes: dict[str, Any] = {"tasks": [self._task(task) for task in scenario["tasks"]]}
+        if self.min_client_examples:
+            changes |= {"min_client_examples": self.min_client_examples}
+        return {**scenario, **changes}
+
+    def _task(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        partition = dict(task["partition"])
+        if self.kind == "iid":
+            partition |= {"kind": "iid", "alpha": None}
+        elif self.alpha and partition["kind"] == "dirichlet":
+            partition |= {"alpha": self.alpha}
+        clients = {"num_clients": self.num_clients} if self.num_clients else {}
+        return {**task, **clients, "partition": partition}
+
+
+class ProfilePatch(_Patch):
+    """Another budget."""
+
+    rounds: Count | None = None
+    local_steps: Count | None = None
+
+    def over(self, profile: Mapping[str, Any]) -> dict[str, Any]:
+        """The dump of a profile with this laid over it."""
+        return {**profile, **self.model_dump(exclude_none=True)}
+
+
+class Variant(Model):
+    """A patch of a method's options, of a scenario or of a profile; `title` says in one line what is other."""
+
+    name: VariantName
+    title: str
+    method: Name | None = None
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    scenario: ScenarioPatch | None = None
+    profile: ProfilePatch | None = None
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> "Variant":
+        if sum(value is not None for value in (self.method, self.scenario, self.profile)) != 1:
+            raise ValueError("method, scenario, profile: expected exactly one of the three")
+        if (self.method is None) != (not self.options):
+            raise ValueError("method and options: expected both or neither")
+        return self
+
+    def fits(self, kind: VariantKind, base: str) -> bool:
+        """Whether it is one of that kind, and of that method."""
+        return getattr(self, kind) is not None and (kind != "method" or self.method == base)
+
+
+def load_variant(kind: VariantKind, name: str) -> Variant | None:
+    """The variant that a name of a kind ends with; None without one.
+
+    Raises:
+        UserError: no such variant of this kind and method, or its file is wrong.
+    """
+    base, wanted = split_name(name)
+    if wanted is None:
+        return None
+    if wanted in names_of("variants") and (found := load_file(Variant, "variants", wanted)).fits(kind, base):
+        return found
+    of = f"method {base}" if kind == "method" else f"a {kind}"
+    fitting = [each for each in names_of("variants") if load_file(Variant, "variants", each).fits(kind, base)]
+    expected = f"Expected one of: {', '.join(fitting)}." if fitting else "There is none."
+    raise UserError(f"{kind} {name}: {wanted!r} is no variant of {of}. {expected} They are in pipelines/variants.")
+
+
+def check_methods(where: str, field: str, names: Collection[str], known: Collection[str]) -> None:
+    """`check_known` for methods, which may be variants of known ones.
+
+    Raises:
+        UserError: an unknown method or variant.
+    """
+    check_known(where, field, [base_name(name) for name in names], known)
+    for name in names:
+        load_variant("method", name)

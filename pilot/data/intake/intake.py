@@ -1,0 +1,190 @@
+"""From a reader's rows to records: choose, open, check, replace what is bad, and say what was done.
+
+The rows are read once to see what there is (`survey`), and once more for those that are tried first. Images
+of other rows are never opened. A row whose image or box is bad goes to quarantine and the next one takes its place, so
+that the result depends on the files and the seed alone. The test split is filled first; a training picture that equals
+one of it byte by byte is left out.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from pilot.config.base import Model
+from pilot.config.files import validated
+from pilot.data.account import Account, total_of
+from pilot.data.intake.filling import Filler, Taken
+from pilot.data.intake.survey import Survey, held_out, ranked, survey
+from pilot.data.quarantine import DEFAULT_SHARE, Quarantine
+from pilot.data.readers.file_source import FileSource
+from pilot.data.readers.files import below, matching
+from pilot.errors import UserError
+from pilot.io.digest import sha256_file
+from pilot.io.seeding import generator
+
+Progress = Callable[[int, int], None]
+HELD_OUT = "held_out"
+SPLITS = ("test", "train")
+"""In the order in which they are filled."""
+OFFICIAL_NUM_REFERENCES = 10
+"""As in `pilot.evaluation.vqa`, a later layer."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to take from a source.
+
+    Attributes:
+        where: scenario and field, which begin messages.
+        name: of the source, in records and ids.
+        source: how it is read.
+        options: as the scenario states them, with `held_out` if test rows are a share of the training images.
+        root: folder that paths in the options are relative to.
+        kind: `vqa`, `caption` or `ground`.
+        num_train: how many training records; None for all.
+        num_test: how many test records; None for all.
+        seed: of the choice.
+        max_quarantine: largest share of unusable rows.
+    """
+
+    where: str
+    name: str
+    source: FileSource
+    options: Mapping[str, Any]
+    root: Path
+    kind: str
+    num_train: int | None
+    num_test: int | None
+    seed: int
+    max_quarantine: float = DEFAULT_SHARE
+
+
+def take(request: Request, quarantine: Quarantine, progress: Progress) -> Taken:
+    """Choose and make the records that `request` asks for.
+
+    Args:
+        request: what to take.
+        quarantine: told of every row that cannot be used; the caller writes it, also after an error.
+        progress: told after every record: how many are made, how many there will be.
+
+    Raises:
+        UserError: wrong options, an unreadable file, too few usable rows, or too many unusable ones.
+    """
+    options, share = checked_options(request)
+    reading = {split: "train" if share else split for split in SPLITS}
+    read = {split: partial(request.source.read, options, request.root, reading[split]) for split in SPLITS}
+    found = {}
+    for split in ("train",) if share else SPLITS:
+        found[split] = survey(read[split](), request.kind, quarantine)
+    _check(request, options, list(found.values()), quarantine)
+    surveys = {split: found[reading[split]] for split in SPLITS}
+    candidates = {split: surveys[split].candidates for split in SPLITS}
+    if share:
+        candidates["train"], candidates["test"] = held_out(found["train"], share, request.seed, request.name)
+    numbers = {"train": request.num_train, "test": request.num_test}
+    total = sum(len(candidates[split]) if number is None else number for split, number in numbers.items())
+    taken = Taken(accounts={split: _account(surveys[split], candidates[split]) for split in SPLITS})
+    filler = _filler(request, options, quarantine, taken, lambda: progress(_num_taken(taken), total))
+    records = {}
+    for split in SPLITS:
+        order = ranked(candidates[split], generator("intake", request.seed, request.name, split))
+        records[split] = filler.fill(split, order, numbers[split], read[split])
+    taken.records = [*records["train"], *records["test"]]
+    taken.total = total_of(list(found.values()), taken.accounts, quarantine, taken.left_out)
+    _check_references(request, taken)
+    return taken
+
+
+def checked_options(request: Request) -> tuple[Model, float | None]:
+    """The source's options as its model, and the share of images to hold out for testing.
+
+    Raises:
+        UserError: names the field that is wrong, unknown or missing.
+    """
+    values, where = dict(request.options), f"{request.where}, options"
+    share = values.pop(HELD_OUT, None)
+    if share is not None and not (isinstance(share, float | int) and 0 < share < 1):
+        raise UserError(f"{where}: field {HELD_OUT}: expected a share above 0 and below 1, got {share!r}. Correct it.")
+    if "kind" in request.source.options_model.model_fields:
+        if "kind" in values:
+            raise UserError(f"{where}: field kind: is the task's own field `kind`. Remove it from the options.")
+        values["kind"] = request.kind
+    return validated(request.source.options_model, where, values), share
+
+
+def source_files(options: Model, root: Path) -> dict[str, str]:
+    """sha256 of every file that the options name, by its name there: plainly, by a wildcard, or as JSON in a folder.
+
+    Options may say in a property `file_names` which further files follow from them. Images are not among these; every
+    record has its image's digest.
+    """
+    named = [*_texts(options.model_dump()), *getattr(options, "file_names", ())]
+    found: set[Path] = set()
+    for name in filter(None, named):
+        for path in matching(root, name):
+            found.update(path.glob("*.json") if path.is_dir() else [path])
+    return {below(path, root): sha256_file(path) for path in sorted(found) if path.is_file()}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in nested options."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from chain.from_iterable(map(_texts, value.values()))
+    elif isinstance(value, list | tuple):
+        yield from chain.from_iterable(map(_texts, value))
+
+
+def _check(request: Request, options: Model, found: Sequence[Survey], quarantine: Quarantine) -> None:
+    """Stop when there are no rows or too many are malformed; a row that was read for both splits counts once."""
+    if not any(each.num_read for each in found):
+        file = getattr(options, "file", None)
+        what = f"{request.root / file}: holds" if file else f"{request.where}: the files of the options hold"
+        raise UserError(f"{what} no rows. Name a file with rows.")
+    num_all = len(quarantine) + sum(len(each.candidates) for each in found)
+    files = ", ".join(sorted({each.first_file for each in found} - {""})) or "the files"
+    quarantine.check(request.where, f"rows of {files}", len(quarantine), num_all, request.max_quarantine)
+
+
+def _check_references(request: Request, taken: Taken) -> None:
+    """Refuse questions of which some have the ten answers of the official VQA accuracy and others do not."""
+    numbers = {len(record.references) for record in taken.records} if request.kind == "vqa" else set()
+    if OFFICIAL_NUM_REFERENCES in numbers and len(numbers) > 1:
+        raise UserError(
+            f"{request.where}: some questions have {OFFICIAL_NUM_REFERENCES} answers and others {min(numbers)} to "
+            f"{max(numbers)}: no one metric covers both (the official VQA accuracy needs ten, exact match is for "
+            "fewer). Give every question ten answers, or none of them."
+        )
+
+
+def _account(found: Survey, candidates: Mapping[int, str]) -> Account:
+    skipped = Counter(found.skipped.values())
+    if others := len(found.candidates) - len(candidates):
+        skipped["on the other side of held_out"] = others
+    return Account(found.num_read, skipped, len(found.rejected))
+
+
+def _filler(
+    request: Request, options: Model, quarantine: Quarantine, taken: Taken, advance: Callable[[], None]
+) -> Filler:
+    return Filler(
+        where=request.where,
+        source=request.name,
+        kind=request.kind,
+        images=request.root / getattr(options, "images", ""),
+        own_ids=request.source.own_ids,
+        max_quarantine=request.max_quarantine,
+        is_divided=HELD_OUT in request.options,
+        quarantine=quarantine,
+        advance=advance,
+        taken=taken,
+    )
+
+
+def _num_taken(taken: Taken) -> int:
+    return sum(account.num_taken for account in taken.accounts.values())

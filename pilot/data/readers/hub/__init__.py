@@ -1,0 +1,1 @@
+"""Reader of data sets in the layout of the Hugging Face hub."""

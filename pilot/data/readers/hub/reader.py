@@ -1,0 +1,200 @@
+"""Data sets of the Hugging Face hub at a pinned revision, or parquet files of them that were downloaded before.
+
+https://huggingface.co/docs/datasets; licences are those of the data set that is read. Code in a data set's repository
+never runs. Images are taken as the encoded bytes that the table holds.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+
+from pilot.config.base import Model
+from pilot.data.readers.captions import TrainRows, per_of
+from pilot.data.readers.files import RelativePath
+from pilot.data.readers.hub.rows import NEEDED, image_bytes, rows_of
+from pilot.data.readers.hub.sets import HUB_SETS, Columns, HubSet, ImageTable, known_set
+from pilot.data.readers.hub.tables import Item, Table, items_of
+from pilot.data.readers.values import FieldError, identifier, shown, unique
+from pilot.data.rows import Rejected, Rows, Skipped
+from pilot.errors import UserError
+
+
+class Options(Model):
+    """A data set of the hub.
+
+    Attributes:
+        kind: `vqa`, `caption` or `ground`, as the task's.
+        dataset: its name, `owner/name`; the known ones (`HUB_SETS`) need no columns.
+        revision: the 40 hexadecimal digits of a commit; needed unless files are given.
+        train_name: configuration for training, if it has several.
+        test_name: configuration for testing.
+        train_split: its split for training.
+        test_split: its split for testing.
+        train_files: local parquet files for training, relative to the root, with * and ? as wildcards; the hub is not
+            asked then.
+        test_files: local parquet files for testing.
+        streaming: read from the hub row by row, instead of downloading everything first.
+        columns: columns that differ from those of the known data set.
+        image_table: where images are in a configuration of their own.
+        train_values: with a column `split`: its values for training.
+        test_values: its values for testing.
+        train_rows: captioning: training rows per image or per caption.
+    """
+
+    kind: Literal["vqa", "caption", "ground"]
+    dataset: str
+    revision: str = ""
+    train_name: str | None = None
+    test_name: str | None = None
+    train_split: str | None = None
+    test_split: str | None = None
+    train_files: tuple[RelativePath, ...] = ()
+    test_files: tuple[RelativePath, ...] = ()
+    streaming: bool = False
+    columns: Columns = Columns()
+    image_table: ImageTable | None = None
+    train_values: tuple[str, ...] | None = None
+    test_values: tuple[str, ...] | None = None
+    train_rows: TrainRows = "image"
+
+    @model_validator(mode="after")
+    def _pinned(self) -> "Options":
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.dataset) or ".." in self.dataset:
+            raise ValueError(f"dataset: expected owner/name, got {shown(self.dataset)}")
+        if self.revision and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(
+                f"revision: expected the 40 hexadecimal digits of a commit, got {shown(self.revision)}; branches and "
+                "tags can change. Copy the commit from the data set's page, Files and versions, History"
+            )
+        if not self.revision and not (self.train_files and self.test_files):
+            raise ValueError("revision: is needed unless train_files and test_files are given")
+        return self
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What to read for one split."""
+
+    table: Table
+    images: Table | None
+    image_table: ImageTable
+    columns: Columns
+    values: tuple[str, ...]
+
+
+def read(options: Options, root: Path, split: str) -> Rows:
+    """Rows of the split's table, in its order (with images in a table of their own: in that table's order).
+
+    Raises:
+        UserError: an unknown data set without columns, another kind, a split it does not have, a file that cannot be
+            read, or a hub that cannot be reached.
+    """
+    plan = _plan(options, root, split)
+    yield from unique(_rows(options, plan, split), plan.columns.id or "(row number)")
+
+
+def _plan(options: Options, root: Path, split: str) -> _Plan:
+    known = known_set(options.dataset) or HubSet(options.kind, Columns(), "train", "test")
+    if known.kind != options.kind:
+        raise UserError(
+            f"data set {options.dataset}: is of kind {known.kind}, not {options.kind}. Set the task's kind."
+        )
+    changes = {name: getattr(options.columns, name) for name in options.columns.model_fields_set}
+    columns = known.columns.model_copy(update=changes)
+    for group in NEEDED[options.kind]:
+        if not any(getattr(columns, name) for name in group):
+            raise UserError(
+                f"data set {options.dataset}: option columns: {' or '.join(group)} is needed for kind {options.kind}. "
+                f"Name the column, or use a known data set: {', '.join(HUB_SETS)}."
+            )
+    ours = options.model_dump()
+    files = tuple(ours[f"{split}_files"])
+    chosen = ours[f"{split}_split"] or getattr(known, f"{split}_split")
+    if chosen is None and not files:
+        raise UserError(
+            f"data set {options.dataset}: has no split for {split} that is known here. Set the option {split}_split or "
+            f"{split}_files, or use the official files."
+        )
+    name = ours[f"{split}_name"] or getattr(known, f"{split}_name")
+    table = Table(root, options.dataset, options.revision, name, chosen or split, files, options.streaming)
+    of_images = options.image_table or known.image_table
+    images = None
+    if of_images is not None and columns.image is None:
+        image_files, image_name = getattr(of_images, f"{split}_files"), getattr(of_images, f"{split}_name")
+        images = Table(root, options.dataset, options.revision, image_name, table.split, image_files, options.streaming)
+    elif columns.image is None:
+        raise UserError(f"data set {options.dataset}: option columns: image is needed. Name the column with images.")
+    values = ours[f"{split}_values"] or getattr(known, f"{split}_values")
+    return _Plan(table, images, of_images or ImageTable(), columns, tuple(values))
+
+
+def _rows(options: Options, plan: _Plan, split: str) -> Rows:
+    found = _wanted(plan)
+    pairs = _with_own_images(plan, found) if plan.images is None else _with_image_table(plan, plan.images, found)
+    for pair in pairs:
+        if isinstance(pair, Rejected | Skipped):
+            yield pair
+            continue
+        (place, number, item), image = pair
+        per = per_of(options.train_rows, split)
+        yield from rows_of(place, number, item, image, plan.columns, options.kind, per)
+
+
+def _wanted(plan: _Plan) -> Iterator[Item | Rejected | Skipped]:
+    """The table's rows; those of another split are skipped, and those whose split column is no text rejected."""
+    columns = plan.columns
+    named = [columns.id, columns.image, columns.question, columns.answer, columns.answers, columns.captions]
+    named += [columns.expressions, columns.box, columns.split, *columns.labels]
+    named += [] if plan.images is None else [plan.image_table.reference]
+    for place, number, item in items_of(plan.table, [name.partition(".")[0] for name in named if name], columns.image):
+        if columns.split is not None:
+            try:
+                if (found := identifier(item, columns.split)) not in plan.values:
+                    yield Skipped(place, f"split {found[:80]}")
+                    continue
+            except FieldError as error:
+                yield Rejected(place, error.field, error.reason)
+                continue
+        yield place, number, item
+
+
+Pair = tuple[Item, bytes]
+
+
+def _with_own_images(plan: _Plan, found: Iterator[Item | Rejected | Skipped]) -> Iterator[Pair | Rejected | Skipped]:
+    for one in found:
+        if isinstance(one, Rejected | Skipped):
+            yield one
+            continue
+        try:
+            yield one, image_bytes(one[2], str(plan.columns.image))
+        except FieldError as error:
+            yield Rejected(one[0], error.field, error.reason)
+
+
+def _with_image_table(
+    plan: _Plan, images: Table, found: Iterator[Item | Rejected | Skipped]
+) -> Iterator[Pair | Rejected | Skipped]:
+    """Rows joined to their images: rows are kept in memory, images pass through once."""
+    names, waiting = plan.image_table, dict[str, list[Item]]()
+    for one in found:
+        if isinstance(one, Rejected | Skipped):
+            yield one
+            continue
+        try:
+            waiting.setdefault(identifier(one[2], names.reference), []).append(one)
+        except FieldError as error:
+            yield Rejected(one[0], error.field, error.reason)
+    for place, _, item in items_of(images, [names.id, names.image], names.image):
+        try:
+            key, image = identifier(item, names.id), image_bytes(item, names.image)
+        except FieldError as error:
+            yield Rejected(place, error.field, error.reason)
+            continue
+        yield from ((one, image) for one in waiting.pop(key, []))
+    for key, rows in waiting.items():
+        yield from (Rejected(place, names.reference, f"no usable image {key[:80]}") for place, _, _ in rows)

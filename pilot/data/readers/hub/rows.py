@@ -1,0 +1,112 @@
+"""From rows of the hub's tables to rows of ours."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pilot.data.prompts import GROUND, question
+from pilot.data.readers.captions import TrainRows, caption_rows
+from pilot.data.readers.hub.sets import Columns
+from pilot.data.readers.question_lists import question_pairs, question_rows
+from pilot.data.readers.values import (
+    FieldError,
+    expect,
+    identifier,
+    labels,
+    list_in,
+    listed,
+    most_frequent,
+    numbers,
+    plain_text,
+    sequence,
+    text,
+)
+from pilot.data.readers.vqa_official import human_answers
+from pilot.data.rows import Place, RawBox, Rejected, Row, Rows
+
+NEEDED = {
+    "vqa": (("question",), ("answer", "answers")),
+    "caption": (("captions",),),
+    "ground": (("expressions",), ("box",)),
+}
+"""Columns that a kind needs: one at least of each group."""
+
+
+def rows_of(
+    place: Place, number: int, item: Mapping[str, Any], image: bytes, columns: Columns, kind: str, per: TrainRows
+) -> Rows:
+    """The rows that a row of the table holds; `number` is its id where the table has none."""
+    try:
+        key = identifier(item, columns.id) if columns.id else str(number)
+        attributes = _labels(item, columns)
+        if kind == "vqa":
+            yield from _questions(place, key, item, image, columns, attributes)
+        elif kind == "caption":
+            yield from caption_rows(place, key, image, _list(item, str(columns.captions)), per, attributes)
+        else:
+            yield from _expressions(place, key, item, image, columns, attributes)
+    except FieldError as error:
+        yield Rejected(place, error.field, error.reason)
+
+
+def image_bytes(item: Mapping[str, Any], column: str) -> bytes:
+    """The encoded image of an undecoded image feature, or of a column of bytes.
+
+    Raises:
+        FieldError: there are no bytes.
+    """
+    value = item.get(column)
+    data = value.get("bytes") if isinstance(value, Mapping) else value
+    expect(isinstance(data, bytes) and len(data) > 0, column, "an image file's bytes inside the table", data)
+    return bytes(data)  # type: ignore[arg-type]
+
+
+def _labels(item: Mapping[str, Any], columns: Columns) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for label in columns.labels:
+        column, _, field = label.partition(".")
+        inside = item.get(column) if field else item
+        if inside is not None:
+            expect(isinstance(inside, Mapping), column, f"an object with the field {field!r}", inside)
+            found |= labels(inside, field or column)
+    return found
+
+
+def _list(item: Mapping[str, Any], column: str) -> tuple[str, ...]:
+    """A column that holds a text or a list of texts."""
+    value = listed(item.get(column), column)
+    values = [value] if isinstance(value, str) else sequence(value, column)
+    expect(len(values) > 0, column, "at least one text", values)
+    return tuple(plain_text(one, f"{column}.{n}") for n, one in enumerate(values))
+
+
+def _questions(
+    place: Place, key: str, item: Mapping[str, Any], image: bytes, columns: Columns, attributes: Mapping[str, str]
+) -> Rows:
+    if isinstance(item.get(str(columns.question)), list):
+        pairs = question_pairs(item, str(columns.question), columns.answer or "(answer)")
+        yield from question_rows(place, key, image, pairs, attributes)
+        return
+    given = None if columns.answer is None else item.get(columns.answer)
+    if columns.answers is not None:
+        references = human_answers(_listed(item.get(columns.answers), columns.answers), columns.answers)
+    else:
+        references = (text(item, str(columns.answer)),)
+    answer = most_frequent(references) if given is None else text(item, str(columns.answer))
+    instruction = question(text(item, str(columns.question)))
+    yield Row(place, key, image, instruction, answer, references, attributes)
+
+
+def _expressions(
+    place: Place, key: str, item: Mapping[str, Any], image: bytes, columns: Columns, attributes: Mapping[str, str]
+) -> Rows:
+    box = RawBox(numbers(item, str(columns.box)), columns.box_form)
+    for n, expression in enumerate(_list(item, str(columns.expressions))):
+        instruction = GROUND.format(expression=expression)
+        yield Row(place, f"{key}-{n}", image, instruction, "", attributes=attributes, box=box)
+
+
+def _listed(value: Any, column: str) -> Any:
+    """A list, also where it is written as text or as one list per field (as `datasets` stores sequences of objects)."""
+    if isinstance(value, Mapping) and "answer" in value:
+        return value["answer"]
+    return list_in(value, column) if isinstance(value, str) else value

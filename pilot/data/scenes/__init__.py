@@ -1,0 +1,1 @@
+"""Synthetic scenes: objects, their relations, and sentences about them."""

@@ -1,0 +1,1 @@
+"""Answers of other tools, matched to the test sets and scored here."""

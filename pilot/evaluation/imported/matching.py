@@ -1,0 +1,110 @@
+"""Whether another tool answered our test sets: its answers matched to the records, example by example."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pilot.data.record import InstructionRecord
+from pilot.errors import UserError
+from pilot.evaluation.imported.formats import Answer, named
+
+
+def match_answers(
+    file: Path, answers: Sequence[Answer], tests: Mapping[str, Sequence[InstructionRecord]], task: str | None
+) -> dict[str, dict[str, str]]:
+    """Predictions by task and record id; every task that is there is answered completely.
+
+    Args:
+        file: where the answers are from, for messages.
+        answers: `outside.read_answers(file, ...)`.
+        tests: the test records of every task.
+        task: the task to take; by default all that the file names, or else the one that has its ids.
+
+    Raises:
+        UserError: the task is unknown or unclear, or the examples are not those of its test set: how many and the
+            first ids, or the first field in which the file contradicts the record.
+    """
+    if task is not None and task not in tests:
+        raise UserError(f"--task {task}: not a task of this scenario. Expected one of: {', '.join(tests)}.")
+    if any(answer.task is not None for answer in answers):
+        by_task = _as_stated(file, answers, tests)
+        if task is not None and task not in by_task:
+            raise UserError(f"{file}: no rows of task {task}, only of {', '.join(by_task)}. Choose another --task.")
+        by_task = {name: rows for name, rows in by_task.items() if task in (None, name)}
+    else:
+        by_task = {task or _task_of_ids(file, answers, tests): list(answers)}
+    return {name: _checked(rows, tests[name], f"{file}: not the test set of {name}") for name, rows in by_task.items()}
+
+
+def _as_stated(
+    file: Path, answers: Sequence[Answer], tests: Mapping[str, Sequence[InstructionRecord]]
+) -> dict[str, list[Answer]]:
+    """The answers by the task that their lines name."""
+    by_task: dict[str, list[Answer]] = {}
+    for answer in answers:
+        if answer.task is None or answer.task not in tests:
+            raise UserError(
+                f"{file}, row {answer.row}: field 'task' is {answer.task!r}, expected one of: {', '.join(tests)}. "
+                "Correct it, or leave the field out of all rows and name the task with --task."
+            )
+        by_task.setdefault(answer.task, []).append(answer)
+    return by_task
+
+
+def _task_of_ids(file: Path, answers: Sequence[Answer], tests: Mapping[str, Sequence[InstructionRecord]]) -> str:
+    """The one task whose test set has some of the ids."""
+    ids = {answer.id for answer in answers}
+    fitting = [name for name, records in tests.items() if any(record.id in ids for record in records)]
+    if len(fitting) != 1:
+        raise UserError(
+            f"{file}: its ids belong to {' and '.join(fitting) or 'no task of the scenario'}, first id: "
+            f"{answers[0].id!r}. Name the task with --task, one of: {', '.join(tests)}."
+        )
+    return fitting[0]
+
+
+def _checked(answers: Sequence[Answer], test: Sequence[InstructionRecord], place: str) -> dict[str, str]:
+    """Predictions by record id, once the examples are known to be those of the test set."""
+    by_id = {record.id: record for record in test}
+    given = {answer.id: answer for answer in answers}
+    if not given.keys() & by_id.keys() and all(id.isdecimal() for id in given):
+        if silent := [id for id, answer in given.items() if "answer" not in answer.stated]:
+            raise UserError(
+                f"{place}: it names its examples by number only, and {len(silent)} of them without the reference "
+                f"answer (target, answer) that would show which they are, first: {named(silent)}. Write the "
+                "records' ids, or the answers, into the file."
+            )
+        given = {test[int(id)].id if int(id) < len(test) else id: answer for id, answer in given.items()}
+    unknown = [id for id in given if id not in by_id]
+    missing = [id for id in by_id if id not in given]
+    if unknown or missing:
+        parts = [f"{len(unknown)} of its ids are unknown, first: {named(unknown)}"] if unknown else []
+        parts += [f"{len(missing)} ids have no answer, first: {named(missing)}"] if missing else []
+        raise UserError(f"{place}: {'; '.join(parts)}. Answer the whole test split and nothing else.")
+    odd = [(id, name) for id, answer in given.items() if (name := _other_fact(answer, by_id[id]))]
+    if odd:
+        id, name = odd[0]
+        raise UserError(
+            f"{place}: {len(odd)} examples differ, first: {named([id for id, _ in odd])}. Of {id!r} the file says "
+            f"{name} {given[id].stated[name]!r}, the test set {getattr(by_id[id], name)!r}. Answer this test set."
+        )
+    return {id: answer.prediction for id, answer in given.items()}
+
+
+def _other_fact(answer: Answer, record: InstructionRecord) -> str:
+    """The first field in which the file contradicts the record; empty where there is none."""
+    for name, value in answer.stated.items():
+        own = getattr(record, name)
+        if name == "answer":
+            references = list(record.references)
+            accepted = {_squeezed(text) for text in (own, *references, references)}
+            agrees = _squeezed(value) in accepted
+        else:
+            agrees = (tuple(value) if isinstance(value, list) else value) == own
+        if not agrees:
+            return name
+    return ""
+
+
+def _squeezed(value: object) -> str:
+    """A text, or a list as a text, without regard to white space."""
+    return " ".join(str(value).split())

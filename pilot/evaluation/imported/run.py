@@ -1,0 +1,195 @@
+"""Other tools' answers as a run: checked against the test sets, scored like all others, never trained.
+
+`runs/<name>/seed<k>/` of an imported run holds `imported/<task>.json` (the answers, what file they are from), and what
+follows from these: `config.json` with `imported` and `reference` set, `eval/`, and `manifest.json`, written last. It
+has no ledger, no rounds and no checkpoint, and answers on no client's own shard: its cost and the local protocol are
+unknown. Interrupted at any point, the same command makes it whole.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pilot.config.model import Frame
+from pilot.data.record import InstructionRecord, check_data
+from pilot.errors import UserError
+from pilot.evaluation.imported.formats import read_answers
+from pilot.evaluation.imported.matching import match_answers
+from pilot.evaluation.scoring import score_runs
+from pilot.io.atomic import read_json, remove, write_json, write_jsonl
+from pilot.io.digest import digest_json, sha256_file
+from pilot.provenance import known_methods
+
+SOURCE = {"format": str, "file": str, "sha256": str}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The run that an import made or added to.
+
+    Attributes:
+        run_dir: of the run.
+        num_answers: number of answers by task.
+        missing: tasks without answers.
+        num_skipped: rows of the file that answer other tasks than the one asked for.
+    """
+
+    run_dir: Path
+    num_answers: Mapping[str, int]
+    missing: tuple[str, ...]
+    num_skipped: int = 0
+
+    def __str__(self) -> str:
+        """The closing line of the command."""
+        counts = ", ".join(f"{task} ({count} answers)" for task, count in self.num_answers.items())
+        skipped = f"; {self.num_skipped} rows of other tasks skipped" if self.num_skipped else ""
+        lacking = f"; without {', '.join(self.missing)}" if self.missing else ""
+        return f"{self.run_dir}: {counts}{skipped}{lacking}"
+
+
+def import_answers(
+    file: Path,
+    format: str,
+    name: str,
+    scenario_dir: Path,
+    task: str | None = None,
+    seed: int = 0,
+    replace: bool = False,
+    frame: Frame | None = None,
+) -> Imported:
+    """Add the answers in `file` to the imported run `name`, and score all its answers.
+
+    Args:
+        file: another tool's per-sample file.
+        format: one of `outside.FORMATS`.
+        name: what tables call the run; not a method's name.
+        scenario_dir: `results/<profile>/<scenario>`, with its data and at least one finished run.
+        task: the task that was answered; found from the file's `task` fields or its ids by default.
+        seed: number of the imported run, for several of one name.
+        replace: whether other answers to the same task, imported before, give way.
+        frame: of the boxes in the answers; the scenario folder's own by default.
+
+    Raises:
+        UserError: nothing is written then. The file cannot be read, its examples are not the test set of the task
+            (how many differ, and the first ids), or the name is taken.
+    """
+    from pilot.evaluation.answers import read_test_set
+
+    scenario = _in_frame(_read_scenario(scenario_dir), frame)
+    run_dir = scenario_dir / "runs" / name / f"seed{seed}"
+    _check_name(name, run_dir.parent)
+    tests = {
+        each["name"]: read_test_set(scenario_dir, each["name"], each.get("frame", "original"))
+        for each in scenario["tasks"]
+    }
+    source = {"format": format, "file": file.name}
+    answers = read_answers(file, format)
+    matched = match_answers(file, answers, tests, task)
+    num_skipped = len(answers) - sum(map(len, matched.values()))
+    source["sha256"] = sha256_file(file)
+    for found in matched:
+        _check_new(run_dir / "imported" / f"{found}.json", source, replace)
+    remove(run_dir / "manifest.json")
+    for found, by_id in matched.items():
+        write_json(run_dir / "imported" / f"{found}.json", source | {"answers": by_id})
+    return dataclasses.replace(
+        _build(run_dir, scenario | {"method": name, "seed": seed}, tests), num_skipped=num_skipped
+    )
+
+
+def refuse_imported(run_dirs: Sequence[Path]) -> None:
+    """Refuse to let imported runs answer: they have no model.
+
+    Raises:
+        UserError: one of them was imported.
+    """
+    for run_dir in run_dirs:
+        if (run_dir / "imported").is_dir():
+            raise UserError(
+                f"{run_dir}: this run was imported, there is no model to answer with. Score its answers again with "
+                f"pilot-bench evaluate --no-answers {run_dir}, or import others."
+            )
+
+
+def _read_scenario(scenario_dir: Path) -> dict[str, Any]:
+    """What imported runs share with the trained ones: names, tasks, and the digest of the data that lie there."""
+    configs = sorted(scenario_dir.glob("runs/*/seed*/config.json"))
+    trained = [path for path in configs if not (path.parent / "imported").is_dir()]
+    if not trained:
+        raise UserError(
+            f"{scenario_dir}: no run here to compare with (looked for runs/<method>/seed<k>/config.json). Name a "
+            "scenario folder such as results/embedded/scenario2, and train a method first, if only `majority`."
+        )
+    config = read_json(trained[0], {"scenario": str, "profile": str, "tasks": list, "digests": dict})
+    manifest = scenario_dir / "data" / "manifest.json"
+    if not manifest.is_file():
+        raise UserError(f"{manifest}: missing. Build the scenario's data first: pilot-bench data build.")
+    digest = digest_json(check_data(scenario_dir / "data"))
+    if digest != config["digests"]["data"]:
+        raise UserError(
+            f"{scenario_dir / 'data'}: not the data of {trained[0].parent}. Train again with these data, or build "
+            "the data of that run again."
+        )
+    shared = {key: config[key] for key in ("scenario", "profile", "tasks")}
+    return shared | {"digests": {"data": digest}, "hyperparameters": {}, "budget": {}, "reference": True}
+
+
+def _in_frame(scenario: dict[str, Any], frame: Frame | None) -> dict[str, Any]:
+    """The scenario with boxes in another frame than its trained runs have."""
+    if frame is None:
+        return scenario
+    own = {} if frame == "original" else {"frame": frame}
+    plain = [{key: value for key, value in task.items() if key != "frame"} for task in scenario["tasks"]]
+    return scenario | {"tasks": [task | own if task["kind"] == "ground" else task for task in plain]}
+
+
+def _check_name(name: str, folder: Path) -> None:
+    if not _NAME.fullmatch(name):
+        raise UserError(f"--as {name!r}: expected letters, digits, dots, underscores and hyphens, such as llava-next.")
+    if name.lower() in known_methods():
+        raise UserError(
+            f"--as {name}: this is the name of a method of the suite. Choose another, such as {name}-import."
+        )
+    if own := [path for path in sorted(folder.glob("seed*")) if not (path / "imported").is_dir()]:
+        raise UserError(f"--as {name}: {own[0]} is a run that was not imported. Choose another name.")
+
+
+def _check_new(path: Path, source: Mapping[str, str], replace: bool) -> None:
+    """Refuse to lose answers that were imported from another file."""
+    if replace or not path.is_file():
+        return
+    old = read_json(path, SOURCE)
+    if old["sha256"] != source["sha256"]:
+        raise UserError(
+            f"{path}: answers of another file ({old['file']}, {old['format']}) are there already. Pass --replace to "
+            "take the new ones, or choose another name (--as) or --seed."
+        )
+
+
+def _build(run_dir: Path, config: Mapping[str, Any], tests: Mapping[str, Sequence[InstructionRecord]]) -> Imported:
+    """Everything of the run that follows from `imported/`; the manifest comes last."""
+    from pilot.evaluation.answers import sample_rows
+
+    rows, sources, counts = [], {}, {}
+    for task in config["tasks"]:
+        path = run_dir / "imported" / f"{task['name']}.json"
+        if not path.is_file():
+            continue
+        source = read_json(path, SOURCE | {"answers": dict})
+        answers, test = source.pop("answers"), tests[task["name"]]
+        if answers.keys() != {record.id for record in test}:
+            raise UserError(f"{path}: imported for other data than lie there now. Remove {run_dir} and import again.")
+        rows += sample_rows(task["name"], test, {client: [] for client in task["clients"]}, answers)
+        sources[task["name"]], counts[task["name"]] = source, len(answers)
+    complete = dict(config) | {"imported": sources}
+    write_json(run_dir / "config.json", complete)
+    write_jsonl(run_dir / "eval" / "samples.jsonl", rows)
+    score_runs([run_dir])
+    files = [run_dir / "config.json", *sorted((run_dir / "imported").glob("*.json"))]
+    digests = {path.relative_to(run_dir).as_posix(): sha256_file(path) for path in files}
+    write_json(run_dir / "manifest.json", {"config_digest": digest_json(complete), "files": digests})
+    return Imported(run_dir, counts, tuple(task["name"] for task in config["tasks"] if task["name"] not in counts))

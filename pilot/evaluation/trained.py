@@ -1,0 +1,41 @@
+"""Models of a finished run."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pilot.backbone.backbone import Backbone
+from pilot.backbone.from_profile import load_backbone
+from pilot.backbone.paths import backbone_digest
+from pilot.errors import UserError
+from pilot.federation.client import ClientModel
+from pilot.federation.spec import RunSpec, finished_config
+from pilot.federation.training import client_models
+
+Models = Mapping[tuple[int, ...], Callable[[], ClientModel]]
+
+
+def run_spec(run_dir: Path) -> RunSpec:
+    """Which run a finished run directory holds.
+
+    Raises:
+        UserError: it is not one, or a file of it is missing or altered.
+    """
+    return RunSpec.of(finished_config(run_dir))
+
+
+def load_run(run_dir: Path, *, lean: bool = False) -> tuple[Backbone, Models]:
+    """The backbone, and how to load each model of the run into it; `lean` as in `load_backbone`.
+
+    Raises:
+        UserError: as `run_spec` and `client_models`, or the backbone is not the one that the run was trained on.
+    """
+    config = finished_config(run_dir)
+    spec = RunSpec.of(config)
+    trained, here = config["digests"]["backbone"], backbone_digest(spec.profile)
+    if trained != here:
+        raise UserError(
+            f"{run_dir}: trained on the backbone {trained[:12]}, but profile {spec.profile.name} loads {here[:12]}. "
+            "Bring back the checkpoint that it was trained on, or train again."
+        )
+    backbone = load_backbone(spec.profile, lean=lean)
+    return backbone, client_models(spec, backbone, run_dir)

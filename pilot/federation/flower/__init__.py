@@ -1,0 +1,1 @@
+"""Flower: apps, server, transport and messages; simulation in Ray."""

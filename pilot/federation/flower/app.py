@@ -1,0 +1,35 @@
+"""The Flower app: `server` and `client`, as `pyproject.toml` declares them. Importing it loads little."""
+
+import logging
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from pilot.errors import UserError
+from pilot.federation.flower.node_app import make_client_app
+
+client = make_client_app()
+server = ServerApp()
+
+
+@server.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run what `flwr run . --run-config '...'` starts on the server.
+
+    Raises:
+        UserError: see `run_server`; Flower then ends the run as failed, with this message in its details.
+    """
+    from pilot.federation.flower.server import run_server
+
+    try:
+        run_server(grid, context)
+    except UserError:
+        logging.getLogger("flwr").addFilter(_without_traceback)
+        raise
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Have Flower log a user's mistake as one line."""
+    if record.exc_info and isinstance(record.exc_info[1], UserError):
+        record.msg, record.args, record.exc_info = f"{record.getMessage()}: {record.exc_info[1]}", (), None
+    return True

@@ -1,0 +1,220 @@
+"""A node's side of a run over Flower: who it is, whether it fits the run, and its answers.
+
+In a deployment a SuperNode's `--node-config` says where the client's data lie and where its private state goes
+(`data="..." state="..."`). In a simulation both follow from the partition id and the run's results folder. What the
+server sends never names a path.
+
+PyTorch and all that stands on it are imported when a task needs them: a deployment starts a process per message, and to
+say who one is should not take seconds.
+
+An error's text stays on the node, in its log; the server is told its kind only, since a text could quote data.
+"""
+
+import logging
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from pilot.backbone.paths import backbone_digest
+from pilot.config.profile import Profile
+from pilot.errors import UserError
+from pilot.federation.flower.wire import pack, unpack_json
+from pilot.federation.node_folder import POOLED, node_digest, node_name, read_node
+from pilot.io.digest import digest_json
+from pilot.provenance import stage_digest, versions
+
+if TYPE_CHECKING:
+    from pilot.backbone.backbone import Backbone
+    from pilot.federation.client import PhaseTask
+    from pilot.federation.participant import Participant
+
+log = logging.getLogger("flwr")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a client's data lie and its private state goes."""
+
+    data: Path
+    state: Path
+
+
+Locate = Callable[[Context], Place]
+
+
+def locate(context: Context) -> Place:
+    """By the node's own configuration; in a simulation by the run's.
+
+    Raises:
+        UserError: neither says it.
+    """
+    node, run = context.node_config, context.run_config
+    if "data" in node and "state" in node:
+        return Place(Path(str(node["data"])), Path(str(node["state"])))
+    if "partition-id" not in node or "results" not in run:
+        raise UserError('--node-config: expected data="<node folder>" state="<folder for private state>".')
+    return simulated_place(Path(str(run["results"])), run, int(str(node["partition-id"])))
+
+
+def simulated_place(results: Path, run: Mapping[str, Any], partition: int) -> Place:
+    """A virtual node's folders below the results folder."""
+    from pilot.config.load import load_profile, load_scenario
+    from pilot.federation.spec import RunSpec
+    from pilot.federation.training import CLIENTS
+
+    profile, scenario = load_profile(str(run["profile"])), load_scenario(str(run["scenario"]))
+    folder = results / profile.name / scenario.name
+    spec = RunSpec(scenario, profile, str(run["method"]), int(run["seed"]))
+    name = node_name(POOLED if spec.make_method().pooled else partition)
+    stores = folder / "runs" / spec.method / f"seed{spec.seed}" / CLIENTS
+    return Place(folder / "nodes" / name, stores / str(partition))
+
+
+def make_client_app(where: Locate = locate) -> ClientApp:
+    """The ClientApp; `where` finds a node's folders."""
+    app = ClientApp()
+
+    @app.query("hello")
+    def hello(message: Message, context: Context) -> Message:
+        return _answer(message, lambda asked: pack(_introduce(asked, where(context))[0]))
+
+    @app.query("refused")
+    def refused(message: Message, context: Context) -> Message:
+        def note(asked: dict[str, Any]) -> RecordDict:
+            log.error("refused by the server: %s", asked["reason"])
+            return pack({})
+
+        return _answer(message, note)
+
+    @app.query("verify")
+    def verify(message: Message, context: Context) -> Message:
+        def check(asked: dict[str, Any]) -> RecordDict:
+            from pilot.federation.store import Version
+
+            place = where(context)
+            participant = _participant(asked, place, node_digest(place.data)[1])
+            problem = participant.check(Version.from_json(asked["version"]))
+            if problem:
+                log.error("%s", problem)
+            return pack({"problem": "its private state is missing or damaged" if problem else ""})
+
+        return _answer(message, check)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        def run(asked: dict[str, Any]) -> RecordDict:
+            from pilot.federation.flower.messages import pack_result, unpack_state
+
+            place = where(context)
+            answer, digest = _introduce(asked, place)
+            if answer["refused"]:
+                return pack({"failure": f"refused: {answer['refused']}"})
+            task = _task(asked, answer["client"], unpack_state(message.content, "payload"))
+            return pack_result(_participant(asked, place, digest).run(task))
+
+        return _answer(message, run)
+
+    return app
+
+
+def _answer(message: Message, work: Callable[[dict[str, Any]], RecordDict]) -> Message:
+    try:
+        content = work(unpack_json(message.content))
+    except Exception as error:
+        log.error("%s", error if isinstance(error, UserError) else traceback.format_exc())
+        content = pack({"failure": f"{type(error).__name__} (its node's log has the text)"})
+    return Message(content, reply_to=message)
+
+
+def _introduce(asked: Mapping[str, Any], place: Place) -> tuple[dict[str, Any], str]:
+    """Who this node is, and why it does not take part in the run (no reason if it does); and the digest of its data."""
+    config = asked["config"]
+    client, digest = node_digest(place.data)
+    own = {
+        "source": stage_digest("train", config["method"]),
+        "backbone": backbone_digest(Profile.model_validate(config["profile_config"])),
+        "scenario": read_node(place.data)["scenario"],
+    }
+    reasons = [
+        f"{what} {own[what][:12]} here, {config['digests'][what][:12]} at the server"
+        for what in own
+        if own[what] != config["digests"][what]
+    ]
+    here = versions()
+    reasons += [
+        f"{name} {here.get(name)} here, {version} at the server"
+        for name, version in asked["versions"].items()
+        if here.get(name) != version
+    ]
+    expected = asked["nodes"].get(str(client))
+    if expected is None:
+        reasons.append(f"client {client} is not in this run")
+    elif expected != digest:
+        reasons.append(f"data {digest[:12]} here, {expected[:12]} registered for client {client}")
+    if reasons:
+        log.error("node of client %s does not fit the run: %s", client, "; ".join(reasons))
+    return {"client": client, "refused": "; ".join(reasons)}, digest
+
+
+def _task(asked: Mapping[str, Any], client: int, payload: dict[str, Any]) -> "PhaseTask":
+    from pilot.federation.client import PhaseTask
+    from pilot.federation.spec import RunSpec
+    from pilot.federation.store import Version
+
+    spec = RunSpec.of(asked["config"])
+    method = spec.make_method()
+    info = spec.clients(method)[client]
+    phases = (*method.newcomer_phases(asked["round"]), *method.phases(asked["round"]))
+    phase = {each.name: each for each in phases}[asked["phase"]]
+    base = Version.from_json(asked["base"]) if asked["base"] else None
+    return PhaseTask(
+        info, phase, asked["round"], asked["phase_index"], asked["steps"], payload, base, tuple(asked["keep"])
+    )  # fmt: skip
+
+
+def _participant(asked: Mapping[str, Any], place: Place, digest: str) -> "Participant":
+    return _cached_participant(digest_json(asked["config"]), place, digest, _Hidden(asked["config"]))
+
+
+class _Hidden:
+    """A value that takes no part in a cache's key."""
+
+    def __init__(self, value: Mapping[str, Any]) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hidden)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@lru_cache(maxsize=64)
+def _cached_participant(key: str, place: Place, node: str, config: _Hidden) -> "Participant":
+    """A process may serve several clients and many messages: everything is loaded once."""
+    from pilot.federation.assemble import make_participants
+    from pilot.federation.nodes import open_node
+    from pilot.federation.spec import RunSpec
+
+    spec = RunSpec.of(config.value)
+    backbone = _cached_backbone(digest_json(config.value["profile_config"]), _Hidden(config.value))
+    data = open_node(place.data, backbone, spec.profile.frame)
+    participants = make_participants(
+        spec, backbone, data.features, {data.client: data.examples}, lambda client: place.state,
+        {data.client: data.validation}, {"node": node},
+    )  # fmt: skip
+    return participants(data.client)
+
+
+@lru_cache(maxsize=1)
+def _cached_backbone(key: str, config: _Hidden) -> "Backbone":
+    from pilot.backbone.from_profile import load_backbone
+    from pilot.federation.spec import RunSpec
+
+    return load_backbone(RunSpec.of(config.value).profile, lean=True)

@@ -1,0 +1,184 @@
+"""Ray in a process of its own, which ends with everything that it started, however that goes.
+
+Flower's simulation has threads, and Ray has daemons, that neither an exception nor a signal ends within a bounded time.
+So the command that a user started keeps out of both: `run_apart` starts `python -m MODULE FOLDER`, reads the messages
+that `answer` writes there, and kills the process with all its descendants when it has answered or failed, when it or
+one of Ray's daemons has died, at Ctrl-C and at SIGTERM. Nothing is lost by killing: files are complete or absent.
+"""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from pilot.errors import UserError
+from pilot.io.atomic import read_json, remove, write_json
+from pilot.io.processes import Process, Processes
+
+Tell = Callable[[str, Any], None]
+"""Called with the kind of a message and a JSON value."""
+
+ARGUMENT, MESSAGES = "argument.json", "messages.jsonl"
+RESULT, ERROR, FAILURE = "result", "error", "failure"
+POLL_SECONDS = 0.1
+SECONDS_BETWEEN_LOOKS = 2.0
+SHUTDOWN_SECONDS = 15.0
+"""After an error Ray's daemons are ended before the error is known."""
+DAEMONS = ("/raylet/raylet ", "/gcs/gcs_server ")
+"""In the command lines of the programs without which Ray waits for ever."""
+TERMINATED = 128 + signal.SIGTERM
+
+SESSION = "session_2026-11-29_08-47-11_123456_1234567/sockets/plasma_store"
+"""The longest path that Ray makes below its folder."""
+LONGEST_SOCKET = 107 if sys.platform == "linux" else 103
+"""Bytes in the path of a Unix socket."""
+PREFIX = "pilot-"
+LONGEST_FOLDER = LONGEST_SOCKET - len(f"/{PREFIX}12345678/{SESSION}")
+
+
+def run_apart(module: str, argument: Any, log: Path, hear: Tell) -> Any:
+    """Run a module that calls `answer` as a program; return its result once the process and its descendants are gone.
+
+    Args:
+        module: its name.
+        argument: a JSON value for it.
+        log: what the process, Flower and Ray print; replaced.
+        hear: called with each message before the result.
+
+    Raises:
+        UserError: it raised one or any other error, or died; or there is no folder for Ray's sockets.
+        SystemExit: it was ended by SIGTERM, with the shell's code for that.
+    """
+    with _short_folder() as work:
+        write_json(work / ARGUMENT, argument)
+        remove(log)
+        processes = Processes(log.parent, {}, grace=0.0)
+        try:
+            with (work / MESSAGES).open("w+b") as messages:
+                process = processes.start(log.stem, [sys.executable, "-m", module, str(work)])
+                return _follow(process, _Daemons(processes), messages, hear)
+        finally:
+            processes.end()
+
+
+def answer(work: str, run: Callable[[Any, Path, Tell], None]) -> NoReturn:
+    """Run a simulation in the process that `run_apart` started, and end at once, whatever threads there are.
+
+    Args:
+        work: folder that holds the argument and takes the messages.
+        run: called with the argument, the folder, which has a short path, and a function that sends a message; its
+            server calls `report`, so that nobody waits for Ray and Flower to end.
+    """
+    folder, code = Path(work), 0
+    with (folder / MESSAGES).open("ab", buffering=0) as messages:
+
+        def tell(kind: str, value: Any) -> None:
+            messages.write(json.dumps([kind, value]).encode() + b"\n")
+
+        try:
+            report(lambda: run(read_json(folder / ARGUMENT), folder, tell), tell)
+        except (SystemExit, KeyboardInterrupt):  # Ray makes this of SIGTERM
+            code = TERMINATED
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def report(compute: Callable[[], Any], tell: Tell) -> None:
+    """Send the result, or the error instead of it; the first of these messages counts."""
+    try:
+        tell(RESULT, compute())
+    except UserError as error:
+        tell(ERROR, str(error))
+    except Exception as error:
+        traceback.print_exc()
+        tell(FAILURE, _essence(error))
+
+
+@dataclass
+class _Daemons:
+    """Finds out that one of Ray's daemons has died, and not because Ray is being shut down after an error.
+
+    It is known by its command line, not by its number: `raylet` forks, and a fork that ends is not its end.
+    """
+
+    processes: Processes
+    seen: dict[str, float] = field(default_factory=dict)
+    looked: float = 0.0
+
+    def dead(self) -> str:
+        """Return the name of one that was there and has been away for long; empty if there is none."""
+        if time.monotonic() - self.looked >= SECONDS_BETWEEN_LOOKS:
+            commands, self.looked = list(self.processes.running().values()), time.monotonic()
+            self.seen |= {name: self.looked for name in DAEMONS if any(name in command for command in commands)}
+        long_gone = (name for name, when in self.seen.items() if self.looked - when >= SHUTDOWN_SECONDS)
+        return next(long_gone, "").strip().rpartition("/")[2]
+
+
+def _follow(process: Process, daemons: _Daemons, messages: BinaryIO, hear: Tell) -> Any:
+    """Hand messages on until one of them is the result."""
+    while True:
+        dead, alive = daemons.dead(), process.alive
+        for kind, value in _new(messages):
+            if kind == RESULT:
+                return value
+            if kind == ERROR:
+                raise UserError(value)
+            if kind == FAILURE:
+                raise UserError(f"Flower's simulation failed: {value}. The log is {process.log}.")
+            hear(kind, value)
+        if not alive:
+            raise _end_of(process)
+        if dead:
+            raise UserError(f"Flower's simulation failed: Ray's {dead} has died. The log is {process.log}.")
+        time.sleep(POLL_SECONDS)
+
+
+def _end_of(process: Process) -> BaseException:
+    """Choose what to raise for a process that ended without a result."""
+    code = process.popen.returncode
+    if code in (-signal.SIGTERM, TERMINATED):
+        return SystemExit(TERMINATED)
+    said = process.last_words() or "without a word"
+    hint = " This is how a machine without memory ends processes." if code == -signal.SIGKILL else ""
+    return UserError(f"Flower's simulation ended with exit code {code}: {said}.{hint} The log is {process.log}.")
+
+
+def _new(file: BinaryIO) -> Iterator[Any]:
+    """Yield what was written since the last call, as far as lines are complete."""
+    while (line := file.readline()).endswith(b"\n"):
+        yield json.loads(line)
+    file.seek(-len(line), os.SEEK_CUR)
+
+
+def _essence(error: BaseException) -> str:
+    """The error that was the first cause: its kind and the first line of its text."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['(no text)'])[0].rstrip('.')}"
+
+
+@contextmanager
+def _short_folder() -> Iterator[Path]:
+    """Yield a temporary folder whose path leaves room for Ray's sockets: where `TMPDIR` says, or in /tmp."""
+    try:
+        usual = tempfile.gettempdir()
+    except OSError as error:
+        raise UserError(f"TMPDIR: {error.strerror}. Expected a folder that can be written to.") from error
+    for base in (usual, "/tmp"):
+        if len(os.fsencode(base)) <= LONGEST_FOLDER and os.access(base, os.W_OK | os.X_OK):
+            with tempfile.TemporaryDirectory(prefix=PREFIX, dir=base, ignore_cleanup_errors=True) as folder:
+                yield Path(folder)
+            return
+    raise UserError(
+        f"TMPDIR: {usual} is too long for the sockets that Ray makes there. Expected the path of a folder that "
+        f"can be written to, of at most {LONGEST_FOLDER} bytes."
+    )

@@ -1,0 +1,182 @@
+"""The server's side of a run over Flower, and whole simulations on Ray."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid
+from flwr.superlink.grid import InMemoryGrid
+from pydantic import Field
+
+from pilot.backbone.from_profile import load_backbone
+from pilot.config.base import Model
+from pilot.config.files import validated
+from pilot.config.load import load_profile, load_scenario
+from pilot.errors import UserError
+from pilot.federation.flower.node_app import Place
+from pilot.federation.flower.ray_process import run_apart
+from pilot.federation.flower.transport import WINDOW, FlowerTransport
+from pilot.federation.node_folder import POOLED, node_name
+from pilot.federation.nodes import prepare_nodes, read_register
+from pilot.federation.spec import RunSpec
+from pilot.federation.training import Conduct, conduct
+from pilot.io.atomic import read_jsonl
+from pilot.io.lock import locked
+from pilot.methods.blind import Blind
+
+
+class RunOptions(Model):
+    """The app's run configuration: which run, where its files are on the server, how long clients are waited for."""
+
+    scenario: str
+    profile: str
+    method: str
+    seed: Annotated[int, Field(ge=0)]
+    results: str
+    nodes: str = ""
+    resume: bool = True
+    window: Annotated[int, Field(ge=1)] = WINDOW
+    patience: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600.0
+    limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+@dataclass(frozen=True)
+class ClientResources:
+    """What a simulated client has to itself; parts of a GPU are allowed, and two clients then share it."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+def run_server(grid: Grid, context: Context) -> None:
+    """Train the run that the run configuration describes.
+
+    Raises:
+        UserError: an unknown name, missing files, or no client that answers.
+    """
+    options = validated(RunOptions, "--run-config", context.run_config)
+    scenario, profile = load_scenario(options.scenario), load_profile(options.profile)
+    spec = RunSpec(scenario, profile, options.method, options.seed)
+    if isinstance(spec.make_method(), Blind):  # an unknown method is an error before anything is written, too
+        raise UserError(f"--run-config: field method: {spec.method} has no model to train. Use `pilot-bench train`.")
+    folder = Path(options.results) / spec.profile.name / spec.scenario.name
+    nodes = Path(options.nodes) if options.nodes else folder / "nodes"
+    if (folder / "features" / "index.json").is_file():
+        prepare_nodes(spec.scenario, folder, nodes)
+    run_dir = folder / "runs" / spec.method / f"seed{spec.seed}"
+    run = Conduct(spec, read_register(spec, nodes), run_dir, options.resume, _lines)
+    with locked(run_dir):
+        serve(run, grid, options.patience, options.window, options.limit or None)
+
+
+def serve(run: Conduct, grid: Grid, patience: float, window: int = WINDOW, limit: float | None = None) -> None:
+    """Drive a run over Flower's `grid`, and say who was left out; for the numbers see `FlowerTransport`.
+
+    The caller holds the run's lock.
+
+    The server computes nothing with its backbone, which stays in the host's memory: GPUs are the clients'.
+
+    Raises:
+        UserError: a simulation with fewer nodes than clients, or no client that answers.
+    """
+    transport = FlowerTransport(grid, run.config(), run.register.nodes, window, patience, limit)
+    if isinstance(grid, InMemoryGrid):
+        transport.require_nodes(len(run.register.num_examples))
+    backbone = load_backbone(run.spec.profile.model_copy(update={"device": "cpu"}), lean=True)
+    conduct(run, backbone, transport)
+    for line in left_out(read_jsonl(run.run_dir / "rounds.jsonl")):
+        run.warn(line)
+
+
+def left_out(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say for each client that was left out of phases of a run: of how many, and why the last time."""
+    excluded = [each for row in history for each in row["excluded"]]
+    lines = []
+    for client in sorted({each["client"] for each in excluded}):
+        reasons = [each["reason"] for each in excluded if each["client"] == client]
+        lines.append(f"client {client} was left out of {len(reasons)} of {len(history)} phases: {reasons[-1]}")
+    return lines
+
+
+def _lines(done: int, total: int) -> None:
+    print(f"{done}/{total} optimiser steps", flush=True)
+
+
+@dataclass(frozen=True)
+class SimulatedPlaces:
+    """Where virtual nodes find their folders, by partition id."""
+
+    nodes: Path
+    stores: Path
+    pooled: bool
+
+    def __call__(self, context: Context) -> Place:
+        """The folders of one virtual node."""
+        partition = int(str(context.node_config["partition-id"]))
+        return Place(
+            self.nodes / node_name(POOLED if self.pooled else partition), self.stores / str(partition)
+        )  # fmt: skip
+
+
+def simulate_run(
+    spec: RunSpec,
+    scenario_dir: Path,
+    run_dir: Path,
+    resume: bool,
+    progress: Callable[[int, int], None],
+    patience: float = 600.0,
+    each: ClientResources = ClientResources(),
+    replace: bool = False,
+) -> None:
+    """Train on Flower's simulation engine (Ray), one virtual node per client, each with the resources of `each`.
+
+    All of it runs in a process of its own; its log is `logs/simulation-<method>-seed<k>.log` in the scenario's folder.
+
+    Raises:
+        UserError: as `train_run` does; also if a client is to have more GPUs than there are, if no client answers any
+            more, or if the simulation fails.
+    """
+    if each.gpus > torch.cuda.device_count():
+        raise UserError(f"--client-gpus: PyTorch sees {torch.cuda.device_count()} GPUs here, got {each.gpus:g}.")
+    argument = {
+        "scenario_config": spec.scenario.model_dump(mode="json"), "method": spec.method, "seed": spec.seed,
+        "profile_config": spec.profile.model_dump(mode="json"), "resume": resume, "replace": replace,
+        "scenario_dir": str(scenario_dir.resolve()), "run_dir": str(run_dir.resolve()),
+        "backend": simulation_backend(each), "patience": patience,
+    }  # fmt: skip
+
+    def hear(kind: str, value: Any) -> None:
+        if kind == "progress":
+            progress(*value)
+        else:
+            print(f"warning: {value}", file=sys.stderr, flush=True)
+
+    log = scenario_dir.resolve() / "logs" / f"simulation-{spec.method}-seed{spec.seed}.log"
+    run_apart("pilot.federation.flower.simulation", argument, log, hear)
+
+
+def simulation_backend(each: ClientResources = ClientResources()) -> dict[str, Any]:
+    """A new Ray with this machine's cores, without its dashboard; as many clients at a time as their resources allow.
+
+    Ray counts the GPUs itself, and shows each client's process only those that it was given. Flower hands
+    `client_resources` on to Ray's actors as options, so a killed worker is started again; without `max_restarts` it
+    stays in Flower's pool, and a run whose workers have all been killed once waits for ever.
+
+    Raises:
+        UserError: a client is to have more cores than there are: none would ever start.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if each.cpus > cores:
+        raise UserError(f"--client-cpus: expected at most this machine's {cores} cores, got {each.cpus:g}.")
+    return {
+        "init_args": {
+            "address": "local", "num_cpus": cores, "include_dashboard": False, "log_to_driver": True,
+            "logging_level": 30,
+        },
+        "client_resources": {"num_cpus": each.cpus, "num_gpus": each.gpus, "max_restarts": -1},
+    }  # fmt: skip

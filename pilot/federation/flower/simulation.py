@@ -1,0 +1,65 @@
+"""Run a simulation in its own process: the server in a thread, virtual nodes on Ray. See `simulate_run`."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from pilot.federation.flower.node_app import make_client_app
+from pilot.federation.flower.ray_process import Tell, answer, report
+from pilot.federation.flower.server import SimulatedPlaces, serve
+from pilot.federation.flower.transport import log
+from pilot.federation.nodes import prepare_nodes, read_register
+from pilot.federation.spec import RunSpec
+from pilot.federation.training import CLIENTS, Conduct
+from pilot.io.lock import locked
+
+
+class _Relay(logging.Handler):
+    """Hand the transport's warnings on to the user; everything else stays in the log."""
+
+    def __init__(self, tell: Tell) -> None:
+        super().__init__(logging.WARNING)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send the first line, since Ray's reasons have many."""
+        self._tell("warning", record.getMessage().partition("\n")[0])
+
+
+def simulate(argument: dict[str, Any], work: Path, tell: Tell) -> None:
+    """Train the run that `simulate_run` describes, and report.
+
+    Raises:
+        UserError: what is found before the server starts.
+    """
+    from flwr.simulation import run_simulation
+
+    spec = RunSpec.of(argument)
+    scenario_dir, run_dir = Path(argument["scenario_dir"]), Path(argument["run_dir"])
+    nodes, method = scenario_dir / "nodes", spec.make_method()
+    prepare_nodes(spec.scenario, scenario_dir, nodes)
+    log.addHandler(_Relay(tell))
+    run = Conduct(
+        spec, read_register(spec, nodes), run_dir, argument["resume"],
+        lambda done, total: tell("progress", [done, total]), argument["replace"], lambda text: tell("warning", text),
+    )  # fmt: skip
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        report(lambda: serve(run, grid, argument["patience"]), tell)
+
+    places = SimulatedPlaces(nodes, run_dir / CLIENTS, method.pooled)
+    backend = argument["backend"]
+    backend["init_args"]["_temp_dir"] = str(work)
+    with locked(run_dir):
+        run.make_way()  # before Ray starts
+        run_simulation(app, make_client_app(places), len(spec.clients(method)), backend_config=backend)
+
+
+if __name__ == "__main__":
+    answer(sys.argv[1], simulate)

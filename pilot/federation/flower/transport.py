@@ -1,0 +1,278 @@
+"""The driver's way to clients over Flower: a simulation's virtual nodes, or SuperNodes on other machines.
+
+A client is known by what its node says it holds, never by Flower's node id. Answers are handed on in the order of the
+tasks; at most `window` tasks are under way or waiting to be handed on, so the server's memory does not grow with the
+number of clients. A node that goes away is waited for, and asked again when it is back, for `patience` seconds. How
+long a client may take while its node is there is not limited, unless `limit` says so: training can take hours. Steps
+count as done when their client's answer is there.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from pilot.errors import UserError
+from pilot.federation.client import PhaseTask
+from pilot.federation.flower.messages import to_array_record, unpack_result
+from pilot.federation.flower.wire import MalformedMessage, pack, unpack_json
+from pilot.federation.participant import ClientFailure
+from pilot.federation.store import Version
+from pilot.federation.transport import Answer
+from pilot.provenance import versions
+
+log = logging.getLogger("flwr.pilot")
+WINDOW = 16
+POLL_SECONDS = 0.1
+MOST_SECONDS_BETWEEN_LOOKS = 2.0
+GREETING_SECONDS = 120.0
+VIRTUAL_NODES_SECONDS = 10.0
+MOST_SECONDS_BEFORE_ASKING_AGAIN = 10.0
+MOST_LOSSES = 30
+"""After so many losses a task is given up: one that kills every worker would be sent for ever. Restarting Ray's worker
+costs a handful."""
+NO_ANSWER = "no answer"
+
+
+@dataclass
+class _Asked:
+    """A task that was sent or waits for its node: since when, when the node was last there, how often it was lost."""
+
+    task: PhaseTask
+    asked: float
+    seen: float
+    message: str | None = None
+    losses: int = 0
+    not_before: float = 0.0
+
+    def lost(self) -> None:
+        """To be asked again, later each time: a dead Ray actor refuses at once, until another one is free."""
+        self.message, self.losses = None, self.losses + 1
+        wait = min(POLL_SECONDS * 2**self.losses, MOST_SECONDS_BEFORE_ASKING_AGAIN)
+        self.not_before = time.monotonic() + wait
+
+
+@dataclass
+class FlowerTransport:
+    """See the module.
+
+    Attributes:
+        grid: Flower's connection to the nodes of the run.
+        config: the run's `config.json`, which every message carries.
+        nodes: digest of each client's data, by client.
+        window: most tasks under way at once.
+        patience: seconds after which a client whose node is away is left out of the phase.
+        limit: seconds that a client may take for a phase in all; None for any time.
+    """
+
+    grid: Grid
+    config: Mapping[str, Any]
+    nodes: Mapping[int, str]
+    window: int = WINDOW
+    patience: float = 600.0
+    limit: float | None = None
+    parallel: bool = field(default=True, init=False)
+    _node_of: dict[int, int] = field(default_factory=dict, init=False)
+    _refused: set[int] = field(default_factory=set, init=False)
+    _looked: float = field(default=0.0, init=False)
+
+    def exchange(self, tasks: Iterable[PhaseTask], progress: Callable[[int], None]) -> Iterator[Answer]:
+        """Send tasks as there is room, hand answers on in the order of the tasks.
+
+        Raises:
+            UserError: at the end, if no client at all has answered.
+        """
+        source, order, ready = iter(tasks), list[int](), dict[int, Answer]()
+        asked: dict[int, _Asked] = {}
+        wait, heard, silent = POLL_SECONDS, False, False
+        while True:
+            while len(order) < self.window and (new := next(source, None)) is not None:
+                order.append(new.info.client)
+                asked[new.info.client] = _Asked(new, time.monotonic(), time.monotonic())
+            if not order:
+                break
+            self._send(asked)
+            arrived = self._collect(asked)
+            for client, answer in arrived.items():
+                task = asked.pop(client).task
+                if not isinstance(answer, ClientFailure):
+                    progress(task.steps)
+                ready[client] = answer
+                silent, heard = silent or _silent(answer), heard or not _silent(answer)
+            while order and order[0] in ready:
+                yield ready.pop(order.pop(0))
+            wait = POLL_SECONDS if arrived else min(2 * wait, MOST_SECONDS_BETWEEN_LOOKS)
+            if asked:
+                time.sleep(wait)
+        if silent and not heard:
+            raise UserError(
+                "no client answered in a whole phase. Start the nodes and resume the run; finished rounds are kept."
+            )
+
+    def verify(self, versions: Mapping[int, Version], patient: bool = True) -> str:
+        """Asks every node for the private state that it should have.
+
+        A node that is away or does not answer is no reason to give up a round: its client fails later if need be.
+        """
+        asked = {}
+        if patient:
+            self._wait_for(versions.keys())
+        for client, version in versions.items():
+            if client in self._node_of:
+                content = pack({**self._common(), "version": version.to_json()})
+                asked[client] = Message(content, self._node_of[client], "query.verify")
+        replies = self._query(asked)
+        for client in versions:
+            if "problem" not in replies.get(client, {}):
+                log.warning("client %s: its private state could not be checked", client)
+        problems = {client: str(reply.get("problem", "")) for client, reply in replies.items()}
+        return "; ".join(f"client {client}: {problem}" for client, problem in sorted(problems.items()) if problem)
+
+    def require_nodes(self, num_clients: int) -> None:
+        """Refuse a simulation with fewer virtual nodes than clients; they are all there within seconds of its start.
+
+        Raises:
+            UserError: it has fewer.
+        """
+        until = time.monotonic() + VIRTUAL_NODES_SECONDS
+        while (there := len(list(self.grid.get_node_ids()))) < num_clients and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
+        if there < num_clients:
+            raise UserError(
+                f"--federation-config num-supernodes={there}: the run has {num_clients} clients, and each needs a node "
+                f"of its own. Expected num-supernodes={num_clients}."
+            )
+
+    def _common(self) -> dict[str, Any]:
+        nodes = {str(client): digest for client, digest in self.nodes.items()}
+        return {"config": self.config, "nodes": nodes, "versions": versions()}
+
+    def _send(self, asked: Mapping[int, _Asked]) -> None:
+        """Send what is not under way, where the client's node is there."""
+        now = time.monotonic()
+        idle = [each for each in asked.values() if each.message is None and each.not_before <= now]
+        if not idle:
+            return
+        if any(each.task.info.client not in self._node_of for each in idle) or self._looked == 0:
+            self._greet()
+        online = set(self.grid.get_node_ids())
+        for each in idle:
+            node = self._node_of.get(each.task.info.client)
+            if node in online:
+                message = Message(self._content(each.task), node, "train", group_id=str(each.task.round_number))
+                each.message = next(iter(self.grid.push_messages([message])), None)
+
+    def _content(self, task: PhaseTask) -> RecordDict:
+        value = {
+            **self._common(), "round": task.round_number, "phase_index": task.phase_index, "phase": task.phase.name,
+            "steps": task.steps,
+            "base": task.base.to_json() if task.base else None, "keep": list(task.keep),
+        }  # fmt: skip
+        return pack(value, payload=to_array_record(task.payload))
+
+    def _collect(self, asked: Mapping[int, _Asked]) -> dict[int, Answer]:
+        """Answers that have come, and failures of those whose time is over."""
+        of_message = {each.message: client for client, each in asked.items() if each.message}
+        answers: dict[int, Answer] = {}
+        for reply in self.grid.pull_messages(list(of_message)) if of_message else ():
+            client = of_message[reply.metadata.reply_to_message_id]
+            if reply.has_error():
+                log.warning("client %s: its node went away (%s); it is asked again", client, reply.error.reason)
+                asked[client].lost()
+                continue
+            answers[client] = self._read(client, reply.content)
+        online = set(self.grid.get_node_ids())
+        for client, each in asked.items():
+            if self._node_of.get(client) in online:
+                each.seen = time.monotonic()
+            reason = "" if client in answers else self._given_up(each)
+            if reason:
+                log.error("client %s: %s, left out", client, reason)
+                answers[client] = ClientFailure(client, reason)
+        return answers
+
+    def _given_up(self, asked: _Asked) -> str:
+        """Why a client is not waited for any longer; empty if it is."""
+        now = time.monotonic()
+        if now - asked.seen > self.patience:
+            return f"{NO_ANSWER}: no node for {self.patience:g} s"
+        if self.limit is not None and now - asked.asked > self.limit:
+            return f"{NO_ANSWER} within {self.limit:g} s"
+        if asked.losses >= MOST_LOSSES:
+            return f"{NO_ANSWER}: its process was lost {asked.losses} times"
+        return ""
+
+    def _read(self, client: int, content: RecordDict) -> Answer:
+        try:
+            value = unpack_json(content)
+            if "failure" in value:
+                log.error("client %s: %s", client, value["failure"])
+                return ClientFailure(client, str(value["failure"]))
+            result = unpack_result(content)
+            if result.update.client != client:
+                raise MalformedMessage(f"it answers for client {result.update.client}")
+            return result
+        except MalformedMessage as error:
+            log.error("client %s: malformed answer: %s", client, error)
+            return ClientFailure(client, f"malformed answer: {error}")
+
+    def _wait_for(self, clients: Iterable[int]) -> None:
+        """Look for nodes until all of `clients` have one, or patience is over."""
+        wanted, until = set(clients), time.monotonic() + self.patience
+        self._greet()
+        while not wanted <= self._node_of.keys() and time.monotonic() < until:
+            time.sleep(MOST_SECONDS_BETWEEN_LOOKS)
+            self._greet()
+
+    def _greet(self) -> None:
+        """Ask nodes that are new who they are; refuse those that do not fit, and tell them."""
+        if time.monotonic() - self._looked < MOST_SECONDS_BETWEEN_LOOKS:
+            return
+        known = set(self._node_of.values()) | self._refused
+        new = [node for node in sorted(self.grid.get_node_ids()) if node not in known]
+        replies = self._query({node: Message(pack(self._common()), node, "query.hello") for node in new})
+        claims: dict[int, list[int]] = {}
+        for node, reply in replies.items():
+            reason = reply.get("failure") or reply.get("refused", "")
+            if reason:
+                self._refuse(node, f"node {node} (client {reply.get('client', 'unknown')}): {reason}")
+            else:
+                claims.setdefault(int(reply["client"]), []).append(node)
+        for client, nodes in sorted(claims.items()):
+            if client in self._node_of or len(nodes) > 1:
+                for node in sorted(nodes):
+                    self._refuse(node, f"node {node} claims client {client}, which another node claims as well")
+            else:
+                self._node_of[client] = nodes[0]
+        self._looked = time.monotonic()
+
+    def _refuse(self, node: int, reason: str) -> None:
+        log.error("refused: %s", reason)
+        self._refused.add(node)
+        self.grid.push_messages([Message(pack({"reason": reason}), node, "query.refused")])
+
+    def _query(self, messages: Mapping[int, Message]) -> dict[int, dict[str, Any]]:
+        """JSON replies by the key of their message; those without a readable reply are left out."""
+        keys = list(messages)
+        ids = dict(zip(self.grid.push_messages([messages[key] for key in keys]), keys, strict=True)) if keys else {}
+        replies: dict[int, dict[str, Any]] = {}
+        until = time.monotonic() + GREETING_SECONDS
+        while ids and time.monotonic() < until:
+            for reply in self.grid.pull_messages(list(ids)):
+                key = ids.pop(reply.metadata.reply_to_message_id)
+                if not reply.has_error():
+                    try:
+                        replies[key] = unpack_json(reply.content)
+                    except MalformedMessage as error:
+                        replies[key] = {"failure": str(error)}
+            if ids:
+                time.sleep(POLL_SECONDS)
+        return replies
+
+
+def _silent(answer: Answer) -> bool:
+    return isinstance(answer, ClientFailure) and answer.reason.startswith(NO_ANSWER)

@@ -1,0 +1,78 @@
+"""Methods of other packages, found by the entry point group `pilot_bench.methods`; see docs/add-a-method.md.
+
+Finding them imports nothing; `pilot.registry` imports a method's module when the method is made.
+"""
+
+import re
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from pilot.errors import UserError
+from pilot.io.digest import digest_json, sha256_file
+from pilot.io.imports import imported_by
+
+GROUP = "pilot_bench.methods"
+NAME = re.compile(r"[a-z0-9_]+")
+
+
+@cache
+def plugins() -> dict[str, EntryPoint]:
+    """Entry points by method name, sorted.
+
+    Raises:
+        UserError: a name that folders and Snakemake's rules cannot have, or two packages offer a method of one name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        if not NAME.fullmatch(point.name):
+            raise UserError(
+                f"method {point.name!r}: entry point {point.value} (group {GROUP}): expected a name of lower-case "
+                "letters, digits and underscores. Rename it, or uninstall its package."
+            )
+        other = found.setdefault(point.name, point)
+        if other.value != point.value:
+            raise UserError(
+                f"method {point.name!r}: offered twice, as {other.value} and {point.value} (entry points "
+                f"{GROUP}). Rename one, or uninstall its package."
+            )
+    return found
+
+
+def plugin_digest(name: str) -> str:
+    """Digest of the Python files of the package, or of the single module, that a method comes from.
+
+    Raises:
+        UserError: there is no such module, or it is a folder without `__init__.py`.
+    """
+    folder, files = _files(name)
+    return digest_json({file.relative_to(folder).as_posix(): sha256_file(file) for file in files})
+
+
+def plugin_imports(name: str) -> frozenset[str]:
+    """Modules of this project that the same files import.
+
+    Raises:
+        UserError: as `plugin_digest`, or a file is not Python.
+    """
+    _, files = _files(name)
+    try:
+        return frozenset(module for file in files for module in imported_by(file))
+    except SyntaxError as error:
+        raise UserError(f"method {name!r}: {error.filename}:{error.lineno}: {error.msg}. Correct the file.") from error
+
+
+def _files(name: str) -> tuple[Path, list[Path]]:
+    """Folder and Python files of the package or the single module that a method comes from."""
+    point = plugins()[name]
+    top = point.module.partition(".")[0]
+    spec = find_spec(top)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"method {name!r}: entry point {point.value} (group {GROUP}): there is no module {top!r}, or it is a "
+            "folder without __init__.py. Install its package again, or correct the entry point."
+        )
+    origin = Path(spec.origin)
+    folder = origin.parent
+    return folder, sorted(folder.rglob("*.py")) if spec.submodule_search_locations else [origin]

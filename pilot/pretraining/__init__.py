@@ -1,0 +1,1 @@
+"""Pre-training of tiny-llava. No other run imports it."""

@@ -1,0 +1,115 @@
+"""Phases 5 and 6 of tiny-llava's pre-training: image tokens that read like words, then captions about single things.
+
+After captioning alone, a model of this size describes one object of a scene well and then repeats it: it has not
+learned to look for what it is talking about. So the projector first learns, on the dense labels of phase 1, to give
+every patch the embedding of the word for what covers it, and to keep the thing's edges readable (two linear heads,
+thrown away). Looking for "dog" is then a match of equal directions, which attention learns quickly from captions that
+start with one thing and its extent. The alignment stays in the loss while connector and LLM learn from them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
+
+from pilot.data.scenes.scene import SIZE
+from pilot.io.seeding import seed_for
+from pilot.pretraining.corpus import CLASSES
+from pilot.pretraining.language import Corpus, pad, sequence_loss
+from pilot.pretraining.recipe import Recipe
+from pilot.pretraining.step import Report, index_batches, optimise
+from pilot.pretraining.vision import ScenePool
+
+SHARPNESS = 12.0
+"""Scale of the cosine between a token and a word's embedding."""
+ALIGNMENT_WEIGHT = 0.3
+NUM_BINS = 100
+
+
+@dataclass(frozen=True)
+class DenseTargets:
+    """Per scene and patch: index into `words` (M, N), edges as whole percent (M, N, 4), whether something is there."""
+
+    words: Tensor
+    word_of_patch: Tensor
+    edges: Tensor
+    filled: Tensor
+
+
+def dense_targets(pool: ScenePool, tokenizer: PreTrainedTokenizerBase, patch: int) -> DenseTargets:
+    """The pool's dense labels as words and numbers. A coloured shape counts as its shape."""
+    names = [name.split(" ")[-1] for name in CLASSES]
+    texts = [name if name.isupper() or name.isdigit() else f" {name}" for name in names]
+    ids = [row[0] for row in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    words, word_of_class = torch.unique(torch.tensor(ids), return_inverse=True)
+    side = SIZE // patch
+    centres = (torch.arange(side) * patch + patch / 2) / SIZE
+    across, down = centres.repeat(side), centres.repeat_interleave(side)
+    base = torch.stack([across, down, across, down], dim=1)
+    edges = ((pool.edges + base) * 100).round().clamp(0, NUM_BINS - 1).long()
+    return DenseTargets(words, word_of_class[pool.classes], edges, pool.classes > 0)
+
+
+def alignment_loss(
+    tokens_BNC: Tensor, embedding: Tensor, edge_head: nn.Module, targets: DenseTargets, rows: Tensor
+) -> Tensor:
+    """Cross-entropy of the patches' words under cosine logits, plus that of their four edges under `edge_head`."""
+    directions = functional.normalize(embedding.detach()[targets.words], dim=-1)
+    logits = SHARPNESS * functional.normalize(tokens_BNC, dim=-1) @ directions.T
+    words = functional.cross_entropy(logits.flatten(0, 1), targets.word_of_patch[rows].flatten())
+    filled = targets.filled[rows]
+    edges = edge_head(tokens_BNC[filled]).unflatten(-1, (4, NUM_BINS))
+    return words + functional.cross_entropy(edges.flatten(0, 1), targets.edges[rows][filled].flatten())
+
+
+class Aligner:
+    """Runs both phases over one pool; the edge head is shared by them."""
+
+    def __init__(self, model: LlavaForConditionalGeneration, targets: DenseTargets, recipe: Recipe) -> None:
+        torch.manual_seed(seed_for("edge head", recipe.seed))
+        self.edge_head = nn.Linear(recipe.text_width, 4 * NUM_BINS)
+        self.model, self.targets, self.recipe = model, targets, recipe
+
+    def align(self, features_MND: Tensor, report: Report) -> None:
+        """Phase 5: projector and edge head on the dense labels."""
+        settings = self.recipe.align
+        indices = index_batches(len(features_MND), settings.batch_size, seed_for("align", self.recipe.seed))
+        projector = self.model.model.multi_modal_projector
+
+        def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"loss": self._loss(projector(features_MND[batch["rows"]]), batch["rows"])}
+
+        parameters = [*projector.parameters(), *self.edge_head.parameters()]
+        optimise(settings, parameters, ({"rows": rows} for rows in indices), loss_of, report)
+
+    def refine(self, corpus: Corpus, report: Report) -> None:
+        """Phase 6: projector and LLM on `corpus` (focused captions), with the alignment loss."""
+        self.model.model.vision_tower.requires_grad_(False)
+        projector = self.model.model.multi_modal_projector
+
+        def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            features = corpus.features_MND[batch["rows"]]
+            captions = sequence_loss(self.model, batch["ids"], batch["labels"], features)
+            aligned = self._loss(projector(features), batch["rows"])
+            return {"loss": captions + ALIGNMENT_WEIGHT * aligned, "captions": captions, "alignment": aligned}
+
+        language = [*self.model.model.language_model.parameters()]
+        parameters = [*language, *projector.parameters(), *self.edge_head.parameters()]
+        optimise(self.recipe.refine, parameters, self._batches(corpus), loss_of, report)
+
+    def _batches(self, corpus: Corpus) -> Iterator[dict[str, Tensor]]:
+        seed = seed_for("refine", self.recipe.seed)
+        rng = np.random.default_rng(seed)
+        for rows in index_batches(len(corpus.captions), self.recipe.refine.batch_size, seed):
+            chosen = [corpus.captions[int(i)][int(rng.integers(len(corpus.captions[int(i)])))] for i in rows]
+            ids, labels = pad(chosen)
+            yield {"ids": ids, "labels": labels, "rows": rows}
+
+    def _loss(self, tokens_BNC: Tensor, rows: Tensor) -> Tensor:
+        embedding = self.model.get_input_embeddings().weight
+        assert isinstance(embedding, Tensor), "an embedding's weight is a tensor"
+        return alignment_loss(tokens_BNC, embedding, self.edge_head, self.targets, rows)

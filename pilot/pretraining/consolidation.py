@@ -1,0 +1,147 @@
+"""Phase 7 of tiny-llava's pre-training: facts, focused captions and plain text in turn.
+
+Words that only plain text has lose their output rows while captions alone are trained (embeddings are tied): after
+phase 6 the federated tasks started at a cross-entropy of 4 to 6 and could not write what they had to. So every fourth
+batch is text again, now also with lists of decimals in brackets, of any length but four. The others are captions:
+a third are those of phase 6, and two thirds are facts (fact_captions.py), of which only the endings are learned.
+Beside them the LLM learns to look every named thing up (lookup.py).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
+
+from pilot.io.seeding import generator, seed_for
+from pilot.pretraining.corpus import PublicScene
+from pilot.pretraining.fact_captions import Fact, fact_caption
+from pilot.pretraining.general_text import general_sentence
+from pilot.pretraining.language import IGNORED, Corpus, pad, sequence_loss
+from pilot.pretraining.lookup import HEAD_WIDTH, LookupTargets, lookup_loss, lookup_targets
+from pilot.pretraining.recipe import Recipe
+from pilot.pretraining.step import Report, index_batches, optimise
+
+LIST_LENGTHS = (2, 3, 5, 6)
+LIST_SHARE = 0.2
+CAPTIONS_PER_TEXT = 3
+"""Batches of captions before each batch of plain text."""
+FACT_SHARE = 2 / 3
+"""Of the captions."""
+LOOKUP_WEIGHT = 0.5
+VISITS = {"object": 2, "sign": 3, "shape": 1}
+"""How often an epoch comes to a scene of each kind: signs are hard to read, shapes are learned."""
+
+Labelled = tuple[list[int], list[int]]
+"""Ids, and for each 1 where it is learned, else 0."""
+
+
+@dataclass(frozen=True)
+class FactCorpus:
+    """Tokenised facts per scene, the scenes' rows as often as an epoch visits them, and what is in the scenes."""
+
+    captions: Sequence[Sequence[Labelled]]
+    visits: Tensor
+    lookup: LookupTargets
+
+
+def plain_text(recipe: Recipe) -> list[str]:
+    """General sentences, and lists of decimals in brackets."""
+    rng = generator("consolidation text", recipe.seed)
+    count = recipe.num_text_sentences
+    return [_decimals(rng) if rng.random() < LIST_SHARE else general_sentence(rng) for _ in range(count)]
+
+
+def fact_corpus(tokenizer: PreTrainedTokenizerBase, scenes: Sequence[PublicScene], recipe: Recipe) -> FactCorpus:
+    """`recipe.facts_per_scene` captions of facts about each scene."""
+    captions, visits = [], []
+    for row, public in enumerate(scenes):
+        facts = [fact_caption(public) for _ in range(recipe.facts_per_scene)]
+        captions.append([_tokenise(tokenizer, caption) for caption in facts])
+        visits += [row] * VISITS[public.kind]
+    return FactCorpus(captions, torch.tensor(visits), lookup_targets(tokenizer, [public.scene for public in scenes]))
+
+
+def consolidate(
+    model: LlavaForConditionalGeneration, focused: Corpus, facts: FactCorpus, recipe: Recipe, report: Report
+) -> None:
+    """Projector and LLM: captions with images, and `focused.sentences` without, in turn."""
+    model.model.vision_tower.requires_grad_(False)
+    torch.manual_seed(seed_for("lookup head", recipe.seed))
+    head = nn.Linear(recipe.text_width, HEAD_WIDTH)
+    halfway = model.model.language_model.layers[recipe.text_layers // 2 - 1]
+    seen: list[Tensor] = []
+    hook = halfway.register_forward_hook(lambda module, inputs, output: seen.append(output))
+
+    def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        rows = batch.get("rows")
+        features = None if rows is None else focused.features_MND[rows]
+        text = sequence_loss(model, batch["ids"], batch["labels"], features)
+        hidden = seen.pop()[:, -batch["ids"].shape[1] :]
+        if rows is None:
+            return {"loss": text}
+        lookup = lookup_loss(head, hidden, batch["ids"], facts.lookup, rows)
+        return {"loss": text + LOOKUP_WEIGHT * lookup, "captions": text, "lookup": lookup}
+
+    language, projector = model.model.language_model, model.model.multi_modal_projector
+    parameters = [*language.parameters(), *projector.parameters(), *head.parameters()]
+    with _fast_products(model):
+        optimise(recipe.consolidate, parameters, _batches(focused, facts, recipe), loss_of, report)
+    hook.remove()
+
+
+@contextmanager
+def _fast_products(model: LlavaForConditionalGeneration) -> Iterator[None]:
+    """Products by oneDNN and plain attention: a step takes two thirds of the time (docs/log.md, "Training step")."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    model.set_attn_implementation("eager")
+    yield
+    torch.set_float32_matmul_precision(before)
+    model.set_attn_implementation("sdpa")
+
+
+def _batches(focused: Corpus, facts: FactCorpus, recipe: Recipe) -> Iterator[dict[str, Tensor]]:
+    seed, size = seed_for("consolidate", recipe.seed), recipe.consolidate.batch_size
+    rng = np.random.default_rng(seed)
+    for number, visits in enumerate(index_batches(len(facts.visits), size, seed), start=1):
+        rows = facts.visits[visits]
+        ids, labels = _pad([_one(focused, facts, int(row), rng) for row in rows])
+        yield {"ids": ids, "labels": labels, "rows": rows}
+        if number % CAPTIONS_PER_TEXT == 0:
+            sentences = rng.integers(0, len(focused.sentences), size)
+            ids, labels = pad([focused.sentences[int(i)] for i in sentences])
+            yield {"ids": ids, "labels": labels}
+
+
+def _one(focused: Corpus, facts: FactCorpus, row: int, rng: np.random.Generator) -> Labelled:
+    if rng.random() < FACT_SHARE:
+        return facts.captions[row][int(rng.integers(len(facts.captions[row])))]
+    ids = focused.captions[row][int(rng.integers(len(focused.captions[row])))]
+    return ids, [1] * len(ids)
+
+
+def _pad(rows: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
+    ids, labels = pad([ids for ids, _ in rows])
+    for row, (_, learned) in enumerate(rows):
+        labels[row, : len(learned)][torch.tensor(learned) == 0] = IGNORED
+    return ids, labels
+
+
+def _tokenise(tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]) -> Labelled:
+    """A line break, then lead and ending of every fact."""
+    parts = [part for lead, ending in facts for part in (f" {lead}", f" {ending}")]
+    parts[0] = f"\n{parts[0].strip()}"
+    ids, learned = [], []
+    for index, tokens in enumerate(tokenizer(parts, add_special_tokens=False)["input_ids"]):
+        ids += tokens
+        learned += [index % 2] * len(tokens)
+    return ids, learned
+
+
+def _decimals(rng: np.random.Generator) -> str:
+    values = ", ".join(f"0.{int(value):02d}" for value in rng.integers(0, 100, int(rng.choice(LIST_LENGTHS))))
+    return f"Numbers [{values}]"

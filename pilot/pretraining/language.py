@@ -1,0 +1,100 @@
+"""Phases 2 to 4 of tiny-llava's pre-training: text, connector alignment, connector and LLM together.
+
+Text: next-token prediction over general sentences and captions without their images. Connector: as LLaVA's first
+stage, only the projector learns, from captions with images. Joint: projector and LLM learn from both.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
+
+from pilot.io.seeding import seed_for
+from pilot.pretraining.architecture import BEGIN, END, PAD
+from pilot.pretraining.recipe import Recipe
+from pilot.pretraining.step import Report, index_batches, optimise
+
+IGNORED = -100
+TEXT_EVERY = 6
+"""In the joint phase every sixth batch is plain text, so that the words of phase 2 are not forgotten."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Tokenised captions per scene, general sentences, and vision features (M, N, D) of the scenes."""
+
+    captions: Sequence[Sequence[list[int]]]
+    sentences: Sequence[list[int]]
+    features_MND: Tensor
+
+
+def tokenise_captions(tokenizer: PreTrainedTokenizerBase, captions: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+    """Ids of every caption, each as it stands in a sequence: line break, text, end token."""
+    flat = tokenizer([f"\n{text}" for group in captions for text in group], add_special_tokens=False)["input_ids"]
+    ids = iter(flat)
+    return [[[*next(ids), END] for _ in group] for group in captions]
+
+
+def pad(rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+    """Right-padded ids (B, L) and labels (B, L) in which padding is ignored."""
+    length = max(len(row) for row in rows)
+    ids = torch.full((len(rows), length), PAD)
+    labels = torch.full((len(rows), length), IGNORED)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = labels[index, : len(row)] = torch.tensor(row)
+    return ids, labels
+
+
+def sequence_loss(
+    model: LlavaForConditionalGeneration, ids: Tensor, labels: Tensor, features_BND: Tensor | None
+) -> Tensor:
+    """Mean cross-entropy of the labelled tokens of `<s> [image tokens] ids`; the image tokens have no label."""
+    embed = model.get_input_embeddings()
+    begin = torch.full((len(ids), 1), BEGIN)
+    parts = [embed(begin)]
+    if features_BND is not None:
+        parts.append(model.model.multi_modal_projector(features_BND))
+    inputs = torch.cat([*parts, embed(ids)], dim=1)
+    hidden = model.model.language_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
+    hidden = hidden[:, inputs.shape[1] - ids.shape[1] - 1 : -1]
+    kept = labels != IGNORED
+    return functional.cross_entropy(model.lm_head(hidden[kept]), labels[kept])
+
+
+def train_language(
+    model: LlavaForConditionalGeneration, corpus: Corpus, recipe: Recipe, phase: str, report: Report
+) -> None:
+    """Run the phase named `text`, `connector` or `joint`."""
+    model.model.vision_tower.requires_grad_(False)
+    language = [*model.model.language_model.parameters()]
+    projector = [*model.model.multi_modal_projector.parameters()]
+    parameters = {"text": language, "connector": projector, "joint": language + projector}[phase]
+    settings = {"text": recipe.text, "connector": recipe.connector, "joint": recipe.joint}[phase]
+    text_every = {"text": 1, "connector": 0, "joint": TEXT_EVERY}[phase]
+    batches = _batches(corpus, settings.batch_size, text_every, seed_for("language batches", recipe.seed, phase))
+    optimise(settings, parameters, batches, lambda batch: {"loss": _loss(model, batch)}, report)
+
+
+def _loss(model: LlavaForConditionalGeneration, batch: dict[str, Tensor]) -> Tensor:
+    return sequence_loss(model, batch["ids"], batch["labels"], batch.get("features"))
+
+
+def _batches(corpus: Corpus, batch_size: int, text_every: int, seed: int) -> Iterator[dict[str, Tensor]]:
+    rng = np.random.default_rng(seed)
+    scenes = index_batches(len(corpus.captions), batch_size, seed)
+    step = 0
+    while True:
+        step += 1
+        rows = next(scenes)
+        chosen = [corpus.captions[int(i)][int(rng.integers(len(corpus.captions[int(i)])))] for i in rows]
+        if text_every and step % text_every == 0:
+            sentences = [corpus.sentences[int(i)] for i in rng.integers(0, len(corpus.sentences), batch_size)]
+            ids, labels = pad([*sentences, *chosen[: batch_size // 4]])
+            yield {"ids": ids, "labels": labels}
+        else:
+            ids, labels = pad(chosen)
+            yield {"ids": ids, "labels": labels, "features": corpus.features_MND[rows]}

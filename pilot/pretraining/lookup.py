@@ -1,0 +1,84 @@
+"""An auxiliary task of phase 7: every word for a thing, read in a text, is looked up in the image at once.
+
+A text that names a dog early and has to say something about it much later is understood in two steps: find the dog
+where it is named, and carry what was found to the end. Endings alone teach the first step slowly. So a linear head
+(thrown away afterwards) reads from the state of every word for a thing, halfway through the LLM, how often the thing
+is in the image and, if once, where its edges are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
+
+from pilot.data.scenes import sprites
+from pilot.data.scenes.scene import Item, Scene
+from pilot.pretraining.alignment import NUM_BINS
+from pilot.pretraining.captions import percent, plural
+
+WORDS = (*sprites.OBJECTS, *sprites.FAMILIES, *sprites.SHAPES)
+NO_WORD = -1
+MOST = 4
+"""Things of one name or family in a scene."""
+HEAD_WIDTH = MOST + 1 + 4 * NUM_BINS
+"""Outputs of the head: how often (0 to MOST), then a bin for each of the four edges."""
+
+
+@dataclass(frozen=True)
+class LookupTargets:
+    """Which word each token is, or -1 (V,); per scene and word how often (M, W), and the last one's edges (M, W, 4)."""
+
+    word_of_token: Tensor
+    counts: Tensor
+    edges: Tensor
+
+
+def lookup_targets(tokenizer: PreTrainedTokenizerBase, scenes: Sequence[Scene]) -> LookupTargets:
+    """What `lookup_loss` needs to know of each of `scenes`."""
+    counts, edges = zip(*(_look_up(scene) for scene in scenes), strict=True)
+    return LookupTargets(_words_of_tokens(tokenizer), torch.stack(counts), torch.stack(edges))
+
+
+def _words_of_tokens(tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """For each id of the vocabulary, which of WORDS it is, in the singular or the plural; else -1."""
+    words = torch.full((len(tokenizer),), NO_WORD)
+    for index, word in enumerate(WORDS):
+        for text in (word, plural(word)):
+            ids = tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
+            if len(ids) == 1:
+                words[ids] = index
+    return words
+
+
+def _look_up(scene: Scene) -> tuple[Tensor, Tensor]:
+    """How often each of WORDS is in the scene (W,), and the edges of the last one in whole percent (W, 4)."""
+    counts, edges = torch.zeros(len(WORDS), dtype=torch.int8), torch.zeros(len(WORDS), 4, dtype=torch.int8)
+    for item in scene.items:
+        for word in _words_for(item):
+            counts[WORDS.index(word)] += 1
+            edges[WORDS.index(word)] = torch.tensor([percent(edge) for edge in item.box])
+    return counts, edges
+
+
+def lookup_loss(head: nn.Module, hidden_BLC: Tensor, ids_BL: Tensor, targets: LookupTargets, rows: Tensor) -> Tensor:
+    """Cross-entropy of the counts at all words for things, plus that of the edges at those that are there once."""
+    words_BL = targets.word_of_token[ids_BL]
+    named = words_BL != NO_WORD
+    scene = rows.unsqueeze(1).expand_as(words_BL)[named]
+    counts, edges = targets.counts[scene, words_BL[named]].long(), targets.edges[scene, words_BL[named]].long()
+    how_often, bins = head(hidden_BLC[named]).split([MOST + 1, 4 * NUM_BINS], dim=-1)
+    once = counts == 1
+    loss = functional.cross_entropy(how_often, counts)
+    if not bool(once.any()):
+        return loss
+    places = bins[once].unflatten(-1, (4, NUM_BINS)).flatten(0, 1)
+    return loss + functional.cross_entropy(places, edges[once].flatten())
+
+
+def _words_for(item: Item) -> Sequence[str]:
+    if item.kind == "object":
+        return item.name, item.family
+    return (item.name,) if item.kind == "shape" else ()

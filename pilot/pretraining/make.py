@@ -1,0 +1,154 @@
+"""`snakemake backbone`: from the recipe to the checkpoint that ships in the package."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration, PreTrainedTokenizerBase
+
+from pilot.io.atomic import write_json
+from pilot.io.digest import sha256_file
+from pilot.io.seeding import generator
+from pilot.pretraining.alignment import Aligner, dense_targets
+from pilot.pretraining.architecture import BEGIN, END, new_tiny_llava
+from pilot.pretraining.captions import caption
+from pilot.pretraining.consolidation import FactCorpus, consolidate, fact_corpus, plain_text
+from pilot.pretraining.corpus import PublicScene, public_scene
+from pilot.pretraining.focused_captions import focused_caption
+from pilot.pretraining.general_text import TOKENIZER_ONLY, general_sentence
+from pilot.pretraining.language import Corpus, tokenise_captions, train_language
+from pilot.pretraining.quality import image_processor, measure, pool_features
+from pilot.pretraining.recipe import Recipe
+from pilot.pretraining.step import Report, run_phase
+from pilot.pretraining.tokenizer import train_tokenizer
+from pilot.pretraining.vision import ScenePool, train_vision
+
+NUM_TOKENIZER_SCENES = 4_000
+NO_IMAGE = Image.new("RGB", (1, 1))
+PhaseReport = Callable[[str, int, int, dict[str, float]], None]
+
+
+def make_tiny_llava(recipe: Recipe, work: Path, target: Path, report: PhaseReport) -> dict[str, float]:
+    """Pre-train with `recipe`, keeping phases in `work`, and write checkpoint, tokenizer and quality to `target`.
+
+    Returns the measured quality on held-out public scenes (`measure_quality`). Single-threaded: the bytes of the
+    result depend on the recipe, the code, the library versions and the processor's instruction set only.
+    """
+    torch.set_num_threads(1)
+    captions, sentences = _texts(recipe, lambda step, total: report("corpus", step, total, {}))
+    tokenizer = _tokenizer(recipe, captions, sentences)
+    model = new_tiny_llava(recipe, len(tokenizer))
+    processor = image_processor()
+    statistics = (torch.tensor(processor.image_mean), torch.tensor(processor.image_std))
+    pool = ScenePool(
+        recipe.seed, "train", recipe.num_train_scenes, recipe.patch_size,
+        lambda done: report("scenes", done, recipe.num_train_scenes, {}),
+    )  # fmt: skip
+    vision = model.model.vision_tower
+    run_phase(
+        work / f"vision-{recipe.vision_digest()[:12]}.safetensors",
+        vision,
+        lambda: train_vision(vision, pool, recipe, statistics, _named(report, "vision")),
+    )
+    corpus = Corpus(
+        tokenise_captions(tokenizer, captions),
+        [[*ids, END] for ids in tokenizer([f" {text}" for text in sentences], add_special_tokens=False)["input_ids"]],
+        pool_features(model, pool, statistics),
+    )
+    for phase in ("text", "connector", "joint"):
+        train = _language_phase(model, corpus, recipe, phase, _named(report, phase))
+        run_phase(work / f"{phase}-{recipe.language_digest()[:12]}.safetensors", model, train)
+    focused, facts = _late_corpora(tokenizer, corpus.features_MND, recipe)
+    path = work / f"refine-{recipe.refinement_digest()[:12]}.safetensors"
+    run_phase(path, model, lambda: _refine(model, tokenizer, pool, focused, recipe, report))
+    path = work / f"consolidate-{recipe.digest()[:12]}.safetensors"
+    run_phase(path, model, lambda: consolidate(model, focused, facts, recipe, _named(report, "consolidate")))
+    quality = measure(model, tokenizer, recipe)
+    _export(model, tokenizer, processor, recipe, quality, target)
+    return quality
+
+
+def _texts(recipe: Recipe, progress: Callable[[int, int], None]) -> tuple[list[list[str]], list[str]]:
+    captions = []
+    for index in range(recipe.num_train_scenes):
+        public = public_scene(recipe.seed, "train", index)
+        captions.append([caption(public, recipe.sentences_per_caption) for _ in range(recipe.captions_per_scene)])
+        progress(index + 1, recipe.num_train_scenes)
+    rng = generator("general text", recipe.seed)
+    return captions, [general_sentence(rng) for _ in range(recipe.num_text_sentences)]
+
+
+def _tokenizer(recipe: Recipe, captions: list[list[str]], sentences: list[str]) -> PreTrainedTokenizerBase:
+    texts = [text for group in captions[:NUM_TOKENIZER_SCENES] for text in group]
+    whole = [text for text in TOKENIZER_ONLY for _ in range(len(texts))]
+    return train_tokenizer([*texts, *sentences, *whole], recipe.vocabulary_size)
+
+
+def _language_phase(
+    model: LlavaForConditionalGeneration, corpus: Corpus, recipe: Recipe, phase: str, report: Report
+) -> Callable[[], None]:
+    return lambda: train_language(model, corpus, recipe, phase, report)
+
+
+def _export(
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    processor: CLIPImageProcessorPil,
+    recipe: Recipe,
+    quality: dict[str, float],
+    target: Path,
+) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    model.requires_grad_(False)
+    model.generation_config.bos_token_id, model.generation_config.eos_token_id = BEGIN, END
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    processor.save_pretrained(target)
+    digests = {f.name: sha256_file(f) for f in sorted(target.iterdir()) if f.name != "recipe.json"}
+    value = {
+        "recipe": json.loads(json.dumps(asdict(recipe))),
+        "recipe_digest": recipe.digest(),
+        "quality": {name: round(number, 4) for name, number in quality.items()},
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "files": digests,
+    }
+    write_json(target / "recipe.json", value)
+
+
+def _late_corpora(
+    tokenizer: PreTrainedTokenizerBase, features_MND: Tensor, recipe: Recipe
+) -> tuple[Corpus, FactCorpus]:
+    """What phases 6 and 7 read: focused captions of every training scene and plain text; facts."""
+    scenes = [_without_image(public_scene(recipe.seed, "train", index)) for index in range(recipe.num_train_scenes)]
+    captions = [[focused_caption(public) for _ in range(recipe.captions_per_scene)] for public in scenes]
+    texts = [f" {text}" for text in plain_text(recipe)]
+    sentences = [[*ids, END] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    focused = Corpus(tokenise_captions(tokenizer, captions), sentences, features_MND)
+    return focused, fact_corpus(tokenizer, scenes, recipe)
+
+
+def _without_image(public: PublicScene) -> PublicScene:
+    """The scene's ground truth alone: all images together would take 0.8 GB."""
+    return replace(public, scene=replace(public.scene, image=NO_IMAGE))
+
+
+def _refine(
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    pool: ScenePool,
+    focused: Corpus,
+    recipe: Recipe,
+    report: PhaseReport,
+) -> None:
+    """Phases 5 and 6: they share the edge head, so they are kept together."""
+    aligner = Aligner(model, dense_targets(pool, tokenizer, recipe.patch_size), recipe)
+    aligner.align(focused.features_MND, _named(report, "align"))
+    aligner.refine(focused, _named(report, "refine"))
+
+
+def _named(report: PhaseReport, phase: str) -> Report:
+    return lambda step, total, measures: report(phase, step, total, measures)

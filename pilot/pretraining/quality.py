@@ -1,0 +1,139 @@
+"""How well a tiny-llava sees: measured on held-out public scenes, in the public corpus's own words."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerBase,
+)
+
+from pilot.backbone.generation import by_length, greedy
+from pilot.data.scenes.scene import SIZE, Item, Scene
+from pilot.pretraining.architecture import BEGIN, END
+from pilot.pretraining.captions import extent
+from pilot.pretraining.corpus import public_scene
+from pilot.pretraining.recipe import Recipe
+from pilot.pretraining.vision import ScenePool, normalise
+
+_EXTENT = re.compile(r"x(\d\d)-(\d\d) y(\d\d)-(\d\d)")
+_LISTED = re.compile(r"\ban? ([a-z]+)")
+
+
+def image_processor() -> CLIPImageProcessorPil:
+    """CLIP's processor, told to resize to the full square: its default would crop."""
+    return CLIPImageProcessorPil(size={"height": SIZE, "width": SIZE}, do_center_crop=False, do_convert_rgb=True)
+
+
+def pool_features(model: LlavaForConditionalGeneration, pool: ScenePool, statistics: tuple[Tensor, Tensor]) -> Tensor:
+    """Patch features (M, N, D) that LLaVA reads: second-to-last vision layer, without the class token."""
+    parts = []
+    for pixels in pool.pixels.split(256):
+        with torch.no_grad():
+            output = model.model.vision_tower(normalise(pixels, *statistics), output_hidden_states=True)
+        parts.append(output.hidden_states[model.config.vision_feature_layer][:, 1:])
+    return torch.cat(parts)
+
+
+def measure(
+    model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, recipe: Recipe
+) -> dict[str, float]:
+    """`measure_quality` on the recipe's held-out public scenes."""
+    processor = image_processor()
+    size = recipe.num_held_out_scenes
+    pool = ScenePool(recipe.seed, "held-out", size, recipe.patch_size, lambda done: None)
+    scenes = [public_scene(recipe.seed, "held-out", index).scene for index in range(size)]
+    statistics = (torch.tensor(processor.image_mean), torch.tensor(processor.image_std))
+    return measure_quality(model, tokenizer, scenes, pool_features(model, pool, statistics))
+
+
+def load_checkpoint(folder: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerBase]:
+    """Model and tokenizer of a checkpoint folder, through transformers' own classes."""
+    model = LlavaForConditionalGeneration.from_pretrained(folder, local_files_only=True).float().eval()
+    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def measure_quality(
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    scenes: Sequence[Scene],
+    features_MND: Tensor,
+) -> dict[str, float]:
+    """`object_f1` (micro, multiset of names after `Seen:`), `extent_iou` (mean, unreadable counts 0), `sign_exact`.
+
+    `scenes` are held-out public scenes, `features_MND` their vision features; shapes and objects are asked for their
+    extents when their name occurs once.
+    """
+    objects = [i for i, scene in enumerate(scenes) if scene.objects and not scene.sign]
+    seen = _complete(model, tokenizer, features_MND[objects], ["\nSeen:"] * len(objects), 40)
+    true_positives = false_positives = false_negatives = 0
+    for index, text in zip(objects, seen, strict=True):
+        listed, true = Counter(_LISTED.findall(text)), Counter(item.name for item in scenes[index].objects)
+        common = sum((listed & true).values())
+        true_positives += common
+        false_positives += sum(listed.values()) - common
+        false_negatives += sum(true.values()) - common
+    asked = [(i, item) for i, scene in enumerate(scenes) for item in _single(scene)]
+    prompts = [f"\nThe {item.name} spans" for _, item in asked]
+    stated = _complete(model, tokenizer, features_MND[[i for i, _ in asked]], prompts, 16)
+    overlaps = [_stated_iou(text, item) for text, (_, item) in zip(stated, asked, strict=True)]
+    signs = [i for i, scene in enumerate(scenes) if scene.sign]
+    read = _complete(model, tokenizer, features_MND[signs], ["\nWritten:"] * len(signs), 8)
+    exact = [text.split(".")[0].strip() == scenes[i].sign for text, i in zip(read, signs, strict=True)]
+    return {
+        "object_f1": 2 * true_positives / (2 * true_positives + false_positives + false_negatives),
+        "extent_iou": sum(overlaps) / len(overlaps),
+        "sign_exact": sum(exact) / len(exact),
+    }
+
+
+def _single(scene: Scene) -> list[Item]:
+    names = [item.name for item in scene.items]
+    return [item for item in scene.items if item.kind != "glyph" and names.count(item.name) == 1]
+
+
+def _stated_iou(text: str, item: Item) -> float:
+    stated, true = _EXTENT.search(text), _EXTENT.search(extent(item))
+    assert true is not None, "the corpus states extents in the form that is read here"
+    if stated is None:
+        return 0.0
+    a, b = ([int(value) for value in match.groups()] for match in (stated, true))
+    width = max(0, min(a[1], b[1]) - max(a[0], b[0]))
+    height = max(0, min(a[3], b[3]) - max(a[2], b[2]))
+    union = _area(a) + _area(b) - width * height
+    return width * height / union if union > 0 else 0.0
+
+
+def _area(sides: list[int]) -> int:
+    return max(0, sides[1] - sides[0]) * max(0, sides[3] - sides[2])
+
+
+@torch.no_grad()
+def _complete(
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    features_MND: Tensor,
+    leads: Sequence[str],
+    max_new_tokens: int,
+) -> list[str]:
+    """Each image's continuation of its lead, up to the end token."""
+    ids = tokenizer(list(leads), add_special_tokens=False)["input_ids"]
+    embed = model.get_input_embeddings()
+    texts = [""] * len(leads)
+    for rows in by_length([len(row) for row in ids], 128):
+        begin = embed(torch.full((len(rows), 1), BEGIN))
+        image = model.model.multi_modal_projector(features_MND[rows])
+        lead = embed(torch.tensor([ids[row] for row in rows]))
+        inputs = torch.cat([begin, image, lead], dim=1)
+        answers = greedy(
+            model.model.language_model, model.lm_head, embed, inputs, max_new_tokens=max_new_tokens, end=END
+        )
+        for row, answer in zip(rows, answers, strict=True):
+            texts[row] = str(tokenizer.decode(answer))
+    return [text.split(".")[0] + "." for text in texts]

@@ -1,0 +1,44 @@
+"""Checks the shipped tiny-llava: its files against their digests, its quality measured again."""
+
+from pathlib import Path
+from typing import Any
+
+from pilot.backbone.paths import TINY_LLAVA
+from pilot.errors import UserError
+from pilot.io.atomic import read_json
+from pilot.io.digest import sha256_file
+
+
+def check_files(folder: Path = TINY_LLAVA) -> str:
+    """What is wrong with the checkpoint's files; empty when nothing is."""
+    if not (folder / "recipe.json").is_file():
+        return f"{folder}: no checkpoint"
+    for name, digest in read_json(folder / "recipe.json")["files"].items():
+        if not (folder / name).is_file():
+            return f"{folder / name}: missing"
+        if sha256_file(folder / name) != digest:
+            return f"{folder / name}: not the file that the recipe recorded"
+    return ""
+
+
+def verify_tiny_llava(folder: Path = TINY_LLAVA) -> dict[str, Any]:
+    """Files, recipe and quality: `files_ok`, `recipe_is_current`, recorded and measured quality.
+
+    Raises:
+        UserError: a file is missing or altered.
+    """
+    from pilot.pretraining.quality import load_checkpoint, measure
+    from pilot.pretraining.recipe import Recipe
+
+    problem = check_files(folder)
+    if problem:
+        raise UserError(f"{problem}. Rebuild it with `snakemake --cores 2 backbone`.")
+    recorded = read_json(folder / "recipe.json")
+    model, tokenizer = load_checkpoint(folder)
+    measured = measure(model, tokenizer, Recipe())
+    return {
+        "files_ok": True,
+        "recipe_is_current": recorded["recipe_digest"] == Recipe().digest(),
+        "quality_recorded": recorded["quality"],
+        "quality_measured": {name: round(value, 4) for name, value in measured.items()},
+    }

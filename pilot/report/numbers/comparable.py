@@ -1,0 +1,131 @@
+"""Refuses to compare what cannot be compared, and says what was compared in spite of its differences."""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pilot.errors import UserError
+from pilot.report.numbers.load import Run
+from pilot.report.numbers.order import is_reference
+
+DIFFERENCES = ("data", "partition", "backbone", "tests", "budget", "seeds", "frame")
+"""What runs may differ in."""
+
+EVERYTHING = "all"
+_NUM_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing in which runs differ: which of `DIFFERENCES`, and a sentence with values and runs."""
+
+    what: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a comparison was told to overlook, and what it then did overlook."""
+
+    names: tuple[str, ...] = ()
+    found: tuple[Difference, ...] = ()
+
+
+def check_comparable(runs: Sequence[Run], allow: Collection[str] = ()) -> Allowed:
+    """Refuse runs that differ in data, partition, backbone, test set, budget, seeds or coordinate frame.
+
+    References take no part in the comparison of seeds, nor in that of budgets if they were not trained; imported
+    runs have neither shards nor our backbone, and their test sets are compared example by example.
+
+    Args:
+        runs: what is to be compared.
+        allow: names out of `DIFFERENCES` to overlook; "all" is every one of them.
+
+    Raises:
+        UserError: an unknown name, or differences that are not allowed: every one, its values and runs.
+    """
+    if unknown := sorted(set(allow) - {*DIFFERENCES, EVERYTHING}):
+        raise UserError(
+            f"--allow-different {unknown[0]}: unknown. Expected one of: {', '.join((*DIFFERENCES, EVERYTHING))}."
+        )
+    names = tuple(name for name in DIFFERENCES if name in allow or EVERYTHING in allow)
+    found = tuple(_differences(runs))
+    if refused := [difference for difference in found if difference.what not in names]:
+        options = " ".join(f"--allow-different {name}" for name in dict.fromkeys(each.what for each in refused))
+        raise UserError(
+            "these runs cannot be compared:\n" + "\n".join(f"- {each.text}" for each in refused) + "\nRun the odd "
+            f"ones again so that they agree, compare fewer paths, or pass {options} to compare them all the same."
+        )
+    return Allowed(names, found)
+
+
+def _differences(runs: Sequence[Run]) -> Iterable[Difference]:
+    own = [run for run in runs if not run.imported]
+    yield from _by_value("data", "data digest", [(run, run.config["digests"].get("data")) for run in runs])
+    for name in ("partition", "backbone"):
+        yield from _by_value(name, f"{name} digest", [(run, run.config["digests"].get(name)) for run in own])
+    yield from _by_value("tests", "test set digest", [(run, run.test_digest) for run in own])
+    yield from _imported_tests(runs)
+    trained = [run for run in runs if not run.reference]
+    for name in sorted({key for run in trained for key in run.config["budget"]}):
+        yield from _by_value("budget", f"budget {name}", [(run, run.config["budget"].get(name)) for run in trained])
+    yield from _seeds([run for run in runs if not is_reference(run.method, run.reference)])
+    yield from _by_value("frame", "coordinate frame", [(run, frame) for run in runs for frame in _frames(run)])
+
+
+def _by_value(what: str, name: str, values: Iterable[tuple[Run, Any]]) -> Iterable[Difference]:
+    """A difference where runs have several values."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for run, value in values:
+        groups[json.dumps(value, sort_keys=True)].append(str(run.path))
+    if len(groups) < 2:
+        return
+    lines = [f"{name} differs:"]
+    for value, paths in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
+        shown = paths if len(paths) <= _NUM_NAMED + 1 else [*paths[:_NUM_NAMED], f"and {len(paths) - _NUM_NAMED} more"]
+        lines.append(f"    {_short(value)}: {', '.join(shown)}")
+    yield Difference(what, "\n".join(lines))
+
+
+def _short(value: str) -> str:
+    text = value.strip('"')
+    return f"{text[:12]}..." if len(text) > 24 else text
+
+
+def _seeds(runs: Sequence[Run]) -> Iterable[Difference]:
+    """A difference where methods of one scenario were run with other seeds."""
+    seeds: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for run in runs:
+        seeds[run.scenario, run.label].append(run.seed)
+    for scenario in sorted({scenario for scenario, _ in seeds}):
+        groups: dict[tuple[int, ...], list[str]] = defaultdict(list)
+        for (own, label), found in seeds.items():
+            if own == scenario:
+                groups[tuple(sorted(found))].append(label)
+        if len(groups) > 1:
+            lines = [f"    {', '.join(map(str, found))}: {', '.join(labels)}" for found, labels in groups.items()]
+            yield Difference("seeds", "\n".join([f"seeds of the methods of {scenario} differ:", *lines]))
+
+
+def _frames(run: Run) -> list[str]:
+    """The frame of a run's boxes; none without grounding."""
+    answered = {entry.task for entry in run.entries}
+    return sorted({task.frame for task in run.tasks if task.frame and task.name in answered})
+
+
+def _imported_tests(runs: Sequence[Run]) -> Iterable[Difference]:
+    """A difference for each task that an imported run answers on other examples than the first other run."""
+    for run in runs:
+        others = [other for other in runs if other.scenario == run.scenario and other.label != run.label]
+        for task in sorted(run.asked) if run.imported else ():
+            base = next((o for o in sorted(others, key=lambda o: o.imported) if task in o.asked), None)
+            if base is None:
+                continue
+            mine, theirs = run.asked[task], base.asked[task]
+            odd = sorted(id for id in mine.keys() | theirs.keys() if mine.get(id) != theirs.get(id))
+            if odd:
+                shown = ", ".join(repr(id) for id in odd[:_NUM_NAMED])
+                text = f"test set of {task} differs: {run.path} and {base.path} disagree on {len(odd)} examples, first:"
+                yield Difference("tests", f"{text} {shown}")

@@ -1,0 +1,186 @@
+"""The grid of methods x tasks on primary metrics, which `main.md`, `main.tex` and `compare` all show."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pilot.report.numbers.comparable import Allowed
+from pilot.report.numbers.cost import CostSummary, summarise
+from pilot.report.numbers.incidents import incident_notes
+from pilot.report.numbers.load import Task
+from pilot.report.numbers.order import REFERENCE_NOTES, REFERENCES
+from pilot.report.numbers.significance import DEFAULT_BASELINE, SignificanceRow, against_baseline, best_and_close
+from pilot.report.numbers.statistics import LEVEL
+from pilot.report.numbers.summary import Group, MainRow, main_rows, primary_metric, unavailable_reasons
+from pilot.report.numbers.incidents import quarantine_notes
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method's primary metric on one task. A row is None where the runs have no such line.
+
+    Attributes:
+        row: personalised protocol, mean over the task's clients and seeds.
+        worst: mean over seeds of the worst client.
+        local: local protocol, mean over clients and seeds.
+        best: best of the federated methods.
+        close: not significantly different from the best.
+        against: the row against the baseline, None where nothing was tested.
+    """
+
+    row: MainRow | None
+    worst: MainRow | None
+    local: MainRow | None
+    best: bool
+    close: bool
+    against: SignificanceRow | None
+
+    @property
+    def arrow(self) -> str:
+        """`up` or `down` for significantly above or below the baseline, else empty."""
+        if self.against is None or self.against.p_holm >= LEVEL:
+            return ""
+        return "up" if self.against.difference > 0 else "down"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method: a cell per task, its cost, whether it is a reference row, and the formats it was imported from."""
+
+    method: str
+    reference: bool
+    imported: tuple[str, ...]
+    num_seeds: int
+    cells: tuple[Cell, ...]
+    cost: CostSummary
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One scenario's grid. `baseline` is None when it is not among the runs."""
+
+    scenario: str
+    tasks: tuple[Task, ...]
+    lines: tuple[Line, ...]
+    baseline: str | None
+    unavailable: tuple[str, ...]
+    allowed: Allowed
+    incidents: tuple[str, ...]
+    quarantined: tuple[str, ...]
+
+
+def build_headlines(groups: Sequence[Group], baseline: str, allowed: Allowed | None = None) -> list[Headline]:
+    """One grid per scenario among `groups`, methods in table order, references last.
+
+    Args:
+        groups: `group_runs(runs)`.
+        baseline: the method that the others are tested against.
+        allowed: differences among the runs that were overlooked (`check_comparable`).
+    """
+    tests = against_baseline(groups, baseline)
+    grids = []
+    for scenario in sorted({group.scenario for group in groups}):
+        members = [group for group in groups if group.scenario == scenario]
+        tasks = tuple(dict.fromkeys(task for group in members for task in group.tasks))
+        primary = {primary_metric(group, task) for group in members for task in group.tasks}
+        rows = {(row.method, row.task, row.metric, row.protocol): row for row in main_rows(members, only=primary)}
+        marks = {task.name: best_and_close(members, task) for task in tasks}
+        tested = {(row.method, row.task): row for row in tests if row.scenario == scenario}
+        lines = [_line(group, tasks, rows, marks, tested) for group in members]
+        grids.append(
+            Headline(
+                scenario=scenario,
+                tasks=tasks,
+                lines=tuple(sorted(lines, key=lambda line: line.reference)),
+                baseline=baseline if any(group.label == baseline for group in members) else None,
+                unavailable=tuple(unavailable_reasons(members)),
+                allowed=allowed or Allowed(),
+                incidents=tuple(incident_notes(members)),
+                quarantined=tuple(quarantine_notes(members)),
+            )
+        )
+    return grids
+
+
+def footnotes(grid: Headline) -> list[str]:
+    """What a reader needs to quote the grid: differences, incidents, metrics, protocols, marks, references, gaps."""
+    metrics = "; ".join(f"{task.name}: {task.metric}" for task in grid.tasks)
+    tested = f"↑ ↓: significantly above or below {grid.baseline} (the same test, Holm-corrected over the table)."
+    return [
+        *_overlooked(grid.allowed),
+        *grid.incidents,
+        f"Metrics: {metrics}. CIDEr is on a scale of 0 to 10, the others 0 to 1.",
+        "Protocol: personalised (each client's model on its task's test set, mean over the task's clients); "
+        "mean ± standard deviation over seeds (ddof 1).",
+        "In brackets: 95 % interval of the mean over seeds, clients and images (hierarchical bootstrap, widened by "
+        "Student's t for few seeds and clients; of one seed, over its clients and images); none where all scores are "
+        "equal.",
+        "Worst: per seed the task's worst client, mean over seeds; where one model serves all, the mean. "
+        "Local: each client's model on a held-out part of its own data, mean over clients and seeds.",
+        "Bold (and * in a terminal): best method of the column, references aside. †: not significantly different from "
+        "it (paired permutation of the trained models' scores over images, Holm-corrected within the column, "
+        "p >= 0.05).",
+        tested
+        if grid.baseline
+        else f"No {DEFAULT_BASELINE} among the runs: nothing is tested against a baseline (choose with --baseline).",
+        *_about_references(grid),
+        *_about_gaps(grid),
+        *grid.quarantined,
+    ]
+
+
+def _overlooked(allowed: Allowed) -> list[str]:
+    """What was compared in spite of being different, and what was allowed to differ but does not."""
+    lines = [" ".join(line.strip() for line in each.text.splitlines()) for each in allowed.found]
+    notes = [f"Compared in spite of a difference (--allow-different): {line}." for line in lines]
+    found = {each.what for each in allowed.found}
+    if idle := [name for name in allowed.names if name not in found]:
+        notes.append(f"Allowed to differ (--allow-different), but the same in all runs: {', '.join(idle)}.")
+    return notes
+
+
+def _about_references(grid: Headline) -> list[str]:
+    notes = []
+    present = [line.method for line in grid.lines if line.reference]
+    if said := [f"{name}: {REFERENCE_NOTES[name]}" for name in REFERENCES if name in present]:
+        notes.append("References, never marked: " + "; ".join(said) + ".")
+    if imported := [f"{line.method} ({', '.join(line.imported)})" for line in grid.lines if line.imported]:
+        notes.append(
+            f"Imported, never marked: {', '.join(imported)}: answers of another tool to the same test sets, scored "
+            "here as all others; no shards, so no local protocol, and no cost is known."
+        )
+    return notes
+
+
+def _about_gaps(grid: Headline) -> list[str]:
+    notes = ["MB: 10^6 bytes sent up and down, all clients and rounds. -: not known, or not applicable."]
+    if any(cell.row is not None and cell.row.status == "missing" for line in grid.lines for cell in line.cells):
+        notes.append("Missing: the method's runs hold no answers to this task.")
+    if any(task.kind == "ground" for task in grid.tasks):
+        notes.append("Parse failures: share of answers without a readable box; they count as misses.")
+    if grid.unavailable:
+        notes.append("Unavailable: " + "; ".join(grid.unavailable) + ".")
+    return notes
+
+
+def _line(
+    group: Group,
+    tasks: Sequence[Task],
+    rows: dict[tuple[str, str, str, str], MainRow],
+    marks: dict[str, tuple[str | None, frozenset[str]]],
+    tested: dict[tuple[str, str], SignificanceRow],
+) -> Line:
+    cells = []
+    for task in tasks:
+        metric = primary_metric(group, task)
+        best, close = marks[task.name]
+        cells.append(
+            Cell(
+                row=rows.get((group.label, task.name, metric, "personalised")),
+                worst=rows.get((group.label, task.name, metric, "worst_client")),
+                local=rows.get((group.label, task.name, metric, "local")),
+                best=group.label == best,
+                close=group.label in close,
+                against=tested.get((group.label, task.name)),
+            )
+        )
+    return Line(group.label, group.reference, group.imported, len(group.runs), tuple(cells), summarise(group))

@@ -1,0 +1,257 @@
+"""Finds finished runs and loads them into frozen dataclasses."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pilot.errors import UserError
+from pilot.io.atomic import read_json, read_jsonl
+from pilot.io.layout import scenario_folder
+from pilot.report.numbers.files import PER_EXAMPLE, check_files, discover, read_run_file, read_samples
+from pilot.report.numbers.order import OFFICIAL_METRIC, PRIMARY_METRIC
+
+Asked = dict[str, dict[str, tuple[tuple[str, ...], tuple[float, ...] | None]]]
+"""task -> example id -> references and box."""
+
+_FRAME = re.compile(r"\[(\w+)\]$")
+PerExample = dict[tuple[str, str, str], dict[int, dict[str, float]]]
+"""(task, protocol, metric) -> client -> example id -> value."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a scenario and the clients that hold it.
+
+    Attributes:
+        ten_references: whether its questions have the ten answers that the official VQA accuracy asks for.
+        frame: of boxes in answers, part of their metrics' names; empty for other tasks.
+    """
+
+    name: str
+    kind: str
+    clients: tuple[int, ...]
+    ten_references: bool = False
+    frame: str = ""
+
+    @property
+    def metric(self) -> str:
+        """The metric of the headline table."""
+        if self.kind == "ground":
+            return f"{PRIMARY_METRIC[self.kind]}[{self.frame or 'original'}]"
+        return OFFICIAL_METRIC if self.ten_references else PRIMARY_METRIC[self.kind]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of `eval/metrics.json`: a metric of one client's model; `value` is None where unavailable."""
+
+    task: str
+    kind: str
+    protocol: str
+    client: int
+    metric: str
+    value: float | None
+    status: str
+    reason: str
+    num_examples: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One complete, evaluated run directory; `label` is the method, with more where that would mislead."""
+
+    path: Path
+    scenario: str
+    method: str
+    label: str
+    seed: int
+    reference: bool
+    config: dict[str, Any]
+    tasks: tuple[Task, ...]
+    entries: tuple[Entry, ...]
+    test_digest: str
+    ledger: dict[str, Any]
+    timing: dict[str, float]
+
+    @property
+    def imported(self) -> tuple[str, ...]:
+        """The formats that the answers were imported from; empty for a run of our own."""
+        return tuple(sorted({source["format"] for source in self.config.get("imported", {}).values()}))
+
+    @property
+    def scenario_dir(self) -> Path:
+        """The folder that holds `data/`, `partition/` and `runs/` of this run."""
+        return scenario_folder(self.path)
+
+    @cached_property
+    def per_example(self) -> PerExample:
+        """Scores per example (read on first use); empty when no metric has any."""
+        scores: PerExample = defaultdict(lambda: defaultdict(dict))
+        path = self.path / "eval" / "per_example.jsonl"
+        if path.exists():
+            for row in read_jsonl(path, PER_EXAMPLE):
+                if row["value"] is not None:
+                    key = (row["task"], row["protocol"], row["metric"])
+                    scores[key][row["client"]][row["id"]] = float(row["value"])
+        return {key: dict(clients) for key, clients in scores.items()}
+
+    @cached_property
+    def asked(self) -> Asked:
+        """The test examples that were answered, by task (read on first use)."""
+        found: Asked = defaultdict(dict)
+        for row in read_samples(self.path):
+            if row["protocol"] == "personalised":
+                box = None if row.get("box") is None else tuple(row["box"])
+                found[row["task"]][row["id"]] = tuple(row["references"]), box
+        return dict(found)
+
+    @cached_property
+    def rounds(self) -> list[dict[str, Any]]:
+        """The lines of `rounds.jsonl`; empty for a reference that was never trained."""
+        path = self.path / "rounds.jsonl"
+        return list(read_run_file(path)) if path.exists() else []
+
+
+def load_runs(paths: Sequence[Path | str]) -> list[Run]:
+    """Every run under scenario folders, method folders or run folders, sorted by scenario, method and seed.
+
+    Raises:
+        UserError: a path holds no run, or a run is unfinished, unevaluated or unreadable.
+    """
+    folders: dict[Path, Path] = {}
+    for path in paths:
+        for folder in discover(Path(path)):
+            folders.setdefault(folder.resolve(), folder)
+    runs = _agree(_label([load_run(folder) for folder in folders.values()]))
+    return sorted(runs, key=lambda run: (run.scenario, run.label, run.seed, str(run.path)))
+
+
+def load_methods(scenario_dir: Path, methods: Sequence[str] | None = None) -> list[Run]:
+    """The runs of some methods in a scenario's folder; of all by default. Others may be unfinished.
+
+    Raises:
+        UserError: as `load_runs`, or a method without runs.
+    """
+    if methods is None:
+        return load_runs([scenario_dir])
+    known = sorted(path.name for path in (scenario_dir / "runs").glob("*") if path.is_dir())
+    if unknown := [name for name in methods if name not in known]:
+        raise UserError(f"unknown method {', '.join(unknown)}. Runs here: {', '.join(known) or 'none'}.")
+    return load_runs([scenario_dir / "runs" / name for name in methods])
+
+
+def load_run(folder: Path) -> Run:
+    """The run in `folder`.
+
+    Raises:
+        UserError: a file or field is missing; the message names it and says what to do.
+    """
+    if not (folder / "manifest.json").exists():
+        finish = "pilot-bench train ... --resume (or run snakemake again)"
+        finish = "pilot-bench import ..." if (folder / "imported").is_dir() else finish
+        raise UserError(
+            f"{folder}: this run is not complete (manifest.json is missing). Finish it with {finish}, "
+            "or remove the folder."
+        )
+    if not (folder / "eval" / "metrics.json").exists():
+        raise UserError(
+            f"{folder}: this run is not evaluated (eval/metrics.json is missing). Run: pilot-bench evaluate {folder}"
+        )
+    try:
+        return _build(folder)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{folder}: config.json or eval/metrics.json lacks or misstates the field {error}. "
+            "It was written by another version or by hand; remove the folder and run it again."
+        ) from error
+
+
+def _build(folder: Path) -> Run:
+    check_files(folder)
+    config = read_run_file(folder / "config.json")
+    metrics = read_json(folder / "eval" / "metrics.json", {"entries": list, "test_digest": str})
+    reference = bool(config.get("reference", False))
+    config["hyperparameters"] = dict(config.get("hyperparameters") or {})
+    config["budget"] = dict(config.get("budget") or {}) if reference else dict(config["budget"])
+    config["digests"] = dict(config["digests"])
+    entries = metrics["entries"]
+    official = {entry["task"] for entry in entries if entry["metric"] == OFFICIAL_METRIC}
+    timing, ledger = folder / "timing.json", folder / "ledger.json"
+    if not reference and not ledger.exists():
+        raise UserError(f"{folder}: ledger.json is missing. Remove the folder and run it again.")
+    return Run(
+        path=folder,
+        scenario=config["scenario"],
+        method=config["method"],
+        label=_label_alone(folder, config["method"]),
+        seed=int(config["seed"]),
+        reference=reference,
+        config=config,
+        tasks=tuple(
+            Task(each["name"], each["kind"], tuple(each["clients"]), each["name"] in official, _frame(each, entries))
+            for each in config["tasks"]
+        ),
+        entries=tuple(Entry(**{field.name: entry[field.name] for field in fields(Entry)}) for entry in entries),
+        test_digest=metrics["test_digest"],
+        ledger=read_run_file(ledger) if ledger.exists() else {},
+        timing=read_run_file(timing) if timing.exists() else {},
+    )
+
+
+def _frame(task: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
+    """The frame of a task's boxes: that of the run's answers, where they are scored in it."""
+    if task["kind"] != "ground":
+        return ""
+    names = [_FRAME.search(entry["metric"]) for entry in entries if entry["task"] == task["name"]]
+    scored = sorted({match[1] for match in names if match})
+    own = str(task.get("frame", "original"))
+    return own if own in scored or not scored else scored[0]
+
+
+def _agree(runs: list[Run]) -> list[Run]:
+    """The same tasks for all: a run without answers does not tell how many references its questions have."""
+    official = {(run.scenario, task.name) for run in runs for task in run.tasks if task.ten_references}
+    return [
+        replace(run, tasks=tuple(replace(t, ten_references=(run.scenario, t.name) in official) for t in run.tasks))
+        for run in runs
+    ]
+
+
+def _label_alone(folder: Path, method: str) -> str:
+    """The method, and the fault if the run has one: nobody shall take it for an ordinary run."""
+    holder = folder.resolve().parents[2]
+    return method if scenario_folder(folder) == holder else f"{method} [{holder.name}]"
+
+
+def _label(runs: list[Run]) -> list[Run]:
+    """Tell apart runs of one method that are not its seeds: same seed twice, or other hyperparameters."""
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.scenario, run.method].append(run)
+    labelled = []
+    for (_, method), group in groups.items():
+        seeds = {run.seed for run in group}
+        settings = {json.dumps(run.config["hyperparameters"], sort_keys=True) for run in group}
+        if len(seeds) == len(group) and len(settings) == 1:
+            labelled += group
+            continue
+        parents = [run.path.resolve().parent.parts for run in group]
+        labelled += [
+            replace(run, label=f"{method} [{_distinguish(own, parents)}]")
+            for run, own in zip(group, parents, strict=True)
+        ]
+    return labelled
+
+
+def _distinguish(own: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> str:
+    """The last folder name that differs between `own` and the others, counted from the method folder up."""
+    for depth in range(1, len(own) + 1):
+        names = {parts[-depth] for parts in others if len(parts) >= depth}
+        if len(names) > 1:
+            return own[-depth]
+    return own[-1]

@@ -1,0 +1,75 @@
+"""The one order in which methods, metrics and protocols appear, and which rows are references."""
+
+from collections.abc import Iterable
+
+from pilot.config.variant import base_name
+from pilot.methods.families import CORE, FAMILIES
+from pilot.methods.families import REFERENCES as LAST
+
+REFERENCES = ("central", "untuned", "majority")
+"""Rows beside which federated methods are read; never marked as best."""
+
+REFERENCE_NOTES = {
+    "central": "all clients' data pooled, the same total number of optimiser steps",
+    "untuned": "the backbone as shipped, no training",
+    "majority": "blind: most frequent training answer, mean training box, medoid training caption",
+}
+
+PRIMARY_METRIC = {"vqa": "exact_match", "caption": "CIDEr", "ground": "acc@0.5"}
+"""Task kind -> the metric of the headline table, unless `OFFICIAL_METRIC` takes its place; boxes' frame comes after."""
+
+OFFICIAL_METRIC = "vqa_official"
+"""The headline metric of questions with ten references, to which exact match does not apply."""
+
+_LARGEST = {"CIDEr": 10.0}
+
+PARSE_FAILURES = "parse_failure_rate"
+"""Reported as a column of its own, never as a row: an unparsed box already counts as a miss."""
+
+PROTOCOLS = ("personalised", "local", "worst_client")
+
+_FIRST, _LAST = tuple(FAMILIES[CORE]), tuple(FAMILIES[LAST])
+_METRICS = (
+    *(
+        "exact_match",
+        "vqa_official",
+        "vqa_always_normalised",
+        "CIDEr",
+        "BLEU-1",
+        "BLEU-2",
+        "BLEU-3",
+        "BLEU-4",
+    ),
+    *("METEOR", "ROUGE-L", "SPICE", "acc@0.5[original]", "mean_iou[original]", "acc@0.5[padded_square]"),
+    "mean_iou[padded_square]",
+)
+
+
+def is_reference(method: str, untrained: bool) -> bool:
+    """Whether a run is there to read others against: pooled data, no training of ours, or an imported result."""
+    return method in REFERENCES or untrained
+
+
+def metric_bounds(metric: str) -> tuple[float, float]:
+    """Smallest and largest possible value of a metric: 0 to 1, but CIDEr up to 10."""
+    return 0.0, _LARGEST.get(metric, 1.0)
+
+
+def method_key(name: str) -> tuple[int, str]:
+    """Sort key: pilot, fedavg, fedprox, fedmoe, others by name, local, central, untuned, majority; variants by base."""
+    base = base_name(name.split(" ", 1)[0])
+    if base in _FIRST:
+        return _FIRST.index(base), name
+    if base in _LAST:
+        return len(_FIRST) + 1 + _LAST.index(base), name
+    return len(_FIRST), name
+
+
+def sort_methods(names: Iterable[str]) -> list[str]:
+    """Distinct names in `method_key` order."""
+    return sorted(set(names), key=method_key)
+
+
+def metric_key(name: str) -> tuple[int, str]:
+    """Sort key: known metrics in the order of DESIGN.md section 8, others by name after them."""
+    return (_METRICS.index(name) if name in _METRICS else len(_METRICS)), name

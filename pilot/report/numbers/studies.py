@@ -1,0 +1,136 @@
+"""What a study's part says: each method in each setting, its primary metrics, and its difference from the baseline."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pilot.config.study import Part, Setting
+from pilot.errors import UserError
+from pilot.report.numbers.comparable import check_comparable
+from pilot.report.numbers.headline import Cell, Headline, Line, build_headlines
+from pilot.report.numbers.load import Task, load_runs
+from pilot.report.numbers.statistics import holm
+from pilot.report.numbers.summary import group_runs
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One line of a part's CSV file: a method's primary metric on one task (personalised); None is an empty field.
+
+    `difference` is to the part's baseline in the same setting, `p_holm` corrected over all tests of the part. `axis` is
+    the number that the part sweeps.
+    """
+
+    scenario: str
+    profile: str
+    method: str
+    axis: float | None
+    task: str
+    metric: str
+    mean: float | None
+    std: float | None
+    num_seeds: int
+    ci_low: float | None
+    ci_high: float | None
+    difference: float | None
+    p_holm: float | None
+    megabytes: float | None
+    trainable_parameters: float | None
+    status: str
+
+
+@dataclass(frozen=True)
+class PartTable:
+    """A part with its settings' grids; `rows` go by setting, task and method, in the order of the study's file."""
+
+    part: Part
+    tasks: tuple[Task, ...]
+    grids: dict[Setting, Headline]
+    rows: tuple[StudyRow, ...]
+
+    def row(self, setting: Setting, method: str, task: Task) -> StudyRow:
+        """The row of a method and task in a setting."""
+        key = setting.scenario, setting.profile, method, task.name
+        return next(row for row in self.rows if (row.scenario, row.profile, row.method, row.task) == key)
+
+
+def load_part(study: str, part: Part, profile: str, results: Path) -> PartTable:
+    """Read the runs of a part.
+
+    Args:
+        study: name of the study, for messages.
+        part: what to read.
+        profile: the profile that the study was made with.
+        results: the folder of all results.
+
+    Raises:
+        UserError: runs are missing, not scored, or cannot be compared within a setting.
+    """
+    settings = part.settings(profile)
+    _require(study, part, list(settings), results)
+    grids = {setting: _grid(part, setting, results) for setting in settings}
+    tasks = {setting: [(task.name, task.metric) for task in grid.tasks] for setting, grid in grids.items()}
+    if len({tuple(named) for named in tasks.values()}) > 1:
+        raise UserError(f"study {study}, part {part.name}: field scenarios: their tasks differ. Make a part of each.")
+    first = next(iter(grids.values()))
+    return PartTable(part, first.tasks, grids, tuple(_rows(part, profile, _corrected(grids))))
+
+
+def _require(study: str, part: Part, settings: Sequence[Setting], results: Path) -> None:
+    runs = [run for setting in settings for run in setting.runs(results, part.methods)]
+    missing = [
+        run for run in runs if not all((run / name).is_file() for name in ("manifest.json", "eval/metrics.json"))
+    ]
+    if missing:
+        raise UserError(
+            f"study {study}, part {part.name}: {len(missing)} of {len(runs)} runs are not there or not scored, first "
+            f"{missing[0]}. Make them all: `snakemake --cores all {study}`; results/<profile>/studies/{study}/index.md "
+            "is what it ends with."
+        )
+
+
+def _grid(part: Part, setting: Setting, results: Path) -> Headline:
+    runs = load_runs(setting.runs(results, part.methods))
+    allowed = check_comparable(runs)
+    (grid,) = build_headlines(group_runs(runs), part.baseline, allowed)
+    lines = {line.method: line for line in grid.lines}
+    if odd := [method for method in part.methods if method not in lines]:
+        raise UserError(
+            f"{setting.folder(results)}/runs/{odd[0]}: its seeds have different hyperparameters. Train them again."
+        )
+    return replace(grid, lines=tuple(lines[method] for method in part.methods))
+
+
+def _corrected(grids: dict[Setting, Headline]) -> dict[Setting, Headline]:
+    """Holm's correction over all tests of all grids, where each had its own."""
+    tests = [cell.against for grid in grids.values() for line in grid.lines for cell in line.cells if cell.against]
+    adjusted = iter(holm([test.p_value for test in tests]))
+
+    def cell(old: Cell) -> Cell:
+        return replace(old, against=replace(old.against, p_holm=next(adjusted))) if old.against else old
+
+    def line(old: Line) -> Line:
+        return replace(old, cells=tuple(cell(each) for each in old.cells))
+
+    return {setting: replace(grid, lines=tuple(line(each) for each in grid.lines)) for setting, grid in grids.items()}
+
+
+def _rows(part: Part, profile: str, grids: dict[Setting, Headline]) -> list[StudyRow]:
+    names = part.settings(profile)
+    return [
+        _row(setting, line, number, part.position(names[setting], line.method))
+        for setting, grid in grids.items()
+        for number in range(len(grid.tasks))
+        for line in grid.lines
+    ]
+
+
+def _row(setting: Setting, line: Line, number: int, axis: float | None) -> StudyRow:
+    cell = line.cells[number]
+    row, against = cell.row, cell.against
+    assert row is not None, "every method has a row of every primary metric, if only to say that it is missing"
+    return StudyRow(
+        *(setting.scenario, setting.profile, line.method, axis, row.task, row.metric, row.mean, row.std, row.num_seeds),
+        *(row.ci_low, row.ci_high, against.difference if against else None, against.p_holm if against else None),
+        *(line.cost.megabytes, line.cost.trainable_parameters, row.status),
+    )

@@ -1,0 +1,260 @@
+"""From runs to tidy rows: `main.csv` and `per_client.csv`.
+
+A cell is (method, task, metric, protocol). Its mean is over the task's clients, then over seeds; its standard
+deviation is over the seeds' means (ddof 1, empty for one seed). The `worst_client` protocol takes, within
+each seed, the minimum over the task's clients of the personalised value; for a single-model method that is
+its value. A task without any answer (an imported run may leave tasks out) has one line of status `missing`.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from pilot.data.record import read_table
+from pilot.errors import UserError
+from pilot.report.numbers.intervals import bootstrap_clients, bootstrap_interval
+from pilot.report.numbers.load import Entry, Run, Task
+from pilot.report.numbers.order import PARSE_FAILURES, PROTOCOLS, is_reference, method_key, metric_bounds, metric_key
+from pilot.report.numbers.statistics import Floats, Scores
+
+_CORPUS_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class MainRow:
+    """One line of `main.csv`; None is written as an empty field."""
+
+    scenario: str
+    method: str
+    task: str
+    metric: str
+    protocol: str
+    mean: float | None
+    std: float | None
+    num_seeds: int
+    ci_low: float | None
+    ci_high: float | None
+    parse_failure_rate: float | None
+    status: str
+
+
+@dataclass(frozen=True)
+class ClientRow:
+    """One line of `per_client.csv`: a metric of one client's model in one run."""
+
+    scenario: str
+    method: str
+    seed: int
+    task: str
+    client: int
+    metric: str
+    protocol: str
+    value: float | None
+    num_examples: int
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """The seeds of one method in one scenario."""
+
+    scenario: str
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def method(self) -> str:
+        """The method's own name, whatever its label."""
+        return self.runs[0].method
+
+    @property
+    def reference(self) -> bool:
+        """Whether this is a row to read others against (see `order.is_reference`)."""
+        return is_reference(self.method, self.runs[0].reference)
+
+    @property
+    def imported(self) -> tuple[str, ...]:
+        """The formats that the answers were imported from; empty for our own runs."""
+        return tuple(sorted({name for run in self.runs for name in run.imported}))
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Tasks in scenario order."""
+        return self.runs[0].tasks
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Runs by scenario and label, in the order in which tables list them."""
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.scenario, run.label].append(run)
+    keys = sorted(groups, key=lambda key: (key[0], method_key(key[1])))
+    return [Group(*key, tuple(sorted(groups[key], key=lambda run: run.seed))) for key in keys]
+
+
+def main_rows(groups: Sequence[Group], *, only: Collection[str] | None = None) -> list[MainRow]:
+    """The lines of `main.csv`, sorted by scenario, task, metric, protocol and method.
+
+    Args:
+        groups: `group_runs(runs)`.
+        only: the metrics to list; all by default.
+    """
+    keyed = []
+    for group in groups:
+        for position, task in enumerate(group.tasks):
+            for metric, protocol in _cells(group, task):
+                if only is None or metric in only:
+                    row = _main_row(group, task, metric, protocol)
+                    order = (group.scenario, position, metric_key(metric), PROTOCOLS.index(protocol))
+                    keyed.append(((*order, method_key(group.label)), row))
+    return [row for _, row in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def primary_metric(group: Group, task: Task) -> str:
+    """The metric of the headline table; boxes that were scored in another frame only have it in that frame."""
+    primary = task.metric
+    found = {entry.metric for run in group.runs for entry in run.entries if entry.task == task.name}
+    framed = sorted(metric for metric in found if metric.split("[")[0] == primary.split("[")[0])
+    return primary if primary in found or not framed else framed[0]
+
+
+def client_rows(groups: Sequence[Group]) -> list[ClientRow]:
+    """The lines of `per_client.csv`, one per entry of every run's `metrics.json`, in a fixed order."""
+    rows = [
+        ClientRow(
+            *(group.scenario, group.label, run.seed, entry.task, entry.client, entry.metric, entry.protocol),
+            *(entry.value, entry.num_examples, entry.status, entry.reason),
+        )
+        for group in groups
+        for run in group.runs
+        for entry in run.entries
+    ]
+    return sorted(
+        rows,
+        key=lambda row: (
+            row.scenario,
+            method_key(row.method),
+            row.seed,
+            row.client,
+            row.protocol,
+            metric_key(row.metric),
+        ),
+    )
+
+
+def values_by_seed_and_client(group: Group, task: str, metric: str, protocol: str) -> Floats | None:
+    """The metric's values, shape (S, C); None when any of them is unavailable.
+
+    Raises:
+        UserError: a run of the group lacks a client that another run has.
+    """
+    found = [
+        {
+            entry.client: entry
+            for entry in run.entries
+            if (entry.task, entry.metric, entry.protocol) == (task, metric, protocol)
+        }
+        for run in group.runs
+    ]
+    clients = sorted({client for entries in found for client in entries})
+    for run, entries in zip(group.runs, found, strict=True):
+        if missing := [client for client in clients if client not in entries]:
+            raise UserError(
+                f"{run.path}/eval/metrics.json: no {metric} ({protocol}) of {task} for clients {missing}, "
+                f"which other seeds of {group.label} have. {_remedy(run)}"
+            )
+    values = [[entries[client].value for client in clients] for entries in found]
+    if not clients or any(value is None for row in values for value in row):
+        return None
+    return np.array(values, dtype=np.float64)
+
+
+def scores_of(group: Group, task: str, metric: str, protocol: str) -> Scores | None:
+    """Per-example scores of all seeds, or None where the metric has none or they are not what it averages.
+
+    BLEU and METEOR of a corpus are not the mean over its sentences: their per-example values must not be
+    resampled as if they were.
+    """
+    corpus = values_by_seed_and_client(group, task, metric, protocol)
+    seeds = [run.per_example.get((task, protocol, metric), {}) for run in group.runs]
+    if corpus is None or not all(seeds):
+        return None
+    try:
+        scores = Scores.build(seeds, image_of_example(group.runs[0].scenario_dir, task))
+    except ValueError as error:
+        paths = ", ".join(str(run.path) for run in group.runs)
+        raise UserError(f"{task}, {metric}: {error}: {paths}. {_remedy(group.runs[0])}") from error
+    means = scores.client_means()
+    if means.shape != corpus.shape or np.abs(means - corpus).max() > _CORPUS_TOLERANCE:
+        return None
+    return scores
+
+
+@cache
+def image_of_example(scenario_dir: Path, task: str) -> dict[str, str]:
+    """Example id -> digest of its image, from `data/<task>/records.parquet`; empty without the data."""
+    path = scenario_dir / "data" / task / "records.parquet"
+    if not path.exists():
+        return {}
+    table = read_table(path, ["id", "image_sha256"])
+    return dict(zip(table["id"].to_pylist(), table["image_sha256"].to_pylist(), strict=True))
+
+
+def unavailable_reasons(groups: Sequence[Group]) -> list[str]:
+    """Distinct `metric: reason` of everything that could not be computed, sorted."""
+    entries = [entry for group in groups for run in group.runs for entry in run.entries]
+    return sorted({f"{entry.metric}: {entry.reason or 'no reason given'}" for entry in entries if not _ok(entry)})
+
+
+def _remedy(run: Run) -> str:
+    return "Import it for every seed." if run.imported else f"Evaluate again: pilot-bench evaluate {run.path}"
+
+
+def _ok(entry: Entry) -> bool:
+    return entry.status == "ok" and entry.value is not None
+
+
+def _cells(group: Group, task: Task) -> list[tuple[str, str]]:
+    pairs = {
+        (entry.metric, entry.protocol)
+        for run in group.runs
+        for entry in run.entries
+        if entry.task == task.name and entry.metric != PARSE_FAILURES
+    }
+    if not pairs:
+        return [(task.metric, "personalised")]
+    return sorted(pairs | {(metric, "worst_client") for metric, protocol in pairs if protocol == "personalised"})
+
+
+def _main_row(group: Group, task: Task, metric: str, protocol: str) -> MainRow:
+    worst = protocol == "worst_client"
+    read_from = "personalised" if worst else protocol
+    values_SC = values_by_seed_and_client(group, task.name, metric, read_from)
+    start = (group.scenario, group.label, task.name, metric, protocol)
+    if values_SC is None:
+        answered = any(entry.task == task.name for run in group.runs for entry in run.entries)
+        return MainRow(*start, None, None, len(group.runs), None, None, None, "unavailable" if answered else "missing")
+    per_seed = values_SC.min(axis=1) if worst else values_SC.mean(axis=1)
+    low, high = (None if worst else _interval(group, task.name, metric, protocol, values_SC)) or (None, None)
+    std = float(per_seed.std(ddof=1)) if len(per_seed) > 1 else None
+    failures = _parse_failures(group, task.name, read_from, worst)
+    return MainRow(*start, float(per_seed.mean()), std, len(group.runs), low, high, failures, "ok")
+
+
+def _interval(group: Group, task: str, metric: str, protocol: str, values_SC: Floats) -> tuple[float, float] | None:
+    scores, bounds = scores_of(group, task, metric, protocol), metric_bounds(metric)
+    if scores is None:
+        return bootstrap_clients(values_SC, bounds=bounds)
+    return bootstrap_interval(scores, bounds=bounds)
+
+
+def _parse_failures(group: Group, task: str, protocol: str, worst: bool) -> float | None:
+    values_SC = values_by_seed_and_client(group, task, PARSE_FAILURES, protocol)
+    if values_SC is None:
+        return None
+    return float((values_SC.max(axis=1) if worst else values_SC.mean(axis=1)).mean())

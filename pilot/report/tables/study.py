@@ -1,0 +1,171 @@
+"""Writes `results/<profile>/studies/<study>/`: tables and a figure of every part. Equal results give equal bytes."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from pilot.config.study import Setting, Study
+from pilot.io.atomic import write_text
+from pilot.report.numbers.load import load_runs
+from pilot.report.numbers.statistics import LEVEL
+from pilot.report.numbers.studies import PartTable, StudyRow, load_part
+from pilot.report.numbers.summary import MainRow
+from pilot.report.plots import drift
+from pilot.report.plots import study as plot
+from pilot.report.plots.style import SkipFigure, Source, save_pages
+from pilot.report.tables.render import ARROWS, DIGITS, amount, column_names, escape, interval, number, pipe, to_csv
+
+DRIFT = "-drift"
+
+
+def write_study(study: Study, profile: str, results: Path, *, index: bool = True, paper: bool = False) -> list[Path]:
+    """Write `<part>.csv`, `.md`, `.tex`, `.png`, `.pdf` of every part, its `<part>-drift`, and `index.md` with all.
+
+    Args:
+        study: with the parts and methods to write.
+        profile: the profile that its runs were made with.
+        results: the folder of all results.
+        index: whether to write `index.md`.
+        paper: write `paper/<part>-column.pdf` and `-text.pdf` as well, and the same of `<part>-drift`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: see `pilot.report.numbers.studies.load_part`; nothing is written then.
+    """
+    folder = results / profile / "studies" / study.name
+    sheets = folder / "paper" if paper else None
+    tables = [load_part(study.name, part, profile, results) for part in study.parts]
+    written: list[Path] = []
+    for table in tables:
+        texts = {"csv": to_csv(table.rows, column_names(StudyRow)), "md": markdown(table), "tex": latex(table)}
+        for ending, text in texts.items():
+            written.append(folder / f"{table.part.name}.{ending}")
+            write_text(written[-1], text)
+        written += save_pages(partial(plot.draw, table), folder, table.part.name, sheets)
+        written += _write_drift(table, results, folder, sheets)
+    if index:
+        drifts = {path.stem for path in written if path.stem.endswith(DRIFT)}
+        pictures = [_pictures(table, drifts) for table in tables]
+        pairs = zip(tables, pictures, strict=True)
+        head = f"# {study.title}\n\nProfile `{profile}`, study `pipelines/studies/{study.name}.yaml`.\n"
+        written.append(folder / "index.md")
+        write_text(written[-1], "\n".join([head, *(f"{markdown(table)}\n{picture}" for table, picture in pairs)]))
+    return written
+
+
+def _write_drift(table: PartTable, results: Path, folder: Path, paper: Path | None) -> list[Path]:
+    """Aggregation drift of a part's methods, where it has one setting and they sent LoRA pairs."""
+    if len(table.grids) > 1:
+        return []
+    (setting,) = table.grids
+    source = Source(setting.folder(results), tuple(load_runs(setting.runs(results, table.part.methods))))
+    try:
+        return save_pages(partial(drift.draw, source), folder, table.part.name + DRIFT, paper)
+    except SkipFigure:
+        return []
+
+
+def _pictures(table: PartTable, drifts: Collection[str]) -> str:
+    name, text = table.part.name, f"![{table.part.title}]({table.part.name}.png)\n\n*{plot.caption(table)}*\n"
+    if name + DRIFT in drifts:
+        text += f"\n![Aggregation drift]({name}{DRIFT}.png)\n\n*{drift.CAPTION}*\n"
+    return text
+
+
+def markdown(table: PartTable) -> str:
+    """A GitHub Markdown table with notes."""
+    titles, left = header(table)
+    out = [f"## {table.part.title}", "", pipe(titles), pipe(["---"] * left + ["---:"] * (len(titles) - left))]
+    out += [pipe(line) for line in lines(table, " {}".format)]
+    return "\n".join([*out, "", *(f"- {note}" for note in notes(table))]) + "\n"
+
+
+def latex(table: PartTable) -> str:
+    """A booktabs `table` environment with the notes under it."""
+    titles, left = header(table)
+    out = [
+        "% needs \\usepackage{booktabs,graphicx}",
+        r"\begin{table}",
+        r"\centering\small",
+        rf"\caption{{{escape(table.part.title)}.}}",
+        r"\resizebox{\linewidth}{!}{%",
+        r"\begin{tabular}{" + "l" * left + "r" * (len(titles) - left) + "}",
+        r"\toprule",
+        " & ".join(map(escape, titles)) + r" \\",
+        r"\midrule",
+    ]
+    small = r" {{\scriptsize {}}}".format
+    out += [" & ".join(line) + r" \\" for line in lines(table, small, escape)]
+    under = r" \\ ".join(map(escape, notes(table)))
+    out += [r"\bottomrule", r"\end{tabular}}", r"\par\smallskip"]
+    out += [rf"\begin{{minipage}}{{\linewidth}}\footnotesize {under}", r"\end{minipage}", r"\end{table}"]
+    return "\n".join(out) + "\n"
+
+
+def header(table: PartTable) -> tuple[list[str], int]:
+    """Column titles, and how many of them are names, which are aligned to the left."""
+    part = table.part
+    names = [*_varied(table), "method"]
+    names += [part.axis.label] if part.axis else []
+    titles = [title for task in table.tasks for title in (f"{task.name} {task.metric}", f"Δ to {part.baseline}")]
+    return [*names, *titles, "MB", "trainable parameters"], len(names)
+
+
+def lines(table: PartTable, small: Callable[[str], str], clean: Callable[[str], str] = str) -> Iterable[list[str]]:
+    """The cells of each line; `small` sets an interval behind its value, `clean` makes text fit for the format."""
+    for setting in table.grids:
+        for method in table.part.methods:
+            rows = [table.row(setting, method, task) for task in table.tasks]
+            names = [getattr(setting, name) for name in _varied(table)]
+            names += [method, *([f"{rows[0].axis:g}"] if rows[0].axis is not None else [])]
+            cells = [clean(name) for name in names]
+            for row in rows:
+                value = _as_main(row)
+                ends = interval(value)
+                cells += [clean(number(value)) + (small(ends) if ends else ""), clean(difference(row))]
+            cost = amount(rows[0].megabytes, ".2f"), amount(rows[0].trainable_parameters, ",.0f")
+            yield [*cells, *cost]
+
+
+def difference(row: StudyRow) -> str:
+    """`+0.031 ↑ (p 0.004)`, the arrow where it is significant; empty for the baseline, `-` where nothing was tested."""
+    if row.difference is None or row.p_holm is None:
+        return "-"
+    arrow = ARROWS["up" if row.difference > 0 else "down"] if row.p_holm < LEVEL else ""
+    p = f"p < {10**-DIGITS}" if row.p_holm < 10**-DIGITS else f"p {row.p_holm:.{DIGITS}f}"
+    return f"{row.difference:+.{DIGITS}f}{arrow} ({p})"
+
+
+def notes(table: PartTable) -> list[str]:
+    """What a reader needs to quote the table."""
+    tests = sum(row.p_holm is not None for row in table.rows)
+    said = [note for grid in table.grids.values() for note in (*grid.incidents, *grid.quarantined)]
+    shown = {row.metric for row in table.rows}
+    reasons = dict.fromkeys(reason for grid in table.grids.values() for reason in grid.unavailable)
+    unavailable = [reason for reason in reasons if reason.split(": ")[0] in shown]
+    out = [
+        "Each client's model on its task's test set (personalised), mean over the task's clients; mean ± standard "
+        "deviation over seeds (ddof 1); in brackets a 95 % interval of the mean (hierarchical bootstrap over seeds, "
+        "clients and images). CIDEr is on a scale of 0 to 10, the others 0 to 1.",
+        f"Δ: difference to {table.part.baseline} in the same scenario and profile; p: paired permutation of the "
+        f"trained models' scores over images, Holm-corrected over the {tests} tests of this table; ↑ ↓: p < {LEVEL}. "
+        "-: the baseline itself, or nothing to test.",
+        "MB: 10^6 bytes sent up and down, all clients and rounds.",
+        *dict.fromkeys(said),
+    ]
+    if len(table.grids) > 1:
+        out.insert(2, "Lines of different scenarios or profiles differ in more than the method and are not tested.")
+    return [*out, *(["Unavailable: " + "; ".join(unavailable) + "."] if unavailable else [])]
+
+
+def _varied(table: PartTable) -> Sequence[str]:
+    """Those of scenario and profile that differ between settings."""
+    settings: list[Setting] = list(table.grids)
+    return [name for name in ("scenario", "profile") if len({getattr(setting, name) for setting in settings}) > 1]
+
+
+def _as_main(row: StudyRow) -> MainRow:
+    values = row.mean, row.std, row.num_seeds, row.ci_low, row.ci_high
+    return MainRow(row.scenario, row.method, row.task, row.metric, "personalised", *values, None, row.status)
