@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
+from method_page import methods_page
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-
-from method_page import methods_page
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOT_PAGES = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}

@@ -38,7 +38,7 @@ BOUNDARIES: dict[Edge, str] = {
     (ANY, "pilot.provenance"): "what it computes stands in the digests themselves",
     (ANY, "pilot.io.imports"): "so does what this finds",
     ("pilot.registry", "pilot.methods.families"): "of the table, a run needs its own method's line and files",
-    ("pilot.runs.train", "pilot.federation.flower.server"): "every engine gives the same bytes",
+    ("pilot.runs.train", "pilot.federation.flower"): "every engine gives the same bytes",
     ("pilot.runs.train", "pilot.evaluation.tasks"): "training asks for the names of the tasks only",
     **{
         ("pilot.evaluation.tasks.task_functions", f"pilot.evaluation.{metric}"): "answering asks for no scores"

@@ -7,7 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from pilot.backbone.paths import BACKBONES, WEIGHTS
-from pilot.config.load import load_profile, load_scenario, twin
+from pilot.config.load import load_profile, load_scenario, scenario_for_profile
 from pilot.errors import UserError
 from pilot.config.fault import fault_names
 from pilot.io.digest import digest_json
@@ -43,13 +43,13 @@ def sized(on_cpu, on_gpu):
 
 def outputs_of(scenario, profile=PROFILE):
     """Tables, figures and report of a scenario; with the profile `llava`, of its twin over public data."""
-    folder = f"{RESULTS}/{profile}/{twin(scenario, profile)}"
+    folder = f"{RESULTS}/{profile}/{scenario_for_profile(scenario, profile)}"
     return [f"{folder}/tables/{name}" for name in TABLES] + [f"{folder}/figures", f"{folder}/report.html"]
 
 
 def paper_outputs_of(scenario, profile=PROFILE):
     """What `figures` makes: tables, figures for the screen, and figures for paper."""
-    folder = f"{RESULTS}/{profile}/{twin(scenario, profile)}"
+    folder = f"{RESULTS}/{profile}/{scenario_for_profile(scenario, profile)}"
     return [f"{folder}/tables/{name}" for name in TABLES] + [f"{folder}/figures", f"{folder}/paper"]
 
 

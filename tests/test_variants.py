@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pilot.config.files import load_file, names_of
-from pilot.config.load import load_profile, load_scenario, twin
+from pilot.config.load import load_profile, load_scenario, scenario_for_profile
 from pilot.config.variant import Variant, check_methods, load_variant, split_name
 from pilot.errors import UserError
 from pilot.federation.spec import RunSpec, configured
@@ -15,7 +15,7 @@ from pilot.methods.families import METHODS
 from pilot.methods.pilot import Pilot
 from pilot.plan.plan import Question, make_plan
 from pilot.provenance import profile_digest, scenario_digest, stage_digest, tuning_digest
-from pilot.runs.train import prepared
+from pilot.runs.train import load_run_inputs
 
 from .small import Small
 
@@ -188,8 +188,8 @@ def test_digests_follow_what_a_variant_changes() -> None:
 
 
 def test_twins_of_variants() -> None:
-    assert twin("scenario2+alpha-0.1", "llava") == "llava-scenario2+alpha-0.1"
-    assert twin("scenario2+alpha-0.1", "embedded") == "scenario2+alpha-0.1"
+    assert scenario_for_profile("scenario2+alpha-0.1", "llava") == "llava-scenario2+alpha-0.1"
+    assert scenario_for_profile("scenario2+alpha-0.1", "embedded") == "scenario2+alpha-0.1"
     assert load_scenario("llava-scenario2+alpha-0.1").tasks[0].partition.alpha == 0.1
 
 
@@ -205,9 +205,9 @@ def test_run_of_a_variant(small: Small) -> None:
     received = [message["groups"] for message in read_json(run / "ledger.json")["messages"]]
     assert down < more and not any("peer_task_adapter" in groups for groups in received)
     files = str(small.scenario_file), str(small.profile_file)
-    assert prepared(*files, "pilot+no-ata", small.results)[2] == small.folder
+    assert load_run_inputs(*files, "pilot+no-ata", small.results)[2] == small.folder
     with pytest.raises(UserError, match=r"small\+clients-1/data/manifest.json: missing"):
-        prepared(f"{files[0]}+clients-1", files[1], "pilot", small.results)
+        load_run_inputs(f"{files[0]}+clients-1", files[1], "pilot", small.results)
 
 
 def test_load_variant_of_a_plain_name() -> None:

@@ -122,6 +122,6 @@ def _from_hub(repository: str, revision: str) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{repository} at revision {revision}: cannot be had ({type(error).__name__}). Connect to the hub once "
+            f"{repository} at revision {revision}: download failed ({type(error).__name__}). Connect to the hub once "
             f"without HF_HUB_OFFLINE, or put the checkpoint into a folder and name it as backbone_path."
         ) from error

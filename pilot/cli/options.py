@@ -30,7 +30,7 @@ class TableFormat(StrEnum):
     json = "json"
 
 
-class Overlooked(StrEnum):
+class Difference(StrEnum):
     """What `--allow-different` takes."""
 
     data = "data"
@@ -106,6 +106,6 @@ ResultsOption = Annotated[Path, typer.Option("--results", help="Folder that hold
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
 BaselineOption = Annotated[str, typer.Option(help="Method that the others are tested against.")]
 AllowOption = Annotated[
-    list[Overlooked] | None,
+    list[Difference] | None,
     typer.Option("--allow-different", help="Go on although runs differ in this; the output says so. Repeat it."),
 ]

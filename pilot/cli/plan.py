@@ -22,13 +22,13 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Estimate memory, disk, bytes per round, steps and hours; say what to change where it does not fit."""
-    from pilot.config.load import load_profile, load_scenario, twin
+    from pilot.config.load import load_profile, load_scenario, scenario_for_profile
     from pilot.config.variant import check_methods
     from pilot.plan.plan import Question, make_plan
     from pilot.plan.text import as_text
     from pilot.provenance import known_methods
 
-    loaded, sizes = load_scenario(twin(scenario, profile)), load_profile(profile)
+    loaded, sizes = load_scenario(scenario_for_profile(scenario, profile)), load_profile(profile)
     methods = method or list(loaded.methods)
     check_methods("command line", "--method", methods, known_methods())
     asked = Question(

@@ -42,7 +42,7 @@ def profile_names() -> list[str]:
     return names_of("profiles")
 
 
-def twin(scenario: str, profile: str) -> str:
+def scenario_for_profile(scenario: str, profile: str) -> str:
     """What a profile means by a scenario: with the real model, its twin over public data (`llava-scenario2`)."""
     own = f"llava-{scenario}"
     return own if load_profile(profile).backbone == "llava-1.5-7b" and base_name(own) in scenario_names() else scenario

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from pilot.config.base import Model
 from pilot.config.files import check_known, load_file, names_of
-from pilot.config.load import load_scenario, twin
+from pilot.config.load import load_scenario, scenario_for_profile
 from pilot.config.scenario import FullName, Name, VariantName
 from pilot.config.variant import split_name
 from pilot.errors import UserError
@@ -88,7 +88,7 @@ class Part(Model):
     def settings(self, profile: str) -> dict[Setting, dict[Dimension, str]]:
         """The part's settings, in order, each with what the part calls its scenario and its profile."""
         return {
-            Setting(twin(scenario, profile), profile if variant == BASE else f"{profile}+{variant}"): {
+            Setting(scenario_for_profile(scenario, profile), profile if variant == BASE else f"{profile}+{variant}"): {
                 "scenarios": scenario,
                 "profiles": variant,
             }

@@ -17,13 +17,13 @@ from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.spec import RunSpec
 from pilot.federation.store import ClientStore
-from pilot.federation.training import CLIENTS, Conduct
+from pilot.federation.training import CLIENTS, ServerRun
 from pilot.io.atomic import replace_file
 from pilot.io.lock import locked
 from pilot.methods.blind import Blind
 from pilot.provenance import known_methods
 from pilot.registry import method_class
-from pilot.runs.train import prepared
+from pilot.runs.train import load_run_inputs
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def train_deployed(request: Request, num_nodes: int, show: Callable[[str], None]
         UserError: an unknown name, data that are missing, a wrong number of nodes, or a run that did not complete.
     """
     request.check_names()
-    scenario, profile, folder = prepared(request.scenario, request.profile, request.method, request.results)
+    scenario, profile, folder = load_run_inputs(request.scenario, request.profile, request.method, request.results)
     spec = RunSpec(scenario, profile, request.method, request.seed)
     method = spec.make_method()
     clients = [info.client for info in spec.clients(method)]
@@ -91,7 +91,7 @@ def train_deployed(request: Request, num_nodes: int, show: Callable[[str], None]
     prepare_nodes(scenario, folder, folder / "nodes")
     register = read_register(spec, folder / "nodes")
     with locked(run_dir):  # what the ServerApp would refuse is better known before anything starts
-        Conduct(spec, register, run_dir, request.resume, lambda done, total: None).make_way()
+        ServerRun(spec, register, run_dir, request.resume, lambda done, total: None).make_way()
     nodes = [
         Node(folder / "nodes" / node_name(POOLED if method.pooled else client), run_dir / CLIENTS / str(client))
         for client in clients

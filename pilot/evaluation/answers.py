@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Paper:
+class EvaluationSet:
     """What a task asks: its test set, and the held-out part of each of some clients."""
 
     task: TaskConfig
@@ -49,20 +49,20 @@ class Paper:
         records = (*self.test, *chain.from_iterable(self.parts.values()))
         return records[0].frame if records else "original"
 
-    def of(self, clients: Sequence[int]) -> "Paper":
+    def of(self, clients: Sequence[int]) -> "EvaluationSet":
         """The same test set with the parts of `clients` only."""
         return replace(self, parts={client: part for client, part in self.parts.items() if client in clients})
 
 
-def read_papers(spec: RunSpec, scenario_dir: Path, limit: int | None = None) -> list[Paper]:
-    """The paper of every task of a scenario; `limit` cuts each test set and each part to its first records."""
-    papers = []
+def read_evaluation_sets(spec: RunSpec, scenario_dir: Path, limit: int | None = None) -> list[EvaluationSet]:
+    """The evaluation_set of every task of a scenario; `limit` cuts each test set and each part to its first records."""
+    sets = []
     frame = spec.profile.frame
     for task in spec.scenario.tasks:
         parts = read_part(spec.scenario, scenario_dir, task, "local_test", frame=frame)
         test = read_test_set(scenario_dir, task.name, frame)[:limit]
-        papers.append(Paper(task, test, {client: part[:limit] for client, part in parts.items()}))
-    return papers
+        sets.append(EvaluationSet(task, test, {client: part[:limit] for client, part in parts.items()}))
+    return sets
 
 
 def check_same_data(run_dir: Path, scenario_dir: Path) -> None:
@@ -91,30 +91,30 @@ def answer_run(run_dir: Path, progress: Callable[[int, int], None]) -> None:
 
 
 def answer_rows(run_dir: Path, progress: Callable[[int, int], None], limit: int | None = None) -> list[Row]:
-    """The rows of `eval/samples.jsonl`, sorted; `limit` as in `read_papers`.
+    """The rows of `eval/samples.jsonl`, sorted; `limit` as in `read_evaluation_sets`.
 
     lm-eval makes the requests, once for all models of the run (scores are computed later, for all runs at once).
     """
-    from pilot.evaluation.lm import Pictures, PilotLM
+    from pilot.evaluation.lm import ImageFeatures, PilotLM
 
     spec, scenario_dir = run_spec(run_dir), scenario_folder(run_dir)
     check_same_data(run_dir, scenario_dir)
-    papers, method = read_papers(spec, scenario_dir, limit), spec.make_method()
+    sets, method = read_evaluation_sets(spec, scenario_dir, limit), spec.make_method()
     if isinstance(method, Blind):
-        return [row for paper in papers for row in _blind_rows(method, spec, scenario_dir, paper)]
-    requests = {paper.task.name: _requests(paper, scenario_dir / "data") for paper in papers}
+        return [row for evaluation_set in sets for row in _blind_rows(method, spec, scenario_dir, evaluation_set)]
+    requests = {evaluation_set.task.name: _requests(evaluation_set, scenario_dir / "data") for evaluation_set in sets}
     backbone, models = load_run(run_dir, lean=True)
     rows: list[Row] = []
-    pictures = Pictures(backbone)
+    images = ImageFeatures(backbone)
     asked = [request for of_task in requests.values() for request in of_task.values()]
-    pictures.know(*_stored_features(run_dir, scenario_dir / "features", asked))
+    images.preload(*_stored_features(run_dir, scenario_dir / "features", asked))
     for done, (clients, load) in enumerate(models.items(), start=1):
-        model = PilotLM.of(backbone, load(), pictures)
-        for paper in (paper.of(clients) for paper in papers):
-            if paper.parts:
-                asked = [requests[paper.task.name][name] for name in paper.ids]
-                answers = dict(zip(paper.ids, model.generate_until(asked), strict=True))
-                rows += sample_rows(paper.task.name, paper.test, paper.parts, answers)
+        model = PilotLM.of(backbone, load(), images)
+        for evaluation_set in (evaluation_set.of(clients) for evaluation_set in sets):
+            if evaluation_set.parts:
+                asked = [requests[evaluation_set.task.name][name] for name in evaluation_set.ids]
+                answers = dict(zip(evaluation_set.ids, model.generate_until(asked), strict=True))
+                rows += sample_rows(evaluation_set.task.name, evaluation_set.test, evaluation_set.parts, answers)
         progress(done, len(models))
     return sorted(rows, key=row_order)
 
@@ -129,11 +129,13 @@ def _stored_features(run_dir: Path, folder: Path, requests: Sequence[Any]) -> tu
     return [requests[number] for number in found], cache.take(list(found.values()))
 
 
-def _blind_rows(method: Blind, spec: RunSpec, scenario_dir: Path, paper: Paper) -> list[Row]:
+def _blind_rows(method: Blind, spec: RunSpec, scenario_dir: Path, evaluation_set: EvaluationSet) -> list[Row]:
     """One answer to all questions of a task, from the training parts of its clients."""
-    train = read_part(spec.scenario, scenario_dir, paper.task, "train", frame=spec.profile.frame)
+    train = read_part(spec.scenario, scenario_dir, evaluation_set.task, "train", frame=spec.profile.frame)
     answer = method.answer([record for client in sorted(train) for record in train[client]])
-    return sample_rows(paper.task.name, paper.test, paper.parts, dict.fromkeys(paper.ids, answer))
+    return sample_rows(
+        evaluation_set.task.name, evaluation_set.test, evaluation_set.parts, dict.fromkeys(evaluation_set.ids, answer)
+    )
 
 
 def sample_rows(
@@ -178,24 +180,24 @@ def read_test_set(scenario_dir: Path, task: str, frame: Frame) -> list[Instructi
     return in_frame(records, frame, path)
 
 
-def load_task(paper: Paper, data: Path) -> Any:
-    """The lm-eval task whose documents are a paper's records."""
+def load_task(evaluation_set: EvaluationSet, data: Path) -> Any:
+    """The lm-eval task whose documents are a evaluation_set's records."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    name = paper.task.lm_eval_task
+    name = evaluation_set.task.lm_eval_task
     with tempfile.TemporaryDirectory() as folder:
         selection = Path(folder) / "ids.json"
-        selection.write_text(json.dumps(paper.ids), encoding="utf-8")
-        metadata = {"data": str(data), "ids": str(selection), "task": paper.task.name}
-        metadata |= {"frame": paper.frame} if paper.frame != "original" else {}
+        selection.write_text(json.dumps(evaluation_set.ids), encoding="utf-8")
+        metadata = {"data": str(data), "ids": str(selection), "task": evaluation_set.task.name}
+        metadata |= {"frame": evaluation_set.frame} if evaluation_set.frame != "original" else {}
         manager = TaskManager(include_path=str(tasks.FOLDER), include_defaults=False, metadata=metadata)
         return manager.load([name])["tasks"][name]
 
 
-def _requests(paper: Paper, data: Path) -> dict[str, Any]:
-    """lm-eval's request for every record of a paper, by record id."""
-    task = load_task(paper, data)
+def _requests(evaluation_set: EvaluationSet, data: Path) -> dict[str, Any]:
+    """lm-eval's request for every record of a evaluation_set, by record id."""
+    task = load_task(evaluation_set, data)
     task.build_all_requests()
     return {str(request.doc["id"]): request for request in task.instances}

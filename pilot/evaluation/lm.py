@@ -37,22 +37,22 @@ class PilotLM(LM):
         chosen = [loader for clients, loader in models.items() if int(client) in clients]
         if not chosen:
             raise UserError(f"{run}: no client {client} in this run.")
-        self._set(backbone, chosen[0](), Pictures(backbone))
+        self._set(backbone, chosen[0](), ImageFeatures(backbone))
 
     @classmethod
-    def of(cls, backbone: Backbone, model: ClientModel, pictures: "Pictures") -> "PilotLM":
-        """From a loaded model; several models may share `pictures`."""
+    def of(cls, backbone: Backbone, model: ClientModel, images: "ImageFeatures") -> "PilotLM":
+        """From a loaded model; several models may share `images`."""
         instance = cls.__new__(cls)
         LM.__init__(instance)
-        instance._set(backbone, model, pictures)
+        instance._set(backbone, model, images)
         return instance
 
-    def _set(self, backbone: Backbone, model: ClientModel, pictures: "Pictures") -> None:
-        self._backbone, self._model, self._pictures = backbone, model, pictures
+    def _set(self, backbone: Backbone, model: ClientModel, images: "ImageFeatures") -> None:
+        self._backbone, self._model, self._images = backbone, model, images
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answers in the order of `requests`, each cut at the first of its stop strings."""
-        names = self._pictures.names(requests)
+        names = self._images.names(requests)
         prompts = [_instruction(str(request.args[0])) for request in requests]
         limits = [int(request.args[1].get("max_gen_toks", DEFAULT_MAX_NEW_TOKENS)) for request in requests]
         answers = [""] * len(requests)
@@ -75,13 +75,13 @@ class PilotLM(LM):
 
     def _answer(self, names: Sequence[str], prompts: Sequence[str], limit: int) -> list[str]:
         def image_tokens(rows: list[int]) -> Tensor:
-            features = self._backbone.numerics.place(self._pictures.features([names[row] for row in rows]))
+            features = self._backbone.numerics.place(self._images.features([names[row] for row in rows]))
             return torch.cat([self._model.connector(part).tokens_BNC for part in features.split(CONNECTOR_BATCH)])
 
         return self._backbone.answer(image_tokens, prompts, limit)
 
 
-class Pictures:
+class ImageFeatures:
     """Vision features by a picture's name, computed once for all models that share them."""
 
     def __init__(self, backbone: Backbone) -> None:
@@ -89,8 +89,8 @@ class Pictures:
         self._features: dict[str, Tensor] = {}
         self._known: dict[int, tuple[Instance, str]] = {}
 
-    def know(self, requests: Sequence[Instance], features_MND: Tensor) -> None:
-        """Features of the pictures of requests; the pictures themselves are not looked at any more."""
+    def preload(self, requests: Sequence[Instance], features_MND: Tensor) -> None:
+        """Features of the images of requests; the images themselves are not looked at any more."""
         for request, features in zip(requests, features_MND, strict=True):
             name = f"request {len(self._known)}"
             self._features[name] = features
@@ -120,7 +120,7 @@ class Pictures:
         return names
 
     def features(self, names: Sequence[str]) -> Tensor:
-        """Features (M, N, D) of named pictures, in the host's memory."""
+        """Features (M, N, D) of named images, in the host's memory."""
         return torch.stack([self._features[name] for name in names])
 
 

@@ -71,12 +71,12 @@ def train_run(
             spec, backbone, features, examples, lambda client: stores / str(client), held_out, digests
         )
         register = Register(digests, {k: len(v) for k, v in examples.items()}, {})
-        run = Conduct(spec, register, run_dir, resume, progress, replace)
-        conduct(run, backbone, LocalTransport(participants))
+        run = ServerRun(spec, register, run_dir, resume, progress, replace)
+        run_server(run, backbone, LocalTransport(participants))
 
 
 @dataclass(frozen=True)
-class Conduct:
+class ServerRun:
     """What the server's side of a run needs to know.
 
     Attributes:
@@ -105,7 +105,7 @@ class Conduct:
             make_way(self.run_dir, self.config(), self.replace, self.warn)
 
 
-def conduct(run: Conduct, backbone: Backbone, transport: Transport) -> None:
+def run_server(run: ServerRun, backbone: Backbone, transport: Transport) -> None:
     """Drive the rounds over `transport` and write the run directory, whatever the clients run on.
 
     The caller holds the folder's lock.
@@ -151,7 +151,7 @@ def conduct(run: Conduct, backbone: Backbone, transport: Transport) -> None:
     write_manifest(run_dir, config)
 
 
-def _driver(run: Conduct, backbone: Backbone, transport: Transport, start: Progress | None) -> Driver:
+def _driver(run: ServerRun, backbone: Backbone, transport: Transport, start: Progress | None) -> Driver:
     plan = make_plan(run.spec, run.spec.make_method(), backbone, run.register.num_examples)
     total = num_steps(run.spec, plan)
     done = [sum(client["steps"] for row in start.history for client in row["clients"]) if start else 0]

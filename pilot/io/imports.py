@@ -23,7 +23,7 @@ def source_files(modules: Iterable[str], cuts: Collection[Edge] = ()) -> frozens
 
     Args:
         modules: dotted names where to start; a package also reaches its data files.
-        cuts: edges that are not followed. Data that are cut are named as a module would be, by their folder.
+        cuts: edges that are not followed; one to a package cuts all that is in it. Data that are cut are named as a module would be, by their folder.
 
     Raises:
         FileNotFoundError: there is no such module (a renamed one must not silently drop out of a digest).
@@ -112,4 +112,4 @@ def _above(name: str) -> Iterator[str]:
 
 
 def _is_cut(module: str, name: str, cuts: Collection[Edge]) -> bool:
-    return (module, name) in cuts or (ANY, name) in cuts
+    return any((importer, above) in cuts for importer in (module, ANY) for above in _above(name))

@@ -52,7 +52,7 @@ def train_method(
     """
     if replace and not resume:
         raise UserError("--replace-changed, --no-resume: one keeps what is there, the other discards it. Give one.")
-    loaded, sizes, scenario_dir = prepared(scenario, profile, method, results)
+    loaded, sizes, scenario_dir = load_run_inputs(scenario, profile, method, results)
     run_dir = run_folder(scenario_dir, method, seed)
     if fault:
         sizes, name = _with_fault(fault, loaded, sizes, method)
@@ -89,7 +89,7 @@ def _with_fault(fault: str, scenario: Scenario, profile: Profile, method: str) -
     return profile.model_copy(update={"federation": loaded.federation}), loaded.name
 
 
-def prepared(scenario: str, profile: str, method: str, results: Path) -> tuple[Scenario, Profile, Path]:
+def load_run_inputs(scenario: str, profile: str, method: str, results: Path) -> tuple[Scenario, Profile, Path]:
     """Scenario, profile and the scenario's folder, once every name is known and what training reads is there.
 
     Raises:

@@ -20,7 +20,7 @@ from pilot.federation.training import client_models, train_run
 from pilot.federation.validation import validate
 from pilot.io.atomic import write_json
 from pilot.methods.blind import Blind
-from pilot.runs.train import prepared
+from pilot.runs.train import load_run_inputs
 
 DIGITS = 6
 BATCH = 64
@@ -32,7 +32,7 @@ def tune_method(scenario: str, profile: str, method: str, results: Path, progres
     Raises:
         UserError: the method trains nothing, there is no grid, or the tuning seed is one of the scenario's seeds.
     """
-    loaded, sizes, scenario_dir = prepared(scenario, profile, method, results)
+    loaded, sizes, scenario_dir = load_run_inputs(scenario, profile, method, results)
     if isinstance(configured(sizes, method), Blind):
         raise UserError(f"--method {method}: nothing is trained, so nothing can be tuned. Choose another method.")
     candidates = sizes.trials_of(method)

@@ -46,7 +46,7 @@ def test_hub_without_a_pinned_revision_is_refused() -> None:
 
 def test_hub_that_cannot_be_reached_is_one_message() -> None:
     """Tests run offline, so a pinned revision is looked for in the local cache, and is not there."""
-    with pytest.raises(UserError, match=r"llava-hf/llava-1.5-7b-hf at revision a{40}: cannot be had"):
+    with pytest.raises(UserError, match=r"llava-hf/llava-1.5-7b-hf at revision a{40}: download failed"):
         checkpoint_folder(profile(revision="a" * 40))
 
 

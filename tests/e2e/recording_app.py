@@ -56,8 +56,8 @@ class Recorder:
 @server.main()
 def main(grid: Grid, context: Context) -> None:
     """As the product's own, seen through the recorder."""
-    from pilot.federation.flower.server import run_server
+    from pilot.federation.flower.server import serve_context
 
     options = context.run_config
     folder = Path(str(options["results"])) / "messages" / str(options["method"])
-    run_server(Recorder(grid, folder), context)  # type: ignore[arg-type]
+    serve_context(Recorder(grid, folder), context)  # type: ignore[arg-type]

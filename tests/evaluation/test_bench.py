@@ -13,7 +13,7 @@ from pilot.bench.evaluation.stock_scores import ScoreComparison, compare_scores
 from pilot.cli.main import app
 from pilot.errors import UserError
 from pilot.evaluation import vqa
-from pilot.evaluation.answers import answer_rows, read_papers
+from pilot.evaluation.answers import answer_rows, read_evaluation_sets
 from pilot.evaluation.result import MetricResult
 from pilot.evaluation.trained import run_spec
 
@@ -59,8 +59,8 @@ def test_scores_by_lm_eval_are_ours(small: Small) -> None:
     """Of every metric that a run without captions has; an altered score is found."""
     run = small.run("fedavg")
     answered = [row for row in answer_rows(run, quiet, limit=2) if row["kind"] != "caption"]
-    papers = [p for p in read_papers(run_spec(run), small.folder, limit=2) if p.task.kind != "caption"]
-    found = compare_scores({"fedavg": answered}, papers, small.folder / "data")
+    sets = [p for p in read_evaluation_sets(run_spec(run), small.folder, limit=2) if p.task.kind != "caption"]
+    found = compare_scores({"fedavg": answered}, sets, small.folder / "data")
     assert found.num_sets == 6 and found.num_values == 16
     assert found.differences == {}
 
@@ -73,7 +73,7 @@ def test_scores_by_lm_eval_are_ours(small: Small) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vqa, "score", always_right)
-        altered = compare_scores({"fedavg": [r | {"prediction": "?"} for r in answered]}, papers, small.folder / "data")
+        altered = compare_scores({"fedavg": [r | {"prediction": "?"} for r in answered]}, sets, small.folder / "data")
     assert {key[-1]: pair for key, pair in altered.differences.items()} == {"exact_match": (1.0, 0.0)}
 
 
@@ -133,11 +133,11 @@ def test_the_comparison_sees_the_weights(small: Small, tmp_path: Path) -> None:
     from pilot.bench.evaluation.stock import StockModel, StockWeights, stock_rows, stock_weights, write_processor
 
     run = small.run("fedavg")
-    papers = read_papers(run_spec(run), small.folder, limit=2)
+    sets = read_evaluation_sets(run_spec(run), small.folder, limit=2)
     (weights,) = stock_weights(run)
     untrained = StockWeights(weights.clients, {}, small.backbone.projector())
     write_processor(small.profile, tmp_path)
     stock = StockModel(small.profile, tmp_path, batch_size=3)
     ours = answer_rows(run, quiet, limit=2)
-    assert bench.differences(ours, stock_rows(stock, [untrained], papers, small.folder / "data"))
-    assert not bench.differences(ours, stock_rows(stock, [weights], papers, small.folder / "data"))
+    assert bench.differences(ours, stock_rows(stock, [untrained], sets, small.folder / "data"))
+    assert not bench.differences(ours, stock_rows(stock, [weights], sets, small.folder / "data"))

@@ -1,4 +1,4 @@
-"""Vision features of requests' pictures: each computed once, stored ones without looking at the picture."""
+"""Vision features of requests' images: each computed once, stored ones without looking at the picture."""
 
 import io
 from typing import Any
@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from pilot.errors import UserError
-from pilot.evaluation.lm import Pictures
+from pilot.evaluation.lm import ImageFeatures
 from pilot.evaluation.tasks import task_functions
 
 
@@ -36,31 +36,31 @@ def square(red: int) -> Image.Image:
 
 def test_equal_pictures_are_computed_once() -> None:
     backbone: Any = Counting()
-    pictures = Pictures(backbone)
+    images = ImageFeatures(backbone)
     requests = [request(square(3)), request(square(5)), request(square(3))]
     for _ in range(2):  # as of two models
-        names = pictures.names(requests)
+        names = images.names(requests)
         assert names[0] == names[2] != names[1]
-        assert pictures.features(names).flatten().tolist() == [3, 5, 3]
-    assert pictures.features(pictures.names([request(square(7)), request(square(5))])).flatten().tolist() == [7, 5]
+        assert images.features(names).flatten().tolist() == [3, 5, 3]
+    assert images.features(images.names([request(square(7)), request(square(5))])).flatten().tolist() == [7, 5]
     assert backbone.asked == [2, 1]
 
 
 def test_stored_features_are_those_of_their_requests() -> None:
     """By the request itself: an equal request that is not stored has its picture looked at."""
     backbone: Any = Counting()
-    pictures = Pictures(backbone)
+    images = ImageFeatures(backbone)
     stored = [request("never looked at"), request("nor this")]
-    pictures.know(stored, torch.tensor([[[20.0]], [[30.0]]]))
+    images.preload(stored, torch.tensor([[[20.0]], [[30.0]]]))
     asked = [stored[1], request(square(9)), stored[0]]
-    assert pictures.features(pictures.names(asked)).flatten().tolist() == [30, 9, 20]
+    assert images.features(images.names(asked)).flatten().tolist() == [30, 9, 20]
     assert backbone.asked == [1]
 
 
 def test_one_picture_is_expected() -> None:
     backbone: Any = Counting()
     with pytest.raises(UserError, match="a request has 2 images, the model `pilot` takes one"):
-        Pictures(backbone).names([request(square(1), square(2))])
+        ImageFeatures(backbone).names([request(square(1), square(2))])
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])

@@ -24,7 +24,7 @@ from pilot.federation.flower import transport as flower_transport
 from pilot.federation.flower.app import _without_traceback
 from pilot.federation.flower.messages import from_array_record, pack_result, to_array_record, unpack_result
 from pilot.federation.flower.node_app import Place, locate, make_client_app
-from pilot.federation.flower.server import left_out, run_server
+from pilot.federation.flower.server import left_out, serve_context
 from pilot.federation.flower.transport import FlowerTransport
 from pilot.federation.flower.wire import MalformedMessage, pack, unpack_json
 from pilot.federation.node_folder import node_name
@@ -206,7 +206,7 @@ def test_the_run_configuration_is_checked_first(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
-        run_server(FakeGrid({}), Context(1, 7, UserConfig(), RecordDict(), UserConfig(RUN | change)))  # type: ignore[arg-type]
+        serve_context(FakeGrid({}), Context(1, 7, UserConfig(), RecordDict(), UserConfig(RUN | change)))  # type: ignore[arg-type]
     assert not any(tmp_path.iterdir())
 
 

@@ -15,7 +15,7 @@ from pilot.federation.flower.transport import FlowerTransport
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.spec import RunSpec
-from pilot.federation.training import CLIENTS, Conduct, conduct, train_run
+from pilot.federation.training import CLIENTS, ServerRun, run_server, train_run
 from pilot.methods.blind import Blind
 from pilot.methods.families import METHODS
 from pilot.registry import method_class
@@ -55,8 +55,8 @@ def train(small: Small, nodes: Path, run_dir: Path, spec: RunSpec, progress: Cal
     clients = [POOLED] if spec.make_method().pooled else list(range(6))
     places = [Place(nodes / node_name(client), run_dir / CLIENTS / str(at)) for at, client in enumerate(clients)]
     grid = GridInProcess({100 + at: make_client_app(lambda _, at=at: places[at]) for at in range(len(places))})
-    run = Conduct(spec, read_register(spec, nodes), run_dir, True, progress)
-    conduct(run, small.backbone, FlowerTransport(grid, run.config(), run.register.nodes, window=2))  # type: ignore[arg-type]
+    run = ServerRun(spec, read_register(spec, nodes), run_dir, True, progress)
+    run_server(run, small.backbone, FlowerTransport(grid, run.config(), run.register.nodes, window=2))  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

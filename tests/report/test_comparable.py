@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pilot.cli.options import Overlooked
+from pilot.cli.options import Difference
 from pilot.errors import UserError
 from pilot.report.numbers.comparable import DIFFERENCES, EVERYTHING, check_comparable
 from pilot.report.numbers.load import load_runs
@@ -88,7 +88,7 @@ def test_only_what_is_allowed_is_overlooked(scenario_copy: Path) -> None:
 
 def test_unknown_names_are_refused(scenario: Path) -> None:
     assert "--allow-different budgets: unknown. Expected one of: data, " in refusal(scenario, ("budgets",))
-    assert {each.value for each in Overlooked} == {*DIFFERENCES, EVERYTHING}
+    assert {each.value for each in Difference} == {*DIFFERENCES, EVERYTHING}
 
 
 def test_ablations_with_fewer_seeds_are_refused(scenario_copy: Path) -> None:

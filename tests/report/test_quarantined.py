@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from pilot.io.atomic import write_json
+from pilot.report.numbers.incidents import quarantine_notes
 from pilot.report.numbers.load import load_runs
 from pilot.report.numbers.summary import group_runs
-from pilot.report.numbers.incidents import quarantine_notes
 from pilot.report.tables.write import write_tables
 
 from .synthetic import build_scenario

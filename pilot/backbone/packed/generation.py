@@ -84,7 +84,7 @@ def packed_greedy(
                 decoder.clear(slot)
                 del row_of[slot]
         if not waiting:
-            row_of = decoder.shrink(row_of)
+            row_of = decoder.compact(row_of)
     return answers
 
 
@@ -159,7 +159,7 @@ class _Decoder:
         """Give a slot back."""
         self.length_S[slot] = self.grows_S[slot] = 0
 
-    def shrink(self, row_of: dict[int, int]) -> dict[int, int]:
+    def compact(self, row_of: dict[int, int]) -> dict[int, int]:
         """Move the last slots' sequences to free ones if fewer slots will do; which row is where by then."""
         enough = -(-len(row_of) // MULTIPLE) * MULTIPLE
         if enough >= self.num_slots:

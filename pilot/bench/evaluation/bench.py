@@ -72,7 +72,7 @@ def bench_evaluation(
         UserError: no trained run there, or none of one of the methods.
     """
     from pilot.bench.evaluation.stock_scores import compare_scores
-    from pilot.evaluation.answers import read_papers
+    from pilot.evaluation.answers import read_evaluation_sets
     from pilot.evaluation.trained import run_spec
 
     runs = trained_runs(scenario_dir.resolve(), methods)
@@ -83,8 +83,8 @@ def bench_evaluation(
         comparison, answers[comparison.run] = compare_run(run_dir, limit, batch_size, stock_first=number % 2 == 1)
         compared.append(comparison)
         progress(number + 1, len(runs) + 1)
-    papers = read_papers(run_spec(runs[0]), scenario_dir.resolve(), limit)
-    scores = compare_scores(answers, papers, scenario_dir.resolve() / "data")
+    sets = read_evaluation_sets(run_spec(runs[0]), scenario_dir.resolve(), limit)
+    scores = compare_scores(answers, sets, scenario_dir.resolve() / "data")
     progress(len(runs) + 1, len(runs) + 1)
     settings = {"batch_size": batch_size, "limit": limit} | environment()
     rows = {"runs": [run.to_json() for run in compared], "total": total(compared).to_json()}
@@ -143,18 +143,18 @@ def compare_run(
     """Both sides of one run, timed, and our rows of `samples.jsonl`."""
     from pilot.backbone.numerics import stock_matmul_precision
     from pilot.bench.evaluation.stock import StockModel, stock_rows, stock_weights, write_processor
-    from pilot.evaluation.answers import answer_rows, read_papers
+    from pilot.evaluation.answers import answer_rows, read_evaluation_sets
     from pilot.evaluation.trained import run_spec
 
     spec, scenario_dir = run_spec(run_dir), scenario_folder(run_dir)
-    papers, models = read_papers(spec, scenario_dir, limit), stock_weights(run_dir)
+    sets, models = read_evaluation_sets(spec, scenario_dir, limit), stock_weights(run_dir)
     with tempfile.TemporaryDirectory() as folder:
         write_processor(spec.profile, Path(folder))
 
         def stock() -> list[dict[str, Any]]:
             with stock_matmul_precision():
                 model = StockModel(spec.profile, Path(folder), batch_size)
-                return stock_rows(model, models, papers, scenario_dir / "data")
+                return stock_rows(model, models, sets, scenario_dir / "data")
 
         sides = {"ours": lambda: answer_rows(run_dir, _silent, limit), "stock": stock}
         order = sorted(sides, reverse=stock_first)

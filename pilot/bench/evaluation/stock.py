@@ -23,7 +23,7 @@ from pilot.backbone.lora import LoraLinear
 from pilot.backbone.paths import checkpoint_folder
 from pilot.config.profile import Profile
 from pilot.connector.base import Connector
-from pilot.evaluation.answers import Paper, Row, load_task, row_order, sample_rows
+from pilot.evaluation.answers import EvaluationSet, Row, load_task, row_order, sample_rows
 from pilot.evaluation.trained import load_run
 from pilot.export.processor import stock_processor
 
@@ -95,23 +95,29 @@ class StockModel:
 def stock_rows(
     stock: StockModel,
     models: Sequence[StockWeights],
-    papers: Sequence[Paper],
+    sets: Sequence[EvaluationSet],
     data: Path,
 ) -> list[Row]:
     """What `answer_rows` returns, through lm-eval's evaluator: all tasks of a model in one call."""
     rows: list[Row] = []
     for weights in models:
         stock.load(weights)
-        own = [paper for paper in (paper.of(weights.clients) for paper in papers) if paper.parts]
+        own = [
+            evaluation_set
+            for evaluation_set in (evaluation_set.of(weights.clients) for evaluation_set in sets)
+            if evaluation_set.parts
+        ]
         answers = _evaluate(stock.lm, own, data)
-        for paper in own:
-            rows += sample_rows(paper.task.name, paper.test, paper.parts, answers[paper.task.name])
+        for evaluation_set in own:
+            rows += sample_rows(
+                evaluation_set.task.name, evaluation_set.test, evaluation_set.parts, answers[evaluation_set.task.name]
+            )
     return sorted(rows, key=row_order)
 
 
-def _evaluate(lm: HFMultimodalLM, papers: Sequence[Paper], data: Path) -> dict[str, dict[str, str]]:
+def _evaluate(lm: HFMultimodalLM, sets: Sequence[EvaluationSet], data: Path) -> dict[str, dict[str, str]]:
     """Answers by task and record id; no metrics, as with lm-eval's `--predict_only`."""
-    loaded: dict[str, Any] = {paper.task.name: load_task(paper, data) for paper in papers}
+    loaded: dict[str, Any] = {evaluation_set.task.name: load_task(evaluation_set, data) for evaluation_set in sets}
     for task in loaded.values():
         task.override_metric(metric_name="bypass")
     results = evaluate(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilot.evaluation.answers import Paper, Row, load_task
+from pilot.evaluation.answers import EvaluationSet, Row, load_task
 from pilot.evaluation.scoring import DIGITS, score_runs
 from pilot.io.atomic import read_json, write_jsonl
 
@@ -45,9 +45,9 @@ class ScoreComparison:
         return vars(self) | counted | {"ratio": self.stock_seconds / self.seconds}
 
 
-def compare_scores(answers: Answers, papers: Sequence[Paper], data: Path) -> ScoreComparison:
+def compare_scores(answers: Answers, sets: Sequence[EvaluationSet], data: Path) -> ScoreComparison:
     """Score the same answers both ways; reading the tasks' documents is in neither time."""
-    loaded = {paper.task.name: load_task(paper, data) for paper in papers}
+    loaded = {evaluation_set.task.name: load_task(evaluation_set, data) for evaluation_set in sets}
     documents = {name: {doc["id"]: doc for doc in task.eval_docs} for name, task in loaded.items()}
     ours, seconds = _at_once(answers)
     theirs: dict[Value, float | None] = {}

@@ -29,7 +29,7 @@ from pilot.federation.assemble import make_participants
 from pilot.federation.nodes import Register
 from pilot.federation.shards import Example, load_examples
 from pilot.federation.spec import RunSpec, scenario_digests
-from pilot.federation.training import CLIENTS, Conduct, conduct
+from pilot.federation.training import CLIENTS, ServerRun, run_server
 from pilot.federation.transport import LocalTransport
 from pilot.io.layout import run_folder
 
@@ -149,7 +149,7 @@ def _train(
     run_dir = run_folder(folder, spec.method, spec.seed)
     clients = make_participants(spec, backbone, features, examples, lambda client: run_dir / CLIENTS / str(client))
     register = Register(scenario_digests(folder), {client: len(own) for client, own in examples.items()}, {})
-    conduct(Conduct(spec, register, run_dir, False, _quiet), backbone, LocalTransport(clients))
+    run_server(ServerRun(spec, register, run_dir, False, _quiet), backbone, LocalTransport(clients))
 
 
 def _scenario(sizes: Sizes, more_clients: int, more_examples: int) -> Scenario:

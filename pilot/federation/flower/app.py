@@ -17,12 +17,12 @@ def main(grid: Grid, context: Context) -> None:
     """Run what `flwr run . --run-config '...'` starts on the server.
 
     Raises:
-        UserError: see `run_server`; Flower then ends the run as failed, with this message in its details.
+        UserError: see `serve_context`; Flower then ends the run as failed, with this message in its details.
     """
-    from pilot.federation.flower.server import run_server
+    from pilot.federation.flower.server import serve_context
 
     try:
-        run_server(grid, context)
+        serve_context(grid, context)
     except UserError:
         logging.getLogger("flwr").addFilter(_without_traceback)
         raise

@@ -24,7 +24,7 @@ from pilot.federation.flower.transport import WINDOW, FlowerTransport
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.spec import RunSpec
-from pilot.federation.training import Conduct, conduct
+from pilot.federation.training import ServerRun, run_server
 from pilot.io.atomic import read_jsonl
 from pilot.io.lock import locked
 from pilot.methods.blind import Blind
@@ -53,7 +53,7 @@ class ClientResources:
     gpus: float = 0.0
 
 
-def run_server(grid: Grid, context: Context) -> None:
+def serve_context(grid: Grid, context: Context) -> None:
     """Train the run that the run configuration describes.
 
     Raises:
@@ -69,12 +69,12 @@ def run_server(grid: Grid, context: Context) -> None:
     if (folder / "features" / "index.json").is_file():
         prepare_nodes(spec.scenario, folder, nodes)
     run_dir = folder / "runs" / spec.method / f"seed{spec.seed}"
-    run = Conduct(spec, read_register(spec, nodes), run_dir, options.resume, _lines)
+    run = ServerRun(spec, read_register(spec, nodes), run_dir, options.resume, _lines)
     with locked(run_dir):
         serve(run, grid, options.patience, options.window, options.limit or None)
 
 
-def serve(run: Conduct, grid: Grid, patience: float, window: int = WINDOW, limit: float | None = None) -> None:
+def serve(run: ServerRun, grid: Grid, patience: float, window: int = WINDOW, limit: float | None = None) -> None:
     """Drive a run over Flower's `grid`, and say who was left out; for the numbers see `FlowerTransport`.
 
     The caller holds the run's lock.
@@ -88,7 +88,7 @@ def serve(run: Conduct, grid: Grid, patience: float, window: int = WINDOW, limit
     if isinstance(grid, InMemoryGrid):
         transport.require_nodes(len(run.register.num_examples))
     backbone = load_backbone(run.spec.profile.model_copy(update={"device": "cpu"}), lean=True)
-    conduct(run, backbone, transport)
+    run_server(run, backbone, transport)
     for line in left_out(read_jsonl(run.run_dir / "rounds.jsonl")):
         run.warn(line)
 

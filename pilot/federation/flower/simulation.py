@@ -14,7 +14,7 @@ from pilot.federation.flower.server import SimulatedPlaces, serve
 from pilot.federation.flower.transport import log
 from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.spec import RunSpec
-from pilot.federation.training import CLIENTS, Conduct
+from pilot.federation.training import CLIENTS, ServerRun
 from pilot.io.lock import locked
 
 
@@ -43,7 +43,7 @@ def simulate(argument: dict[str, Any], work: Path, tell: Tell) -> None:
     nodes, method = scenario_dir / "nodes", spec.make_method()
     prepare_nodes(spec.scenario, scenario_dir, nodes)
     log.addHandler(_Relay(tell))
-    run = Conduct(
+    run = ServerRun(
         spec, read_register(spec, nodes), run_dir, argument["resume"],
         lambda done, total: tell("progress", [done, total]), argument["replace"], lambda text: tell("warning", text),
     )  # fmt: skip

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 from pilot.report.numbers.comparable import Allowed
 from pilot.report.numbers.cost import CostSummary, summarise
-from pilot.report.numbers.incidents import incident_notes
+from pilot.report.numbers.incidents import incident_notes, quarantine_notes
 from pilot.report.numbers.load import Task
 from pilot.report.numbers.order import REFERENCE_NOTES, REFERENCES
 from pilot.report.numbers.significance import DEFAULT_BASELINE, SignificanceRow, against_baseline, best_and_close
 from pilot.report.numbers.statistics import LEVEL
 from pilot.report.numbers.summary import Group, MainRow, main_rows, primary_metric, unavailable_reasons
-from pilot.report.numbers.incidents import quarantine_notes
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Starts a nursery (`nursery.py`) and asks it for runs that are killed."""
+"""Starts a server (`fork_server_main.py`) and asks it for runs that are killed."""
 
 import json
 import os
@@ -12,19 +12,19 @@ from ..small import Small
 KILLED = -signal.SIGKILL
 
 
-class Nursery:
+class ForkServer:
     """Runs of a small scenario, each in a child of a process that has everything loaded."""
 
     def __init__(self, small: Small, folder: Path, profile_text: str) -> None:
         profile = folder / "profile.yaml"
         profile.write_text(profile_text)
-        command = [sys.executable, "-m", "tests.faults.nursery", str(small.scenario_file), str(profile)]
+        command = [sys.executable, "-m", "tests.crashes.fork_server_main", str(small.scenario_file), str(profile)]
         self.process = subprocess.Popen(
             [*command, str(small.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             cwd=Path(__file__).parents[2], env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
-    def __enter__(self) -> "Nursery":
+    def __enter__(self) -> "ForkServer":
         return self
 
     def __exit__(self, *_: object) -> None:
