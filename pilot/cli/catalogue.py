@@ -125,7 +125,7 @@ def _megabytes(method: Mapping[str, Any], way: str) -> str:
 
 def _methods() -> dict[str, dict[str, Any]]:
     """The methods of this package; nothing is imported of them, since that takes PyTorch."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     profile, scenario = load_profile(PROFILE), load_scenario(SCENARIO)
     return {
         name: {"summary": _first_line(root / method_file(name)), **_costs(name, profile, scenario)} for name in METHODS

@@ -23,7 +23,8 @@ def source_files(modules: Iterable[str], cuts: Collection[Edge] = ()) -> frozens
 
     Args:
         modules: dotted names where to start; a package also reaches its data files.
-        cuts: edges that are not followed; one to a package cuts all that is in it. Data that are cut are named as a module would be, by their folder.
+        cuts: edges that are not followed; one to a package cuts all that is in it. Data that are cut are named as a
+            module would be, by their folder.
 
     Raises:
         FileNotFoundError: there is no such module (a renamed one must not silently drop out of a digest).

@@ -6,7 +6,7 @@ from types import ModuleType
 
 from pilot.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "tests" / "bench"
 
 

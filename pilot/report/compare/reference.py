@@ -19,7 +19,7 @@ from pilot.report.numbers.summary import Group, MainRow, group_runs, main_rows, 
 from pilot.report.tables.render import pipe, rows_to_csv
 
 Verdict = Literal["equal", "agrees", "differs", "not here", "not in the reference"]
-REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference"
+REFERENCE = Path(__file__).resolve().parents[3] / "results" / "reference"
 COLUMNS = ("method", "task", "metric", "reference", "ci_low", "ci_high", "here", "verdict")
 _EQUAL = 5e-7
 """Reference tables have six decimals."""
