@@ -1,4 +1,4 @@
-"""Answers of trained runs, through lm-eval: `eval/samples.jsonl`."""
+"""Answers of trained runs, generated through lm-eval: `eval/samples.jsonl`."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """What a task asks: its test set, and the held-out part of each of some clients."""
+    """Records that a task is evaluated on: its test set, and the held-out parts of some clients."""
 
     task: TaskConfig
     test: Sequence[InstructionRecord]
@@ -50,12 +50,12 @@ class EvaluationSet:
         return records[0].frame if records else "original"
 
     def of(self, clients: Sequence[int]) -> "EvaluationSet":
-        """The same test set with the parts of `clients` only."""
+        """Return the evaluation set with the parts of `clients` only."""
         return replace(self, parts={client: part for client, part in self.parts.items() if client in clients})
 
 
 def read_evaluation_sets(spec: RunSpec, scenario_dir: Path, limit: int | None = None) -> list[EvaluationSet]:
-    """The evaluation_set of every task of a scenario; `limit` cuts each test set and each part to its first records."""
+    """Read the evaluation set of every task; `limit` cuts each test set and each part to its first records."""
     sets = []
     frame = spec.profile.frame
     for task in spec.scenario.tasks:
@@ -66,10 +66,10 @@ def read_evaluation_sets(spec: RunSpec, scenario_dir: Path, limit: int | None = 
 
 
 def check_same_data(run_dir: Path, scenario_dir: Path) -> None:
-    """Refuse data and partition that are damaged, or are others than those that the run was trained on.
+    """Refuse data or a partition that are missing, damaged, or not those that the run was trained on.
 
     Raises:
-        UserError: says what to do.
+        UserError: one of these holds; the message says what to do.
     """
     if not (scenario_dir / "data").is_dir():
         raise UserError(
@@ -85,15 +85,15 @@ def check_same_data(run_dir: Path, scenario_dir: Path) -> None:
 
 
 def answer_run(run_dir: Path, progress: Callable[[int, int], None]) -> None:
-    """Let every model of the run answer its clients' test sets and held-out parts; writes `eval/samples.jsonl`."""
+    """Answer the clients' test sets and held-out parts with every model of the run; write `eval/samples.jsonl`."""
     with locked(run_dir):
         write_jsonl(run_dir / "eval" / "samples.jsonl", answer_rows(run_dir, progress))
 
 
 def answer_rows(run_dir: Path, progress: Callable[[int, int], None], limit: int | None = None) -> list[Row]:
-    """The rows of `eval/samples.jsonl`, sorted; `limit` as in `read_evaluation_sets`.
+    """Return the rows of `eval/samples.jsonl`, sorted; `limit` as in `read_evaluation_sets`.
 
-    lm-eval makes the requests, once for all models of the run (scores are computed later, for all runs at once).
+    lm-eval builds the requests, once for all models of the run (scores are computed later, for all runs together).
     """
     from pilot.evaluation.lm import ImageFeatures, PilotLM
 
@@ -120,7 +120,7 @@ def answer_rows(run_dir: Path, progress: Callable[[int, int], None], limit: int 
 
 
 def _stored_features(run_dir: Path, folder: Path, requests: Sequence[Any]) -> tuple[list[Any], torch.Tensor]:
-    """Vision features (M, N, D) that the run was trained on, and whose they are; none if others lie there by now."""
+    """Return requests with stored vision features, and the features (M, N, D); none if the run trained on others."""
     cache = open_features(folder)
     rows = {}
     if cache.digest == finished_config(run_dir)["digests"]["features"]:
@@ -130,7 +130,7 @@ def _stored_features(run_dir: Path, folder: Path, requests: Sequence[Any]) -> tu
 
 
 def _blind_rows(method: Blind, spec: RunSpec, scenario_dir: Path, evaluation_set: EvaluationSet) -> list[Row]:
-    """One answer to all questions of a task, from the training parts of its clients."""
+    """Answer all questions of a task with one answer, found from the clients' training parts."""
     train = read_part(spec.scenario, scenario_dir, evaluation_set.task, "train", frame=spec.profile.frame)
     answer = method.answer([record for client in sorted(train) for record in train[client]])
     return sample_rows(
@@ -144,7 +144,7 @@ def sample_rows(
     shards: Mapping[int, Sequence[InstructionRecord]],
     answers: Mapping[str, str],
 ) -> list[Row]:
-    """Rows of `samples.jsonl` for one model: the test set counts for all of its clients, each shard for its own."""
+    """Return one model's rows of `samples.jsonl`: the test set for all of its clients, each shard for its client."""
     rows = [_row(task, "personalised", sorted(shards), record, answers) for record in test]
     for client, records in sorted(shards.items()):
         rows += [_row(task, "local", [client], record, answers) for record in records]
@@ -169,19 +169,19 @@ def _row(task: str, protocol: str, clients: list[int], record: InstructionRecord
 
 
 def row_order(row: Row) -> tuple[str, str, list[int], str]:
-    """Where a row stands in `samples.jsonl`."""
+    """Return the sort key of a row in `samples.jsonl`."""
     return row["task"], row["protocol"], row["clients"], row["id"]
 
 
 def read_test_set(scenario_dir: Path, task: str, frame: Frame) -> list[InstructionRecord]:
-    """The records of a task's test split, in the order of the data, with digests in place of their images."""
+    """Read the records of a task's test split, in the order of the data, with digests in place of images."""
     path = scenario_dir / "data" / task / "records.parquet"
     records = [record for record in read_records(path, images=False) if record.split == "test"]
     return in_frame(records, frame, path)
 
 
 def load_task(evaluation_set: EvaluationSet, data: Path) -> Any:
-    """The lm-eval task whose documents are a evaluation_set's records."""
+    """Load the lm-eval task with an evaluation set's records as its documents."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from lm_eval.tasks import TaskManager
 
@@ -197,7 +197,7 @@ def load_task(evaluation_set: EvaluationSet, data: Path) -> Any:
 
 
 def _requests(evaluation_set: EvaluationSet, data: Path) -> dict[str, Any]:
-    """lm-eval's request for every record of a evaluation_set, by record id."""
+    """Build lm-eval's request for every record of an evaluation set, by record id."""
     task = load_task(evaluation_set, data)
     task.build_all_requests()
     return {str(request.doc["id"]): request for request in task.instances}

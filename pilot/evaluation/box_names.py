@@ -1,7 +1,7 @@
 """Named coordinates in a model's answer: `{"x": 0.1, "y": 0.2, "width": 0.3, "height": 0.1}`, `left=0.1 right=0.4 ...`.
 
-A name belongs to the number after it, the names of a list to as many numbers after them, and the name of a corner to
-two numbers or to the names x and y after it. Single words, as in "the dog on the left", name nothing.
+A name refers to the number after it, a list of names to as many numbers after it, and the name of a corner to the two
+numbers, or the names x and y, after it. Single words, as in "the dog on the left", are not names.
 """
 
 import re
@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 Role = tuple[str, int | str]
-"""Axis, and order of an edge on it (x or x0, x1, x2, right: the first of two begins the box), `size` or `centre`."""
+"""Axis, and `size`, `centre` or the rank of an edge (x or x0, x1, x2, right; the lower of two is the box's start)."""
 
 LAST = 3
 _WORDS = frozenset({"left", "right", "top", "bottom", "width", "height", "corner"})
-"""Names that an answer may also use as words."""
+"""Names that are also ordinary words."""
 _CORNER = r"\b(?i:(?:top|upper|bottom|lower)[-_ ]?(?:left|right))\b"
 _WORD = r"(?<![A-Za-z0-9_])[A-Za-z]+(?:[-_][A-Za-z]+)?[0-2]?(?![A-Za-z0-9_])"
 _TOKEN = re.compile(f"(?P<corner>{_CORNER})|{_WORD}")
 
 
 def _roles() -> dict[str, Role]:
-    """Roles by name, in lower case and without separators."""
+    """Build the table of roles by name; names are in lower case and without separators."""
     roles: dict[str, Role] = {}
     for axis, low, high, size in (("x", "left", "right", "width"), ("y", "top", "bottom", "height")):
         first = (axis, f"{axis}0", low, f"{axis}min", f"min{axis}", f"{axis}{low}", f"{low}{axis}")
@@ -38,26 +38,26 @@ _ROLES = _roles()
 
 @dataclass
 class _Run:
-    """Names, and the numbers that follow them."""
+    """Consecutive names and the numbers that follow them."""
 
     names: list[tuple[str, Role]] = field(default_factory=list)
     numbers: list[str] = field(default_factory=list)
 
     @property
     def roles(self) -> list[Role]:
-        """Roles of the numbers: of the nearest names, if there are enough."""
+        """Roles of the numbers, from the nearest names; empty if there are too few names."""
         enough = 0 < len(self.numbers) <= len(self.names)
         return [role for _, role in self.names[-len(self.numbers) :]] if enough else []
 
 
 def names_before(text: str) -> list[Role]:
-    """The roles of the list of four names that a text ends with, but for other words; empty where there is none."""
+    """Return the roles of a text's last list of names, which other words may follow; empty unless it has four."""
     names = _runs(text, None)[-1].names
     return [role for _, role in names] if len(names) == 4 else []
 
 
 def names_of(text: str, number: re.Pattern[str]) -> tuple[list[Role], bool]:
-    """Roles of the numbers of a text, if every one has a name; and whether several names leave some without one."""
+    """Return the roles of a text's numbers if all are named, and whether several names cover only some of them."""
     runs = _runs(text, number)
     roles = [role for run in runs for role in run.roles]
     if len(roles) == sum(len(run.numbers) for run in runs):
@@ -67,7 +67,7 @@ def names_of(text: str, number: re.Pattern[str]) -> tuple[list[Role], bool]:
 
 
 def by_name(roles: Sequence[Role], numbers: Sequence[str]) -> list[str]:
-    """x1, y1, x2, y2 out of four named numbers; empty where they are not in 0..1 or the names make no box."""
+    """Return x1, y1, x2, y2 from four named numbers; empty if they are not in 0..1 or the names make no box."""
     if list(roles[:2]) == list(roles[2:]):  # x and y of two points
         roles = [*roles[:2], *((axis, LAST) for axis, order in roles[2:] if order == 0)]
     if len({*roles}) < len(numbers) or not all(0 <= float(number) <= 1 for number in numbers):
@@ -78,7 +78,7 @@ def by_name(roles: Sequence[Role], numbers: Sequence[str]) -> list[str]:
 
 
 def _span(values: Mapping[int | str, Decimal]) -> tuple[Decimal, ...]:
-    """Begin and end on an axis, without rounding; empty where the names do not say them."""
+    """Return start and end on an axis, without rounding; empty if the names do not determine them."""
     edges = sorted(role for role in values if isinstance(role, int))
     if len(values) != 2 or edges == [LAST]:
         return ()
@@ -91,7 +91,7 @@ def _span(values: Mapping[int | str, Decimal]) -> tuple[Decimal, ...]:
 
 
 def _runs(text: str, number: re.Pattern[str] | None) -> list[_Run]:
-    """The names of a text with the numbers after each, in order; other words part the names of a list."""
+    """Split a text into runs of names and the numbers after them, in order; other words end a list of names."""
     found = list(_TOKEN.finditer(text)) + ([] if number is None else list(number.finditer(text)))
     several = len(re.findall(_CORNER, text)) > 1
     runs, corner, parted = [_Run()], dict[str, Role](), False

@@ -1,7 +1,7 @@
 """Captioning metrics by their official definitions: BLEU-1..4, METEOR, ROUGE-L, CIDEr, SPICE.
 
 BLEU and ROUGE-L are `pycocoevalcap`'s; METEOR, SPICE and the PTB tokeniser are the official Java programs
-(`java_tools`); CIDEr is `cider`. All whitespace inside a caption is collapsed first: an embedded newline crashes
+(`java_tools`); CIDEr is in `cider`. Whitespace inside a caption is collapsed first: an embedded newline crashes
 METEOR, and CR or U+2028 makes the tokeniser assign captions to the wrong images. Many systems are scored with one
 tokeniser call and one METEOR process. Values are in 0..1, CIDEr in 0..10.
 """
@@ -36,13 +36,13 @@ def score(
 ) -> Results:
     """Score one system's captions against references, both by image id.
 
-    A metric that cannot be computed (no Java, no SPICE jars) is "unavailable" with the reason, never 0. Per-example
-    values come with every metric; BLEU and METEOR of a set are not the mean of theirs.
+    A metric that cannot be computed (no Java, no SPICE jars) is "unavailable" with the reason, never 0. Every metric
+    has per-example values; BLEU and METEOR of a set are not the means of these.
 
     Args:
         predictions: Image id -> caption.
-        references: Image id -> captions written by people, at least one for each image.
-        metrics: Names out of `METRICS`.
+        references: Image id -> human captions, at least one for each image.
+        metrics: Names from `METRICS`.
 
     Raises:
         ValueError: no images, ids that differ, an image without references or with a blank one, unknown metric.
@@ -61,7 +61,7 @@ def score_many(
 
 
 def score_sets(sets: Mapping[Key, Captions], metrics: Sequence[str] = METRICS) -> dict[Key, Results]:
-    """Score several sets of (predictions, references), each with its own images, in one go; see `score`."""
+    """Score several sets of (predictions, references), each with its own images, together; see `score`."""
     unknown = sorted(set(metrics) - set(METRICS))
     if unknown:
         raise ValueError(f"unknown metric {unknown[0]!r}, expected names out of {', '.join(METRICS)}")
@@ -82,7 +82,7 @@ def score_sets(sets: Mapping[Key, Captions], metrics: Sequence[str] = METRICS) -
 
 
 def check_captions(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> None:
-    """Require one caption per image, and references with text; raises ValueError (see `score`)."""
+    """Require one caption per image and references with text; raise ValueError or TypeError as `score` does."""
     check_ids(predictions, references)
     for key, group in references.items():
         if isinstance(group, str):
@@ -92,7 +92,7 @@ def check_captions(predictions: Mapping[str, str], references: Mapping[str, Sequ
 
 
 def _tokenise(sets: Mapping[Key, Captions]) -> dict[Key, Corpus]:
-    """Tokenise every distinct caption of all sets once. Images are in the order of their ids."""
+    """Tokenise every distinct caption of all sets once; sort the images by id."""
     distinct = {text for predictions, _ in sets.values() for text in predictions.values()}
     distinct |= {text for _, references in sets.values() for group in references.values() for text in group}
     tokens = java_tools.tokenise(distinct)
@@ -103,7 +103,7 @@ def _tokenise(sets: Mapping[Key, Captions]) -> dict[Key, Corpus]:
 
 
 def _bleu(corpora: Sequence[Corpus]) -> list[Results]:
-    """BLEU through pycocoevalcap's scorer; the counts of equal (caption, references) are taken once."""
+    """Compute BLEU with pycocoevalcap's scorer; count n-grams once per distinct (caption, references)."""
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer, cook_refs, cook_test
 
     distinct = {pair for corpus in corpora for pair in corpus.values()}
@@ -120,7 +120,7 @@ def _bleu(corpora: Sequence[Corpus]) -> list[Results]:
 
 
 def _rouge(corpora: Sequence[Corpus]) -> list[Results]:
-    """ROUGE-L through pycocoevalcap."""
+    """Compute ROUGE-L with pycocoevalcap, once per distinct (caption, references)."""
     from pycocoevalcap.rouge.rouge import Rouge
 
     rouge = Rouge()
@@ -130,7 +130,7 @@ def _rouge(corpora: Sequence[Corpus]) -> list[Results]:
 
 
 def _cider(corpora: Sequence[Corpus]) -> list[Results]:
-    """CIDEr; sets with the same images share the weights of their references."""
+    """Compute CIDEr; weigh the references once for all sets with the same images and references."""
     shared: dict[tuple[tuple[str, tuple[str, ...]], ...], CiderReferences] = {}
     results: list[Results] = []
     for corpus in corpora:
@@ -149,7 +149,7 @@ def _cider(corpora: Sequence[Corpus]) -> list[Results]:
 
 
 def _meteor(corpora: Sequence[Corpus]) -> list[Results]:
-    """METEOR in one process; each distinct (caption, references) is aligned once."""
+    """Compute METEOR in one process; align each distinct (caption, references) once."""
     distinct = sorted({pair for corpus in corpora for pair in corpus.values()})
     try:
         with java_tools.Meteor() as meteor:
@@ -162,7 +162,7 @@ def _meteor(corpora: Sequence[Corpus]) -> list[Results]:
 
 
 def _spice(corpora: Sequence[Corpus]) -> list[Results]:
-    """SPICE in one process; unavailable unless the user points to its jars."""
+    """Compute SPICE in one process; report it as unavailable without its jars."""
     distinct = sorted({pair for corpus in corpora for pair in corpus.values()})
     try:
         values = dict(zip(distinct, java_tools.spice(distinct), strict=True))

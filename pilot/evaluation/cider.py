@@ -1,8 +1,8 @@
 """CIDEr-D over one set of references, for many systems.
 
 Vedantam et al., "CIDEr: Consensus-based Image Description Evaluation", CVPR 2015, with the clipping and length
-penalty of the COCO server (CIDEr-D). Same numbers as `pycocoevalcap.cider`, term by term; that library computes
-the reference vectors again for every system, which is most of its time.
+penalty of the COCO server (CIDEr-D). The numbers equal those of `pycocoevalcap.cider`, term by term; that library
+recomputes the reference vectors for every system, which takes most of its time.
 """
 
 import math
@@ -30,19 +30,19 @@ def _count(tokens: str) -> Counter[NGram]:
 
 
 class CiderReferences:
-    """The references of a set, by id, tokenised; scores captions against them.
+    """Scorer of captions against the tokenised references of a set, by id.
 
     The document frequency of an n-gram is the number of images of this set with the n-gram in a reference, so the
     score of a caption depends on the set that it is scored in.
     """
 
     def __init__(self, references: Mapping[str, Sequence[str]]) -> None:
-        """Count n-grams, then weigh the references."""
+        """Count n-grams, then compute the TF-IDF weights of the references."""
         import numpy as np
 
         counts = {key: [_count(reference) for reference in group] for key, group in references.items()}
         frequency = Counter(ngram for group in counts.values() for ngram in set().union(*group))
-        # numpy's logarithm, as in the library: the C library's may differ in the last bit.
+        # numpy's logarithm, as in pycocoevalcap: the C library's may differ in the last bit.
         self._log = {n: float(np.log(float(n))) for n in {1, len(references), *frequency.values()}}
         self._frequency = frequency
         self._log_num_images = self._log[len(references)]
@@ -51,7 +51,7 @@ class CiderReferences:
         self.has_words = bool(frequency)
 
     def score(self, key: str, prediction: str) -> float:
-        """CIDEr-D (0..10) of a tokenised caption of image `key`."""
+        """Return the CIDEr-D (0..10) of a tokenised caption of image `key`."""
         if (key, prediction) not in self._scores:
             vector = self._weigh(_count(prediction))
             totals = [0.0] * MAX_N
@@ -75,7 +75,7 @@ class CiderReferences:
 
 
 def _similarity(prediction: _Vector, reference: _Vector) -> list[float]:
-    """Clipped cosine per n-gram length, times the Gaussian penalty of the difference in length."""
+    """Compute the clipped cosine per n-gram length, times the Gaussian penalty of the difference in length."""
     delta = float(prediction.length - reference.length)
     penalty = math.e ** (-(delta**2) / (2 * SIGMA**2))
     values = []

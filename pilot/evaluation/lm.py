@@ -1,4 +1,4 @@
-"""A trained run's client as an lm-eval model, registered as `pilot`."""
+"""The model of one client of a trained run as an lm-eval model, registered as `pilot`."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ DEFAULT_MAX_NEW_TOKENS = 64
 
 @register_model("pilot")
 class PilotLM(LM):
-    """Greedy generation from one client's model; one pass of the vision tower per image.
+    """lm-eval model that decodes one client's model greedily; one pass of the vision tower per image.
 
-    From lm-eval's command line: `--model pilot --model_args run=results/.../runs/pilot/seed0,client=3`.
+    On lm-eval's command line: `--model pilot --model_args run=results/.../runs/pilot/seed0,client=3`.
     """
 
     MULTIMODAL = True
@@ -41,7 +41,7 @@ class PilotLM(LM):
 
     @classmethod
     def of(cls, backbone: Backbone, model: ClientModel, images: "ImageFeatures") -> "PilotLM":
-        """From a loaded model; several models may share `images`."""
+        """Create the lm-eval model from a loaded client model; several models may share `images`."""
         instance = cls.__new__(cls)
         LM.__init__(instance)
         instance._set(backbone, model, images)
@@ -51,7 +51,7 @@ class PilotLM(LM):
         self._backbone, self._model, self._images = backbone, model, images
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Answers in the order of `requests`, each cut at the first of its stop strings."""
+        """Generate answers in the order of `requests`, each cut at the first of its stop strings."""
         names = self._images.names(requests)
         prompts = [_instruction(str(request.args[0])) for request in requests]
         limits = [int(request.args[1].get("max_gen_toks", DEFAULT_MAX_NEW_TOKENS)) for request in requests]
@@ -66,11 +66,11 @@ class PilotLM(LM):
         ]
 
     def loglikelihood(self, requests: list[Instance], **_: Any) -> list[tuple[float, bool]]:
-        """Not offered: the suite's tasks generate."""
+        """Refuse: the suite's tasks generate text."""
         raise NotImplementedError("the model `pilot` answers generate_until tasks only")
 
     def loglikelihood_rolling(self, requests: list[Instance], **_: Any) -> list[float]:
-        """Not offered: the suite's tasks generate."""
+        """Refuse: the suite's tasks generate text."""
         raise NotImplementedError("the model `pilot` answers generate_until tasks only")
 
     def _answer(self, names: Sequence[str], prompts: Sequence[str], limit: int) -> list[str]:
@@ -82,7 +82,7 @@ class PilotLM(LM):
 
 
 class ImageFeatures:
-    """Vision features by a picture's name, computed once for all models that share them."""
+    """Vision features by image name, computed once for all models that share them."""
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
@@ -90,17 +90,17 @@ class ImageFeatures:
         self._known: dict[int, tuple[Instance, str]] = {}
 
     def preload(self, requests: Sequence[Instance], features_MND: Tensor) -> None:
-        """Features of the images of requests; the images themselves are not looked at any more."""
+        """Store the features of the requests' images; their pixels are not needed any more."""
         for request, features in zip(requests, features_MND, strict=True):
             name = f"request {len(self._known)}"
             self._features[name] = features
-            self._known[id(request)] = request, name  # the request is held, so no other gets its id
+            self._known[id(request)] = request, name  # holding the request keeps its id() from being reused
 
     def names(self, requests: Sequence[Instance]) -> list[str]:
-        """Name of each request's picture; features of new ones are computed.
+        """Return the name of each request's image; compute the features of new images.
 
         Raises:
-            UserError: a request has no picture, or several.
+            UserError: a request has no image, or several.
         """
         new: dict[str, Image.Image] = {}
         names = []
@@ -120,20 +120,20 @@ class ImageFeatures:
         return names
 
     def features(self, names: Sequence[str]) -> Tensor:
-        """Features (M, N, D) of named images, in the host's memory."""
+        """Return the features (M, N, D) of named images, in host memory."""
         return torch.stack([self._features[name] for name in names])
 
 
 def image_digest(image: Image.Image) -> str:
-    """Digest of an RGB image's size and pixels, whatever its file looked like."""
+    """Digest an RGB image's size and pixels, independently of its file format."""
     return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
 
 
 def only_image(request: Instance) -> Image.Image:
-    """The image of a request, RGB.
+    """Return the image of a request, RGB.
 
     Raises:
-        UserError: it has none or several.
+        UserError: the request has no image, or several.
     """
     visual = request.args[2]["visual"] if len(request.args) > 2 else []
     if len(visual) != 1:
@@ -143,7 +143,7 @@ def only_image(request: Instance) -> Image.Image:
 
 
 def _instruction(prompt: str) -> str:
-    """The prompt without its image, which LLaVA-1.5 moves to the front wherever a task mentions it."""
+    """Remove the image placeholder from a prompt; LLaVA-1.5 puts the image first, wherever a task mentions it."""
     if prompt.startswith(IMAGE_PLACEHOLDER):
         return prompt.removeprefix(IMAGE_PLACEHOLDER).removeprefix("\n")
     return prompt.replace(IMAGE_PLACEHOLDER, "").strip()

@@ -1,7 +1,7 @@
-"""lm-eval's own command line, with the model `pilot` known to it.
+"""lm-eval's command line with the model `pilot` registered.
 
-The released lm-eval (0.4.13) looks models up in its own source tree and offers no hook for others, so the package
-installs a command `lm_eval` that registers ours and then hands over everything to lm-eval.
+The released lm-eval (0.4.13) looks models up in its source tree only and has no hook for others. So this package
+installs a command `lm_eval` that registers the model and then passes everything on to lm-eval.
 """
 
 from lm_eval.__main__ import cli_evaluate
@@ -11,7 +11,7 @@ MODEL = "pilot"
 
 
 def main() -> None:
-    """`lm_eval`, as lm-eval has it; the model's code is imported when somebody asks for it."""
+    """Register the model and run lm-eval's command line; the model's code is imported on first use."""
     if MODEL not in model_registry:
         model_registry.register(MODEL, target="pilot.evaluation.lm:PilotLM")
     cli_evaluate()

@@ -16,7 +16,7 @@ class MetricResult:
         value: The metric over the whole set; None if and only if `status` is "unavailable".
         per_example: Value of each example by id, where the metric has one; None otherwise.
         status: "ok" or "unavailable".
-        reason: Why the metric is unavailable, or a remark on the value; empty when there is nothing to say.
+        reason: Why the metric is unavailable, or a remark on the value; otherwise empty.
     """
 
     value: float | None
@@ -25,21 +25,21 @@ class MetricResult:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a missing value that claims to be one, and the reverse."""
+        """Assert that the value is None exactly if the metric is unavailable, and finite otherwise."""
         assert (self.value is None) == (self.status == UNAVAILABLE), "only an unavailable metric has no value"
         assert self.value is None or math.isfinite(self.value), f"a metric cannot be {self.value}"
 
 
 def unavailable(reason: str) -> MetricResult:
-    """A metric that could not be computed, and why."""
+    """Return the result of a metric that could not be computed, with the reason."""
     return MetricResult(None, None, UNAVAILABLE, reason)
 
 
 def mean_result(per_example: Mapping[str, float]) -> MetricResult:
-    """The mean of per-example values, summed exactly, so that the order of the examples does not matter.
+    """Return the mean of per-example values, summed exactly, so that the order of the examples does not matter.
 
     Raises:
-        ValueError: there are no examples (the accuracy of nothing is not 0).
+        ValueError: there are no examples (the accuracy of no examples is not 0).
     """
     if not per_example:
         raise ValueError("no examples to score")
@@ -47,10 +47,10 @@ def mean_result(per_example: Mapping[str, float]) -> MetricResult:
 
 
 def check_ids(predictions: Mapping[str, object], references: Mapping[str, object]) -> None:
-    """Require one prediction for every reference and no other.
+    """Require one prediction for every reference and no others.
 
     Raises:
-        ValueError: the set is empty, or an id has a prediction and no reference, or the reverse.
+        ValueError: the set is empty, or an id has a prediction but no reference, or the reverse.
     """
     if not references:
         raise ValueError("no examples to score")

@@ -1,8 +1,8 @@
 """Scores of trained runs: `eval/samples.jsonl` -> `eval/per_example.jsonl` and `eval/metrics.json`.
 
-All runs of a scenario are scored together, because the captioning metrics cost a fixed start-up: one tokeniser
+All runs of a scenario are scored together, because the captioning metrics have a fixed start-up cost: one tokeniser
 call and one METEOR process serve every run, client and protocol. The corpus metrics (BLEU, METEOR, CIDEr) are
-those of one (run, task, protocol, client); CIDEr takes its document frequencies from that set's references.
+computed per (run, task, protocol, client); CIDEr takes its document frequencies from that set's references.
 """
 
 import json
@@ -22,7 +22,7 @@ from pilot.io.layout import scenario_folder
 DIGITS = 6
 KINDS = ("caption", "ground", "vqa")
 PROTOCOLS = ("local", "personalised")
-# BLEU of one sentence is noise, and four of them would double the file.
+# BLEU of a single sentence is noise, and four values of it would double the size of the file.
 NOT_PER_EXAMPLE = frozenset(caption.BLEU)
 _FIELDS = {
     "task": str, "kind": str, "protocol": str, "clients": list, "id": str, "prediction": str, "references": list
@@ -33,7 +33,7 @@ Results = dict[str, MetricResult]
 
 
 class Group(NamedTuple):
-    """What one client is scored on."""
+    """Task, protocol and client of one set of scores."""
 
     task: str
     kind: str
@@ -41,7 +41,7 @@ class Group(NamedTuple):
     client: int
 
 
-# The answers of a group: run, kind, and the numbers of the rows. Clients with one model share them.
+# The answers of a group: run number, kind, row numbers. Clients that share a model share them.
 Answers = tuple[int, str, tuple[int, ...]]
 
 
@@ -49,8 +49,8 @@ def score_runs(run_dirs: Sequence[Path], frames: Sequence[Frame] = ()) -> None:
     """Write per-example values, then metrics, of each run; the runs must belong to one scenario.
 
     Args:
-        run_dirs: Folders with `eval/samples.jsonl` (format in the documentation of the run directory).
-        frames: in which boxes are read besides the run's own frame, to report both.
+        run_dirs: Folders with `eval/samples.jsonl` (see the documentation of the run directory for the format).
+        frames: Frames in which to read the boxes in addition to the run's own; all are reported.
 
     Raises:
         UserError: a file of samples is missing, empty, or holds a row that cannot be scored.
@@ -68,7 +68,7 @@ def score_runs(run_dirs: Sequence[Path], frames: Sequence[Frame] = ()) -> None:
 
 
 def _read(path: Path) -> list[Row]:
-    """The rows of a samples file, each checked."""
+    """Read a samples file and check each row."""
     if not path.is_file():
         raise UserError(f"{path}: no such file. Evaluate the run first (pilot-bench evaluate).")
     rows = atomic.read_jsonl(path)
@@ -82,7 +82,7 @@ def _read(path: Path) -> list[Row]:
 
 
 def _problem(row: Any) -> str:
-    """What is wrong with a row; empty when nothing is."""
+    """Describe the first error in a row; empty if it is valid."""
     if not isinstance(row, dict):
         return "expected a JSON object"
     for field, kind in _FIELDS.items():
@@ -104,7 +104,7 @@ def _problem(row: Any) -> str:
 
 
 def _group(rows: Sequence[Row], run_dir: Path) -> dict[Group, tuple[int, ...]]:
-    """Row numbers of each group, groups in sorted order."""
+    """Collect the row numbers of each group, groups in sorted order."""
     groups: dict[Group, dict[str, int]] = {}
     for number, row in enumerate(rows):
         for client in row["clients"]:
@@ -121,7 +121,7 @@ def _group(rows: Sequence[Row], run_dir: Path) -> dict[Group, tuple[int, ...]]:
 def _score(
     keys: Mapping[Answers, Path], runs: Sequence[Sequence[Row]], frames: Sequence[Frame]
 ) -> dict[Answers, Results]:
-    """Score every set of answers once; all captions together."""
+    """Score every set of answers once, all caption sets together."""
     captions: dict[Answers, caption.Captions] = {}
     results: dict[Answers, Results] = {}
     for key, run_dir in keys.items():
@@ -145,7 +145,7 @@ def _score(
 
 
 def _boxes(rows: Sequence[Row], frame: Frame, run_dir: Path) -> dict[str, Sequence[float]]:
-    """Reference boxes in a frame, by id; sizes of images that the rows do not state are those of the data."""
+    """Return the reference boxes in a frame, by id; read image sizes from the data if rows lack them."""
     if frame == "original":
         return {row["id"]: row["box"] for row in rows}
     sizes = {row["id"]: row["size"] for row in rows if "size" in row}
@@ -155,7 +155,7 @@ def _boxes(rows: Sequence[Row], frame: Frame, run_dir: Path) -> dict[str, Sequen
 
 
 def _test_digest(rows: Sequence[Row], grouped: Mapping[Group, Sequence[int]]) -> str:
-    """Digest of who was asked what, whatever was answered: equal for runs that may be compared."""
+    """Digest the questions of every group, not the answers; comparable runs have equal digests."""
     asked = [
         [*group, sorted([rows[i]["id"], rows[i]["references"], rows[i].get("box")] for i in indices)]
         for group, indices in grouped.items()
@@ -164,7 +164,7 @@ def _test_digest(rows: Sequence[Row], grouped: Mapping[Group, Sequence[int]]) ->
 
 
 def _write(run_dir: Path, scored: Mapping[Group, Results], counts: Mapping[Group, int], test_digest: str) -> None:
-    """Per-example values first, metrics last: where the metrics are, the values are."""
+    """Write per-example values first, metrics last: if the metrics exist, so do the values."""
     folder = run_dir / "eval"
     entries: list[Row] = []
     lines: list[str] = []
@@ -182,7 +182,7 @@ def _write(run_dir: Path, scored: Mapping[Group, Results], counts: Mapping[Group
 
 
 def _lines(name: Row, per_example: Mapping[str, float]) -> list[str]:
-    """JSON lines with sorted keys; what they share is encoded once."""
+    """Return JSON lines with sorted keys; the fields that they share are encoded once."""
     dump = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
     head, rest = dump({"client": name["client"]})[:-1], {k: v for k, v in name.items() if k != "client"}
     tail = dump(rest)[1:-1]

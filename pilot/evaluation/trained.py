@@ -1,4 +1,4 @@
-"""Models of a finished run."""
+"""Loading the models of a finished run."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,19 +15,19 @@ Models = Mapping[tuple[int, ...], Callable[[], ClientModel]]
 
 
 def run_spec(run_dir: Path) -> RunSpec:
-    """Which run a finished run directory holds.
+    """Read the specification of the run in a finished run directory.
 
     Raises:
-        UserError: it is not one, or a file of it is missing or altered.
+        UserError: it is not a finished run directory, or one of its files is missing or altered.
     """
     return RunSpec.of(finished_config(run_dir))
 
 
 def load_run(run_dir: Path, *, lean: bool = False) -> tuple[Backbone, Models]:
-    """The backbone, and how to load each model of the run into it; `lean` as in `load_backbone`.
+    """Load the backbone; return it with a loader for each of the run's models; `lean` as in `load_backbone`.
 
     Raises:
-        UserError: as `run_spec` and `client_models`, or the backbone is not the one that the run was trained on.
+        UserError: as in `run_spec` and `client_models`, or the backbone is not the one that the run was trained on.
     """
     config = finished_config(run_dir)
     spec = RunSpec.of(config)

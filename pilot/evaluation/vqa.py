@@ -1,13 +1,13 @@
 """VQA accuracy, after the official evaluation script.
 
 Source: Antol et al., "VQA: Visual Question Answering", ICCV 2015, and the script of the VQA v2 challenge
-(https://visualqa.org/evaluation.html). Written anew from its definition, its oddities included:
+(https://visualqa.org/evaluation.html). Reimplemented from its definition, including its quirks:
 
 - a period is dropped unless a digit follows it, and at most 32 periods of an answer are dropped (the script
   passes `re.UNICODE`, which is 32, where `re.sub` expects a count);
-- a punctuation mark becomes nothing where a space touches one of its occurrences, or where the answer holds a
-  comma between digits; otherwise it becomes a space;
-- answers on which all humans agree are compared as they are, without lower-casing (variant "official").
+- a punctuation mark is removed if any of its occurrences is next to a space, or if the answer contains a comma
+  between digits; otherwise it becomes a space;
+- if all human answers agree, answers are compared as they are, without lower-casing (variant "official").
 """
 
 import re
@@ -42,7 +42,7 @@ something'd've there'd've they'd've we'd've who'd've wouldn't've y'all'll y'all'
 
 
 def _contractions() -> dict[str, str]:
-    """Misspelt contraction -> contraction: one apostrophe missing. "somebody'd" is the script's own reversal."""
+    """Map contractions that lack one apostrophe to the correct form; "somebody'd" is reversed as in the script."""
     table = {form.replace("'", ""): form for form in _ONE_APOSTROPHE.split()}
     for form in _MORE_APOSTROPHES.split():
         table |= {form[:i] + form[i + 1 :]: form for i, letter in enumerate(form) if letter == "'"}
@@ -53,7 +53,7 @@ CONTRACTIONS = _contractions()
 
 
 def strip_punctuation(text: str) -> str:
-    """The official punctuation rule."""
+    """Apply the official punctuation rule."""
     stripped = text
     has_digit_comma = _DIGIT_COMMA.search(text) is not None
     for mark in _PUNCTUATION:
@@ -63,27 +63,27 @@ def strip_punctuation(text: str) -> str:
 
 
 def normalise_words(text: str) -> str:
-    """The official rule for words: lower case, digits for number words, no articles, contractions spelt out."""
+    """Apply the official word rule: lower case, digits for number words, no articles, apostrophes in contractions."""
     words = (_DIGIT_WORDS.get(word, word) for word in text.lower().split())
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def clean(text: str) -> str:
-    """Newlines and tabs become spaces; the ends are stripped. Applied to every answer in every variant."""
+    """Replace newlines and tabs by spaces and strip the ends; used for every answer in every variant."""
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 @lru_cache(maxsize=65536)
 def normalise(text: str) -> str:
-    """The official normalisation: clean, punctuation, then words."""
+    """Apply the official normalisation: clean, punctuation, then words."""
     return normalise_words(strip_punctuation(clean(text)))
 
 
 def accuracy(prediction: str, references: Sequence[str], variant: str = "official") -> float:
-    """Accuracy of one answer, in 0..1.
+    """Return the accuracy of one answer, in 0..1.
 
-    With several references (the official data has ten): the mean over the subsets that leave one reference out of
-    min(1, matches / 3). With one reference: exact match after normalisation, in both variants.
+    With several references (the official data has ten): min(1, matches / 3), averaged over the subsets that leave one
+    reference out. With one reference: exact match after normalisation, in both variants.
 
     Args:
         prediction: The model's answer.
@@ -102,14 +102,14 @@ def accuracy(prediction: str, references: Sequence[str], variant: str = "officia
         answer, humans = normalise(answer), [normalise(human) for human in humans]
     matches = [human == answer for human in humans]
     total = sum(matches)
-    # The sum of the exact fractions is exact in thirds; one division keeps 0.3, 0.6, 0.9 and 1.0 as they print.
+    # The sum is an exact number of thirds; a single division gives exactly 0.3, 0.6, 0.9 and 1.0.
     return sum(min(3, total - match) for match in matches) / (3 * len(humans))
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
-    """1.0 if the normalised answer equals one of the normalised references, else 0.0.
+    """Return 1.0 if the normalised answer equals one of the normalised references, else 0.0.
 
-    An answer that normalises to nothing ("The", "?") equals only what is the same text before that.
+    An answer that normalises to nothing ("The", "?") is compared with the references after `clean` only.
 
     Raises:
         ValueError: no references.
@@ -121,7 +121,7 @@ def exact_match(prediction: str, references: Sequence[str]) -> float:
 
 
 def score_example(prediction: str, references: Sequence[str]) -> dict[str, float]:
-    """The metrics that apply to an example: two official variants with ten references, else exact match."""
+    """Compute the metrics that apply to an example: two official variants with ten references, else exact match."""
     if len(references) == OFFICIAL_NUM_REFERENCES:
         return {f"vqa_{variant}": accuracy(prediction, references, variant) for variant in VARIANTS}
     return {"exact_match": exact_match(prediction, references)}
@@ -132,7 +132,7 @@ def score(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]
 
     Raises:
         ValueError: no examples, ids that differ, an example without references, or a set in which some examples
-            have ten references and others do not (no one metric covers it).
+            have ten references and others do not (no single metric covers it).
     """
     check_ids(predictions, references)
     values: dict[str, dict[str, float]] = {}

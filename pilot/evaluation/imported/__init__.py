@@ -1,1 +1,1 @@
-"""Answers of other tools, matched to the test sets and scored here."""
+"""Answers of other tools: read, matched to the test sets, scored."""

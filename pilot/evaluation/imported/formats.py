@@ -1,12 +1,12 @@
-"""Per-sample files of other evaluation tools, read as answers: what each line says, and nothing that it scores.
+"""Per-sample files of other evaluation tools, read as answers; the tools' own scores are ignored.
 
 - lm-eval, `samples_<task>_<date>.jsonl` of `--log_samples`: `doc`, `target`, `filtered_resps`. The suite's own tasks
   carry the record's id as `doc.id`.
 - lmms-eval, `<date>_samples_<task>.jsonl` of `--log_samples`: the same without `doc`, which it drops on saving; its
   `doc_id` counts the documents of the test split from 0.
-- VLMEvalKit, `<model>_<dataset>.xlsx|tsv|json`: `index`, `prediction`, and `answer` where the data set has one. The
-  `index` is what the user's data file gave: the record's id, or a count from 0.
-- jsonl: one object per line with `id`, `prediction`, and `task` where a file holds several.
+- VLMEvalKit, `<model>_<dataset>.xlsx|tsv|json`: `index`, `prediction`, and `answer` if the data set has one. The
+  `index` comes from the user's data file: the record's id, or a count from 0.
+- jsonl: one object per line with `id`, `prediction`, and `task` if a file holds several tasks.
 """
 
 import math
@@ -22,7 +22,7 @@ from pilot.errors import UserError
 from pilot.io.text import encoding_of, json_rows
 
 STATED = ("image_sha256", "instruction", "references", "box", "answer")
-"""What a file may say about an example, by the names of the record's fields."""
+"""Fields of the record that a file may also state."""
 
 NUM_NAMED = 3
 _FAILED = "Failed to obtain answer"
@@ -37,14 +37,14 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """One line of another tool's file.
+    """One row of another tool's file.
 
     Attributes:
-        row: line of the file, from 1 (of a table, without its header).
-        id: what names the example: the record's id, or its number in the test split from 0.
+        row: number of the row, from 1 (in a table, without its header).
+        id: the record's id, or its number in the test split from 0.
         prediction: the model's answer.
-        stated: what the file says about the example, out of `STATED`.
-        task: the task, where the line names one.
+        stated: values of the fields in `STATED` that the file gives.
+        task: the task, if the row names one.
     """
 
     row: int
@@ -55,7 +55,7 @@ class Answer:
 
 
 def read_answers(path: Path, format: str) -> list[Answer]:
-    """The answers in a file of another tool.
+    """Read the answers from another tool's file.
 
     Raises:
         UserError: the file is unreadable or empty, or a row lacks a field or an answer; names file, row and field.
@@ -78,7 +78,7 @@ def read_answers(path: Path, format: str) -> list[Answer]:
 
 
 def _whole(path: Path, answers: list[Answer], rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
-    """Refuse files with more than one answer per example, and answers that were never given."""
+    """Return the answers; refuse files with several answers per example, or with requests that failed."""
     if len(filters := sorted({str(row["filter"]) for row in rows if "filter" in row})) > 1:
         raise UserError(
             f"{path}: answers after {len(filters)} filters ({', '.join(filters)}), expected one. "
@@ -101,13 +101,13 @@ def _whole(path: Path, answers: list[Answer], rows: Sequence[Mapping[str, Any]])
 
 
 def named(ids: Sequence[str]) -> str:
-    """The first ids of a list, for a message."""
+    """Format the first ids of a list for a message."""
     more = f" and {len(ids) - NUM_NAMED} more" if len(ids) > NUM_NAMED else ""
     return ", ".join(map(repr, ids[:NUM_NAMED])) + more
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table or of JSON lines; a table's empty cells are empty texts."""
+    """Read the rows of a table or of JSON lines; empty cells of a table become empty strings."""
     import pandas
 
     ending = path.suffix.lower()
@@ -129,7 +129,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _unescaped(value: Any) -> Any:
-    """A text of a sheet, whose `_xHHHH_` are UTF-16 code units (ECMA-376, ST_Xstring), as it is meant."""
+    """Decode a spreadsheet text, in which `_xHHHH_` is a UTF-16 code unit (ECMA-376, ST_Xstring)."""
     if not isinstance(value, str) or not _ESCAPED.search(value):
         return value
     units = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), value)
@@ -137,7 +137,7 @@ def _unescaped(value: Any) -> Any:
 
 
 def _of_harness(number: int, row: Mapping[str, Any]) -> Answer:
-    """A line of lm-eval or lmms-eval."""
+    """Parse a line of lm-eval or lmms-eval."""
     doc = row.get("doc", {})
     if not isinstance(doc, dict):
         raise ValueError(f"field 'doc' is {doc!r}, expected an object")
@@ -162,7 +162,7 @@ FORMATS: Mapping[str, Callable[[int, Mapping[str, Any]], Answer]] = MappingProxy
 
 
 def _field(row: Mapping[str, Any], name: str) -> Any:
-    """The value of a field; ValueError where it is missing, null (or NaN), or too large a number."""
+    """Return the value of a field; raise ValueError if it is missing, null, NaN or too large (infinite)."""
     if name not in row:
         raise ValueError(f"field {name!r} is missing (found: {', '.join(sorted(row))})")
     value = row[name]
@@ -176,7 +176,7 @@ def _text(row: Mapping[str, Any], name: str) -> str:
 
 
 def _unicode(value: Any, name: str, expected: str) -> str:
-    """The value; ValueError unless it is a text that can be written."""
+    """Return the value; raise ValueError unless it is a string of valid Unicode."""
     if not isinstance(value, str):
         raise ValueError(f"field {name!r} is {value!r}, expected {expected}")
     try:
@@ -187,12 +187,12 @@ def _unicode(value: Any, name: str, expected: str) -> str:
 
 
 def _answer(value: Any) -> dict[str, Any]:
-    """The reference answer that a file states; nothing where it leaves it out or blank (null: NaN in JSON)."""
+    """Return the stated reference answer as a field; none if it is missing, null (NaN in JSON) or blank."""
     return {} if value is None or not str(value).strip() else {"answer": value}
 
 
 def _one_text(value: Any) -> str:
-    """The one generated text of a request, which the harnesses keep in a list or two."""
+    """Return the only generated text of a request; unpack the nested lists that the harnesses store it in."""
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
     return _unicode(value, "filtered_resps", "one generated text")

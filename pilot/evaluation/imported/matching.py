@@ -1,4 +1,4 @@
-"""Whether another tool answered our test sets: its answers matched to the records, example by example."""
+"""Another tool's answers matched to the records of the test sets, example by example."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,17 +11,17 @@ from pilot.evaluation.imported.formats import Answer, named
 def match_answers(
     file: Path, answers: Sequence[Answer], tests: Mapping[str, Sequence[InstructionRecord]], task: str | None
 ) -> dict[str, dict[str, str]]:
-    """Predictions by task and record id; every task that is there is answered completely.
+    """Return predictions by task and record id, each task's test set answered completely.
 
     Args:
-        file: where the answers are from, for messages.
-        answers: `outside.read_answers(file, ...)`.
+        file: source of the answers, for error messages.
+        answers: `formats.read_answers(file, ...)`.
         tests: the test records of every task.
-        task: the task to take; by default all that the file names, or else the one that has its ids.
+        task: the task to take; by default all that the file names, or else the one whose test set has its ids.
 
     Raises:
-        UserError: the task is unknown or unclear, or the examples are not those of its test set: how many and the
-            first ids, or the first field in which the file contradicts the record.
+        UserError: the task is unknown or ambiguous, or the examples are not those of its test set: the message gives
+            their number and the first ids, or the first field in which the file contradicts the record.
     """
     if task is not None and task not in tests:
         raise UserError(f"--task {task}: not a task of this scenario. Expected one of: {', '.join(tests)}.")
@@ -38,7 +38,7 @@ def match_answers(
 def _as_stated(
     file: Path, answers: Sequence[Answer], tests: Mapping[str, Sequence[InstructionRecord]]
 ) -> dict[str, list[Answer]]:
-    """The answers by the task that their lines name."""
+    """Group the answers by the task that their rows name."""
     by_task: dict[str, list[Answer]] = {}
     for answer in answers:
         if answer.task is None or answer.task not in tests:
@@ -51,7 +51,7 @@ def _as_stated(
 
 
 def _task_of_ids(file: Path, answers: Sequence[Answer], tests: Mapping[str, Sequence[InstructionRecord]]) -> str:
-    """The one task whose test set has some of the ids."""
+    """Return the only task whose test set has any of the ids."""
     ids = {answer.id for answer in answers}
     fitting = [name for name, records in tests.items() if any(record.id in ids for record in records)]
     if len(fitting) != 1:
@@ -63,7 +63,7 @@ def _task_of_ids(file: Path, answers: Sequence[Answer], tests: Mapping[str, Sequ
 
 
 def _checked(answers: Sequence[Answer], test: Sequence[InstructionRecord], place: str) -> dict[str, str]:
-    """Predictions by record id, once the examples are known to be those of the test set."""
+    """Check that the examples are those of the test set; return predictions by record id."""
     by_id = {record.id: record for record in test}
     given = {answer.id: answer for answer in answers}
     if not given.keys() & by_id.keys() and all(id.isdecimal() for id in given):
@@ -91,7 +91,7 @@ def _checked(answers: Sequence[Answer], test: Sequence[InstructionRecord], place
 
 
 def _other_fact(answer: Answer, record: InstructionRecord) -> str:
-    """The first field in which the file contradicts the record; empty where there is none."""
+    """Return the first field in which the file contradicts the record; empty if none does."""
     for name, value in answer.stated.items():
         own = getattr(record, name)
         if name == "answer":
@@ -106,5 +106,5 @@ def _other_fact(answer: Answer, record: InstructionRecord) -> str:
 
 
 def _squeezed(value: object) -> str:
-    """A text, or a list as a text, without regard to white space."""
+    """Convert a value to text and collapse its whitespace."""
     return " ".join(str(value).split())

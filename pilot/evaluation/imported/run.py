@@ -1,9 +1,9 @@
-"""Other tools' answers as a run: checked against the test sets, scored like all others, never trained.
+"""Other tools' answers as a run: checked against the test sets and scored like all other runs, without training.
 
-`runs/<name>/seed<k>/` of an imported run holds `imported/<task>.json` (the answers, what file they are from), and what
-follows from these: `config.json` with `imported` and `reference` set, `eval/`, and `manifest.json`, written last. It
-has no ledger, no rounds and no checkpoint, and answers on no client's own shard: its cost and the local protocol are
-unknown. Interrupted at any point, the same command makes it whole.
+`runs/<name>/seed<k>/` of an imported run holds `imported/<task>.json` (the answers and their source file) and what is
+derived from these: `config.json` with `imported` and `reference` set, `eval/`, and `manifest.json`, written last. It
+has no ledger, rounds, checkpoint, or answers on the clients' held-out shards: its cost and its scores in the local
+protocol are unknown. If the import is interrupted at any point, the same command completes it.
 """
 
 import dataclasses
@@ -29,13 +29,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class Imported:
-    """The run that an import made or added to.
+    """Summary of an imported run after an import.
 
     Attributes:
-        run_dir: of the run.
+        run_dir: folder of the run.
         num_answers: number of answers by task.
         missing: tasks without answers.
-        num_skipped: rows of the file that answer other tasks than the one asked for.
+        num_skipped: number of rows of the file that answer other tasks than the requested one.
     """
 
     run_dir: Path
@@ -44,7 +44,7 @@ class Imported:
     num_skipped: int = 0
 
     def __str__(self) -> str:
-        """The closing line of the command."""
+        """Return the last line that the command prints."""
         counts = ", ".join(f"{task} ({count} answers)" for task, count in self.num_answers.items())
         skipped = f"; {self.num_skipped} rows of other tasks skipped" if self.num_skipped else ""
         lacking = f"; without {', '.join(self.missing)}" if self.missing else ""
@@ -65,17 +65,17 @@ def import_answers(
 
     Args:
         file: another tool's per-sample file.
-        format: one of `outside.FORMATS`.
-        name: what tables call the run; not a method's name.
-        scenario_dir: `results/<profile>/<scenario>`, with its data and at least one finished run.
-        task: the task that was answered; found from the file's `task` fields or its ids by default.
-        seed: number of the imported run, for several of one name.
-        replace: whether other answers to the same task, imported before, give way.
-        frame: of the boxes in the answers; the scenario folder's own by default.
+        format: one of `formats.FORMATS`.
+        name: name of the run in tables; not a method's name.
+        scenario_dir: `results/<profile>/<scenario>`, with its data and at least one trained run.
+        task: the task that was answered; by default, found from the file's `task` fields or its ids.
+        seed: number of the imported run, to tell several of the same name apart.
+        replace: whether to replace answers to the same task imported from another file.
+        frame: frame of the boxes in the answers; by default, that of the folder's trained runs.
 
     Raises:
-        UserError: nothing is written then. The file cannot be read, its examples are not the test set of the task
-            (how many differ, and the first ids), or the name is taken.
+        UserError: the file cannot be read, its examples are not the test set of the task (the message gives how many
+            differ, and the first ids), or the name is taken; nothing is written.
     """
     from pilot.evaluation.answers import read_test_set
 
@@ -102,10 +102,10 @@ def import_answers(
 
 
 def refuse_imported(run_dirs: Sequence[Path]) -> None:
-    """Refuse to let imported runs answer: they have no model.
+    """Refuse to generate answers with imported runs, which have no model.
 
     Raises:
-        UserError: one of them was imported.
+        UserError: one of the runs was imported.
     """
     for run_dir in run_dirs:
         if (run_dir / "imported").is_dir():
@@ -116,7 +116,7 @@ def refuse_imported(run_dirs: Sequence[Path]) -> None:
 
 
 def _read_scenario(scenario_dir: Path) -> dict[str, Any]:
-    """What imported runs share with the trained ones: names, tasks, and the digest of the data that lie there."""
+    """Return the config fields that imported runs share with trained ones; check that the data are the same."""
     configs = sorted(scenario_dir.glob("runs/*/seed*/config.json"))
     trained = [path for path in configs if not (path.parent / "imported").is_dir()]
     if not trained:
@@ -139,7 +139,7 @@ def _read_scenario(scenario_dir: Path) -> dict[str, Any]:
 
 
 def _in_frame(scenario: dict[str, Any], frame: Frame | None) -> dict[str, Any]:
-    """The scenario with boxes in another frame than its trained runs have."""
+    """Return the scenario with boxes in `frame`; None keeps the frame of its trained runs."""
     if frame is None:
         return scenario
     own = {} if frame == "original" else {"frame": frame}
@@ -159,7 +159,7 @@ def _check_name(name: str, folder: Path) -> None:
 
 
 def _check_new(path: Path, source: Mapping[str, str], replace: bool) -> None:
-    """Refuse to lose answers that were imported from another file."""
+    """Refuse to overwrite answers that were imported from another file, unless `replace` is set."""
     if replace or not path.is_file():
         return
     old = read_json(path, SOURCE)
@@ -171,7 +171,7 @@ def _check_new(path: Path, source: Mapping[str, str], replace: bool) -> None:
 
 
 def _build(run_dir: Path, config: Mapping[str, Any], tests: Mapping[str, Sequence[InstructionRecord]]) -> Imported:
-    """Everything of the run that follows from `imported/`; the manifest comes last."""
+    """Write everything in the run that is derived from `imported/`, the manifest last."""
     from pilot.evaluation.answers import sample_rows
 
     rows, sources, counts = [], {}, {}

@@ -6,5 +6,5 @@ FOLDER = Path(__file__).parent
 
 
 def task_names() -> list[str]:
-    """The lm-eval tasks of the suite, sorted: every file is named after its task."""
+    """List the suite's lm-eval tasks, sorted; each file is named after its task."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))

@@ -1,17 +1,17 @@
-"""What the lm-eval task files call: records of a scenario as documents, prompts, scores.
+"""Functions that the lm-eval task files call: a scenario's records as documents, prompts, scores.
 
-Where the records come from, first one given wins:
+The records are read from the first of these that is given:
 
-- `--metadata '{"data": "<folder>"}'` (or `TaskManager(metadata={"data": ...})`; `pilot-bench evaluate` gives it),
+- `--metadata '{"data": "<folder>"}'` (or `TaskManager(metadata={"data": ...})`; `pilot-bench evaluate` passes it),
 - `PILOT_DATA=<folder>` in the environment,
 - the embedded profile's folder of the scenario, below the current folder (not for `pilot_vqa`, `pilot_caption` and
   `pilot_ground`, which serve any task of their kind).
 
-The folder holds `<task>/records.parquet`; metadata key `task` names the task where it is not the file's own. Metadata
-key `ids` names a selection: a file with one id per line, or a JSON list of ids, which may come from any split (a
+The folder holds `<task>/records.parquet`; metadata key `task` names the task if the task file does not. Metadata key
+`ids` names a selection: a file with one id per line, or a JSON file with a list of ids, from any split (such as a
 client's held-out part); without it, the test split is used. Metadata key `frame` is the frame of boxes in answers, by
-default that of the run that answers (`--model pilot --model_args run=...`), else `original`. lm-eval passes the model's
-arguments and the task's metadata as keyword arguments too; the others are not for us.
+default that of the run that answers (`--model pilot --model_args run=...`), else `original`. lm-eval also passes the
+model's other arguments and the task's other metadata as keyword arguments; they are ignored.
 """
 
 import io
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 DATA_VARIABLE = "PILOT_DATA"
 _COLUMNS = ("id", "instruction", "answer", "references", "box", "attributes", "image_sha256", "split")
-# Image bytes by digest, kept out of the documents: lm-eval hashes and logs every document as JSON.
+# Image bytes by digest. They are not in the documents, which lm-eval hashes and logs as JSON.
 _IMAGES: dict[str, bytes] = {}
 
 Item = tuple[str, str, tuple[str, ...]]
@@ -55,11 +55,11 @@ def load_records(
     run: str | None = None,
     **_: object,
 ) -> "dict[str, Dataset]":
-    """The documents of a task as {"test": dataset}.
+    """Load the documents of a task as {"test": dataset}.
 
     Raises:
         UserError: no task or folder is named, no records file, an unknown frame, or the selection names an unknown id
-            or selects nothing.
+            or is empty.
     """
     from datasets import Dataset
 
@@ -90,7 +90,7 @@ def load_records(
 
 
 def _frame_of(run: str | None) -> str:
-    """The frame in which a run's models answer."""
+    """Return the frame of the boxes that a run's models answer with."""
     if run is None or not (Path(run) / "config.json").is_file():
         return "original"
     tasks = read_json(Path(run) / "config.json")["tasks"]
@@ -98,7 +98,7 @@ def _frame_of(run: str | None) -> str:
 
 
 def _framed(row: Mapping[str, Any], frame: Frame) -> dict[str, Any]:
-    """Frame, size of the image, and answers of a grounding record."""
+    """Return frame, image size and converted answers of a grounding record."""
     size = image_size(row["image"])
     turns = [
         turn | {"answer": answer_in_frame(turn["answer"], turn["box"], frame, size)} for turn in row.get(EARLIER) or ()
@@ -108,7 +108,7 @@ def _framed(row: Mapping[str, Any], frame: Frame) -> dict[str, Any]:
 
 
 def _select(rows: list[dict[str, Any]], ids: str | None, path: Path) -> list[dict[str, Any]]:
-    """The test split, or the rows that the selection file names, in its order."""
+    """Select the test split, or the rows that the selection file names, in its order."""
     if ids is None:
         selected = [row for row in rows if row["split"] == "test"]
     else:
@@ -125,7 +125,7 @@ def _select(rows: list[dict[str, Any]], ids: str | None, path: Path) -> list[dic
 
 
 def doc_to_image(doc: Mapping[str, Any]) -> "list[Image]":
-    """The image of a document, RGB; its pixels are decoded when somebody looks at them."""
+    """Return the image of a document, RGB; an RGB image's pixels are decoded on first access."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(_IMAGES[doc["image_sha256"]]))
@@ -133,39 +133,39 @@ def doc_to_image(doc: Mapping[str, Any]) -> "list[Image]":
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
-    """LLaVA-1.5's user turn; the chat framing around it is the model's."""
+    """Return LLaVA-1.5's user turn; the model adds the chat template around it."""
     return f"<image>\n{conversation_text(doc.get(EARLIER) or (), doc['instruction'])}"
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> str:
-    """The training target. (A template would turn "[0.10, ...]" into a list of floats.)"""
+    """Return the training target. (A template would turn "[0.10, ...]" into a list of floats.)"""
     return str(doc["answer"])
 
 
 def process_vqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """Exact match with one reference, the two official variants with ten."""
+    """Score an answer: two official variants with ten references, else exact match."""
     return vqa.score_example(results[0], doc["references"])
 
 
 def process_ground(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """Hit, intersection over union and parse failure in the frame of the answers."""
+    """Compute hit, intersection over union and parse failure in the frame of the answers."""
     frame: Frame = doc.get("frame") or "original"
     box = to_frame(doc["box"], frame, doc["size"]) if frame != "original" else doc["box"]
     return grounding.score_example(results[0], box, frame)
 
 
 def process_caption(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Item]:
-    """Id, caption and references for every metric: the aggregation scores the whole corpus."""
+    """Return id, caption and references for every metric; the aggregation scores the whole corpus."""
     item = (str(doc["id"]), results[0], tuple(doc["references"]))
     return dict.fromkeys(caption.METRICS, item)
 
 
 @lru_cache(maxsize=1)
 def _score_corpus(items: tuple[Item, ...]) -> caption.Results:
-    """All metrics of a corpus; lm-eval asks for them one by one, with the same items.
+    """Compute all metrics of a corpus; cached, since lm-eval requests them one by one with the same items.
 
     Raises:
-        UserError: two captions with one id, of which a mapping would keep the second and score that alone.
+        UserError: two captions have the same id; a mapping would keep and score only the second.
     """
     predictions = {name: prediction for name, prediction, _ in items}
     if len(predictions) < len(items):
@@ -175,7 +175,7 @@ def _score_corpus(items: tuple[Item, ...]) -> caption.Results:
 
 
 def _corpus(items: Sequence[Item], *, metric: str) -> float:
-    """One metric of a corpus; NaN where it is unavailable. lm-eval has no place for the reason: it is logged."""
+    """Compute one metric of a corpus, NaN if unavailable; log the reason, which lm-eval cannot store."""
     frozen = tuple((name, prediction, tuple(references)) for name, prediction, references in items)
     result = _score_corpus(frozen)[metric]
     if result.reason:
