@@ -1,1 +1,1 @@
-"""Benchmarks of the suite itself: arithmetic, scale, evaluation, pipeline."""
+"""Benchmarks of the suite: arithmetic, scale, evaluation, pipeline."""

@@ -1,8 +1,8 @@
-"""`pilot-bench bench pipeline`: a whole scenario through Snakemake beside the sum of its parts on fully used cores.
+"""`pilot-bench bench pipeline`: a whole scenario through Snakemake, compared with its jobs alone on fully used cores.
 
-The wall time of all jobs, one thread each, divided by the number of cores, is what the scenario would take if no core
-ever waited and nothing but jobs cost anything. It comes from Snakemake's `benchmark` files, whose CPU time is sampled
-and lacks what a job computed after its last sample; the time that everything computed comes from the system.
+The wall time of all jobs, one thread each, divided by the number of cores, is the scenario's time if no core were ever
+idle and nothing but the jobs took time. It comes from Snakemake's `benchmark` files, whose CPU time is sampled and
+lacks a job's computation after its last sample; the total CPU time comes from the operating system.
 """
 
 import resource
@@ -22,15 +22,15 @@ from pilot.errors import UserError
 
 @dataclass(frozen=True)
 class Rule:
-    """The jobs of one rule.
+    """Summary of the jobs of one rule.
 
     Attributes:
-        name: of the rule.
-        num_jobs: finished jobs.
-        seconds: wall time of all of them together.
-        cpu_seconds: time that they computed, as Snakemake sampled it: a lower bound.
-        longest_seconds: wall time of the longest.
-        memory_mb: largest resident memory of one, in MB.
+        name: name of the rule.
+        num_jobs: number of finished jobs.
+        seconds: total wall time of the jobs.
+        cpu_seconds: total CPU time of the jobs, as Snakemake sampled it: a lower bound.
+        longest_seconds: wall time of the longest job.
+        memory_mb: largest resident memory of a job, in MB.
     """
 
     name: str
@@ -42,16 +42,16 @@ class Rule:
 
 
 def bench_pipeline(scenario: str, profile: str, cores: int, results: Path) -> dict[str, Any]:
-    """Run a scenario's target from nothing and account for its time.
+    """Run a scenario's target from scratch and account for its time.
 
     Args:
-        scenario: its target.
-        profile: name.
-        cores: of Snakemake.
-        results: a folder in which `<profile>/<scenario>` does not exist yet; it stays.
+        scenario: name of the scenario, which is its Snakemake target.
+        profile: name of the profile.
+        cores: number of cores for Snakemake.
+        results: a folder in which `<profile>/<scenario>` does not exist yet; it is not removed afterwards.
 
     Raises:
-        UserError: it exists, there is no Snakefile, or the pipeline failed.
+        UserError: that folder exists, there is no Snakefile, or the pipeline failed.
     """
     root, results = repository(), results.resolve()
     folder = results / profile / scenario
@@ -81,7 +81,7 @@ def bench_pipeline(scenario: str, profile: str, cores: int, results: Path) -> di
 
 
 def account(seconds: float, cpu_seconds: float, cores: int, rules: Sequence[Rule]) -> dict[str, float]:
-    """Wall and CPU seconds, the share of the cores' time that was used, the floor, and how far above it the run was."""
+    """Return wall and CPU seconds, the used share of the cores' time, the floor, and the run's ratio to the floor."""
     floor = sum(rule.seconds for rule in rules) / cores
     return {
         "seconds": seconds,
@@ -93,7 +93,7 @@ def account(seconds: float, cpu_seconds: float, cores: int, rules: Sequence[Rule
 
 
 def read_rules(folder: Path) -> list[Rule]:
-    """The `benchmark` files of a scenario by rule, the costliest rule first.
+    """Summarise the `benchmark` files of a scenario by rule, the rule with the most CPU time first.
 
     Files are named `<rule>.tsv` or `<rule>-<wildcards>.tsv`.
     """
@@ -116,7 +116,7 @@ def read_rules(folder: Path) -> list[Rule]:
 
 
 def as_text(report: Mapping[str, Any]) -> str:
-    """The rules as a table, and the sums below it."""
+    """Format the rules as a table with the totals below it."""
     lines = [f"{'rule':<12} {'jobs':>5} {'wall s':>8} {'CPU s':>8} {'longest s':>10} {'MB':>6}"]
     for rule in report["rules"]:
         lines.append(
@@ -137,5 +137,5 @@ def as_text(report: Mapping[str, Any]) -> str:
 
 
 def _number(text: str) -> float:
-    """A number of a benchmark file; a job too short to be sampled has none."""
+    """Parse a number of a benchmark file; return 0 if the job was too short to be sampled."""
     return 0.0 if text in ("-", "NA") else float(text)

@@ -1,1 +1,1 @@
-"""The suite's answers and scores beside those of a stock lm-eval model."""
+"""The suite's answers and scores compared with those of a stock lm-eval model."""

@@ -1,10 +1,10 @@
 """`pilot-bench bench evaluation`: a scenario evaluated by this suite and by lm-eval's stock class, timed side by side.
 
-Both sides answer in this process, with the same threads, one after the other and with the first place alternating
-between runs; the stock side with PyTorch's own precision of products, with which it is faster. Each side loads its
-backbone once per run. In favour of the stock side, its clients' weights and the records' ids are in memory before its
-time starts, lm-eval's evaluator is called without the report on the machine that follows it, and a model's test sets
-and held-out parts are answered in one go. Then the same answers are scored both ways (stock_scores.py).
+Both sides answer in this process, with the same number of threads, one after the other; which side is first alternates
+between runs. The stock side uses PyTorch's default precision of matrix products, with which it is faster. Each side
+loads its backbone once per run. In favour of the stock side, its clients' weights and the records' ids are in memory
+before its time starts, lm-eval's evaluator is called without its report on the machine, and a model's test sets and
+held-out parts are answered in one call. Then the same answers are scored both ways (stock_scores.py).
 """
 
 import tempfile
@@ -29,7 +29,7 @@ NUM_SHOWN = 5
 
 @dataclass(frozen=True)
 class Difference:
-    """One answer that the two sides disagree on, surrounding whitespace aside."""
+    """One example on which the answers of the two sides differ by more than surrounding whitespace."""
 
     task: str
     clients: list[int]
@@ -40,7 +40,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One run: its models and answers, seconds of both sides, and where they differ."""
+    """Comparison of one run: numbers of models and answers, seconds of both sides, differing answers."""
 
     run: str
     num_models: int
@@ -50,7 +50,7 @@ class Comparison:
     differences: list[Difference]
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, the ratio, and the first few differences."""
+        """Return all fields, the ratio, and the first few differences."""
         shown = [asdict(difference) for difference in self.differences[:NUM_SHOWN]]
         counted = {"num_different": len(self.differences), "differences": shown}
         return asdict(self) | counted | {"ratio": self.stock_seconds / self.seconds}
@@ -59,17 +59,17 @@ class Comparison:
 def bench_evaluation(
     scenario_dir: Path, methods: Sequence[str], limit: int | None, batch_size: int, progress: Advance
 ) -> dict[str, Any]:
-    """Compare every trained run of a scenario's folder, or of `methods` only.
+    """Compare every trained run of a scenario's folder, or those of `methods` only.
 
     Args:
         scenario_dir: results/<profile>/<scenario>; nothing is written there.
-        methods: all if empty.
-        limit: the first records of each test set and each held-out part; all if None.
-        batch_size: of the stock class.
-        progress: told of finished runs.
+        methods: methods to compare; all if empty.
+        limit: number of records from the start of each test set and each held-out part; all if None.
+        batch_size: batch size of the stock class.
+        progress: called with the finished and total numbers of runs; the scores count as one more.
 
     Raises:
-        UserError: no trained run there, or none of one of the methods.
+        UserError: the folder has no trained run, or none of one of the methods.
     """
     from pilot.bench.evaluation.stock_scores import compare_scores
     from pilot.evaluation.answers import read_evaluation_sets
@@ -77,7 +77,7 @@ def bench_evaluation(
 
     runs = trained_runs(scenario_dir.resolve(), methods)
     progress(0, len(runs) + 1)
-    compare_run(runs[0], 1, batch_size, stock_first=False)  # imports and first calls are nobody's time
+    compare_run(runs[0], 1, batch_size, stock_first=False)  # warm-up: imports and first calls are not timed
     compared, answers = [], {}
     for number, run_dir in enumerate(runs):
         comparison, answers[comparison.run] = compare_run(run_dir, limit, batch_size, stock_first=number % 2 == 1)
@@ -92,14 +92,14 @@ def bench_evaluation(
 
 
 def whole(compared: Sequence[Comparison], scores: "ScoreComparison") -> dict[str, float]:
-    """Answers and scores together: seconds of both sides and their ratio."""
+    """Add up answers and scores: seconds of both sides and their ratio."""
     seconds = sum(run.seconds for run in compared) + scores.seconds
     stock_seconds = sum(run.stock_seconds for run in compared) + scores.stock_seconds
     return {"seconds": seconds, "stock_seconds": stock_seconds, "ratio": stock_seconds / seconds}
 
 
 def environment() -> dict[str, Any]:
-    """What the times depend on besides the machine."""
+    """Return the number of threads and the package versions, on which the times depend."""
     import torch
 
     versions = {name: version(name) for name in ("torch", "transformers", "lm_eval")}
@@ -107,7 +107,7 @@ def environment() -> dict[str, Any]:
 
 
 def total(compared: Sequence[Comparison]) -> Comparison:
-    """All runs as one."""
+    """Add up all runs."""
     return Comparison(
         "all",
         sum(run.num_models for run in compared),
@@ -119,7 +119,7 @@ def total(compared: Sequence[Comparison]) -> Comparison:
 
 
 def trained_runs(scenario_dir: Path, methods: Sequence[str]) -> list[Path]:
-    """Finished runs that have a model, sorted."""
+    """List the finished runs that have a model, sorted; only those of `methods` if any are given."""
     from pilot.methods.blind import Blind
     from pilot.registry import method_class
 
@@ -140,7 +140,7 @@ def trained_runs(scenario_dir: Path, methods: Sequence[str]) -> list[Path]:
 def compare_run(
     run_dir: Path, limit: int | None, batch_size: int, *, stock_first: bool
 ) -> tuple[Comparison, list[dict[str, Any]]]:
-    """Both sides of one run, timed, and our rows of `samples.jsonl`."""
+    """Time both sides of one run; return the comparison and our rows of `samples.jsonl`."""
     from pilot.backbone.numerics import stock_matmul_precision
     from pilot.bench.evaluation.stock import StockModel, stock_rows, stock_weights, write_processor
     from pilot.evaluation.answers import answer_rows, read_evaluation_sets
@@ -165,7 +165,7 @@ def compare_run(
 
 
 def differences(ours: Sequence[dict[str, Any]], stock: Sequence[dict[str, Any]]) -> list[Difference]:
-    """Rows of `samples.jsonl` in the same order whose predictions differ."""
+    """Collect the rows of `samples.jsonl`, in the same order on both sides, whose predictions differ."""
     found = []
     for mine, other in zip(ours, stock, strict=True):
         asked = [{key: row[key] for key in ("task", "clients", "id")} for row in (mine, other)]
@@ -176,7 +176,7 @@ def differences(ours: Sequence[dict[str, Any]], stock: Sequence[dict[str, Any]])
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """The report as a table, with the settings and the first differing answers below it."""
+    """Format the report as a table, with the settings and the first differing answers below it."""
     lines = [f"{'run':<20} {'models':>6} {'answers':>7} {'ours s':>8} {'stock s':>8} {'ratio':>6} {'differ':>6}"]
     for row in (*report["runs"], report["total"]):
         lines.append(
@@ -193,7 +193,7 @@ def as_text(report: dict[str, Any]) -> str:
 
 
 def _verdict(compared: dict[str, Any], what: str) -> list[str]:
-    """That all answers (or values) are the same, or the first that are not."""
+    """State that all answers (or values) are the same, or show the first that are not."""
     number, different = compared[f"num_{what}"], compared["num_different"]
     if not different:
         return [f"All {number} {what} are the same."]
@@ -208,4 +208,4 @@ def _timed(side: Callable[[], list[dict[str, Any]]]) -> tuple[list[dict[str, Any
 
 
 def _silent(done: int, total: int) -> None:
-    """Progress is told per run."""
+    """Ignore progress within a run; it is reported per run."""

@@ -1,8 +1,8 @@
-"""A run's models as lm-eval's own `hf-multimodal` runs them: the other side of `pilot-bench bench evaluation`.
+"""A run's models in lm-eval's stock class `hf-multimodal`: the other side of `pilot-bench bench evaluation`.
 
-The model is an unaltered `LlavaForConditionalGeneration` with a client's LoRA merged into its weights and the client's
-connector in the place of its projector. `hf-multimodal` takes it as an object, and its processor from the folder
-that the object is named after.
+The model is an unmodified `LlavaForConditionalGeneration` with a client's LoRA merged into its weights and the client's
+connector in place of its projector. `hf-multimodal` takes the model as an object and loads the processor from the
+folder that the object's `name_or_path` names.
 """
 
 import logging
@@ -29,7 +29,7 @@ from pilot.export.processor import stock_processor
 
 
 class ImageTokens(nn.Module):
-    """A connector with a projector's interface: vision features (B, N, D) to image tokens (B, N, C)."""
+    """Connector with a projector's interface: vision features (B, N, D) to image tokens (B, N, C)."""
 
     def __init__(self, connector: Connector) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class ImageTokens(nn.Module):
 
 @dataclass(frozen=True)
 class StockWeights:
-    """What one client's model changes in the backbone: merged layers by path in the LLM, and the projector."""
+    """Weights of one model that differ from the backbone's: merged layers by path in the LLM, and the projector."""
 
     clients: tuple[int, ...]
     merged: dict[str, Tensor]
@@ -50,7 +50,7 @@ class StockWeights:
 
 
 def stock_weights(run_dir: Path) -> list[StockWeights]:
-    """The weights of every model of a run, in memory."""
+    """Load the weights of every model of a run into memory."""
     backbone, models = load_run(run_dir)
     layers = [(n, m) for n, m in backbone.language_model.named_modules() if isinstance(m, LoraLinear)]
     weights = []
@@ -63,7 +63,7 @@ def stock_weights(run_dir: Path) -> list[StockWeights]:
 
 
 def write_processor(profile: Profile, folder: Path) -> None:
-    """The stock processor that gives the pixels and prompts of the run's own model."""
+    """Write the stock processor that produces the same pixels and prompts as the run's backbone."""
     stock_processor(load_backbone(profile), profile.prompt_template).save_pretrained(folder)
 
 
@@ -76,7 +76,7 @@ class QuietStock(HFMultimodalLM):
 
 
 class StockModel:
-    """One stock model object that takes the weights of one client after the other."""
+    """One stock model object into which the weights of one model after another are loaded."""
 
     def __init__(self, profile: Profile, processor: Path, batch_size: int) -> None:
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -85,7 +85,7 @@ class StockModel:
         self.lm = QuietStock(self._llava, batch_size=batch_size)
 
     def load(self, weights: StockWeights) -> None:
-        """Become one client's model."""
+        """Load the weights of one model."""
         with torch.no_grad():
             for name, value in weights.merged.items():
                 self._llava.model.language_model.get_submodule(name).weight.copy_(value)
@@ -98,7 +98,7 @@ def stock_rows(
     sets: Sequence[EvaluationSet],
     data: Path,
 ) -> list[Row]:
-    """What `answer_rows` returns, through lm-eval's evaluator: all tasks of a model in one call."""
+    """Return the same rows as `answer_rows`, through lm-eval's evaluator: all tasks of a model in one call."""
     rows: list[Row] = []
     for weights in models:
         stock.load(weights)
@@ -116,7 +116,7 @@ def stock_rows(
 
 
 def _evaluate(lm: HFMultimodalLM, sets: Sequence[EvaluationSet], data: Path) -> dict[str, dict[str, str]]:
-    """Answers by task and record id; no metrics, as with lm-eval's `--predict_only`."""
+    """Generate answers by task and record id; no metrics, as with lm-eval's `--predict_only`."""
     loaded: dict[str, Any] = {evaluation_set.task.name: load_task(evaluation_set, data) for evaluation_set in sets}
     for task in loaded.values():
         task.override_metric(metric_name="bypass")

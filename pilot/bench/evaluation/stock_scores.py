@@ -1,8 +1,9 @@
-"""Scores of all runs at once, and of every set of answers by itself, as lm-eval scores: the second part of the bench.
+"""Scores of all runs together compared with scores of each set of answers alone, as lm-eval computes them.
 
-lm-eval scores what one call of its evaluator has generated: one model, one task, and one list of documents. So a
-client's model on a task's test set and on the client's held-out part is scored in two goes, and each caption set
-starts the tokeniser and METEOR anew; `score_runs` starts them once for all. The values must be the same.
+This is the second part of the bench. lm-eval scores the answers of one call of its evaluator: one model, one task, and
+one list of documents. So a client's model on a task's test set and on the client's held-out part is scored in two
+calls, and each caption set restarts the tokeniser and METEOR; `score_runs` starts them once for all sets. The values
+must be the same.
 """
 
 import logging
@@ -28,7 +29,7 @@ Value = tuple[str, str, str, int, str]
 
 @dataclass(frozen=True)
 class ScoreComparison:
-    """Seconds of both sides, and the values that differ: ours, then lm-eval's (None where there is none)."""
+    """Seconds of both sides, and the values that differ: ours, then lm-eval's (None if unavailable or missing)."""
 
     num_sets: int
     num_values: int
@@ -37,7 +38,7 @@ class ScoreComparison:
     differences: dict[Value, tuple[float | None, float | None]]
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, the ratio, and the first few differences."""
+        """Return all fields, the ratio, and the first few differences."""
         names = ("run", "task", "protocol", "client", "metric")
         pairs = list(self.differences.items())[:NUM_SHOWN]
         shown = [dict(zip(names, key, strict=True)) | {"ours": ours, "stock": stock} for key, (ours, stock) in pairs]
@@ -46,13 +47,13 @@ class ScoreComparison:
 
 
 def compare_scores(answers: Answers, sets: Sequence[EvaluationSet], data: Path) -> ScoreComparison:
-    """Score the same answers both ways; reading the tasks' documents is in neither time."""
+    """Score the same answers both ways; neither time includes reading the tasks' documents."""
     loaded = {evaluation_set.task.name: load_task(evaluation_set, data) for evaluation_set in sets}
     documents = {name: {doc["id"]: doc for doc in task.eval_docs} for name, task in loaded.items()}
     ours, seconds = _at_once(answers)
     theirs: dict[Value, float | None] = {}
     began, num_sets = time.perf_counter(), 0
-    logging.disable(logging.WARNING)  # every set without SPICE says so
+    logging.disable(logging.WARNING)  # each set without SPICE logs a warning
     try:
         for run, rows in answers.items():
             for (task, protocol, clients), members in _sets(rows).items():
@@ -68,7 +69,7 @@ def compare_scores(answers: Answers, sets: Sequence[EvaluationSet], data: Path) 
 
 
 def _at_once(answers: Answers) -> tuple[dict[Value, float | None], float]:
-    """Values of `metrics.json` of all runs, and the seconds of `score_runs`."""
+    """Score all runs together; return the values of `metrics.json` and the seconds of `score_runs`."""
     with tempfile.TemporaryDirectory() as folder:
         runs = {run: Path(folder) / run for run in answers}
         for run, rows in answers.items():
@@ -88,7 +89,7 @@ def _sets(rows: Sequence[Row]) -> dict[tuple[str, str, tuple[int, ...]], list[Ro
 
 
 def _aggregated(task: Any, documents: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, float | None]:
-    """What lm-eval's evaluator does with the answers of one task: a value per document, then the aggregation."""
+    """Score one task's answers as lm-eval's evaluator does: a value per document, then the aggregation."""
     values: dict[str, list[Any]] = {}
     for row in rows:
         for metric, value in task.process_results(documents[row["id"]], [row["prediction"]]).items():
