@@ -1,1 +1,1 @@
-"""The suite's arithmetic timed beside plain implementations of the same, which are in `tests/bench/`."""
+"""Timings of the suite's arithmetic beside plain reference implementations, which are in `tests/bench/`."""

@@ -1,7 +1,7 @@
 """`pilot-bench bench aggregate`: the server's means beside stack-and-mean, and ATA beside a loop over pairs.
 
-States to be averaged are made when they are asked for, on both sides and within the time, as a server receives them:
-one side takes one after the other, the other has to hold them all. ATA's states are in memory before.
+States to be averaged are generated on demand, on both sides and within the measured time, as a server receives them:
+our side takes one after the other, the plain side has to hold them all. ATA's states are in memory beforehand.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,13 +24,13 @@ LEAST_SECONDS = 0.01
 NUM_TENSORS = 8
 NUM_NEIGHBORS = 3
 FEW_PAIRS = 32
-"""More clients than these are repeated a fifth as often: the loop over their pairs takes seconds."""
+"""Largest number of clients of ATA with all repetitions; above it, a fifth of them, since the loop takes seconds."""
 NOTE = "MiB: the most that tensors made meanwhile held at once, results included; exponents are of clients."
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers of clients of the weighted mean and of ATA, and parameters of each."""
+    """Numbers of clients for the weighted mean and for ATA, and number of parameters per client."""
 
     mean_clients: tuple[int, ...] = (4, 16, 64, 256)
     ata_clients: tuple[int, ...] = (4, 9, 16, 32, 64, 128)
@@ -41,12 +41,12 @@ QUICK = Sizes((2, 3), (4, 5), 160)
 
 
 def bench_aggregate(sizes: Sizes, repeats: int, advance: Callable[[int, int], None]) -> Report:
-    """Time and memory over clients.
+    """Measure time and memory over the number of clients.
 
     Args:
-        sizes: what to measure.
-        repeats: repetitions with every number of clients.
-        advance: told of finished rows.
+        sizes: sizes to measure.
+        repeats: number of repetitions for each number of clients; see `FEW_PAIRS`.
+        advance: called with the finished and total numbers of rows.
 
     Raises:
         UserError: the sides disagree, or the references are missing.
@@ -70,7 +70,7 @@ def bench_aggregate(sizes: Sizes, repeats: int, advance: Callable[[int, int], No
 
 
 def _state(client: int, parameters: int) -> State:
-    """A client's state of `NUM_TENSORS` tensors, the same whenever it is asked for."""
+    """Generate a client's state of `NUM_TENSORS` tensors, the same on each call."""
     generator = torch.Generator().manual_seed(seed_for("bench aggregate", client))
     values = torch.randn(NUM_TENSORS, parameters // NUM_TENSORS, generator=generator)
     return {f"text_adapter.{index}": row for index, row in enumerate(values)}

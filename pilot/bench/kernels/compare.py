@@ -1,4 +1,4 @@
-"""One case of a bench with two sides: that they agree, what they hold, and how long they take."""
+"""One case of a bench with two sides: agreement, peak memory and time."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,18 +15,18 @@ Sides = Mapping[str, Callable[[], dict[str, Tensor]]]
 def compared(
     what: str, case: Mapping[str, Any], sides: Sides, repeats: int, *, tolerance: float, least_seconds: float
 ) -> Row:
-    """Seconds, their ratio and peak MiB of `ours` and of the reference, which is the other side.
+    """Measure seconds, their ratio and peak MiB of `ours` and of the reference, which is the other side.
 
     Args:
-        what: named if they disagree.
+        what: description of the case for the error message.
         case: columns of the row.
-        sides: `ours` and one other, which return what must agree.
-        repeats: repetitions that count.
+        sides: `ours` and one other; they return the tensors that must agree.
+        repeats: number of timed repetitions, without the warm-up.
         tolerance: as in `largest_difference`.
         least_seconds: as in `alternate`.
 
     Raises:
-        UserError: they disagree.
+        UserError: the sides disagree.
     """
     (other,) = (name for name in sides if name != "ours")
     difference = largest_difference(what, sides["ours"](), sides[other](), tolerance)

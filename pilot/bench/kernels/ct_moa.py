@@ -1,8 +1,9 @@
-"""`pilot-bench bench ct-moa`: CT-MoA forward and backward, as it trains in stage 2, beside a plain loop.
+"""`pilot-bench bench ct-moa`: CT-MoA forward and backward, as trained in stage 2, beside a plain loop.
 
-Also beside the matrix products alone. With M = B N tokens and T tasks, forward: the two layers of 2 T MLPs (task
-adapter, T - 1 peers', T - 1 cross-task adapters, client adapter) and the router. Backward: of the T trained MLPs both
-weights' gradients and the hidden units' gradient; the router's weight. No gradient for features or frozen adapters.
+It is also compared with its matrix products alone. With M = B N tokens and T tasks, forward: the two layers of 2 T MLPs
+(task adapter, T - 1 peers' adapters, T - 1 cross-task adapters, client adapter) and the router. Backward: for each of
+the T trained MLPs, the gradients of both weights and of the hidden units; the gradient of the router's weight. Features
+and frozen adapters get no gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ LOSS_WEIGHTS = {"load_balance": 0.1, "router_z": 0.01}
 
 @dataclass(frozen=True)
 class Shape:
-    """Samples, tokens of each, widths of features and tokens, tasks; `share` of the repetitions are made."""
+    """Samples, tokens per sample, widths of features and tokens, tasks; share of the repetitions that are run."""
 
     B: int
     N: int
@@ -43,7 +44,7 @@ SHAPES = (
     *(Shape(B, N, D, 128) for B in (16, 32) for N, D in ((16, 96), (25, 96), (25, 128))),
     Shape(1, 576, 1024, 4096, share=0.2),
 )
-"""Embedded shapes and that of LLaVA-1.5-7B."""
+"""Shapes of the embedded profile, and that of LLaVA-1.5-7B."""
 QUICK = (Shape(2, 3, 4, 8), Shape(1, 5, 8, 16))
 
 
@@ -51,9 +52,9 @@ def bench_ct_moa(shapes: Sequence[Shape], repeats: int, advance: Callable[[int, 
     """Time all shapes.
 
     Args:
-        shapes: what to time.
-        repeats: repetitions of a shape whose share is 1.
-        advance: told of finished shapes.
+        shapes: shapes to time.
+        repeats: number of repetitions for a shape whose share is 1.
+        advance: called with the finished and total numbers of shapes.
 
     Raises:
         UserError: the sides disagree, or the references are missing.
@@ -67,7 +68,7 @@ def bench_ct_moa(shapes: Sequence[Shape], repeats: int, advance: Callable[[int, 
 
 
 def products(shape: Shape) -> list[Product]:
-    """The products of a step; see the module."""
+    """List the matrix products of a step; see the module's docstring."""
     tokens, trained = shape.B * shape.N, shape.T
     return [
         Product(tokens, shape.D, shape.C, times=2 * shape.T, right_transposed=True),
@@ -98,7 +99,7 @@ def _row(shape: Shape, repeats: int) -> Row:
 
 
 class Sides:
-    """Both sides over the same parameters; each leaves its gradients there."""
+    """Both sides over the same parameters; each stores its gradients in them."""
 
     def __init__(self, shape: Shape) -> None:
         generator = torch.Generator().manual_seed(seed_for("bench ct-moa"))
@@ -116,18 +117,18 @@ class Sides:
         self._loop, self._num_tasks = reference("ct_moa").forward, shape.T
 
     def ours(self) -> Tensor:
-        """The connector; tokens (B, N, C)."""
+        """Run the connector forward and backward; return tokens (B, N, C)."""
         output = self.mixture(self.features_BND)
         return self._backward(output.tokens_BNC, output.terms)
 
     def loop(self) -> Tensor:
-        """The reference, with PyTorch's own precision of products; tokens (B, N, C)."""
+        """Run the reference with PyTorch's default precision of matrix products; return tokens (B, N, C)."""
         with stock_matmul_precision():
             tokens_BNC, terms = self._loop(self.parameters, self.features_BND, OWN_TASK, self._num_tasks)
             return self._backward(tokens_BNC, terms)
 
     def _backward(self, tokens_BNC: Tensor, terms: dict[str, Tensor]) -> Tensor:
-        """With `grad_BNC` from the LLM, and the weighted losses."""
+        """Backpropagate `grad_BNC`, in place of the LLM's gradient, and the weighted losses."""
         for parameter in self.parameters.values():
             parameter.grad = None
         loss = torch.stack([weight * terms[name] for name, weight in LOSS_WEIGHTS.items()]).sum()
@@ -135,7 +136,7 @@ class Sides:
         return tokens_BNC
 
     def results(self, side: Callable[[], Tensor]) -> dict[str, Tensor]:
-        """Tokens, and gradients by parameter."""
+        """Run one side; return its tokens, and its gradients by parameter name."""
         tokens_BNC = side().detach()
         grads = {name: value.grad for name, value in self.parameters.items() if value.grad is not None}
         return {"tokens": tokens_BNC, **grads}

@@ -1,6 +1,7 @@
 """`pilot-bench bench difference-loss`: the Gram form beside the explicit C x C matrix, forward and backward.
 
-Both give ||A^T B||_F^2. The Gram form needs N x N matrices, the explicit one C x C: time and memory over C show it.
+Both compute ||A^T B||_F^2. The Gram form needs N x N matrices, the explicit form C x C, which time and memory over C
+show.
 """
 
 from collections.abc import Callable
@@ -18,16 +19,16 @@ from pilot.connector.losses import difference_loss
 from pilot.io.seeding import seed_for
 
 TOLERANCE = 1e-4
-"""Of a float32 sum over C^2 products, relative to the largest value."""
+"""Tolerance for a float32 sum over C^2 products, relative to the largest value."""
 LEAST_SECONDS = 0.01
 WIDE = 4096
-"""From this width on, where the explicit form takes a second, a fifth of the repetitions are made."""
+"""Smallest width with only a fifth of the repetitions, since the explicit form takes a second there."""
 NOTE = "MiB: the most that tensors made forward and backward, gradients included, held at once; exponents are of C."
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Samples, tokens, and the widths C that are gone through."""
+    """Samples, tokens, and the widths C to measure."""
 
     B: int = 4
     N: int = 16
@@ -38,12 +39,12 @@ QUICK = Sizes(2, 3, (8, 16, 32))
 
 
 def bench_difference_loss(sizes: Sizes, repeats: int, advance: Callable[[int, int], None]) -> Report:
-    """Time and memory over C.
+    """Measure time and memory over C.
 
     Args:
-        sizes: what to measure.
-        repeats: repetitions at every width below `WIDE`.
-        advance: told of finished widths.
+        sizes: sizes to measure.
+        repeats: number of repetitions at every width below `WIDE`.
+        advance: called with the finished and total numbers of widths.
 
     Raises:
         UserError: the sides disagree, or the references are missing.

@@ -1,4 +1,4 @@
-"""The most memory that a piece of work held in tensors of its own at once."""
+"""Peak memory of the tensors that a function allocates."""
 
 from collections.abc import Callable
 
@@ -8,9 +8,9 @@ EVENT = "[memory]"
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Bytes that PyTorch's allocator for the host handed out and had not yet got back, at most.
+    """Return the largest number of bytes that `work` held at once in memory from PyTorch's host allocator.
 
-    What was there before does not count; what `work` returns and what its graph holds does.
+    Memory allocated before the call does not count; the result of `work` and the memory of its graph do.
     """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
         result = work()
@@ -19,6 +19,6 @@ def peak_bytes(work: Callable[[], object]) -> int:
     held = peak = 0
     events = [event for event in run.profiler.kineto_results.events() if event.name() == EVENT]
     for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()  # negative where memory is given back
+        held += event.nbytes()  # negative for memory that is freed
         peak = max(peak, held)
     return peak

@@ -1,4 +1,4 @@
-"""Sides of a comparison timed in turn in one process, and how far apart their results are."""
+"""Sides of a comparison, timed in turn in one process, and the largest difference of their results."""
 
 import statistics
 import time
@@ -22,30 +22,31 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """The spread of at least one value; quartiles lie between values, as in `statistics.quantiles` (inclusive)."""
+        """Compute the spread of at least one value; quartiles as in `statistics.quantiles` (method inclusive)."""
         if len(values) == 1:
             return cls(values[0], values[0], values[0])
         lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
         return cls(median, lower, upper)
 
     def to_json(self) -> dict[str, float]:
-        """All fields."""
+        """Return all fields."""
         return asdict(self)
 
 
 def alternate(
     sides: Mapping[str, Work], repeats: int, warm_up: int = 2, least_seconds: float = 0.0
 ) -> dict[str, list[float]]:
-    """Seconds of a call of every side in every repetition.
+    """Measure the seconds per call of every side in every repetition.
 
-    All sides run in each repetition, and each takes every place in turn: what slows the machine down for a while, or
-    what one side leaves behind for the next, meets all of them.
+    All sides run in each repetition, and their order rotates, so that a temporary slowdown of the machine and the
+    effects of one side on the next are spread over all sides.
 
     Args:
-        sides: what to time, by name.
-        repeats: repetitions that count, at least 1.
-        warm_up: repetitions before them that do not, at least 1.
-        least_seconds: every side is called as often in a repetition as takes the fastest one about this long.
+        sides: functions to time, by name.
+        repeats: number of timed repetitions, at least 1.
+        warm_up: number of repetitions before these that do not count, at least 1.
+        least_seconds: in a repetition, every side is called as many times as the fastest one needs for about this
+            long; at least once.
     """
     names = list(sides)
     calls = 1
@@ -64,23 +65,23 @@ def alternate(
 
 
 def ratios(seconds: Mapping[str, Sequence[float]], above: str, below: str) -> Spread:
-    """How often `below`'s time goes into `above`'s, repetition by repetition."""
+    """Compute the spread of the ratio of `above`'s time to `below`'s, repetition by repetition."""
     return Spread.of([a / b for a, b in zip(seconds[above], seconds[below], strict=True)])
 
 
 def largest_difference(
     what: str, ours: Mapping[str, Tensor], reference: Mapping[str, Tensor], tolerance: float
 ) -> float:
-    """The largest difference of any tensor, in units of the reference's largest magnitude in that tensor.
+    """Return the largest difference of any tensor, relative to the reference's largest magnitude in that tensor.
 
     Args:
-        what: named in the error.
-        ours: by name.
-        reference: the same names and shapes.
+        what: description of the case for the error message.
+        ours: tensors by name.
+        reference: tensors of the same names and shapes.
         tolerance: the largest difference that counts as agreement.
 
     Raises:
-        UserError: they differ by more, in names, or in shapes.
+        UserError: the difference is larger, or names or shapes differ.
     """
     if ours.keys() != reference.keys():
         single = sorted(ours.keys() ^ reference.keys())[:3]
@@ -92,7 +93,7 @@ def largest_difference(
         scale = float(expected.detach().abs().max())
         apart = float((ours[name].detach().double() - expected.detach().double()).abs().max())
         difference = apart / scale if scale else apart
-        if not difference <= largest:  # also of NaN
+        if not difference <= largest:  # true for NaN
             largest, where = difference, name
     if not largest <= tolerance:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The plain way of `bench train-step`, set up with the weights and the batches of our side."""
+"""The plain side of `bench train-step`, set up with the weights and batches of our side."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -20,11 +20,11 @@ Connect = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 
 class PlainSteps:
-    """Stock model, PEFT and AdamW with PyTorch's own precision of products, from the same weights and batches.
+    """Stock model, PEFT and AdamW with PyTorch's default precision of matrix products, same weights and batches.
 
     Args:
-        profile: whose checkpoint and LoRA it is.
-        ours: the side whose weights and batches are taken over.
+        profile: profile with the checkpoint and the LoRA settings.
+        ours: our side, whose weights and batches are used.
     """
 
     def __init__(self, profile: Profile, ours: OurSteps) -> None:
@@ -49,7 +49,7 @@ class PlainSteps:
         self.done, self.num_steps = 0, ours.num_steps
 
     def call(self) -> list[float]:
-        """One step on each batch; their losses before the updates."""
+        """Take one step on each batch; return the losses before the updates."""
         losses = []
         with stock_matmul_precision():
             for examples in self.batches:
@@ -59,7 +59,7 @@ class PlainSteps:
 
 
 def _connect(parameters: Mapping[str, Tensor], ours: OurSteps) -> Connect:
-    """The method's connector by its equations."""
+    """Return the method's connector in the phase, written from its equations."""
     moa, difference = reference("ct_moa"), reference("difference_loss")
     num_tasks, own_task = len(ours.info.tasks), ours.info.tasks.index(ours.info.task)
 
@@ -78,7 +78,7 @@ def _connect(parameters: Mapping[str, Tensor], ours: OurSteps) -> Connect:
 
 
 def _example(plain: Any, backbone: Backbone, record: InstructionRecord) -> Any:
-    """Pixels and ids, as the stock processor would give them."""
+    """Build pixels and ids as the stock processor does."""
     image = Image.open(io.BytesIO(record.image))
     pixels = backbone.processor([backbone._square(image)], return_tensors="pt")["pixel_values"][0]
     num_patches, _ = backbone.feature_shape

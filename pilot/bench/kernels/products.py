@@ -1,4 +1,4 @@
-"""Bare matrix products: what a computation would take if it were nothing else."""
+"""Bare matrix products: the lower bound of a computation's time."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 @dataclass(frozen=True)
 class Product:
-    """(rows, inner) times (inner, columns), `times` times, in `batch` independent ones at once.
+    """Matrix product (rows, inner) x (inner, columns), computed `times` times with batches of `batch` products.
 
-    A transposed operand lies in memory as its transpose, as a layer's weight does where activations meet it.
+    A transposed operand is stored in memory as its transpose, like a layer's weight when activations are multiplied
+    by it.
     """
 
     rows: int
@@ -27,17 +28,17 @@ class Product:
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions of all of them."""
+        """Multiplications and additions in total."""
         return 2 * self.rows * self.inner * self.columns * self.batch * self.times
 
 
 def flops(products: Sequence[Product]) -> int:
-    """Multiplications and additions of all products."""
+    """Count the multiplications and additions of all products."""
     return sum(product.flops for product in products)
 
 
 def bare(products: Sequence[Product]) -> Callable[[], None]:
-    """Work that computes all products, one after the other, into memory that was taken before."""
+    """Return a function that computes all products in sequence, into memory allocated beforehand."""
     jobs = [(product.times, *_operands(product)) for product in products]
 
     def work() -> None:
@@ -64,7 +65,7 @@ def _operands(product: Product) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Recorder(TorchDispatchMode):
-    """Counts the matrix products that are computed within it, forward and backward, whatever function asks for them."""
+    """Dispatch mode that counts all matrix products computed in its context, forward and backward."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +89,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def recorded(work: Callable[[], object]) -> list[Product]:
-    """The products that `work` computes, equal ones counted together."""
+    """Record the products that `work` computes; equal ones are counted together."""
     with _Recorder() as recorder:
         work()
     return [replace(product, times=times) for product, times in recorder.counts.items()]

@@ -1,4 +1,4 @@
-"""The reference implementations: files of the repository, which no wheel carries."""
+"""Access to the reference implementations, which are files of the repository and not in the wheel."""
 
 import importlib.util
 from pathlib import Path
@@ -11,7 +11,7 @@ FOLDER = ROOT / "tests" / "bench"
 
 
 def reference(name: str) -> ModuleType:
-    """The module `tests/bench/<name>.py`, loaded anew.
+    """Load the module `tests/bench/<name>.py`, anew on each call.
 
     Raises:
         UserError: there is no such file, as in an installation from a wheel.
@@ -30,10 +30,10 @@ def reference(name: str) -> ModuleType:
 
 
 def repository() -> Path:
-    """The clone that this package is installed from.
+    """Return the root of the clone that this package is installed from.
 
     Raises:
-        UserError: it is not a clone.
+        UserError: the package is not installed from a clone.
     """
     if not (ROOT / "Snakefile").is_file():
         raise UserError(f"{ROOT}: no Snakefile here. Run this from a clone, installed with `pip install -e .`.")

@@ -1,4 +1,4 @@
-"""What a bench found, as a text table and as JSON."""
+"""Report of a bench, as a text table and as JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 
 @dataclass(frozen=True)
 class Row:
-    """One case.
+    """Measurements of one case.
 
     Attributes:
-        case: what was timed, by name; one column each.
-        seconds: of every side.
-        ratios: paired, by name.
+        case: settings of the case by name, one column each.
+        seconds: times of every side, by name.
+        ratios: paired ratios of times, by name.
         difference: largest relative difference between ours and the reference.
         values: other measurements, by name.
-        repeats: repetitions behind the spreads.
+        repeats: number of repetitions that the spreads are computed from.
     """
 
     case: Mapping[str, Any]
@@ -32,7 +32,7 @@ class Row:
     values: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """All fields; times in seconds."""
+        """Return all fields; times in seconds."""
         return {
             "case": dict(self.case),
             "seconds": {name: spread.to_json() for name, spread in self.seconds.items()},
@@ -45,12 +45,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """A bench's rows, what they depend on, and sums over them.
+    """Rows of a bench with its settings and summary values.
 
     Attributes:
-        name: of the bench.
-        settings: what the user chose or the bench fixed.
-        rows: cases of equal columns.
+        name: name of the bench.
+        settings: settings chosen by the user or fixed by the bench.
+        rows: cases, all with the same columns.
         summary: values of the bench as a whole.
         notes: sentences below the table.
     """
@@ -62,7 +62,7 @@ class Report:
     notes: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, with machine and versions."""
+        """Return all fields, with the machine and package versions."""
         return {
             "bench": self.name,
             "machine": machine() | {name: version(name) for name in ("transformers", "peft")},
@@ -73,7 +73,7 @@ class Report:
         }
 
     def as_text(self) -> str:
-        """A table with median times, paired ratios with their quartiles, and the settings below it."""
+        """Format a table of median times and paired ratios with quartiles, and the settings below it."""
         cells = [_header(self.rows[0]), *(_cells(row) for row in self.rows)]
         widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
         table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]

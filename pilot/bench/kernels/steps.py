@@ -1,4 +1,4 @@
-"""Our local training steps, one by one, as `LocalTrainer` takes them."""
+"""Single local training steps of ours, as in `LocalTrainer`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ NOISE = 0.02
 
 @dataclass(frozen=True)
 class Stream:
-    """Training examples of the batches of a call, and the features that they name.
+    """Training examples for the batches of a call, and the vision features of their images.
 
     Attributes:
-        batches: by step; the first client of each task in turn.
+        batches: one batch per step, from the first client of each task in turn.
         features: vision features of all images.
     """
 
@@ -38,7 +38,7 @@ class Stream:
 
 
 def read_stream(scenario: Scenario, scenario_dir: Path, batch_size: int, num_steps: int, frame: Frame) -> Stream:
-    """`num_steps` batches, drawn with replacement from the training examples of the tasks' first clients.
+    """Draw `num_steps` batches with replacement from the training examples of the tasks' first clients.
 
     Raises:
         UserError: data, partition or features are missing.
@@ -56,13 +56,13 @@ def read_stream(scenario: Scenario, scenario_dir: Path, batch_size: int, num_ste
 
 
 class OurSteps:
-    """A client's model of one phase with its optimiser, on a backbone of its own.
+    """A client's model and optimiser for one phase, with a separate backbone.
 
     Args:
-        spec: the run.
-        phase: of its method.
-        stream: the batches.
-        num_steps: of the learning rates' schedule.
+        spec: specification of the run.
+        phase: phase of the run's method.
+        stream: batches to train on.
+        num_steps: length of the learning rate schedule.
     """
 
     def __init__(self, spec: RunSpec, phase: Phase, stream: Stream, num_steps: int) -> None:
@@ -89,7 +89,7 @@ class OurSteps:
         self.done, self.num_steps = 0, num_steps
 
     def call(self) -> list[float]:
-        """One step on each batch; their losses before the updates."""
+        """Take one step on each batch; return the losses before the updates."""
         recorder = Recorder()
         for examples in self.examples:
             self.optimiser.begin(self.done % self.num_steps)
@@ -101,9 +101,9 @@ class OurSteps:
 
 
 def _disturbed(state: State) -> State:
-    """Every tensor plus normal values of a small part of its own size, or of 1 / sqrt(width) where it is zero.
+    """Add normal noise to every tensor: `NOISE` times its standard deviation, or 1 / sqrt(width) if it is all zero.
 
-    At their first values some gradients are zero but for rounding, which AdamW would turn into full steps.
+    At the initial values some gradients are zero except for rounding, which AdamW would turn into full steps.
     """
     result = {}
     for name, value in state.items():
@@ -114,5 +114,5 @@ def _disturbed(state: State) -> State:
 
 
 def phases_of(spec: RunSpec) -> Sequence[Phase]:
-    """The phases of a run's first round."""
+    """Return the phases of a run's first round."""
     return spec.make_method().phases(1)

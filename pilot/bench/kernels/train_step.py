@@ -1,10 +1,10 @@
-"""`pilot-bench bench train-step`: local training steps of `fedavg` and of both stages of `pilot`, and the plain way.
+"""`pilot-bench bench train-step`: local training steps of `fedavg` and of both stages of `pilot`, beside a plain loop.
 
 A call of a side is a fixed sequence of steps over the same batches, from one client of each task in turn. Both sides
-make their batches from what is in memory: ours from stored vision features, the plain way from pixels that were decoded
-and scaled beforehand. Every weight starts with a little noise on it, so that no gradient is nothing but rounding.
+build their batches from data in memory: ours from stored vision features, the plain side from pixels that were decoded
+and scaled beforehand. A little noise is added to every initial weight, so that no gradient is only rounding error.
 
-`share` is the time of our steps' matrix products alone, in the same shapes, over the time of the steps.
+`share` is the time of our steps' matrix products alone, in the same shapes, divided by the time of the steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,13 +32,13 @@ def bench_train_step(
 
     Args:
         scenario_dir: results/<profile>/<scenario> with data, partition and features; nothing is written there.
-        repeats: calls of each side that count.
-        advance: told of finished parts.
+        repeats: number of timed calls of each side, without the warm-up.
+        advance: called with the finished and total numbers of parts.
         scenario: name or file; the folder's name if empty.
-        profile: name or file; the name of the folder above if empty.
+        profile: name or file; the parent folder's name if empty.
 
     Raises:
-        UserError: something is missing, or a loss differs.
+        UserError: a file is missing, or a loss differs.
     """
     scenario_dir = scenario_dir.resolve()
     settings = load_scenario(scenario or scenario_dir.name), load_profile(profile or scenario_dir.parent.name)
@@ -63,10 +63,10 @@ def bench_train_step(
 
 
 def loss_difference(name: str, ours: Sequence[float], plain: Sequence[float]) -> float:
-    """The largest difference of the losses of consecutive steps, relative to those that are above 1.
+    """Return the largest difference of the losses of consecutive steps, relative to the plain loss if it is above 1.
 
     Raises:
-        UserError: it is above the tolerance.
+        UserError: the difference is above the tolerance.
     """
     largest = max(abs(a - b) / max(1.0, abs(b)) for a, b in zip(ours, plain, strict=True))
     if not largest <= TOLERANCE:
