@@ -1,7 +1,7 @@
 """`pilot-bench bench difference-loss`: the Gram form beside the explicit C x C matrix, forward and backward.
 
-Both compute ||A^T B||_F^2. The Gram form needs N x N matrices, the explicit form C x C, which time and memory over C
-show.
+Both compute ||A^T B||_F^2. The Gram form needs N x N matrices, the explicit form C x C matrices; time and memory are
+measured over C.
 """
 
 from collections.abc import Callable

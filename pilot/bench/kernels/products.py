@@ -1,4 +1,4 @@
-"""Bare matrix products: the lower bound of a computation's time."""
+"""Bare matrix products: the time that a computation would take if it consisted of nothing else."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

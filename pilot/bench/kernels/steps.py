@@ -101,7 +101,7 @@ class OurSteps:
 
 
 def _disturbed(state: State) -> State:
-    """Add normal noise to every tensor: `NOISE` times its standard deviation, or 1 / sqrt(width) if it is all zero.
+    """Add normal noise to every tensor: `NOISE` times its standard deviation, or times 1 / sqrt(width) if all zero.
 
     At the initial values some gradients are zero except for rounding, which AdamW would turn into full steps.
     """

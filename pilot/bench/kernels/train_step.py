@@ -1,4 +1,4 @@
-"""`pilot-bench bench train-step`: local training steps of `fedavg` and of both stages of `pilot`, beside a plain loop.
+"""`pilot-bench bench train-step`: local training steps of `fedavg` and of both stages of `pilot`, beside plain ones.
 
 A call of a side is a fixed sequence of steps over the same batches, from one client of each task in turn. Both sides
 build their batches from data in memory: ours from stored vision features, the plain side from pixels that were decoded

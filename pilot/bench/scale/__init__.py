@@ -1,1 +1,1 @@
-"""`pilot-bench bench federation`: what the server costs as clients become many. Synthetic clients, no training."""
+"""Benchmarks of cost over size: server and clients, rounds through Flower, the whole pipeline, a model of any size."""

@@ -1,4 +1,4 @@
-"""`pilot-bench bench federation`: runs the jobs, each in a process of its own, and sums them up."""
+"""`pilot-bench bench federation`: the jobs, each in a separate process, and their report."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -16,21 +16,21 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured; the defaults take about ten minutes on one core.
+    """Sizes to measure; the defaults take about ten minutes on one core.
 
     Attributes:
-        averaging_clients, averaging_parameters: updates of a round of FedAvg, and numbers in each.
-        small_clients, small_parameters: the same with updates so small that what is kept per client shows.
+        averaging_clients, averaging_parameters: clients of a round of FedAvg, and numbers in each update.
+        small_clients, small_parameters: the same with updates so small that the memory kept per client is visible.
         ata_clients, ata_parameters, ata_memory: clients of ATA in blocks, numbers in each adapter, bound in bytes.
-        recall_clients, recall_parameters: clients whose neighbours are searched from sketches, and numbers in each.
+        recall_clients, recall_parameters: clients of the search from sketches, and numbers in each adapter.
         gaussian_parameters: numbers in each adapter of the case without structure.
         sweep_clients, sweep_parameters, sweep_noise: the same search at other shares of noise.
         noise: share of the variance within a task that is noise, in the main case.
-        sketch_sizes, overfetches: settings of which recall is reported.
+        sketch_sizes, overfetches: settings for which recall is reported.
         chosen_size, chosen_overfetch: the setting that is run with exact re-ranking.
         search_clients: clients of the search in sketches alone.
         simulation_clients, simulation_parameters, simulation_rounds: Flower's simulation of clients that do not train.
-        memory: bound in bytes of everything but ATA.
+        memory: bound in bytes for all other jobs with blocks.
     """
 
     averaging_clients: tuple[int, ...] = (9, 90, 900)
@@ -66,18 +66,18 @@ QUICK = Sizes(
     search_clients=(100, 200), memory=16 * MEBIBYTE, simulation_clients=(3,), simulation_parameters=1_000,
     simulation_rounds=3,
 )  # fmt: skip
-"""Sizes that take seconds: to see that it works, not to learn anything."""
+"""Sizes that take seconds: a smoke test, not a measurement."""
 
 
 def bench_federation(
     sizes: Sizes, advance: Advance, run: Callable[[Mapping[str, Any]], dict[str, Any]] = run_fresh
 ) -> dict[str, Any]:
-    """Run everything.
+    """Run all jobs.
 
     Args:
-        sizes: what to measure.
-        advance: told of finished jobs.
-        run: how a job is run.
+        sizes: sizes to measure.
+        advance: called with the finished and total numbers of jobs.
+        run: function that runs a job.
 
     Returns:
         The content of `results/bench/federation.json`.
@@ -110,7 +110,7 @@ def write_report(report: Mapping[str, Any], results: Path) -> list[Path]:
 
 
 def _jobs(sizes: Sizes, folder: str) -> dict[str, list[dict[str, Any]]]:
-    """Jobs by section of the report."""
+    """List the jobs by section of the report."""
     search = {
         "name": "recall", "sizes": sizes.sketch_sizes, "overfetches": sizes.overfetches, "memory": sizes.memory,
         "chosen": {"size": sizes.chosen_size, "overfetch": sizes.chosen_overfetch},
@@ -154,7 +154,7 @@ def _jobs(sizes: Sizes, folder: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def _fits(results: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
-    """Exponents of CPU time and memory over clients, and the bytes that an averaging server keeps of each client."""
+    """Fit exponents of CPU time and memory over clients, and the bytes that an averaging server keeps per client."""
     few, *_, many = results["small_updates"]
     one_more = (many["peak_bytes"] - few["peak_bytes"]) / (many["clients"] - few["clients"])
     return {

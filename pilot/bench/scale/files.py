@@ -1,4 +1,4 @@
-"""The files of a bench that draws: its report and its figure."""
+"""Files of a bench with a figure: the report and the figure."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What Flower's simulation engine (Ray) adds to a round: clients that do not train send back what they received."""
+"""Overhead of Flower's simulation engine (Ray) per round, with clients that send back the payload without training."""
 
 import time
 from collections.abc import Iterable
@@ -15,9 +15,9 @@ from pilot.federation.transport import Transport
 
 
 def simulation(clients: int, width: int, rounds: int) -> dict[str, Any]:
-    """Rounds of FedAvg over Flower's simulation and over a local transport, with the same driver and the same sizes.
+    """Time rounds of FedAvg over Flower's simulation and over a local transport, with the same driver and sizes.
 
-    Start-up ends with the first round. The first round also has the nodes' greetings; the median is of the others.
+    Start-up ends with the first round, which includes the nodes' hello messages; the median is over the other rounds.
     """
     made = ShiftedClients(clients, width)
     began = time.perf_counter()
@@ -31,7 +31,7 @@ def simulation(clients: int, width: int, rounds: int) -> dict[str, Any]:
 
 
 def _rounds(made: ShiftedClients, transport: Transport, rounds: int) -> list[float]:
-    """When each round ended."""
+    """Run the rounds; return the time at which each one ended."""
     driver, stamps = made.driver(), list[float]()
     everybody = schedule(Participation(), list(made.num_examples), rounds, 0)
     plan = replace(driver.plan, rounds=rounds, schedule=everybody)
@@ -62,7 +62,7 @@ def _simulated(made: ShiftedClients, rounds: int) -> list[float]:
 
 
 def _echo(num_examples: Iterable[int]) -> Any:
-    """A ClientApp that sends back what it received, by partition id."""
+    """Make a ClientApp that sends back the payload it received; the partition id is the client's number."""
     from flwr.app import Context, Message
     from flwr.clientapp import ClientApp
 

@@ -1,4 +1,4 @@
-"""The measured work: `python -m pilot.bench.scale.jobs '{"name": ..., ...}'` prints its result as a line of JSON."""
+"""Measured jobs: `python -m pilot.bench.scale.jobs '{"name": ..., ...}'` prints a job's result as a line of JSON."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ SEED = 0
 
 
 def averaging(clients: int, width: int) -> dict[str, Any]:
-    """One round of FedAvg by the real driver, over a transport that makes the clients' updates one by one."""
+    """Run one round of FedAvg with the real driver, over a transport that generates the clients' updates one by one."""
     from pilot.bench.scale.streaming import ShiftedClients
 
     made = ShiftedClients(clients, width)
@@ -34,13 +34,13 @@ def averaging(clients: int, width: int) -> dict[str, Any]:
 
 
 def write(folder: str, clients: int, width: int, noise: float) -> dict[str, Any]:
-    """Adapters on disk, for `ata`."""
+    """Write the adapters that `ata` reads to disk."""
     write_rows(ClusteredRows(clients, width, noise, SEED), Path(folder))
     return {"bytes": clients * width * 4}
 
 
 def ata(folder: str, clients: int, width: int, memory: int) -> dict[str, Any]:
-    """Adaptive text aggregation in blocks over adapters on disk, of few clients, too; mixed adapters are dropped."""
+    """Run adaptive text aggregation in blocks, for any number of clients, over adapters on disk; drop the results."""
     _warm_up()
     states, num_examples = FileStates(Path(folder), clients), [100 + k for k in range(clients)]
     found, cost = measured(lambda: nearest(StateRows(states), NUM_NEIGHBORS, memory))
@@ -58,11 +58,11 @@ def recall(
     clients: int, width: int, noise: float | None, sizes: list[int], overfetches: list[int],
     chosen: Mapping[str, int], memory: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """Neighbours from sketches against the true ones; without `noise`, of independent Gaussian adapters.
+    """Compare neighbours found from sketches with the true ones; if `noise` is None, adapters are independent Gaussian.
 
-    For every size of sketch and number of candidates: the share of the true M nearest among the first M of the
-    sketches, and among the candidates, all of which exact re-ranking finds. For the chosen setting the re-ranking is
-    run, and its own recall and time are reported.
+    For every sketch size and number of candidates, the recall is the share of the true M nearest among the candidates,
+    all of which exact re-ranking finds; with an overfetch of 1, the candidates are the sketches' first M. For the
+    chosen setting, re-ranking is run, and its recall and time are reported.
     """
     _warm_up()
     rows = GaussianRows(clients, width, SEED) if noise is None else ClusteredRows(clients, width, noise, SEED)
@@ -86,7 +86,7 @@ def recall(
 
 
 def search(clients: int, size: int, overfetch: int, memory: int) -> dict[str, Any]:
-    """The search for candidates alone, in sketches of adapters without structure."""
+    """Search for candidates only, in sketches of adapters without structure."""
     _warm_up()
     sketches_KS = torch.from_numpy(generator(SEED, clients, "sketches").standard_normal((clients, size)))
     _, cost = measured(lambda: nearest(TensorRows(sketches_KS), NUM_NEIGHBORS * overfetch, memory))
@@ -94,19 +94,19 @@ def search(clients: int, size: int, overfetch: int, memory: int) -> dict[str, An
 
 
 def simulation(clients: int, width: int, rounds: int) -> dict[str, Any]:
-    """Flower's simulation engine beside the local transport."""
+    """Time rounds over Flower's simulation engine and over a local transport."""
     from pilot.bench.scale import flower
 
     return flower.simulation(clients, width, rounds)
 
 
 def _warm_up() -> None:
-    """The libraries' own first pages (about 12 MiB) are nobody's memory."""
+    """Run a small search first, so that the libraries' first pages (about 12 MiB) are not measured."""
     nearest(TensorRows(torch.eye(300, dtype=torch.float64)), NUM_NEIGHBORS)
 
 
 def _recall(found_KC: Tensor, true: Nearest) -> float:
-    """Share of the true neighbours that were found."""
+    """Return the share of the true neighbours that were found."""
     hits = (found_KC[:, :, None] == true.indices_KM[:, None, :]).any(dim=1)
     return float(hits.double().mean())
 

@@ -1,4 +1,4 @@
-"""Time and peak memory of a piece of work, each in a fresh process. Memory is Linux's count of resident pages."""
+"""Time and peak memory of functions, and jobs in fresh processes. Memory is Linux's count of resident pages."""
 
 import ctypes
 import gc
@@ -23,12 +23,12 @@ STATUS, CLEAR_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a piece of work.
+    """Cost of a function call.
 
     Attributes:
         seconds: wall time.
-        cpu_seconds: time that this process computed; beside other processes on few cores, the one to compare.
-        peak_bytes: by how much the process grew at most.
+        cpu_seconds: CPU time of this process; the time to compare when other processes share few cores.
+        peak_bytes: largest growth of the process's memory.
     """
 
     seconds: float
@@ -36,19 +36,19 @@ class Cost:
     peak_bytes: int
 
     def to_json(self) -> dict[str, float]:
-        """All fields."""
+        """Return all fields."""
         return asdict(self)
 
 
 def measured(work: Callable[[], Any]) -> tuple[Any, Cost]:
-    """What `work` returns, and what it cost.
+    """Call `work`; return its result and its cost.
 
     Raises:
-        UserError: not on Linux.
+        UserError: the system is not Linux.
     """
     _give_back()
     try:
-        CLEAR_PEAK.write_text("5")  # VmHWM starts again at what is resident now
+        CLEAR_PEAK.write_text("5")  # resets VmHWM to the current resident size
     except OSError as error:
         raise UserError(f"{CLEAR_PEAK}: cannot be written ({error.strerror}). Peak memory needs Linux.") from error
     before, began, began_cpu = _status("VmRSS"), time.perf_counter(), time.process_time()
@@ -58,10 +58,10 @@ def measured(work: Callable[[], Any]) -> tuple[Any, Cost]:
 
 
 def run_fresh(job: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of a job (jobs.py) in a process of its own, with one thread.
+    """Run a job (jobs.py) in a fresh process with one thread; return its result.
 
     Raises:
-        UserError: the process failed; its last lines are quoted.
+        UserError: the process failed; the message quotes its last lines.
     """
     command = [sys.executable, "-m", "pilot.bench.scale.jobs", json.dumps(job)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -74,15 +74,15 @@ def run_fresh(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def slope(counts: list[int], values: list[float]) -> float:
-    """Exponent p of the least-squares fit of values = c * counts ** p in logarithms.
+    """Return the exponent p of the least-squares fit of values = c * counts ** p in logarithms.
 
-    What is too small to be measured counts as a thousandth, since 0 has no logarithm.
+    Values below a thousandth count as a thousandth, since 0 has no logarithm.
     """
     return float(np.polyfit(np.log(counts), np.log(np.maximum(values, 1e-3)), 1)[0])
 
 
 def machine() -> dict[str, Any]:
-    """What times depend on."""
+    """Return the hardware, system and package versions on which times depend."""
     names = {line.split(":", 1)[1].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")}
     return {
         "processor": ", ".join(sorted(names)) or platform.processor(),
@@ -95,7 +95,7 @@ def machine() -> dict[str, Any]:
 
 
 def _give_back() -> None:
-    """Garbage, and freed memory that the C library keeps, would hide as much of what the work needs."""
+    """Collect garbage and return freed memory to the system, since it would hide part of the work's memory."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -103,7 +103,7 @@ def _give_back() -> None:
 
 
 def _status(field: str) -> int:
-    """Bytes of a field of `/proc/self/status`, which counts in kB of 1024."""
+    """Read a field of `/proc/self/status` in bytes; the file counts in kB of 1024."""
     line = next(line for line in _lines(STATUS) if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
 

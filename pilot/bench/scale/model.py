@@ -1,8 +1,8 @@
-"""`pilot-bench bench llava-random`: one Pilot round of both stages on random weights of any size; memory and speed.
+"""`pilot-bench bench llava-random`: memory and speed of a Pilot round of both stages on random weights of any size.
 
-Three clients, one per task, with synthetic records: noise pictures that go through the vision tower, and random ids of
-prompts and answers, so that sequences have the length that is asked for. The rest is what a run does: the driver,
-the clients' trainer, the guard, Pilot's aggregation. Peak memory counts everything from loading on.
+Three clients, one per task, with synthetic records: noise images that go through the vision tower, and random ids for
+prompts and answers, so that sequences have the requested length. Everything else is as in a run: the driver, the
+clients' trainer, the guard, Pilot's aggregation. Peak memory includes loading.
 """
 
 import itertools
@@ -47,7 +47,7 @@ MEGABYTE = 1 << 20
 
 @dataclass(frozen=True)
 class Workload:
-    """What is measured: tokens after the image of each example, optimiser steps of each client in each stage."""
+    """Size of the work: tokens after each example's image, answer tokens among them, steps per client and stage."""
 
     text_tokens: int = 64
     answer_tokens: int = 16
@@ -56,7 +56,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class StageReport:
-    """One stage over all clients. Tokens are those of the LLM: image, prompt and answer."""
+    """Speed of one stage over all clients; tokens are those of the LLM: image, prompt and answer."""
 
     seconds: float
     samples_per_second: float
@@ -65,10 +65,10 @@ class StageReport:
 
 
 def bench_model(profile: Profile, work: Workload, progress: Callable[[int, int], None]) -> dict[str, Any]:
-    """Load, embed pictures, train one round; what `--json` prints.
+    """Load the model, compute image features, train one round; return the report that `--json` prints.
 
     Raises:
-        UserError: no GPU where the profile asks for one.
+        UserError: the profile requires a GPU and there is none.
     """
     began = time.perf_counter()
     backbone = load_backbone(profile)
@@ -98,7 +98,7 @@ def bench_model(profile: Profile, work: Workload, progress: Callable[[int, int],
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """The report for a person."""
+    """Format the report as text."""
     lines = [
         f"{report['parameters'] / 1e6:.1f} M parameters on {report['device']}, sequences of "
         f"{report['sequence_length']} tokens, batch {report['settings']['batch_size']} x "
@@ -114,7 +114,7 @@ def as_text(report: dict[str, Any]) -> str:
 
 
 def _features(backbone: Backbone, profile: Profile) -> tuple[FeatureCache, float]:
-    """Features of one batch of noise pictures, in memory, and pictures per second."""
+    """Compute the features of one batch of noise images; return them, in memory, and images per second."""
     side = backbone.model.config.vision_config.image_size
     source = generator("bench llava-random", "pictures")
     pixels = source.integers(0, 256, (profile.batch_size, side, side, 3), dtype=np.uint8)
@@ -134,7 +134,7 @@ def _examples(backbone: Backbone, profile: Profile, work: Workload, client: int)
 
 @dataclass
 class _Meter:
-    """A client's trainer with a clock: seconds, tokens and trainable parameters by phase."""
+    """A trainer that records seconds, tokens and trainable parameters by phase."""
 
     trainer: LocalTrainer
     num_lead_tokens: int
@@ -143,7 +143,7 @@ class _Meter:
     trainable: dict[str, int] = field(default_factory=dict)
 
     def train(self, task: PhaseTask, stored: State) -> Trained:
-        """As the trainer's own `run`."""
+        """Run the trainer on a phase and record its seconds, tokens and trainable parameters."""
         began, name = time.perf_counter(), task.phase.name
         trained = self.trainer.run(task, stored)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
@@ -154,7 +154,7 @@ class _Meter:
         return trained
 
     def report(self, samples: int) -> dict[str, StageReport]:
-        """Of every phase, each of which trained on so many samples."""
+        """Report every phase; each trained on `samples` samples."""
         return {
             name: StageReport(
                 round(spent, 4), round(samples / spent, 3), round(self.tokens[name] / spent, 1), self.trainable[name]
@@ -166,7 +166,7 @@ class _Meter:
 def _train(
     backbone: Backbone, profile: Profile, work: Workload, features: FeatureCache, progress: Callable[[int, int], None]
 ) -> dict[str, StageReport]:
-    """Round 1 of Pilot over one client per task; seconds are those of local training."""
+    """Run round 1 of Pilot with one client per task; the reported seconds are those of local training."""
     method = Pilot()
     infos = [ClientInfo(client, task, TASKS, 0) for client, task in enumerate(TASKS)]
     examples = {info.client: _examples(backbone, profile, work, info.client) for info in infos}
@@ -195,17 +195,17 @@ def _train(
 
 
 def _memory_mb(device: torch.device) -> float:
-    """Largest memory so far: what PyTorch allocated on a GPU, or the process's resident set."""
+    """Return the peak memory so far: PyTorch's allocations on a GPU, or the process's resident set."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated() / MEGABYTE, 1)
     return peak_memory_mb()
 
 
 def sized(profile: Profile, changes: dict[str, Any]) -> Profile:
-    """The profile with another size, batch or device; fields of the architecture by their own names.
+    """Return the profile with changed fields, of the profile or of its architecture; None leaves a field unchanged.
 
     Raises:
-        UserError: the profile's backbone is not `llava-random`, or a value does not fit.
+        UserError: the profile's backbone is not `llava-random`, or a value is invalid.
     """
     if profile.architecture is None:
         raise UserError(f"profile {profile.name}: field backbone: expected llava-random, got {profile.backbone}.")
@@ -220,7 +220,7 @@ def sized(profile: Profile, changes: dict[str, Any]) -> Profile:
 
 
 def full_size(profile: Profile) -> Profile:
-    """LLaVA-1.5-7B's size with the settings of the profile `llava`, made on the device, under `profile`'s name."""
+    """Return the profile `llava` with random weights of LLaVA-1.5-7B's size, created on the device, named `profile`."""
     llava = load_profile("llava")
     changes = {"name": profile.name, "backbone": RANDOM, "architecture": RandomLlava(materialise=False)}
     return llava.model_copy(update=changes)

@@ -11,7 +11,7 @@ _LINE: dict[str, Any] = {"lw": 1.4, "ms": 5.5, "mec": "white", "mew": 0.6}
 
 
 def draw(report: Mapping[str, Any]) -> Figure:
-    """Three panels out of the content of `results/bench/federation.json`."""
+    """Draw three panels from the content of `results/bench/federation.json`."""
     figure = new_figure(9.6, 4.0)
     panels = figure.subplots(1, 3)
     for axes, panel in zip(panels, (_memory, _time, _recall), strict=True):

@@ -1,10 +1,10 @@
-"""`pilot-bench bench round`: rounds in this process beside the same through Flower's simulation (Ray), and what a round
-costs besides its optimiser steps.
+"""`pilot-bench bench round`: rounds in this process and through Flower's simulation (Ray), and a round's overhead.
 
-Both engines run the same code of clients and server and must end with the same server states. A round's seconds are
-those from the end of one round's training to the end of the next one's, so they include aggregation, checkpoint and
-all files. Start-up lasts until the first client has trained its first phase: loading the backbone and tokenising, and
-for Flower also starting Ray and its workers. Imports are in neither, nor are the nodes' folders, written once.
+The overhead is a round's time without its optimiser steps. Both engines run the same client and server code and must
+end with the same server states. A round's seconds are measured from the end of one round's training to the end of the
+next one's, so they include aggregation, checkpoint and all files. Start-up lasts until the first client has trained its
+first phase: loading the backbone and tokenising, and for Flower also starting Ray and its workers. Neither includes
+imports or writing the nodes' folders, which is done once.
 """
 
 import tempfile
@@ -35,12 +35,12 @@ ROUND_PARTS = ("train_seconds", "exchange_seconds", "aggregate_seconds", "checkp
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one engine.
+    """Measurements of one run with one engine.
 
     Attributes:
-        startup_seconds: until the first client has trained.
-        round_seconds: median of the rounds after the first.
-        overhead: 1 - step seconds / seconds of the rounds, of all rounds.
+        startup_seconds: time until the first client has trained.
+        round_seconds: median time of the rounds after the first.
+        overhead: 1 - step seconds / seconds of the rounds, over all rounds.
         server: sha256 of the last server state.
     """
 
@@ -53,10 +53,10 @@ class Run:
 def specs_of(
     scenario: str, profile: str, methods: Sequence[str], compared: str, rounds: int
 ) -> tuple[list[RunSpec], RunSpec | None]:
-    """What `bench_round` takes, by names or files: the scenario's methods where none are named, seed 0, so many rounds.
+    """Load the runs for `bench_round`, with seed 0: those of `methods` (default: the scenario's), and `compared`.
 
     Raises:
-        UserError: an unknown name.
+        UserError: a name is unknown.
     """
     loaded, sizes = load_scenario(scenario), load_profile(profile).model_copy(update={"rounds": rounds})
     trainable = [name for name in METHODS if make_method(name, {}).phases(1)]
@@ -70,14 +70,14 @@ def specs_of(
 def bench_round(
     specs: Sequence[RunSpec], compared: RunSpec | None, scenario_dir: Path, repeats: int, advance: Advance
 ) -> dict[str, Any]:
-    """Run everything; what `--json` prints.
+    """Run all specifications with all engines in turn; return the report that `--json` prints.
 
     Args:
-        specs: runs in this process whose overhead is measured, by turns.
-        compared: the run that both engines do, by turns; None for none.
-        scenario_dir: with data, partition and features; nothing is written there.
-        repeats: of every run.
-        advance: told of finished runs.
+        specs: runs in this process whose overhead is measured, in turn.
+        compared: the run that both engines execute, in turn; None for no comparison.
+        scenario_dir: folder with data, partition and features; nothing is written there.
+        repeats: number of repetitions of every run.
+        advance: called with the finished and total numbers of runs.
 
     Raises:
         UserError: fewer than two rounds, so that none is left to be measured; data, partition or features are missing.
@@ -107,7 +107,7 @@ def bench_round(
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """The report for a person."""
+    """Format the report as text."""
     lines = [
         f"{report['scenario']}, profile {report['profile']}: {report['rounds']} rounds, {report['repeats']} repeats; "
         "medians, least to most in brackets",
@@ -131,7 +131,7 @@ def as_text(report: dict[str, Any]) -> str:
 
 
 def _linked(scenario_dir: Path, folder: Path) -> Path:
-    """A folder that reads the scenario's files, where runs can be written."""
+    """Link the scenario's files into a folder in which runs can be written."""
     for name in READ:
         if not (scenario_dir / name).is_dir():
             raise UserError(f"{scenario_dir / name}: missing. Give a folder with data, partition and features.")
@@ -172,7 +172,7 @@ def _summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _compared(method: str, engines: dict[str, list[Run]]) -> dict[str, Any]:
-    """Rounds and start-ups of both engines; `ratio` is the median of the pairs' ratios."""
+    """Summarise rounds and start-ups of both engines; `ratio` is the median of the pairs' ratios."""
     pairs = zip(engines["flower"], engines["local"], strict=True)
     states = {run.server for runs in engines.values() for run in runs}
     return {

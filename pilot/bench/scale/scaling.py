@@ -1,8 +1,8 @@
-"""`pilot-bench bench scaling`: what the pipeline costs as rounds, clients and examples grow, each alone.
+"""`pilot-bench bench scaling`: cost of the pipeline as the number of rounds, clients or examples grows, one at a time.
 
-Scenes of the shipped kind, the shipped backbone, one thread. Over rounds and clients every client takes the same few
-steps; over examples a client takes one epoch, and everything else that reads examples is timed as well. Training is
-timed from the plan of the first round to the last file of the run; loading and tokenising are not part of it.
+Scenes as shipped, the shipped backbone, one thread. Over rounds and clients, every client takes the same few steps;
+over examples, a client trains for one epoch, and all other parts that read examples are timed as well. Training is
+timed from the plan of the first round to the last file of the run, without loading and tokenising.
 """
 
 import tempfile
@@ -41,14 +41,14 @@ DIMENSIONS = ("rounds", "clients", "examples")
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured.
+    """Sizes to measure.
 
     Attributes:
-        factors: multiples of the smallest size, ascending, from 1.
-        rounds, clients, examples: the smallest numbers; clients are per task, examples per client and for training.
+        factors: multiples of the smallest size, ascending from 1.
+        rounds, clients, examples: smallest numbers of rounds, clients per task, and training examples per client.
         tests: test records per task at the smallest number of examples.
-        steps: of a client in a round, where rounds or clients grow.
-        batch: examples of a step.
+        steps: steps of a client per round when rounds or clients grow.
+        batch: examples per step.
     """
 
     factors: tuple[int, ...] = (1, 2, 4, 8, 16)
@@ -61,23 +61,23 @@ class Sizes:
 
 
 QUICK = Sizes(factors=(1, 2), rounds=1, examples=12, tests=4, steps=2, batch=4)
-"""Sizes that take seconds: to see that it works, not to learn anything."""
+"""Sizes that take seconds: a smoke test, not a measurement."""
 
 
 def bench_scaling(sizes: Sizes, advance: Advance) -> dict[str, Any]:
-    """Run everything; the content of `results/bench/scaling.json`.
+    """Measure all dimensions; return the content of `results/bench/scaling.json`.
 
-    Each dimension has rows of `factor` and of `parts`, each with wall and CPU seconds, and per part the exponent of CPU
-    seconds over the factor, over all factors and between the last two.
+    Each dimension has rows of `factor` and `parts`, each part with wall and CPU seconds, and fits per part: the
+    exponent of CPU seconds over the factor, for all factors and between the last two.
 
     Raises:
-        UserError: not on Linux.
+        UserError: the system is not Linux.
     """
     backbone = load_backbone(_profile(sizes, 1, epochs=False))
     rows: dict[str, list[dict[str, Any]]] = {dimension: [] for dimension in DIMENSIONS}
     total, done = len(DIMENSIONS) * len(sizes.factors), 0
     for dimension in DIMENSIONS:
-        _one(backbone, sizes, dimension, 1)  # warms up: the first pass of anything is slower
+        _one(backbone, sizes, dimension, 1)  # warm-up: first passes are slower
         for factor in sizes.factors:
             parts = _one(backbone, sizes, dimension, factor)
             costs = {name: {"seconds": cost.seconds, "cpu_seconds": cost.cpu_seconds} for name, cost in parts.items()}
@@ -89,7 +89,7 @@ def bench_scaling(sizes: Sizes, advance: Advance) -> dict[str, Any]:
 
 
 def as_text(report: Mapping[str, Any]) -> str:
-    """All measurements as tables, with the exponents and the machine."""
+    """Format all measurements as tables, with the exponents and the machine."""
     lines = []
     for dimension, rows in report["rows"].items():
         factors = [row["factor"] for row in rows]
@@ -114,7 +114,7 @@ def write_report(report: Mapping[str, Any], results: Path) -> list[Path]:
 
 
 def _one(backbone: Backbone, sizes: Sizes, dimension: str, factor: int) -> dict[str, Cost]:
-    """All parts at one size, in a folder of its own."""
+    """Measure the parts at one size, in a temporary folder; only training if rounds or clients grow."""
     grows = {name: factor if name == dimension else 1 for name in DIMENSIONS}
     scenario = _scenario(sizes, grows["clients"], grows["examples"])
     profile = _profile(sizes, sizes.rounds * grows["rounds"], epochs=dimension == "examples")
@@ -126,7 +126,7 @@ def _one(backbone: Backbone, sizes: Sizes, dimension: str, factor: int) -> dict[
 def _parts(
     backbone: Backbone, scenario: Scenario, profile: Profile, folder: Path, answers: bool
 ) -> Iterator[tuple[str, Cost]]:
-    """The pipeline, part by part."""
+    """Run the pipeline part by part; yield each part's name and cost."""
     yield "data", measured(lambda: build_data(scenario, folder, lambda task, done, total: None))[1]
     yield "partition", measured(lambda: partition_data(scenario, folder))[1]
     files = [folder / "data" / task.name / "records.parquet" for task in scenario.tasks]
@@ -145,7 +145,7 @@ def _parts(
 def _train(
     spec: RunSpec, backbone: Backbone, features: FeatureCache, examples: Mapping[int, Sequence[Example]], folder: Path
 ) -> None:
-    """A run in this process, whose backbone and examples are there."""
+    """Train a run in this process, with the given backbone and examples."""
     run_dir = run_folder(folder, spec.method, spec.seed)
     clients = make_participants(spec, backbone, features, examples, lambda client: run_dir / CLIENTS / str(client))
     register = Register(scenario_digests(folder), {client: len(own) for client, own in examples.items()}, {})
@@ -153,7 +153,7 @@ def _train(
 
 
 def _scenario(sizes: Sizes, more_clients: int, more_examples: int) -> Scenario:
-    """Scenario2's tasks at another size; a fifth of a client's records is for validation and local tests."""
+    """Return scenario2's tasks at another size; a fifth of a client's records is for validation and local tests."""
     base, num_clients = load_scenario("scenario2"), sizes.clients * more_clients
     tasks = tuple(
         task.model_copy(update={
@@ -171,7 +171,7 @@ def _profile(sizes: Sizes, rounds: int, *, epochs: bool) -> Profile:
 
 
 def _fits(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Exponents of CPU seconds by part."""
+    """Fit the exponents of CPU seconds by part."""
     factors = [row["factor"] for row in rows]
     values = {part: [row["parts"][part]["cpu_seconds"] for row in rows] for part in rows[0]["parts"]}
     return {
@@ -181,4 +181,4 @@ def _fits(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def _quiet(done: int, total: int) -> None:
-    """No progress shown."""
+    """Ignore progress."""

@@ -1,4 +1,4 @@
-"""Figure `scaling`: CPU seconds over rounds, clients and examples, each beside straight proportion."""
+"""Figure `scaling`: CPU seconds over rounds, clients and examples, each beside proportional cost."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ _LINE: dict[str, Any] = {"lw": 1.4, "ms": 5.5, "mec": "white", "mew": 0.6, "ls":
 
 
 def draw(report: Mapping[str, Any]) -> Figure:
-    """One panel per dimension out of the content of `results/bench/scaling.json`."""
+    """Draw one panel per dimension from the content of `results/bench/scaling.json`."""
     figure = new_figure(9.6, 4.0)
     rows = report["rows"]
     panels = figure.subplots(1, len(rows))
@@ -41,7 +41,7 @@ def _line(axes: Axes, measurements: list[Mapping[str, Any]], name: str, index: i
 
 
 def _guide(axes: Axes, measurements: list[Mapping[str, Any]]) -> None:
-    """Proportional cost through the last point of the dearest part."""
+    """Draw proportional cost through the last point of the most expensive part."""
     last = measurements[-1]
     most = max(part["cpu_seconds"] for part in last["parts"].values())
     factors = [row["factor"] for row in measurements]

@@ -1,4 +1,4 @@
-"""A round of averaging by the real driver, with clients that do not train: each makes its update when it is asked."""
+"""A round of averaging by the real driver, with clients that do not train: updates are generated on demand."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -22,7 +22,10 @@ TASK = "synthetic"
 
 
 class ShiftedClients:
-    """Clients that send the global model, `width` fixed numbers, plus k / 1000, with 100 + k examples."""
+    """Clients, and their transport: client k sends the global model of `width` fixed numbers plus k / 1000.
+
+    Client k has 100 + k examples.
+    """
 
     parallel = False
 
@@ -32,7 +35,7 @@ class ShiftedClients:
         self.model = self.state(0.0)
 
     def driver(self) -> Driver:
-        """One round of FedAvg over all of them."""
+        """Make the driver of one round of FedAvg over all clients."""
         clients = [ClientInfo(client, TASK, (TASK,), 0) for client in self.num_examples]
         rounds = schedule(Participation(), list(self.num_examples), 1, 0)
         steps = dict.fromkeys(self.num_examples, 0)
@@ -40,16 +43,16 @@ class ShiftedClients:
         return Driver(plan, self, Ledger(0))
 
     def start(self) -> Progress:
-        """Before the round all have the same model."""
+        """Return the progress before the round, with the global model."""
         return Progress(server=ServerState(self.model))
 
     def state(self, shift: float) -> State:
-        """A model of its own memory."""
+        """Return the global model plus `shift`, in newly allocated memory."""
         parts = self.base_D.add(shift).tensor_split(NUM_TENSORS)
         return {f"connector.{index}": part for index, part in enumerate(parts)}
 
     def exchange(self, tasks: Iterable[PhaseTask], progress: Callable[[int], None]) -> Iterator[Answer]:
-        """An update for every task, made when it is taken."""
+        """Yield an update for every task, generated on demand."""
         report = ClientReport(0, {}, {}, 0, {}, 0, 0)
         for task in tasks:
             client = task.info.client
@@ -57,11 +60,11 @@ class ShiftedClients:
             yield ClientResult(update, report, None, 0.0, 0.0)
 
     def verify(self, versions: Mapping[int, Version], patient: bool = True) -> str:
-        """Nothing is kept, so nothing can be wrong."""
+        """Report no error: the clients store nothing that could be wrong."""
         return ""
 
     def error(self, mean: State) -> float:
-        """Largest deviation from the weighted mean, which is known: sum_k n_k k / 1000 / sum_k n_k above the model."""
+        """Return the largest deviation from the exact mean: the global model plus sum_k n_k k / 1000 / sum_k n_k."""
         weights = self.num_examples
         shift = sum(weight * client / 1000 for client, weight in weights.items()) / sum(weights.values())
         return max(float((mean[name] - value).abs().max()) for name, value in self.state(shift).items())

@@ -1,4 +1,4 @@
-"""Synthetic clients whose updates and adapters are made, or read, when they are asked for."""
+"""Synthetic adapters of clients, generated or read on demand."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,15 +14,15 @@ from pilot.methods.blocks import Rows
 NUM_TASKS = 3
 NUM_DIRECTIONS = 8
 SEPARATION = 1.3
-"""Standard deviation of the tasks' centres where that within a task is 1: distances between tasks are then 1.64
-times those within, as between the text adapters of `scenario2` at the end of training (docs/scale.md)."""
+"""Standard deviation of the tasks' centres, relative to 1 within a task: distances between tasks are then 1.64 times
+those within a task, as for the text adapters of `scenario2` at the end of training (docs/scale.md)."""
 
 
 class ClusteredRows:
-    """Adapters of K clients of three tasks: a centre per task, variation within it along a few directions, and noise.
+    """Adapters of K clients of three tasks: a centre per task, variation along a few directions, and noise.
 
-    The variance within a task is 1 per number, of which `noise` is independent from number to number and the rest
-    lies in `NUM_DIRECTIONS` directions of the task. Client k has task k mod 3 and depends on the seed and k only.
+    The variance within a task is 1 per number; the share `noise` of it is independent from number to number, the rest
+    is along `NUM_DIRECTIONS` directions of the task. Client k has task k mod 3 and depends only on the seed and k.
     """
 
     def __init__(self, count: int, width: int, noise: float, seed: int) -> None:
@@ -45,7 +45,7 @@ class ClusteredRows:
 
 
 class GaussianRows:
-    """The hard case: independent Gaussian numbers, so that all clients are almost equally far from each other."""
+    """Adapters of independent Gaussian numbers: the hard case, with all clients almost equally far from each other."""
 
     def __init__(self, count: int, width: int, seed: int) -> None:
         self.count, self.width, self.seed = count, width, seed
@@ -57,7 +57,7 @@ class GaussianRows:
 
 
 def write_rows(rows: Rows, folder: Path) -> None:
-    """One file of float32 numbers per client."""
+    """Write one file of float32 numbers per client."""
     row_D = torch.empty(rows.width)
     for index in range(rows.count):
         rows.fill(index, row_D)
@@ -65,7 +65,7 @@ def write_rows(rows: Rows, folder: Path) -> None:
 
 
 class FileStates(Sequence[State]):
-    """The first clients of a folder of `write_rows`, as LoRA pairs, each read when it is asked for."""
+    """The first clients' adapters in a folder of `write_rows`, as LoRA pairs, read on access."""
 
     def __init__(self, folder: Path, num_states: int) -> None:
         self.folder, self.num_states = folder, num_states
@@ -74,7 +74,7 @@ class FileStates(Sequence[State]):
         return self.num_states
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        """One client's state."""
+        """Read one client's state."""
         if not 0 <= index < self.num_states:
             raise IndexError(index)
         values_D = torch.from_numpy(np.fromfile(self.folder / f"{index}.f32", dtype=np.float32))

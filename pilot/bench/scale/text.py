@@ -7,7 +7,7 @@ MEBIBYTE = 2**20
 
 
 def as_text(report: Mapping[str, Any]) -> str:
-    """All measurements as tables, with the fitted exponents and the machine."""
+    """Format all measurements as tables, with the fitted exponents and the machine."""
     parts = (_averaging, _ata, _recall, _search, _simulation, _machine)
     return "\n\n".join("\n".join(part(report)) for part in parts)
 
