@@ -155,7 +155,7 @@ def _boxes(rows: Sequence[Row], frame: Frame, run_dir: Path) -> dict[str, Sequen
 
 
 def _test_digest(rows: Sequence[Row], grouped: Mapping[Group, Sequence[int]]) -> str:
-    """Digest the questions of every group, not the answers; comparable runs have equal digests."""
+    """Digest the ids, references and boxes of every group, not the answers; equal for runs that can be compared."""
     asked = [
         [*group, sorted([rows[i]["id"], rows[i]["references"], rows[i].get("box")] for i in indices)]
         for group, indices in grouped.items()

@@ -102,7 +102,7 @@ def accuracy(prediction: str, references: Sequence[str], variant: str = "officia
         answer, humans = normalise(answer), [normalise(human) for human in humans]
     matches = [human == answer for human in humans]
     total = sum(matches)
-    # The sum is an exact number of thirds; a single division gives exactly 0.3, 0.6, 0.9 and 1.0.
+    # The sum is an exact number of thirds; a single division gives the floats 0.3, 0.6, 0.9 and 1.0.
     return sum(min(3, total - match) for match in matches) / (3 * len(humans))
 
 

@@ -30,7 +30,7 @@ class Sizes:
         chosen_size, chosen_overfetch: the setting that is run with exact re-ranking.
         search_clients: clients of the search in sketches alone.
         simulation_clients, simulation_parameters, simulation_rounds: Flower's simulation of clients that do not train.
-        memory: bound in bytes for all other jobs with blocks.
+        memory: bound in bytes of the searches for neighbours.
     """
 
     averaging_clients: tuple[int, ...] = (9, 90, 900)

@@ -40,7 +40,7 @@ def write(folder: str, clients: int, width: int, noise: float) -> dict[str, Any]
 
 
 def ata(folder: str, clients: int, width: int, memory: int) -> dict[str, Any]:
-    """Run adaptive text aggregation in blocks, for any number of clients, over adapters on disk; drop the results."""
+    """Run adaptive text aggregation in blocks, also for few clients, over adapters on disk; drop the mixed adapters."""
     _warm_up()
     states, num_examples = FileStates(Path(folder), clients), [100 + k for k in range(clients)]
     found, cost = measured(lambda: nearest(StateRows(states), NUM_NEIGHBORS, memory))

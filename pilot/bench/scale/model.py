@@ -220,7 +220,7 @@ def sized(profile: Profile, changes: dict[str, Any]) -> Profile:
 
 
 def full_size(profile: Profile) -> Profile:
-    """Return the profile `llava` with random weights of LLaVA-1.5-7B's size, created on the device, named `profile`."""
+    """Return profile `llava` with random weights of LLaVA-1.5-7B's size, made on the device, with `profile`'s name."""
     llava = load_profile("llava")
     changes = {"name": profile.name, "backbone": RANDOM, "architecture": RandomLlava(materialise=False)}
     return llava.model_copy(update=changes)

@@ -53,7 +53,7 @@ class Run:
 def specs_of(
     scenario: str, profile: str, methods: Sequence[str], compared: str, rounds: int
 ) -> tuple[list[RunSpec], RunSpec | None]:
-    """Load the runs for `bench_round`, with seed 0: those of `methods` (default: the scenario's), and `compared`.
+    """Load the runs for `bench_round` (seed 0, `rounds` rounds): `methods`, by default the scenario's, and `compared`.
 
     Raises:
         UserError: a name is unknown.

@@ -1,8 +1,8 @@
 """`pilot-bench bench scaling`: cost of the pipeline as the number of rounds, clients or examples grows, one at a time.
 
-Scenes as shipped, the shipped backbone, one thread. Over rounds and clients, every client takes the same few steps;
-over examples, a client trains for one epoch, and all other parts that read examples are timed as well. Training is
-timed from the plan of the first round to the last file of the run, without loading and tokenising.
+Scenes of the shipped kind, the shipped backbone, one thread. Over rounds and clients, every client takes the same few
+steps; over examples, a client trains for one epoch, and all other parts that read examples are timed as well. Training
+is timed from the plan of the first round to the last file of the run, without loading and tokenising.
 """
 
 import tempfile
@@ -114,7 +114,7 @@ def write_report(report: Mapping[str, Any], results: Path) -> list[Path]:
 
 
 def _one(backbone: Backbone, sizes: Sizes, dimension: str, factor: int) -> dict[str, Cost]:
-    """Measure the parts at one size, in a temporary folder; only training if rounds or clients grow."""
+    """Measure all parts at one size, in a temporary folder; return only training if rounds or clients grow."""
     grows = {name: factor if name == dimension else 1 for name in DIMENSIONS}
     scenario = _scenario(sizes, grows["clients"], grows["examples"])
     profile = _profile(sizes, sizes.rounds * grows["rounds"], epochs=dimension == "examples")

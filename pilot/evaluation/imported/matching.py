@@ -11,7 +11,7 @@ from pilot.evaluation.imported.formats import Answer, named
 def match_answers(
     file: Path, answers: Sequence[Answer], tests: Mapping[str, Sequence[InstructionRecord]], task: str | None
 ) -> dict[str, dict[str, str]]:
-    """Return predictions by task and record id, each task's test set answered completely.
+    """Match answers to the test sets; return predictions by task and record id, complete for each task.
 
     Args:
         file: source of the answers, for error messages.

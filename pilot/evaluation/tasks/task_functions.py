@@ -7,7 +7,7 @@ The records are read from the first of these that is given:
 - the embedded profile's folder of the scenario, below the current folder (not for `pilot_vqa`, `pilot_caption` and
   `pilot_ground`, which serve any task of their kind).
 
-The folder holds `<task>/records.parquet`; metadata key `task` names the task if the task file does not. Metadata key
+The folder holds `<task>/records.parquet`; metadata key `task` names the task, by default the task file's. Metadata key
 `ids` names a selection: a file with one id per line, or a JSON file with a list of ids, from any split (such as a
 client's held-out part); without it, the test split is used. Metadata key `frame` is the frame of boxes in answers, by
 default that of the run that answers (`--model pilot --model_args run=...`), else `original`. lm-eval also passes the
