@@ -93,7 +93,7 @@ def largest_difference(
         scale = float(expected.detach().abs().max())
         apart = float((ours[name].detach().double() - expected.detach().double()).abs().max())
         difference = apart / scale if scale else apart
-        if not difference <= largest:  # true for NaN
+        if not difference <= largest:  # also true for NaN
             largest, where = difference, name
     if not largest <= tolerance:
         raise UserError(
