@@ -1,6 +1,6 @@
-"""What the page's charts share: the page's look, compilation to Vega, methods' colours and marks.
+"""Shared parts of the page's charts: theme, compilation to Vega, and the methods' colours and marks.
 
-Texts and lines are `currentColor`: the page's light and dark themes apply without drawing again.
+Texts and lines are `currentColor`, so that the page's light and dark themes apply without redrawing.
 """
 
 import json
@@ -29,7 +29,7 @@ IS_SHOWN = "indexof(shown, datum.method) >= 0"
 
 
 def method_marks(source: Source) -> list[Mapping[str, Any]]:
-    """Name, colour, symbol and kind of every method, for the page's switches."""
+    """Return name, colour, symbol and kind of every method, for the page's switches."""
     return [
         {"name": label, "colour": colour(label), "shape": shape(label), "reference": source.is_reference(label)}
         for label in source.methods
@@ -37,20 +37,20 @@ def method_marks(source: Source) -> list[Mapping[str, Any]]:
 
 
 def colour(label: str) -> str:
-    """A method's colour on the page: that of all figures, but the text's own for the darkest."""
+    """Return a method's colour on the page: that of all figures, except that the darkest is the text colour."""
     found = method_style(label).colour
     return INK if found == DARK else found
 
 
 def shape(label: str) -> str:
-    """A method's marker as Vega's symbol."""
+    """Return a method's marker as a Vega symbol."""
     return _SHAPES[method_style(label).marker]
 
 
 def compiled(chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """A chart as a Vega specification with the page's look.
+    """Compile a chart to a Vega specification with the page's theme.
 
-    A title that starts with `=` is an expression of signals, which Vega knows and Vega-Lite does not.
+    An axis title that starts with `=` is a signal expression, which Vega supports and Vega-Lite does not.
     """
     import vl_convert
 
