@@ -69,10 +69,12 @@ def compiled(chart: alt.TopLevelMixin) -> dict[str, Any]:
 
 
 def data(text: str, numbers: Sequence[str]) -> alt.InlineData:
+    """Wrap CSV text as a chart's inline data; parse the columns `numbers` as numbers."""
     return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=dict.fromkeys(numbers, "number")))
 
 
 def scales(source: Source) -> tuple[alt.Color, alt.Shape]:
+    """Return the colour and shape encodings of the methods, without legends."""
     methods = source.methods
     colours = alt.Scale(domain=methods, range=[colour(label) for label in methods])
     shapes = alt.Scale(domain=methods, range=[shape(label) for label in methods])
@@ -80,16 +82,20 @@ def scales(source: Source) -> tuple[alt.Color, alt.Shape]:
 
 
 def shown(source: Source) -> alt.Parameter:
+    """Create the parameter `shown`: the methods that are switched on, initially all."""
     return alt.param(name="shown", value=source.methods)
 
 
 def signal(name: str, value: Any) -> alt.Parameter:
+    """Create a parameter with an initial value."""
     return alt.param(name=name, value=value)
 
 
 def bare() -> alt.Axis:
+    """Create an axis without ticks and line."""
     return alt.Axis(ticks=False, domain=False)
 
 
 def slanted(**more: Any) -> alt.Axis:
+    """Create an axis with slanted labels, without ticks and line."""
     return alt.Axis(labelAngle=-35, ticks=False, domain=False, **more)

@@ -31,7 +31,7 @@ def provenance(source: Source) -> dict[str, Any]:
 
 
 def _digests(runs: Sequence[Run]) -> list[list[str]]:
-    """Return each digest that all runs share, else the number of different ones (methods have separate sources)."""
+    """Return each digest if all runs share it, else the number of different ones (methods have separate sources)."""
     found: dict[str, set[str]] = {}
     for run in runs:
         for name, digest in run.config["digests"].items():

@@ -36,7 +36,7 @@ def quality_rows(source: Source) -> str:
 
 
 def client_rows(source: Source) -> str:
-    """Return each client's primary metric, mean over seeds; `norm` scales it from the task's lowest to its highest."""
+    """Return each client's primary metric, mean over seeds; `norm` maps a task's lowest to 0, its highest to 1."""
     table = source.per_client
     rows = []
     for task in source.tasks:

@@ -40,7 +40,7 @@ def discover(path: Path) -> list[Path]:
 
 
 def check_files(folder: Path) -> None:
-    """Check the digests of a run's files against its manifest and its metrics, checkpoints excepted.
+    """Check the digests of a run's files against its manifest and its metrics, except checkpoints.
 
     Raises:
         UserError: a file is damaged or is not the recorded one.

@@ -84,7 +84,7 @@ def bootstrap_clients(
 ) -> tuple[float, float] | None:
     """Compute the interval over seeds and clients only, for metrics without per-example values (BLEU).
 
-    Arguments and result are those of `bootstrap_interval`, but for `values_SC`: the metric by seed and client.
+    Arguments and result are as for `bootstrap_interval`, except `values_SC`: the metric by seed and client.
     """
     error, freedom = standard_error(values_SC[..., None])
     means_RSC = np.broadcast_to(values_SC, (num_replicates, *values_SC.shape))

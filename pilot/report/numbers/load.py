@@ -214,7 +214,7 @@ def _frame(task: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
 
 
 def _agree(runs: list[Run]) -> list[Run]:
-    """Set `ten_references` equally in all runs of a scenario: a run without answers has no metric that tells it."""
+    """Set `ten_references` in all runs of a scenario: a run without answers has no metric to derive it from."""
     official = {(run.scenario, task.name) for run in runs for task in run.tasks if task.ten_references}
     return [
         replace(run, tasks=tuple(replace(t, ten_references=(run.scenario, t.name) in official) for t in run.tasks))

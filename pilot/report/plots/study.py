@@ -15,7 +15,7 @@ from pilot.report.plots.style import DARK, legend_below, legend_height, method_s
 _ASIDE = 2.5
 """Points (1/72 inch) between the lines at one number, so that their intervals do not hide each other."""
 _LOGARITHMIC_FROM = 10.0
-"""Smallest ratio of an axis's largest number to its smallest from which the axis is logarithmic."""
+"""An axis is logarithmic if its largest number is at least this many times its smallest."""
 
 
 def draw(table: PartTable, page: Page = SCREEN) -> Figure:
