@@ -1,1 +1,1 @@
-"""Tables, statistics and figures: reads `results/`, never recomputes what a run already says."""
+"""Tables, statistics and figures, read from `results/`; nothing that a run has recorded is recomputed."""

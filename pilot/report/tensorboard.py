@@ -1,16 +1,16 @@
-"""`pilot-bench tensorboard`: what runs recorded, as event files that TensorBoard reads.
+"""`pilot-bench tensorboard`: the records of runs as event files for TensorBoard.
 
-Run folders are read and never written to: their bytes are compared between reruns. An event file has one name and is
-replaced in one step; its bytes follow from the run's files. Instead of the time of day, which nothing records by step,
-an event has its step, in seconds after 1970.
+Run folders are read-only here, because their bytes are compared between reruns. An event file has a fixed name and is
+replaced atomically; its bytes depend on the run's files alone. The time of day is not recorded per step, so the wall
+time of an event is its step, in seconds after 1970.
 
-Losses are over local steps, all else is over rounds. Tags:
+Losses are over local steps, everything else is over rounds. Tags:
 
 - `loss/<term>/mean`, `loss/<term>/client-<k>`: every term of the objective (cross_entropy, difference, load_balance,
-  router_z, total, ...), the mean over the clients that made the step;
+  router_z, total, ...); the mean is over the clients that made the step;
 - `router/client-<k>/<task>`: mean weight of the task's adapter in a phase;
-- `drift/<phase>`, `excluded/<phase>`: aggregation drift, updates that were refused;
-- `bytes/up`, `bytes/down`: of a finished run;
+- `drift/<phase>`, `excluded/<phase>`: aggregation drift, number of excluded updates;
+- `bytes/up`, `bytes/down`: bytes sent in each round of a finished run;
 - `time/<what>`, `eval/<task>/<metric>/<protocol>/mean` and `.../client-<k>`: at the last round.
 """
 
@@ -27,7 +27,7 @@ from pilot.report.numbers.files import discover, read_run_file
 
 FOLDER = "tensorboard"
 FILE = "events.out.tfevents.0000000000.pilot-bench"
-"""TensorBoard wants `tfevents` in the name, and reads several files of a folder in the order of theirs."""
+"""TensorBoard requires `tfevents` in the name and reads the files of a folder in the order of their names."""
 Event = tuple[int, str, float]
 """Step, tag, value."""
 
@@ -37,8 +37,8 @@ def write_events(paths: Sequence[Path], to: Path | None = None) -> list[Path]:
 
     Args:
         paths: scenario, method or run folders; runs may still be training.
-        to: where files go, as `<profile>/<scenario>/<method>/seed<k>`; by default `tensorboard/<method>/seed<k>` of the
-            scenario's folder.
+        to: folder for the files, as `<profile>/<scenario>/<method>/seed<k>`; by default `tensorboard/<method>/seed<k>`
+            in the scenario's folder.
 
     Returns:
         The files written.
@@ -59,7 +59,7 @@ def write_events(paths: Sequence[Path], to: Path | None = None) -> list[Path]:
 
 
 def read_events(run: Path) -> list[Event]:
-    """Every event of a run, sorted by step and tag; of one that is still training, those of its finished rounds."""
+    """Return the events of a run, sorted by step and tag; a run in training has those of its finished rounds."""
     rounds = list(_read(run / "rounds.jsonl") or ())
     last = max((line["round"] for line in rounds), default=0)
     events = [*_losses(rounds), *_phases(rounds, run)]
@@ -70,7 +70,7 @@ def read_events(run: Path) -> list[Event]:
 
 
 def _losses(rounds: Sequence[dict[str, Any]]) -> Iterable[Event]:
-    """Losses over local steps; a phase begins where the longest client of the one before has ended."""
+    """Yield losses over local steps; a phase begins after the last step of the longest client of the previous phase."""
     begin = 0
     for line in rounds:
         values: dict[tuple[int, str], list[float]] = defaultdict(list)
@@ -88,7 +88,7 @@ def _losses(rounds: Sequence[dict[str, Any]]) -> Iterable[Event]:
 
 
 def _phases(rounds: Sequence[dict[str, Any]], run: Path) -> Iterable[Event]:
-    """Router weights, drift and refused updates over rounds; of two phases with a router, the last counts."""
+    """Yield router weights, drift and excluded updates over rounds; the last phase of a round sets its weights."""
     tasks = [task["name"] for task in (_read(run / "config.json") or {}).get("tasks", ())]
     weights: dict[tuple[int, str], float] = {}
     for line in rounds:
@@ -121,7 +121,7 @@ def _metrics(metrics: dict[str, Any], last: int) -> Iterable[Event]:
 
 
 def _target(run: Path, to: Path | None) -> Path:
-    """The folder of a run's events, which no other run shares."""
+    """Return the folder of a run's events; it is unique to the run."""
     scenario, holder = scenario_folder(run), run.resolve().parents[2]
     own = Path(run.resolve().parent.name, run.name)
     if holder != scenario:  # with a fault
@@ -145,5 +145,5 @@ def _write(path: Path, events: Sequence[Event]) -> None:
 
 
 def _read(path: Path) -> Any:
-    """What a file holds, None where it is not there (yet)."""
+    """Return the content of a file; None if it does not exist (yet)."""
     return read_run_file(path) if path.exists() else None

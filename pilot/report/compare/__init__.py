@@ -1,1 +1,1 @@
-"""Comparison of methods side by side, of two results folders, and with the reference tables."""
+"""Comparison of methods side by side, of two result folders, and of fresh runs with the reference tables."""

@@ -1,4 +1,4 @@
-"""What may have caused a change between two results: versions, sources, data, budgets and settings of their runs."""
+"""Possible causes of a change between two results: versions, sources, data, budgets and settings of their runs."""
 
 import json
 from collections import defaultdict
@@ -15,11 +15,12 @@ _SHORT = 12
 
 @dataclass(frozen=True)
 class Cause:
-    """One thing in which runs differ between the sides.
+    """A property that differs between the two sides.
 
     Attributes:
-        old, new: its values; empty where they are not the same for all `methods`.
-        methods: those whose runs differ in it; empty for all.
+        what: name of the property.
+        old, new: its values; empty if they are not the same for all `methods`.
+        methods: methods whose runs differ in it; empty for all.
     """
 
     what: str
@@ -29,7 +30,7 @@ class Cause:
 
 
 def causes(pairs: Sequence[tuple[str, tuple[Run, Run]]]) -> list[Cause]:
-    """In what the two runs of each pair (label, old and new) differ besides their results, sorted by its name."""
+    """Compare the inputs and settings of each pair's runs (label, old and new); return differences sorted by name."""
     found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for label, (old, new) in pairs:
         before, after = _facts(old), _facts(new)
@@ -48,7 +49,7 @@ def _cause(what: str, lines: Sequence[tuple[str, str, str]], everything: set[str
 
 
 def _facts(run: Run) -> dict[str, str]:
-    """What a run says about how it was made, by name."""
+    """Return a run's versions, digests, budget and settings by name."""
     return dict(
         [
             *(

@@ -1,4 +1,4 @@
-"""What changed between two results as a table, Markdown, CSV or JSON."""
+"""Changes between two results as a table, Markdown, CSV or JSON."""
 
 import json
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ _VERDICTS = ("equal", "within noise", "better", "worse", "scored differently", "
 
 
 def as_text(changes: Changes, form: str) -> str:
-    """The changes in a format of `compare`.
+    """Format the changes as one of the formats of `compare`.
 
     Raises:
-        UserError: LaTeX, which has no use here.
+        UserError: LaTeX, which is not supported for changes.
     """
     if form == "latex":
         raise UserError("--format latex: not for changes. Expected table, markdown, csv or json, or --side-by-side.")
@@ -31,7 +31,7 @@ def as_text(changes: Changes, form: str) -> str:
 
 
 def summary(changes: Changes) -> str:
-    """How many rows have which verdict, in a sentence."""
+    """Return a sentence with the number of rows per verdict."""
     counts = [(sum(row.verdict == verdict for row in changes.rows), verdict) for verdict in _VERDICTS]
     said = ", ".join(f"{count} {verdict}" for count, verdict in counts if count)
     changed = "Something changed beyond noise" if changes.changed else "Nothing changed beyond noise"
@@ -56,7 +56,7 @@ def _markdown(changes: Changes, *, padded: bool) -> str:
 
 
 def notes(changes: Changes) -> list[str]:
-    """What a reader needs to read the table."""
+    """Return the notes below the table: values, tests, wall times, and rows that were not compared."""
     tests = sum(row.p_value is not None for row in changes.rows)
     out = [
         "Primary metrics, personalised, means over clients and the seeds that both sides have; in brackets the 95 % "
@@ -94,7 +94,7 @@ def _cost(change: CostChange, several: bool) -> list[str]:
 
 
 def _arrow(old: float | None, new: float | None, form: str) -> str:
-    """`43.20` where it is the same, else `43.20 → 40.10 (-7.2 %)`."""
+    """Format two values: `43.20` if they are equal, else `43.20 → 40.10 (-7.2 %)`."""
     if old == new:
         return amount(old, form)
     share = f" ({new / old - 1:+.1%})".replace("%", " %") if old and new is not None else ""
@@ -107,7 +107,7 @@ def _cause(cause: Cause) -> str:
 
 
 def _table(titles: Sequence[str], lines: Sequence[Sequence[str]], left: int, padded: bool) -> list[str]:
-    """A Markdown table, whose columns stand below each other with `padded`."""
+    """Format a Markdown table, with `left` left-aligned columns; `padded` aligns the columns in plain text too."""
     rules = ["---"] * left + ["---:"] * (len(titles) - left)
     if not padded:
         return [pipe(titles), pipe(rules), *(pipe(line) for line in lines)]

@@ -1,15 +1,15 @@
-"""`pilot-bench compare OLD NEW`: what changed between two result folders beyond noise (versions, machines).
+"""`pilot-bench compare OLD NEW`: changes beyond noise between two result folders (of two versions, two machines).
 
-Runs are paired by profile, scenario, method and seed; seeds that only one side has take no part. Both sides answered
-the same test examples, so a row (method, task) is about the differences example by example, on the task's primary
+Runs are paired by profile, scenario, method and seed; seeds that only one side has are left out. Both sides answered
+the same test examples, so a row (method, task) is computed from the differences per example, on the task's primary
 metric, personalised:
 
-- interval: the hierarchical bootstrap of `intervals` over seeds, clients and images, of the differences;
+- interval: the hierarchical bootstrap of `intervals` over seeds, clients and images, applied to the differences;
 - p: the paired permutation test of `statistics`, Holm-corrected over all rows of the comparison that were tested.
 
-A row is `better` or `worse` where p is below 0.05 and the interval excludes 0. The test alone would not do: it asks
-whether the models that were trained differ on such images, and models of the same method that differ by rounding do,
-as other seeds would. The interval alone would not do either, since the rows are many.
+A row is `better` or `worse` if p is below 0.05 and the interval excludes 0. The test alone is not enough: it asks
+whether the trained models differ on such images, and models of the same method that differ only by rounding do differ,
+as models of other seeds would. The interval alone is not enough either, because there are many rows.
 """
 
 from collections import defaultdict
@@ -35,18 +35,18 @@ CHANGED: tuple[Verdict, ...] = ("better", "worse", "scored differently")
 Setting = tuple[str, str]
 """Profile and scenario."""
 _EQUAL = 5e-7
-"""Scores are written with six decimals."""
+"""Largest difference that counts as equal: scores are written with six decimals."""
 
 
 @dataclass(frozen=True)
 class ChangeRow:
-    """A method's primary metric on a task, before and after; None where it could not be computed.
+    """A method's primary metric on a task, before and after; None if it could not be computed.
 
     Attributes:
         old, new: means over the clients and the seeds that both sides have.
-        verdict: `equal` is the same bytes of answers and the same scores; `scored differently` the same answers with
-            other scores, which no noise explains.
-        reason: why a row was not compared; else empty.
+        verdict: `equal`: identical answers and scores; `scored differently`: identical answers with different scores,
+            which noise cannot explain.
+        reason: why a row was not compared, else empty.
     """
 
     profile: str
@@ -69,7 +69,7 @@ class ChangeRow:
 
 @dataclass(frozen=True)
 class CostChange:
-    """What a method cost before and after, means over the seeds that both sides have."""
+    """Cost of a method before and after, means over the seeds that both sides have."""
 
     profile: str
     scenario: str
@@ -80,7 +80,7 @@ class CostChange:
 
 @dataclass(frozen=True)
 class Changes:
-    """Everything that differs between two result folders; `only_old` and `only_new` name what has no counterpart."""
+    """Comparison of two result folders; `only_old` and `only_new` name settings, methods and seeds of one side only."""
 
     old: str
     new: str
@@ -92,7 +92,7 @@ class Changes:
 
     @property
     def changed(self) -> bool:
-        """Whether a row changed beyond noise."""
+        """True if a row changed beyond noise."""
         return any(row.verdict in CHANGED for row in self.rows)
 
 
@@ -106,14 +106,14 @@ class Pair:
 
     @property
     def seeds(self) -> list[tuple[Run, Run]]:
-        """Old and new run of each seed."""
+        """The old and the new run of each seed."""
         return list(zip(self.old.runs, self.new.runs, strict=True))
 
 
 def same_settings(old: Path, new: Path) -> bool:
-    """Whether two folders are result folders of several methods that share a profile and scenario.
+    """Return whether two folders are different result folders that share a profile and scenario.
 
-    Method and run folders are not: two of them are methods to put side by side.
+    Method and run folders do not count: two of them are compared side by side.
     """
     settings = []
     for path in (old, new):
@@ -127,7 +127,8 @@ def find_changes(old: Path, new: Path) -> Changes:
     """Compare two result folders of the same scenarios: roots, scenario folders, or folders of one method or run.
 
     Raises:
-        UserError: a run is unfinished, nothing is in common, or the test sets differ.
+        UserError: a run is unfinished, the folders have no scenario, method and seed in common, or the test sets
+            differ.
     """
     sides = _load(old), _load(new)
     settings = _common(*sides)
@@ -156,13 +157,13 @@ def find_changes(old: Path, new: Path) -> Changes:
 
 
 def _setting_of(run: Path) -> Setting:
-    """Profile and scenario by the names of the folders: <profile>/<scenario>/runs/<method>/seed<k>."""
+    """Read profile and scenario off a run's path: <profile>/<scenario>/runs/<method>/seed<k>."""
     parts = run.resolve().parts
     return parts[-5], parts[-4]
 
 
 def _load(path: Path) -> dict[Setting, list[Group]]:
-    """The runs below a folder by profile and scenario, each setting labelled by itself."""
+    """Load the runs below a folder by profile and scenario; labels are assigned within each setting."""
     folders: dict[Path, list[Path]] = {}
     for run in discover(path):
         folders.setdefault(run.resolve().parents[2], []).append(run)
@@ -175,7 +176,7 @@ def _load(path: Path) -> dict[Setting, list[Group]]:
 
 
 def _common(old: Mapping[Setting, object], new: Mapping[Setting, object]) -> list[tuple[Setting, Setting]]:
-    """Settings of both sides; where each has only one, the scenario alone has to be the same."""
+    """Pair the settings of both sides; if each side has only one, just the scenarios have to match."""
     shared = [(setting, setting) for setting in sorted(old) if setting in new]
     if not shared and len(old) == len(new) == 1:
         (one,), (other,) = old, new
@@ -189,7 +190,7 @@ def _common(old: Mapping[Setting, object], new: Mapping[Setting, object]) -> lis
 
 
 def _pair(old: Sequence[Group], new: Sequence[Group], profile: str) -> tuple[list[Pair], list[str], list[str]]:
-    """Methods with the seeds that both sides have, then what only the old side has, and only the new."""
+    """Pair methods by the seeds that both sides have; return the pairs, and what only the old or the new side has."""
     sides = {group.label: group for group in old}, {group.label: group for group in new}
     pairs: list[Pair] = []
     only: tuple[list[str], list[str]] = ([], [])
@@ -207,7 +208,7 @@ def _pair(old: Sequence[Group], new: Sequence[Group], profile: str) -> tuple[lis
 
 
 def _check_tests(pairs: Sequence[Pair]) -> None:
-    """Refuse sides that were asked other questions."""
+    """Raise `UserError` if the test sets of a pair differ."""
     for pair in pairs:
         for old, new in pair.seeds:
             imported = old.imported or new.imported
@@ -262,14 +263,14 @@ def _tested(
 
 
 def _judge(rows: Sequence[ChangeRow]) -> list[ChangeRow]:
-    """Rows with Holm's correction over those that were tested, and their verdicts."""
+    """Apply Holm's correction over the tested rows and set their verdicts."""
     adjusted = iter(holm([row.p_value for row in rows if row.p_value is not None]))
     return [row if row.p_value is None else _with_verdict(replace(row, p_holm=next(adjusted))) for row in rows]
 
 
 def _with_verdict(row: ChangeRow) -> ChangeRow:
     assert row.p_holm is not None and row.difference is not None
-    # Without an interval every difference is the same: there is no spread that could explain it, unless it is 0.
+    # Without an interval all differences are equal: no spread can explain them, unless they are 0.
     apart = (
         abs(row.difference) > _EQUAL
         if row.ci_low is None or row.ci_high is None
@@ -281,7 +282,7 @@ def _with_verdict(row: ChangeRow) -> ChangeRow:
 
 
 def _answers(run: Run) -> dict[str, dict[tuple[str, tuple[int, ...]], str]]:
-    """What the run's models said, by task, example and clients."""
+    """Read the personalised answers of a run by task, then by example and clients."""
     found: dict[str, dict[tuple[str, tuple[int, ...]], str]] = defaultdict(dict)
     for row in read_samples(run.path):
         if row["protocol"] == "personalised":

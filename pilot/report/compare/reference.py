@@ -1,7 +1,7 @@
-"""`pilot-bench compare --reference`: whether fresh runs agree with the reference tables that are committed.
+"""`pilot-bench compare --reference`: agreement of fresh runs with the committed reference tables.
 
-A cell is a method's primary metric on a task (personalised). Fresh runs agree where their mean lies in the reference's
-95 % interval of the mean over seeds, clients and images. Where the reference has no interval, since all its scores are
+A cell is a method's primary metric on a task (personalised). Fresh runs agree if their mean is in the reference's
+95 % interval of the mean over seeds, clients and images. If the reference has no interval, because all its scores are
 equal, the means have to be equal.
 """
 
@@ -22,12 +22,12 @@ Verdict = Literal["equal", "agrees", "differs", "not here", "not in the referenc
 REFERENCE = Path(__file__).resolve().parents[3] / "results" / "reference"
 COLUMNS = ("method", "task", "metric", "reference", "ci_low", "ci_high", "here", "verdict")
 _EQUAL = 5e-7
-"""Reference tables have six decimals."""
+"""Largest difference that counts as equal: reference tables have six decimals."""
 
 
 @dataclass(frozen=True)
 class ReferenceRow:
-    """One cell, in the reference and here; None where one of the two has no value."""
+    """One cell of the reference table beside the fresh value; None where a side has no value."""
 
     method: str
     task: str
@@ -40,11 +40,11 @@ class ReferenceRow:
 
 
 def against_reference(scenario_dir: Path, reference: Path | None = None) -> list[ReferenceRow]:
-    """Every method that the reference or `scenario_dir` has, task by task.
+    """Compare the runs of a scenario with the reference tables; return a row per method and task of either side.
 
     Args:
         scenario_dir: `results/<profile>/<scenario>`.
-        reference: holds `<profile>/<scenario>/main.csv`; `results/reference` by default.
+        reference: folder with `<profile>/<scenario>/main.csv`; `results/reference` by default.
 
     Raises:
         UserError: there are no reference tables of this profile and scenario, or no finished runs here.
@@ -73,7 +73,7 @@ def against_reference(scenario_dir: Path, reference: Path | None = None) -> list
 
 
 def _primary(groups: Sequence[Group]) -> list[MainRow]:
-    """Personalised values of each task's primary metric."""
+    """Return the personalised rows of each task's primary metric."""
     wanted = {(task.name, primary_metric(group, task)) for group in groups for task in group.tasks}
     rows = main_rows(groups, only={metric for _, metric in wanted})
     return [row for row in rows if row.protocol == "personalised" and (row.task, row.metric) in wanted]
@@ -102,10 +102,10 @@ def _number(text: str) -> float | None:
 
 
 def as_text(rows: Sequence[ReferenceRow], form: str) -> str:
-    """The rows in a format of `compare`.
+    """Format the rows as one of the formats of `compare`.
 
     Raises:
-        UserError: LaTeX, which has no use here.
+        UserError: LaTeX, which is not supported with a reference.
     """
     if form == "json":
         return json.dumps([asdict(row) for row in rows], indent=2) + "\n"
@@ -115,7 +115,7 @@ def as_text(rows: Sequence[ReferenceRow], form: str) -> str:
 
 
 def as_table(rows: Sequence[ReferenceRow]) -> str:
-    """A Markdown table, and a sentence that counts the verdicts."""
+    """Format the rows as a Markdown table with a sentence that counts the verdicts."""
     out = [pipe(COLUMNS[:3] + ("reference", "95 % interval", "here", "verdict")), pipe(["---"] * 7)]
     for row in rows:
         interval = "" if row.ci_low is None or row.ci_high is None else f"[{row.ci_low:.3f}, {row.ci_high:.3f}]"
@@ -125,18 +125,18 @@ def as_table(rows: Sequence[ReferenceRow]) -> str:
 
 
 def as_csv(rows: Sequence[ReferenceRow]) -> str:
-    """The same as CSV."""
+    """Format the rows as CSV."""
     return rows_to_csv(COLUMNS, [asdict(row) for row in rows])
 
 
 def summary(rows: Sequence[ReferenceRow]) -> str:
-    """How many cells are equal, agree, differ, and are not compared."""
+    """Return a sentence with the number of cells that are equal, agree, differ, and are not compared."""
     equal, within, outside = (sum(row.verdict == name for row in rows) for name in ("equal", "agrees", "differs"))
     rest = len(rows) - equal - within - outside
     return f"{equal} cells equal, {within} within the reference's interval, {outside} outside it, {rest} not compared."
 
 
 def agrees(rows: Sequence[ReferenceRow]) -> bool:
-    """Whether something was compared and nothing differs."""
+    """Return whether at least one cell was compared and none differs."""
     compared = [row for row in rows if row.verdict in ("equal", "agrees", "differs")]
     return bool(compared) and all(row.verdict != "differs" for row in compared)

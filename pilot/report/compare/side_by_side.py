@@ -1,4 +1,4 @@
-"""`pilot-bench compare`: quality, marks and cost of methods side by side, for people and machines."""
+"""`pilot-bench compare`: quality, significance marks and cost of methods side by side, as a table or a data format."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -41,13 +41,13 @@ def compare(
 
     Args:
         paths: scenario, method or run folders.
-        baseline: method to test the others against; unless named, its absence is only noted.
+        baseline: method to test the others against; if the default one is absent, a footnote says so.
         format: one of `FORMATS`; `table` prints.
-        allow_different: names out of `comparable.DIFFERENCES`, or "all": what runs may differ in all the same.
+        allow_different: names from `comparable.DIFFERENCES`, or "all": properties in which the runs may differ.
         console: where `table` prints; the terminal by default.
 
     Returns:
-        The text of the other formats; None for `table`.
+        The text; None for `table`, which is printed.
 
     Raises:
         UserError: unknown format, nothing to load, an unfinished run, or runs that cannot be compared.
@@ -85,7 +85,7 @@ def _print(grids: Sequence[Headline], console: "Console | None") -> None:
 
 
 def _print_whole(console: "Console", table: "Table", needed: int) -> None:
-    """Print a table at its own width: a cut number would be worse than a wrapped line."""
+    """Print a table at its full width: lines may wrap in the terminal, but numbers are not cut off."""
     width = console.width
     console.width = max(width, needed)
     try:
@@ -119,7 +119,7 @@ def _table(grid: Headline) -> "Table":
 
 
 def _styled(cell: Cell) -> str:
-    """The value and its marks, and the interval below them."""
+    """Format the value and its marks, with the interval on the next line."""
     text = number(cell.row) + (" †" if cell.close else "") + ARROWS[cell.arrow]
     text = f"[bold]{text} *[/bold]" if cell.best else text
     return text + f"\n{interval(cell.row)}".replace("[", r"\[")

@@ -1,1 +1,1 @@
-"""`report.html`: one self-contained page per scenario; `page.py` writes it, the other modules say what it holds."""
+"""`report.html`: one self-contained page per scenario; `page.py` writes it, the other modules make its content."""

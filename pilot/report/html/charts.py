@@ -1,6 +1,6 @@
 """The page's charts, made with Altair and compiled to Vega, so that a browser only has to draw them.
 
-`shown` is the list of methods that the page's switches leave; other signals are set by the controls beside each chart.
+The signal `shown` is the list of methods that are switched on; the controls beside each chart set its other signals.
 """
 
 import json
@@ -24,7 +24,7 @@ _COSTS = {
 
 
 def charts(source: Source) -> dict[str, dict[str, Any]]:
-    """Vega specifications by name; a chart without data is left out."""
+    """Build the charts as Vega specifications by name; a chart without data is left out."""
     labels, exchange = series.partition_rows(source)
     made = {
         "quality": _quality(source, series.quality_rows(source)),
@@ -39,7 +39,7 @@ def charts(source: Source) -> dict[str, dict[str, Any]]:
 
 
 def _quality(source: Source, text: str) -> Layers | None:
-    """The chosen task's metric over the chosen cost; references as dashed lines."""
+    """Plot the chosen task's metric over the chosen cost; references are dashed lines."""
     tasks = [task.name for task in source.tasks if len(source.primary(task))]
     if not tasks:
         return None
@@ -76,7 +76,7 @@ def _quality(source: Source, text: str) -> Layers | None:
 
 
 def _clients(source: Source, text: str) -> Layers | None:
-    """Methods by clients, coloured between each task's lowest and highest; the worst client of a task is framed."""
+    """Plot methods by clients, coloured from each task's lowest to highest value; frames mark worst clients."""
     if text.count("\n") < 2:
         return None
     order = [f"{task.name} {client}" for task in source.tasks for client in task.clients]
@@ -100,7 +100,7 @@ def _clients(source: Source, text: str) -> Layers | None:
 
 
 def _losses(source: Source, text: str) -> Layers | None:
-    """The chosen loss of the chosen task over rounds: mean of clients and seeds, band from lowest to highest."""
+    """Plot the chosen loss of the chosen task over rounds: mean over clients and seeds, band from lowest to highest."""
     if text.count("\n") < 2:
         return None
     ink, form = scales(source)
@@ -132,7 +132,7 @@ def _losses(source: Source, text: str) -> Layers | None:
 
 
 def _router(source: Source, text: str) -> Layers | None:
-    """Router weights of the chosen method's clients in the chosen round; the own task's adapter is framed."""
+    """Plot router weights of the chosen method's clients in the chosen round; frames mark their own task's adapter."""
     if text.count("\n") < 2:
         return None
     experts = [task.name for task in source.tasks]
@@ -150,7 +150,7 @@ def _router(source: Source, text: str) -> Layers | None:
 
 
 def _neighbours(source: Source, text: str) -> Layers | None:
-    """Distances between text adapters in the chosen round; a dot: a neighbour that the row's client averages with."""
+    """Plot the distances between text adapters in the chosen round; dots mark chosen neighbours."""
     if text.count("\n") < 2:
         return None
     order = [f"{task.name} {client}" for task in source.tasks for client in task.clients]
@@ -189,7 +189,7 @@ def _with_rounds(chart: Layers, source: Source, text: str) -> Layers:
 
 
 def _partition(source: Source, text: str) -> alt.Chart | None:
-    """Training examples of the chosen task's clients by label, as counts or shares."""
+    """Plot the training examples of the chosen task's clients by label, as counts or shares."""
     if text.count("\n") < 2:
         return None
     chart = alt.Chart(data(text, ["count"])).transform_filter("datum.task == task")
@@ -214,7 +214,7 @@ def _partition(source: Source, text: str) -> alt.Chart | None:
 
 
 def _divergence(text: str) -> Layers | None:
-    """Jensen-Shannon distances between the clients' label distributions."""
+    """Plot the Jensen-Shannon distances between the clients' label distributions."""
     if text.count("\n") < 2:
         return None
     names = list(dict.fromkeys(line.split(",")[0] for line in text.splitlines()[1:]))

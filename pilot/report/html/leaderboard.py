@@ -1,4 +1,4 @@
-"""The leaderboard's rows, from `tables/main.csv`, `leaderboard.json`, `cost.csv` and the runs' timing."""
+"""Rows of the leaderboard, from `tables/main.csv`, `tables/leaderboard.json`, and the ledgers and timing of runs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +14,10 @@ from pilot.report.plots.style import Source
 
 
 def read_grid(source: Source) -> dict[str, Any]:
-    """The scenario's headline grid, as `tables` wrote it.
+    """Read the scenario's headline grid from `tables/leaderboard.json`.
 
     Raises:
-        UserError: the tables are missing, or show other methods than the report is to show.
+        UserError: the file is missing or damaged, or has no rows of a method in the report.
     """
     path = source.scenario_dir / "tables" / "leaderboard.json"
     if not path.exists():
@@ -37,9 +37,9 @@ def read_grid(source: Source) -> dict[str, Any]:
 
 
 def leaderboard(source: Source, grid: dict[str, Any]) -> dict[str, Any]:
-    """What the page's table needs: tasks with their metrics, a value per cell, marks and cost per method.
+    """Build the leaderboard's data: tasks with their metrics, a value per cell, marks and cost per method.
 
-    A cell is `[mean, std, ci_low, ci_high, status]` under `task|metric|protocol`; `mean` is None where there is none.
+    A cell is `[mean, std, ci_low, ci_high, status]` under `task|metric|protocol`; missing values are None.
     """
     groups = {group.label: group for group in group_runs(source.runs)}
     marks: dict[str, dict[str, Any]] = {}
@@ -64,7 +64,7 @@ def leaderboard(source: Source, grid: dict[str, Any]) -> dict[str, Any]:
 
 
 def costs(group: Group) -> dict[str, float | None]:
-    """Megabytes, trainable parameters, training FLOPs and wall seconds of a method, mean over its seeds."""
+    """Average megabytes, trainable parameters, training TFLOPs and wall seconds of a method over its seeds."""
     summary = summarise(group)
     flops = [run.ledger["training_flops"] for run in group.runs if run.ledger.get("training_flops") is not None]
     return {
@@ -98,7 +98,7 @@ def _records(rows: pandas.DataFrame) -> Sequence[Any]:
 
 
 def _mark(row: dict[str, Any]) -> dict[str, Any]:
-    """What the headline table says of a cell: best, not told apart from the best, above or below the baseline."""
+    """Return the marks of a cell: best, not different from the best, test against the baseline, parse failure rate."""
     return {
         **{"best": row["best"], "close": row["not_significantly_different_from_best"]},
         **{"p": row["p_holm"], "difference": row["difference_to_baseline"], "fails": row["parse_failure_rate"]},

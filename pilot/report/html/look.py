@@ -1,6 +1,6 @@
-"""What the page's charts share: the page's look, compilation to Vega, methods' colours and marks.
+"""Shared parts of the page's charts: theme, compilation to Vega, and the methods' colours and marks.
 
-Texts and lines are `currentColor`: the page's light and dark themes apply without drawing again.
+Texts and lines are `currentColor`, so that the page's light and dark themes apply without redrawing.
 """
 
 import json
@@ -29,7 +29,7 @@ IS_SHOWN = "indexof(shown, datum.method) >= 0"
 
 
 def method_marks(source: Source) -> list[Mapping[str, Any]]:
-    """Name, colour, symbol and kind of every method, for the page's switches."""
+    """Return name, colour, symbol and kind of every method, for the page's switches."""
     return [
         {"name": label, "colour": colour(label), "shape": shape(label), "reference": source.is_reference(label)}
         for label in source.methods
@@ -37,20 +37,20 @@ def method_marks(source: Source) -> list[Mapping[str, Any]]:
 
 
 def colour(label: str) -> str:
-    """A method's colour on the page: that of all figures, but the text's own for the darkest."""
+    """Return a method's colour on the page: that of all figures, except that the darkest is the text colour."""
     found = method_style(label).colour
     return INK if found == DARK else found
 
 
 def shape(label: str) -> str:
-    """A method's marker as Vega's symbol."""
+    """Return a method's marker as a Vega symbol."""
     return _SHAPES[method_style(label).marker]
 
 
 def compiled(chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """A chart as a Vega specification with the page's look.
+    """Compile a chart to a Vega specification with the page's theme.
 
-    A title that starts with `=` is an expression of signals, which Vega knows and Vega-Lite does not.
+    An axis title that starts with `=` is a signal expression, which Vega supports and Vega-Lite does not.
     """
     import vl_convert
 
@@ -69,10 +69,12 @@ def compiled(chart: alt.TopLevelMixin) -> dict[str, Any]:
 
 
 def data(text: str, numbers: Sequence[str]) -> alt.InlineData:
+    """Wrap CSV text as a chart's inline data; parse the columns `numbers` as numbers."""
     return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=dict.fromkeys(numbers, "number")))
 
 
 def scales(source: Source) -> tuple[alt.Color, alt.Shape]:
+    """Return the colour and shape encodings of the methods, without legends."""
     methods = source.methods
     colours = alt.Scale(domain=methods, range=[colour(label) for label in methods])
     shapes = alt.Scale(domain=methods, range=[shape(label) for label in methods])
@@ -80,16 +82,20 @@ def scales(source: Source) -> tuple[alt.Color, alt.Shape]:
 
 
 def shown(source: Source) -> alt.Parameter:
+    """Create the parameter `shown`: the methods that are switched on, initially all."""
     return alt.param(name="shown", value=source.methods)
 
 
 def signal(name: str, value: Any) -> alt.Parameter:
+    """Create a parameter with an initial value."""
     return alt.param(name=name, value=value)
 
 
 def bare() -> alt.Axis:
+    """Create an axis without ticks and line."""
     return alt.Axis(ticks=False, domain=False)
 
 
 def slanted(**more: Any) -> alt.Axis:
+    """Create an axis with slanted labels, without ticks and line."""
     return alt.Axis(labelAngle=-35, ticks=False, domain=False, **more)

@@ -1,4 +1,4 @@
-"""Writes `report.html`: a page with everything in it, which asks no network for anything."""
+"""`report.html`: a self-contained page that makes no network requests."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -40,18 +40,19 @@ _COSTS = {
 
 
 def write_report(scenario_dir: Path, methods: Sequence[str] | None = None, samples: int = PER_TASK) -> Path:
-    """Write a scenario's `report.html` from its tables and runs; equal results give equal bytes, but for wall times.
+    """Write a scenario's `report.html` from its tables and runs; equal results give equal bytes, except wall times.
 
     Args:
         scenario_dir: `results/<profile>/<scenario>`, with `tables/`.
-        methods: the methods to show; all that have runs by default.
-        samples: most test examples of a task in the sample browser.
+        methods: the methods to show; by default all that have runs.
+        samples: largest number of test examples per task in the sample browser.
 
     Returns:
         The file written.
 
     Raises:
-        UserError: no runs, an unfinished run, runs that cannot be compared, or tables that are missing or older.
+        UserError: no runs, an unfinished run, runs that cannot be compared, or tables that are missing or lack a
+            method.
     """
     if not scenario_dir.is_dir():
         raise UserError(f"{scenario_dir}: no such folder. Expected one such as results/embedded/scenario2.")
@@ -67,7 +68,7 @@ def write_report(scenario_dir: Path, methods: Sequence[str] | None = None, sampl
 
 
 def page(source: Source, samples: int = PER_TASK) -> str:
-    """The page's text."""
+    """Render the page as HTML."""
     grid = read_grid(source)
     drawn = charts(source)
     config = source.runs[0].config
@@ -114,7 +115,7 @@ def _lead(source: Source) -> str:
 
 
 def _choices(source: Source, drawn: Mapping[str, Any]) -> dict[str, Any]:
-    """Values and texts of the controls beside the charts."""
+    """Return the values and labels of the controls beside the charts."""
     losses = _column(drawn, "losses", "loss")
     return {
         "tasks": [[task.name, f"{task.name} ({task.metric})"] for task in source.tasks],
@@ -125,7 +126,7 @@ def _choices(source: Source, drawn: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _column(drawn: Mapping[str, Any], chart: str, name: str) -> list[str]:
-    """The distinct values of a column of a chart's data, in their order."""
+    """Return the distinct values of a column of a chart's data, in order of appearance."""
     for data in drawn.get(chart, {}).get("data", ()):
         if isinstance(data.get("values"), str):
             return values_of(data["values"], name)
@@ -133,7 +134,7 @@ def _column(drawn: Mapping[str, Any], chart: str, name: str) -> list[str]:
 
 
 def _exchange(source: Source) -> list[dict[str, Any]]:
-    """Per method with a router or distances: its rounds, and those that record each of the two."""
+    """List the rounds of each method that records router weights or distances, and the rounds with each of them."""
     entries = []
     for label in source.methods:
         routed, every = set(), set()
@@ -154,7 +155,7 @@ def _exchange(source: Source) -> list[dict[str, Any]]:
 
 
 def _json(value: Any) -> str:
-    """JSON that may stand inside a script element."""
+    """Encode a value as JSON that is safe inside a script element."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
@@ -166,13 +167,13 @@ def _asset(name: str) -> str:
 def _template() -> Any:
     from jinja2 import BaseLoader, Environment, StrictUndefined
 
-    # Everything is escaped but what the template marks as safe: data, style and scripts.
+    # Everything is escaped, except what the template marks as safe: data, style and scripts.
     environment = Environment(loader=BaseLoader(), autoescape=True, undefined=StrictUndefined)
     return environment.from_string(_asset("report.html.j2"))
 
 
 def _pairs(rows: Sequence[Sequence[str]], kind: str = "") -> Any:
-    """A table of names and values."""
+    """Render an HTML table of names and values."""
     from markupsafe import Markup
 
     line = Markup('<tr><th scope="row">{}</th><td class="{}">{}</td></tr>')
@@ -186,7 +187,7 @@ def _compact(value: Mapping[str, Any]) -> str:
 
 @cache
 def _library() -> str:
-    """Vega and Vega-Embed as one script that defines `vegaEmbed`."""
+    """Bundle Vega and Vega-Embed as one script that defines `vegaEmbed`."""
     import vl_convert
 
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace("</script", "<\\/script")

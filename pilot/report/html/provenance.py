@@ -1,4 +1,4 @@
-"""What the page says about where its numbers come from, and how to make them again."""
+"""Provenance of the page's numbers, and the commands to reproduce them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ _SHORT = 12
 
 
 def provenance(source: Source) -> dict[str, Any]:
-    """Versions, digests, the table files with theirs, a command for each step, and one line per run."""
+    """Collect versions, digests, budgets, the table files with digests, a command for each step, and a line per run."""
     runs = list(source.runs)
     manifests = [read_run_file(run.path / "manifest.json") for run in runs]
     versions: dict[str, set[str]] = {}
@@ -31,7 +31,7 @@ def provenance(source: Source) -> dict[str, Any]:
 
 
 def _digests(runs: Sequence[Run]) -> list[list[str]]:
-    """Digests that all runs share; `several` where they do not (each method has a source of its own)."""
+    """Return each digest if all runs share it, else the number of different ones (methods have separate sources)."""
     found: dict[str, set[str]] = {}
     for run in runs:
         for name, digest in run.config["digests"].items():
@@ -55,7 +55,7 @@ def _tables(scenario_dir: Path) -> list[list[str]]:
 
 
 def _commands(source: Source) -> list[list[str]]:
-    """Commands that make each thing again, from the repository's root."""
+    """Return the commands that reproduce each result, to be run in the repository's root."""
     config = source.runs[0].config
     scenario, profile = config["scenario"], config["profile"]
     folder = f"results/{profile}/{scenario}"

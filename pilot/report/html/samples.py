@@ -1,4 +1,4 @@
-"""The sample browser's data: test images with question, references, and what every method's models answered."""
+"""Data of the sample browser: test images with question, references, and the answers of every method's models."""
 
 import base64
 import io
@@ -16,44 +16,44 @@ from pilot.report.plots.samples import pick, references_in
 from pilot.report.plots.style import Source
 
 PER_TASK = 300
-"""Most examples of a task that are shown, drawn by the digest of their id."""
+"""Largest number of examples per task, drawn by the digest of their id."""
 LONGEST_SIDE = 256
-"""Pixels of an image's longer side; smaller images stay as they are, without loss."""
+"""Largest side of an image in pixels; smaller images keep their size and are stored without loss."""
 RIGHT_FROM = {"CIDEr": 1.0}
-"""From which score an answer counts as right in the browser's filters; 0.5 for metrics of 0 to 1."""
+"""Lowest score of an answer that counts as right in the browser's filters; 0.5 for the other metrics."""
 
 ORIGINAL: tuple[Frame, Size] = "original", (1, 1)
 
 Said = tuple[str, tuple[Frame, Size]]
-"""An answer, and the frame in which it writes boxes with the size of the image."""
+"""An answer, and the coordinate frame of its boxes with the size of the image."""
 Answers = dict[str, dict[str, dict[int, tuple[Said, float | None]]]]
 """task -> example id -> client -> answer and its score."""
 
 
 class Words:
-    """Distinct answers in order of appearance: they repeat each other, so they are sent as numbers."""
+    """Distinct answers, numbered in order of appearance: answers repeat, so the page stores their numbers."""
 
     def __init__(self) -> None:
         self._numbers: dict[Said, int] = {}
 
     def number(self, said: Said) -> int:
-        """The number of an answer."""
+        """Return the number of an answer; a new answer gets the next one."""
         return self._numbers.setdefault(said, len(self._numbers))
 
     def texts(self) -> list[str]:
-        """The answers by number."""
+        """Return the texts of the answers by number."""
         return [text for text, _ in self._numbers]
 
     def boxes(self) -> list[list[float] | None]:
-        """The boxes that they hold, as fractions of the image's sides, by number."""
+        """Return the boxes in the answers by number, as fractions of the image's sides."""
         return [_box(text, *frame) for text, frame in self._numbers]
 
 
 def sample_browser(source: Source, per_task: int = PER_TASK) -> dict[str, Any]:
-    """Examples, answers of every method's lowest seed, and their scores by the primary metric.
+    """Collect examples, the answers of every method's lowest seed, and their scores on the primary metric.
 
-    An answer is `[text]` with its score where all clients of the task say the same with the same score, else one
-    entry per client, in the task's order. Boxes are fractions of the image's sides.
+    Per example and method, answers (as numbers, see `Words`) and scores are lists: one entry if all clients of the task
+    have the same answer and score, else one per client, in the task's order. Boxes are fractions of the image's sides.
     """
     words = Words()
     runs = source.first_runs()
@@ -69,7 +69,7 @@ def sample_browser(source: Source, per_task: int = PER_TASK) -> dict[str, Any]:
 
 
 def _box(text: str, frame: Frame, size: Size) -> list[float] | None:
-    """The box that an answer holds, as the grounding metrics read it, in the original frame."""
+    """Return the box in an answer in the original frame, as the grounding metrics parse it; None without one."""
     box = parse_box(text)
     return None if box is None else [round(side, 4) for side in from_frame(box, frame, size)]
 
@@ -121,7 +121,7 @@ def _example(row: Mapping[str, Any], task: Task, answers: Mapping[str, Answers],
 
 
 def picture(data: bytes) -> str:
-    """An image as a data URI: WebP, without loss unless it had to be made smaller."""
+    """Encode an image as a data URI: WebP, lossless unless the image had to be scaled down."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(data)).convert("RGB")

@@ -1,4 +1,4 @@
-"""Tidy rows behind the page's charts, as CSV text: compact, and the same bytes for the same results."""
+"""Tidy rows of the page's charts as compact CSV text. Equal results give equal bytes."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ LOSS_NAMES = {
 
 
 def quality_rows(source: Source) -> str:
-    """Each method's primary metric on each task beside what the method cost: one row per method and task."""
+    """Return each method's primary metric on each task with the method's cost: one row per method and task."""
     known = {group.label: costs(group) for group in group_runs(source.runs)}
     rows = []
     for task in source.tasks:
@@ -36,7 +36,7 @@ def quality_rows(source: Source) -> str:
 
 
 def client_rows(source: Source) -> str:
-    """Each client's primary metric, mean over seeds; `norm` is its place between the task's lowest and highest."""
+    """Return each client's primary metric, mean over seeds; `norm` maps a task's lowest to 0, its highest to 1."""
     table = source.per_client
     rows = []
     for task in source.tasks:
@@ -57,9 +57,9 @@ def client_rows(source: Source) -> str:
 
 
 def loss_rows(source: Source) -> str:
-    """Training losses per method, task, round and phase: mean over steps, clients and seeds, lowest and highest client.
+    """Return the losses per method, task, round and phase: mean over steps, clients and seeds, and the client range.
 
-    `place` is where the phase ends on an axis of rounds: phases of a round share its unit.
+    `place` is the end of the phase on an axis of rounds, where the phases of a round have equal lengths.
     """
     found: dict[tuple[str, str, int, str, str], list[float]] = defaultdict(list)
     places: dict[tuple[str, int, str], float] = {}
@@ -84,7 +84,7 @@ def loss_rows(source: Source) -> str:
 
 
 def router_rows(source: Source) -> str:
-    """Mean weight of each task's adapter in each client's router, by method and round, mean over seeds."""
+    """Return the mean weight of each task's adapter in each client's router, by method and round, mean over seeds."""
     found: dict[tuple[str, int, int], list[list[float]]] = defaultdict(list)
     for run in source.runs:
         for line in run.rounds:
@@ -103,7 +103,10 @@ def router_rows(source: Source) -> str:
 
 
 def neighbour_rows(source: Source) -> str:
-    """Distances between text adapters at each round's last aggregation, lowest seed; `weight` of chosen neighbours."""
+    """Return the distances between text adapters at each round's last aggregation, lowest seed.
+
+    `weight` is the aggregation weight of a chosen neighbour.
+    """
     owner, rows = _owners(source), []
     for label, run in source.first_runs().items():
         last = {aggregation.round: aggregation for aggregation in read_aggregations(run)}
@@ -121,7 +124,10 @@ def neighbour_rows(source: Source) -> str:
 
 
 def partition_rows(source: Source) -> tuple[str, str]:
-    """Examples by client and label, and Jensen-Shannon distances between clients; empty texts without a partition."""
+    """Return the examples by client and label, and the Jensen-Shannon distances between clients.
+
+    Without a partition, both texts have only a header.
+    """
     path = source.scenario_dir / "partition" / "heterogeneity.json"
     report = read_sealed(path) if path.exists() else {"clients": [], "label_distribution": {}, "js_distance": []}
     owner = {client["client"]: client["task"] for client in report["clients"]}
@@ -142,12 +148,12 @@ def partition_rows(source: Source) -> tuple[str, str]:
 
 
 def values_of(text: str, column: str) -> list[str]:
-    """The distinct values of a column of one of these texts, in their order."""
+    """Return the distinct values of a column of one of these texts, in order of appearance."""
     return list(dict.fromkeys(row[column] for row in csv.DictReader(io.StringIO(text))))
 
 
 def rounds_of(text: str) -> list[int]:
-    """The distinct rounds of one of these texts, sorted."""
+    """Return the distinct rounds of one of these texts, sorted."""
     return sorted(map(int, values_of(text, "round")))
 
 

@@ -1,1 +1,1 @@
-"""Numbers of runs: loaded, summarised, tested."""
+"""Loading, summarising and testing the numbers of runs."""

@@ -1,4 +1,4 @@
-"""Refuses to compare what cannot be compared, and says what was compared in spite of its differences."""
+"""Check that runs can be compared; record differences that were allowed."""
 
 import json
 from collections import defaultdict
@@ -11,7 +11,7 @@ from pilot.report.numbers.load import Run
 from pilot.report.numbers.order import is_reference
 
 DIFFERENCES = ("data", "partition", "backbone", "tests", "budget", "seeds", "frame")
-"""What runs may differ in."""
+"""Properties in which compared runs may differ."""
 
 EVERYTHING = "all"
 _NUM_NAMED = 3
@@ -19,7 +19,7 @@ _NUM_NAMED = 3
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing in which runs differ: which of `DIFFERENCES`, and a sentence with values and runs."""
+    """A property in which compared runs differ: its name in `DIFFERENCES`, and a text with values and runs."""
 
     what: str
     text: str
@@ -27,7 +27,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a comparison was told to overlook, and what it then did overlook."""
+    """Names of the differences that a comparison allows, and the differences that were found."""
 
     names: tuple[str, ...] = ()
     found: tuple[Difference, ...] = ()
@@ -36,15 +36,18 @@ class Allowed:
 def check_comparable(runs: Sequence[Run], allow: Collection[str] = ()) -> Allowed:
     """Refuse runs that differ in data, partition, backbone, test set, budget, seeds or coordinate frame.
 
-    References take no part in the comparison of seeds, nor in that of budgets if they were not trained; imported
-    runs have neither shards nor our backbone, and their test sets are compared example by example.
+    The seeds of references are not compared, nor the budgets of references that were not trained. Imported runs have
+    neither shards nor our backbone, and their test sets are compared example by example.
 
     Args:
-        runs: what is to be compared.
-        allow: names out of `DIFFERENCES` to overlook; "all" is every one of them.
+        runs: the runs to compare.
+        allow: names from `DIFFERENCES` to allow; "all" allows every difference.
+
+    Returns:
+        The names that were allowed and the differences that were found.
 
     Raises:
-        UserError: an unknown name, or differences that are not allowed: every one, its values and runs.
+        UserError: an unknown name, or differences that are not allowed; lists each one with its values and runs.
     """
     if unknown := sorted(set(allow) - {*DIFFERENCES, EVERYTHING}):
         raise UserError(
@@ -76,7 +79,7 @@ def _differences(runs: Sequence[Run]) -> Iterable[Difference]:
 
 
 def _by_value(what: str, name: str, values: Iterable[tuple[Run, Any]]) -> Iterable[Difference]:
-    """A difference where runs have several values."""
+    """Yield a difference if the runs do not all have the same value."""
     groups: dict[str, list[str]] = defaultdict(list)
     for run, value in values:
         groups[json.dumps(value, sort_keys=True)].append(str(run.path))
@@ -95,7 +98,7 @@ def _short(value: str) -> str:
 
 
 def _seeds(runs: Sequence[Run]) -> Iterable[Difference]:
-    """A difference where methods of one scenario were run with other seeds."""
+    """Yield a difference for each scenario whose methods were run with different seeds."""
     seeds: dict[tuple[str, str], list[int]] = defaultdict(list)
     for run in runs:
         seeds[run.scenario, run.label].append(run.seed)
@@ -110,13 +113,16 @@ def _seeds(runs: Sequence[Run]) -> Iterable[Difference]:
 
 
 def _frames(run: Run) -> list[str]:
-    """The frame of a run's boxes; none without grounding."""
+    """Return the frames of a run's boxes; empty without grounding."""
     answered = {entry.task for entry in run.entries}
     return sorted({task.frame for task in run.tasks if task.frame and task.name in answered})
 
 
 def _imported_tests(runs: Sequence[Run]) -> Iterable[Difference]:
-    """A difference for each task that an imported run answers on other examples than the first other run."""
+    """Yield a difference for each task on which an imported run answers other examples than a second run does.
+
+    The second run is one of another method that answers the task; if there is one of ours, it is used.
+    """
     for run in runs:
         others = [other for other in runs if other.scenario == run.scenario and other.label != run.label]
         for task in sorted(run.asked) if run.imported else ():

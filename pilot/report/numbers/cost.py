@@ -1,4 +1,4 @@
-"""What a run cost: bytes, parameters, steps and FLOPs (`cost.csv`), time and memory (`timing.csv`)."""
+"""Cost of a run: bytes, parameters, steps, tokens and FLOPs (`cost.csv`), time and memory (`timing.csv`)."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class CostRow:
 
 @dataclass(frozen=True)
 class TimingRow:
-    """One line of `timing.csv`, which alone differs between reruns."""
+    """One line of `timing.csv`, the only table that differs between reruns."""
 
     scenario: str
     method: str
@@ -45,7 +45,7 @@ class TimingRow:
 
 @dataclass(frozen=True)
 class CostSummary:
-    """Cost of one method, mean over its seeds; None where the runs do not say."""
+    """Cost of one method, mean over its seeds; None if no run recorded it."""
 
     megabytes: float | None
     trainable_parameters: float | None
@@ -53,7 +53,10 @@ class CostSummary:
 
 
 def cost_rows(groups: Sequence[Group]) -> list[CostRow]:
-    """Bytes per round, direction and component and their totals, parameters, steps, tokens, FLOPs."""
+    """Return the lines of `cost.csv`.
+
+    These are bytes per round, direction and component with their totals, parameters, steps, tokens and FLOPs.
+    """
     rows: list[CostRow] = []
     for group in groups:
         for run in group.runs:
@@ -72,7 +75,7 @@ def cost_rows(groups: Sequence[Group]) -> list[CostRow]:
 
 
 def timing_rows(groups: Sequence[Group]) -> list[TimingRow]:
-    """Wall time and its parts, and peak memory of the server's process and of the clients', per run."""
+    """Return the lines of `timing.csv`: wall time and its parts, peak memory of server and clients, per run."""
     return [
         TimingRow(group.scenario, group.label, run.seed, name, unit, float(run.timing[name]))
         for group in groups
@@ -83,7 +86,7 @@ def timing_rows(groups: Sequence[Group]) -> list[TimingRow]:
 
 
 def summarise(group: Group) -> CostSummary:
-    """Megabytes exchanged (10^6 bytes, up plus down, all clients and rounds), parameters and wall time."""
+    """Average over seeds: megabytes sent (10^6 bytes, up plus down, all clients and rounds), parameters, wall time."""
     totals = [run.ledger["totals"] for run in group.runs if "totals" in run.ledger]
     return CostSummary(
         megabytes=_mean([(total["bytes_up"] + total["bytes_down"]) / 1e6 for total in totals]),

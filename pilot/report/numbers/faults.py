@@ -1,7 +1,7 @@
-"""Quality lost by faults: runs below `faults/` of a scenario, each beside the ordinary run of its method and seed.
+"""Quality lost by faults: runs below `faults/` of a scenario, each paired with the ordinary run of its method and seed.
 
-The main figure is the mean over a task's clients that have no fault of their own; drop-out spares nobody in particular,
-so there it is the mean over all of them.
+The main figure is the mean over a task's clients that are not faulty themselves. Drop-out makes no client faulty, so
+there it is the mean over all clients of the task.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ from pilot.report.numbers.load import Run, Task, load_run, load_runs
 from pilot.report.numbers.order import PARSE_FAILURES, metric_key, sort_methods
 
 SAME = ("source", "features", "scenario")
-"""Digests, besides those that `compare` looks at, in which a run and its counterpart must agree."""
+"""Digests that must be the same for a faulty run and its counterpart, in addition to those that `compare` checks."""
 
 WHAT_IS_SENT = {
     "nan": "a NaN in every tensor",
@@ -41,9 +41,9 @@ class FaultRow:
     """One line of `faults.csv`: means over `clients` and seeds; None is written as an empty field.
 
     `lost` is `value_without` - `value_with` (negative: gained), `lost_relative` its share of `value_without`, and
-    `lost_all_clients` the same difference with the faulty clients' own models among those averaged. The counts are
-    totals over seeds. `status` is `ok`, `unavailable` (the metric, or every client of the task is faulty) or `missing`
-    (no run).
+    `lost_all_clients` the same difference over all clients of the task, including the faulty ones. The counts are
+    totals over seeds. `status` is `ok`, `unavailable` (no value of the metric, or every client of the task is faulty)
+    or `missing` (no run).
     """
 
     scenario: str
@@ -69,9 +69,9 @@ class FaultTable:
     """A scenario's runs with faults.
 
     Attributes:
-        pairs: by fault and method; no entry where there is no run.
-        settings: what each fault is.
-        usual: what the ordinary runs' federation is.
+        pairs: faulty and ordinary runs by fault and method; no entry without a run.
+        settings: section `federation` of each fault.
+        usual: section `federation` of the ordinary runs.
     """
 
     scenario: str
@@ -83,15 +83,16 @@ class FaultTable:
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds of all runs, ascending."""
+        """Seeds of all faulty runs, ascending."""
         return sorted({pair.faulty.seed for pairs in self.pairs.values() for pair in pairs})
 
 
 def load_faults(scenario_dir: Path) -> FaultTable:
-    """All runs below `faults/`, and those they are held against.
+    """Load all runs below `faults/` with their ordinary counterparts.
 
     Raises:
-        UserError: there are none, one is unfinished or has no counterpart, or the two differ in more than the fault.
+        UserError: there are no such runs, one is unfinished or has no counterpart, or the two differ in more than the
+            fault.
     """
     folders = [folder for folder in sorted((scenario_dir / FAULTS).glob("*")) if (folder / "runs").is_dir()]
     if not folders:
@@ -121,7 +122,7 @@ def load_faults(scenario_dir: Path) -> FaultTable:
 
 
 def fault_rows(table: FaultTable) -> list[FaultRow]:
-    """A line for each task, metric, fault and method."""
+    """Return the lines of `faults.csv`: one per task, metric, fault and method."""
     rows = []
     for task in table.tasks:
         for metric in _metrics(table, task):
@@ -134,12 +135,12 @@ def fault_rows(table: FaultTable) -> list[FaultRow]:
 
 
 def faulty_clients(settings: FederationConfig) -> frozenset[int]:
-    """The clients that have a fault of their own."""
+    """Return the ids of the clients that send faulty updates."""
     return frozenset(client for attack in settings.attacks for client in attack.clients)
 
 
 def describe(settings: FederationConfig) -> str:
-    """What a section `federation` says beyond its defaults, in words."""
+    """Describe the settings of a section `federation` that differ from the defaults."""
     default = FederationConfig()
     parts = []
     for name, value in settings.participation:
@@ -180,7 +181,7 @@ def _difference(without: float | None, with_: float | None) -> float | None:
 
 
 def _mean(runs: Sequence[Run], task: Task, metric: str, clients: Collection[int]) -> float | None:
-    """Mean of a metric (personalised) over clients and runs; None if there are none or one has no value."""
+    """Average a metric (personalised) over clients and runs; None if there are none or a value is missing."""
     values = [
         entry.value
         for run in runs
@@ -210,7 +211,7 @@ def _counterpart(scenario_dir: Path, run: Run) -> Run:
 
 
 def _check_pair(pair: Pair) -> None:
-    """Refuse a pair that differs in more than the fault."""
+    """Raise `UserError` if the two runs of a pair differ in more than the fault."""
     faulty, ordinary = pair.faulty.config, pair.ordinary.config
     different = [f"{name} digest" for name in SAME if faulty["digests"].get(name) != ordinary["digests"].get(name)]
     if faulty["hyperparameters"] != ordinary["hyperparameters"]:
@@ -223,7 +224,7 @@ def _check_pair(pair: Pair) -> None:
 
 
 def _agreed(runs: Sequence[Run]) -> FederationConfig:
-    """The section `federation` that all of the runs have."""
+    """Return the section `federation` that the runs share; raise `UserError` if they differ."""
     sections = {run.path: FederationConfig.model_validate(_section(run)) for run in runs}
     first = next(iter(sections))
     for path, section in sections.items():

@@ -1,4 +1,4 @@
-"""Run folders, and the files that reports read of them, checked."""
+"""Run folders, and checked access to the files in them that reports read."""
 
 from pathlib import Path
 from types import NoneType
@@ -9,18 +9,19 @@ from pilot.io.atomic import Kind, damaged, read_json, read_jsonl
 from pilot.io.verified import check_digest
 
 SAMPLE = {"protocol": str, "task": str, "id": str, "clients": list, "prediction": str, "references": list}
-"""Fields of rows that a report reads: of `eval/samples.jsonl`, and of `eval/per_example.jsonl`."""
+"""Fields that reports read from the rows of `eval/samples.jsonl`."""
 PER_EXAMPLE: dict[str, Kind] = {
     "task": str, "protocol": str, "metric": str, "client": int, "id": str, "value": (int, float, NoneType)
 }  # fmt: skip
+"""Fields that reports read from the rows of `eval/per_example.jsonl`."""
 SCORED = {"samples_digest": "samples.jsonl", "per_example_digest": "per_example.jsonl"}
-"""Fields of `eval/metrics.json` -> the files that belong to it."""
+"""Field of `eval/metrics.json` -> the file whose digest it holds."""
 READ_HERE = {"config.json", "ledger.json", "rounds.jsonl"}
-"""Files of a run that reports read and its manifest lists."""
+"""Files of a run that reports read and whose digests are in its manifest."""
 
 
 def discover(path: Path) -> list[Path]:
-    """The run folders (`seed*`, or anything with a `config.json`) under `path`, sorted.
+    """Find the run folders (`seed*`, or anything with a `config.json`) under `path`, sorted.
 
     Raises:
         UserError: there is no such folder, or no run in it.
@@ -39,9 +40,10 @@ def discover(path: Path) -> list[Path]:
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a run whose files are not those that its manifest and its metrics name.
+    """Check the digests of a run's files against its manifest and its metrics, except checkpoints.
 
-    Checkpoints are not read here, nor checked.
+    Raises:
+        UserError: a file is damaged or is not the recorded one.
     """
     files = read_json(folder / "manifest.json", {"files": dict})["files"]
     if not files:
@@ -55,7 +57,7 @@ def check_files(folder: Path) -> None:
 
 
 def read_samples(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of a run's `eval/samples.jsonl`.
+    """Read the rows of a run's `eval/samples.jsonl`.
 
     Raises:
         UserError: it is missing, damaged or empty.
@@ -67,7 +69,7 @@ def read_samples(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def read_run_file(path: Path) -> Any:
-    """Read a JSON file of a run, or the lines of a `.jsonl`.
+    """Read a JSON file of a run, or the lines of a `.jsonl` file.
 
     Raises:
         UserError: it cannot be read.

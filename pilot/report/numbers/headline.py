@@ -1,4 +1,4 @@
-"""The grid of methods x tasks on primary metrics, which `main.md`, `main.tex` and `compare` all show."""
+"""The grid of methods x tasks on primary metrics that `main.md`, `main.tex` and `compare` show."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from pilot.report.numbers.summary import Group, MainRow, main_rows, primary_metr
 
 @dataclass(frozen=True)
 class Cell:
-    """A method's primary metric on one task. A row is None where the runs have no such line.
+    """A method's primary metric on one task. A row is None if the runs have no such line.
 
     Attributes:
         row: personalised protocol, mean over the task's clients and seeds.
         worst: mean over seeds of the worst client.
         local: local protocol, mean over clients and seeds.
-        best: best of the federated methods.
-        close: not significantly different from the best.
-        against: the row against the baseline, None where nothing was tested.
+        best: whether it is the best of the federated methods.
+        close: whether it is not significantly different from the best.
+        against: the test against the baseline; None if nothing was tested.
     """
 
     row: MainRow | None
@@ -35,7 +35,7 @@ class Cell:
 
     @property
     def arrow(self) -> str:
-        """`up` or `down` for significantly above or below the baseline, else empty."""
+        """`up` if significantly above the baseline, `down` if significantly below it, else empty."""
         if self.against is None or self.against.p_holm >= LEVEL:
             return ""
         return "up" if self.against.difference > 0 else "down"
@@ -43,7 +43,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One method: a cell per task, its cost, whether it is a reference row, and the formats it was imported from."""
+    """One method: a cell per task, its cost, whether it is a reference, and the formats it was imported from."""
 
     method: str
     reference: bool
@@ -55,7 +55,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Headline:
-    """One scenario's grid. `baseline` is None when it is not among the runs."""
+    """One scenario's grid. `baseline` is None if it is not among the runs."""
 
     scenario: str
     tasks: tuple[Task, ...]
@@ -68,12 +68,12 @@ class Headline:
 
 
 def build_headlines(groups: Sequence[Group], baseline: str, allowed: Allowed | None = None) -> list[Headline]:
-    """One grid per scenario among `groups`, methods in table order, references last.
+    """Build one grid per scenario among `groups`: methods in table order, references last.
 
     Args:
         groups: `group_runs(runs)`.
         baseline: the method that the others are tested against.
-        allowed: differences among the runs that were overlooked (`check_comparable`).
+        allowed: differences between the runs that were allowed (`check_comparable`).
     """
     tests = against_baseline(groups, baseline)
     grids = []
@@ -101,7 +101,7 @@ def build_headlines(groups: Sequence[Group], baseline: str, allowed: Allowed | N
 
 
 def footnotes(grid: Headline) -> list[str]:
-    """What a reader needs to quote the grid: differences, incidents, metrics, protocols, marks, references, gaps."""
+    """Return the notes below a grid: differences, incidents, metrics, protocols, marks, references and gaps."""
     metrics = "; ".join(f"{task.name}: {task.metric}" for task in grid.tasks)
     tested = f"↑ ↓: significantly above or below {grid.baseline} (the same test, Holm-corrected over the table)."
     return [
@@ -128,7 +128,7 @@ def footnotes(grid: Headline) -> list[str]:
 
 
 def _overlooked(allowed: Allowed) -> list[str]:
-    """What was compared in spite of being different, and what was allowed to differ but does not."""
+    """Describe the differences that were allowed and found, and name those that were allowed but not found."""
     lines = [" ".join(line.strip() for line in each.text.splitlines()) for each in allowed.found]
     notes = [f"Compared in spite of a difference (--allow-different): {line}." for line in lines]
     found = {each.what for each in allowed.found}

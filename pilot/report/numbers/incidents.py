@@ -1,4 +1,4 @@
-"""What did not go as planned: quarantined rows, absent clients, excluded updates, skipped rounds."""
+"""Incidents of a run: quarantined rows, absent clients, excluded updates, skipped rounds."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,17 +12,17 @@ NUM_REASONS = 3
 
 
 def excluded_updates(run: Run) -> int:
-    """How many updates the server left out: one for each client and phase."""
+    """Count the updates that the server excluded: one per client and phase."""
     return sum(len(row["excluded"]) for row in run.rounds)
 
 
 def skipped_rounds(run: Run) -> list[int]:
-    """The rounds in which a phase changed nothing, because fewer usable updates came than the quorum."""
+    """Return the rounds in which a phase was skipped because there were fewer usable updates than the quorum."""
     return sorted({row["round"] for row in run.rounds if row["skipped"]})
 
 
 def absences(run: Run) -> int:
-    """How many times a client was asked to take part in a round and sent nothing, or was too late."""
+    """Count the cases (one per round and client) in which a selected client dropped out or was too late."""
     return len(
         {
             (row["round"], client)
@@ -34,7 +34,7 @@ def absences(run: Run) -> int:
 
 
 def exclusions(run: Run) -> list[str]:
-    """`client 1 in rounds 1-3 (reason)` for each client and reason, sorted."""
+    """Return `client 1 in rounds 1-3 (reason)` for each client and reason, sorted."""
     found: dict[tuple[int, str], set[int]] = defaultdict(set)
     for row in run.rounds:
         for update in row["excluded"]:
@@ -43,7 +43,7 @@ def exclusions(run: Run) -> list[str]:
 
 
 def incident_notes(groups: Sequence[Group]) -> list[str]:
-    """A line for each run with excluded updates, and one for each with skipped rounds; none where all went well."""
+    """Return a line for each run with excluded updates, then one for each run with skipped rounds."""
     runs = [(f"{group.label}, seed {run.seed}", run) for group in groups for run in group.runs]
     notes = [f"Excluded updates of {name}: {'; '.join(lines)}." for name, run in runs if (lines := exclusions(run))]
     skipped = [
@@ -55,7 +55,7 @@ def incident_notes(groups: Sequence[Group]) -> list[str]:
 
 
 def named(rounds: Iterable[int]) -> str:
-    """`round 3`, or `rounds 1-3, 5`."""
+    """Format round numbers: `round 3`, or `rounds 1-3, 5`."""
     spans: list[list[int]] = []
     for number in sorted(rounds):
         if spans and spans[-1][-1] == number - 1:
@@ -67,14 +67,14 @@ def named(rounds: Iterable[int]) -> str:
 
 
 def quarantine_notes(groups: Sequence[Group]) -> list[str]:
-    """Describe, in the tasks' order, the rows of source files that could not be used; a line per such task."""
+    """Return a line for each task with quarantined rows of source files, in the order of the tasks."""
     places = [(group.runs[0].scenario_dir, task.name) for group in groups for task in group.tasks]
     notes = [_note(folder / "data" / task / "card.json", task) for folder, task in dict.fromkeys(places)]
     return [note for note in notes if note]
 
 
 def _note(path: Path, task: str) -> str:
-    """Empty where nothing was quarantined, or the data lie elsewhere by now."""
+    """Describe the quarantined rows of a task; empty if there are none or the data folder is not there."""
     if not path.is_file():
         return ""
     try:

@@ -1,15 +1,16 @@
 """Intervals of a mean over seeds, clients and images: a hierarchical bootstrap, widened for few seeds and clients.
 
-Data model and truth. A score belongs to a seed, a client and an image, each drawn at random from many like it; the
-same clients answer in every seed, and the same images are put to all of them (crossed random effects). The interval
-is for the mean over all seeds, clients and images that might have been drawn. A level with one member only has no
-spread that could be estimated: with one seed, the interval is for that seed's models; where one model serves all
-clients they do not differ, and the level adds nothing.
+Data model and estimand. A score belongs to a seed, a client and an image, each drawn at random from a population; the
+same clients answer in every seed, and all of them answer on the same images (crossed random effects). The interval
+is for the mean over these populations of seeds, clients and images. The spread of a level with one member cannot be
+estimated: with one seed, the interval is for that seed's models. If one model serves all clients, the clients do not
+differ, and the level adds nothing.
 
-1. Each replicate draws seeds, clients and images with replacement, every level once for the two others (Owen 2007,
-   the pigeonhole bootstrap). Drawing clients anew in each seed would treat a hard shard as hard in one seed only.
-2. Percentiles of such replicates are too narrow with three seeds and clients: n values redrawn from themselves vary
-   (n - 1) / n as much as they should, and a spread known from n values needs Student's quantile. The replicates are
+1. Each replicate draws seeds, clients and images with replacement, each level once and independently of the other two
+   (Owen 2007, the pigeonhole bootstrap). Drawing new clients for each seed would treat a hard shard as hard in one
+   seed only.
+2. Percentiles of such replicates are too narrow with three seeds and clients: n values resampled from themselves have
+   (n - 1) / n of the variance, and a spread estimated from n values needs Student's quantile. The replicates are
    therefore stretched about the mean until 1.96 of their standard deviations are t standard errors, as the expanded
    percentile interval does for one sample (Hesterberg 2015). The squared standard error is the unbiased estimate
    from the mean squares of the crossed layout (seeds + clients + images - pairs + all three, since each level's
@@ -17,9 +18,9 @@ clients they do not differ, and the level adds nothing.
    Satterthwaite's (1946).
 
 Simulated in `tests/report/test_coverage.py`: with 3 seeds, 3 clients and 300 images the nominal 95 % are 94 to 95 %
-where seeds and clients differ by standard deviations of 0.015 to 0.03; at worst 92 %, where three seeds (or clients)
-outweigh the images two to one; 97 to 99 % where models err independently of each other, and where each client has
-images of its own (local protocol). Plain percentiles gave 84 to 90 % where seeds or clients outweigh the images.
+if seeds and clients differ by standard deviations of 0.015 to 0.03; at worst 92 %, if three seeds (or clients)
+outweigh the images two to one; 97 to 99 % if models err independently of each other, and if each client has
+different images (local protocol). Plain percentiles gave 84 to 90 % if seeds or clients outweigh the images.
 
 - Hesterberg, What teachers should know about the bootstrap, The American Statistician 69(4), 2015.
 - Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1(2), 2007.
@@ -48,18 +49,18 @@ def bootstrap_interval(
     level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Interval of the mean over seeds, clients and images (see the module).
+    """Compute the interval of the mean over seeds, clients and images (see the module).
 
     Args:
         scores: per-example scores of one method on one task.
-        bounds: the metric's smallest and largest possible value; the ends stay within.
-        num_replicates: bootstrap samples.
+        bounds: the metric's smallest and largest possible value; the ends are clipped to them.
+        num_replicates: number of bootstrap samples.
         level: 0.05 gives the 95 % interval.
-        seed: of the generator; equal seeds draw equal samples, whatever the method.
+        seed: of the generator; the same seed draws the same samples for every method.
 
     Returns:
-        Lower and upper end, in the metric's unit; None where every score is the same (no interval of no width:
-        nothing can be said then).
+        Lower and upper end, in the metric's unit; None if all scores are equal, since they have no spread to
+        estimate.
     """
     error, freedom = standard_error(_pseudo_values(scores))
     generator = np.random.default_rng(seed)
@@ -81,7 +82,10 @@ def bootstrap_clients(
     level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """As `bootstrap_interval`, over seeds and clients only: for metrics without per-example values (BLEU)."""
+    """Compute the interval over seeds and clients only, for metrics without per-example values (BLEU).
+
+    Arguments and result are as for `bootstrap_interval`, except `values_SC`: the metric by seed and client.
+    """
     error, freedom = standard_error(values_SC[..., None])
     means_RSC = np.broadcast_to(values_SC, (num_replicates, *values_SC.shape))
     replicates_R = _over_seeds_and_clients(means_RSC, np.random.default_rng(seed))
@@ -89,10 +93,11 @@ def bootstrap_clients(
 
 
 def standard_error(values_SCK: Floats) -> tuple[float, float]:
-    """Standard error of the mean of a crossed layout, and its degrees of freedom (both 0 for a single value).
+    """Estimate the standard error of the mean of a crossed layout and its degrees of freedom (both 0 for one value).
 
-    For a set of levels, the squares of their interaction's deviations over the product of n (n - 1) estimate what
-    that interaction and all larger ones add to the variance of the mean; alternating signs leave each effect once.
+    For a set of levels, the sum of squares of their interaction's deviations over the product of n (n - 1) estimates
+    what that interaction and all larger ones add to the variance of the mean; the alternating signs count each effect
+    once.
 
     Args:
         values_SCK: one value per seed, client and image (or pseudo-values that average to the same means).
@@ -111,7 +116,7 @@ def standard_error(values_SCK: Floats) -> tuple[float, float]:
 
 
 def _variance_of(values_SCK: Floats, chosen: tuple[int, ...]) -> tuple[float, int]:
-    """Share of the mean's variance that one interaction (or level) shows, and its degrees of freedom."""
+    """Estimate what one interaction (or level) adds to the mean's variance; return it with its degrees of freedom."""
     effects, pairs, freedom = values_SCK, 1, 1
     for axis, size in enumerate(values_SCK.shape):
         means = effects.mean(axis=axis, keepdims=True)
@@ -122,10 +127,10 @@ def _variance_of(values_SCK: Floats, chosen: tuple[int, ...]) -> tuple[float, in
 
 
 def _pseudo_values(scores: Scores) -> Floats:
-    """Client means plus each image's influence on them, shape (S, C, K): a complete layout with the same means.
+    """Add each image's influence to the client means, shape (S, C, K): a complete layout with the same means.
 
-    Where every client answers one question about each image these are the scores; where clients have test parts of
-    their own, an image has no influence on the other clients.
+    If every client answers one question about each image, these are the scores. If clients have separate test parts,
+    an image has no influence on the other clients.
     """
     present_CI = ~np.isnan(scores.values_SCI[0])
     means_SC = scores.client_means()
@@ -138,10 +143,10 @@ def _pseudo_values(scores: Scores) -> Floats:
 def _image_weights(
     present_CI: NDArray[np.bool_], images_I: Integers, num: int, generator: np.random.Generator
 ) -> Floats:
-    """How often each example is drawn, shape (R, I).
+    """Draw images with replacement; return how often each example is drawn, shape (R, I).
 
-    Images are drawn within strata of examples that the same clients answer: one stratum when clients share a
-    test set, one per client when each has its own; so a client's share never changes size.
+    Images are drawn within strata of examples that the same clients answer: one stratum if clients share a test set,
+    one per client if they have separate ones. So the number of a client's examples does not change.
     """
     weights = np.zeros((num, len(images_I)))
     _, strata = np.unique(present_CI, axis=1, return_inverse=True)
@@ -153,13 +158,13 @@ def _image_weights(
 
 
 def _counts(size: int, num: int, generator: np.random.Generator) -> Integers:
-    """How often each of `size` members is among `size` draws with replacement, shape (R, size)."""
+    """Draw `size` members with replacement; return how often each is drawn, shape (R, size)."""
     drawn = generator.integers(0, size, (num, size)) + size * np.arange(num)[:, None]
     return np.bincount(drawn.ravel(), minlength=num * size).reshape(num, size)
 
 
 def _over_seeds_and_clients(means_RSC: Floats, generator: np.random.Generator) -> Floats:
-    """Mean of each replicate over its own draw of seeds and its own draw of clients, shape (R,)."""
+    """Draw seeds and clients for each replicate and average over them, shape (R,)."""
     num, S, C = means_RSC.shape
     shares_RS, shares_RC = _counts(S, num, generator) / S, _counts(C, num, generator) / C
     return ((means_RSC * shares_RC[:, None, :]).sum(axis=2) * shares_RS).sum(axis=1)
@@ -168,7 +173,7 @@ def _over_seeds_and_clients(means_RSC: Floats, generator: np.random.Generator) -
 def _stretched(
     replicates_R: Floats, center: float, error: float, freedom: float, level: float, bounds: tuple[float, float]
 ) -> tuple[float, float] | None:
-    """Percentiles of the replicates, stretched about `center` to Student's quantile of standard errors."""
+    """Take percentiles of the replicates, stretched about `center` until their spread is t standard errors."""
     if min(error, float(replicates_R.std())) < _ROUNDING:
         return None
     quantiles = float(stdtrit(freedom, 1 - level / 2)) / float(ndtri(1 - level / 2))

@@ -1,4 +1,4 @@
-"""Finds finished runs and loads them into frozen dataclasses."""
+"""Loading of finished runs into frozen dataclasses."""
 
 import json
 import re
@@ -25,11 +25,11 @@ PerExample = dict[tuple[str, str, str], dict[int, dict[str, float]]]
 
 @dataclass(frozen=True)
 class Task:
-    """One task of a scenario and the clients that hold it.
+    """One task of a scenario and the clients that have it.
 
     Attributes:
-        ten_references: whether its questions have the ten answers that the official VQA accuracy asks for.
-        frame: of boxes in answers, part of their metrics' names; empty for other tasks.
+        ten_references: whether its questions have the ten answers that the official VQA accuracy requires.
+        frame: coordinate frame of boxes in answers, part of their metrics' names; empty for other tasks.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Task:
 
     @property
     def metric(self) -> str:
-        """The metric of the headline table."""
+        """Metric of the headline table."""
         if self.kind == "ground":
             return f"{PRIMARY_METRIC[self.kind]}[{self.frame or 'original'}]"
         return OFFICIAL_METRIC if self.ten_references else PRIMARY_METRIC[self.kind]
@@ -48,7 +48,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of `eval/metrics.json`: a metric of one client's model; `value` is None where unavailable."""
+    """One entry of `eval/metrics.json`: a metric of one client's model; `value` is None if unavailable."""
 
     task: str
     kind: str
@@ -63,7 +63,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Run:
-    """One complete, evaluated run directory; `label` is the method, with more where that would mislead."""
+    """One complete, evaluated run directory; `label` is the method, with a suffix if that alone is ambiguous."""
 
     path: Path
     scenario: str
@@ -80,17 +80,17 @@ class Run:
 
     @property
     def imported(self) -> tuple[str, ...]:
-        """The formats that the answers were imported from; empty for a run of our own."""
+        """Formats that the answers were imported from; empty for runs that were not imported."""
         return tuple(sorted({source["format"] for source in self.config.get("imported", {}).values()}))
 
     @property
     def scenario_dir(self) -> Path:
-        """The folder that holds `data/`, `partition/` and `runs/` of this run."""
+        """Folder with the `data/`, `partition/` and `runs/` of this run."""
         return scenario_folder(self.path)
 
     @cached_property
     def per_example(self) -> PerExample:
-        """Scores per example (read on first use); empty when no metric has any."""
+        """Scores per example (read on first use); empty if no metric has any."""
         scores: PerExample = defaultdict(lambda: defaultdict(dict))
         path = self.path / "eval" / "per_example.jsonl"
         if path.exists():
@@ -102,7 +102,7 @@ class Run:
 
     @cached_property
     def asked(self) -> Asked:
-        """The test examples that were answered, by task (read on first use)."""
+        """Test examples that were answered, by task (read on first use)."""
         found: Asked = defaultdict(dict)
         for row in read_samples(self.path):
             if row["protocol"] == "personalised":
@@ -112,16 +112,16 @@ class Run:
 
     @cached_property
     def rounds(self) -> list[dict[str, Any]]:
-        """The lines of `rounds.jsonl`; empty for a reference that was never trained."""
+        """Lines of `rounds.jsonl`; empty for a reference that was not trained."""
         path = self.path / "rounds.jsonl"
         return list(read_run_file(path)) if path.exists() else []
 
 
 def load_runs(paths: Sequence[Path | str]) -> list[Run]:
-    """Every run under scenario folders, method folders or run folders, sorted by scenario, method and seed.
+    """Load every run under scenario folders, method folders or run folders, sorted by scenario, method and seed.
 
     Raises:
-        UserError: a path holds no run, or a run is unfinished, unevaluated or unreadable.
+        UserError: a path contains no run, or a run is unfinished, unevaluated or unreadable.
     """
     folders: dict[Path, Path] = {}
     for path in paths:
@@ -132,10 +132,10 @@ def load_runs(paths: Sequence[Path | str]) -> list[Run]:
 
 
 def load_methods(scenario_dir: Path, methods: Sequence[str] | None = None) -> list[Run]:
-    """The runs of some methods in a scenario's folder; of all by default. Others may be unfinished.
+    """Load the runs of the given methods in a scenario's folder, by default of all; other runs may be unfinished.
 
     Raises:
-        UserError: as `load_runs`, or a method without runs.
+        UserError: as `load_runs`, or a method has no runs.
     """
     if methods is None:
         return load_runs([scenario_dir])
@@ -146,7 +146,7 @@ def load_methods(scenario_dir: Path, methods: Sequence[str] | None = None) -> li
 
 
 def load_run(folder: Path) -> Run:
-    """The run in `folder`.
+    """Load the run in `folder`.
 
     Raises:
         UserError: a file or field is missing; the message names it and says what to do.
@@ -204,7 +204,7 @@ def _build(folder: Path) -> Run:
 
 
 def _frame(task: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
-    """The frame of a task's boxes: that of the run's answers, where they are scored in it."""
+    """Return the frame of a task's boxes: that of the run's answers, or the first scored one if that was not scored."""
     if task["kind"] != "ground":
         return ""
     names = [_FRAME.search(entry["metric"]) for entry in entries if entry["task"] == task["name"]]
@@ -214,7 +214,7 @@ def _frame(task: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
 
 
 def _agree(runs: list[Run]) -> list[Run]:
-    """The same tasks for all: a run without answers does not tell how many references its questions have."""
+    """Set `ten_references` in all runs of a scenario: a run without answers has no metric to derive it from."""
     official = {(run.scenario, task.name) for run in runs for task in run.tasks if task.ten_references}
     return [
         replace(run, tasks=tuple(replace(t, ten_references=(run.scenario, t.name) in official) for t in run.tasks))
@@ -223,13 +223,13 @@ def _agree(runs: list[Run]) -> list[Run]:
 
 
 def _label_alone(folder: Path, method: str) -> str:
-    """The method, and the fault if the run has one: nobody shall take it for an ordinary run."""
+    """Return the method's name, suffixed with the fault if any."""
     holder = folder.resolve().parents[2]
     return method if scenario_folder(folder) == holder else f"{method} [{holder.name}]"
 
 
 def _label(runs: list[Run]) -> list[Run]:
-    """Tell apart runs of one method that are not its seeds: same seed twice, or other hyperparameters."""
+    """Suffix the labels of a method's runs if a seed occurs twice or their hyperparameters differ."""
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.scenario, run.method].append(run)
@@ -249,7 +249,7 @@ def _label(runs: list[Run]) -> list[Run]:
 
 
 def _distinguish(own: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> str:
-    """The last folder name that differs between `own` and the others, counted from the method folder up."""
+    """Return the last folder name of `own` in which the paths differ, searching from the method folder up."""
     for depth in range(1, len(own) + 1):
         names = {parts[-depth] for parts in others if len(parts) >= depth}
         if len(names) > 1:

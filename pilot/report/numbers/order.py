@@ -1,4 +1,4 @@
-"""The one order in which methods, metrics and protocols appear, and which rows are references."""
+"""Order of methods, metrics and protocols in all tables and figures, and the reference rows."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from pilot.methods.families import CORE, FAMILIES
 from pilot.methods.families import REFERENCES as LAST
 
 REFERENCES = ("central", "untuned", "majority")
-"""Rows beside which federated methods are read; never marked as best."""
+"""Methods that federated methods are read against; never marked as best."""
 
 REFERENCE_NOTES = {
     "central": "all clients' data pooled, the same total number of optimiser steps",
@@ -16,15 +16,15 @@ REFERENCE_NOTES = {
 }
 
 PRIMARY_METRIC = {"vqa": "exact_match", "caption": "CIDEr", "ground": "acc@0.5"}
-"""Task kind -> the metric of the headline table, unless `OFFICIAL_METRIC` takes its place; boxes' frame comes after."""
+"""Task kind -> metric of the headline table, unless `OFFICIAL_METRIC` replaces it; for boxes, the frame is appended."""
 
 OFFICIAL_METRIC = "vqa_official"
-"""The headline metric of questions with ten references, to which exact match does not apply."""
+"""Headline metric of questions with ten references, to which exact match does not apply."""
 
 _LARGEST = {"CIDEr": 10.0}
 
 PARSE_FAILURES = "parse_failure_rate"
-"""Reported as a column of its own, never as a row: an unparsed box already counts as a miss."""
+"""Reported as a separate column, never as a row: an unparsed box already counts as a miss."""
 
 PROTOCOLS = ("personalised", "local", "worst_client")
 
@@ -46,17 +46,20 @@ _METRICS = (
 
 
 def is_reference(method: str, untrained: bool) -> bool:
-    """Whether a run is there to read others against: pooled data, no training of ours, or an imported result."""
+    """Return whether a method is a reference: pooled data, no training of ours, or imported answers."""
     return method in REFERENCES or untrained
 
 
 def metric_bounds(metric: str) -> tuple[float, float]:
-    """Smallest and largest possible value of a metric: 0 to 1, but CIDEr up to 10."""
+    """Return the smallest and largest possible value of a metric: 0 and 1; for CIDEr, 0 and 10."""
     return 0.0, _LARGEST.get(metric, 1.0)
 
 
 def method_key(name: str) -> tuple[int, str]:
-    """Sort key: pilot, fedavg, fedprox, fedmoe, others by name, local, central, untuned, majority; variants by base."""
+    """Return a sort key: pilot, fedavg, fedprox, fedmoe, others by name, local, central, untuned, majority.
+
+    Variants sort with their base.
+    """
     base = base_name(name.split(" ", 1)[0])
     if base in _FIRST:
         return _FIRST.index(base), name
@@ -66,10 +69,10 @@ def method_key(name: str) -> tuple[int, str]:
 
 
 def sort_methods(names: Iterable[str]) -> list[str]:
-    """Distinct names in `method_key` order."""
+    """Return the distinct names in `method_key` order."""
     return sorted(set(names), key=method_key)
 
 
 def metric_key(name: str) -> tuple[int, str]:
-    """Sort key: known metrics in the order of DESIGN.md section 8, others by name after them."""
+    """Return a sort key: known metrics in table order, others by name after them."""
     return (_METRICS.index(name) if name in _METRICS else len(_METRICS)), name

@@ -1,4 +1,4 @@
-"""Which differences the test images support: methods against a baseline, and against the best method."""
+"""Significance tests over the test images: methods against a baseline, and against the best method."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ class SignificanceRow:
 
 
 def against_baseline(groups: Sequence[Group], baseline: str) -> list[SignificanceRow]:
-    """Every method against `baseline` on each task's primary metric, personalised protocol.
+    """Test every method against `baseline` on each task's primary metric, personalised protocol.
 
-    Holm's correction runs over all rows of one scenario (methods x tasks). Methods without per-example
-    scores have no row. Without the default baseline among the runs nothing is tested and the result is empty.
+    Holm's correction is over all rows of one scenario (methods x tasks). Methods without per-example scores have no
+    row. A scenario without the default baseline among its runs is not tested and has no rows.
 
     Raises:
-        UserError: a baseline was asked for that is not among the runs.
+        UserError: a baseline other than the default is not among the runs.
     """
     found: list[tuple[str, Task, Group, tuple[float, float, int]]] = []
     scenarios = sorted({group.scenario for group in groups})
@@ -62,13 +62,13 @@ def against_baseline(groups: Sequence[Group], baseline: str) -> list[Significanc
 
 
 def best_and_close(groups: Sequence[Group], task: Task) -> tuple[str | None, frozenset[str]]:
-    """The best method on a task's primary metric, and those not significantly different from it.
+    """Find the best method on a task's primary metric, and the methods not significantly different from it.
 
-    References (`central`, `untuned`, `majority`) do not take part. "Not significantly different": the paired
-    permutation test against the best, Holm-corrected over the task's methods, has p >= 0.05.
+    References (`order.is_reference`) are left out. "Not significantly different": the paired permutation test against
+    the best, Holm-corrected over the task's methods, has p >= 0.05.
 
     Returns:
-        Labels; None where no method has a value.
+        Label of the best method, None if no method has a value; labels of the others.
     """
     means = {}
     for group in groups:
@@ -90,7 +90,7 @@ def best_and_close(groups: Sequence[Group], task: Task) -> tuple[str | None, fro
 
 
 def compare_groups(group: Group, base: Group, task: Task) -> tuple[float, float, int] | None:
-    """`paired_permutation` of two methods on a task's primary metric; None without common examples."""
+    """Test two methods on a task's primary metric with `paired_permutation`; None without common examples."""
     own = scores_of(group, task.name, primary_metric(group, task), "personalised")
     other = scores_of(base, task.name, primary_metric(base, task), "personalised")
     if own is None or other is None:

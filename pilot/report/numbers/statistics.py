@@ -1,16 +1,16 @@
-"""Scores per example, the paired test between two methods, and the correction for several tests.
+"""Scores per example, the paired test of two methods, and the correction for multiple tests.
 
 Pure functions of arrays and a seed; intervals are in `pilot.report.numbers.intervals`. The unit of resampling is the
 image, not the answer: clients of one task share the test set, and a single-model method repeats one answer for every
 client, so answers to one image are not independent samples.
 
 - Test: paired permutation (Fisher's randomisation test; Good 2005; for NLP metrics Dror et al. 2018): scores
-  are averaged over seeds and clients, and the sign of each image's difference is flipped. It asks whether the
-  models that were trained differ on images like these, and says so wrongly in 5 % of cases. It does not ask whether
-  other seeds would differ: two equal methods whose seeds vary by 0.015 (standard deviation, 3 seeds, 300 images)
-  are told apart in about a fifth of all cases, because their trained models do differ. The spread over seeds is in
-  the standard deviation and in the interval. Simulated in `tests/report/test_coverage.py`.
-- Several tests: Holm 1979.
+  are averaged over seeds and clients, and the sign of each image's difference is flipped. It tests whether the
+  trained models differ on images like these, with 5 % false positives. It does not test whether other seeds would
+  differ: for two equal methods whose seeds vary by 0.015 (standard deviation, 3 seeds, 300 images) it finds a
+  difference in about a fifth of all cases, because their trained models do differ. The spread over seeds is in the
+  standard deviation and in the interval. Simulated in `tests/report/test_coverage.py`.
+- Multiple tests: Holm 1979.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class Scores:
     Attributes:
         values_SCI: score by seed, client and example; NaN where a client does not answer an example.
         ids: the example ids, aligned with the last axis.
-        images_I: number of the image behind each example; examples of one image are drawn together.
+        images_I: image number of each example; examples of one image are drawn together.
     """
 
     values_SCI: Floats
@@ -43,7 +43,11 @@ class Scores:
 
     @staticmethod
     def build(seeds: Sequence[Mapping[int, Mapping[str, float]]], images: Mapping[str, str]) -> "Scores":
-        """From one mapping client -> id -> value per seed; `images`: id -> image (default: its own).
+        """Build scores from one mapping client -> id -> value per seed.
+
+        Args:
+            seeds: the mapping of each seed.
+            images: example id -> image; an example without an entry is an image by itself.
 
         Raises:
             ValueError: the seeds do not answer the same examples.
@@ -58,11 +62,11 @@ class Scores:
         return Scores(values, tuple(ids), np.unique(names, return_inverse=True)[1].astype(np.int64))
 
     def client_means(self) -> Floats:
-        """Mean score by seed and client, shape (S, C)."""
+        """Average the scores over examples, by seed and client, shape (S, C)."""
         return np.nanmean(self.values_SCI, axis=2)
 
     def by_id(self) -> dict[str, float]:
-        """Score per example, averaged over seeds and the clients that answer it."""
+        """Average the scores of each example over seeds and the clients that answer it."""
         means = np.nanmean(self.values_SCI, axis=(0, 1))
         return dict(zip(self.ids, means.tolist(), strict=True))
 
@@ -75,16 +79,16 @@ def paired_permutation(
     num_permutations: int = NUM_PERMUTATIONS,
     seed: int = 0,
 ) -> tuple[float, float, int] | None:
-    """Two-sided paired permutation test of the mean difference, flipping signs per image.
+    """Test the mean difference with a two-sided paired permutation test, flipping signs per image.
 
-    Up to 12 images all 2^n sign patterns are counted; above, p = (1 + hits) / (1 + permutations), which is
+    Up to 12 images, all 2^n sign patterns are counted; above, p = (1 + hits) / (1 + permutations), which is
     never 0 (Phipson & Smyth 2010).
 
     Args:
         scores: example id -> score, averaged over seeds and clients (`Scores.by_id`).
-        baseline: the same of the baseline; examples that only one side answers are left out.
-        images: example id -> image; an id that is not there is an image of its own.
-        num_permutations: random sign patterns above 12 images.
+        baseline: scores of the baseline; examples that only one side answers are left out.
+        images: example id -> image; an example without an entry is an image by itself.
+        num_permutations: number of random sign patterns for more than 12 images.
         seed: of the generator.
 
     Returns:
@@ -107,7 +111,7 @@ def paired_permutation(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given (Holm 1979)."""
+    """Adjust p-values by Holm's step-down procedure, in the order given (Holm 1979)."""
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(order):

@@ -1,4 +1,4 @@
-"""What a study's part says: each method in each setting, its primary metrics, and its difference from the baseline."""
+"""Results of a study's part: each method in each setting, its primary metrics, and its difference to the baseline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +17,8 @@ from pilot.report.numbers.summary import group_runs
 class StudyRow:
     """One line of a part's CSV file: a method's primary metric on one task (personalised); None is an empty field.
 
-    `difference` is to the part's baseline in the same setting, `p_holm` corrected over all tests of the part. `axis` is
-    the number that the part sweeps.
+    `difference` is the difference to the part's baseline in the same setting, `p_holm` is corrected over all tests of
+    the part, and `axis` is the value of the number that the part sweeps.
     """
 
     scenario: str
@@ -41,7 +41,7 @@ class StudyRow:
 
 @dataclass(frozen=True)
 class PartTable:
-    """A part with its settings' grids; `rows` go by setting, task and method, in the order of the study's file."""
+    """A part and the grid of each setting; `rows` go by setting, task and method, in the order of the study's file."""
 
     part: Part
     tasks: tuple[Task, ...]
@@ -49,22 +49,23 @@ class PartTable:
     rows: tuple[StudyRow, ...]
 
     def row(self, setting: Setting, method: str, task: Task) -> StudyRow:
-        """The row of a method and task in a setting."""
+        """Return the row of a method and task in a setting."""
         key = setting.scenario, setting.profile, method, task.name
         return next(row for row in self.rows if (row.scenario, row.profile, row.method, row.task) == key)
 
 
 def load_part(study: str, part: Part, profile: str, results: Path) -> PartTable:
-    """Read the runs of a part.
+    """Load the runs of a part and build its table.
 
     Args:
         study: name of the study, for messages.
-        part: what to read.
-        profile: the profile that the study was made with.
+        part: the part to load.
+        profile: the profile that the study was run with.
         results: the folder of all results.
 
     Raises:
-        UserError: runs are missing, not scored, or cannot be compared within a setting.
+        UserError: runs are missing, not scored, or cannot be compared within a setting; the seeds of a method have
+            different hyperparameters; or the tasks of the settings differ.
     """
     settings = part.settings(profile)
     _require(study, part, list(settings), results)
@@ -102,7 +103,7 @@ def _grid(part: Part, setting: Setting, results: Path) -> Headline:
 
 
 def _corrected(grids: dict[Setting, Headline]) -> dict[Setting, Headline]:
-    """Holm's correction over all tests of all grids, where each had its own."""
+    """Replace the Holm correction within each grid by one over the tests of all grids."""
     tests = [cell.against for grid in grids.values() for line in grid.lines for cell in line.cells if cell.against]
     adjusted = iter(holm([test.p_value for test in tests]))
 

@@ -1,9 +1,9 @@
-"""From runs to tidy rows: `main.csv` and `per_client.csv`.
+"""Tidy rows of runs: `main.csv` and `per_client.csv`.
 
 A cell is (method, task, metric, protocol). Its mean is over the task's clients, then over seeds; its standard
 deviation is over the seeds' means (ddof 1, empty for one seed). The `worst_client` protocol takes, within
-each seed, the minimum over the task's clients of the personalised value; for a single-model method that is
-its value. A task without any answer (an imported run may leave tasks out) has one line of status `missing`.
+each seed, the minimum over the task's clients of the personalised value; for a single-model method this is
+the value itself. A task without any answer (an imported run may leave tasks out) has one line of status `missing`.
 """
 
 from collections import defaultdict
@@ -69,17 +69,17 @@ class Group:
 
     @property
     def method(self) -> str:
-        """The method's own name, whatever its label."""
+        """Name of the method, without a suffix that the label may have."""
         return self.runs[0].method
 
     @property
     def reference(self) -> bool:
-        """Whether this is a row to read others against (see `order.is_reference`)."""
+        """True if the method is a reference (see `order.is_reference`)."""
         return is_reference(self.method, self.runs[0].reference)
 
     @property
     def imported(self) -> tuple[str, ...]:
-        """The formats that the answers were imported from; empty for our own runs."""
+        """Formats that the answers were imported from; empty for runs that were not imported."""
         return tuple(sorted({name for run in self.runs for name in run.imported}))
 
     @property
@@ -89,7 +89,7 @@ class Group:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Runs by scenario and label, in the order in which tables list them."""
+    """Group runs by scenario and label, in the order of the tables."""
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.scenario, run.label].append(run)
@@ -98,7 +98,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def main_rows(groups: Sequence[Group], *, only: Collection[str] | None = None) -> list[MainRow]:
-    """The lines of `main.csv`, sorted by scenario, task, metric, protocol and method.
+    """Return the lines of `main.csv`, sorted by scenario, task, metric, protocol and method.
 
     Args:
         groups: `group_runs(runs)`.
@@ -116,7 +116,7 @@ def main_rows(groups: Sequence[Group], *, only: Collection[str] | None = None) -
 
 
 def primary_metric(group: Group, task: Task) -> str:
-    """The metric of the headline table; boxes that were scored in another frame only have it in that frame."""
+    """Return the metric of the headline table; for boxes not scored in the task's frame, in the one that was scored."""
     primary = task.metric
     found = {entry.metric for run in group.runs for entry in run.entries if entry.task == task.name}
     framed = sorted(metric for metric in found if metric.split("[")[0] == primary.split("[")[0])
@@ -124,7 +124,7 @@ def primary_metric(group: Group, task: Task) -> str:
 
 
 def client_rows(groups: Sequence[Group]) -> list[ClientRow]:
-    """The lines of `per_client.csv`, one per entry of every run's `metrics.json`, in a fixed order."""
+    """Return the lines of `per_client.csv`, one per entry of every run's `metrics.json`, in a fixed order."""
     rows = [
         ClientRow(
             *(group.scenario, group.label, run.seed, entry.task, entry.client, entry.metric, entry.protocol),
@@ -148,7 +148,7 @@ def client_rows(groups: Sequence[Group]) -> list[ClientRow]:
 
 
 def values_by_seed_and_client(group: Group, task: str, metric: str, protocol: str) -> Floats | None:
-    """The metric's values, shape (S, C); None when any of them is unavailable.
+    """Return the metric's values, shape (S, C); None if any of them is unavailable.
 
     Raises:
         UserError: a run of the group lacks a client that another run has.
@@ -175,10 +175,13 @@ def values_by_seed_and_client(group: Group, task: str, metric: str, protocol: st
 
 
 def scores_of(group: Group, task: str, metric: str, protocol: str) -> Scores | None:
-    """Per-example scores of all seeds, or None where the metric has none or they are not what it averages.
+    """Collect the per-example scores of all seeds; None if there are none or the metric is not their mean.
 
-    BLEU and METEOR of a corpus are not the mean over its sentences: their per-example values must not be
+    BLEU and METEOR of a corpus are not the mean over its sentences, so their per-example values must not be
     resampled as if they were.
+
+    Raises:
+        UserError: a run lacks a client that another run has, or the seeds do not answer the same examples.
     """
     corpus = values_by_seed_and_client(group, task, metric, protocol)
     seeds = [run.per_example.get((task, protocol, metric), {}) for run in group.runs]
@@ -197,7 +200,7 @@ def scores_of(group: Group, task: str, metric: str, protocol: str) -> Scores | N
 
 @cache
 def image_of_example(scenario_dir: Path, task: str) -> dict[str, str]:
-    """Example id -> digest of its image, from `data/<task>/records.parquet`; empty without the data."""
+    """Map example ids to the digests of their images, from `data/<task>/records.parquet`; empty without the data."""
     path = scenario_dir / "data" / task / "records.parquet"
     if not path.exists():
         return {}
@@ -206,7 +209,7 @@ def image_of_example(scenario_dir: Path, task: str) -> dict[str, str]:
 
 
 def unavailable_reasons(groups: Sequence[Group]) -> list[str]:
-    """Distinct `metric: reason` of everything that could not be computed, sorted."""
+    """Return the distinct `metric: reason` of all values that could not be computed, sorted."""
     entries = [entry for group in groups for run in group.runs for entry in run.entries]
     return sorted({f"{entry.metric}: {entry.reason or 'no reason given'}" for entry in entries if not _ok(entry)})
 

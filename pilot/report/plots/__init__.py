@@ -1,1 +1,1 @@
-"""One module per figure; `style.py` holds what they share."""
+"""One module per figure; `style.py` and `page.py` have what they share, `write.py` writes the files."""

@@ -1,4 +1,4 @@
-"""Figure `bars`: quality by task and method, with intervals and the single seeds."""
+"""Figure `bars`: quality by task and method, with intervals and individual seeds."""
 
 import math
 
@@ -14,7 +14,7 @@ PAPER_ROW = 0.155
 
 
 def draw(source: Source, page: Page = SCREEN) -> Figure:
-    """One panel per task (each metric has its own axis), one bar per method, 95 % bootstrap intervals.
+    """Draw one panel per task (each metric has its own axis), one bar per method, 95 % bootstrap intervals.
 
     Reads `tables/main.csv` and `tables/per_client.csv`.
     """
@@ -45,7 +45,7 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
 def bar(
     axes: Axes, place: float, style: MethodStyle, mean: float, low: float, high: float, page: Page = SCREEN
 ) -> float:
-    """A horizontal bar with its interval, none where its ends are NaN; returns where the drawing ends."""
+    """Draw a horizontal bar with its interval (none if its ends are NaN); return the largest x that it reaches."""
     thick, thin = (1.6, 0.7) if page.paper else (2.6, 1.1)
     axes.barh(place, mean, height=0.72, color=style.colour, hatch=style.hatch, edgecolor="white", lw=0)
     if math.isnan(low):
@@ -56,7 +56,7 @@ def bar(
 
 
 def shares_only(axes: Axes, task: Task, top: float, page: Page = SCREEN) -> None:
-    """The x axis from 0 to a little beyond `top`; a share gets no tick beyond 1."""
+    """Set the x axis from 0 to slightly above `top`; a metric that is a share gets no tick above 1."""
     if page.narrow:
         axes.xaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
     axes.set_xlim(0, top * (1.05 if page.narrow else 1.2))

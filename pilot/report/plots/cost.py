@@ -20,14 +20,14 @@ from pilot.report.plots.style import (
 
 _WIDE_RANGE = 50.0
 _MARKER, _STAR = 4.5, 7.0
-"""Points on paper; a star of the same width has less to see."""
+"""Marker sizes on paper in points; a star is larger because it has less area at the same width."""
 
 
 def draw(source: Source, page: Page = SCREEN) -> Figure:
-    """One panel per task: primary metric with 95 % interval over megabytes sent up and down in all rounds.
+    """Draw one panel per task: primary metric with 95 % interval over megabytes sent up and down in all rounds.
 
-    References communicate nothing as federated methods do and are drawn as dashed lines. Reads
-    `tables/main.csv` and each run's `ledger.json`. Methods with the same bytes stand side by side.
+    References do not communicate as federated methods do and are drawn as dashed lines. Methods that send the same
+    bytes are drawn side by side. Reads `tables/main.csv` and each run's `ledger.json`.
     """
     tasks = [task for task in source.tasks if len(source.primary(task))]
     megabytes = {group.label: summarise(group).megabytes for group in group_runs(source.runs)}
@@ -85,9 +85,9 @@ def _point(axes: Axes, row: pandas.Series, style: MethodStyle, x: float, points_
 
 
 def _dodge(label: str, megabytes: dict[str, float], page: Page) -> float:
-    """Points to the side, so that methods that send the same bytes do not hide each other.
+    """Return the horizontal offset in points that keeps methods with the same bytes from hiding each other.
 
-    However many they are, they stay near the bytes that they send: a reader takes the place for the value.
+    The total spread is limited, because a reader takes a marker's position for its value.
     """
     largest = max(megabytes.values()) or 1.0
     near = [other for other in megabytes if abs(megabytes[other] - megabytes[label]) < 0.02 * largest]

@@ -1,4 +1,4 @@
-"""Figure `drift`: how far averaged LoRA factors are from the average of their products, by method and round."""
+"""Figure `drift`: distance of averaged LoRA factors from the average of their products, by method and round."""
 
 import math
 
@@ -14,16 +14,16 @@ CAPTION = (
     "round, mean over seeds. Methods that send no LoRA pairs have no row; those that do not average over all clients "
     "are measured all the same."
 )
-_DARK_CELL = 0.6  # of the scale: white numbers from here on
+_DARK_CELL = 0.6  # share of the colour scale above which numbers are white
 _BESIDE, _NUMBER, _TICK = 1.9, 0.27, 0.3
-"""Inches on paper: names and colour bar beside the map; the least width of a cell with a number; of a tick's number."""
+"""Inches on paper: names and colour bar beside the map; smallest width of a cell with a number; a tick label."""
 
 
 def draw(source: Source, page: Page = SCREEN) -> Figure:
-    """A cell per method and round: || mean(BA) - mean(B) mean(A) || / || mean(BA) || of the clients' updates.
+    """Draw a cell per method and round: || mean(BA) - mean(B) mean(A) || / || mean(BA) || of the clients' updates.
 
-    Mean over seeds; in rounds of several phases, of the last one in which LoRA pairs were sent. Methods that send no
-    pairs (one factor only, or nothing) have no row. Reads `rounds.jsonl` (`drift`).
+    A value is the mean over seeds; in rounds of several phases, it is that of the last phase in which LoRA pairs were
+    sent. Methods that send no pairs (one factor only, or nothing) have no row. Reads `rounds.jsonl` (`drift`).
     """
     found = {label: by_round(source.seeds(label)) for label in source.methods}
     shown = {label: values for label, values in found.items() if np.isfinite(values).any()}
@@ -62,7 +62,7 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
 
 
 def by_round(runs: list[Run]) -> np.ndarray:
-    """(R,) by round; NaN where no seed has a value."""
+    """Average the drift over seeds, shape (R,) by round; NaN if no seed has a value."""
     rows = [_of_run(run) for run in runs]
     length = max((len(row) for row in rows), default=0)
     padded = np.array([[*row, *[np.nan] * (length - len(row))] for row in rows]).reshape(len(rows), length)

@@ -15,7 +15,7 @@ _DARK_BEYOND = 0.6
 
 
 def draw(table: FaultTable, rows: Sequence[FaultRow], page: Page = SCREEN) -> Figure:
-    """A heat map per task: methods by faults, coloured and labelled by the share of the value without the fault."""
+    """Draw a heat map per task: methods by faults, coloured and labelled by the share of the value that is lost."""
     faults, num_methods = list(table.settings), len(table.methods)
     screen = (0.72 * len(faults) + 2.2, len(table.tasks) * (0.26 * num_methods + 0.35) + 1.5)
     figure = new_figure(
@@ -46,7 +46,7 @@ def _percent(value: float, _: int) -> str:
 
 
 def _label(row: FaultRow | None, page: Page) -> str:
-    """Percent lost; why there is no such number, for which paper has no room; or a dash, where 0 is shared."""
+    """Format the percentage lost; a dash if the value without the fault is 0; else the status (on paper `n/a`)."""
     if page.paper and (row is None or (row.lost_relative is None and row.status != "ok")):
         return "n/a"
     if row is None:

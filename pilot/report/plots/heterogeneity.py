@@ -1,4 +1,4 @@
-"""Figure `heterogeneity`: what the partition gave to whom."""
+"""Figure `heterogeneity`: label distributions of the clients and distances between them."""
 
 import math
 from collections.abc import Callable
@@ -13,15 +13,15 @@ from pilot.report.plots.style import DARK, GREY, OKABE_ITO, SkipFigure, Source, 
 
 _MAX_LABELS = 7
 _MATRIX, _NARROW_PANEL, _TICK, _LEGEND_BELOW = 2.2, 0.7, 0.17, 0.34
-"""Inches on paper: the matrix, a panel of bars, a tick's number, from the axis to the legend below it."""
+"""Inches on paper: the matrix, a panel of bars, a tick label, the gap from the axis to the legend below it."""
 _MOST_NUMBERED = 10
-"""Clients up to which the matrix on paper has room for numbers."""
+"""Largest number of clients for which the matrix on paper has room for numbers."""
 
 
 def draw(source: Source, page: Page = SCREEN) -> Figure:
-    """Stacked label counts per client for each task, and the Jensen-Shannon distances between all clients.
+    """Draw stacked label counts per client for each task, and the Jensen-Shannon distances between all clients.
 
-    Labels beyond the seven most frequent of a task are drawn together as `other`. Reads
+    Labels beyond the seven most frequent (see `label_order`) are drawn together as `other`. Reads
     `partition/heterogeneity.json`.
     """
     path = source.scenario_dir / "partition" / "heterogeneity.json"
@@ -50,7 +50,7 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
 
 
 def _paper_panels(num_tasks: int, page: Page) -> tuple[Figure, list[Axes]]:
-    """Panels of bars, and beside or below them the matrix, each of the two with a layout of its own."""
+    """Create the panels of bars and, beside or below them, that of the matrix; the two have separate layouts."""
     figure = new_figure(*page.inches((0.0, 0.0), 5.5 if page.narrow else 3.0))
     ratio = [2.6, 2.9] if page.narrow else [3.5, 3.5]
     if page.narrow:
@@ -62,14 +62,14 @@ def _paper_panels(num_tasks: int, page: Page) -> tuple[Figure, list[Axes]]:
 
 
 def _client_ticks(set_ticks: Callable[..., Any], clients: list[int], width: float | None) -> None:
-    """Every client's number, or on paper (`width` inches) as many as fit."""
+    """Label the ticks with the clients' ids; on paper (`width` inches), with as many as fit."""
     spacing = 1 if width is None else math.ceil(_TICK * len(clients) / width)
     places = range(0, len(clients), spacing)
     set_ticks(places, [str(clients[place]) for place in places])
 
 
 def label_order(report: dict[str, Any], task: str) -> list[str]:
-    """Labels by falling count over all tasks split by the same attribute, which then share colours."""
+    """Sort labels by descending count over all tasks split by the same attribute, so that those tasks share colours."""
     totals: dict[str, int] = {}
     for other, distribution in report["label_distribution"].items():
         if report["attribute"].get(other) == report["attribute"].get(task):
@@ -79,7 +79,7 @@ def label_order(report: dict[str, Any], task: str) -> list[str]:
 
 
 def fold_labels(order: list[str], labels: list[str], counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Counts per client of the first seven labels of `order` and, summed as `other (n)`, of the rest."""
+    """Return the counts per client of the first seven labels of `order`; sum those of the rest as `other (n)`."""
     column = {label: counts[:, index] for index, label in enumerate(labels)}
     shown = {label: column[label] for label in order[:_MAX_LABELS] if label in column}
     rest = [label for label in order[_MAX_LABELS:] if label in column]

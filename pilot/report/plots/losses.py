@@ -15,12 +15,12 @@ _WINDOW = 5
 _MAX_ROUND_NAMES = 5
 _STYLES = ("-", "--", ":")
 _COLOURS, _LINES = (OKABE_ITO[0], OKABE_ITO[1], OKABE_ITO[2], OKABE_ITO[5]), ("-", (0, (4, 1.5)), (0, (1, 1)), "-.")
-"""Of tasks, on paper."""
+"""Colours and line styles of the tasks on paper."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One client's losses over all its steps, and at which steps rounds and phases begin."""
+    """One client's losses over all its steps, and the steps at which rounds and phases begin."""
 
     client: int
     task: str
@@ -30,11 +30,11 @@ class Curve:
 
 
 def draw(source: Source, page: Page = SCREEN) -> Figure:
-    """Cross-entropy per local step (total loss where a run records only that), lowest seed of each method.
+    """Draw the cross-entropy per local step (the total loss if a run records only that), lowest seed of each method.
 
-    Faint lines are single steps, strong ones a centred mean of five. Solid verticals begin a round, dotted
-    ones a phase within a round. A client of no single task (pooled data) appears in every row. On paper a panel per
-    method has the mean of each task's clients, and their range. Reads `rounds.jsonl`.
+    Faint lines are single steps, strong lines a centred mean of five. Solid vertical lines mark the start of a round,
+    dotted ones that of a phase within a round. A client of no single task (pooled data) appears in every row. On paper
+    there is a panel per method, with the mean and the range of each task's clients. Reads `rounds.jsonl`.
     """
     curves = {label: read_curves(run) for label, run in source.first_runs().items()}
     methods = [label for label in source.methods if curves[label]]
@@ -58,7 +58,7 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
 
 
 def _by_method(curves: dict[str, list[Curve]], tasks: tuple[Task, ...], page: Page) -> Figure:
-    """A panel per method on one scale, in which each task has its clients' mean (smoothed) over their range."""
+    """Draw a panel per method on a common scale, with the mean (smoothed) and the range of each task's clients."""
     rows = math.ceil(len(curves) / (3 if page.narrow else 6))
     columns = math.ceil(len(curves) / rows)
     handles = [Line2D([], [], color=_COLOURS[i], ls=_LINES[i], lw=1.0, label=task.name) for i, task in _cycle(tasks)]
@@ -105,7 +105,7 @@ def _task_lines(axes: Axes, curves: list[Curve], tasks: tuple[Task, ...]) -> Non
 
 
 def _in_rounds(curve: Curve) -> np.ndarray:
-    """Where each step ends on an axis of rounds: pooled data take more steps in a round than a client does."""
+    """Return the end of each step on an axis of rounds, since pooled data take more steps per round than a client."""
     starts = [step for step, _ in curve.rounds] + [len(curve.losses)]
     return np.concatenate(
         [
@@ -117,7 +117,7 @@ def _in_rounds(curve: Curve) -> np.ndarray:
 
 
 def _cycle(tasks: tuple[Task, ...]) -> Iterator[tuple[int, Task]]:
-    """Tasks with the place of their colour and line."""
+    """Yield each task with the index of its colour and line style."""
     return ((place % len(_COLOURS), task) for place, task in enumerate(tasks))
 
 
@@ -127,7 +127,7 @@ def _any_pooled(curves: dict[str, list[Curve]], tasks: tuple[Task, ...]) -> bool
 
 
 def read_curves(run: Run) -> list[Curve]:
-    """One curve per client of a run, from `rounds.jsonl`."""
+    """Read one curve per client of a run from `rounds.jsonl`."""
     losses: dict[int, list[float]] = {}
     tasks: dict[int, str] = {}
     starts: dict[int, list[tuple[int, int]]] = {}

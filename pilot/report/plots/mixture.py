@@ -1,4 +1,4 @@
-"""Figures `router` and `distances`: what Pilot's mixture of adapters and its text aggregation did."""
+"""Figures `router` and `distances` of Pilot: weights in its mixture of adapters, distances in its text aggregation."""
 
 import math
 import textwrap
@@ -13,14 +13,14 @@ from pilot.report.plots.style import OKABE_ITO, SkipFigure, Source, new_figure
 
 METHOD = "pilot"
 _TICK, _NAME = 0.17, 10
-"""On paper: inches of a tick's number, characters of a task's name before it is broken."""
+"""On paper: width of a tick label in inches, characters of a task's name per line."""
 
 
 def draw_router(source: Source, page: Page = SCREEN) -> Figure:
-    """Mean router weight of each task's adapter, by the client's task, in the last round of every seed.
+    """Draw the mean router weight of each task's adapter, by the client's task, in the last round of every seed.
 
     Columns are in scenario order; the framed cell is the client's own task (expert 1 of its mixture). The
-    small numbers are the lowest and highest client. Reads `rounds.jsonl` (`router_probabilities`).
+    small numbers are the lowest and the highest client's weight. Reads `rounds.jsonl` (`router_probabilities`).
     """
     runs = _runs(source)
     tasks = source.tasks
@@ -56,7 +56,7 @@ def draw_router(source: Source, page: Page = SCREEN) -> Figure:
 
 
 def _broken(name: str) -> str:
-    """A task's name on lines of a narrow cell's width."""
+    """Wrap a task's name to the width of a narrow cell."""
     return textwrap.fill(name, _NAME)
 
 
@@ -71,9 +71,9 @@ def _router_row(axes: Axes, row: int, clients: np.ndarray, top: float, page: Pag
 
 @dataclass(frozen=True)
 class Aggregation:
-    """The text-adapter distances between all clients at one aggregation, and whom each client chose.
+    """The text-adapter distances between all clients at one aggregation, and the neighbours that each client chose.
 
-    Rows and columns are client ids; a client that missed the round has NaN.
+    Rows and columns are client ids; those of a client that missed the round are NaN.
     """
 
     round: int
@@ -82,13 +82,13 @@ class Aggregation:
     neighbours: dict[int, list[int]]
 
     def off_diagonal(self) -> np.ma.MaskedArray:
-        """The distances between clients that were there."""
+        """Return the distances between the participating clients; mask the diagonal and absent clients."""
         own = np.eye(len(self.distances), dtype=bool)
         return np.ma.masked_where(own | np.isnan(self.distances), self.distances)
 
 
 def draw_distances(source: Source, page: Page = SCREEN) -> Figure:
-    """Distances between the clients' text adapters before aggregation, first and last, lowest seed.
+    """Draw the distances between the clients' text adapters before the first and the last aggregation, lowest seed.
 
     A dot in a row marks a neighbour that the row's client averages with. Reads `rounds.jsonl`
     (`aggregation`).
@@ -117,7 +117,7 @@ def draw_distances(source: Source, page: Page = SCREEN) -> Figure:
 
 
 def last_router_weights(runs: list[Run], task: str) -> np.ndarray:
-    """Router weights of every client of `task` at the end of each run, shape (clients x runs, tasks)."""
+    """Return the last router weights of every client of `task` in each run, shape (clients x runs, tasks)."""
     rows = []
     for run in runs:
         last: dict[int, list[float]] = {}
@@ -130,7 +130,7 @@ def last_router_weights(runs: list[Run], task: str) -> np.ndarray:
 
 
 def read_aggregations(run: Run) -> list[Aggregation]:
-    """Every aggregation of a run that recorded distances, in order."""
+    """Read every aggregation of a run that recorded distances, in order."""
     found = []
     for line in run.rounds:
         aggregation = line.get("aggregation") or {}

@@ -1,44 +1,44 @@
-"""What a figure is drawn for: a screen, at the size that its content asks for, or a column or the text of a paper.
+"""Pages that a figure is drawn for: a screen, at the size that its content needs, or a column or the text of a paper.
 
-On paper a figure has the width of the page it goes to, so that nothing is scaled and letters are 7 to 8 points. Its
-title is the caption in the paper, and is not drawn.
+On paper a figure has the width of its page, so that nothing is scaled and the font size is 7 to 8 points. Its title
+is not drawn, because the caption in the paper replaces it.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 SMALLEST, LARGEST = 7.0, 8.0
-"""Points of letters on paper."""
+"""Font sizes on paper in points."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """A place for figures; `width` in inches, None where the content decides."""
+    """A page for figures; `width` in inches, None if it depends on the content."""
 
     name: str
     width: float | None = None
 
     @property
     def paper(self) -> bool:
-        """Whether the width is given."""
+        """True for a page of a paper, which has a fixed width."""
         return self.width is not None
 
     @property
     def narrow(self) -> bool:
-        """Whether three panels with numbers do not fit side by side."""
+        """True if three panels with numbers do not fit side by side."""
         return self.width is not None and self.width < _NARROW
 
     def inches(self, screen: tuple[float, float], paper: float) -> tuple[float, float]:
-        """Width and height of a figure: `screen`, or this page's width and the height `paper`."""
+        """Return width and height of a figure: `screen`, or on paper this page's width and the height `paper`."""
         return screen if self.width is None else (self.width, paper)
 
     def points(self, screen: float) -> float:
-        """Size of letters that have `screen` points on a screen."""
+        """Return the font size in points: `screen`, on paper limited to `SMALLEST` and `LARGEST`."""
         return min(LARGEST, max(SMALLEST, screen)) if self.paper else screen
 
     @property
     def rc(self) -> dict[str, Any]:
-        """Matplotlib settings that differ from those of a screen."""
+        """Matplotlib settings that differ from those for a screen."""
         sizes = ("font.size", "axes.labelsize", "legend.fontsize", "xtick.labelsize", "ytick.labelsize")
         if not self.paper:
             return {}

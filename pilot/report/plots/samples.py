@@ -24,7 +24,7 @@ _MOST_ON_PAPER = 8
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things stand on a page: examples per task, characters of a line, and lengths in inches."""
+    """Measures of a page: examples per task, characters per line (`wrap`), and lengths in inches."""
 
     per_task: int
     wrap: int
@@ -35,7 +35,7 @@ class Layout:
 
     @property
     def width(self) -> float:
-        """Of an example with its text, and the gap to the next."""
+        """Width of an example with its text and the gap to the next."""
         return self.image + self.text + 0.15
 
 
@@ -48,7 +48,7 @@ _LAYOUTS = {
 
 @dataclass(frozen=True)
 class Sample:
-    """One test example and the answers to it, by method."""
+    """One test example with its answers and the frames of their boxes, by method."""
 
     task: Task
     image: np.ndarray
@@ -60,11 +60,11 @@ class Sample:
 
 
 def draw(source: Source, page: Page = SCREEN) -> Figure:
-    """Two examples per task, chosen by the digest of their id and not by how well anyone answers.
+    """Draw two examples per task, chosen by the digest of their id and so independently of the answers.
 
-    Answers are those of the lowest seed; of a personalised method, the model of the task's first client.
-    Boxes are drawn in the method's colour, the true box black on white. A column of a paper has one example per task,
-    and on paper at most eight methods answer, the first in table order. Reads `data/<task>/records.parquet` and
+    Answers are from the lowest seed; those of a personalised method from the model of the task's first client. Boxes
+    are drawn in the method's colour, the true box black on white. A column of a paper has one example per task, and on
+    paper only the first eight methods in table order are shown. Reads `data/<task>/records.parquet` and
     `eval/samples.jsonl`.
     """
     layout, most = _LAYOUTS[page], _MOST_ON_PAPER if page.paper else None
@@ -96,7 +96,7 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
 
 
 def pick(ids: list[str], count: int) -> list[str]:
-    """`count` ids in the order of their SHA-256: a fixed draw that looks at nothing else."""
+    """Return the first `count` ids in the order of their SHA-256: a fixed draw that depends on nothing else."""
     return sorted(ids, key=lambda id: hashlib.sha256(id.encode()).hexdigest())[:count]
 
 
@@ -146,7 +146,7 @@ def _samples(
 
 
 def references_in(row: Mapping[str, Any], frame: str) -> tuple[str, ...]:
-    """References of a records file's row; a box as a perfect answer in `frame` writes it."""
+    """Return the references of a row of a records file; a box is written as a correct answer in `frame` would be."""
     if row["box"] is None or frame != "padded_square":
         return tuple(row["references"])
     size = image_size(row["image"])
@@ -158,7 +158,7 @@ def _height(samples: list[Sample], layout: Layout, left_out: int) -> float:
 
 
 def _lines(sample: Sample, layout: Layout, left_out: int) -> list[tuple[str, str]]:
-    """(method or "", text) of every line beside the image; long answers are cut after three lines."""
+    """Return (method or "", text) of every line beside the image; long answers are cut after three lines."""
     lines = [("", text) for text in _wrap(f"Q: {sample.instruction}", layout, 5)]
     lines += [("", text) for text in _wrap(f"Reference: {sample.references[0]}", layout, _MAX_LINES)]
     for label, answer in sample.answers.items():
@@ -174,7 +174,7 @@ def _wrap(text: str, layout: Layout, most: int) -> list[str]:
 def _place(
     figure: Figure, sample: Sample, left: float, top: float, height: float, layout: Layout, left_out: int
 ) -> None:
-    """Put a sample's image and text (inches from the left and bottom edge) on the figure."""
+    """Draw a sample's image and text; `left` and `top` are inches from the figure's left and bottom edge."""
     width, full = figure.get_size_inches()
     side = layout.image
     picture = figure.add_axes((left / width, (top - side) / full, side / width, side / full))
@@ -188,7 +188,7 @@ def _place(
         y = layout.line * (index + 0.5)
         if label:
             words.add_patch(Rectangle((0, y - 0.035), 0.07, 0.07, color=method_style(label).colour, lw=0))
-        # A lone dollar sign would start mathematical typesetting.
+        # An unescaped dollar sign would start Matplotlib's math mode.
         words.text(0.12, y, text.replace("$", r"\$"), fontsize=letters, va="center", color="black")
 
 

@@ -1,4 +1,4 @@
-"""A study's part as a figure: bars, or lines over the number that it sweeps."""
+"""Figure of a study's part: bars, or lines over the number that it sweeps."""
 
 import math
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, legend_below, legend_height, method_style, new_figure, title
 
 _ASIDE = 2.5
-"""Points (1/72 inch) between lines at one number, so that their intervals do not hide each other."""
+"""Points (1/72 inch) between the lines at one number, so that their intervals do not hide each other."""
 _LOGARITHMIC_FROM = 10.0
-"""An axis whose largest number is that many times its smallest is drawn in logarithms."""
+"""An axis is logarithmic if its largest number is at least this many times its smallest."""
 
 
 def draw(table: PartTable, page: Page = SCREEN) -> Figure:
-    """One panel per task, each with its own scale."""
+    """Draw one panel per task, each with its own scale."""
     return _lines(table, page) if table.part.axis else _bars(table, page)
 
 
 def caption(table: PartTable) -> str:
-    """What the figure shows."""
+    """Return the figure's caption."""
     return f"{table.part.title}: primary metrics with 95 % bootstrap intervals (seed, client, image)."
 
 
@@ -87,7 +87,7 @@ def _lines(table: PartTable, page: Page) -> Figure:
 
 
 def _line(axes: Axes, label: str, rows: Sequence[StudyRow], aside: Transform) -> None:
-    """Points with intervals, joined in the order of the axis, all of them moved `aside`."""
+    """Draw points with intervals, joined in the order of the axis and shifted by `aside`."""
     known = [
         (row.axis, row.mean, row.ci_low, row.ci_high) for row in rows if row.axis is not None and row.mean is not None
     ]
@@ -99,7 +99,7 @@ def _line(axes: Axes, label: str, rows: Sequence[StudyRow], aside: Transform) ->
     ends = [(place, low, high) for place, _, low, high in known if low is not None and high is not None]
     for place, low, high in ends:
         axes.plot([place, place], [low, high], color=style.colour, lw=1.0, alpha=0.6, transform=moved)
-    # What is moved does not count for the axes' limits.
+    # Shifted artists do not count towards the axes' limits.
     axes.update_datalim([*zip(places, means, strict=True), *((place, end) for place, *both in ends for end in both)])
 
 
@@ -111,7 +111,7 @@ def _handle(label: str) -> Line2D:
 def _x_axis(axes: Axes, label: str, numbers: Sequence[float], num_series: int) -> None:
     if numbers[0] > 0 and numbers[-1] / numbers[0] >= _LOGARITHMIC_FROM:
         axes.set_xscale("log")
-    axes.margins(x=0.04 + 0.012 * num_series)  # what is moved aside stays inside
+    axes.margins(x=0.04 + 0.012 * num_series)  # keeps shifted points inside
     axes.autoscale_view()
     axes.set_xticks(numbers, [f"{number:g}" for number in numbers])
     axes.minorticks_off()
@@ -119,7 +119,7 @@ def _x_axis(axes: Axes, label: str, numbers: Sequence[float], num_series: int) -
 
 
 def _series(table: PartTable, setting: Setting, method: str) -> str:
-    """The name of a line: everything but what is swept."""
+    """Return the name of a line: method, scenario and profile, without what is swept or is the same everywhere."""
     names = {"methods": base_name(method) if table.part.swept == "methods" else method}
     names |= {"scenarios": setting.scenario, "profiles": setting.profile}
     several = {"methods": True, "scenarios": len(table.part.scenarios) > 1, "profiles": len(table.part.profiles) > 1}
@@ -128,6 +128,6 @@ def _series(table: PartTable, setting: Setting, method: str) -> str:
 
 
 def _label(table: PartTable, setting: Setting, method: str) -> str:
-    """The name of a bar: the method, and the setting where there are several."""
+    """Return the name of a bar: the method, and scenario and profile if there are several."""
     several = {"scenario": len(table.part.scenarios) > 1, "profile": len(table.part.profiles) > 1}
     return ", ".join([method, *(getattr(setting, name) for name, shown in several.items() if shown)])

@@ -1,7 +1,7 @@
-"""What all figures share: colours, the source they read, and files that are the same bytes every time.
+"""Shared parts of all figures: colours, the data that they read, and writing of reproducible files.
 
-Colours are Okabe & Ito's (2008), which people with colour vision deficiencies can tell apart. A method has
-one colour, marker and hatch everywhere, whichever other methods are shown.
+Colours are Okabe & Ito's (2008), which people with colour vision deficiencies can tell apart. A method has the same
+colour, marker and hatch in every figure, whichever other methods are shown.
 """
 
 import io
@@ -40,12 +40,12 @@ _RC: dict[Any, Any] = {
 
 
 class SkipFigure(Exception):
-    """A figure cannot be drawn from what is there; the message says what is missing."""
+    """Raised if the data for a figure are missing; the message names what is missing."""
 
 
 @dataclass(frozen=True)
 class MethodStyle:
-    """How a method is drawn."""
+    """Colour, marker and hatch of a method."""
 
     colour: str
     marker: str
@@ -58,7 +58,7 @@ _COLOURS = {
     "#5E4FA2": ("LoRA-aware",),
     "#F0A070": ("Variants of Pilot, ours",),
 }
-"""Families beyond the core one, by colour. Within a colour marker and hatch tell methods apart."""
+"""Families beyond the core one, by colour. Within a colour, marker and hatch tell methods apart."""
 _SHAPES = ("p", "h", "<", ">", "X", "P", "*")
 _HATCHES = ("", "..", "xx", "\\\\", "--", "++", "oo")
 _STYLES = {
@@ -79,7 +79,7 @@ _STYLES |= {
 
 
 def method_style(label: str) -> MethodStyle:
-    """The style of a method; for methods beyond the core ones it follows from the name alone."""
+    """Return the style of a method; that of a variant or a method of another package depends on its name alone."""
     name = base_name(label.split(" ", 1)[0])
     if label in _STYLES:
         return _STYLES[label]
@@ -90,7 +90,7 @@ def method_style(label: str) -> MethodStyle:
 
 @dataclass(frozen=True)
 class Source:
-    """What the figures of one scenario read: its folder and the runs of the chosen methods."""
+    """Data for the figures of one scenario: its folder and the runs of the chosen methods."""
 
     scenario_dir: Path
     runs: tuple[Run, ...]
@@ -117,36 +117,36 @@ class Source:
         return self.runs[0].tasks
 
     def first_runs(self) -> dict[str, Run]:
-        """Per method, the run with the lowest seed."""
+        """Return the run with the lowest seed of each method."""
         return {label: min(self.seeds(label), key=lambda run: run.seed) for label in self.methods}
 
     def is_reference(self, label: str) -> bool:
-        """Whether a method is a reference row rather than a competitor."""
+        """Return whether a method is a reference."""
         return any(is_reference(run.method, run.reference) for run in self.seeds(label))
 
     def seeds(self, label: str) -> list[Run]:
-        """All runs of one method."""
+        """Return all runs of one method."""
         return [run for run in self.runs if run.label == label]
 
     @cached_property
     def main(self) -> pandas.DataFrame:
-        """`tables/main.csv`, rows of the chosen methods."""
+        """Rows of `tables/main.csv` for the chosen methods."""
         return self._table("main.csv")
 
     @cached_property
     def per_client(self) -> pandas.DataFrame:
-        """`tables/per_client.csv`, rows of the chosen methods."""
+        """Rows of `tables/per_client.csv` for the chosen methods."""
         return self._table("per_client.csv")
 
     def primary(self, task: Task) -> pandas.DataFrame:
-        """The rows of `main.csv` with a value for a task's primary metric (personalised), by method."""
+        """Return the rows of `main.csv` with a value for a task's primary metric (personalised), by method."""
         rows = self.main
         chosen = (rows.task == task.name) & (rows.metric == task.metric)
         found = rows[chosen & (rows.protocol == "personalised") & rows["mean"].notna()]
         return found.set_index("method", drop=False)
 
     def status(self, task: Task, label: str) -> str:
-        """Why a method has no value of a task's primary metric: `missing` without any answers, else `unavailable`."""
+        """Return why a task's primary metric has no value: `missing` without any answers, else `unavailable`."""
         rows = self.main
         found = rows[(rows.task == task.name) & (rows.metric == task.metric) & (rows.method == label)]
         return str(found.status.iloc[0]) if len(found) else "unavailable"
@@ -160,20 +160,20 @@ class Source:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure (inches) whose layout keeps texts apart."""
+    """Create an empty figure (size in inches) with a layout that keeps texts from overlapping."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def style_context(page: Page = SCREEN) -> AbstractContextManager[None]:
-    """Matplotlib settings of all figures, over the defaults rather than the user's own."""
+    """Apply the Matplotlib settings of all figures on top of the defaults, ignoring the user's settings."""
     return matplotlib.rc_context(dict(matplotlib.rcParamsDefault) | _RC | page.rc)
 
 
 def save(figure: Figure, folder: Path, name: str, page: Page = SCREEN) -> list[Path]:
-    """Write `name`.png (200 dpi) and `name`.pdf, for paper only the latter; without dates or versions.
+    """Write `<name>.png` (200 dpi) and `<name>.pdf`, for paper only the latter, without dates or versions.
 
     Returns:
-        Their paths.
+        The files written.
     """
     formats: dict[str, dict[str, Any]] = {
         "png": {"dpi": 200, "metadata": {"Software": None}},
@@ -191,7 +191,7 @@ def save(figure: Figure, folder: Path, name: str, page: Page = SCREEN) -> list[P
 
 
 def save_pages(draw: Callable[[Page], Figure], folder: Path, name: str, paper: Path | None) -> list[Path]:
-    """Write a figure for the screen into `folder`, and the two for paper into `paper` unless that is None."""
+    """Write a figure for the screen into `folder`, and its two for paper into `paper` if given; return their paths."""
     with style_context():
         written = save(draw(SCREEN), folder, name)
     return written + (save_paper(draw, paper, name) if paper else [])
@@ -207,7 +207,7 @@ def save_paper(draw: Callable[[Page], Figure], folder: Path, name: str) -> list[
 
 
 def title(figure: Figure, text: str, page: Page = SCREEN) -> None:
-    """A small title over all axes, broken to the figure's width; on paper its caption takes its place."""
+    """Set a small title above all axes, wrapped to the figure's width; not on paper, where the caption replaces it."""
     if page.paper:
         return
     width = int(figure.get_figwidth() * _CHARACTERS_PER_INCH)
@@ -215,13 +215,13 @@ def title(figure: Figure, text: str, page: Page = SCREEN) -> None:
 
 
 def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
-    """A figure legend under all axes, inside the layout, in as many columns as fit."""
+    """Add a legend below all axes, inside the layout, in as many columns as fit."""
     columns = _columns(figure.get_figwidth(), handles)
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, handlelength=1.6)
 
 
 def legend_height(handles: Sequence[Any], page: Page) -> float:
-    """Inches that `legend_below` takes on paper."""
+    """Return the height in inches that `legend_below` takes on paper."""
     return 0.1 + _LEGEND_ROW * math.ceil(len(handles) / _columns(page.width or math.inf, handles))
 
 

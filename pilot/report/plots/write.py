@@ -1,4 +1,4 @@
-"""Writes `figures/` of a scenario: each figure for a screen, or for paper. Equal results give equal bytes."""
+"""Figures of a scenario, for a screen (`figures/`) or a paper (`paper/`). Equal results give equal bytes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -39,14 +39,15 @@ def write_figures(
 ) -> list[Path]:
     """Draw the figures of a scenario into `scenario_dir/figures`, those for paper into `scenario_dir/paper`.
 
-    A figure whose input is missing is skipped with a printed reason, and an older file of that name is
-    removed, since it would show something else than what is there now.
+    A figure whose input is missing is skipped with a printed reason, and an older file of that name is removed, since
+    it would not show the current results.
 
     Args:
         scenario_dir: `results/<profile>/<scenario>`.
         methods: the methods to show; all by default.
-        only: names out of `FIGURES`; all by default.
-        paper: draw `<name>-column.pdf` and `<name>-text.pdf`, as wide as a column and as the text of a paper.
+        only: names from `FIGURES`; all by default.
+        paper: whether to draw, instead, `<name>-column.pdf` and `<name>-text.pdf`, as wide as a column and the text of
+            a paper.
 
     Returns:
         The files written: PNG and PDF of each figure, or its two PDFs for paper.
@@ -79,5 +80,5 @@ def _select(scenario_dir: Path, methods: Sequence[str] | None) -> list[Run]:
     if not scenario_dir.is_dir():
         raise UserError(f"{scenario_dir}: no such folder. Expected one such as results/embedded/scenario2.")
     runs = load_methods(scenario_dir, methods) if methods or (scenario_dir / "runs").is_dir() else []
-    check_comparable(runs, allow=["seeds"])  # the figures show single seeds, so nobody is misled
+    check_comparable(runs, allow=["seeds"])  # seeds may differ: the figures show each of them
     return runs

@@ -1,1 +1,1 @@
-"""Tables as Markdown, CSV and LaTeX."""
+"""Tables as Markdown, CSV, LaTeX and JSON."""

@@ -1,4 +1,4 @@
-"""Writes `faults/tables/` and `faults/figures/` of a scenario. Equal results give equal bytes."""
+"""Tables and figure of a scenario's faults: `faults/tables/`, `faults/figures/`. Equal results give equal bytes."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -16,7 +16,7 @@ from pilot.report.tables.render import DIGITS, column_names, pipe, to_csv
 
 
 def write_faults(scenario_dir: Path, paper: bool = False) -> list[Path]:
-    """Write `faults.csv`, `faults.md` and the figure `faults`, if asked for paper as well; returns their paths.
+    """Write `faults.csv`, `faults.md` and the figure `faults`, for paper too if `paper` is set; return their paths.
 
     Raises:
         UserError: see `pilot.report.numbers.faults.load_faults`.
@@ -33,7 +33,7 @@ def write_faults(scenario_dir: Path, paper: bool = False) -> list[Path]:
 
 
 def markdown(table: FaultTable, rows: Sequence[FaultRow]) -> str:
-    """Per task a table of faults x methods on its primary metric, then what the faults did, then notes."""
+    """Format a table of faults x methods per task on its primary metric, then the incident counts, then notes."""
     out = [f"## {table.scenario}: quality lost by faults", ""]
     for task in table.tasks:
         out += [f"### {task.name}, {task.metric}", "", *_quality(table, rows, task), ""]
@@ -42,7 +42,7 @@ def markdown(table: FaultTable, rows: Sequence[FaultRow]) -> str:
 
 
 def cell(row: FaultRow) -> str:
-    """`0.803 → 0.780 (2.9 % lost)`, or why there are no such numbers."""
+    """Format a row as `0.803 → 0.780 (2.9 % lost)`, or as its status if it has no values."""
     if row.lost is None:
         return row.status
     ends = f"{row.value_without:.{DIGITS}f} → {row.value_with:.{DIGITS}f}"
@@ -102,6 +102,6 @@ def _notes(table: FaultTable) -> list[str]:
 
 
 def _table(titles: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) -> list[str]:
-    """A Markdown table whose first `left` columns are flush left, the others flush right."""
+    """Format a Markdown table whose first `left` columns are left-aligned, the others right-aligned."""
     rule = ["---"] * left + ["---:"] * (len(titles) - left)
     return [pipe(titles), pipe(rule), *(pipe(line) for line in lines)]

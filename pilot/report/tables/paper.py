@@ -1,7 +1,7 @@
-"""LaTeX tables for paper: quality, tests and cost apart, in letters that need no scaling (booktabs, nothing else).
+"""LaTeX tables for a paper: quality, tests and cost in separate tables that need no scaling (only booktabs).
 
-With three tasks each fits a column of 3.33 inches; longer names of methods make the letters smaller. A table that has
-to span two columns takes `table*` in place of `table`.
+With three tasks each table fits a column of 3.33 inches; long method names reduce the font size. For a table across
+two columns, replace `table` by `table*`.
 """
 
 from collections import defaultdict
@@ -20,12 +20,12 @@ _COST = (
     ("trainable_parameters", "params (k)", 1e3, 1),
     ("training_flops", "TFLOP", 1e12, 2),
 )
-"""Quantity, title, unit, digits."""
+"""Quantity, title, unit, decimals."""
 _LONG_NAME = 13
 
 
 def paper_tables(grids: Sequence[Headline], groups: Sequence[Group]) -> dict[str, str]:
-    """File name -> text; several scenarios stand below each other."""
+    """Return the text of each file by name; the tables of several scenarios follow each other."""
     return {
         "grid.tex": "\n".join(_grid(grid) for grid in grids),
         "significance.tex": "\n".join(_significance(grid) for grid in grids),
@@ -96,7 +96,7 @@ def _name(line: Line) -> str:
 
 
 def _task(task: Task) -> str:
-    """The task's name over its metric."""
+    """Format the task's name above its metric."""
     return rf"\shortstack{{{escape(task.name)}\\{escape(task.metric)}}}"
 
 
@@ -105,7 +105,7 @@ def _task_of_two(task: Task) -> str:
 
 
 def _value(cell: Cell) -> str:
-    """`0.827` in bold for the best; in a column of its own the spread in small letters and the marks."""
+    """Format a cell as two columns: the mean, bold for the best; the standard deviation in a small font, with marks."""
     row = cell.row
     if row is None or row.mean is None:
         return ("--" if row is None else row.status) + " &"
@@ -117,7 +117,7 @@ def _value(cell: Cell) -> str:
 
 
 def _test(cell: Cell) -> str:
-    """`+0.045 (0.003)`."""
+    """Format the difference to the baseline and its p-value: `+0.045 (0.003)`."""
     if cell.against is None:
         return "--"
     p = cell.against.p_holm

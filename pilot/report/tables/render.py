@@ -26,13 +26,13 @@ _LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textb
 
 
 def to_csv(rows: Sequence[Any], columns: Iterable[str]) -> str:
-    """Dataclass rows as CSV with fixed number formats: six decimals, an empty field for None."""
+    """Format dataclass rows as CSV with fixed number formats: six decimals, an empty field for None."""
     names = list(columns)
     return rows_to_csv(names, [{name: getattr(row, name) for name in names} for row in rows])
 
 
 def rows_to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Mappings as CSV; floats with six decimals, so that equal results are equal bytes."""
+    """Format mappings as CSV; floats have six decimals, so that equal results give equal bytes."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -41,12 +41,12 @@ def rows_to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> st
 
 
 def column_names(row_type: type) -> list[str]:
-    """The field names of a row dataclass, in order: its CSV header."""
+    """Return the field names of a row dataclass in order: its CSV header."""
     return [field.name for field in fields(row_type)]
 
 
 def number(row: MainRow | None, *, spread: bool = True) -> str:
-    """`0.512 ± 0.010`, without the spread for one seed; `unavailable` or `-` where there is no value."""
+    """Format a mean as `0.512 ± 0.010`, without the spread for one seed; its status or `-` if there is no value."""
     if row is None:
         return "-"
     if row.mean is None:
@@ -56,25 +56,25 @@ def number(row: MainRow | None, *, spread: bool = True) -> str:
 
 
 def interval(row: MainRow | None) -> str:
-    """`[0.480, 0.543]`; empty where there is none."""
+    """Format an interval as `[0.480, 0.543]`; empty if there is none."""
     if row is None or row.ci_low is None or row.ci_high is None:
         return ""
     return f"[{row.ci_low:.{DIGITS}f}, {row.ci_high:.{DIGITS}f}]"
 
 
 def amount(value: float | None, form: str) -> str:
-    """A cost in that format, `-` where the runs do not say."""
+    """Format a number with the format specification `form`; `-` for None."""
     return "-" if value is None else format(value, form)
 
 
 def failures(cell: Cell) -> str:
-    """The parse failure rate of a grounding cell, `-` where it has none."""
+    """Format the parse failure rate of a grounding cell; `-` if it has none."""
     rate = cell.row.parse_failure_rate if cell.row else None
     return "-" if rate is None else f"{rate:.{DIGITS}f}"
 
 
 def header(grid: Headline) -> list[str]:
-    """Column titles of text tables: per task its primary metric, worst client, local protocol, failures of boxes."""
+    """Return the column titles of text tables: per task its primary metric, worst client, local and parse failures."""
     titles = ["method", "seeds"]
     for task in grid.tasks:
         titles += [f"{task.name} {task.metric}", "worst", "local"]
@@ -83,7 +83,7 @@ def header(grid: Headline) -> list[str]:
 
 
 def markdown(grid: Headline) -> str:
-    """A GitHub Markdown table with footnotes; references come last."""
+    """Format the grid as a GitHub Markdown table with footnotes; references are last."""
     titles = header(grid)
     out = [f"## {grid.scenario}", "", pipe(titles), pipe(["---"] + ["---:"] * (len(titles) - 1))]
     for line in grid.lines:
@@ -94,7 +94,7 @@ def markdown(grid: Headline) -> str:
 
 
 def latex(grid: Headline) -> str:
-    """A booktabs `table` environment with the references below a rule and the footnotes under it."""
+    """Format the grid as a booktabs `table` environment: references below a rule, footnotes below the table."""
     out = [
         "% needs \\usepackage{booktabs,graphicx}",
         r"\begin{table}",
@@ -125,7 +125,7 @@ def latex(grid: Headline) -> str:
 
 
 def records(grid: Headline) -> list[dict[str, Any]]:
-    """The grid as flat records, one per method and task, with stable keys (JSON and CSV of `compare`)."""
+    """Return the grid as flat records, one per method and task, with stable keys (JSON and CSV of `compare`)."""
     return [
         _record(grid, line, task.name, task.metric, cell)
         for line in grid.lines
@@ -134,11 +134,11 @@ def records(grid: Headline) -> list[dict[str, Any]]:
 
 
 def to_json(grids: Sequence[Headline], *, timing: bool = True) -> str:
-    """All grids as one JSON object with sorted keys; floats rounded to six decimals.
+    """Format all grids as one JSON object with sorted keys; floats are rounded to six decimals.
 
     Args:
         grids: one per scenario.
-        timing: with the wall time of each method, which differs between reruns.
+        timing: whether to include the wall time of each method, which differs between reruns.
     """
     value = {
         "scenarios": [
@@ -163,7 +163,7 @@ def to_json(grids: Sequence[Headline], *, timing: bool = True) -> str:
 
 
 def _latex_header(grid: Headline) -> list[str]:
-    """Task names over their columns, rules under them, and the columns' titles."""
+    """Return the header lines: task names above their columns, rules below them, and column titles."""
     names, rules, titles, column = ["", ""], [], ["method", "seeds"], 3
     for task in grid.tasks:
         own = [escape(task.metric), "worst", "local", *(["failures"] if task.kind == "ground" else [])]
@@ -211,7 +211,7 @@ def _texts(
     small: Callable[[str], str],
     clean: Callable[[str], str] = str,
 ) -> list[str]:
-    """The fields of a line after its name, `bold` and `small` being the marks of the format."""
+    """Return the fields of a line after its name; `bold`, `small` and `clean` format and escape text."""
     texts = [str(line.num_seeds)]
     for task, cell in zip(grid.tasks, line.cells, strict=True):
         marks = (" †" if cell.close else "") + ARROWS[cell.arrow]
@@ -229,7 +229,7 @@ def _field(value: Any) -> str:
 
 
 def rounded(value: Any) -> Any:
-    """A value for JSON with its floats to six decimals."""
+    """Round all floats in a JSON value to six decimals."""
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, Mapping):
@@ -238,11 +238,11 @@ def rounded(value: Any) -> Any:
 
 
 def pipe(cells: Iterable[str]) -> str:
-    """A row of a Markdown table."""
+    """Format a row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def escape(text: str) -> str:
-    """Text for LaTeX, with the signs that tables use."""
+    """Escape text for LaTeX, including the symbols of the tables."""
     pattern = "|".join(re.escape(key) for key in sorted(_LATEX, key=len, reverse=True))
     return re.sub(pattern, lambda match: _LATEX[match.group()], text)

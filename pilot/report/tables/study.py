@@ -1,4 +1,4 @@
-"""Writes `results/<profile>/studies/<study>/`: tables and a figure of every part. Equal results give equal bytes."""
+"""Files of `results/<profile>/studies/<study>/`: tables and figures of every part. Equal results give equal bytes."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
@@ -19,20 +19,20 @@ DRIFT = "-drift"
 
 
 def write_study(study: Study, profile: str, results: Path, *, index: bool = True, paper: bool = False) -> list[Path]:
-    """Write `<part>.csv`, `.md`, `.tex`, `.png`, `.pdf` of every part, its `<part>-drift`, and `index.md` with all.
+    """Write `<part>.csv`, `.md`, `.tex`, `.png`, `.pdf` and figure `<part>-drift` of every part, and `index.md`.
 
     Args:
-        study: with the parts and methods to write.
-        profile: the profile that its runs were made with.
+        study: the study, with the parts and methods to write.
+        profile: the profile that its runs were trained with.
         results: the folder of all results.
-        index: whether to write `index.md`.
-        paper: write `paper/<part>-column.pdf` and `-text.pdf` as well, and the same of `<part>-drift`.
+        index: whether to write `index.md`, which shows all parts.
+        paper: whether to write `paper/<part>-column.pdf` and `-text.pdf` too, and those of `<part>-drift`.
 
     Returns:
         The files written.
 
     Raises:
-        UserError: see `pilot.report.numbers.studies.load_part`; nothing is written then.
+        UserError: see `pilot.report.numbers.studies.load_part`; no file has been written then.
     """
     folder = results / profile / "studies" / study.name
     sheets = folder / "paper" if paper else None
@@ -56,7 +56,7 @@ def write_study(study: Study, profile: str, results: Path, *, index: bool = True
 
 
 def _write_drift(table: PartTable, results: Path, folder: Path, paper: Path | None) -> list[Path]:
-    """Aggregation drift of a part's methods, where it has one setting and they sent LoRA pairs."""
+    """Write the aggregation drift of a part's methods, if it has one setting and they sent LoRA pairs."""
     if len(table.grids) > 1:
         return []
     (setting,) = table.grids
@@ -75,7 +75,7 @@ def _pictures(table: PartTable, drifts: Collection[str]) -> str:
 
 
 def markdown(table: PartTable) -> str:
-    """A GitHub Markdown table with notes."""
+    """Format a part as a GitHub Markdown table with notes."""
     titles, left = header(table)
     out = [f"## {table.part.title}", "", pipe(titles), pipe(["---"] * left + ["---:"] * (len(titles) - left))]
     out += [pipe(line) for line in lines(table, " {}".format)]
@@ -83,7 +83,7 @@ def markdown(table: PartTable) -> str:
 
 
 def latex(table: PartTable) -> str:
-    """A booktabs `table` environment with the notes under it."""
+    """Format a part as a booktabs `table` environment with the notes below it."""
     titles, left = header(table)
     out = [
         "% needs \\usepackage{booktabs,graphicx}",
@@ -105,7 +105,7 @@ def latex(table: PartTable) -> str:
 
 
 def header(table: PartTable) -> tuple[list[str], int]:
-    """Column titles, and how many of them are names, which are aligned to the left."""
+    """Return the column titles, and how many of them are names (left-aligned)."""
     part = table.part
     names = [*_varied(table), "method"]
     names += [part.axis.label] if part.axis else []
@@ -114,7 +114,7 @@ def header(table: PartTable) -> tuple[list[str], int]:
 
 
 def lines(table: PartTable, small: Callable[[str], str], clean: Callable[[str], str] = str) -> Iterable[list[str]]:
-    """The cells of each line; `small` sets an interval behind its value, `clean` makes text fit for the format."""
+    """Yield the cells of each line; `small` formats the interval after a value, `clean` escapes text for the format."""
     for setting in table.grids:
         for method in table.part.methods:
             rows = [table.row(setting, method, task) for task in table.tasks]
@@ -130,7 +130,7 @@ def lines(table: PartTable, small: Callable[[str], str], clean: Callable[[str], 
 
 
 def difference(row: StudyRow) -> str:
-    """`+0.031 ↑ (p 0.004)`, the arrow where it is significant; empty for the baseline, `-` where nothing was tested."""
+    """Format a difference as `+0.031 ↑ (p 0.004)`, with an arrow if it is significant; `-` if nothing was tested."""
     if row.difference is None or row.p_holm is None:
         return "-"
     arrow = ARROWS["up" if row.difference > 0 else "down"] if row.p_holm < LEVEL else ""
@@ -139,7 +139,7 @@ def difference(row: StudyRow) -> str:
 
 
 def notes(table: PartTable) -> list[str]:
-    """What a reader needs to quote the table."""
+    """Return the notes below a table: protocol, test, cost, incidents, quarantined rows, unavailable metrics."""
     tests = sum(row.p_holm is not None for row in table.rows)
     said = [note for grid in table.grids.values() for note in (*grid.incidents, *grid.quarantined)]
     shown = {row.metric for row in table.rows}
@@ -161,7 +161,7 @@ def notes(table: PartTable) -> list[str]:
 
 
 def _varied(table: PartTable) -> Sequence[str]:
-    """Those of scenario and profile that differ between settings."""
+    """Return those of `scenario` and `profile` that differ between settings."""
     settings: list[Setting] = list(table.grids)
     return [name for name in ("scenario", "profile") if len({getattr(setting, name) for setting in settings}) > 1]
 

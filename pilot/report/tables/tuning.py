@@ -1,4 +1,4 @@
-"""Writes `tuning/tuning.csv` and `tuning.md` of a scenario: every trial, so that equal budgets can be seen."""
+"""Tables of a scenario's tuning, `tuning/tuning.csv` and `tuning.md`, with every trial to show the equal budgets."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from pilot.report.tables.render import column_names, pipe, to_csv
 
 @dataclass(frozen=True)
 class Trial:
-    """One line of `tuning.csv`: a method's candidate; `phases` and `options` are JSON, empty where there are none."""
+    """One line of `tuning.csv`: a trial of a method; `phases` and `options` are JSON, empty if there are none."""
 
     method: str
     trial: int
@@ -27,14 +27,14 @@ class Trial:
 
 
 def write_tuning(scenario_dir: Path, methods: Sequence[str] | None = None) -> list[Path]:
-    """Collect `tuning/<method>.json`; returns the files written.
+    """Write the tables of `tuning/<method>.json`; return the files written.
 
     Args:
         scenario_dir: `results/<profile>/<scenario>`.
-        methods: which; all that were tuned by default.
+        methods: the methods to list; by default all that were tuned.
 
     Raises:
-        UserError: nothing was tuned, a named method was not, or the numbers of trials or the seeds differ.
+        UserError: nothing was tuned, a named method was not tuned, or the numbers of trials or the seeds differ.
     """
     folder = scenario_dir / "tuning"
     names = sort_methods(methods or [path.stem for path in folder.glob("*.json")])
@@ -60,7 +60,7 @@ def write_tuning(scenario_dir: Path, methods: Sequence[str] | None = None) -> li
 
 
 def _trials(method: str, tuned: dict[str, Any]) -> list[Trial]:
-    """A method's trials in the order of the grid; the best is the first of the lowest loss."""
+    """Return a method's trials in the order of the grid; the best is the first with the lowest loss."""
     losses = [trial["validation_loss"] for trial in tuned["trials"]]
     best = losses.index(min(losses))
     return [

@@ -1,4 +1,4 @@
-"""Writes `tables/` of a scenario. Equal results give equal bytes, except in `timing.csv`."""
+"""Files of a scenario's `tables/`. Equal results give equal bytes, except in `timing.csv`."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -20,16 +20,17 @@ def write_tables(
     allow_different: Collection[str] = (),
     methods: Sequence[str] | None = None,
 ) -> None:
-    """Write the CSV files `main`, `per_client`, `cost`, `timing`, `significance`, and `main.md`, `main.tex`,
-    `leaderboard.json`.
+    """Write a scenario's tables as CSV, Markdown, LaTeX and JSON.
 
-    `grid.tex`, `significance.tex` and `cost.tex` hold parts of `main.tex` in letters that need no scaling.
+    The CSV files are `main`, `per_client`, `cost`, `timing` and `significance`; the grid is in `main.md`, `main.tex`
+    and `leaderboard.json`. `grid.tex`, `significance.tex` and `cost.tex` are tables for a paper that need no scaling.
 
     Args:
         scenario_dir: `results/<profile>/<scenario>`.
         baseline: the method that the others are tested against.
-        allow_different: what the runs may differ in (`comparable.DIFFERENCES`); `main.md` and `main.tex` say so.
-        methods: the methods to show, references among them; all that have runs by default.
+        allow_different: properties in which the runs may differ (`comparable.DIFFERENCES`); `main.md` and `main.tex`
+            note them.
+        methods: the methods to show, including references; by default all that have runs.
 
     Raises:
         UserError: no runs, an unfinished run, runs that cannot be compared, or an unknown baseline.
