@@ -1,4 +1,4 @@
-"""`pilot-bench plan`: what a scenario will need, before anything starts."""
+"""`pilot-bench plan`: estimate of what a scenario needs, before anything starts."""
 
 import json
 from pathlib import Path
