@@ -1,4 +1,4 @@
-"""What a method trains, keeps and sends, counted in LoRAs, connector MLPs and other parts; see `pilot.plan.zoo`."""
+"""Counts of LoRAs, connector MLPs and other parts that a method trains, keeps and sends; see `pilot.plan.zoo`."""
 
 from dataclasses import astuple, dataclass
 

@@ -78,7 +78,7 @@ def _fedmosaic(options: Options, num_tasks: int, num_clients: int) -> PlannedMet
 
 
 def _ranks(options: Options, num_tasks: int, num_clients: int) -> PlannedMethod:
-    """Plan FlexLoRA: at most the full rank and two numbers that describe it; clients receive A's start and cut it."""
+    """Plan FlexLoRA: at most the full rank, plus the client's rank and the full one; round 1 sends A's start, too."""
     told = Load(numbers=2)
     server = LORA_A + PLAIN + Load(numbers=num_clients)
     plan = _averaging(PLAIN, server, down=PLAIN + told, first=LORA_A + told, one_model=False)
@@ -123,8 +123,8 @@ def _feddat() -> PlannedMethod:
 def _fedmoe(options: Options, num_tasks: int, num_clients: int) -> PlannedMethod:
     """Plan FedMoE: all experts in round 1, at most all later; clients send activation probabilities and a loss.
 
-    Both are measured on the validation part. The server keeps them for each client, with two sets of experts: the one
-    that the client holds, and the last one that proved itself.
+    Both are measured on the validation part. The server keeps them for each client, together with the client's current
+    set of experts and its last proven one.
     """
     experts = options.get("num_experts", 4)
     every = Load(loras=1, mlps=experts, router_rows=experts)
