@@ -47,7 +47,7 @@ def _spec(value: Tensor) -> TensorSpec:
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """Read what `save_state` wrote.
+    """Read a state that `save_state` wrote; check its digest.
 
     Raises:
         UserError: the file is missing, truncated or altered (its digest differs).

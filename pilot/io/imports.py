@@ -53,7 +53,7 @@ def imported(module: str) -> frozenset[str]:
 
 
 def imported_by(file: Path) -> frozenset[str]:
-    """Return the modules of this project that a Python file imports; ignore relative imports.
+    """Return the modules of this project that a Python file imports; relative imports count as another package's.
 
     Raises:
         SyntaxError: the file cannot be parsed.

@@ -6,7 +6,7 @@ FAULTS = "faults"
 
 
 def run_folder(scenario_dir: Path, method: str, seed: int, fault: str | None = None) -> Path:
-    """Return the folder of a run, below `scenario_dir` or its folder of the fault."""
+    """Return the folder of a run, below `scenario_dir` or, with a fault, below the fault's folder in it."""
     holder = scenario_dir / FAULTS / fault if fault else scenario_dir
     return holder / "runs" / method / f"seed{seed}"
 

@@ -46,12 +46,12 @@ class Process:
         self.popen.wait()
 
     def lines(self) -> list[str]:
-        """Return the lines of its log so far, without colour codes."""
+        """Return the program's log lines so far, without colour codes."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         return without_colours(text).splitlines()
 
     def last_words(self) -> str:
-        """Return the lines of its log from the last error on."""
+        """Return the program's log lines from the last error on."""
         return last_error_lines(self.lines())
 
 

@@ -100,11 +100,11 @@ class Architecture:
         return self.lora_a_parameters(rank) + self.lora_b_parameters(rank)
 
     def lora_a_parameters(self, rank: int) -> int:
-        """Count the parameters of all A: r in per matrix."""
+        """Count the parameters of all A matrices: r in per matrix."""
         return self.text_layers * rank * sum(rows for rows, _ in self.matrices)
 
     def lora_b_parameters(self, rank: int) -> int:
-        """Count the parameters of all B: r out per matrix."""
+        """Count the parameters of all B matrices: r out per matrix."""
         return self.text_layers * rank * sum(columns for _, columns in self.matrices)
 
 
