@@ -1,4 +1,4 @@
-"""The page of all methods: equations and deviations out of the docstrings, and what each shares, keeps and costs."""
+"""The page of all methods: equations and deviations from their docstrings, and what each shares, keeps and costs."""
 
 import ast
 import dataclasses
@@ -40,7 +40,7 @@ PARTS: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
         "Adaptive text aggregation": (("pilot/methods/text_aggregation.py", ""),),
     }
 }
-"""What a method's docstring refers to: heading -> files, and functions in them, whose docstrings follow it."""
+"""Additional docstrings on a method's page: heading -> (file, function), with an empty name for the module's."""
 _SCRIPT = re.compile(
     r"(?<![\w^])([A-Za-z\u0391-\u03c9]\d?[~^]?)_(\w{1,6})\b|(?<=\u2016)_(\w)(?!\w)|(?<=\S)\^([T2])(?!\w)"
 )
@@ -48,7 +48,7 @@ _SPECIAL = re.compile(r"([\\*_<\[\]#|])")
 
 
 def methods_page() -> str:
-    """The page as Markdown: a table of all methods, then a section for each."""
+    """Return the page as Markdown: a table of all methods, then a section for each."""
     entries, profile = catalogue("methods"), load_profile(PROFILE)
     own = {name: entry for name, entry in entries.items() if entry["entry_point"] is None}
     parts = [INTRODUCTION]
@@ -60,7 +60,7 @@ def methods_page() -> str:
 
 
 def _families(names: Iterable[str]) -> dict[str, list[str]]:
-    """Every name in its family, those of no family among others."""
+    """Group names by family; names without a family are in `OTHERS`."""
     placed = {family: [name for name in members if name in names] for family, members in FAMILIES.items()}
     known = {name for members in placed.values() for name in members}
     return {family: members for family, members in (placed | {OTHERS: sorted(set(names) - known)}).items() if members}
@@ -90,7 +90,7 @@ def _megabytes(entry: Mapping[str, Any], way: str) -> str:
 
 
 def _section(name: str, entry: Mapping[str, Any], profile: Profile) -> str:
-    """A method: its docstring, its options, what it shares and costs, and its file."""
+    """Return a method's section: docstring, options, what it shares and costs, and its file."""
     file = method_file(name)
     costs = (
         f"Leaves the client: {_groups(entry['leaves'], entry['pooled'])}; stays: {_groups(entry['stays'])}; "
@@ -108,7 +108,7 @@ def _titled(function: str) -> str:
 
 
 def _docstring(file: str, function: str = "") -> str:
-    """The docstring of a module or of a function in it, without the sections on arguments and results."""
+    """Return the docstring of a module or of a function in it, without the sections Args, Returns and Raises."""
     tree = ast.parse((Path(__file__).resolve().parents[1] / file).read_text(encoding="utf-8"))
     nodes = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
     text = ast.get_docstring(nodes[0] if function else tree) or ""
@@ -116,7 +116,7 @@ def _docstring(file: str, function: str = "") -> str:
 
 
 def as_markdown(text: str) -> str:
-    """A docstring as Markdown: indented equations become blocks, Greek names letters, and nothing is emphasis."""
+    """Convert a docstring to Markdown: indented equations become blocks, Greek names letters; the rest is escaped."""
     blocks = []
     for block in re.split(r"\n\s*\n", text):
         lines = block.split("\n")
@@ -128,16 +128,16 @@ def as_markdown(text: str) -> str:
 
 
 def _prose(block: str) -> str:
-    """A paragraph or list. What stands in backquotes stays as it is."""
+    """Convert a paragraph or list; leave text in backquotes unchanged."""
     pieces = block.split("`")
     pieces[::2] = [_plain(piece) for piece in pieces[::2]]
     lines = "`".join(pieces).split("\n")
-    # A line of an equation inside a paragraph keeps its place.
+    # Keep the line break before an indented line, which is an equation inside a paragraph.
     return "\n".join(f"{line}  " if following.startswith("  ") else line for line, following in _pairs(lines))
 
 
 def _plain(piece: str) -> str:
-    """Text in which nothing is Markdown; x_k has a subscript, x^2 and x^T a superscript."""
+    """Escape Markdown in text; turn x_k into a subscript, x^2 and x^T into a superscript."""
     escaped, end = "", 0
     text = _letters(piece)
     for match in _SCRIPT.finditer(text):
@@ -158,7 +158,7 @@ def _letters(text: str) -> str:
 
 
 def _aligned(line: str) -> str:
-    """A line of equations with Greek letters, whose columns stay where they were."""
+    """Insert Greek letters into a line of equations; keep its columns aligned."""
     pieces = re.split(r"( {2,})", line)
     for place in range(0, len(pieces) - 1, 2):
         text = _letters(pieces[place])
@@ -167,7 +167,7 @@ def _aligned(line: str) -> str:
 
 
 def _options(name: str, profile: Profile) -> str:
-    """A table of the method's fields with their defaults, and what the profile sets."""
+    """Return a table of the method's fields with their defaults, the profile's values and their meanings."""
     from pilot.registry import method_class
 
     method = method_class(name)
@@ -189,7 +189,7 @@ def _options(name: str, profile: Profile) -> str:
 
 
 def _attributes(docstring: str) -> dict[str, str]:
-    """The section `Attributes:` of a docstring: name -> meaning."""
+    """Parse the section `Attributes:` of a docstring: name -> meaning."""
     _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
     found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
     return {name: " ".join(meaning.split()) for name, meaning in found}

@@ -1,4 +1,4 @@
-"""Hooks of the documentation site: pages that are made, formulas without a script, links out of docs/."""
+"""Hooks of the documentation site: generated pages, formulas without JavaScript, links out of docs/."""
 
 import html
 import re
@@ -18,7 +18,7 @@ _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the page of all methods, and the files of the root that are pages as well."""
+    """Add the page of all methods, and the pages made from files in the repository's root."""
     files.append(File.generated(config, "methods.md", content=methods_page()))
     for page, name in ROOT_PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / name).read_text(encoding="utf-8")))
@@ -26,13 +26,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links between pages stay; a link to a file of the repository that is no page becomes its path."""
+    """Keep links between pages; replace a link to a file of the repository that is not a page with its path."""
     start = ROOT if page.file.src_uri in ROOT_PAGES else ROOT / "docs"
     return _LINK.sub(lambda link: _relinked(link, start, files), markdown)
 
 
 def _relinked(link: re.Match[str], start: Path, files: Files) -> str:
-    """A link of a page whose file lies in `start`. One that leads nowhere is left to `--strict`."""
+    """Rewrite a link of a page whose file is in `start`; leave a broken one unchanged for `--strict` to report."""
     image, text, target, anchor = link[1], link[2], link[3], link[4] or ""
     place = (start / target).resolve()
     if not place.is_relative_to(ROOT):
@@ -48,7 +48,7 @@ def _relinked(link: re.Match[str], start: Path, files: Files) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Formulas become MathML, which browsers draw themselves."""
+    """Convert formulas to MathML, which browsers render natively."""
     return _FORMULA.sub(
         lambda formula: convert(html.unescape(formula[2]), display="block" if formula[1] == "div" else "inline"),
         content,

@@ -1,7 +1,7 @@
 """Matplotlib, imported without the backend that `MPLBACKEND` names: figures are written as PNG and PDF, never shown.
 
-All other modules import its names from here. Notebooks hand `module://matplotlib_inline.backend_inline` on to what
-they start, and Matplotlib refuses to be imported where that backend is not installed.
+All other modules import its names from here. Notebooks pass `module://matplotlib_inline.backend_inline` on to the
+processes that they start, and Matplotlib cannot be imported if that backend is not installed.
 """
 
 # ruff: noqa: E402
@@ -14,7 +14,7 @@ try:
     import matplotlib
 finally:
     if _named is not None:
-        os.environ[_VARIABLE] = _named  # a notebook's own figures still want it
+        os.environ[_VARIABLE] = _named  # a notebook's own figures still need it
 
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize

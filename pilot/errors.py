@@ -1,8 +1,8 @@
-"""The one exception that is meant for a user."""
+"""The exception whose message is shown to users."""
 
 
 class UserError(Exception):
-    """A wrong input: the message names file and field, what was expected, and what to do.
+    """An error that the user can correct: the message names file and field, what was expected, and what to do.
 
     The command line prints the message without a traceback and exits with code 2.
     """

@@ -1,4 +1,4 @@
-"""`pilot-bench bench NAME`: the suite timed beside the tools that are used otherwise, and over many clients."""
+"""`pilot-bench bench NAME`: benchmarks of the suite against other tools, and over many clients."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ bench_app = typer.Typer(help="The suite timed beside other tools, and over many 
 
 @bench_app.callback()
 def bench() -> None:
-    """The suite timed beside other tools, and over many clients."""
+    """Time the suite against other tools, and over many clients."""
 
 
 @bench_app.command()
@@ -46,7 +46,7 @@ def federation(
     results: ResultsOption = Path("results"),
     as_json: JsonOption = False,
 ) -> None:
-    """Time and memory of the server over the number of clients, who are synthetic. About ten minutes."""
+    """Measure time and memory of the server over the number of clients, which are synthetic. About ten minutes."""
     from pilot.bench.scale.bench import QUICK, Sizes, bench_federation, write_report
     from pilot.bench.scale.text import as_text
 
@@ -58,7 +58,7 @@ def federation(
 
 @bench_app.command("ct-moa")
 def ct_moa(repeats: RepeatsOption = 50, quick: QuickOption = False, as_json: JsonOption = False) -> None:
-    """CT-MoA forward and backward beside a loop over samples and experts, and beside its matrix products alone."""
+    """Time CT-MoA forward and backward against a loop over samples and experts, and its matrix products alone."""
     from pilot.bench.kernels.ct_moa import QUICK, SHAPES, bench_ct_moa
 
     with progress("bench ct-moa") as advance:
@@ -68,7 +68,7 @@ def ct_moa(repeats: RepeatsOption = 50, quick: QuickOption = False, as_json: Jso
 
 @bench_app.command("difference-loss")
 def difference_loss(repeats: RepeatsOption = 20, quick: QuickOption = False, as_json: JsonOption = False) -> None:
-    """The difference loss in Gram form beside the explicit C x C matrix: time and memory over C."""
+    """Measure time and memory over C of the difference loss: Gram form against the explicit C x C matrix."""
     from pilot.bench.kernels.losses import QUICK, Sizes, bench_difference_loss
 
     with progress("bench difference-loss") as advance:
@@ -78,7 +78,7 @@ def difference_loss(repeats: RepeatsOption = 20, quick: QuickOption = False, as_
 
 @bench_app.command()
 def aggregate(repeats: RepeatsOption = 10, quick: QuickOption = False, as_json: JsonOption = False) -> None:
-    """The server's means beside stack-and-mean and a loop over pairs: time and memory over clients."""
+    """Measure time and memory over clients of the server's means, against stack-and-mean and a loop over pairs."""
     from pilot.bench.kernels.aggregate import QUICK, Sizes, bench_aggregate
 
     with progress("bench aggregate") as advance:
@@ -94,7 +94,7 @@ def train_step(
     profile: Annotated[str, typer.Option(help="Name or YAML file, if not the name of the folder above.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Training steps of fedavg and pilot beside stock LLaVA with PEFT, and beside their matrix products alone."""
+    """Time training steps of fedavg and pilot against stock LLaVA with PEFT, and their matrix products alone."""
     from pilot.bench.kernels.train_step import bench_train_step
 
     with progress("bench train-step") as advance:
@@ -118,7 +118,7 @@ def llava_random(
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto; the profile's by default.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """One Pilot round of both stages on random weights of any size: peak memory, samples/s, tokens/s."""
+    """Run one Pilot round of both stages on random weights of any size: peak memory, samples/s, tokens/s."""
     from pilot.bench.scale.model import Workload, as_text, bench_model, full_size, sized
     from pilot.config.load import load_profile
 
@@ -145,7 +145,7 @@ def round_(
     profile: Annotated[str, typer.Option(help="Name or file; the parent folder's name by default.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Rounds in this process beside Flower's simulation, and by method what is not optimiser steps."""
+    """Time rounds in this process against Flower's simulation, and each method's overhead beyond optimiser steps."""
     from pilot.bench.scale.round import as_text, bench_round, specs_of
 
     scenario_dir = scenario_dir.resolve()
@@ -163,7 +163,7 @@ def scaling(
     results: ResultsOption = Path("results"),
     as_json: JsonOption = False,
 ) -> None:
-    """Cost over rounds, clients and examples, 1x to 16x each, with its exponents. About ten minutes."""
+    """Measure cost over rounds, clients and examples, 1x to 16x each, with its exponents. About ten minutes."""
     from pilot.bench.scale.scaling import QUICK, Sizes, as_text, bench_scaling, write_report
 
     with progress("bench scaling") as advance:
@@ -182,7 +182,7 @@ def pipeline(
     ),
     as_json: JsonOption = False,
 ) -> None:
-    """A whole scenario through Snakemake from nothing, beside the sum of its jobs on cores that never wait."""
+    """Time a whole scenario through Snakemake from scratch, against the sum of its jobs on fully used cores."""
     from pilot.bench.pipeline import as_text, bench_pipeline
 
     report = bench_pipeline(scenario, profile, cores, results)
@@ -196,7 +196,7 @@ def _show(report: "Report", as_json: bool) -> None:
 def _tell(
     report: dict[str, Any], as_text: Callable[[dict[str, Any]], str], as_json: bool, files: Sequence[Path] = ()
 ) -> None:
-    """Print a report for a machine, or for a person with the files that were written."""
+    """Print a report as JSON, or as text followed by the paths of the files written."""
     if as_json:
         typer.echo(json.dumps(report, indent=2, sort_keys=True))
     else:

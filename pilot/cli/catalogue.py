@@ -1,4 +1,4 @@
-"""What the suite holds, by name, with one line about each."""
+"""The catalogue of methods, scenarios, profiles, tasks and so on: each by name, with a line about it."""
 
 import ast
 from collections.abc import Mapping, Sequence
@@ -40,17 +40,18 @@ METRICS = {
 
 PACKAGE = "pilot-bench"
 PROFILE, SCENARIO, ROUND = "embedded", "scenario2", 2
-"""What costs are listed of."""
+"""Profile, scenario and round for which a method's costs are listed."""
 
 
 def catalogue(what: str) -> dict[str, Any]:
-    """What there is of a `Listing` (`methods`, `scenarios`, `profiles`, `tasks`, `faults`, ...), by name.
+    """Return the entries of a `Listing` (`methods`, `scenarios`, `profiles`, `tasks`, `faults`, ...), by name.
 
-    Every entry is a line of text. That of a method is an object: its `summary`; the groups that leave a client
-    (`leaves`) and that it stores for itself (`stays`); `megabytes_down` and `megabytes_up` of a client in round 2 of
-    the embedded scenario2, at most that many where `upper_bound`; whether all clients end with `one_model`; whether
-    it trains on all data `pooled`; and its `package`, with an `entry_point` and nothing else known (None) where that
-    is not this one.
+    Every entry is a line of text, except for methods, where it is an object: `summary`; the groups of parameters that
+    leave a client (`leaves`) and those that the client stores (`stays`); `megabytes_down` and `megabytes_up` of one
+    client in round 2 of the embedded scenario2, which are upper bounds if `upper_bound` is true; whether all clients
+    end with the same model (`one_model`); whether one model is trained on all data (`pooled`); `package` and
+    `entry_point`. The entry point is None for methods of this package; for those of other packages, all fields except
+    `summary`, `package` and `entry_point` are unknown (None).
     """
     if what == "methods":
         own = _methods()
@@ -72,14 +73,14 @@ def catalogue(what: str) -> dict[str, Any]:
 
 
 def _variants() -> dict[str, str]:
-    """Each variant's kind and title."""
+    """Return each variant's kind and title."""
     variants = {name: load_file(Variant, "variants", name) for name in names_of("variants")}
     kinds = {name: each.method or ("scenario" if each.scenario else "profile") for name, each in variants.items()}
     return {name: f"{kinds[name]}: {each.title}" for name, each in variants.items()}
 
 
 def print_methods(methods: Mapping[str, Mapping[str, Any]]) -> None:
-    """Two tables on the terminal: what each method is, and what it shares, keeps and costs."""
+    """Print two tables: the methods' summaries, and what each method shares, keeps and costs."""
     from rich.console import Console
     from rich.table import Table
 
@@ -107,7 +108,7 @@ def print_methods(methods: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _plain(*cells: str) -> list[Any]:
-    """Cells in which brackets are brackets."""
+    """Wrap cells so that Rich does not read brackets as markup."""
     from rich.text import Text
 
     return [Text(cell) for cell in cells]
@@ -124,7 +125,7 @@ def _megabytes(method: Mapping[str, Any], way: str) -> str:
 
 
 def _methods() -> dict[str, dict[str, Any]]:
-    """The methods of this package; nothing is imported of them, since that takes PyTorch."""
+    """Return the methods of this package without importing them, because that would load PyTorch."""
     root = Path(__file__).resolve().parents[2]
     profile, scenario = load_profile(PROFILE), load_scenario(SCENARIO)
     return {
@@ -133,18 +134,18 @@ def _methods() -> dict[str, dict[str, Any]]:
 
 
 def method_file(name: str) -> str:
-    """File of a method of this package, relative to the repository."""
+    """Return the file of a method of this package, relative to the repository."""
     return f"{method_module(name).replace('.', '/')}.py"
 
 
 def _first_line(file: Path) -> str:
-    """Of a module's docstring, up to the first empty line."""
+    """Return a module's docstring up to the first empty line, joined into one line."""
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     return " ".join(text.split("\n\n")[0].split())
 
 
 def _costs(name: str, profile: Profile, scenario: Scenario) -> dict[str, Any]:
-    """What the plan says of a method."""
+    """Return a method's groups, traffic and properties from its plan."""
     planned = planned_method(name, profile.options_of(name), len(scenario.tasks), len(scenario.client_tasks))
     down, up = client_bytes(planned, ROUND, architecture_of(profile), profile.lora.rank)
     return {
@@ -161,7 +162,7 @@ def _costs(name: str, profile: Profile, scenario: Scenario) -> dict[str, Any]:
 
 
 def _plugins() -> dict[str, dict[str, Any]]:
-    """The methods of other packages, which are not imported either."""
+    """Return the methods of other packages, also without importing them."""
     unknown = dict.fromkeys(
         ("leaves", "stays", "megabytes_down", "megabytes_up", "upper_bound", "one_model", "pooled")
     )  # fmt: skip

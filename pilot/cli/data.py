@@ -16,7 +16,7 @@ data_app = typer.Typer(help="Build, check and import data.", no_args_is_help=Tru
 def build(
     scenario: ScenarioOption, profile: ProfileOption = "embedded", results: ResultsOption = Path("results")
 ) -> None:
-    """Compose or read a scenario's images, questions, captions and boxes; writes a data card beside each."""
+    """Compose or read a scenario's images, questions, captions and boxes; write a data card beside each."""
     from pilot.config.load import load_profile, load_scenario
     from pilot.data.build import build_data
 
@@ -63,7 +63,7 @@ def import_(
     licence: Annotated[str, typer.Option(help="For the data card.")] = "",
     scenario: Annotated[Path | None, typer.Option(help="Also write a scenario of this task alone.")] = None,
 ) -> None:
-    """Check your own examples and pictures, and write them as records for scenarios (`source: imported`)."""
+    """Check your own examples and images, and write them as records for scenarios (`source: imported`)."""
     from pilot.data.importing import ImportRequest, import_data, options_of, write_scenario
 
     options = options_of(boxes.value if boxes else None, [each.value for each in form or ()], keep_turns)

@@ -1,4 +1,4 @@
-"""`pilot-bench deploy ...`: keys and certificates, node folders, a whole deployment on this machine."""
+"""`pilot-bench deploy NAME`: keys and certificates, node folders, a whole deployment on this machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,7 @@ deploy_app = typer.Typer(help="Runs on several machines; see docs/deploy.md.", n
 
 @deploy_app.callback()
 def deploy() -> None:
-    """Runs on several machines; see docs/deploy.md."""
+    """Prepare and run training on several machines; see docs/deploy.md."""
 
 
 @deploy_app.command()
@@ -67,7 +67,7 @@ def key(file: Annotated[Path, typer.Argument(help="The private key; the public h
 
 @deploy_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def superlink(context: typer.Context) -> None:
-    """Run `flower-superlink` with the options given, and log failed TLS handshakes, which it would keep to itself."""
+    """Run `flower-superlink` with the options given, and log failed TLS handshakes, which it drops silently."""
     from pilot.deployment.superlink import run_superlink
 
     run_superlink(context.args)
@@ -101,7 +101,7 @@ def app_(
     patience: PatienceOption = 600.0,
     limit: LimitOption = 0.0,
 ) -> None:
-    """Describe a run for `flwr run`: what it sends are names and numbers; the code is what each machine installed."""
+    """Describe a run for `flwr run`, which sends only names and numbers; each machine runs its installed code."""
     from pilot.deployment.flower_command import write_app
     from pilot.deployment.training import Request, run_options
 
@@ -115,7 +115,7 @@ def collect(
     run: Annotated[Path, typer.Argument(help="Run directory on the server.")],
     states: Annotated[list[str], typer.Argument(help="<client>=<copy of its node's state folder>, for each client.")],
 ) -> None:
-    """Bring clients' private states into the run directory, where `evaluate` looks for them."""
+    """Copy clients' private states into the run directory, where `evaluate` looks for them."""
     from pilot.deployment.training import collect as bring
 
     stores = {}

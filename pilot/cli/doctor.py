@@ -1,4 +1,4 @@
-"""`pilot-bench doctor`: what this machine has, and what is missing."""
+"""`pilot-bench doctor`: checks of this machine and its installation."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ MINIMUM_MEMORY_GIB = 4.0
 
 
 def diagnose() -> dict[str, Finding]:
-    """One finding per check: `ok`, and `detail` with what was found and, if it is bad, what to do."""
+    """Return one finding per check: `ok`, and `detail` with what was found and, if the check fails, a remedy."""
     return {
         "python": _finding(sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer"),
         "packages": _packages(),

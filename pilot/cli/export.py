@@ -16,8 +16,8 @@ def export(
 ) -> None:
     """Write a client's trained model with processor and model card.
 
-    Methods with LLaVA's single connector give what transformers or PEFT load; Pilot and FedMoE what pilot.export.load
-    opens.
+    Models of methods with LLaVA's single connector can be loaded by transformers or PEFT; those of Pilot and FedMoE by
+    pilot.export.load.
     """
     from pilot.export.write import ADAPTER, MERGED, export_model
 

@@ -1,4 +1,4 @@
-"""`pilot-bench`: parses and calls; the work is done elsewhere, and imported only when a command needs it."""
+"""`pilot-bench`: argument parsing and calls only; the code that does the work is imported when a command needs it."""
 
 # ruff: noqa: E402
 
@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Annotated, Any
 
 if any(action == "error" for action, *_ in warnings.filters):
-    warnings.resetwarnings()  # with PYTHONWARNINGS=error other packages cannot be imported; what they warn of is shown
+    warnings.resetwarnings()  # with PYTHONWARNINGS=error other packages cannot be imported; show their warnings
 
 import typer
 
@@ -40,7 +40,7 @@ from pilot.cli.report import compare, faults, figures, report, study, tables, te
 from pilot.errors import UserError
 
 SIGNALS = {130: "interrupted", 143: "terminated", 129: "hung up"}
-"""Exit codes: Ctrl-C, of which Typer makes this, SIGTERM, which batch systems send, and a terminal that was closed."""
+"""Exit codes: Ctrl-C, which Typer turns into 130; SIGTERM, which batch systems send; a closed terminal (SIGHUP)."""
 
 app = typer.Typer(
     name="pilot-bench",
@@ -90,7 +90,7 @@ def backbone_pretrain(
     target: Annotated[Path | None, typer.Option(help="Where the checkpoint goes; the package by default.")] = None,
     work: Annotated[Path, typer.Option(help="Where finished phases are kept.")] = Path("results/backbone"),
 ) -> None:
-    """Pre-train tiny-llava from its seeded recipe (about 100 minutes of a core with AVX-512)."""
+    """Pre-train tiny-llava from its seeded recipe (about 100 minutes on one core with AVX-512)."""
     from pilot.backbone.paths import TINY_LLAVA
     from pilot.cli.progress import phases
     from pilot.pretraining.make import make_tiny_llava
@@ -103,7 +103,7 @@ def backbone_pretrain(
 
 @backbone_app.command("verify")
 def backbone_verify(as_json: JsonOption = False) -> None:
-    """Check the shipped checkpoint: files against their digests, and its caption quality measured again."""
+    """Check the shipped checkpoint: compare its files with their digests and measure its caption quality again."""
     from pilot.pretraining.verify import verify_tiny_llava
 
     report = verify_tiny_llava()
@@ -148,7 +148,7 @@ def train(
         typer.Option("--replace-changed", help="Set a run of other settings or source aside; else it is an error."),
     ] = False,
 ) -> None:
-    """Train one method with one seed; writes runs/<method>/seed<k> of the scenario, or of its faults/<fault>."""
+    """Train one method with one seed; write runs/<method>/seed<k> of the scenario, or of its faults/<fault>."""
     from pilot.runs.train import train_method
 
     with progress(f"{method}, seed {seed}") as advance:
@@ -201,9 +201,9 @@ def import_(
     replace: Annotated[bool, typer.Option("--replace", help="Take these answers instead of those imported.")] = False,
     frame: Annotated[BoxFrame | None, typer.Option(help="Frame of the boxes; the profile's by default.")] = None,
 ) -> None:
-    """Turn another tool's answers into a run that `compare` reads: test sets checked, scored like all others.
+    """Turn another tool's answers into a run that `compare` reads: check test sets, score it like all others.
 
-    Repeat it for every task. Boxes are read in the frame of the profile unless `--frame` names another.
+    Repeat the command for every task. Boxes are read in the frame of the profile unless `--frame` names another.
     """
     from pilot.evaluation.imported.run import import_answers
 
@@ -222,7 +222,7 @@ def tune(
     profile: ProfileOption = "embedded",
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Try the profile's grid of learning rates on validation data; writes tuning/<method>.json."""
+    """Try the profile's grid of learning rates on validation data; write tuning/<method>.json."""
     from pilot.runs.tune import tune_method
 
     with progress(f"tuning {method}") as advance:
@@ -246,19 +246,19 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Leave through every `finally`, so that what was started ends; with the exit code that shells give the signal."""
+    """Exit through every `finally`, so that started processes end, with the shell's exit code for the signal."""
     raise SystemExit(128 + number)
 
 
 def main() -> Any:
-    """Entry point: a user's mistake is one message and exit code 2; signals are exit codes 130, 143 and 129."""
+    """Run the command line; exit with one message and code 2 on a user error, with 130, 143 or 129 on a signal."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")  # whatever the locale: tables hold ±, † and arrows
+            stream.reconfigure(encoding="utf-8")  # in any locale: tables contain ±, † and arrows
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored
+            if signal.getsignal(number) is signal.SIG_DFL:  # under nohup, SIGHUP stays ignored
                 signal.signal(number, _stop)
     try:
         if sys.flags.optimize:

@@ -8,7 +8,7 @@ import typer
 
 
 class Listing(StrEnum):
-    """What `list` lists."""
+    """Kind of entries that `list` prints."""
 
     methods = "methods"
     scenarios = "scenarios"
@@ -21,7 +21,7 @@ class Listing(StrEnum):
 
 
 class TableFormat(StrEnum):
-    """How `compare` prints."""
+    """Output format of `compare`."""
 
     table = "table"
     markdown = "markdown"
@@ -31,10 +31,10 @@ class TableFormat(StrEnum):
 
 
 class Difference(StrEnum):
-    """What `--allow-different` takes."""
+    """A property in which compared runs may differ; value of `--allow-different`."""
 
     data = "data"
-    partition_ = "partition"  # a string has a method of that name
+    partition_ = "partition"  # `str` has a method named `partition`
     backbone = "backbone"
     tests = "tests"
     budget = "budget"
@@ -44,21 +44,21 @@ class Difference(StrEnum):
 
 
 class Engine(StrEnum):
-    """Where clients are trained."""
+    """Engine that trains the clients."""
 
     local = "local"
     flower = "flower"
 
 
 class BoxFrame(StrEnum):
-    """Frames of boxes in answers; see `pilot.data.frames`."""
+    """Coordinate frame of boxes in answers; see `pilot.data.frames`."""
 
     original = "original"
     padded_square = "padded_square"
 
 
 class Kind(StrEnum):
-    """Kinds of tasks."""
+    """Kind of a task."""
 
     vqa = "vqa"
     caption = "caption"
@@ -66,7 +66,7 @@ class Kind(StrEnum):
 
 
 class BoxForm(StrEnum):
-    """How four numbers mean a box; see `pilot.data.rows.BoxForm`."""
+    """Meaning of a box's four numbers; see `pilot.data.rows.BoxForm`."""
 
     pixels_xyxy = "pixels_xyxy"
     pixels_xywh = "pixels_xywh"
@@ -76,7 +76,7 @@ class BoxForm(StrEnum):
 
 
 class QuestionForm(StrEnum):
-    """Forms of questions in LLaVA's files."""
+    """Form of a question in LLaVA's files."""
 
     short_answer = "short_answer"
     multiple_choice = "multiple_choice"
@@ -84,7 +84,7 @@ class QuestionForm(StrEnum):
 
 
 class ImportFormat(StrEnum):
-    """Whose files `import` reads."""
+    """Tool whose files `import` reads."""
 
     lm_eval = "lm-eval"
     lmms_eval = "lmms-eval"

@@ -1,4 +1,4 @@
-"""`pilot-bench plan`: what a scenario will need, before anything starts."""
+"""`pilot-bench plan`: estimate of what a scenario needs, before anything starts."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def plan(
     results: ResultsOption = Path("results"),
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate memory, disk, bytes per round, steps and hours; say what to change where it does not fit."""
+    """Estimate memory, disk, bytes per round, steps and hours; suggest changes if a method does not fit."""
     from pilot.config.load import load_profile, load_scenario, scenario_for_profile
     from pilot.config.variant import check_methods
     from pilot.plan.plan import Question, make_plan

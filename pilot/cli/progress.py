@@ -1,4 +1,4 @@
-"""Progress for people: a bar in a terminal, plain lines elsewhere. Always on standard error."""
+"""Progress output on standard error: a bar in a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ SECONDS_BETWEEN_LINES = 15.0
 
 @contextmanager
 def progress(label: str) -> Iterator[Advance]:
-    """Yields `advance(done, total)`; both may grow."""
+    """Yield `advance(done, total)`; both numbers may grow."""
     if sys.stderr.isatty():
         yield from _bar(label)
     else:
@@ -43,7 +43,7 @@ def _lines(label: str) -> Advance:
 
 @contextmanager
 def phases() -> Iterator[Callable[[str, int, int, dict[str, float]], None]]:
-    """Yields `report(phase, done, total, measures)` for work in named phases: one line per report and phase end."""
+    """Yield `report(phase, done, total, measures)`; it prints at most every 15 seconds, and at the end of a phase."""
     began = last = time.monotonic()
 
     def report(phase: str, done: int, total: int, measures: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Commands that read results and show them."""
+"""Commands that present results: tables, figures, reports and comparisons."""
 
 from pathlib import Path
 from typing import Annotated
@@ -39,9 +39,9 @@ def compare(
         bool, typer.Option("--fail-on-change", help="Exit code 1 if something changed beyond noise.")
     ] = False,
 ) -> None:
-    """Methods beside tasks: mean, spread and interval, what differs significantly, and what it cost.
+    """Compare methods by task: mean, spread and interval, significant differences, and cost.
 
-    Two result folders OLD NEW of the same profile and scenario: what changed beyond noise, method by method.
+    With two result folders OLD NEW of the same profile and scenario, show what changed beyond noise, by method.
     """
     form = "json" if as_json else format.value
     if reference:
@@ -129,7 +129,7 @@ def report(
 
 
 def faults(scenario_dir: ScenarioDirArgument, paper: PaperOption = False) -> None:
-    """Write faults/tables and faults/figures: the quality that runs with a fault lost."""
+    """Write faults/tables and faults/figures: how much quality runs lose with each fault."""
     from pilot.report.tables.fault import write_faults
 
     for path in write_faults(scenario_dir, paper):

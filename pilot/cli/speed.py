@@ -1,8 +1,8 @@
-"""How fast this processor multiplies, and from it how long `scenario2` takes: an estimate, from two measured machines.
+"""Speed of this processor's matrix products, and the time of `scenario2` estimated from it and two measured machines.
 
-CPU time is modelled as a + w / r: r is the rate of one thread's matrix products, w the work that grows with it, a what
-does not (data, tokenising, Java, figures). Both follow from whole runs of scenario2 on two processors (DESIGN.md,
-section 12; docs/performance.md, "The pipeline"); a third of another kind may lie outside the range.
+CPU time is modelled as a + w / r: r is the rate of one thread's matrix products, w the work that scales with it, a the
+time that does not (data, tokenising, Java, figures). a and w follow from whole runs of scenario2 on two processors
+(DESIGN.md, section 12; docs/performance.md, "The pipeline"); another kind of processor may fall outside the range.
 """
 
 import time
@@ -12,31 +12,31 @@ from pathlib import Path
 CPUINFO = Path("/proc/cpuinfo")
 INSTRUCTIONS = {"AVX2": "avx2", "AVX-512": "avx512f", "AMX": "amx_tile"}
 SHAPES = ((800, 128, 128), (800, 128, 256), (800, 256, 128))
-"""Rows, inner, columns of products of a training step of the embedded profile."""
+"""Rows, inner dimension, columns of matrix products in a training step of the embedded profile."""
 SLOW, FAST = (37.0, 60.6), (202.5, 1042 / 60)
-"""GFLOP/s of a thread, CPU minutes of scenario2: an EPYC with AVX2 alone (35 to 39), one with AVX-512 (193 to 212)."""
+"""GFLOP/s of a thread, CPU minutes of scenario2: an EPYC with AVX2 only (35 to 39), one with AVX-512 (193 to 212)."""
 SPREAD = 1.3
-"""How much slower the same step is beside other tenants of a machine: 34 to 40 ms, 35 to 46 ms."""
+"""Slowdown of the same step when other tenants use the machine: 34 to 40 ms, 35 to 46 ms."""
 BUSY = 0.946
 """Share of two cores' time that the jobs used: 1,042 s of CPU in 551 s."""
 LONGEST = 118 / 1042
-"""Share of all work that must be done in a row: data, features, a run's training and answers, scores, figures."""
+"""Share of all work that cannot run in parallel: data, features, a run's training and answers, scores, figures."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """CPU minutes of scenario2 and minutes on this machine's cores, from least to most."""
+    """CPU minutes of scenario2, and the range of minutes on this machine's cores (least, most)."""
 
     cpu_minutes: float
     minutes: tuple[float, float]
 
 
 def estimate(gflops: float, cores: int) -> Estimate:
-    """Expected time of `snakemake --cores all scenario2` with the embedded profile, without the installation.
+    """Estimate the time of `snakemake --cores all scenario2` with the embedded profile, without the installation.
 
     Args:
-        gflops: 10^9 operations per second of one thread, as `measured_rate` gives them.
-        cores: that Snakemake may use, at least 1.
+        gflops: 10^9 operations per second of one thread, from `measured_rate`.
+        cores: number of cores that Snakemake may use, at least 1.
     """
     work = (SLOW[1] - FAST[1]) / (1 / SLOW[0] - 1 / FAST[0])
     cpu_minutes = FAST[1] - work / FAST[0] + work / gflops
@@ -45,7 +45,7 @@ def estimate(gflops: float, cores: int) -> Estimate:
 
 
 def instructions(cpuinfo: Path = CPUINFO) -> tuple[str, list[str]]:
-    """The processor's name, and those of `INSTRUCTIONS` that it has; empty where the system does not say."""
+    """Return the processor's name and which of `INSTRUCTIONS` it has; both are empty if the system does not tell."""
     try:
         lines = [line.partition(":") for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:
@@ -56,11 +56,11 @@ def instructions(cpuinfo: Path = CPUINFO) -> tuple[str, list[str]]:
 
 
 def measured_rate(seconds: float = 0.3, patience: float = 2.0) -> float:
-    """GFLOP/s of one thread in float32, by CPU time, so that other processes matter less; the best of many rounds.
+    """Measure the float32 GFLOP/s of one thread by CPU time, less affected by other processes; return the best round.
 
     Args:
-        seconds: of CPU time to measure.
-        patience: of wall time, after which it stops all the same.
+        seconds: CPU time to measure.
+        patience: seconds of wall time after which to stop in any case.
     """
     import torch
 

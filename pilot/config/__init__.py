@@ -1,1 +1,1 @@
-"""Typed models of the files in `pipelines/`, and how they are read."""
+"""Typed models of the files in `pipelines/`, and functions that load them."""

@@ -1,4 +1,4 @@
-"""What all models of files share."""
+"""Base classes of all models of files."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -9,15 +9,15 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Model(BaseModel):
-    """Base of all models of files: frozen, and no field too many."""
+    """Base of all models of files: frozen, and unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Sparse(Model):
-    """A model whose optional fields are written only where they differ from their default.
+    """A model whose `unwritten` fields are written only if they differ from their defaults.
 
-    So a field that is added changes no digest of what does not use it.
+    A new field thus leaves the digests of files that do not use it unchanged.
     """
 
     unwritten: ClassVar[frozenset[str]] = frozenset()

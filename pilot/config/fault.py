@@ -1,4 +1,4 @@
-"""The faults of `pipelines/faults/`: what goes wrong in a federation, and what its server does about it."""
+"""The faults of `pipelines/faults/`: simulated failures in a federation and the server's countermeasures."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from pilot.config.scenario import Name
 
 
 class Fault(Model):
-    """A profile's section `federation` with a name; `title` says in one line what happens."""
+    """A profile's section `federation` with a name; `title` describes the fault in one line."""
 
     name: Name
     title: str
@@ -17,14 +17,14 @@ class Fault(Model):
 
 
 def load_fault(name_or_path: str | Path) -> Fault:
-    """The fault of a name (`pipelines/faults/<name>.yaml`) or of a file.
+    """Load a fault by name (`pipelines/faults/<name>.yaml`) or from a file.
 
     Raises:
-        UserError: no such fault, or the file is wrong; names file, field, what was expected, what to do.
+        UserError: no such fault, or the file is invalid; names file, field, what was expected, what to do.
     """
     return load_file(Fault, "faults", str(name_or_path))
 
 
 def fault_names() -> list[str]:
-    """The faults that ship, sorted."""
+    """Return the names of the faults that ship, sorted."""
     return names_of("faults")

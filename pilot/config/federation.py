@@ -1,4 +1,4 @@
-"""The profile's section `federation`: who takes part, what goes wrong, and what the server does about it."""
+"""The profile's section `federation`: participation, attacks, defence and privacy."""
 
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ParticipationConfig(Model):
-    """Who takes part in a round, simulated by a seeded schedule; see `pilot.federation.participation`."""
+    """Participation of clients in rounds, simulated by a seeded schedule; see `pilot.federation.participation`."""
 
     fraction: PositiveShare = 1.0
     over_selection: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -32,7 +32,7 @@ class AttackConfig(Model):
 
 
 class DefenceConfig(Model):
-    """What the server does against wrong updates; see `pilot.federation.defence`."""
+    """The server's defence against wrong updates; see `pilot.federation.defence`."""
 
     aggregation: Literal["mean", "median", "trimmed_mean", "multi_krum"] = "mean"
     trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
@@ -50,7 +50,7 @@ class PrivacyConfig(Model):
 
 
 class FederationConfig(Model):
-    """Everything above; by default all clients are there, honest, and believed."""
+    """The whole section. Default: full participation, no attack, plain mean, no privacy."""
 
     participation: ParticipationConfig = ParticipationConfig()
     attacks: tuple[AttackConfig, ...] = ()

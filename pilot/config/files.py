@@ -1,4 +1,4 @@
-"""Files of `pipelines/` read as their typed models, with messages that name file, field and remedy."""
+"""Loading of files in `pipelines/` as typed models, with error messages that name file, field and remedy."""
 
 import difflib
 import importlib
@@ -17,12 +17,12 @@ _M = TypeVar("_M", bound=Model)
 
 
 def names_of(kind: str) -> list[str]:
-    """The files of a kind (`scenarios`, `profiles`, `faults`, ...) that ship, by name, sorted."""
+    """Return the names of the files of a kind (`scenarios`, `profiles`, `faults`, ...) that ship, sorted."""
     return sorted(path.stem for path in _folder(kind).glob("*.yaml"))
 
 
 def load_file(model: type[_M], kind: str, name_or_path: str) -> _M:
-    """A file of a kind as its model, by the name of one that ships or by path; raises as `load_scenario`."""
+    """Load a file of a kind as its model, by the name of one that ships or by path; raises as `load_scenario`."""
     if name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path)
     else:
@@ -33,10 +33,10 @@ def load_file(model: type[_M], kind: str, name_or_path: str) -> _M:
 
 
 def validated(model: type[_M], where: str, values: Mapping[str, Any]) -> _M:
-    """Values as their model; `where` (a file, or a field of one) begins the messages.
+    """Validate values as their model; messages begin with `where` (a file, or a field of one).
 
     Raises:
-        UserError: one line for each wrong, unknown or missing field.
+        UserError: a field is wrong, unknown or missing; one line for each.
     """
     try:
         return model.model_validate(values)
@@ -45,10 +45,10 @@ def validated(model: type[_M], where: str, values: Mapping[str, Any]) -> _M:
 
 
 def check_known(where: str, field: str, names: Collection[str], known: Collection[str]) -> None:
-    """Refuse names that a registry does not hold; `where` is the file or thing that states them.
+    """Reject names that are not in `known`; `where` is the file or other place that contains them.
 
     Raises:
-        UserError: names the field, the unknown name and the known ones.
+        UserError: a name is unknown; the message has the field, the name and the known ones.
     """
     for name in names:
         if name not in known:
@@ -62,7 +62,7 @@ def _unknown(name: str, known: Collection[str]) -> str:
 
 
 def _folder(kind: str) -> Path:
-    """The folder of a kind of file. (An editable install adds a hook to the path that is no folder.)"""
+    """Return the folder of a kind of file. (An editable install adds an entry to the path that is not a folder.)"""
     return next(at for entry in importlib.import_module("pipelines").__path__ if (at := Path(entry) / kind).is_dir())
 
 
@@ -79,7 +79,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _explain(model: type[BaseModel], error: Mapping[str, Any]) -> str:
-    """One pydantic error as field, what was expected, what to do."""
+    """Describe one pydantic error by its field, what was expected and what to do."""
     place = ".".join(str(part) for part in error["loc"]) or "(whole file)"
     if error["type"] == "extra_forbidden":
         *inside, field = error["loc"]
@@ -92,7 +92,7 @@ def _explain(model: type[BaseModel], error: Mapping[str, Any]) -> str:
 
 
 def _fields(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
-    """The field names of the model at `place` inside `model`."""
+    """Return the field names of the model at `place` inside `model`."""
     for part in place:
         if part in model.model_fields:
             annotation = model.model_fields[str(part)].annotation

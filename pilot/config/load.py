@@ -1,4 +1,4 @@
-"""Scenarios and profiles by name."""
+"""Loading of scenarios and profiles by name."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from pilot.config.variant import base_name, load_variant
 
 
 def load_scenario(name_or_path: str | Path) -> Scenario:
-    """The scenario of a name (`pipelines/scenarios/<name>.yaml`) or of a `.yaml` file, or a variant: `base+variant`.
+    """Load a scenario by name (`pipelines/scenarios/<name>.yaml`), from a `.yaml` file, or as `base+variant`.
 
     Raises:
-        UserError: no such scenario or variant, or the file is wrong; names file, field, what was expected, what to do.
+        UserError: no such scenario or variant, or an invalid file; names file, field, what was expected, what to do.
     """
     name = str(name_or_path)
     scenario, variant = load_file(Scenario, "scenarios", base_name(name)), load_variant("scenario", name)
@@ -23,7 +23,7 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
-    """The profile of a name (`pipelines/profiles/<name>.yaml`), of a file, or a variant; raises as `load_scenario`."""
+    """Load a profile by name (`pipelines/profiles/<name>.yaml`), file or `base+variant`; raises as `load_scenario`."""
     name = str(name_or_path)
     profile, variant = load_file(Profile, "profiles", base_name(name)), load_variant("profile", name)
     if variant is None or variant.profile is None:
@@ -33,16 +33,16 @@ def load_profile(name_or_path: str | Path) -> Profile:
 
 
 def scenario_names() -> list[str]:
-    """The scenarios that ship, sorted."""
+    """Return the names of the scenarios that ship, sorted."""
     return names_of("scenarios")
 
 
 def profile_names() -> list[str]:
-    """The profiles that ship, sorted."""
+    """Return the names of the profiles that ship, sorted."""
     return names_of("profiles")
 
 
 def scenario_for_profile(scenario: str, profile: str) -> str:
-    """What a profile means by a scenario: with the real model, its twin over public data (`llava-scenario2`)."""
+    """Map `scenario2` to `llava-scenario2` (public data), if that ships, for profiles with LLaVA-1.5-7B."""
     own = f"llava-{scenario}"
     return own if load_profile(profile).backbone == "llava-1.5-7b" and base_name(own) in scenario_names() else scenario

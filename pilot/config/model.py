@@ -1,4 +1,4 @@
-"""How a profile's model is made and computed: the size of `llava-random`, learning rates, numbers' types, devices."""
+"""Model settings of a profile: the size of `llava-random`, LoRA, learning rates, number types, devices."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -12,15 +12,15 @@ Attention = Literal["eager", "sdpa"]
 FeatureType = Literal["float32", "float16", "bfloat16"]
 Device = Literal["cpu", "cuda", "auto"]
 Frame = Literal["original", "padded_square"]
-"""What boxes in answers are fractions of: the image, or the centred square that LLaVA-1.5 pads it to."""
+"""Frame that boxes in answers are relative to: the image, or the centred square that LLaVA-1.5 pads it to."""
 FRAMES: tuple[Frame, ...] = get_args(Frame)
 
 
 class RandomLlava(Model):
-    """The size of `llava-random`; the defaults are those of LLaVA-1.5-7B (7.06 thousand million parameters).
+    """The size of `llava-random`; the defaults are those of LLaVA-1.5-7B (7.06 billion parameters).
 
     With `materialise` the weights are written once, as a sharded checkpoint in the hub's layout, and read from there;
-    without, every process makes them on its device, which needs no disk.
+    without it, every process creates them on its device, which needs no disk.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -59,9 +59,9 @@ class RandomLlava(Model):
 
 
 class LoraConfig(Sparse):
-    """LoRA's rank and scale numerator (W + alpha / rank * B A), and how it is computed.
+    """LoRA's rank, scale numerator (W + alpha / rank * B A) and computation.
 
-    `space`: `weight` forms W + scale B A once per step, faster where tokens outnumber the rank at small widths;
+    `space`: `weight` computes W + scale B A once per step, faster if tokens outnumber the rank at small widths;
     `token` computes W x + scale B (A x), whose backward pass needs no gradient of the size of W.
     """
 
@@ -73,14 +73,14 @@ class LoraConfig(Sparse):
 
 
 class PhaseRates(Model):
-    """Peak learning rates of one phase, where they are not the method's usual ones."""
+    """Peak learning rates of one phase that differ from the method's usual ones."""
 
     text_adapter: Positive | None = None
     connector: Positive | None = None
 
 
 class LearningRates(Sparse):
-    """Peak learning rates of the LLM's LoRA and of everything between vision tower and LLM; `phases` by phase name."""
+    """Peak learning rates of the LLM's LoRA and of everything between vision tower and LLM; exceptions by phase."""
 
     unwritten: ClassVar[frozenset[str]] = frozenset({"phases"})
 
@@ -89,7 +89,7 @@ class LearningRates(Sparse):
     phases: Mapping[str, PhaseRates] = Field(default_factory=dict)
 
     def of_phase(self, phase: str) -> dict[str, float]:
-        """The rates that hold in a phase, by group."""
+        """Return the rates of a phase, by group."""
         own = self.phases.get(phase, PhaseRates())
         return {
             "text_adapter": own.text_adapter or self.text_adapter,
@@ -98,7 +98,7 @@ class LearningRates(Sparse):
 
 
 class Trial(LearningRates):
-    """One candidate of `pilot-bench tune`: learning rates, and options of the method laid over the profile's."""
+    """One candidate of `pilot-bench tune`: learning rates, and options of the method that override the profile's."""
 
     unwritten: ClassVar[frozenset[str]] = frozenset({"phases", "options"})
 
@@ -106,5 +106,5 @@ class Trial(LearningRates):
 
     @property
     def rates(self) -> LearningRates:
-        """The rates alone."""
+        """The trial's learning rates without its options."""
         return LearningRates(text_adapter=self.text_adapter, connector=self.connector, phases=self.phases)

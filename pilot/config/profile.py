@@ -24,13 +24,14 @@ from pilot.config.variant import base_name, load_variant
 
 
 class Profile(Sparse):
-    """How large everything is: backbone, budget, optimiser, prompt; and how its federation behaves.
+    """Backbone, budget, optimiser, prompt and federation settings.
 
-    A client trains `local_steps` per round, or `local_epochs` over its own examples. A step takes `accumulation`
-    batches of `batch_size`. Sequences end at `max_length` tokens, image included. `checkpoint_minutes` is how often an
-    unfinished phase is kept on the client's disk; null for never. What computes where is the business of `precision`,
-    `attention`, `device`, `gradient_checkpointing`, `generation_batch` and `feature_dtype`. `tuning_grid` holds the
-    candidates of `pilot-bench tune`; `tuning_grids` others, as many, for some methods. `box_frame` sets `frame`.
+    A client trains `local_steps` per round, or `local_epochs` over its examples. A step takes `accumulation` batches of
+    `batch_size`. Sequences end at `max_length` tokens, image included. `checkpoint_minutes` is the interval at which an
+    unfinished phase is saved on the client's disk; null for never. `precision`, `attention`, `device`,
+    `gradient_checkpointing`, `generation_batch` and `feature_dtype` control how and where the model is computed.
+    `tuning_grid` has the candidates of `pilot-bench tune`; `tuning_grids` replaces them with as many others for some
+    methods. `box_frame` overrides the default of `frame`.
     """
 
     unwritten: ClassVar[frozenset[str]] = frozenset({
@@ -90,32 +91,32 @@ class Profile(Sparse):
 
     @property
     def frame(self) -> Frame:
-        """Frame of the boxes that models learn and answer; LLaVA-1.5 was trained on boxes in the padded square."""
+        """Frame of boxes in training data and answers; LLaVA-1.5 was trained on boxes in the padded square."""
         return self.box_frame or ("original" if self.backbone == "tiny-llava" else "padded_square")
 
     def steps_of(self, num_examples: int) -> int:
-        """Optimiser steps per round of a client with that many examples."""
+        """Return the optimiser steps per round of a client with `num_examples` examples."""
         if self.local_steps is not None:
             return self.local_steps
         assert self.local_epochs is not None, "one of the two is there"
         return max(1, math.ceil(self.local_epochs * num_examples / (self.batch_size * self.accumulation)))
 
     def only(self, method: str) -> "Profile":
-        """The profile as one method's runs see it: without other methods' settings and without the tuning grid."""
+        """Return the profile for one method's runs: without other methods' settings and without tuning grids."""
         own = {"learning_rates": {"default": self.learning_rates_of(method)}, "tuning_grid": (), "tuning_grids": {}}
         return self.model_copy(update=own | {"method_options": {method: self.options_of(method)}})
 
     def trials_of(self, method: str) -> tuple[Trial, ...]:
-        """The candidates of a method's tuning."""
+        """Return the tuning candidates of a method."""
         return self.tuning_grids.get(method, self.tuning_grids.get(base_name(method), self.tuning_grid))
 
     def learning_rates_of(self, method: str) -> LearningRates:
-        """A method's learning rates, or the default ones; a variant that is not listed has those of its base."""
+        """Return a method's learning rates, or the default ones; a variant that is not listed uses its base's."""
         listed = next((name for name in (method, base_name(method)) if name in self.learning_rates), "default")
         return self.learning_rates[listed]
 
     def options_of(self, method: str) -> dict[str, Any]:
-        """A method's options. A variant's are laid over its base's, unless the profile lists the variant itself.
+        """Return a method's options. A variant's override its base's, unless the profile lists the variant itself.
 
         Raises:
             UserError: see `load_variant`.

@@ -1,4 +1,4 @@
-"""What a scenario is: its tasks, where their data come from, how they are split over clients, and the methods."""
+"""Typed model of a scenario file: tasks, data sources, split over clients, methods and seeds."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,10 +17,10 @@ Share = Annotated[float, Field(ge=0, lt=0.5)]
 
 
 class PartitionConfig(Model):
-    """How a task's training examples are split over its clients.
+    """Split of a task's training examples over its clients.
 
-    `attribute` names the label (a key of the records' attributes) that a Dirichlet split skews by `alpha`
-    (smaller is more uneven), and by which the heterogeneity report counts.
+    `attribute` is the label (a key of the records' attributes) that a Dirichlet split skews by `alpha` (smaller is more
+    uneven), and by which the heterogeneity report counts.
     """
 
     kind: Literal["iid", "dirichlet"]
@@ -39,9 +39,9 @@ class PartitionConfig(Model):
 class TaskConfig(Sparse):
     """One task of a scenario: its data source, sizes, clients and lm-eval task.
 
-    `options` are those of a source that reads files, and `held_out`; paths in them are relative to the folder that the
-    variable `PILOT_DATASETS` names. `max_quarantine` is the largest share of unusable rows with which data are built.
-    Both are left out of a dump where they have their defaults, so that they change no digest there.
+    `options` has the options of a source that reads files, and `held_out`; their paths are relative to the folder in
+    the environment variable `PILOT_DATASETS`. `max_quarantine` is the largest share of unusable rows that is accepted
+    when data are built. A dump omits both if they have their defaults, so that they change no digest.
     """
 
     unwritten: ClassVar[frozenset[str]] = frozenset({"options", "max_quarantine"})
@@ -59,7 +59,7 @@ class TaskConfig(Sparse):
 
 
 class Scenario(Model):
-    """Which tasks are federated, over which clients, by which methods."""
+    """Typed model of a scenario file: tasks, their clients, and the methods and seeds to run."""
 
     name: FullName
     title: str
@@ -86,9 +86,9 @@ class Scenario(Model):
 
     @property
     def client_tasks(self) -> tuple[TaskConfig, ...]:
-        """The task of every client, by client id (clients are ordered by task)."""
+        """Each client's task, by client id (clients are ordered by task)."""
         return tuple(task for task in self.tasks for _ in range(task.num_clients))
 
     def clients_of(self, task_name: str) -> tuple[int, ...]:
-        """The clients of a task, ascending."""
+        """Return the ids of a task's clients, in ascending order."""
         return tuple(client for client, task in enumerate(self.client_tasks) if task.name == task_name)

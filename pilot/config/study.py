@@ -1,4 +1,4 @@
-"""The studies of `pipelines/studies/`: which runs are put side by side, in which parts, against which baseline."""
+"""The studies of `pipelines/studies/`: groups of runs to compare, in parts, each with a baseline."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from pilot.errors import UserError
 from pilot.io.layout import run_folder
 
 BASE = "base"
-"""Among a part's profiles: the profile itself, without a variant."""
+"""Entry of a part's profiles for the profile itself, without a variant."""
 
 Dimension = Literal["methods", "scenarios", "profiles"]
 DIMENSIONS: tuple[Dimension, ...] = ("methods", "scenarios", "profiles")
@@ -24,28 +24,28 @@ DIMENSIONS: tuple[Dimension, ...] = ("methods", "scenarios", "profiles")
 
 @dataclass(frozen=True)
 class Setting:
-    """A scenario with a profile. Runs of one setting can be compared; those of two differ in more than the method."""
+    """A scenario and a profile. Runs of one setting are comparable; runs of two differ in more than the method."""
 
     scenario: str
     profile: str
 
     def folder(self, results: Path) -> Path:
-        """The scenario's folder."""
+        """Return the scenario's folder below `results`."""
         return results / self.profile / self.scenario
 
     def runs(self, results: Path, methods: Collection[str]) -> list[Path]:
-        """The folders of the methods' runs, a run per seed of the scenario."""
+        """Return the folders of the methods' runs, one for each seed of the scenario."""
         seeds = load_scenario(self.scenario).seeds
         return [run_folder(self.folder(results), method, seed) for method in methods for seed in seeds]
 
     def own_methods(self) -> tuple[str, ...]:
-        """The methods whose runs the scenario's own targets make and score; none of a variant."""
+        """Return the methods that the scenario's own targets train and score; none for a variant."""
         plain = split_name(self.scenario)[1] is None and split_name(self.profile)[1] is None
         return load_scenario(self.scenario).methods if plain else ()
 
 
 class Axis(Model):
-    """The number that a part sweeps: `values` has it for each method, scenario or profile of the part."""
+    """The number that a part varies: `values` has it for each method, scenario or profile of the part."""
 
     label: str
     values: Mapping[str, float]
@@ -54,8 +54,8 @@ class Axis(Model):
 class Part(Model):
     """One table and one figure: every method in every scenario with every profile.
 
-    `profiles` are variants of the profile that the study is made with, or `base`. Each method is tested against
-    `baseline` within each setting; Holm's correction runs over the part.
+    `profiles` are variants of the profile that the study is run with, or `base`. Each method is tested against
+    `baseline` within each setting; Holm's correction covers the part.
     """
 
     name: Name
@@ -80,13 +80,13 @@ class Part(Model):
 
     @property
     def swept(self) -> Dimension | None:
-        """Whose names the axis has numbers for."""
+        """The dimension whose names the axis has numbers for; None without an axis."""
         if self.axis is None:
             return None
         return next(each for each in DIMENSIONS if set(getattr(self, each)) <= self.axis.values.keys())
 
     def settings(self, profile: str) -> dict[Setting, dict[Dimension, str]]:
-        """The part's settings, in order, each with what the part calls its scenario and its profile."""
+        """Return the part's settings, in order, each with the part's names for its scenario and profile."""
         return {
             Setting(scenario_for_profile(scenario, profile), profile if variant == BASE else f"{profile}+{variant}"): {
                 "scenarios": scenario,
@@ -97,7 +97,7 @@ class Part(Model):
         }
 
     def position(self, names: Mapping[Dimension, str], method: str) -> float | None:
-        """The number on the axis, of a method in a setting with these names; None without an axis."""
+        """Return a method's number on the axis in a setting with these names; None without an axis."""
         if self.axis is None or self.swept is None:
             return None
         return self.axis.values[names.get(self.swept, method)]
@@ -119,16 +119,16 @@ class Study(Model):
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The methods of all parts, in order."""
+        """Methods of all parts, in order."""
         return tuple(dict.fromkeys(method for part in self.parts for method in part.methods))
 
     def only(self, *, parts: Collection[str] = (), methods: Collection[str] = ()) -> "Study":
-        """The study with some of its parts and methods, all by default; baselines stay.
+        """Return the study with only these parts and methods (default: all) and the baselines.
 
-        Parts that keep nothing to hold against their baseline are left out.
+        Parts with no method left besides their baseline are dropped.
 
         Raises:
-            UserError: a part or method that the study has not, or nothing is left.
+            UserError: the study does not have a part or method, or nothing is left.
         """
         check_known(f"study {self.name}", "--part", parts, [part.name for part in self.parts])
         check_known(f"study {self.name}", "methods", methods, self.methods)
@@ -143,7 +143,7 @@ class Study(Model):
         return self.model_copy(update={"parts": tuple(chosen)})
 
     def settings(self, profile: str) -> dict[Setting, tuple[str, ...]]:
-        """Every setting of any part with the methods that are run in it."""
+        """Return every setting of any part with its methods."""
         found: dict[Setting, dict[str, None]] = {}
         for part in self.parts:
             for setting in part.settings(profile):
@@ -151,20 +151,20 @@ class Study(Model):
         return {setting: tuple(methods) for setting, methods in found.items()}
 
     def further_methods(self, setting: Setting, profile: str) -> tuple[str, ...]:
-        """The methods in a setting that the scenario's own targets do not run."""
+        """Return the methods in a setting that the scenario's own targets do not run."""
         own = setting.own_methods()
         return tuple(method for method in self.settings(profile)[setting] if method not in own)
 
 
 def load_study(name_or_path: str | Path) -> Study:
-    """The study of a name (`pipelines/studies/<name>.yaml`) or of a file.
+    """Load a study by name (`pipelines/studies/<name>.yaml`) or from a file.
 
     Raises:
-        UserError: no such study, or the file is wrong; names file, field, what was expected, what to do.
+        UserError: no such study, or the file is invalid; names file, field, what was expected, what to do.
     """
     return load_file(Study, "studies", str(name_or_path))
 
 
 def study_names() -> list[str]:
-    """The studies that ship, sorted."""
+    """Return the names of the studies that ship, sorted."""
     return names_of("studies")

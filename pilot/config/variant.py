@@ -1,7 +1,7 @@
 """The variants of `pipelines/variants/`: a base and one named patch of it, written `base+variant`.
 
 `pilot+no-ata` is the method `pilot` with other options, `scenario2+alpha-0.1` the scenario with another partition,
-`embedded+rounds-3` the profile with another number of rounds. What is composed has the whole name.
+`embedded+rounds-3` the profile with another number of rounds. The result has the full name.
 """
 
 import re
@@ -16,16 +16,16 @@ from pilot.config.scenario import Name, VariantName
 from pilot.errors import UserError
 
 VariantKind = Literal["method", "scenario", "profile"]
-"""What a variant can be one of."""
+"""Kind of object that a variant patches."""
 
 _NAME = re.compile(r"(.+?\.ya?ml|[^+]*)(?:\+(.+))?", re.DOTALL)
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """The base and the variant of a name; None without a variant. A path keeps every `+` before its `.yaml`.
+    """Split a name into base and variant (None without one). A path keeps every `+` before its `.yaml`.
 
     Raises:
-        UserError: nothing after the `+`.
+        UserError: nothing follows the `+`.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -34,12 +34,12 @@ def split_name(name: str) -> tuple[str, str | None]:
 
 
 def base_name(name: str) -> str:
-    """The name without its variant."""
+    """Return the name without its variant."""
     return split_name(name)[0]
 
 
 class _Patch(Model):
-    """Base of the patches: fields that are not stated change nothing, and at least one is stated."""
+    """Base of the patches: fields that are not set change nothing; at least one must be set."""
 
     @model_validator(mode="after")
     def _says_something(self) -> "_Patch":
@@ -63,10 +63,10 @@ class ScenarioPatch(_Patch):
         return self
 
     def over(self, scenario: Mapping[str, Any]) -> dict[str, Any]:
-        """The dump of a scenario with this laid over it.
+        """Apply the patch to the dump of a scenario.
 
         Raises:
-            UserError: there is an alpha, and no task with a Dirichlet partition.
+            UserError: `alpha` is set, but no task has a Dirichlet partition.
         """
         if self.alpha and all(task["partition"]["kind"] != "dirichlet" for task in scenario["tasks"]):
             raise UserError(
@@ -88,18 +88,18 @@ class ScenarioPatch(_Patch):
 
 
 class ProfilePatch(_Patch):
-    """Another budget."""
+    """Another training budget: `rounds`, `local_steps`."""
 
     rounds: Count | None = None
     local_steps: Count | None = None
 
     def over(self, profile: Mapping[str, Any]) -> dict[str, Any]:
-        """The dump of a profile with this laid over it."""
+        """Apply the patch to the dump of a profile."""
         return {**profile, **self.model_dump(exclude_none=True)}
 
 
 class Variant(Model):
-    """A patch of a method's options, of a scenario or of a profile; `title` says in one line what is other."""
+    """A patch of a method's options, of a scenario or of a profile; `title` describes the change in one line."""
 
     name: VariantName
     title: str
@@ -117,15 +117,15 @@ class Variant(Model):
         return self
 
     def fits(self, kind: VariantKind, base: str) -> bool:
-        """Whether it is one of that kind, and of that method."""
+        """Check whether the variant is of this kind and, if it is a method's, of this base."""
         return getattr(self, kind) is not None and (kind != "method" or self.method == base)
 
 
 def load_variant(kind: VariantKind, name: str) -> Variant | None:
-    """The variant that a name of a kind ends with; None without one.
+    """Load the variant that a name ends with; return None without one.
 
     Raises:
-        UserError: no such variant of this kind and method, or its file is wrong.
+        UserError: no such variant of this kind and method, or its file is invalid.
     """
     base, wanted = split_name(name)
     if wanted is None:
@@ -139,10 +139,10 @@ def load_variant(kind: VariantKind, name: str) -> Variant | None:
 
 
 def check_methods(where: str, field: str, names: Collection[str], known: Collection[str]) -> None:
-    """`check_known` for methods, which may be variants of known ones.
+    """Check method names with `check_known`; accept variants of known methods.
 
     Raises:
-        UserError: an unknown method or variant.
+        UserError: a method or variant is unknown.
     """
     check_known(where, field, [base_name(name) for name in names], known)
     for name in names:

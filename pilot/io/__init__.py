@@ -1,1 +1,1 @@
-"""Atomic files, digests and checkpoints. A leaf: imports nothing else of this project."""
+"""Atomic files, digests, checkpoints, locks and processes. A leaf of the import graph, except for `pilot.errors`."""

@@ -1,7 +1,7 @@
 """Files that are either complete or absent.
 
-Every writer goes to a file in a temporary folder beside the target, flushes it to disk, renames it over the target
-and flushes the target's folder. A reader therefore sees the old content or the new one, never a part.
+Every writer fills a file in a temporary folder beside the target, flushes it to disk, renames it over the target and
+flushes the target's folder. A reader therefore sees the old content or the new content, never part of it.
 """
 
 import contextlib
@@ -19,31 +19,31 @@ from pilot.io.remedy import remedy
 
 _T = TypeVar("_T")
 Kind = type | tuple[type, ...]
-"""Type or types of a field, as `isinstance` takes them."""
+"""Type or types of a field, as accepted by `isinstance`."""
 _PART = ".part"
-"""How names of temporary folders end; they start with a dot."""
+"""Suffix of temporary folders' names, which start with a dot."""
 
 
 def _umask() -> int:
-    """It can only be read by setting it, for all threads: once, before there are any."""
+    """Read the umask, which requires setting it for all threads: do this once, before any are started."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 _MODE = 0o666 & ~_umask()
-"""Of new files; temporary ones would be readable by their owner only."""
+"""Permissions of new files; those of temporary files would allow only their owner to read them."""
 
 
 def replace_file(path: Path, fill: Callable[[Path], _T]) -> _T:
-    """Replace `path` in one step by the file that `fill` makes; returns what `fill` returns.
+    """Replace `path` in one step with the file that `fill` writes; return the result of `fill`.
 
-    `fill` is given a path in a folder of its own beside `path`. It may write there as it likes: libraries make
-    temporary files of their own and rename them, and what is flushed is the file that they end with.
+    `fill` gets a path in a temporary folder beside `path`. It may create other files there, as libraries do that write
+    a temporary file and rename it; only the file at the given path is flushed and moved.
 
     Raises:
-        UserError: the folder cannot be written to (missing rights, full disk, a file where a folder belongs), or the
-            disk fails.
+        UserError: the folder cannot be written to (missing rights, full disk, a file instead of a folder), or the disk
+            fails.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,16 +65,16 @@ def replace_file(path: Path, fill: Callable[[Path], _T]) -> _T:
 
 
 def set_mode(path: Path, mode: int) -> None:
-    """Set the permissions of `path` where the file system has any: CIFS and bucket mounts refuse to."""
+    """Set the permissions of `path` if the file system supports them; CIFS and bucket mounts do not."""
     with contextlib.suppress(OSError):
         path.chmod(mode)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left below `folder`; no writer may be at work there.
+    """Remove temporary files and folders that killed writers left below `folder`; no writer may be active there.
 
     Raises:
-        UserError: a part of it cannot be removed.
+        UserError: one of them cannot be removed.
     """
     for torn in sorted(folder.rglob(f".*{_PART}")):
         if torn.is_dir():
@@ -84,10 +84,10 @@ def sweep(folder: Path) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Require that `path` is a folder or can become one, before work is done whose result goes there.
+    """Check, before work starts whose results go to `path`, that it is a folder or can be created as one.
 
     Raises:
-        UserError: a file or a dangling link stands there, or where a folder above it belongs.
+        UserError: `path` or its closest existing parent is a file or a dangling link.
     """
     existing = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
     if not existing.is_dir():
@@ -95,22 +95,22 @@ def check_folder(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` in one step; raises as `replace_file`."""
+    """Replace the content of `path` with `data` in one step; raises as `replace_file`."""
     replace_file(path, lambda part: part.write_bytes(data))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace `path` by UTF-8 `text` in one step."""
+    """Replace the content of `path` with UTF-8 `text` in one step."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value` as JSON: sorted keys, two spaces, no NaN or infinity, one final newline."""
+    """Write `value` to `path` as JSON: sorted keys, two spaces, no NaN or infinity, one final newline."""
     write_text(path, json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Replace `path` by one JSON value per line."""
+    """Write `rows` to `path`, one JSON value per line."""
     write_text(path, "".join(_json_line(row) for row in rows))
 
 
@@ -130,7 +130,7 @@ def remove_folder(path: Path) -> None:
     """Remove `path` with everything in it if it exists.
 
     Raises:
-        UserError: a part of it cannot be removed; what is left must not pass for a result.
+        UserError: part of it cannot be removed; the rest must not be mistaken for a result.
     """
     try:
         shutil.rmtree(path)
@@ -143,7 +143,7 @@ def read_json(path: Path, fields: Mapping[str, Kind] | None = None) -> Any:
     """Read the JSON value in `path`; with `fields`, an object that has at least those, each of its type.
 
     Raises:
-        UserError: missing, unreadable, not JSON, or something else than expected; the message says what makes it again.
+        UserError: missing, unreadable, not JSON, or not as expected; the message has the command that recreates it.
     """
     try:
         value = json.loads(_read_text(path))
@@ -155,7 +155,7 @@ def read_json(path: Path, fields: Mapping[str, Kind] | None = None) -> Any:
 
 
 def read_jsonl(path: Path, fields: Mapping[str, Kind] | None = None) -> list[Any]:
-    """Read one value per line of `path`; `fields` and errors as of `read_json`, and the line is named."""
+    """Read one JSON value per line of `path`; `fields` and errors as in `read_json`, with the line number."""
     rows = []
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line:
@@ -170,7 +170,7 @@ def read_jsonl(path: Path, fields: Mapping[str, Kind] | None = None) -> list[Any
 
 
 def damaged(path: Path, problem: str) -> UserError:
-    """The error of a file that is not as it was written, with the command that makes it again."""
+    """Return the error for a damaged or unexpected file, with the command that recreates it."""
     return UserError(f"{path}: damaged or not what belongs here ({problem}). {remedy(path)}")
 
 
@@ -186,7 +186,7 @@ def _read_text(path: Path) -> str:
 
 
 def _misfit(value: Any, fields: Mapping[str, Kind] | None) -> str:
-    """Say how `value` is not an object with `fields`; empty if it is one."""
+    """Describe why `value` is not an object with `fields`; return an empty string if it is one."""
     if fields is None:
         return ""
     if not isinstance(value, dict):
@@ -218,9 +218,9 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Flush the names in a folder, where the file system can: CIFS and bucket mounts say EINVAL and the like."""
+    """Flush a folder's entries if the file system supports it; CIFS and bucket mounts fail with EINVAL and the like."""
     try:
         _sync(path)
     except OSError as error:
-        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):  # of the disk, not of what it offers
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):  # disk errors, not missing support
             raise UserError(f"{path}: the disk failed ({error.strerror}). Run the same command again.") from error

@@ -1,4 +1,4 @@
-"""Tensors on disk: safetensors with a digest of their payload."""
+"""Tensors on disk: safetensors files, each with a digest in a second file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +15,9 @@ Tensor = torch.Tensor
 
 
 def save_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
-    """Write `state` as safetensors, and beside it `<name>.sha256` with the digest, which is also returned.
+    """Write `state` as safetensors, and beside it `<name>.sha256` with the file's digest; return the digest.
 
-    Tensors go from memory to the file without a copy of them all, which for many small ones takes as long as the rest.
+    Tensors are written straight from memory: for many small ones, a copy of them all would take as long as the rest.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -29,7 +29,7 @@ def save_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, s
     def fill(part: Path) -> str:
         try:
             serialize_file(specs, part, metadata=notes)
-        except SafetensorError as error:  # of the disk: the tensors are well-formed
+        except SafetensorError as error:  # a disk error: the tensors are well-formed
             raise OSError(0, str(error)) from error
         return sha256_file(part)
 
@@ -39,7 +39,7 @@ def save_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, s
 
 
 def _spec(value: Tensor) -> TensorSpec:
-    """Where a contiguous tensor of the host lies; it must live until it is written."""
+    """Describe a contiguous tensor in host memory, which must stay alive until it is written."""
     return TensorSpec(
         dtype=str(value.dtype).removeprefix("torch."), shape=value.shape, data_ptr=value.data_ptr(),
         data_len=value.nbytes,
@@ -47,7 +47,7 @@ def _spec(value: Tensor) -> TensorSpec:
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """Read what `save_state` wrote.
+    """Read a state that `save_state` wrote; check its digest.
 
     Raises:
         UserError: the file is missing, truncated or altered (its digest differs).

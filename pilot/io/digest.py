@@ -12,23 +12,23 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def sha256_bytes(data: bytes) -> str:
-    """Digest of bytes."""
+    """Compute the digest of bytes."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """Digest of a file's content."""
+    """Compute the digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_json(value: Any) -> str:
-    """Digest of a JSON value; the order of keys does not matter."""
+    """Compute the digest of a JSON value; the order of keys does not matter."""
     return sha256_bytes(json.dumps(value, sort_keys=True, allow_nan=False).encode("utf-8"))
 
 
 def source_digest(paths: Iterable[str]) -> str:
-    """Digest of source files by name, relative to the repository, and content.
+    """Compute the digest of source files from their names, relative to the repository, and contents.
 
     Raises:
         FileNotFoundError: there is no such file (a renamed module must not silently drop out of a digest).
@@ -38,9 +38,9 @@ def source_digest(paths: Iterable[str]) -> str:
 
 
 def code_digest(paths: Iterable[str]) -> str:
-    """Digest what source files compute: their lines without imports, docstrings, comments and file names.
+    """Compute the digest of source files' code, without imports, docstrings, comments and file names.
 
-    A file that only moves, or whose documentation alone changes, keeps its digest.
+    A file that is only moved, or in which only the documentation changes, keeps its digest.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -61,5 +61,5 @@ def _code(path: Path) -> str:
 
 @cache
 def _source_file_digest(name: str) -> str:
-    """Digest of a source file as it is when a process first asks: many stages share most of their files."""
+    """Compute a source file's digest once per process, since many stages share most of their files."""
     return sha256_file(REPOSITORY / name)

@@ -1,7 +1,7 @@
-"""Find the source files that modules depend on: whatever they import, and the data files of their packages.
+"""Source files that modules depend on: all modules that they import, and the data files of their packages.
 
-Files are parsed, never imported: no PyTorch, and a second for the whole repository. An import counts wherever it
-stands, also inside a function, and brings the `__init__.py` of the packages above it.
+Files are parsed, never imported: this needs no PyTorch and takes a second for the whole repository. Imports inside
+functions count, too. An import also adds the `__init__.py` of the packages above the module.
 """
 
 import ast
@@ -14,17 +14,17 @@ from pilot.io.digest import REPOSITORY
 
 PACKAGES = ("pilot", "baselines")
 Edge = tuple[str, str]
-"""Importing and imported module; `ANY` in the place of the former means every module."""
+"""Importing and imported module; `ANY` as the importing one means every module."""
 ANY = "*"
 
 
 def source_files(modules: Iterable[str], cuts: Collection[Edge] = ()) -> frozenset[str]:
-    """Files that modules reach by imports, relative to the repository.
+    """Return the files that modules reach by imports, relative to the repository.
 
     Args:
-        modules: dotted names where to start; a package also reaches its data files.
-        cuts: edges that are not followed; one to a package cuts all that is in it. Data that are cut are named as a
-            module would be, by their folder.
+        modules: dotted names to start from; a package also reaches its data files.
+        cuts: edges that are not followed; an edge to a package cuts everything in it. Data files are cut by the dotted
+            name of their folder.
 
     Raises:
         FileNotFoundError: there is no such module (a renamed one must not silently drop out of a digest).
@@ -46,14 +46,14 @@ def source_files(modules: Iterable[str], cuts: Collection[Edge] = ()) -> frozens
 
 @cache
 def imported(module: str) -> frozenset[str]:
-    """Modules of this project that a module imports, and the packages that hold it and them."""
+    """Return the modules of this project that a module imports, and the packages that contain it and them."""
     functions = {f"{module}.{name}" for _, data in _data(module) for name in _functions_of(REPOSITORY / data)}
     packages = {name for name in _above(module) if name != module}
     return imported_by(REPOSITORY / str(module_file(module))) | functions | packages
 
 
 def imported_by(file: Path) -> frozenset[str]:
-    """Modules of this project that any Python file imports; relative imports are those of another package.
+    """Return the modules of this project that a Python file imports; relative imports count as another package's.
 
     Raises:
         SyntaxError: the file cannot be parsed.
@@ -63,7 +63,7 @@ def imported_by(file: Path) -> frozenset[str]:
 
 
 def _names(file: Path) -> Iterator[str]:
-    """Everything that is imported, by dotted name: modules, and what is in them."""
+    """Yield all imports of a file by dotted name: modules, and names in them."""
     queue: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"), str(file))]
     while queue:
         node = queue.pop()
@@ -76,7 +76,7 @@ def _names(file: Path) -> Iterator[str]:
 
 @cache
 def module_file(module: str) -> str | None:
-    """The file of a module of this project, relative to the repository; None if it is not one."""
+    """Return the file of a module of this project, relative to the repository; None for any other module."""
     path = module.replace(".", "/")
     if module.partition(".")[0] in PACKAGES:
         return next((name for name in (f"{path}.py", f"{path}/__init__.py") if (REPOSITORY / name).is_file()), None)
@@ -85,7 +85,7 @@ def module_file(module: str) -> str | None:
 
 @cache
 def _data(module: str) -> tuple[tuple[str, str], ...]:
-    """The data files of a package, each with its folder's dotted name: what is neither code nor another package's."""
+    """Return a package's data files, each after its folder's dotted name: no code, nothing of other packages."""
     file = REPOSITORY / str(module_file(module))
     return tuple(_data_in(file.parent)) if file.name == "__init__.py" else ()
 
@@ -102,12 +102,12 @@ def _data_in(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _functions_of(file: Path) -> list[str]:
-    """Modules beside a task file of lm-eval whose functions it names (`!function module.function`)."""
+    """Return the modules beside an lm-eval task file whose functions it uses (`!function module.function`)."""
     return re.findall(r"!function (\w+)\.", file.read_text(encoding="utf-8")) if file.suffix == ".yaml" else []
 
 
 def _above(name: str) -> Iterator[str]:
-    """A dotted name and those of the packages that hold it."""
+    """Return a dotted name and those of the packages that contain it."""
     parts = name.split(".")
     return (".".join(parts[:count]) for count in range(1, len(parts) + 1))
 

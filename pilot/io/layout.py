@@ -1,4 +1,4 @@
-"""Where a scenario's folder keeps its runs: `runs/`, and below `faults/<fault>/runs/` those with a fault."""
+"""Layout of a scenario's folder: runs are in `runs/`, and those with a fault in `faults/<fault>/runs/`."""
 
 from pathlib import Path
 
@@ -6,15 +6,15 @@ FAULTS = "faults"
 
 
 def run_folder(scenario_dir: Path, method: str, seed: int, fault: str | None = None) -> Path:
-    """The folder of a run, in `scenario_dir` or below it in that of its fault."""
+    """Return the folder of a run, below `scenario_dir` or, with a fault, below the fault's folder in it."""
     holder = scenario_dir / FAULTS / fault if fault else scenario_dir
     return holder / "runs" / method / f"seed{seed}"
 
 
 def scenario_folder(run_dir: Path) -> Path:
-    """The folder with the data that a run reads, absolute: the inverse of `run_folder`.
+    """Return the absolute path of the folder with a run's data: the inverse of `run_folder`.
 
-    It is three levels above a run, or five if there are no data and the run lies below `faults/`.
+    It is three levels above a run, or five if there are no data and the run is below `faults/`.
     """
     run = run_dir.resolve()
     holder = run.parents[2]

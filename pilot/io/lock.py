@@ -1,8 +1,8 @@
-"""One process at a time in a folder, whatever started it: an advisory lock that ends with its process.
+"""Advisory lock that lets one process at a time work in a folder, and that ends with its process.
 
-The lock is `flock` on the hidden file `.<name>.lock` beside the folder, whose content says who holds it. The system
-releases it when the process ends, also by `kill -9`. Children do not inherit it: those that execute another program
-do not see the file, and forks close it, so that a lock lives no longer than the process that took it.
+The lock is `flock` on the hidden file `.<name>.lock` beside the folder, whose content identifies the holder. The system
+releases it when the process ends, also after `kill -9`. Children do not inherit it: a new program does not inherit the
+descriptor, and a fork closes it, so a lock never outlives the process that acquired it.
 """
 
 import errno
@@ -20,7 +20,7 @@ from pilot.errors import UserError
 
 _BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _held: set[int] = set()
-"""Descriptors of the locks that this process holds."""
+"""File descriptors of the locks that this process holds."""
 
 
 def _close_in_fork() -> None:
@@ -37,10 +37,11 @@ os.register_at_fork(after_in_child=_close_in_fork)
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`, which need not exist yet.
 
-    Where the file system has no locks, a warning says so, and the caller goes on without.
+    If the file system does not support locks, print a warning and continue without one.
 
     Raises:
-        UserError: another process holds it (its number, machine and start are named), or no file can be made there.
+        UserError: another process holds it (the message has its id, machine and start), or the lock file cannot be
+            created.
     """
     path = folder.absolute().parent / f".{folder.absolute().name}.lock"
     descriptor = _acquire(folder, path)
@@ -53,15 +54,15 @@ def locked(folder: Path) -> Iterator[None]:
         _sign(descriptor)
         yield
     finally:
-        if os.getpid() == owner:  # a fork that leaves by here holds nothing
+        if os.getpid() == owner:  # a forked child that gets here holds no lock
             _held.discard(descriptor)
             with suppress(OSError):
-                path.unlink()  # before the release, so that nobody locks a file that is removed afterwards
+                path.unlink()  # before the release, so that no process locks a file about to be removed
             os.close(descriptor)
 
 
 def _acquire(folder: Path, path: Path) -> int | None:
-    """A descriptor that holds the lock; None where there are no locks."""
+    """Return a file descriptor that holds the lock; None if the file system does not support locks."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,7 @@ def _acquire(folder: Path, path: Path) -> int | None:
                 "process works in this folder.", file=sys.stderr, flush=True,
             )  # fmt: skip
             return None
-        os.close(descriptor)  # the holder removed the file between our opening and locking it
+        os.close(descriptor)  # the holder removed the file after we opened it and before we locked it
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -94,7 +95,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _sign(descriptor: int) -> None:
-    """Write who holds the lock; for a person, so a failure does not matter."""
+    """Write the holder into the lock file; only for messages, so a failure does not matter."""
     who = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
     with suppress(OSError):
         os.ftruncate(descriptor, 0)

@@ -1,4 +1,4 @@
-"""Processes that are ended together, with everything that they started."""
+"""Groups of processes that are ended together with all their descendants."""
 
 import contextlib
 import ctypes
@@ -17,11 +17,11 @@ from pathlib import Path
 from pilot.errors import UserError
 
 MARK = "PILOT_PROCESSES"
-"""Environment variable by which processes are found, also those that started processes have started."""
+"""Environment variable that marks started processes and their descendants, so that they can be found."""
 
 GRACE_SECONDS = 8.0
 KILL_SECONDS = 5.0
-"""The longest that the kernel may take to end a killed process."""
+"""Maximum time that the kernel may take to end a killed process."""
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -37,33 +37,34 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """True while the program runs."""
         return self.popen.poll() is None
 
     def kill(self) -> None:
-        """`kill -9` it, but not what it started."""
+        """Kill the program with SIGKILL, but not its children."""
         self.popen.kill()
         self.popen.wait()
 
     def lines(self) -> list[str]:
-        """Its log so far, without colours."""
+        """Return the program's log lines so far, without colour codes."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         return without_colours(text).splitlines()
 
     def last_words(self) -> str:
-        """The lines of its log from the last error on."""
+        """Return the program's log lines from the last error on."""
         return last_error_lines(self.lines())
 
 
 @dataclass
 class Processes:
-    """Starts programs, each with its own log in `folder`, and ends all of them.
+    """Programs that are started with a log file each, and ended together.
 
     Attributes:
-        folder: where the logs go.
-        environment: what the programs get beyond this process's environment.
-        grace: seconds in which a program may end by itself before it is killed.
-        mark: found in the environment of these processes and of no others.
+        folder: folder of the logs.
+        environment: variables that the programs get in addition to this process's environment.
+        grace: seconds that a program has to end before it is killed.
+        started: programs started so far and not yet ended by `end`.
+        mark: value in the environment of these processes and of no others.
     """
 
     folder: Path
@@ -73,11 +74,9 @@ class Processes:
     mark: str = field(default_factory=lambda: uuid.uuid4().hex, init=False)
 
     def start(self, name: str, command: Sequence[str], more: Mapping[str, str] | None = None) -> Process:
-        """Start `command` in a session of its own; its output is appended to `<name>.log`.
+        """Start `command` in a new session and append its output to `<name>.log`.
 
-        `more` is what its environment has beyond that of all.
-
-        On Linux it is ended if this process ends in any way.
+        `more` has variables for this program only. On Linux the program is killed when this process ends in any way.
 
         Raises:
             UserError: the log cannot be written.
@@ -103,11 +102,11 @@ class Processes:
         return process
 
     def full_environment(self) -> dict[str, str]:
-        """This process's environment as `local_environment` has it, `environment` and the mark."""
+        """Return the result of `local_environment`, updated with `environment` and the mark."""
         return {**local_environment(), **self.environment, MARK: self.mark}
 
     def running(self) -> dict[int, str]:
-        """Every process of these, also what they started, by id with its command line (Linux)."""
+        """Return the command lines of these processes and their descendants, by process id (Linux)."""
         wanted = f"{MARK}={self.mark}".encode()
         return {
             process: command
@@ -116,9 +115,9 @@ class Processes:
         }
 
     def end(self) -> None:
-        """Ask all to end, the first one last since the others take leave of it; wait, and kill what is left.
+        """Terminate all programs, the first one last because the others sign off from it; wait, then kill the rest.
 
-        Ctrl-C, SIGTERM and SIGHUP are ignored meanwhile, since they have been heard or nothing is left to stop.
+        Ctrl-C, SIGTERM and SIGHUP are ignored meanwhile: either they caused this, or nothing is left to stop.
         """
         with _uninterrupted():
             for wave in (self.started[1:], self.started[:1]):
@@ -136,7 +135,7 @@ class Processes:
             self.started.clear()
 
     def _end_orphans(self) -> None:
-        """End what the programs started in sessions of their own."""
+        """End descendants that run in other sessions."""
         for number, seconds in ((signal.SIGTERM, self.grace), (signal.SIGKILL, KILL_SECONDS)):
             until, told = time.monotonic() + seconds, set[int]()
             while left := self.running():
@@ -150,10 +149,10 @@ class Processes:
 
 
 def local_environment() -> dict[str, str]:
-    """Return this process's environment without what leads connections between local processes elsewhere.
+    """Return this process's environment without variables that redirect connections between local processes.
 
-    These are the proxies, in any case (`http_proxy`, `ALL_PROXY`, gRPC's `grpc_proxy`), and the address of a Ray
-    cluster, since a simulation starts its own.
+    These are the proxies in upper and lower case (`http_proxy`, `ALL_PROXY`, gRPC's `grpc_proxy`), and the address of a
+    Ray cluster, since a simulation starts its own.
     """
     return {
         name: value
@@ -163,20 +162,20 @@ def local_environment() -> dict[str, str]:
 
 
 def end_with_parent() -> None:
-    """For `preexec_fn`: on Linux, the program is killed when the process that started it ends in any way."""
+    """Have the kernel kill this program when its parent ends in any way (Linux only); use as `preexec_fn`."""
     if _LIBC:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def without_colours(text: str) -> str:
-    """Text without a terminal's colour codes."""
+    """Remove a terminal's colour codes from text."""
     first, *parts = text.split("\x1b[")
     return first + "".join(part.partition("m")[2] for part in parts)
 
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C, SIGTERM and SIGHUP; only the main thread can, and only it hears them."""
+    """Ignore Ctrl-C, SIGTERM and SIGHUP in the main thread, the only one that can ignore and receive them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -190,13 +189,13 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def free_port(taken: Collection[int]) -> int:
-    """A port of the loopback interface that nobody listens on, and that is not among `taken`.
+    """Find a port of the loopback interface that is unused and not in `taken`.
 
-    It lies below the range from which systems take the ports of outgoing connections, so that none of these takes it
-    before its server starts. The search begins at a place that depends on the process.
+    The port is below the range that systems use for outgoing connections, so that none of them takes it before its
+    server starts. The search starts at a number that depends on the process id.
 
     Raises:
-        UserError: all ports are taken.
+        UserError: all ports are in use.
     """
     first = 20000 + os.getpid() * 31 % 10000
     for port in (*range(first, 32000), *range(20000, first)):
@@ -208,13 +207,13 @@ def free_port(taken: Collection[int]) -> int:
 
 
 def last_error_lines(lines: Sequence[str], most: int = 4) -> str:
-    """The lines of a log from its last error on, at most so many; its last line where no line names an error."""
+    """Join up to `most` lines of a log, from the last error on; without an error, return the last line."""
     errors = [place for place, line in enumerate(lines) if "ERROR" in line or "Error" in line]
     return " ".join(line.strip() for line in lines[errors[-1] if errors else -1 :][:most])
 
 
 def every_process() -> Iterator[tuple[int, str, list[bytes]]]:
-    """Id, command line and environment of the processes that may be looked at; none where there is no /proc."""
+    """Yield id, command line and environment of all processes that are readable in /proc; nothing without /proc."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             environment = (folder / "environ").read_bytes().split(b"\0")

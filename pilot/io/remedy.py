@@ -1,4 +1,4 @@
-"""Which command makes a damaged or missing file of a results folder again, by where the file lies."""
+"""Commands that recreate a damaged or missing file of a results folder, by the file's path."""
 
 from pathlib import Path
 
@@ -21,11 +21,11 @@ REMEDIES = (
     ("clients/*/*", _TRAIN, 0),
     *((name, _TRAIN, 0) for name in ("manifest.json", "config.json", "rounds.jsonl", "ledger.json", "timing.json")),
 )
-"""Ends of paths, of which the first that fits counts; what to say; the scenario's folder, counted upwards."""
+"""Pattern for the end of a path (the first match counts), sentence, and levels up to the scenario's folder."""
 
 
 def remedy(path: Path) -> str:
-    """Say in one sentence how to make `path` again."""
+    """Return one sentence that tells how to recreate `path`."""
     above = path.absolute().parents
     for pattern, sentence, depth in REMEDIES:
         if path.match(pattern) and len(above) > depth + 1:

@@ -1,4 +1,4 @@
-"""JSON files that hold their own digest: a flipped digit is found, where JSON alone would still be read."""
+"""JSON files that contain their digest: it reveals a changed digit, with which the file would still be valid JSON."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,15 +11,15 @@ SEAL = "seal"
 
 
 def write_sealed(path: Path, value: Mapping[str, Any], key: str = SEAL) -> None:
-    """Replace `path` by `value` and, as field `key`, its digest."""
+    """Write `value` to `path`, with its digest as field `key`."""
     write_json(path, {**value, key: digest_json(dict(value))})
 
 
 def read_sealed(path: Path, fields: Mapping[str, Kind] | None = None, key: str = SEAL) -> dict[str, Any]:
-    """Read what `write_sealed` wrote, without the seal.
+    """Read a file of `write_sealed`, check its digest, and return the value without it.
 
     Raises:
-        UserError: as `read_json`, or the seal is missing or of another content.
+        UserError: as `read_json`, or the digest is missing or does not match.
     """
     value: dict[str, Any] = read_json(path, {key: str, **(fields or {})})
     if value.pop(key) != digest_json(value):

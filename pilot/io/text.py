@@ -1,8 +1,8 @@
-"""Text files that others wrote: byte order marks, JSON with missing values, and where a mistake is.
+"""Reading of text files from other programs: byte order marks, JSON with missing values, positions of errors.
 
-One reader for all of them, so that a file is read the same way wherever it is named. UTF-8 with or without a byte
-order mark, and UTF-16 with one. `NaN` and `Infinity` are no JSON; data frames write them for missing values, and here
-they are null.
+All such files are read by this module, so that a file is always read the same way. They are UTF-8 with or without a
+byte order mark, or UTF-16 with one. `NaN` and `Infinity` are not valid JSON, but data frames write them for missing
+values; here they are read as null.
 """
 
 import codecs
@@ -16,33 +16,33 @@ from typing import Any, TextIO
 _BRACKET = re.compile(r",?\s*[\]}]")
 _PYTHON = re.compile(r"'|True\b|False\b|None\b")
 _PEEKED = 2**20
-"""Characters in which the first value of a file is looked for."""
+"""Number of characters at the start of a file that are searched for its first value."""
 
 
 class JsonError(ValueError):
-    """A mistake in a JSON text: what, where, and what the text looks like."""
+    """An error in a JSON text, with its position and likely cause."""
 
 
 def _missing(_: str) -> None:
-    """Take a constant that JSON does not have for a missing value."""
+    """Read a constant that is not valid JSON as a missing value."""
 
 
 _DECODER = json.JSONDecoder(parse_constant=_missing)
 
 
 def encoding_of(path: Path) -> str:
-    """Name the encoding of a file by its byte order mark; UTF-8 without one."""
+    """Return the encoding of a file by its byte order mark; UTF-8 without one."""
     with path.open("rb") as file:
         return _encoding(file.read(2))
 
 
 def decode(data: bytes, errors: str = "strict") -> str:
-    """The text of a whole file; raises UnicodeDecodeError where it is none."""
+    """Decode the bytes of a whole file; raise UnicodeDecodeError if they are not text."""
     return data.decode(_encoding(data), errors)
 
 
 def open_text(path: Path, newline: str = "\n") -> TextIO:
-    """Open a text file to be read line by line; bytes that are no UTF-8 become half surrogate pairs.
+    """Open a text file to be read line by line; bytes that are not UTF-8 become lone surrogates.
 
     Args:
         path: the file.
@@ -54,19 +54,19 @@ def open_text(path: Path, newline: str = "\n") -> TextIO:
 
 
 def is_blank(line: str) -> bool:
-    """Tell whether a line has nothing but white space."""
+    """Check whether a line contains only white space."""
     return not line.strip(string.whitespace)
 
 
 def parse_json(text: str, collect: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None) -> Any:
-    """The JSON value in `text`, with null for `NaN` and `Infinity`.
+    """Parse the JSON value in `text`, with null for `NaN` and `Infinity`.
 
     Args:
         text: one value.
-        collect: makes an object of its pairs; may raise ValueError.
+        collect: makes an object from its pairs; may raise ValueError.
 
     Raises:
-        JsonError: says line, column and what the text looks like.
+        JsonError: the text is not JSON; the message has line, column and the likely cause.
     """
     try:
         decoder = _DECODER if collect is None else json.JSONDecoder(parse_constant=_missing, object_pairs_hook=collect)
@@ -81,13 +81,14 @@ def parse_json(text: str, collect: Callable[[list[tuple[str, Any]]], dict[str, A
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """The rows of a JSON list, by index from 0, or of JSON lines, by line from 1, whatever the file is called.
+    """Yield the rows of a JSON list, by index from 0, or of JSON lines, by line number from 1.
 
-    A line that is not JSON is yielded as `JsonError`.
+    A file that starts with `[` is a list; any other has lines if it is named `.jsonl`, or if it has several lines and
+    the first is a whole value. A line that is not JSON is yielded as `JsonError`.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not a text, not JSON (`JsonError`), or neither a list nor lines.
+        ValueError: it is not text, not JSON (`JsonError`), or neither a list nor lines.
     """
     if not _has_lines(path):
         rows = parse_json(decode(path.read_bytes()))
@@ -102,7 +103,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def first_row(path: Path) -> Any:
-    """The first row of a JSON list or of JSON lines; None where it cannot be read."""
+    """Return the first row of a JSON list or of JSON lines; None if it cannot be read."""
     try:
         with open_text(path) as file:
             start = file.read(_PEEKED).lstrip().removeprefix("[").lstrip()
@@ -116,7 +117,7 @@ def _encoding(start: bytes) -> str:
 
 
 def _has_lines(path: Path) -> bool:
-    """Tell JSON lines from one document: no list, and called .jsonl or with a whole value in the first of its lines."""
+    """Check for JSON lines: not a list, and named `.jsonl` or with several lines, the first of them a whole value."""
     with open_text(path) as file:
         if file.read(_PEEKED).lstrip().startswith("["):
             return False
@@ -139,7 +140,7 @@ def _kind(value: Any) -> str:
 
 
 def _hint(text: str, error: json.JSONDecodeError) -> str:
-    """Say what the mistake looks like; nothing where it is not known."""
+    """Describe the likely cause of an error; return an empty string if it is unknown."""
     rest, start = text[error.pos : error.pos + 80], text.lstrip()[:80]
     if not start:
         return "the file is empty"

@@ -1,9 +1,9 @@
-"""Files checked against the digests on record: small ones each time, large ones once and then by a stamp.
+"""Checks of files against recorded digests: small files are read each time, large ones once and then by a stamp.
 
-A stamp lies in `.verified/` beside the file, or where the caller says. It holds the sha256 that a full check found and
-the file's size and times then. A file whose size or times are others is read again; a stamp that cannot be written (a
-read-only source) or read is no reason to stop, only one to read the file again. Each file has a stamp of its own, in
-one atomic write, so that several processes may check the same files.
+A stamp is in `.verified/` beside the file, or in a folder that the caller chooses. It contains the sha256 found by a
+full check, and the file's size and times at that point. A file is read again if its size or times have changed, or if
+its stamp cannot be read. A stamp that cannot be written (a read-only source) is not an error. Each file has a separate
+stamp, written atomically, so that several processes can check the same files.
 """
 
 import contextlib
@@ -18,17 +18,17 @@ from pilot.io.remedy import remedy
 
 FOLDER = ".verified"
 LARGE = 64 << 20
-"""Bytes from which on a file has a stamp: reading fewer takes a tenth of a second."""
+"""Minimum bytes of a file that gets a stamp: a smaller one is read in a tenth of a second."""
 YOUNG_SECONDS = 2.0
-"""A file changed less long ago gets no stamp: another change could leave its times as they are."""
+"""A file changed more recently than this gets no stamp: another change could leave its times the same."""
 
 
 def digest_of(path: Path, stamps: Path | None = None) -> str:
-    """The sha256 of a file, from its stamp where that is of this size and these times.
+    """Return the sha256 of a file, from its stamp if size and times match.
 
     Args:
         path: the file.
-        stamps: the folder of its stamp; `.verified/` beside it by default.
+        stamps: the folder of its stamp; by default `.verified/` beside the file.
 
     Raises:
         UserError: it is missing or cannot be read.
@@ -56,16 +56,16 @@ def digest_of(path: Path, stamps: Path | None = None) -> str:
 
 
 def check_digest(path: Path, expected: str, stamps: Path | None = None) -> None:
-    """Refuse a file whose sha256 is not the recorded one; `stamps` as in `digest_of`.
+    """Reject a file whose sha256 is not the recorded one; `stamps` as in `digest_of`.
 
     Raises:
-        UserError: names the file and what makes it again.
+        UserError: the digest differs; the message names the file and the command that recreates it.
     """
     if digest_of(path, stamps) != expected:
         raise damaged(path, "its sha256 is not the recorded one")
 
 
 def _look(path: Path) -> dict[str, int]:
-    """Read size and times, which must stay the same for a stamp to hold."""
+    """Read size and times, which must be unchanged for a stamp to be valid."""
     state = path.stat()
     return {"size": state.st_size, "modified": state.st_mtime_ns, "changed": state.st_ctime_ns}

@@ -1,1 +1,1 @@
-"""What a run will need, before it starts: memory, disk, bytes exchanged, steps and hours. Arithmetic, no PyTorch."""
+"""Estimates of a run before it starts: memory, disk, bytes exchanged, steps and hours. Arithmetic, no PyTorch."""

@@ -1,4 +1,4 @@
-"""Sizes of LLaVA architectures and how many parameters follow from them."""
+"""Sizes of LLaVA architectures and the parameter counts that follow from them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,12 @@ SIZES = {
         "vision_intermediate": "intermediate_size", "image_size": "image_size", "patch_size": "patch_size",
     },
 }  # fmt: skip
-"""Fields of an `Architecture`, and what the two parts of LLaVA's configuration call them."""
+"""Fields of an `Architecture`, and their names in the two parts of LLaVA's configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A CLIP vision tower, a two-layer projector and a Llama; every width as transformers' configurations name it.
+    """A CLIP vision tower, a two-layer projector and a Llama; widths are those of transformers' configurations.
 
     The defaults are LLaVA-1.5-7B's (CLIP ViT-L/14 at 336 pixels, Vicuna-7B): constants of that architecture.
     """
@@ -44,7 +44,7 @@ class Architecture:
 
     @property
     def image_tokens(self) -> int:
-        """N: patches of an image, which the LLM sees as tokens (the class token is left out)."""
+        """N: patches of an image, which the LLM sees as tokens (without the class token)."""
         return (self.image_size // self.patch_size) ** 2
 
     @property
@@ -63,17 +63,17 @@ class Architecture:
 
     @property
     def layer_parameters(self) -> int:
-        """Of one layer of the LLM: seven matrices and two norms."""
+        """Parameters of one layer of the LLM: seven matrices and two norms."""
         return sum(rows * columns for rows, columns in self.matrices) + 2 * self.text_hidden
 
     @property
     def language_parameters(self) -> int:
-        """Of the LLM without its head: layers, embeddings, last norm."""
+        """Parameters of the LLM without its head: layers, embeddings, last norm."""
         return self.text_layers * self.layer_parameters + (self.vocabulary + 1) * self.text_hidden
 
     @property
     def vision_parameters(self) -> int:
-        """Of the vision tower: embeddings, layers, first and last norm."""
+        """Parameters of the vision tower: embeddings, layers, first and last norm."""
         width, inner = self.vision_hidden, self.vision_intermediate
         layer = 4 * (width * width + width) + 4 * width + 2 * width * inner + inner + width
         embeddings = width + 3 * width * self.patch_size**2 + (self.image_tokens + 1) * width
@@ -81,38 +81,38 @@ class Architecture:
 
     @property
     def projector_parameters(self) -> int:
-        """Of one connector MLP, D -> C -> C with biases."""
+        """Parameters of one connector MLP, D -> C -> C with biases."""
         return (self.vision_hidden + 1) * self.text_hidden + (self.text_hidden + 1) * self.text_hidden
 
     @property
     def parameters(self) -> int:
-        """All that the checkpoint holds."""
+        """All parameters in the checkpoint."""
         head = 0 if self.tied else self.vocabulary * self.text_hidden
         return self.language_parameters + head + self.vision_parameters + self.projector_parameters
 
     @property
     def linear_parameters(self) -> int:
-        """Of the matrices of all layers of the LLM that carry LoRA."""
+        """Parameters of all matrices of the LLM that carry LoRA."""
         return self.text_layers * sum(rows * columns for rows, columns in self.matrices)
 
     def lora_parameters(self, rank: int) -> int:
-        """r (in + out) per matrix (Hu et al. 2021, arXiv 2106.09685, section 4)."""
+        """Count LoRA's parameters: r (in + out) per matrix (Hu et al. 2021, arXiv 2106.09685, section 4)."""
         return self.lora_a_parameters(rank) + self.lora_b_parameters(rank)
 
     def lora_a_parameters(self, rank: int) -> int:
-        """r in per matrix."""
+        """Count the parameters of all A matrices: r in per matrix."""
         return self.text_layers * rank * sum(rows for rows, _ in self.matrices)
 
     def lora_b_parameters(self, rank: int) -> int:
-        """r out per matrix."""
+        """Count the parameters of all B matrices: r out per matrix."""
         return self.text_layers * rank * sum(columns for _, columns in self.matrices)
 
 
 def architecture_of(profile: Profile) -> Architecture:
-    """The architecture of a profile's backbone; of a checkpoint on disk its configuration, weights need not be there.
+    """Return the architecture of a profile's backbone; a checkpoint on disk needs only its configuration.
 
     Raises:
-        UserError: the backbone is not one whose sizes are known, or the folder has no LLaVA configuration.
+        UserError: the backbone's sizes are not known, or the folder has no LLaVA configuration.
     """
     source, named = BACKBONES.get(profile.backbone, Source()), models_folder() / profile.backbone
     if profile.backbone_path is not None:
@@ -133,14 +133,14 @@ def architecture_of(profile: Profile) -> Architecture:
 
 
 def _read(folder: Path, where: str) -> Architecture:
-    """From a checkpoint's configuration."""
+    """Read the architecture from a checkpoint's configuration."""
     config = _configuration(folder / "config.json", where)
     sizes = {part: {field: config[f"{part}_config"][name] for field, name in SIZES[part].items()} for part in SIZES}
     return Architecture(tied=config["tie_word_embeddings"], **sizes["text"], **sizes["vision"])
 
 
 def _configuration(path: Path, where: str) -> dict[str, Any]:
-    """LLaVA's configuration; transformers, loaded only then, knows the sizes that published files leave out.
+    """Read LLaVA's configuration; import transformers only to add sizes that published files leave out.
 
     Raises:
         UserError: the file cannot be read, or describes another kind of model.

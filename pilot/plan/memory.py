@@ -1,16 +1,17 @@
 """Memory of one client's training, tensor by tensor.
 
-Counted is what PyTorch's autograd keeps of transformers' Llama with frozen weights (one letter per width: C hidden, K
-keys, F feed-forward, H heads, S tokens of a sequence, r LoRA rank, s bytes of an activation), per token and layer:
+The estimate counts what PyTorch's autograd keeps for transformers' Llama with frozen weights, per token and layer. C is
+the hidden width, K that of keys, F that of the feed-forward part, H the number of heads, S the tokens of a sequence, r
+LoRA's rank, s the bytes of an activation:
 
 - two RMS norms compute in float32 and keep their input: 2 * 4 C;
-- attention keeps its input, queries, keys, values and output: s (3 C + 2 K); without a fused kernel the attention
-  probabilities too, in float32 and, where that differs, as activations: H S (4 + s);
+- attention keeps its input, queries, keys, values and output: s (3 C + 2 K); without a fused kernel also the attention
+  probabilities, in float32 and, if the activation type differs, in that type too: H S (4 + s);
 - the feed-forward part keeps its input, gate, silu(gate), up and their product: s (C + 4 F);
-- LoRA beside the weights keeps A x of seven matrices: 7 s r. Inside the weights it keeps the sum W + B A instead, of
-  the size of the layer.
+- LoRA computed beside the weights keeps A x of seven matrices: 7 s r. Merged into the weights, it keeps the sum W + B A
+  instead, as large as the layer.
 
-With gradient checkpointing a layer keeps its input only, s C, and the above exists for one layer at a time.
+With gradient checkpointing a layer keeps only its input, s C, and the above exists for one layer at a time.
 """
 
 from dataclasses import dataclass, replace
@@ -21,22 +22,22 @@ from pilot.plan.phases import FLOAT32, PlannedPhase
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 ADAM_STATES = 2
-"""Moments per trained number."""
+"""Moments per trained parameter."""
 LOGITS = 3
-"""Themselves, their logarithms of probabilities, their gradients."""
+"""Tensors of this size: logits, log probabilities, gradients."""
 DISTILLED_LOGITS = LOGITS + 6
-"""The teacher's; of both, scaled and as logarithms; the divergence of each."""
+"""In addition: the teacher's logits; scaled logits and log probabilities of both models; the divergence of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a client trains.
+    """Training settings of a client.
 
     Attributes:
-        sequence: S, tokens of the longest sequence, image and lead included.
+        sequence: S, tokens of the longest sequence, including the image and the text before it.
         answers: labelled tokens of an example, whose logits are computed.
-        rank: r of LoRA.
-        token_space: LoRA beside the weights, not inside.
+        rank: LoRA's rank r.
+        token_space: whether LoRA is computed beside the weights instead of merged into them.
     """
 
     batch_size: int
@@ -52,7 +53,7 @@ class Settings:
 
     @classmethod
     def of(cls, profile: Profile, sequence: int, answers: int) -> "Settings":
-        """As a profile says; `sequence` is cut at its `max_length`."""
+        """Make the settings of a profile; limit `sequence` to its `max_length`."""
         return cls(
             batch_size=profile.batch_size,
             accumulation=profile.accumulation,
@@ -68,32 +69,33 @@ class Settings:
 
     @property
     def activation_bytes(self) -> int:
-        """s."""
+        """s: bytes of an activation."""
         return BYTES[self.precision]
 
     @property
     def tokens(self) -> int:
-        """Of a batch, padded to its longest sequence."""
+        """Tokens of a batch padded to its longest sequence."""
         return self.batch_size * self.sequence
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one client's training in one phase, by part, and at the worst moment.
+    """Bytes of one client's training in one phase, by part, and at the peak.
 
     Attributes:
-        weights: the frozen model, and its linear layers once more for every offset: W + s D in float32, where W is
-            float32, or D in W's type beside it.
-        masters: LoRA and connectors in float32, trained or not; offsets, which lie in the host's memory.
+        weights: the frozen model, plus its linear layers again for every offset: W + s D in float32 if W is float32,
+            otherwise D in W's type beside it.
+        masters: LoRA and connectors in float32, trained or not; offsets, which are in the host's memory.
         optimiser: AdamW's two moments.
-        copies: of what is trained and sent, from the start of the phase; where activations are not float32, their
-            rounded twins; what the objective compares with.
-        gradients: of what is trained.
-        activations: what the backward pass needs of LLM and connector.
-        working: of the layer that is being computed.
-        logits: of labelled tokens, and their gradients; a teacher's, too.
-        features: of a batch.
-        stepping: what AdamW needs for a moment.
+        copies: parameters as they were at the start of the phase; rounded copies of trained parameters if activations
+            are not float32; tensors that the objective compares with.
+        gradients: gradients of trained parameters.
+        activations: values that the backward pass of LLM and connector needs.
+        working: temporary tensors of the layer that is being computed.
+        logits: logits of labelled tokens and their gradients, including a teacher's.
+        features: vision features of a batch.
+        stepping: temporary tensors of AdamW's step.
+        accumulated: whether gradients are kept from one batch to the next.
     """
 
     weights: int
@@ -110,12 +112,12 @@ class Memory:
 
     @property
     def resident(self) -> int:
-        """What is there at every moment."""
+        """Bytes in use throughout the phase."""
         return self.weights + self.masters + self.optimiser + self.copies + self.features
 
     @property
     def peak(self) -> int:
-        """The largest of four moments: the loss, the backward pass of the last layer and of the first, AdamW's step."""
+        """The maximum over four moments: loss, backward pass of the last layer, that of the first, AdamW's step."""
         kept = self.gradients if self.accumulated else 0
         moments = (
             self.activations + self.logits + kept,
@@ -127,13 +129,13 @@ class Memory:
 
 
 def training_memory(architecture: Architecture, settings: Settings, phase: PlannedPhase, *, on_gpu: bool) -> Memory:
-    """What a client needs while it trains a phase.
+    """Estimate the memory that a client needs while it trains a phase.
 
     Args:
-        architecture: of the backbone.
-        settings: batch, sequence and how it is computed.
+        architecture: the backbone's.
+        settings: batch, sequence and how they are computed.
         phase: what is trained.
-        on_gpu: whether copies of the phase's start lie elsewhere (in the host's memory).
+        on_gpu: whether copies from the start of the phase are in the host's memory instead of the device's.
     """
     size = settings.activation_bytes
     trained, frozen, held = (
@@ -162,7 +164,7 @@ def training_memory(architecture: Architecture, settings: Settings, phase: Plann
 
 
 def layer_bytes(architecture: Architecture, settings: Settings) -> int:
-    """What one layer of the LLM keeps for its backward pass, without gradient checkpointing; see the module."""
+    """Count the bytes that one layer of the LLM keeps for its backward pass without gradient checkpointing."""
     hidden, keys, inner = architecture.text_hidden, architecture.kv_width, architecture.text_intermediate
     size, tokens = settings.activation_bytes, settings.tokens
     per_token = 2 * FLOAT32 * hidden + size * (3 * hidden + 2 * keys) + size * (hidden + 4 * inner)
@@ -175,10 +177,13 @@ def layer_bytes(architecture: Architecture, settings: Settings) -> int:
 
 
 def connector_bytes(architecture: Architecture, settings: Settings, phase: PlannedPhase) -> int:
-    """What the connector keeps: two hidden layers per trained MLP; experts' outputs, or both of stage 1 in float32."""
+    """Count the bytes that the connector keeps for its backward pass.
+
+    These are two hidden layers per trained MLP, and the experts' outputs or both outputs of stage 1 in float32.
+    """
     tokens, hidden = settings.batch_size * architecture.image_tokens, architecture.text_hidden
     size = settings.activation_bytes
-    kept = 2 * size * phase.trained.mlps + size  # and the sum of all
+    kept = 2 * size * phase.trained.mlps + size  # and the sum of their outputs
     if phase.mixed:
         kept += size * phase.mixed
     elif phase.trained.mlps > 1:
@@ -187,7 +192,7 @@ def connector_bytes(architecture: Architecture, settings: Settings, phase: Plann
 
 
 def _language_bytes(architecture: Architecture, settings: Settings) -> int:
-    """What all layers of the LLM keep, and its inputs."""
+    """Count the bytes that all layers of the LLM keep, and those of its inputs."""
     inputs = settings.tokens * architecture.text_hidden * settings.activation_bytes
     if settings.gradient_checkpointing:
         return (architecture.text_layers + 1) * inputs
@@ -195,7 +200,7 @@ def _language_bytes(architecture: Architecture, settings: Settings) -> int:
 
 
 def _working_bytes(architecture: Architecture, settings: Settings) -> int:
-    """Gradients inside one layer, and with checkpointing what was computed again of it."""
+    """Count the bytes of gradients inside one layer and, with checkpointing, of its recomputed activations."""
     hidden, inner, size = architecture.text_hidden, architecture.text_intermediate, settings.activation_bytes
     gradients = settings.tokens * (size * (2 * inner + 2 * hidden) + 2 * FLOAT32 * hidden)
     if settings.attention == "eager":
@@ -209,7 +214,7 @@ def _working_bytes(architecture: Architecture, settings: Settings) -> int:
 
 
 def with_batch(settings: Settings, batch_size: int) -> Settings:
-    """The same step in smaller batches: fewer examples at once, more of them accumulated."""
+    """Return the settings with smaller batches and more accumulation, for the same examples per step."""
     return replace(
         settings, batch_size=batch_size, accumulation=settings.accumulation * settings.batch_size // batch_size
     )  # fmt: skip

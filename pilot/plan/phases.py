@@ -1,24 +1,24 @@
-"""What a method trains, holds and sends, counted in LoRAs, connector MLPs and other parts; `pilot.plan.zoo` has all."""
+"""Counts of LoRAs, connector MLPs and other parts that a method trains, keeps and sends; see `pilot.plan.zoo`."""
 
 from dataclasses import astuple, dataclass
 
 from pilot.plan.architecture import Architecture
 
 FLOAT32 = 4
-"""Bytes of a number in what is trained, sent and stored."""
+"""Bytes per parameter that is trained, sent or stored."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """Parameters counted in parts.
+    """Numbers of parts that make up a set of parameters.
 
     Attributes:
-        loras: pairs of A and B in all linear layers of the LLM.
+        loras: sets of A and B for all linear layers of the LLM.
         mlps: connector MLPs.
-        router_rows: of width D.
+        router_rows: router rows of width D.
         numbers: other single numbers.
-        lora_as, lora_bs: the A or the B of all layers alone.
-        offsets: of all linear layers of the LLM, as large as their weights.
+        lora_as, lora_bs: sets of A alone or B alone for all layers.
+        offsets: sets of offsets for all linear layers of the LLM, as large as their weights.
     """
 
     loras: int = 0
@@ -30,7 +30,7 @@ class Load:
     offsets: int = 0
 
     def parameters(self, architecture: Architecture, rank: int) -> int:
-        """How many numbers that is."""
+        """Count all parameters."""
         return (
             self.lora_numbers(architecture, rank)
             + self.mlps * architecture.projector_parameters
@@ -40,7 +40,7 @@ class Load:
         )
 
     def lora_numbers(self, architecture: Architecture, rank: int) -> int:
-        """How many numbers belong to LoRA."""
+        """Count LoRA's parameters."""
         return (
             self.loras * architecture.lora_parameters(rank)
             + self.lora_as * architecture.lora_a_parameters(rank)
@@ -65,17 +65,17 @@ class PlannedPhase:
     """One phase of a round on one client.
 
     Attributes:
-        share: of the round's steps.
-        trained: what receives gradients.
-        frozen: what computes beside it without gradients.
-        mixed: experts whose outputs are stacked and weighted; 0 where a connector's output is a plain sum.
-        down: what a client receives.
-        up: what it sends.
-        private: what it keeps on its disk, one version.
-        held: copies in float32 that the objective needs beside the model, its differences included.
-        folded: sets of the LLM's linear layers beside the frozen ones: with an offset added, or the offsets alone.
-        distils: every step computes a teacher's logits, too.
-        validates: the client's validation part goes through the trained model.
+        share: share of the round's steps.
+        trained: parameters with gradients.
+        frozen: parameters that take part in the computation without gradients.
+        mixed: experts whose outputs are stacked and weighted; 0 if a connector's output is a plain sum.
+        down: parameters that a client receives.
+        up: parameters that it sends.
+        private: parameters that it keeps on its disk, one version.
+        held: float32 copies that the objective needs in addition to the model, including its differences.
+        folded: additional sets of the LLM's linear layers: with an offset added, or the offsets alone.
+        distils: whether every step also computes a teacher's logits.
+        validates: whether the trained model is run on the client's validation part.
     """
 
     name: str = "train"
@@ -94,16 +94,16 @@ class PlannedPhase:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedMethod:
-    """A method as the plan sees it.
+    """A method as the plan describes it.
 
     Attributes:
-        rounds: the phases of each round, the last entry holds for all later ones.
-        server: what the server's checkpoint holds.
-        leaves: groups that leave a client, as `pilot.methods.base.Phase` names them.
-        stays: groups that a client stores for itself.
-        one_model: all clients end with the same model.
-        pooled: one model on all data.
-        upper_bound: what is sent depends on the data or the client; counted is the most that can be.
+        rounds: the phases of each round; the last entry applies to all later rounds.
+        server: parameters in the server's checkpoint.
+        leaves: groups of parameters that leave a client, named as in `pilot.methods.base.Phase`.
+        stays: groups of parameters that only the client stores.
+        one_model: whether all clients end with the same model.
+        pooled: whether one model is trained on all data.
+        upper_bound: whether the amount sent depends on the data or the client, so that the maximum is counted.
     """
 
     rounds: tuple[tuple[PlannedPhase, ...], ...] = ()
@@ -115,5 +115,5 @@ class PlannedMethod:
     upper_bound: bool = False
 
     def phases(self, round_number: int) -> tuple[PlannedPhase, ...]:
-        """The phases of a round; rounds count from 1."""
+        """Return the phases of a round; rounds count from 1."""
         return self.rounds[min(round_number, len(self.rounds)) - 1] if self.rounds else ()

@@ -1,4 +1,4 @@
-"""The whole plan: what each method needs, whether it fits, and what to change where it does not."""
+"""The complete plan: what each method needs, whether it fits, and what to change if it does not."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -17,24 +17,25 @@ from pilot.plan.work import feature_work, planned_work
 from pilot.plan.zoo import planned_method
 
 GPU_CONTEXT = 750_000_000
-"""Bytes that CUDA and its libraries take before the first tensor; assumed, not measured here."""
+"""Bytes that CUDA and its libraries use before the first tensor; assumed, not measured here."""
 GPU_FRAGMENTS = 0.05
-"""Share that PyTorch's allocator holds beyond what tensors take; assumed, not measured here."""
+"""Memory that PyTorch's allocator holds beyond the tensors, as a share of them; assumed, not measured here."""
 GPU_TFLOPS, CPU_TFLOPS = 120.0, 0.006
-"""10^12 operations per second that are assumed: two fifths of an A100's in bfloat16; one CPU core's at tiny size."""
+"""Assumed 10^12 operations per second: two fifths of an A100's in bfloat16; those of one CPU core with a tiny model."""
 CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked.
+    """Inputs of a plan.
 
     Attributes:
-        gpus: clients that train at the same time, one on each.
-        memory: bytes of one GPU, or of the machine's memory where the profile's device is the CPU.
-        text_tokens: of the longest prompt with its answer, image and lead not counted.
-        answer_tokens: of the longest answer.
-        tflops: sustained throughput of one device; None for the assumption.
+        gpus: number of devices; one client trains on each at a time.
+        memory: bytes of one GPU, or of the machine's memory if the profile's device is the CPU.
+        text_tokens: tokens of the longest prompt with its answer, without the image and the text before it.
+        answer_tokens: tokens of the longest answer.
+        tflops: sustained throughput of one device; None for the assumed one.
+        lead_tokens: tokens before the image; None to estimate them from the prompt template.
     """
 
     scenario: Scenario
@@ -49,7 +50,7 @@ class Question:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the profile trains on a GPU (`auto` is planned as one)."""
+        """True if the profile trains on a GPU (`auto` counts as one)."""
         return self.profile.device != "cpu"
 
     @property
@@ -58,7 +59,7 @@ class Question:
         return 1e12 * (self.tflops or (GPU_TFLOPS if self.on_gpu else CPU_TFLOPS))
 
     def settings(self, profile: Profile, architecture: Architecture) -> Settings:
-        """How a client trains with `profile`, at the longest sequence."""
+        """Return a client's training settings with `profile`, at the longest sequence."""
         before = profile.prompt_template.split("<image>")[0]
         lead = self.lead_tokens or 1 + math.ceil(len(before) / CHARACTERS_PER_TOKEN)
         sequence = lead + architecture.image_tokens + self.text_tokens
@@ -66,10 +67,10 @@ class Question:
 
 
 def make_plan(question: Question, results: Path) -> dict[str, Any]:
-    """The plan as JSON values; `results` is searched for times of earlier runs of the same profile and scenario.
+    """Make the plan as JSON values; take measured times from earlier runs of this profile and scenario in `results`.
 
     Raises:
-        UserError: a method or backbone that there is no plan for.
+        UserError: there is no plan for a method or the backbone.
     """
     profile, scenario = question.profile, question.scenario
     architecture = architecture_of(profile)
@@ -122,21 +123,21 @@ def _plan_method(question: Question, architecture: Architecture, name: str, runs
 
 
 def needed_bytes(memory: Memory, on_gpu: bool) -> int:
-    """What a device must have: tensors, and on a GPU the context and fragments."""
+    """Return the bytes that a device must have: tensors and, on a GPU, the context and fragments."""
     return math.ceil(memory.peak * (1 + GPU_FRAGMENTS)) + GPU_CONTEXT if on_gpu else memory.peak
 
 
 def device_bytes(question: Question, profile: Profile, architecture: Architecture, method: PlannedMethod) -> int:
-    """Of the phase that needs most; the bare model where nothing is trained."""
+    """Return the device memory of the largest phase; that of the bare model if nothing is trained."""
     needs = [needed_bytes(memory, question.on_gpu) for _, memory in _phases(question, profile, architecture, method)]
     size = question.settings(profile, architecture).activation_bytes
     return max(needs, default=architecture.parameters * size)
 
 
 def advise(question: Question, architecture: Architecture, method: PlannedMethod) -> Iterator[dict[str, Any]]:
-    """Changes of the profile, one after the other, each with what is needed after it, until it fits.
+    """Yield cumulative changes of the profile, each with the memory needed after it, until the method fits.
 
-    A change that saves nothing is left out. The last entry says whether the end fits.
+    A change that saves nothing is skipped. The last entry tells whether the result fits.
     """
     profile = question.profile
     needed = device_bytes(question, profile, architecture, method)
@@ -151,7 +152,7 @@ def advise(question: Question, architecture: Architecture, method: PlannedMethod
 
 
 def _changes(profile: Profile) -> Iterator[tuple[Any, Any]]:
-    """How to say a change, and how to make it, in the order in which they cost least."""
+    """Yield changes, cheapest first, each as two functions: one describes the new profile, one makes it."""
 
     def to(**fields: Any) -> Any:
         return lambda old: old.model_copy(update=fields)
@@ -175,7 +176,7 @@ def _changes(profile: Profile) -> Iterator[tuple[Any, Any]]:
 def _phases(
     question: Question, profile: Profile, architecture: Architecture, method: PlannedMethod
 ) -> Iterator[tuple[str, Memory]]:
-    """Memory of each phase that a method has, by name."""
+    """Yield the name and memory of each of a method's phases."""
     settings = question.settings(profile, architecture)
     named = {phase.name: phase for phases in method.rounds for phase in phases}
     for name, phase in named.items():
@@ -183,7 +184,7 @@ def _phases(
 
 
 def measured_seconds(runs: Path) -> float | None:
-    """Seconds of training per optimiser step in finished runs of a method; None if there is none."""
+    """Return the mean training seconds per optimiser step over a method's finished runs; None without any."""
     seconds = []
     for manifest in sorted(runs.glob("seed*/manifest.json")):
         timing, ledger = manifest.parent / "timing.json", manifest.parent / "ledger.json"

@@ -1,4 +1,4 @@
-"""A plan as a table for a person. Sizes are decimal: 1 GB is 10^9 bytes."""
+"""Plans as text tables. Sizes are decimal: 1 GB is 10^9 bytes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ _PARTS = (
 
 
 def as_text(plan: Mapping[str, Any]) -> str:
-    """Memory, work and advice for every method, and what was assumed."""
+    """Format memory, work and advice for every method, and the assumptions."""
     methods: Mapping[str, Mapping[str, Any]] = plan["methods"]
     device = plan["assumptions"]["device"]
     lines = [

@@ -12,21 +12,22 @@ from pilot.plan.memory import BYTES, Settings
 from pilot.plan.phases import FLOAT32, Load, PlannedMethod, PlannedPhase
 
 KEPT_ROUNDS = 2
-"""Checkpoints that stay on disk, of the server and of each client."""
+"""Checkpoints kept on disk by the server and by each client."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a run does.
+    """Work, traffic and disk of a run.
 
     Attributes:
         steps: optimiser steps of all clients and rounds.
-        examples: that go through the LLM in training, repetitions counted.
-        flops: of training, and of measuring models on validation parts.
-        down: bytes to one client in round 1 and in each later round, as `up`.
-        total_bytes: both ways, all clients and rounds.
-        server_disk: checkpoints of the server.
-        client_disk: private states of all clients.
+        examples: training examples that pass through the LLM, including repetitions.
+        flops: floating-point operations of training and of evaluation on validation parts.
+        down: bytes to one client in round 1 and in each later round.
+        up: bytes from one client, likewise.
+        total_bytes: bytes in both directions, for all clients and rounds.
+        server_disk: bytes of the server's checkpoints.
+        client_disk: bytes of all clients' private states.
     """
 
     steps: int
@@ -42,7 +43,7 @@ class Work:
 def planned_work(
     architecture: Architecture, settings: Settings, method: PlannedMethod, profile: Profile, scenario: Scenario
 ) -> Work:
-    """The work of one run, if every client takes part in every round."""
+    """Estimate the work of one run in which every client takes part in every round."""
     rank = settings.rank
     clients = 1 if method.pooled else len(scenario.client_tasks)
     batch = profile.batch_size * profile.accumulation
@@ -73,25 +74,26 @@ def planned_work(
 
 
 def client_bytes(method: PlannedMethod, number: int, architecture: Architecture, rank: int) -> tuple[int, int]:
-    """What one client receives and what it sends in a round, which counts from 1."""
+    """Return the bytes that one client receives and sends in a round; rounds count from 1."""
     phases = method.phases(number)
     down = sum(_bytes(phase.down, architecture, rank) for phase in phases)
     return down, sum(_bytes(phase.up, architecture, rank) for phase in phases)
 
 
 def client_examples(scenario: Scenario, share: float | None = None) -> list[int]:
-    """Examples of every client if a task's are split evenly: a share, or what is left after held-out parts."""
+    """Count every client's examples if each task is split evenly: a share, or all except held-out parts."""
     kept = 1 - scenario.validation_fraction - scenario.local_test_fraction if share is None else share
     return [math.ceil(task.num_train / task.num_clients * kept) for task in scenario.client_tasks]
 
 
 def example_flops(architecture: Architecture, settings: Settings, phase: PlannedPhase) -> int:
-    """Floating-point operations of one example's forward and backward pass.
+    """Count the floating-point operations of one example's forward and backward pass.
 
-    Two per number and token forwards, two more for the gradient of the input, two more for that of a trained number
-    (Kaplan et al. 2020, arXiv 2001.08361, section 2.1, for frozen and trained parts apart); attention 4 S C per token
-    and layer forwards, twice that backwards. Gradient checkpointing computes the layers a second time. A teacher is
-    another forward pass. Beside rounded weights offsets are products of their own (`pilot.backbone.offsets`).
+    Per parameter and token: two in the forward pass, two more for the gradient of the input, and two more for the
+    gradient of a trained parameter (Kaplan et al. 2020, arXiv 2001.08361, section 2.1, applied separately to frozen and
+    trained parts). Attention takes 4 S C per token and layer in the forward pass, twice that in the backward pass.
+    Gradient checkpointing computes the layers a second time. A teacher adds a forward pass. With rounded weights,
+    offsets are separate products (`pilot.backbone.offsets`).
     """
     layers = architecture.text_layers * architecture.layer_parameters
     attention = architecture.text_layers * 2 * settings.sequence * architecture.text_hidden
@@ -108,7 +110,7 @@ def example_flops(architecture: Architecture, settings: Settings, phase: Planned
 
 
 def forward_flops(architecture: Architecture, settings: Settings, phase: PlannedPhase) -> int:
-    """Floating-point operations of one example's forward pass alone."""
+    """Count the floating-point operations of one example's forward pass alone."""
     layers = architecture.text_layers * architecture.layer_parameters
     attention = architecture.text_layers * 2 * settings.sequence * architecture.text_hidden
     per_token = 2 * (layers + attention + architecture.lora_parameters(settings.rank))
@@ -118,7 +120,7 @@ def forward_flops(architecture: Architecture, settings: Settings, phase: Planned
 
 
 def feature_work(architecture: Architecture, profile: Profile, scenario: Scenario) -> Mapping[str, Any]:
-    """Images (at most one per record), bytes of their features on disk, and operations of the vision tower."""
+    """Count images (at most one per record), bytes of their features on disk, and vision tower operations."""
     images = sum(task.num_train + task.num_test for task in scenario.tasks)
     bytes_each = architecture.image_tokens * architecture.vision_hidden * BYTES[profile.feature_dtype]
     flops = images * 2 * architecture.vision_parameters * (architecture.image_tokens + 1)
@@ -126,7 +128,7 @@ def feature_work(architecture: Architecture, profile: Profile, scenario: Scenari
 
 
 def _split(phases: tuple[PlannedPhase, ...], profile: Profile, scenario: Scenario, *, pooled: bool) -> list[int]:
-    """Steps of each phase of a round, over all clients: rounded down, the last phase takes the rest."""
+    """Return the steps of each phase of a round, over all clients: rounded down, with the rest in the last phase."""
     examples = client_examples(scenario)
     clients = [profile.steps_of(count) for count in examples]
     if pooled:

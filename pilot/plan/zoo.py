@@ -1,6 +1,7 @@
-"""The plan of every method, by name.
+"""The plans of all methods, by name.
 
-The methods' own classes need PyTorch; tests compare this table with them and with the ledgers of real runs.
+They are listed here because the methods' classes need PyTorch; tests compare this table with the classes and with the
+ledgers of real runs.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,20 +14,20 @@ from pilot.plan.phases import LORA, NOTHING, PLAIN, Load, PlannedMethod, Planned
 
 Options = Mapping[str, Any]
 Entry = Callable[[Options, int, int], PlannedMethod]
-"""The plan of a method from its options and the numbers of tasks and clients."""
+"""Function from a method's options and the numbers of tasks and clients to its plan."""
 
 BOTH = ("text_adapter", "connector")
 A, B = "text_adapter:lora_A", "text_adapter:lora_B"
 LORA_A, LORA_B, MLP = Load(lora_as=1), Load(lora_bs=1), Load(mlps=1)
 DIFFERENCE = PLAIN
-"""Of a quadratic penalty: what is trained less what it is compared with."""
+"""Difference in a quadratic penalty: trained parameters minus reference parameters."""
 
 
 def planned_method(name: str, options: Options, num_tasks: int, num_clients: int) -> PlannedMethod:
-    """The plan of a method with the profile's options.
+    """Return the plan of a method with the profile's options.
 
     Raises:
-        UserError: no such method, or one of another package.
+        UserError: there is no such method, or it is in another package.
     """
     if name in TABLE:
         return TABLE[name](options, num_tasks, num_clients)
@@ -42,7 +43,7 @@ def _averaging(
     sent: Load = PLAIN, server: Load = PLAIN, *, down: Load | None = None, first: Load = NOTHING,
     leaves: tuple[str, ...] = BOTH, stays: tuple[str, ...] = (), one_model: bool = True, **phase: Any,
 ) -> PlannedMethod:  # fmt: skip
-    """One phase a round, after which `sent` leaves; `down` is received, the same by default, `first` in round 1."""
+    """Plan one phase per round: receive `down` (by default `sent`; `first` in round 1), train, and send `sent`."""
     later = PlannedPhase(down=sent if down is None else down, up=sent, **phase)
     rounds = ((replace(later, down=first),), (later,))
     return PlannedMethod(rounds=rounds, server=server, leaves=leaves, stays=stays, one_model=one_model)
@@ -57,12 +58,12 @@ def _constant(method: PlannedMethod) -> Entry:
 
 
 def _taskavg(options: Options, num_tasks: int, num_clients: int) -> PlannedMethod:
-    """A model per task."""
+    """Plan task-wise averaging: the server keeps a model per task."""
     return _averaging(server=PLAIN * num_tasks, one_model=False)
 
 
 def _clustered(options: Options, num_tasks: int, num_clients: int) -> PlannedMethod:
-    """A model per client, with the number of its cluster; the phase has another name in the warm-up."""
+    """Plan clustering: the server keeps each client's model and cluster number; warm-up has another phase name."""
     first, later = (phases[0] for phases in _averaging().rounds)
     warm_up = options.get("warm_up", 1)
     names = ["average"] * warm_up + ["cluster"] * (2 if warm_up == 0 else 1)
@@ -72,12 +73,12 @@ def _clustered(options: Options, num_tasks: int, num_clients: int) -> PlannedMet
 
 
 def _fedmosaic(options: Options, num_tasks: int, num_clients: int) -> PlannedMethod:
-    """A model per client, and the one that all started from."""
+    """Plan FedMosaic: the server keeps a model per client and the initial model."""
     return _averaging(server=PLAIN * (num_clients + 1), one_model=False)
 
 
 def _ranks(options: Options, num_tasks: int, num_clients: int) -> PlannedMethod:
-    """FlexLoRA: at most the full rank, with two numbers that say which; A's start is sent, since clients cut it."""
+    """Plan FlexLoRA: at most the full rank, plus the client's rank and the full one; round 1 sends A's start, too."""
     told = Load(numbers=2)
     server = LORA_A + PLAIN + Load(numbers=num_clients)
     plan = _averaging(PLAIN, server, down=PLAIN + told, first=LORA_A + told, one_model=False)
@@ -85,14 +86,14 @@ def _ranks(options: Options, num_tasks: int, num_clients: int) -> PlannedMethod:
 
 
 def _hetlora(options: Options, num_tasks: int, num_clients: int) -> PlannedMethod:
-    """As FlexLoRA, with pruning, whose norms are taken in float64."""
+    """Plan HetLoRA: FlexLoRA with pruning, whose norms are computed in float64."""
     plan = _ranks(options, num_tasks, num_clients)
     rounds = tuple(tuple(replace(phase, held=LORA * 2) for phase in phases) for phases in plan.rounds)
     return replace(plan, rounds=rounds, upper_bound=plan.upper_bound or options.get("gamma", 0.99) < 1)
 
 
 def _ditto() -> PlannedMethod:
-    """The global model, then the personal one beside the anchor; both stay."""
+    """Plan Ditto: train the global model, then the personal one against the anchor; the client keeps the latter two."""
     kept = PLAIN * 2
     shared = PlannedPhase(name="global", share=0.5, down=PLAIN, up=PLAIN, private=kept)
     personal = PlannedPhase(name="personal", share=0.5, private=kept, held=PLAIN + DIFFERENCE)
@@ -103,9 +104,9 @@ def _ditto() -> PlannedMethod:
 
 
 def _feddat() -> PlannedMethod:
-    """Two adapters and offsets; a client keeps its own adapter and two copies of the shared one.
+    """Plan FedDAT: two adapters and offsets; a client keeps its private adapter and two copies of the shared one.
 
-    The teacher of `shared` has an offset, formed in float64 and rounded; that of `private` zeros in its place. The
+    The teacher of `shared` has an offset, computed in float64 and rounded; that of `private` has zeros instead. The
     linear layers are folded for the model and for the teacher.
     """
     kept = PLAIN * 3
@@ -120,9 +121,10 @@ def _feddat() -> PlannedMethod:
 
 
 def _fedmoe(options: Options, num_tasks: int, num_clients: int) -> PlannedMethod:
-    """Round 1 with all experts, later at most all; activation probabilities and a loss from the validation part.
+    """Plan FedMoE: all experts in round 1, at most all later; clients send activation probabilities and a loss.
 
-    The server keeps both of each client, and its experts twice: those it holds, and those that proved themselves.
+    Both are measured on the validation part. The server keeps them for each client, together with the client's current
+    set of experts and its last proven one.
     """
     experts = options.get("num_experts", 4)
     every = Load(loras=1, mlps=experts, router_rows=experts)
@@ -139,7 +141,7 @@ def _fedmoe(options: Options, num_tasks: int, num_clients: int) -> PlannedMethod
 
 
 def _pilot(options: Options, num_tasks: int, num_clients: int) -> PlannedMethod:
-    """Stage 1 and stage 2 in round 1, stage 2 later; see `pilot.methods.pilot`."""
+    """Plan Pilot: stage 1 and stage 2 in round 1, stage 2 in later rounds; see `pilot.methods.pilot`."""
     stage1 = options.get("stage1", True)
     crossing = num_tasks - 1 if options.get("cross_task_adapters", True) else 0
     peers = num_tasks - 1 if options.get("experts", "all_tasks") == "all_tasks" else 0
@@ -175,13 +177,13 @@ def _pilot_fedavg_text(options: Options, num_tasks: int, num_clients: int) -> Pl
 
 
 def _pilot_momentum(options: Options, num_tasks: int, num_clients: int) -> PlannedMethod:
-    """What Pilot's server has, as much momentum, and what all started from."""
+    """Plan Pilot with server momentum: the server also keeps momentum of the same size and the initial model."""
     plain = _pilot(options, num_tasks, num_clients)
     return replace(plain, server=plain.server * 2 + PLAIN)
 
 
 _ADAPTIVE = _constant(_averaging(server=PLAIN * 3))
-"""The model and two moments."""
+"""Plan of the adaptive server optimisers: the server keeps the model and two moments."""
 
 TABLE: dict[str, Entry] = {
     "pilot": _pilot,
