@@ -1,6 +1,7 @@
 """`pilot-bench bench ct-moa|difference-loss|aggregate|train-step`: from the command to its report."""
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -106,3 +107,5 @@ def test_difference_of_losses_by_hand() -> None:
     assert train_step.loss_difference("fedavg", [0.5, 4.0], [0.500002, 4.00002]) == pytest.approx(5e-6, rel=1e-3)
     with pytest.raises(UserError, match="pilot: losses differ by 2.0e-05, expected at most 1e-05"):
         train_step.loss_difference("pilot", [0.5, 2.0], [0.50002, 2.0])
+    with pytest.raises(UserError, match="differ by nan"):
+        train_step.loss_difference("pilot", [0.5, math.nan], [0.5, 2.0])

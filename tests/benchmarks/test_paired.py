@@ -53,6 +53,8 @@ def test_difference_is_relative_to_each_tensor() -> None:
         largest_difference("bench", ours, plain, 0.01)
     with pytest.raises(UserError, match="differ by nan"):
         largest_difference("bench", plain | {"y": torch.tensor([torch.nan])}, plain, 0.1)
+    with pytest.raises(UserError, match="differ by nan .* in x"):
+        largest_difference("bench", plain | {"x": plain["x"] * torch.nan}, plain, 0.1)
     with pytest.raises(UserError, match=r"only one side has \['y'\]"):
         largest_difference("bench", {"x": plain["x"]}, plain, 0.1)
     with pytest.raises(UserError, match="x has shapes"):
