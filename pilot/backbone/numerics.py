@@ -61,7 +61,7 @@ class Numerics:
     def packs(self) -> bool:
         """Whether training and answers are packed (`pilot.backbone.packed.llama`).
 
-        This takes LoRA in weight space on a CPU, in float32 and without gradient checkpointing.
+        Requires a CPU, LoRA in weight space, float32 and no gradient checkpointing.
         """
         plain = self.precision == "float32" and not self.gradient_checkpointing
         return self.device.type == "cpu" and plain and not self.token_space

@@ -42,7 +42,7 @@ def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> 
     with torch.no_grad():
         lost = _merge(source, model)
         model.model.multi_modal_projector.load_state_dict(projector_of(source.state), strict=True)
-    # transformers 4 does not know the names of the vision tower in 5 and would initialise it at random.
+    # transformers 4 does not know version 5's names of the vision tower and would initialise it at random.
     tensors = {hub_name(name): value.detach() for name, value in model.named_parameters()}
     model.save_pretrained(folder, state_dict=tensors, save_original_format=False, max_shard_size=shard_size)
     kind = str(model.dtype).removeprefix("torch.")
