@@ -30,7 +30,7 @@ def compute_features(
     Args:
         backbone: the profile's backbone.
         profile: its `feature_dtype` is the type on disk.
-        records: records whose images may repeat.
+        records: their images may repeat.
         folder: see `pilot.backbone.feature_files`.
         progress: called with the number of finished images and the total.
         say: called with a description of the size before anything is written.

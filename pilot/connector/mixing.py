@@ -12,7 +12,7 @@ ROUTER_STD = 0.02
 
 
 class Router(nn.Linear):
-    """A linear layer without bias from features (..., D) to logits (..., num_experts), with the dtype of `like` (C, D).
+    """A linear layer without bias, (..., D) to logits (..., num_experts), with dtype and device of `like` (C, D).
 
     It starts at zero, and creating it draws no random numbers: a client's later draws do not depend on it.
     """

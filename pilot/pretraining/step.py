@@ -1,4 +1,4 @@
-"""Pre-training of tiny-llava as of multimodal LLMs: vision, text, connector, then connector and LLM together.
+"""Pre-training of tiny-llava in the usual order: vision, text, connector, then connector and LLM together.
 
 Every phase writes its weights to the work folder when it ends and is skipped if they are already there, so an
 interrupted pre-training continues with the unfinished phase.

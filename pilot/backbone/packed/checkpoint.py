@@ -125,7 +125,7 @@ class Rotary(nn.Module):
         self.frequencies_D: Tensor = 1.0 / (theta ** (torch.arange(0, width, 2).float() / width))
 
     def forward(self, like: Tensor, places_1L: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute what transformers' `LlamaRotaryEmbedding` does: both halves of D have the same angles."""
+        """Return what transformers' `LlamaRotaryEmbedding` returns: the same angles in both halves of D."""
         angles = (self.frequencies_D[None, :, None] @ places_1L[:, None, :].float()).transpose(1, 2)
         both = torch.cat([angles, angles], dim=-1)
         return both.cos().to(like.dtype), both.sin().to(like.dtype)

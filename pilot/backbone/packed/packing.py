@@ -52,7 +52,7 @@ class Packing:
 
 
 def pack(ids_BL: Tensor, labels_BL: Tensor, num_lead: int, num_image: int) -> Packing:
-    """Compute the positions of a batch's tokens; ids follow the image and are right-padded, after the last label."""
+    """Compute the positions of a batch's tokens; ids follow the image, with all padding after the last label."""
     num_rows, width = ids_BL.shape
     labelled_BL = labels_BL != IGNORED
     length_B = (labelled_BL * torch.arange(width)).amax(dim=1)  # the last label's own token is predicted, not read
