@@ -1,7 +1,8 @@
 """The frozen multimodal LLM with its LoRA: prompts, features, loss and answers.
 
 A sequence is `<s> before [image tokens] after answer </s>`, where `before` and `after` are the parts of the filled
-prompt template around `<image>`. Connectors live outside: whoever calls gives image tokens or a function for them.
+prompt template around `<image>`. Connectors are not part of it: callers pass image tokens, or a function that returns
+them.
 """
 
 import re
@@ -28,11 +29,11 @@ from pilot.errors import UserError
 
 IMAGE_PLACEHOLDER = "<image>"
 _ROLE = re.compile(r"\S+:\s*$")
-"""The user's role at the end of the template's part before the image."""
+"""Pattern of the user's role, which ends the template's text before the image."""
 
 
 class Backbone:
-    """A frozen Llava model from transformers, its tokenizer and processor, and one LoRA inside its LLM."""
+    """A frozen LLaVA model from transformers, with its tokenizer, its image processor and one LoRA in its LLM."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class Backbone:
         self._packed = PackedLlama(self.language_model) if packs else None
         self._offsets: Offsets | None = None
         if self.numerics.gradient_checkpointing:
-            with warnings.catch_warnings():  # of a new name, which older versions of transformers 5 lack
+            with warnings.catch_warnings():  # about a new name, which older versions of transformers 5 lack
                 warnings.simplefilter("ignore", FutureWarning)
                 self.language_model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
         before, self._after = prompt_template.split(IMAGE_PLACEHOLDER)
@@ -77,12 +78,12 @@ class Backbone:
 
     @property
     def num_lead_tokens(self) -> int:
-        """Tokens before the image: the begin token and the system prompt."""
+        """Number of tokens before the image: the begin token and the system prompt."""
         return len(self._before)
 
     @property
     def feature_shape(self) -> tuple[int, int]:
-        """(N, D): an image's tokens, and the width of the vision tower, as often as layers are taken."""
+        """(N, D): tokens per image, and the vision tower's width times the number of selected layers."""
         vision = self.model.config.vision_config
         patches = (vision.image_size // vision.patch_size) ** 2
         return patches + self._class_token, len(self._vision_layers) * vision.hidden_size
@@ -94,12 +95,12 @@ class Backbone:
 
     @property
     def _class_token(self) -> bool:
-        """Whether the class token is among an image's tokens."""
+        """Whether the class token is one of an image's tokens."""
         kept: bool = self.model.config.vision_feature_select_strategy == "full"
         return kept
 
     def _room(self, max_length: int) -> int:
-        """Tokens after the image of a sequence of at most `max_length`."""
+        """Return how many tokens may follow the image in a sequence of at most `max_length`."""
         taken = self.num_lead_tokens + self.feature_shape[0]
         if max_length <= taken:
             raise UserError(
@@ -109,7 +110,7 @@ class Backbone:
         return max_length - taken
 
     def projector(self) -> Mlp:
-        """A float32 copy of the backbone's own pre-trained connector, in the host's memory."""
+        """Return a float32 copy of the backbone's pre-trained connector, in host memory."""
         own = self.model.model.multi_modal_projector
         with torch.device("cpu"):
             copy = Mlp(own.linear_1.in_features, own.linear_2.out_features)
@@ -117,7 +118,7 @@ class Backbone:
         return copy.requires_grad_(False)
 
     def load_text_adapter(self, state: dict[str, Tensor]) -> None:
-        """Set the LoRA to `state`; every name must be there, and no other.
+        """Set the LoRA to `state`, whose names must match exactly.
 
         Raises:
             ValueError: a missing or unexpected name, or another shape.
@@ -132,29 +133,29 @@ class Backbone:
                 parameter.copy_(state[name])
 
     def offset_parameters(self) -> dict[str, nn.Parameter]:
-        """Offsets of the LLM's linear layers by name, zero at first; see `pilot.backbone.offsets`."""
+        """Return the offsets of the LLM's linear layers by name, initially zero; see `pilot.backbone.offsets`."""
         if self._offsets is None:
             self._offsets = Offsets(self.language_model)
         return self._offsets.parameters
 
     def reset_offsets(self) -> None:
-        """All offsets to zero, so that nothing of another model's is left; call `fold_offsets` after."""
+        """Set all offsets to zero, so that none of another model's remain; call `fold_offsets` afterwards."""
         if self._offsets is not None:
             self._offsets.reset()
 
     def fold_offsets(self) -> None:
-        """Let the LLM's weights follow their offsets; nothing where no method uses them."""
+        """Apply the offsets to the LLM's weights; do nothing if no method uses offsets."""
         if self._offsets is not None:
             self._offsets.fold()
             if self._packed is not None:
                 self._packed.weights.refresh()
 
     def image_features(self, images: Sequence[Image.Image]) -> Tensor:
-        """Features (M, N, D) of the layers and tokens that the checkpoint's configuration names, in the host's memory.
+        """Return features (M, N, D) of the layers and tokens that the checkpoint's configuration names, in host memory.
 
-        LLaVA-1.5 takes the patches of the second-to-last layer without the class token; of several layers, the
-        features stand side by side.
-        Images that are not square are padded to a square with the processor's mean colour, as LLaVA-1.5 does.
+        LLaVA-1.5 takes the patches of the second-to-last layer without the class token; features of several layers are
+        concatenated along D. Images that are not square are padded to a square with the processor's mean colour, as
+        LLaVA-1.5 does.
         """
         parts = []
         size = self.numerics.generation_batch
@@ -168,11 +169,11 @@ class Backbone:
         return torch.cat(parts)
 
     def prompt_ids(self, instruction: str) -> list[int]:
-        """Ids of the prompt after the image; edge spaces of the instruction are dropped, as in LLaVA's code."""
+        """Return the ids of the prompt after the image; strip the instruction, as LLaVA's code does."""
         return self._ids(self._after.replace("{instruction}", instruction.strip()))
 
     def later_prompt_ids(self, instruction: str) -> list[int]:
-        """Ids of a later question of a conversation, after the end token of the answer before it."""
+        """Return the ids of a later question in a conversation, which follow the end token of the previous answer."""
         return self._ids(self._later.replace("{instruction}", instruction))
 
     def _ids(self, text: str) -> list[int]:
@@ -180,9 +181,10 @@ class Backbone:
         return ids
 
     def answer_ids(self, answer: str) -> list[int]:
-        """Ids of an answer with its end token, as they are where the answer follows the prompt.
+        """Return the ids of an answer with its end token, as they are when the answer follows the prompt.
 
-        The two are tokenised together: alone, an answer would get the space with which SentencePiece begins a text.
+        Prompt and answer are tokenised together: tokenised alone, an answer would start with the space that
+        SentencePiece puts before a text.
 
         Raises:
             ValueError: the tokenizer joins the prompt's last characters with the answer's first.
@@ -193,9 +195,9 @@ class Backbone:
         return [*both[len(self._turn_ids) :], self.end]
 
     def cross_entropy(self, image_tokens_BNC: Tensor, ids_BL: Tensor, labels_BL: Tensor) -> Tensor:
-        """Mean cross-entropy over the labelled tokens, 0 where there are none; `ids` follow the image, right-padded.
+        """Return the mean cross-entropy of the labelled tokens, 0 if there are none.
 
-        Tensors are on the backbone's device.
+        Tensors are on the backbone's device; `ids` follow the image and are right-padded.
         """
         if not (labels_BL != IGNORED).any():
             trained = (image_tokens_BNC, *self.text_adapter.values())
@@ -203,15 +205,15 @@ class Backbone:
         return functional.cross_entropy(*self._logits(image_tokens_BNC, ids_BL, labels_BL))
 
     def logits(self, image_tokens_BNC: Tensor, ids_BL: Tensor, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (M, V) of the M labelled tokens, at least one, and the tokens (M,), as `cross_entropy` takes them."""
+        """Return logits (M, V) of the M >= 1 labelled tokens, and the tokens (M,); arguments as in `cross_entropy`."""
         logits_MV, targets_M = self._logits(image_tokens_BNC, ids_BL, labels_BL)
         num_labelled = int((labels_BL != IGNORED).sum())
         return logits_MV[:num_labelled], targets_M[:num_labelled]
 
     def _logits(self, image_tokens_BNC: Tensor, ids_BL: Tensor, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, perhaps followed by tokens that are `IGNORED`.
+        """Return `logits`, possibly followed by rows whose token is `IGNORED`.
 
-        Padding stands after everything that is labelled, so causal attention needs no mask.
+        All padding follows the last label, so causal attention needs no mask.
         """
         if self._packed is not None:
             packing = pack(ids_BL, labels_BL, self.num_lead_tokens, image_tokens_BNC.shape[1])
@@ -230,7 +232,7 @@ class Backbone:
         prompts: Sequence[str],
         max_new_tokens: int,
     ) -> list[str]:
-        """Greedy answers to `prompts` (instructions); `image_tokens(rows)` gives (len(rows), N, C)."""
+        """Return greedy answers to `prompts` (instructions); `image_tokens(rows)` returns (len(rows), N, C)."""
         ids = self._all_prompt_ids(prompts)
         with torch.no_grad():
             if self._packed is not None:
@@ -246,7 +248,7 @@ class Backbone:
     def _greedy(
         self, image_tokens: Callable[[list[int]], Tensor], ids: Sequence[Sequence[int]], max_new_tokens: int
     ) -> list[list[int]]:
-        """Ids of the answers, by transformers' module."""
+        """Generate the ids of the answers with transformers' module."""
         answers: list[list[int]] = [[] for _ in ids]
         self.language_model.eval()
         with self.numerics.autocast(), merged(self.language_model):
@@ -261,7 +263,7 @@ class Backbone:
         return answers
 
     def _all_prompt_ids(self, instructions: Sequence[str]) -> list[list[int]]:
-        """Ids of prompts after the image; what is asked of many images is tokenised once."""
+        """Return the ids of each prompt after the image; tokenise repeated instructions once."""
         ids = {instruction: self.prompt_ids(instruction) for instruction in dict.fromkeys(instructions)}
         return [ids[instruction] for instruction in instructions]
 

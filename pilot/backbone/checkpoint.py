@@ -1,4 +1,4 @@
-"""A checkpoint as transformers writes it: model, tokenizer and image processor, checked while they are loaded."""
+"""A checkpoint in transformers' format: model, tokenizer and image processor, checked while they are loaded."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pilot.errors import UserError
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A `LlavaForConditionalGeneration` on its device in its type, frozen, its tokenizer and its image processor."""
+    """A frozen `LlavaForConditionalGeneration` on its device and in its dtype, with tokenizer and image processor."""
 
     model: Any
     tokenizer: Any
@@ -29,10 +29,10 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: Path, numerics: Numerics) -> Checkpoint:
-    """Load a checkpoint as transformers writes it; on a GPU without a second copy in the host's memory.
+    """Load a checkpoint in transformers' format; on a GPU without a second copy in host memory.
 
     Raises:
-        UserError: the checkpoint does not fit, see `pilot.backbone.fitting`, or tensors are missing, left over or of
+        UserError: the checkpoint does not fit (see `pilot.backbone.fitting`), or tensors are missing, unexpected or of
             other shapes than its configuration says.
     """
     check_checkpoint(folder)
@@ -54,7 +54,7 @@ def read_checkpoint(folder: Path, numerics: Numerics) -> Checkpoint:
 
 
 def _check_loaded(folder: Path, info: Mapping[str, Collection[Any]]) -> None:
-    """Refuse weights that transformers would draw at random, drop or leave in another shape."""
+    """Refuse missing, unexpected or mismatched tensors, which transformers would initialise at random or drop."""
     kinds = {"missing_keys": "is missing", "unexpected_keys": "is left over", "mismatched_keys": "has another shape"}
     for kind, text in kinds.items():
         if names := sorted(str(each if isinstance(each, str) else each[0]) for each in info[kind]):
@@ -65,7 +65,7 @@ def _check_loaded(folder: Path, info: Mapping[str, Collection[Any]]) -> None:
 
 
 def _check_tokens(folder: Path, tokenizer: Any, vocabulary: int) -> None:
-    """Refuse a tokenizer without begin or end token, or of a larger vocabulary than the model's."""
+    """Refuse a tokenizer without a begin or end token, or with ids beyond the model's vocabulary."""
     for name in ("bos_token", "eos_token"):
         if getattr(tokenizer, f"{name}_id") is None:
             raise UserError(

@@ -1,8 +1,9 @@
-"""Vision features on disk: shards that are memory-mapped, and an index that is written last.
+"""Vision features on disk: memory-mapped shards, and an index that is written last.
 
-`features-<number>.npy` holds rows (rows, N, D), bfloat16 as its bits in uint16, which NumPy knows. Beside each lies
-`features-<number>.json` with its digest and what it was made of, so that shards which are finished need not be made
-again. `index.json` names the shards, their digests, the row of each image and the type; without it nothing counts.
+`features-<number>.npy` holds rows (rows, N, D); bfloat16 is stored as its bits in uint16, which NumPy supports. Next to
+each shard is `features-<number>.json` with its digest and a key of what it was computed from, so that finished shards
+are not computed again. `index.json` names the shards, their digests, the row of each image and the type; without it the
+folder has no valid features.
 """
 
 import io
@@ -27,14 +28,14 @@ from pilot.io.verified import check_digest
 
 SHARD_BYTES = 256 << 20
 CHUNK = 512
-"""Images that are computed between two reports of progress; shards hold whole chunks where they hold more than one."""
+"""Images computed between two progress reports; shards of more than one chunk hold whole chunks."""
 _ENTRY = ("file", "rows", "sha256", "key")
 TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How large features are: images, patches of each, width, type."""
+    """Size of stored features: images, tokens per image, width and type."""
 
     count: int
     tokens: int
@@ -52,19 +53,19 @@ class Layout:
         return self.count * self.row_bytes
 
     def rows_per_shard(self, shard_bytes: int) -> int:
-        """Images of a shard: as many as fit, at least one."""
+        """Return the number of images per shard: as many as fit, at least one."""
         rows = max(1, shard_bytes // self.row_bytes)
         return rows - rows % CHUNK if rows >= CHUNK else rows
 
     def describe(self) -> str:
-        """Count, shape, type and size, for a person."""
+        """Describe count, shape, type and size for users."""
         shape = f"{self.count} x {self.tokens} x {self.width} {self.dtype}"
         return f"vision features: {shape}, {self.bytes / 1e9:.3f} GB on disk"
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Memory-mapped shards (rows, N, D) one after the other; `row_of` maps an image's sha256 to its row."""
+    """Memory-mapped shards (rows, N, D) in order; `row_of` maps an image's sha256 to its row."""
 
     shards: Sequence[np.ndarray]
     dtype: FeatureType
@@ -72,9 +73,9 @@ class FeatureCache:
     digest: str
 
     def take(self, rows: Sequence[int]) -> Tensor:
-        """A copy of the features (len(rows), N, D) of some rows, in their type on disk.
+        """Copy the features (len(rows), N, D) of some rows, in their type on disk.
 
-        In PyTorch's memory, which is aligned to 64 bytes and NumPy's to 16: how a BLAS sums may depend on that.
+        The copy is in PyTorch's memory, which is aligned to 64 bytes, NumPy's to 16: a BLAS may sum in another order.
         """
         ends = np.cumsum([len(shard) for shard in self.shards]).tolist()
         places = [bisect_right(ends, row) for row in rows]
@@ -98,19 +99,19 @@ def write_features(
     progress: Callable[[int, int], None] = lambda done, total: None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write the features of images, shard by shard, then the index; finished shards of the same content are kept.
+    """Write the features of images shard by shard, then the index; keep finished shards of the same content.
 
     Args:
-        folder: where the files go.
-        names: sha256 of each image, in the order of rows.
-        layout: their shape and type.
-        made_of: digest of what the features follow from, apart from the images.
-        compute: features (M, N, D) of at most `CHUNK` named images.
-        progress: told of images done and in total.
-        shard_bytes: most bytes of a shard; one image may be more.
+        folder: target folder.
+        names: sha256 of each image, in row order.
+        layout: shape and type of the features.
+        made_of: digest of everything that the features depend on besides the images.
+        compute: returns the features (M, N, D) of at most `CHUNK` named images.
+        progress: called with the number of finished images and the total.
+        shard_bytes: maximum bytes of a shard; a single image may exceed it.
 
     Raises:
-        UserError: the disk has not enough room, or cannot be written to.
+        UserError: the disk has too little space or cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove(folder / "index.json")
@@ -137,7 +138,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     """Read `index.json`: `shards`, `dtype`, `rows` and `digest`.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: the index is missing or damaged.
     """
     if not (folder / "index.json").is_file():
         raise UserError(f"{folder}: no vision features here. Run `pilot-bench backbone features` for the scenario.")
@@ -145,7 +146,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def open_features(folder: Path) -> FeatureCache:
-    """Open what `write_features` wrote, without keeping it in memory, once every shard has its recorded digest.
+    """Memory-map what `write_features` wrote, after checking every shard against its recorded digest.
 
     Raises:
         UserError: there is no index, or a shard is missing or altered.
@@ -179,7 +180,7 @@ def _shard(
     compute: Callable[[Sequence[str]], Tensor],
     progress: Callable[[int], None],
 ) -> np.ndarray:
-    """The rows of one shard, as they lie on disk."""
+    """Compute the rows of one shard, in their format on disk."""
     values = torch.empty(len(names), layout.tokens, layout.width, dtype=TYPES[layout.dtype])
     for start in range(0, len(names), CHUNK):
         chunk = names[start : start + CHUNK]
@@ -200,10 +201,10 @@ def _write_shard(folder: Path, number: int, values: np.ndarray, key: str, rows: 
 
 
 def _finished(folder: Path, number: int, key: str) -> dict[str, Any] | None:
-    """The entry of a shard that is there, whole, and of this content; None otherwise."""
+    """Return the entry of a shard that is complete and has this content; None otherwise."""
     try:
         entry: dict[str, Any] = read_json(folder / f"features-{number:05d}.json", dict.fromkeys(_ENTRY, (str, int)))
-    except UserError:  # absent or damaged: the shard is made again
+    except UserError:  # absent or damaged: the shard is computed again
         return None
     file = folder / f"features-{number:05d}.npy"
     whole = {"file": file.name, "key": key}.items() <= entry.items() and file.is_file()

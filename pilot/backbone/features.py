@@ -28,16 +28,16 @@ def compute_features(
     """Write the features of all images of `records` to `folder`, ordered by the images' sha256.
 
     Args:
-        backbone: the profile's.
+        backbone: the profile's backbone.
         profile: its `feature_dtype` is the type on disk.
-        records: images may repeat.
+        records: their images may repeat.
         folder: see `pilot.backbone.feature_files`.
-        progress: told of images done and in total.
-        say: told the size before anything is written.
-        shard_bytes: most bytes of a shard.
+        progress: called with the number of finished images and the total.
+        say: called with a description of the size before anything is written.
+        shard_bytes: maximum bytes of a shard.
 
     Raises:
-        UserError: the disk has not enough room, or cannot be written to.
+        UserError: the disk has too little space or cannot be written to.
     """
     images = {record.image_sha256: record.image for record in records}
     names = sorted(images)

@@ -1,7 +1,7 @@
-"""Refuses a checkpoint that the suite cannot take, in one message, before any weight is read.
+"""Compatibility checks of a checkpoint before any weight is read; the first problem is reported in one message.
 
-Backbones are a CLIP vision tower, LLaVA's projector (two linear layers, GELU) and a language model whose layers have
-Llama's names and no biases. Everything here is read from JSON files and from the headers of safetensors files.
+Supported backbones have a CLIP vision tower, LLaVA's projector (two linear layers, GELU) and a language model whose
+layers have Llama's names and no biases. The checks read JSON files and the headers of safetensors files only.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from pilot.errors import UserError
 from pilot.io.text import decode, parse_json
 
 Problem = tuple[str, str]
-"""File, and what is wrong with it and what to do."""
+"""Name of a file, and a text that says what is wrong with it and what to do."""
 
 CONVERT = (
     "only tokenizer.model is here, which is SentencePiece's format. Convert it once, in an environment of its own with "
@@ -26,7 +26,7 @@ _STRATEGIES = ("default", "full")
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Check configuration, tokenizer, image processor and the list of weights of a checkpoint.
+    """Check a checkpoint's configuration, tokenizer, image processor and list of weights.
 
     Raises:
         UserError: something is missing, unreadable, or of another architecture; names the file and what to do.
@@ -47,7 +47,7 @@ def _problems(folder: Path) -> Iterator[Problem]:
 
 
 def _read(folder: Path, name: str) -> tuple[Mapping[str, Any], Problem | None]:
-    """A JSON object, or what is wrong with its file."""
+    """Read a JSON object; return it, or an empty one with the problem of its file."""
     try:
         value = parse_json(decode((folder / name).read_bytes()))
     except (OSError, ValueError) as error:
@@ -148,7 +148,7 @@ def _weights(folder: Path) -> Iterator[Problem]:
 
 
 def _tensors(folder: Path, name: str) -> Iterator[Problem]:
-    """Problems of one file of weights, by its header."""
+    """Yield the problems of one weights file, found in its header."""
     from safetensors import SafetensorError, safe_open
 
     try:

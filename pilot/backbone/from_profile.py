@@ -1,4 +1,4 @@
-"""From a profile to its backbone, with the LoRA attached."""
+"""Loading of a profile's backbone with its LoRA attached."""
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.loading import load_checkpoint
@@ -8,16 +8,16 @@ from pilot.config.profile import Profile
 
 
 def load_backbone(profile: Profile, *, lean: bool = False) -> Backbone:
-    """The profile's backbone with its LoRA attached; see `pilot.backbone.numerics.set_up`.
+    """Set up PyTorch for a profile and load its backbone with LoRA attached; see `pilot.backbone.numerics.set_up`.
 
     Args:
         profile: names the backbone.
-        lean: for training and answers only; see `pilot.backbone.packed.checkpoint`.
+        lean: load only what training and answers need; see `pilot.backbone.packed.checkpoint`.
 
     Raises:
-        UserError: no such backbone, no checkpoint or a damaged one, or no GPU where one is asked for.
+        UserError: an unknown backbone, a missing or damaged checkpoint, or no GPU although the profile asks for one.
     """
-    backbone_digest(profile)  # refuses a shipped checkpoint that is not the recorded one before it is read
+    backbone_digest(profile)  # refuses an altered shipped checkpoint before it is read
     numerics = Numerics.of(profile)
     set_up(numerics)
     return Backbone(

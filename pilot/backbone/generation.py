@@ -16,10 +16,10 @@ def greedy(
     max_new_tokens: int,
     end: int,
 ) -> list[list[int]]:
-    """Continue every row of `inputs_BLC` by the most likely tokens until `end` or `max_new_tokens`.
+    """Continue every row of `inputs_BLC` with the most likely tokens until `end` or `max_new_tokens`.
 
     All rows have the same length (callers group prompts by length), so no padding or mask is needed and a row's
-    answer is computed as if it were alone. The first of equally likely tokens wins. `end` is not returned.
+    answer is computed as if it were alone. Among equally likely tokens the first wins. `end` is not returned.
     """
     from transformers import DynamicCache
 
@@ -41,7 +41,7 @@ def greedy(
 
 
 def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Groups of at most `batch_size` indices with equal length, longest first; the order is deterministic."""
+    """Group indices of equal length, at most `batch_size` per group, longest first; the order is deterministic."""
     groups: dict[int, list[int]] = {}
     for index, length in enumerate(lengths):
         groups.setdefault(length, []).append(index)

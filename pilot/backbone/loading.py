@@ -1,4 +1,4 @@
-"""From a profile to a model, its tokenizer and its image processor."""
+"""Loading of a profile's model, tokenizer and image processor."""
 
 from pilot.backbone.checkpoint import Checkpoint, read_checkpoint
 from pilot.backbone.fitting import check_checkpoint
@@ -10,15 +10,15 @@ from pilot.config.profile import Profile
 
 
 def load_checkpoint(profile: Profile, numerics: Numerics, *, lean: bool = False) -> Checkpoint | LeanCheckpoint:
-    """The profile's backbone; `llava-random` is made where it is not there yet.
+    """Load the profile's backbone; create `llava-random` if it has no checkpoint yet.
 
     Args:
         profile: names the backbone.
-        numerics: where it computes.
-        lean: without transformers' model where that is not needed: no pass but the packed ones.
+        numerics: device, precision and kernels.
+        lean: skip transformers' model if the packed passes suffice.
 
     Raises:
-        UserError: as `pilot.backbone.paths.checkpoint_folder`, and `read_checkpoint`.
+        UserError: as `pilot.backbone.paths.checkpoint_folder` and `read_checkpoint`.
     """
     size = profile.architecture
     if size is None:

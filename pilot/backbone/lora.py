@@ -1,9 +1,9 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685, section 4.1): W + s B A with s = alpha / r, in one of two spaces.
+"""LoRA (Hu et al. 2021, arXiv 2106.09685, section 4.1): W + s B A with s = alpha / r, in weight space or token space.
 
-In weight space W' = W + s B A is formed once per step, which is faster where tokens outnumber the rank and widths are
-small; its backward pass needs the gradient of W', of the size of W. In token space W x + s B (A x) is computed as PEFT
-does: no tensor of the size of W, which is what a 7B model on one GPU needs. The mathematics is the same. `to_peft`
-gives the names under which PEFT loads the same adapter, and a test compares the logits of both.
+In weight space, W' = W + s B A is formed once per step, which is faster if tokens outnumber the rank and widths are
+small; its backward pass needs the gradient of W', which is as large as W. In token space, W x + s B (A x) is computed
+as PEFT does, without any tensor of the size of W; a 7B model on one GPU needs this. Both are mathematically equal.
+`to_peft` returns the names under which PEFT loads the same adapter, and a test compares the logits of both.
 """
 
 import math
@@ -24,7 +24,7 @@ class LoraLinear(nn.Module):
     """A frozen linear layer with a low-rank update; `lora_A` (r, in), `lora_B` (out, r), float32 on W's device.
 
     Attributes:
-        offset: D (out, in), in W's type, of W + s (D + B A); None where there is none, or W + s D is in the weight.
+        offset: D (out, in), in W's type, of W + s (D + B A); None without an offset, or if the weight includes s D.
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, token_space: bool = False) -> None:
@@ -49,19 +49,19 @@ class LoraLinear(nn.Module):
         return functional.linear(x, self._own_weight())
 
     def _own_weight(self) -> Tensor:
-        """The weight that x meets: W in token space, W + s B A in weight space."""
+        """Return the weight that multiplies x: W in token space, W + s B A in weight space."""
         if self.token_space:
             return self.weight
         return self._merged if self._merged is not None else self.updated_weight()
 
     def _beside(self, x: Tensor, offset: Tensor, update: Tensor | None) -> Tensor:
-        """Add s D x to W x within one product: beside a W x that is rounded already less than half a step vanishes."""
+        """Add s D x to W x in one product: added after W x is rounded, less than half a rounding step would be lost."""
         total = offset if update is None else offset + update
         result_TO = torch.addmm(total.flatten(0, -2), x.flatten(0, -2), self._own_weight().t(), beta=self.scale)
         return result_TO.view(total.shape)
 
     def updated_weight(self) -> Tensor:
-        """W + scale * B A, shape (out, in): computed in float32, rounded to W's type."""
+        """Return W + s B A, shape (out, in): computed in float32, rounded to W's type."""
         if self.weight.dtype == torch.float32:
             return torch.addmm(self.weight, self.lora_B, self.lora_A, alpha=self.scale)
         with torch.autocast(self.weight.device.type, enabled=False):
@@ -70,12 +70,12 @@ class LoraLinear(nn.Module):
 
 
 def attach(language_model: nn.Module, rank: int, alpha: float, token_space: bool = False) -> dict[str, nn.Parameter]:
-    """Replace the attention and feed-forward layers by `LoraLinear`; returns the adapter's parameters by name.
+    """Replace the attention and feed-forward layers by `LoraLinear`; return the adapter's parameters by name.
 
     Names are `text_adapter.<path of the layer>.lora_A|lora_B`.
 
     Raises:
-        ValueError: no layer carries one of the expected names (a renamed architecture must not train nothing).
+        ValueError: no layer has one of the expected names (a renamed architecture must not train nothing).
     """
     layers = [
         (name, module)
@@ -95,7 +95,7 @@ def attach(language_model: nn.Module, rank: int, alpha: float, token_space: bool
 
 
 def initial_state(parameters: dict[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
-    """LoRA's start for a run: A Kaiming-uniform from the run's seed (the same on every client), B zero."""
+    """Return LoRA's initial values: A Kaiming-uniform from the run's seed (the same on every client), B zero."""
     state = {}
     for name, parameter in parameters.items():
         value = torch.zeros(parameter.shape)
@@ -109,9 +109,9 @@ def initial_state(parameters: dict[str, nn.Parameter], seed: int) -> dict[str, T
 
 @contextmanager
 def merged(language_model: nn.Module) -> Iterator[None]:
-    """Within the context every layer uses W + B A formed once; for generation, without gradients.
+    """Form W + s B A once for every layer and use it within the context; for generation, without gradients.
 
-    Layers in token space stay as they are: a second copy of every weight is what that space avoids.
+    Layers in token space do not change: token space exists to avoid a second copy of every weight.
     """
     found = [module for module in language_model.modules() if isinstance(module, LoraLinear)]
     layers = [layer for layer in found if not layer.token_space]
@@ -126,7 +126,7 @@ def merged(language_model: nn.Module) -> Iterator[None]:
 
 
 def to_peft(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The adapter under the names of a PEFT checkpoint over `LlavaForConditionalGeneration`."""
+    """Return the adapter under the names of a PEFT checkpoint over `LlavaForConditionalGeneration`."""
     prefix = "base_model.model.model.language_model."
     return {
         f"{prefix}{name.removeprefix(GROUP + '.')}.weight": value

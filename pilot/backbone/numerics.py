@@ -1,4 +1,4 @@
-"""Where a backbone computes, in which numbers, and by which kernels."""
+"""Device, precision and kernels of a backbone."""
 
 import ctypes
 import os
@@ -18,18 +18,17 @@ from pilot.errors import UserError
 
 @dataclass(frozen=True)
 class Numerics:
-    """How a backbone computes; the defaults are the embedded profile's.
+    """Device, precision and kernels of a backbone; the defaults are those of the embedded profile.
 
     Attributes:
-        device: where frozen weights and a client's model lie.
-        precision: type of the frozen weights, and of activations. LoRA and connectors are float32 either way: with
-            `bfloat16` they are master weights that PyTorch's autocast rounds where they are multiplied.
+        device: device of the frozen weights and of a client's model.
+        precision: type of the frozen weights and of activations. LoRA and connectors are always float32: with
+            `bfloat16` they are master weights that PyTorch's autocast rounds for each product.
         attention: transformers' name of the attention kernel.
-        gradient_checkpointing: keep only the inputs of the LLM's layers for the backward pass, and compute the rest
-            again.
-        token_space: LoRA beside the frozen product instead of inside the weight; see `pilot.backbone.lora`.
-        generation_batch: images of a pass of the vision tower, and prompts answered at once (half of them, where
-            answers are packed).
+        gradient_checkpointing: keep only the inputs of the LLM's layers for the backward pass, and recompute the rest.
+        token_space: compute LoRA beside the frozen product instead of inside the weight; see `pilot.backbone.lora`.
+        generation_batch: images per pass of the vision tower, and prompts answered at once (twice as many if answers
+            are packed).
     """
 
     device: torch.device = torch.device("cpu")
@@ -41,10 +40,10 @@ class Numerics:
 
     @classmethod
     def of(cls, profile: Profile) -> "Numerics":
-        """As the profile says.
+        """Return the numerics of a profile.
 
         Raises:
-            UserError: it asks for a GPU where there is none.
+            UserError: the profile asks for a GPU and there is none.
         """
         has_gpu = torch.cuda.is_available()
         if profile.device == "cuda" and not has_gpu:
@@ -60,7 +59,10 @@ class Numerics:
 
     @property
     def packs(self) -> bool:
-        """Whether training and answers are packed (`pilot.backbone.packed.llama`): LoRA in weight space on a CPU."""
+        """Whether training and answers are packed (`pilot.backbone.packed.llama`).
+
+        Requires a CPU, LoRA in weight space, float32 and no gradient checkpointing.
+        """
         plain = self.precision == "float32" and not self.gradient_checkpointing
         return self.device.type == "cpu" and plain and not self.token_space
 
@@ -70,13 +72,13 @@ class Numerics:
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Within it float32 parameters meet bfloat16 activations; nothing for float32."""
+        """Return a context in which float32 parameters are combined with bfloat16 activations; a no-op for float32."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def place(self, values: Tensor) -> Tensor:
-        """Values on the device; floating-point ones in the frozen weights' type."""
+        """Move values to the device; cast floating-point ones to the frozen weights' type."""
         dtype = self.dtype if values.is_floating_point() else values.dtype
         if self.device.type == "cuda":
             return values.pin_memory().to(self.device, non_blocking=True).to(dtype)
@@ -84,13 +86,13 @@ class Numerics:
 
 
 def fast_matmul_precision() -> Literal["medium", "highest"]:
-    """The setting with which this processor multiplies float32 matrices fastest without rounding what goes in.
+    """Return the setting with which this processor multiplies float32 matrices fastest without rounding the factors.
 
-    `medium` lets oneDNN multiply, in half of MKL's time on AMD processors with AVX-512, and in full float32 there.
-    Where there are instructions for bfloat16 matrices (AMX, ARM) it rounds the factors to eight bits, and results
-    would depend on the processor by far more than the order of sums (2e-3 of a product's largest value). The last
-    phase of pre-training says `medium` (`consolidation.py`, whose bytes the checkpoint's recipe names): made again on
-    such a processor, the checkpoint would be another one.
+    `medium` lets oneDNN multiply, which takes half of MKL's time on AMD processors with AVX-512 and is full float32
+    there. On processors with instructions for bfloat16 matrices (AMX, ARM) it rounds the factors to eight bits, and
+    results would depend on the processor far more than they do through the order of sums (2e-3 of a product's largest
+    value). The last phase of pre-training always sets `medium` (`consolidation.py`, whose code is part of the recipe's
+    digest): repeated on such a processor, it would give another checkpoint.
     """
     has = torch.cpu.get_capabilities()
     full = has.get("architecture") == "x86_64" and has.get("avx512_f") and not has.get("amx_tile")
@@ -99,7 +101,10 @@ def fast_matmul_precision() -> Literal["medium", "highest"]:
 
 @contextmanager
 def stock_matmul_precision() -> Iterator[None]:
-    """PyTorch's own setting, for what is measured beside ours: its flash attention is slow with `medium`."""
+    """Restore PyTorch's default setting within the context, for code that is measured for comparison.
+
+    PyTorch's flash attention is slow with `medium`.
+    """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -109,25 +114,26 @@ def stock_matmul_precision() -> Iterator[None]:
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of glibc's mallopt, as its malloc.h numbers them."""
+"""Parameter numbers of glibc's mallopt, from its malloc.h."""
 
 
 def set_up(numerics: Numerics) -> None:
-    """One thread, deterministic kernels, and memory that a step gave back is there for the next one.
+    """Set one thread and deterministic kernels, and keep freed memory for the next step.
 
-    PyTorch fills every new tensor in deterministic mode; nothing here reads what it has not written, so it need not.
+    In deterministic mode PyTorch fills every new tensor; this is turned off, because no code here reads memory that it
+    has not written.
 
     PyTorch's flash attention is slow with `fast_matmul_precision` at the embedded size; plain attention is not. On a
-    GPU a kernel without a deterministic form warns instead of failing, and cuBLAS has to be told before it starts.
+    GPU, a kernel without a deterministic form warns instead of failing, and cuBLAS must be configured before it starts.
     """
     on_gpu = numerics.device.type == "cuda"
     if on_gpu:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision(fast_matmul_precision())
-    torch.set_deterministic_debug_mode("warn" if on_gpu else "error")  # does not import torch's compiler, a second
+    torch.set_deterministic_debug_mode("warn" if on_gpu else "error")  # does not import torch's compiler (1 s)
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (untyped in torch)
-    if numerics.packs and platform.libc_ver()[0] == "glibc":  # larger models would hold far more than they use
+    if numerics.packs and platform.libc_ver()[0] == "glibc":  # larger models would keep far more than they use
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(M_TRIM_THRESHOLD, 256 << 20)

@@ -1,9 +1,9 @@
 """Offsets of the LLM's frozen linear layers, for methods that merge what clients learned into them.
 
-With D the offset of a layer, its weight is W + s (D + B A), s the LoRA's scale: D has the scale of a product B A. It is
-float32 in the host's memory, whatever type W has. Where W is float32, W + s D is formed when a client's model is
-loaded, not in each step. A bfloat16 W would round D away (beside 0.02 it has steps of 1.2e-4), so there the layer
-computes W x + s D x, with D in W's type: rounded to eight bits of its own size, at one more product in each step.
+With the offset D, a layer's weight is W + s (D + B A), where s is LoRA's scale: D has the scale of a product B A. It is
+float32 in host memory, whatever the type of W. If W is float32, W + s D is formed when a client's model is loaded, not
+in each step. A bfloat16 W would lose D to rounding (near 0.02 its steps are 1.2e-4), so the layer computes W x + s D x
+instead, with D in W's type, which keeps eight significant bits of D and costs one more product per step.
 """
 
 import torch
@@ -15,7 +15,7 @@ GROUP = "offset"
 
 
 class Offsets:
-    """Offsets of all `LoraLinear` of a language model, zero at first.
+    """Offsets of all `LoraLinear` layers of a language model, initially zero.
 
     Attributes:
         parameters: by name, `offset.<path of the layer>.weight`, each (out, in); change them in place, then `fold`.
@@ -31,13 +31,13 @@ class Offsets:
 
     @torch.no_grad()
     def reset(self) -> None:
-        """All offsets to zero."""
+        """Set all offsets to zero."""
         for parameter in self.parameters.values():
             parameter.zero_()
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Give every layer its D, in new tensors: graphs that hold the old ones stay as they are."""
+        """Apply each offset D to its layer, in new tensors: existing autograd graphs keep the old ones."""
         for name, layer in self._layers.items():
             frozen, offset = self._frozen[name], self.parameters[name].detach()
             if frozen.dtype == torch.float32:

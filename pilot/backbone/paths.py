@@ -1,6 +1,6 @@
-"""The backbones: where their checkpoints lie, and by which digest a run names the one that it used.
+"""Backbones: where their checkpoints are, and the digests by which runs name them.
 
-Imports no PyTorch: a node that only says who it is needs the digest.
+This module does not import PyTorch: a node needs the digest just to identify itself.
 """
 
 import os
@@ -24,7 +24,7 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Source:
-    """Where a backbone's checkpoint is: in the package, on the hub, or made from its architecture (neither)."""
+    """Origin of a backbone's checkpoint: the package, the hub, or generation from its architecture (neither field)."""
 
     folder: Path | None = None
     hub: str | None = None
@@ -38,17 +38,18 @@ BACKBONES: dict[str, Source] = {
 
 
 def models_folder() -> Path:
-    """Where checkpoints that do not ship are looked for and made: `PILOT_MODELS`, or `results/models`."""
+    """Return the folder for checkpoints that do not ship: `PILOT_MODELS`, or `results/models`."""
     return Path(os.environ.get(MODELS_VARIABLE) or "results/models").absolute()
 
 
 def checkpoint_folder(profile: Profile) -> Path:
-    """The folder with the profile's checkpoint; of `llava-random` the one where it is to be made.
+    """Return the folder with the profile's checkpoint; for `llava-random`, the one where it is to be written.
 
     In this order: the profile's `backbone_path`, the package, `PILOT_MODELS/<name>`, the hub at the profile's revision.
 
     Raises:
-        UserError: an unknown name, a folder without a checkpoint, or a hub's checkpoint without a pinned revision.
+        UserError: an unknown name, a folder without a checkpoint, a hub checkpoint without a pinned revision, or a
+            failed download.
     """
     where = f"profile {profile.name}"
     check_known(where, "backbone", [profile.backbone], BACKBONES)
@@ -72,10 +73,10 @@ def checkpoint_folder(profile: Profile) -> Path:
 
 
 def backbone_digest(profile: Profile) -> str:
-    """What `config.json` says of the weights: by their files, or, for `llava-random`, by what they are made from.
+    """Return the digest of the weights for `config.json`: of their files, or of what `llava-random` is generated from.
 
     Raises:
-        UserError: as `checkpoint_folder`.
+        UserError: as `checkpoint_folder` and `folder_digest`.
     """
     if profile.architecture is not None:
         made_from = profile.architecture.model_dump(mode="json")
@@ -86,7 +87,9 @@ def backbone_digest(profile: Profile) -> str:
 
 @cache
 def folder_digest(folder: Path) -> str:
-    """Digest of a checkpoint: that of `model.safetensors`, or of configuration, index and shards together.
+    """Return a checkpoint's digest: that of configuration, index and shards together.
+
+    For the checkpoint that ships, it is the digest of `model.safetensors`.
 
     Raises:
         UserError: a file of the checkpoint that ships is not the one that its recipe recorded.

@@ -1,8 +1,8 @@
 """`llava-random`: LLaVA-1.5's architecture and checkpoint layout at any size, with random weights.
 
-Every tensor is drawn on its own, from a generator seeded by its name: N(0, 0.02^2) for matrices and embeddings, 1 for
-the scales of normalisations, 0 for biases. What is written, and what is made directly on a device, is therefore the
-same on one kind of device, and a shard can be written without the rest of the model in memory.
+Every tensor is drawn from a separate generator, seeded by its name: N(0, 0.02^2) for matrices and embeddings, 1 for the
+scales of normalisations, 0 for biases. So a written checkpoint equals a model created directly on the same kind of
+device, and a shard can be written without the rest of the model in memory.
 
 The tokenizer is tiny-llava's: Vicuna's is not free to ship. Ids above its 1,289 are never used.
 """
@@ -41,11 +41,11 @@ HUB_NAMES = {
     "model.vision_tower.": "vision_tower.vision_model.",
     "model.multi_modal_projector.": "multi_modal_projector.",
 }
-"""Prefixes of transformers' modules, and of the tensors in `llava-hf/llava-1.5-7b-hf`."""
+"""Prefixes of parameters in transformers' model, and those of the same tensors in `llava-hf/llava-1.5-7b-hf`."""
 
 
 def llava_config(size: RandomLlava, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
-    """The configuration of a size, with the special ids of `tokenizer`."""
+    """Return the configuration of a size, with the special ids of `tokenizer`."""
     vision = CLIPVisionConfig(
         hidden_size=size.vision_hidden,
         intermediate_size=size.vision_intermediate,
@@ -81,13 +81,16 @@ def llava_config(size: RandomLlava, tokenizer: PreTrainedTokenizerFast) -> Llava
 
 
 def random_tokenizer() -> PreTrainedTokenizerFast:
-    """Tiny-llava's tokenizer."""
+    """Load tiny-llava's tokenizer."""
     tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(TINY_LLAVA, local_files_only=True)  # type: ignore[assignment]
     return tokenizer
 
 
 def random_processor(size: RandomLlava) -> CLIPImageProcessorPil:
-    """As LLaVA-1.5's: the shortest edge to the image size, then a crop, which cuts nothing off a square."""
+    """Return an image processor like LLaVA-1.5's: resize the shortest edge to the image size, then crop.
+
+    The crop cuts nothing off a square.
+    """
     side = size.image_size
     return CLIPImageProcessorPil(
         size={"shortest_edge": side},
@@ -100,7 +103,7 @@ def random_processor(size: RandomLlava) -> CLIPImageProcessorPil:
 
 
 def random_model(size: RandomLlava, device: torch.device, dtype: torch.dtype) -> LlavaForConditionalGeneration:
-    """The model made on `device`, without a checkpoint on disk or a copy in the host's memory."""
+    """Create the model on `device`, without a checkpoint on disk or a copy in host memory."""
     config = llava_config(size, random_tokenizer())
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -109,7 +112,7 @@ def random_model(size: RandomLlava, device: torch.device, dtype: torch.dtype) ->
             model = LlavaForConditionalGeneration(config)
     finally:
         torch.set_default_dtype(before)
-    llama = model.model.language_model  # whose angles are float32 whatever the weights are
+    llama = model.model.language_model  # its angles are float32, whatever the type of the weights
     llama.rotary_emb = type(llama.rotary_emb)(config.text_config).to(device)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -120,7 +123,7 @@ def random_model(size: RandomLlava, device: torch.device, dtype: torch.dtype) ->
 def write_random_llava(
     size: RandomLlava, folder: Path, shard_bytes: int = SHARD_BYTES, dtype: torch.dtype = torch.bfloat16
 ) -> None:
-    """Write the checkpoint, whole or not at all: shards, index, configuration, tokenizer and processor."""
+    """Write the checkpoint atomically: shards, index, configuration, tokenizer and processor."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -135,17 +138,17 @@ def write_random_llava(
         set_mode(work, 0o755)
         os.replace(work, folder)
     except OSError:
-        if not folder.is_dir():  # else another process was faster: its bytes are the same
+        if not folder.is_dir():  # else another process finished first, with the same bytes
             raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 def hub_name(name: str) -> str:
-    """The name in the hub's checkpoint of a parameter of transformers' model.
+    """Map the name of a parameter in transformers' model to its name in the hub's checkpoint.
 
     Raises:
-        ValueError: transformers names its modules in another way by now.
+        ValueError: an unknown prefix: transformers has renamed its modules.
     """
     for prefix, hub in HUB_NAMES.items():
         if name.startswith(prefix):
@@ -170,7 +173,7 @@ def _write_shards(
 
 
 def _split(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:
-    """Names in order, in groups of at most `limit` bytes (or of one tensor)."""
+    """Yield names in order, in groups of at most `limit` bytes (or of one tensor)."""
     group: list[str] = []
     for name, size in sizes.items():
         if group and sum(sizes[other] for other in group) + size > limit:
@@ -181,7 +184,7 @@ def _split(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:
 
 
 def _tensor(name: str, shape: torch.Size, seed: int, device: torch.device) -> Tensor:
-    """One tensor, float32; `name` as on the hub."""
+    """Draw one float32 tensor; `name` as on the hub."""
     if name.endswith(".bias"):
         return torch.zeros(shape, device=device)
     if len(shape) == 1 and "norm" in name:

@@ -9,11 +9,11 @@ client's own task and t2..tT the others:
     x      = sum_i P_i h_i(H) (+ x_s)         x_s = psi_s(H), frozen
 
 With `experts="own_task"` (an ablation) no adapter of another task takes part: h_i(H) = psi_t1(H) + psi_ci(H). A
-client's cross-task adapters start equal, and a router of zeros would give them equal gradients for ever, so there
-it starts at small normal values.
+client's cross-task adapters start equal, and a router of zeros would always give them equal gradients, so this
+router starts at small normal values.
 
-Experts and the router's outputs are ordered as the scenario orders its tasks, on every client; the paper's
-expert 1 is the one at `own_task`.
+Experts and the router's outputs have the order of the scenario's tasks on every client; the paper's expert 1 is
+the one at `own_task`.
 """
 
 from typing import Literal
@@ -38,25 +38,24 @@ class CrossTaskMixture(Connector):
     Groups: `task_adapter` psi_t1, `peer_task_adapter.<task index>` psi_ti, `cross_task_adapter.<task index>`
     psi_ci, `router` phi, `client_adapter` psi_s.
 
-    The router has no bias and starts at zero: every expert weighs 1 / T, on any device, and the first tokens
-    are those of stage 1 (with experts of the own task they are, whatever the weights). Cross-task adapters start
-    at zero output (linear_2 is zero, linear_1 the projector's) with `adapter_init="split"`, as full copies of the
-    projector with `copy`. With `stage1=False` nothing was mined: all task adapters start as full copies of the
-    projector, and there is no client adapter.
+    The router has no bias and starts at zero: every expert has weight 1 / T on any device, and the first tokens are
+    those of stage 1 (with experts of the own task they are, whatever the weights). Cross-task adapters start with zero
+    output (linear_2 is zero, linear_1 the projector's) for `adapter_init="split"`, and as full copies of the projector
+    for `copy`. With `stage1=False` there is no mined adapter: all task adapters start as full copies of the projector,
+    and there is no client adapter.
 
     Args:
         projector: the backbone's projector, D -> C.
         num_tasks: T.
         own_task: index of the client's task, 0..T-1.
         adapter_init: as in stage 1.
-        client_features: `add` the frozen client features of stage 1 to the mixture, or `omit` them. The
-            official code computes them and drops them; with `split`, `omit` lacks the client adapter's half
-            of the projector.
+        client_features: `add` the frozen client features of stage 1 to the mixture, or `omit` them. The official code
+            computes them without using them; with `split`, `omit` lacks the client adapter's half of the projector.
         cross_task_adapters: False leaves h_i = psi_ti.
-        stage1: whether stage 1 came before.
-        experts: `all_tasks`, or `own_task`, where the own task's adapter takes the place of psi_ti in every expert and
-            there is no group `peer_task_adapter`.
-        seed: the run's; the router's start with `own_task` depends on it.
+        stage1: whether stage 1 was run before.
+        experts: `all_tasks`, or `own_task`, where the own task's adapter replaces psi_ti in every expert and there is
+            no group `peer_task_adapter`.
+        seed: the run's seed, which determines the initial router with `own_task`.
 
     Raises:
         ValueError: `own_task` is not a task, or an option has no such value.
@@ -102,7 +101,7 @@ class CrossTaskMixture(Connector):
                 self.router.weight.copy_(ROUTER_STD * torch.randn(self.router.weight.shape, generator=generator))
 
     def forward(self, features_BND: Tensor) -> ConnectorOutput:
-        """Vision features (B, N, D) to image tokens (B, N, C).
+        """Map vision features (B, N, D) to image tokens (B, N, C).
 
         Terms `load_balance` and `router_z`; diagnostics `router_probabilities` (T,), the mean over tokens.
         """
@@ -117,7 +116,7 @@ class CrossTaskMixture(Connector):
         )
 
     def _expert(self, task: int, features_BND: Tensor) -> Tensor:
-        """h_i(H): (B, N, D) to (B, N, C) for all samples and tokens at once."""
+        """Compute h_i(H): (B, N, D) to (B, N, C) for all samples and tokens at once."""
         other = task != self.own_task
         adapter = self.peer_task_adapter[str(task)] if other and self.has_peers else self.task_adapter
         expert_BNC: Tensor = adapter(features_BND)

@@ -1,6 +1,6 @@
-"""Two connectors under a fixed gate: one that clients share beside one of a client's own.
+"""Two connectors under a fixed gate: one shared by the clients, one private to each client.
 
-Chen et al., "FedDAT", AAAI 2024, arXiv 2308.12305, put the mean of two adapters in the place of one.
+Chen et al., "FedDAT", AAAI 2024, arXiv 2308.12305, replace one adapter by the mean of two.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class DualConnector(Connector):
     """x = g_1 psi(H) + g_2 psi_private(H), with psi of group `connector` and psi_private of `private_connector`.
 
     Both start as copies of the projector. The gate, `gate.weight` (2,), is a parameter that no phase trains, so that
-    other values can be put in its place; wherever its two numbers sum to 1, the start is the projector.
+    other values can be loaded into it; whenever its two numbers sum to 1, the initial output is the projector's.
 
     Args:
         projector: the backbone's projector, D -> C.
@@ -30,16 +30,16 @@ class DualConnector(Connector):
         self.gate = Gate(gate)
 
     def forward(self, features_BND: Tensor) -> ConnectorOutput:
-        """Vision features (B, N, D) to image tokens (B, N, C); no auxiliary loss."""
+        """Map vision features (B, N, D) to image tokens (B, N, C); no auxiliary loss."""
         shared, private = self.gate.weight
         return ConnectorOutput(shared * self.connector(features_BND) + private * self.private_connector(features_BND))
 
 
 class Gate(nn.Module):
-    """Two numbers, `weight` (2,).
+    """The gate's two numbers, `weight` (2,).
 
     Raises:
-        ValueError: there are not two.
+        ValueError: not exactly two numbers.
     """
 
     def __init__(self, values: Sequence[float]) -> None:

@@ -5,11 +5,11 @@ from torch import Tensor
 
 
 def difference_loss(x_t_BNC: Tensor, x_s_BNC: Tensor) -> Tensor:
-    """How much task features and client features overlap: ||x_t^T x_s||_F^2, mean over the batch.
+    """Return the overlap of task features and client features: ||x_t^T x_s||_F^2, mean over the batch.
 
     Domain separation networks (Bousmalis et al., NeurIPS 2016, eq. 5) with Pilot's features. Each sample's
-    features are scaled to unit Frobenius norm; the norm is detached, so that the loss turns features and does
-    not shrink them. Uses ||A^T B||_F^2 = sum((A A^T) * (B B^T)): N x N Gram matrices, never a C x C one.
+    features are scaled to unit Frobenius norm; the norm is detached, so that the loss rotates features instead of
+    shrinking them. Uses ||A^T B||_F^2 = sum((A A^T) * (B B^T)): N x N Gram matrices, never a C x C one.
 
     Args:
         x_t_BNC: task features (B, N, C).
@@ -28,33 +28,33 @@ def difference_loss(x_t_BNC: Tensor, x_s_BNC: Tensor) -> Tensor:
 
 
 def load_balance_loss(probs_BNT: Tensor) -> Tensor:
-    """T * sum_i f_i * P_i. Fedus et al., "Switch Transformers", JMLR 2022, eq. 4-6.
+    """Return T * sum_i f_i * P_i. Fedus et al., "Switch Transformers", JMLR 2022, eq. 4-6.
 
     f_i is the share of all tokens of the batch whose most probable expert is i, P_i the mean probability of
     i. A token with several most probable experts counts in equal parts for each, so that a uniform router is
-    neither rewarded nor pushed towards an arbitrary expert. 1 when balanced, T when one expert takes all.
+    neither rewarded nor pushed towards an arbitrary expert. The loss is 1 when balanced, T when one expert takes all.
 
     Args:
-        probs_BNT: the router's probabilities (B, N, T); any leading shape will do.
+        probs_BNT: the router's probabilities (B, N, T); any leading shape is allowed.
     """
     probs = _at_least_float32(probs_BNT).flatten(end_dim=-2)
-    with torch.no_grad():  # shares are counted: they have no gradient
+    with torch.no_grad():  # shares are counts and have no gradient
         top = (probs == probs.amax(dim=-1, keepdim=True)).to(probs.dtype)
         share_T = (top / top.sum(dim=-1, keepdim=True)).mean(dim=0)
     return probs.shape[-1] * (share_T * probs.mean(dim=0)).sum()
 
 
 def router_z_loss(logits_BNT: Tensor) -> Tensor:
-    """mean(logsumexp(logits)^2) over all tokens of the batch. Zoph et al., "ST-MoE", 2022, eq. 5.
+    """Return mean(logsumexp(logits)^2) over all tokens of the batch. Zoph et al., "ST-MoE", 2022, eq. 5.
 
     Args:
-        logits_BNT: the router's logits (B, N, T); any leading shape will do.
+        logits_BNT: the router's logits (B, N, T); any leading shape is allowed.
     """
     return torch.logsumexp(_at_least_float32(logits_BNT), dim=-1).square().mean()
 
 
 def _unit_gram(x_BNC: Tensor) -> Tensor:
-    with torch.autocast(x_BNC.device.type, enabled=False):  # products of float32, also where others are rounded
+    with torch.autocast(x_BNC.device.type, enabled=False):  # float32 products, also under autocast
         x = _at_least_float32(x_BNC)
         norm = x.detach().flatten(start_dim=1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
         x = x / norm[:, None, None]

@@ -1,4 +1,4 @@
-"""Routers, and the weighted sum of experts without a tensor of all experts side by side."""
+"""Routers, and the weighted sum of experts without a tensor of all experts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,34 +8,34 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 ROUTER_STD = 0.02
-"""Of routers that start at small normal values."""
+"""Standard deviation of the weights of routers that start at small normal values."""
 
 
 class Router(nn.Linear):
-    """A linear layer without bias from features (..., D) to logits (..., num_experts), of the type of `like` (C, D).
+    """A linear layer without bias, (..., D) to logits (..., num_experts), with dtype and device of `like` (C, D).
 
-    It starts at zero, and being made costs no random number: which one a client draws next does not depend on it.
+    It starts at zero, and creating it draws no random numbers: a client's later draws do not depend on it.
     """
 
     def __init__(self, like: Tensor, num_experts: int) -> None:
         super().__init__(like.shape[1], num_experts, bias=False, device=like.device, dtype=like.dtype)
 
     def reset_parameters(self) -> None:
-        """Zeros, in place of `nn.Linear`'s random values."""
+        """Set the weights to zero instead of `nn.Linear`'s random values."""
         nn.init.zeros_(self.weight)
 
 
 def mix_experts(weights_BNT: Tensor, experts_BNC: Sequence[Tensor], rest_BNC: Tensor | None = None) -> Tensor:
-    """x = sum_i P_i h_i (+ rest), (B, N, C), in the experts' type.
+    """Return x = sum_i P_i h_i (+ rest), (B, N, C), in the experts' type.
 
-    Stacking the experts as (B, N, C, T) for one product costs two copies of all of them, in a layout that no matrix
-    product likes; here each is read once forward and once backward. Its gradients are dL/dh_i = P_i g and
+    Stacking the experts as (B, N, C, T) for one product costs two copies of all of them, in a layout that is slow for
+    matrix products; here each is read once forward and once backward. The gradients are dL/dh_i = P_i g and
     dL/dP_i = <g, h_i>, where g = dL/dx.
 
     Args:
         weights_BNT: P, rounded to the experts' type.
         experts_BNC: T outputs h_i.
-        rest_BNC: added as it is.
+        rest_BNC: added unchanged.
 
     Raises:
         ValueError: there are not T experts.

@@ -1,4 +1,4 @@
-"""A sparse mixture of connector experts, of which a client may hold a part (FedMoE)."""
+"""A sparse mixture of connector experts, of which a client may hold a subset (FedMoE)."""
 
 from collections.abc import Sequence
 
@@ -15,21 +15,20 @@ from pilot.io.seeding import seed_for
 class ExpertMixture(Connector):
     """x = sum over the top k experts of g_i psi_i(H), g = the top k of softmax(router(H)), renormalised.
 
-    Groups: `experts.<i>` (an MLP each) and `router.<i>` (one row each, so that a client which does not hold
-    expert i has no row for it either). Experts start as the projector plus small noise, router rows as small
-    normal values; both depend on `seed` and i only, so they are the same on every client, whatever it holds.
+    Groups: `experts.<i>` (an MLP each) and `router.<i>` (one row each, so that a client without expert i has no row
+    for it either). Experts start as the projector plus small noise, router rows as small normal values; both depend on
+    `seed` and i only, so they are the same on every client, whichever experts it holds.
 
     Args:
         projector: the backbone's projector, D -> C.
         num_experts: E.
         top_k: experts per token; all held ones if the client holds fewer.
         seed: the run's seed.
-        noise: standard deviation of the experts' noise, in units of each weight matrix's own standard
-            deviation.
+        noise: standard deviation of the experts' noise, in units of each weight matrix's standard deviation.
         held: (E,) which experts this client holds; None means all.
 
     Raises:
-        ValueError: `held` has not E entries or is empty of experts, or `top_k` is not in 1..E.
+        ValueError: `held` does not have E entries or holds no expert, or `top_k` is not in 1..E.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class ExpertMixture(Connector):
         self.router = nn.ModuleDict({str(i): _router_row(projector, seed, i) for i in self.held})
 
     def forward(self, features_BND: Tensor) -> ConnectorOutput:
-        """Vision features (B, N, D) to image tokens (B, N, C).
+        """Map vision features (B, N, D) to image tokens (B, N, C).
 
         Term `load_balance` over the held experts; diagnostics `activation_probabilities` (E,): the share of
         all activations (k per token) that went to each expert. They sum to 1.
@@ -76,7 +75,7 @@ class ExpertMixture(Connector):
         )
 
     def num_activated_parameters(self) -> int:
-        """The router and k experts."""
+        """Return the number of parameters of the router and of k experts."""
         router, experts = (sum(p.numel() for p in module.parameters()) for module in (self.router, self.experts))
         return router + experts // len(self.held) * self.top_k
 

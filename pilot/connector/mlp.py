@@ -7,7 +7,7 @@ from torch.nn import functional
 class Mlp(nn.Module):
     """psi: R^D -> R^C, x = W_2 gelu(W_1 h + b_1) + b_2.
 
-    The same layers, names and exact (not tanh) GELU as `LlavaMultiModalProjector` of transformers.
+    It has the layers, names and exact (not tanh) GELU of `LlavaMultiModalProjector` of transformers.
     Liu et al., "Improved Baselines with Visual Instruction Tuning", CVPR 2024.
     """
 
@@ -27,12 +27,12 @@ class Mlp(nn.Module):
         return self.linear_2.out_features
 
     def forward(self, features_BND: Tensor) -> Tensor:
-        """Vision features (B, N, D) to image tokens (B, N, C)."""
+        """Map vision features (B, N, D) to image tokens (B, N, C)."""
         tokens_BNC: Tensor = self.linear_2(functional.gelu(self.linear_1(features_BND)))
         return tokens_BNC
 
     def duplicate(self) -> "Mlp":
-        """A trainable copy that shares no memory with this one; a client's connector has many, each phase anew."""
+        """Return a trainable copy that shares no memory with this one; a client's connector makes many per phase."""
         copy = Mlp.__new__(Mlp)
         nn.Module.__init__(copy)
         copy.linear_1, copy.linear_2 = _duplicate(self.linear_1), _duplicate(self.linear_2)
@@ -40,7 +40,7 @@ class Mlp(nn.Module):
 
 
 def _duplicate(layer: nn.Linear) -> nn.Linear:
-    """As `deepcopy` does in twice the time, and without initial values that nobody needs."""
+    """Copy a layer in half the time of `deepcopy`, without drawing initial values."""
     copy = nn.Linear.__new__(nn.Linear)
     nn.Module.__init__(copy)
     copy.in_features, copy.out_features = layer.in_features, layer.out_features
@@ -49,4 +49,4 @@ def _duplicate(layer: nn.Linear) -> nn.Linear:
 
 
 Projector = Mlp
-"""The backbone's own projector, from which every adapter starts."""
+"""The backbone's projector, from which every adapter starts."""

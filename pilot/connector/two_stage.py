@@ -1,4 +1,4 @@
-"""Stage 1 of Pilot, task-specific feature mining: a task adapter beside a client adapter.
+"""Stage 1 of Pilot, task-specific feature mining: a task adapter and a client adapter side by side.
 
 Xiong et al., "Pilot: Building the Federated Multimodal Instruction Tuning Framework", AAAI 2025:
 x_t = psi_t(H), x_s = psi_s(H), image tokens x = x_t + x_s, difference loss between x_t and x_s.
@@ -21,8 +21,8 @@ class TaskClientConnector(Connector):
 
     Args:
         projector: the backbone's projector, D -> C.
-        adapter_init: `split`, the adapters' sum is the projector's output at the start; `copy`, each is a
-            copy of the projector, as in the official code, which doubles the tokens' magnitude.
+        adapter_init: `split`, the adapters' initial sum is the projector's output; `copy`, each is a copy of the
+            projector, as in the official code, which doubles the tokens' magnitude.
     """
 
     def __init__(self, projector: Projector, adapter_init: AdapterInit = "split") -> None:
@@ -30,17 +30,16 @@ class TaskClientConnector(Connector):
         self.task_adapter, self.client_adapter = initial_adapters(projector, adapter_init)
 
     def forward(self, features_BND: Tensor) -> ConnectorOutput:
-        """Vision features (B, N, D) to image tokens (B, N, C); term `difference`."""
+        """Map vision features (B, N, D) to image tokens (B, N, C); term `difference`."""
         x_t_BNC, x_s_BNC = self.task_adapter(features_BND), self.client_adapter(features_BND)
         return ConnectorOutput(x_t_BNC + x_s_BNC, terms={"difference": difference_loss(x_t_BNC, x_s_BNC)})
 
 
 def initial_adapters(projector: Projector, adapter_init: AdapterInit) -> tuple[Mlp, Mlp]:
-    """Task adapter and client adapter before any training, the same on every client.
+    """Return the untrained task adapter and client adapter, the same on every client.
 
-    `split` gives the task adapter the projector's even hidden units and the client adapter its odd ones: the
-    other units' columns of linear_2 are 0 and its bias is halved. So the two sum to the projector, and
-    differ.
+    `split` gives the task adapter the projector's even hidden units and the client adapter its odd ones: the other
+    units' columns of linear_2 are 0 and its bias is halved. So the two sum to the projector, but differ.
 
     Raises:
         ValueError: `adapter_init` is neither `split` nor `copy`.

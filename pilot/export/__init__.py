@@ -1,4 +1,4 @@
-"""Trained models for use elsewhere: stock checkpoints, PEFT adapters, and folders that `load` opens again."""
+"""Export of trained models: stock checkpoints, PEFT adapters, and folders that `load` reads."""
 
 from pilot.export.mixture import ExportedModel, load
 

@@ -1,4 +1,4 @@
-"""The model card of an exported model: what it is, what it was trained on, how it scored, how to load it."""
+"""The model card of an exported model: description, training data, scores, limits, and code that loads it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,12 +39,12 @@ LOADING = {
 
 
 def card_text(source: Source, form: str, folder: Path, *, exact_prompts: bool, notes: Sequence[str] = ()) -> str:
-    """The card as Markdown with YAML front matter; it depends on the run and the exported files only.
+    """Return the card as Markdown with YAML front matter; it depends only on the run and the exported files.
 
     Args:
-        source: the model.
+        source: the exported model.
         form: `merged`, `adapter` or `mixture`.
-        folder: where the exported weights lie, for their digests.
+        folder: folder of the exported weights, for their digests.
         exact_prompts: whether the stock processor's prompt ids are those of training.
         notes: further limits.
     """
@@ -64,7 +64,7 @@ def card_text(source: Source, form: str, folder: Path, *, exact_prompts: bool, n
 
 
 def loading(source: Source, form: str) -> str:
-    """The lines of Python that load the model in its folder and ask it something."""
+    """Return the lines of Python that load the model in its folder and ask it a question."""
     profile = source.spec.profile
     base = repr(source.base_name) + (f", revision={profile.revision!r}" if profile.revision else "")
     if profile.backbone == "tiny-llava":
@@ -133,7 +133,7 @@ def _data(source: Source) -> str:
 
 
 def _examples(run_dir: Path) -> dict[int, int]:
-    """Training examples by client, as the rounds state them."""
+    """Return the number of training examples by client, as `rounds.jsonl` records them."""
     path = run_dir / "rounds.jsonl"
     rows = read_jsonl(path) if path.is_file() else []
     counts = {client["client"]: client["num_examples"] for row in rows for client in row["clients"]}

@@ -1,4 +1,4 @@
-"""What is known of the licences of backbones and data sources, for model cards; no legal advice."""
+"""Licences of backbones and data sources, for model cards; no legal advice."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,11 +19,11 @@ UNKNOWN = "other"
 
 
 def backbone_licence(name: str) -> tuple[str, str]:
-    """The hub's licence tag of a backbone, and a sentence about it."""
+    """Return the hub's licence tag of a backbone, and a sentence about it."""
     return _BACKBONES.get(name, (UNKNOWN, "no licence is on record here. Ask whoever published it."))
 
 
 def source_note(card: Mapping[str, Any]) -> str:
-    """What a task's data card says of origin, and of the licence where its data were read from files."""
+    """Return a task's origin from its data card, with the licence if the data were read from files."""
     intake = card.get("intake")
     return f"{card['origin']}; licence: {intake['licence']}" if intake else str(card["origin"])

@@ -1,7 +1,7 @@
-"""Models with several connectors: a folder of JSON and safetensors, without code, that `load` opens.
+"""Export of models with several connectors: a folder of JSON and safetensors, without code, that `load` reads.
 
-`pilot_model.json` says which method, client, profile and backbone; `pilot_model.safetensors` holds LoRA and
-connectors. The frozen backbone is not copied: it is named by its digest, and must be there when the folder is loaded.
+`pilot_model.json` names method, client, profile and backbone; `pilot_model.safetensors` holds LoRA and connectors. The
+frozen backbone is not copied: it is named by its digest and must be available when the folder is loaded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,10 +46,10 @@ class ExportedModel:
     def answer(
         self, images: Sequence[Image.Image], instructions: Sequence[str], max_new_tokens: int = MAX_NEW_TOKENS
     ) -> list[str]:
-        """Greedy answers, one per image and instruction.
+        """Generate greedy answers, one per image and instruction.
 
         Raises:
-            ValueError: there are not as many images as instructions.
+            ValueError: the numbers of images and instructions differ.
         """
         if len(images) != len(instructions):
             raise ValueError(f"expected as many images as instructions, got {len(images)} and {len(instructions)}")
@@ -64,7 +64,7 @@ class ExportedModel:
 
 
 def describe(profile: Profile, method: str, info: ClientInfo, digest: str) -> dict[str, Any]:
-    """The content of `pilot_model.json`, without the digest of the weights; `digest` is the backbone's."""
+    """Return the content of `pilot_model.json` without the digest of the weights; `digest` is the backbone's."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -76,18 +76,18 @@ def describe(profile: Profile, method: str, info: ClientInfo, digest: str) -> di
 
 
 def write_mixture(folder: Path, description: Mapping[str, Any], state: State) -> None:
-    """Write what `load` reads."""
+    """Write the files that `load` reads."""
     digest = save_state(folder / WEIGHTS, state)
     write_json(folder / CONFIG, {**description, "weights_digest": digest})
 
 
 def load(folder: Path | str) -> ExportedModel:
-    """The model in a folder that `pilot-bench export` wrote for a method with several connectors.
+    """Load a model from a folder that `pilot-bench export` wrote for a method with several connectors.
 
     Nothing in the folder is executed: it holds JSON and tensors.
 
     Raises:
-        UserError: not such a folder, a later format, damaged weights, or another backbone than it was trained on.
+        UserError: not such a folder, another format version, damaged weights, or another backbone than in training.
     """
     folder = Path(folder)
     description = _read_description(folder)

@@ -1,4 +1,4 @@
-"""The stock processor of a backbone: pictures and prompts as `Backbone` makes them, without this package."""
+"""The stock processor of a backbone, which prepares images and prompts as `Backbone` does, without this package."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from pilot.io.atomic import read_json, write_json
 
 _REFUSAL = "this model was trained on one user turn of one image and text: give a list of content parts"
 _OF_THIS_MACHINE = ("is_local", "local_files_only", "backend", "name_or_path", "model_specific_special_tokens")
-"""What transformers 5 writes about how the tokenizer was loaded here."""
+"""Fields in which transformers 5 records how the tokenizer was loaded on this machine."""
 _IMAGE_OPTIONS = (
     "do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor",
     "do_normalize", "image_mean", "image_std",
@@ -20,10 +20,10 @@ _IMAGE_OPTIONS = (
 
 
 def stock_processor(backbone: Backbone, prompt_template: str) -> LlavaProcessor:
-    """A `LlavaProcessor` that gives the pixels of `Backbone.image_features` and the ids of a training prompt.
+    """Return a `LlavaProcessor` that gives the pixels of `Backbone.image_features` and the ids of a training prompt.
 
     Its image processor pads to a square with the mean colour (`do_pad`, which is off by default in transformers) and
-    then does what the backbone's own does.
+    then processes the image as the backbone's processor does.
     """
     config, own = backbone.model.config, backbone.processor
     return LlavaProcessor(
@@ -37,7 +37,7 @@ def stock_processor(backbone: Backbone, prompt_template: str) -> LlavaProcessor:
 
 
 def save_processor(processor: LlavaProcessor, folder: Path) -> None:
-    """Write the processor for transformers 4 and 5: 5 names a class, and writes a list, that 4 does not take."""
+    """Write the processor for transformers 4 and 5; replace a class name and a list of version 5 that 4 rejects."""
     processor.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     config = {name: value for name, value in read_json(path).items() if name not in _OF_THIS_MACHINE}
@@ -50,10 +50,10 @@ def save_processor(processor: LlavaProcessor, folder: Path) -> None:
 
 
 def chat_template(tokenizer: Any, prompt_template: str) -> str:
-    """The prompt template as Jinja, for one user turn of one image and text, in any order.
+    """Return the prompt template as Jinja, for one user turn of one image and text, in any order.
 
-    It writes the begin token where `tokenizer` adds none by itself. Edge spaces of the text are dropped as in training,
-    and so is the line break that lm-eval puts before it. Other conversations are refused when the template is applied.
+    It writes the begin token if `tokenizer` does not add it. Spaces around the text are stripped as in training, and so
+    is the line break that lm-eval puts before it. Other conversations are refused when the template is applied.
     """
     begin = "" if tokenizer("")["input_ids"] else tokenizer.bos_token
     before, after = prompt_template.split(IMAGE_PLACEHOLDER)
@@ -71,7 +71,7 @@ def chat_template(tokenizer: Any, prompt_template: str) -> str:
 
 
 def prompt_ids(processor: LlavaProcessor, instruction: str) -> list[int]:
-    """Ids of a prompt as the stock processor makes them, with one id in the place of all image tokens."""
+    """Return the ids of a prompt from the stock processor, with one id in the place of all image tokens."""
     content: Any = [{"type": "image"}, {"type": "text", "text": instruction}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     tokenizer = processor.tokenizer
@@ -81,6 +81,6 @@ def prompt_ids(processor: LlavaProcessor, instruction: str) -> list[int]:
 
 
 def same_prompts(processor: LlavaProcessor, backbone: Backbone, instruction: str) -> bool:
-    """Whether the stock processor's ids after the image are those that the model was trained with."""
+    """Return whether the stock processor's ids after the image are those that the model was trained with."""
     ids = prompt_ids(processor, instruction)
     return ids[ids.index(processor.image_token_id) + 1 :] == backbone.prompt_ids(instruction)

@@ -1,4 +1,4 @@
-"""What an export starts from: one client's model of a finished run, as state and description."""
+"""Input of an export: one client's model of a finished run, as state and description."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +21,14 @@ class Source:
 
     Attributes:
         run_dir: the run's folder.
-        spec: which run it is.
-        config: its `config.json`.
-        client: whose model it is, by number.
-        info: the client as its method knows it (for pooled data, the one client).
-        clients: everybody who has this model.
+        spec: the run's specification.
+        config: content of its `config.json`.
+        client: number of the client.
+        info: the client as its method sees it (for pooled data, the only client).
+        clients: numbers of all clients with this model.
         state: all parameters of LoRA and connector, by name.
         plain: whether the connector is a single MLP, as in LLaVA.
-        backbone: with LoRA, in no particular state.
+        backbone: the backbone with LoRA, whose values are unspecified.
     """
 
     run_dir: Path
@@ -43,7 +43,7 @@ class Source:
 
     @property
     def base_name(self) -> str:
-        """The base model's name on the hub, or here where it is not there."""
+        """The base model's name on the hub, or its name here if it is not on the hub."""
         name = self.spec.profile.backbone
         return BACKBONES[name].hub or name
 
@@ -54,7 +54,7 @@ class Source:
 
 
 def open_source(run_dir: Path, client: int) -> Source:
-    """The model of one client after training.
+    """Open the model of one client after training.
 
     Raises:
         UserError: the run is not finished, has no model (imported answers, majority) or no such client, or its

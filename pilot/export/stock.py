@@ -1,4 +1,4 @@
-"""Models with LLaVA's own connector in formats that transformers and PEFT read without this package."""
+"""Export of models with LLaVA's connector, in formats that transformers and PEFT read without this package."""
 
 import gc
 from pathlib import Path
@@ -21,16 +21,16 @@ SHARD_SIZE = "5GB"
 
 
 def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> list[str]:
-    """A checkpoint of `LlavaForConditionalGeneration`: W + (alpha / r) (D + B A) in float32, then the base's dtype.
+    """Write a `LlavaForConditionalGeneration` checkpoint: W + (alpha / r) (D + B A) in float32, then the base's dtype.
 
     Hu et al. 2021, arXiv 2106.09685, section 4.1; D is the offset of methods that have one
     (`pilot.backbone.offsets`). The projector is the client's connector. Tensors are named as in published checkpoints.
 
     Returns:
-        What rounding to another type than float32 lost, for the model's card.
+        Notes for the model card: what rounding to another type than float32 lost.
 
     Raises:
-        UserError: the base's checkpoint is not on disk (`llava-random` that was made in memory).
+        UserError: the base's checkpoint is not on disk (`llava-random` that was created in memory).
     """
     path = checkpoint_folder(source.spec.profile)
     if not path.is_dir():
@@ -42,7 +42,7 @@ def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> 
     with torch.no_grad():
         lost = _merge(source, model)
         model.model.multi_modal_projector.load_state_dict(projector_of(source.state), strict=True)
-    # transformers 4 does not know the names that 5 has for the vision tower: it would draw one at random.
+    # transformers 4 does not know version 5's names of the vision tower and would initialise it at random.
     tensors = {hub_name(name): value.detach() for name, value in model.named_parameters()}
     model.save_pretrained(folder, state_dict=tensors, save_original_format=False, max_shard_size=shard_size)
     kind = str(model.dtype).removeprefix("torch.")
@@ -57,7 +57,7 @@ def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> 
 
 
 def _merge(source: Source, model: LlavaForConditionalGeneration) -> float:
-    """Merge LoRA and offsets into the LLM's weights; returns the part of the change that their type rounds away."""
+    """Merge LoRA and offsets into the LLM's weights; return the share of the change that rounding loses."""
     wanted = lost = 0.0
     for name, lora_a in layers_of(source.state).items():
         lora_b = source.state[f"{GROUP}.{name}.lora_B"]
@@ -73,7 +73,7 @@ def _merge(source: Source, model: LlavaForConditionalGeneration) -> float:
 
 
 def write_adapter(source: Source, folder: Path) -> list[str]:
-    """An adapter that `PeftModel.from_pretrained(base, folder)` loads: LoRA, and the projector as `modules_to_save`.
+    """Write an adapter for `PeftModel.from_pretrained(base, folder)`: LoRA, and the projector in `modules_to_save`.
 
     Raises:
         UserError: the method changed the frozen weights, which an adapter does not hold.
@@ -107,11 +107,11 @@ def write_adapter(source: Source, folder: Path) -> list[str]:
 
 
 def layers_of(state: State) -> dict[str, torch.Tensor]:
-    """`lora_A` (r, in) by the path of its layer in the LLM."""
+    """Return `lora_A` (r, in) by the path of its layer in the LLM."""
     names = [name for name in state if name.startswith(f"{GROUP}.") and name.endswith(".lora_A")]
     return {name.removeprefix(f"{GROUP}.").removesuffix(".lora_A"): state[name] for name in names}
 
 
 def projector_of(state: State) -> State:
-    """The single connector under the names of LLaVA's projector."""
+    """Return the single connector's parameters under the names of LLaVA's projector."""
     return {name.removeprefix("connector."): value for name, value in state.items() if name.startswith("connector.")}

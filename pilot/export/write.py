@@ -1,4 +1,4 @@
-"""One client's trained model as a folder: all of it, or nothing."""
+"""Export of one client's trained model as a folder, written atomically."""
 
 import os
 import shutil
@@ -23,21 +23,21 @@ _PROBE = "Is there a dog?\nAnswer the question using a single word or phrase."
 def export_model(
     run_dir: Path, client: int, target: Path, form: str | None = None, shard_size: str = SHARD_SIZE
 ) -> Path:
-    """Write the model that a client of a finished run ended with; equal runs give equal bytes.
+    """Write a client's final model of a finished run; equal runs give equal bytes.
 
     Args:
         run_dir: results/<profile>/<scenario>/runs/<method>/seed<k>.
-        client: whose model, by number.
+        client: number of the client.
         target: a folder that does not exist or is empty.
-        form: `merged` (the default where the connector is LLaVA's own) or `adapter`; methods with several connectors
-            have their own form and take None only.
-        shard_size: largest file of a merged checkpoint, such as `5GB`.
+        form: `merged` (the default if the connector is LLaVA's) or `adapter`; methods with several connectors have a
+            separate format and take None only.
+        shard_size: maximum size of a file of a merged checkpoint, such as `5GB`.
 
     Returns:
         `target`.
 
     Raises:
-        UserError: `target` holds something or cannot be written, the form does not fit the method, or as `open_source`.
+        UserError: `target` is not empty or cannot be written, the form does not fit the method, or as `open_source`.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target}: --to is not an empty folder, and nothing is overwritten. Name another folder.")
@@ -54,7 +54,7 @@ def export_model(
 
 
 def _write(source: Source, form: str, target: Path, weights: Callable[[Path], list[str]]) -> None:
-    """Everything in a folder beside `target`, which then takes its name."""
+    """Write everything to a folder beside `target`, then rename it to `target`."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
@@ -66,7 +66,7 @@ def _write(source: Source, form: str, target: Path, weights: Callable[[Path], li
         write_text(part / "README.md", card_text(source, form, part, exact_prompts=exact, notes=notes))
         set_mode(part, 0o755)
         for path in part.iterdir():
-            set_mode(path, 0o644)  # safetensors makes files that only their owner reads
+            set_mode(path, 0o644)  # safetensors creates files that only their owner can read
         os.replace(part, target)
     except OSError as error:
         raise UserError(f"{target}: writing failed ({error.strerror}). Nothing was left there.") from error
@@ -92,7 +92,7 @@ def _write_mixture(source: Source, folder: Path) -> list[str]:
 
 
 def _write_processor(source: Source, folder: Path) -> bool:
-    """The stock processor; whether its prompts are those of training, id for id."""
+    """Write the stock processor; return whether its prompts are those of training, id for id."""
     processor = stock_processor(source.backbone, source.spec.profile.prompt_template)
     save_processor(processor, folder)
     return same_prompts(processor, source.backbone, _PROBE)

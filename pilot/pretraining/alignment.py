@@ -1,10 +1,11 @@
-"""Phases 5 and 6 of tiny-llava's pre-training: image tokens that read like words, then captions about single things.
+"""Phases 5 and 6 of tiny-llava's pre-training: alignment of image tokens with words, then captions of single items.
 
 After captioning alone, a model of this size describes one object of a scene well and then repeats it: it has not
-learned to look for what it is talking about. So the projector first learns, on the dense labels of phase 1, to give
-every patch the embedding of the word for what covers it, and to keep the thing's edges readable (two linear heads,
-thrown away). Looking for "dog" is then a match of equal directions, which attention learns quickly from captions that
-start with one thing and its extent. The alignment stays in the loss while connector and LLM learn from them.
+learned to look for the object that it describes. So the projector first learns, on the dense labels of phase 1, to give
+every patch the embedding of the word for the item that covers it, and to keep the item's edges readable by a linear
+head (discarded afterwards). Looking for "dog" is then a match of equal directions, which attention learns quickly from
+captions that start with one object and its extent. The alignment stays in the loss while connector and LLM learn from
+these captions.
 """
 
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ NUM_BINS = 100
 
 @dataclass(frozen=True)
 class DenseTargets:
-    """Per scene and patch: index into `words` (M, N), edges as whole percent (M, N, 4), whether something is there."""
+    """Targets per scene and patch: index into `words` (M, N), edges in whole percent (M, N, 4), and `filled` (M, N)."""
 
     words: Tensor
     word_of_patch: Tensor
@@ -41,7 +42,7 @@ class DenseTargets:
 
 
 def dense_targets(pool: ScenePool, tokenizer: PreTrainedTokenizerBase, patch: int) -> DenseTargets:
-    """The pool's dense labels as words and numbers. A coloured shape counts as its shape."""
+    """Convert the pool's dense labels to words and numbers; a coloured shape counts as its shape."""
     names = [name.split(" ")[-1] for name in CLASSES]
     texts = [name if name.isupper() or name.isdigit() else f" {name}" for name in names]
     ids = [row[0] for row in tokenizer(texts, add_special_tokens=False)["input_ids"]]
@@ -57,7 +58,7 @@ def dense_targets(pool: ScenePool, tokenizer: PreTrainedTokenizerBase, patch: in
 def alignment_loss(
     tokens_BNC: Tensor, embedding: Tensor, edge_head: nn.Module, targets: DenseTargets, rows: Tensor
 ) -> Tensor:
-    """Cross-entropy of the patches' words under cosine logits, plus that of their four edges under `edge_head`."""
+    """Return the cross-entropy of the patches' words under cosine logits, plus that of their edges by `edge_head`."""
     directions = functional.normalize(embedding.detach()[targets.words], dim=-1)
     logits = SHARPNESS * functional.normalize(tokens_BNC, dim=-1) @ directions.T
     words = functional.cross_entropy(logits.flatten(0, 1), targets.word_of_patch[rows].flatten())
@@ -67,7 +68,7 @@ def alignment_loss(
 
 
 class Aligner:
-    """Runs both phases over one pool; the edge head is shared by them."""
+    """Training of phases 5 and 6 over one pool, with one edge head for both."""
 
     def __init__(self, model: LlavaForConditionalGeneration, targets: DenseTargets, recipe: Recipe) -> None:
         torch.manual_seed(seed_for("edge head", recipe.seed))
@@ -75,7 +76,7 @@ class Aligner:
         self.model, self.targets, self.recipe = model, targets, recipe
 
     def align(self, features_MND: Tensor, report: Report) -> None:
-        """Phase 5: projector and edge head on the dense labels."""
+        """Run phase 5: train projector and edge head on the dense labels."""
         settings = self.recipe.align
         indices = index_batches(len(features_MND), settings.batch_size, seed_for("align", self.recipe.seed))
         projector = self.model.model.multi_modal_projector
@@ -87,7 +88,7 @@ class Aligner:
         optimise(settings, parameters, ({"rows": rows} for rows in indices), loss_of, report)
 
     def refine(self, corpus: Corpus, report: Report) -> None:
-        """Phase 6: projector and LLM on `corpus` (focused captions), with the alignment loss."""
+        """Run phase 6: train projector and LLM on `corpus` (focused captions), with the alignment loss."""
         self.model.model.vision_tower.requires_grad_(False)
         projector = self.model.model.multi_modal_projector
 

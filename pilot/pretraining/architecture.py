@@ -1,4 +1,4 @@
-"""The architecture of tiny-llava, in transformers' own classes."""
+"""The architecture of tiny-llava, in transformers' classes."""
 
 import torch
 from transformers import (
@@ -18,7 +18,7 @@ PAD, BEGIN, END, IMAGE = range(4)
 
 
 def tiny_llava_config(recipe: Recipe, vocabulary_size: int) -> LlavaConfig:
-    """LLaVA-1.5's structure at a size that two CPU cores train: CLIP tower, two-layer projector, Llama."""
+    """Return LLaVA-1.5's structure at a size that two CPU cores can train: CLIP tower, two-layer projector, Llama."""
     vision = CLIPVisionConfig(
         hidden_size=recipe.vision_width,
         intermediate_size=recipe.vision_feed_forward,
@@ -54,7 +54,7 @@ def tiny_llava_config(recipe: Recipe, vocabulary_size: int) -> LlavaConfig:
 
 
 def new_tiny_llava(recipe: Recipe, vocabulary_size: int) -> LlavaForConditionalGeneration:
-    """An untrained tiny-llava; the vision tower's weights do not depend on the vocabulary."""
+    """Create an untrained tiny-llava; the vision tower's weights do not depend on the vocabulary."""
     config = tiny_llava_config(recipe, vocabulary_size)
     torch.manual_seed(seed_for("tiny-llava", recipe.seed, "vision tower"))
     vision = CLIPVisionModel(config.vision_config)

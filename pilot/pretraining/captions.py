@@ -10,18 +10,18 @@ NUMBER_WORDS = ("no", "one", "two", "three", "four")
 
 
 def percent(pixel: float) -> int:
-    """A pixel coordinate as whole percent of the image's side, at most 99."""
+    """Convert a pixel coordinate to whole percent of the image's side, at most 99."""
     return min(99, round(100 * pixel / SIZE))
 
 
 def extent(item: Item) -> str:
-    """Where an item lies, as the public corpus says it: `x12-40 y55-90`."""
+    """Format an item's box as in the public corpus: `x12-40 y55-90`."""
     x1, y1, x2, y2 = (percent(edge) for edge in item.box)
     return f"x{x1:02d}-{x2:02d} y{y1:02d}-{y2:02d}"
 
 
 def caption(public: PublicScene, num_sentences: int) -> str:
-    """Several sentences about one scene, of different kinds, in random order."""
+    """Write several sentences about one scene, of different kinds, in random order."""
     scene, rng = public.scene, public.rng
     makers = {"object": _OBJECT_SENTENCES, "sign": _SIGN_SENTENCES, "shape": _SHAPE_SENTENCES}[public.kind]
     order = [makers[int(i)] for i in rng.permutation(len(makers))]
@@ -30,17 +30,17 @@ def caption(public: PublicScene, num_sentences: int) -> str:
 
 
 def list_objects(scene: Scene) -> str:
-    """`Seen: a dog, an apple.`, from left to right; repeated objects are repeated."""
+    """Write `Seen: a dog, an apple.`, from left to right; repeated objects are repeated."""
     return f"Seen: {', '.join(article(item.name) for item in scene.objects)}."
 
 
 def article(noun: str) -> str:
-    """The noun with its indefinite article."""
+    """Return the noun with its indefinite article."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def plural(noun: str) -> str:
-    """The noun's plural."""
+    """Return the noun's plural."""
     irregular = {"fish": "fish", "cheese": "cheeses", "corn": "corn", "food": "foods", "strawberry": "strawberries"}
     if noun in irregular:
         return irregular[noun]
@@ -48,7 +48,7 @@ def plural(noun: str) -> str:
 
 
 def _pick(scene: Scene, rng: np.random.Generator) -> Item | None:
-    """An object whose name occurs once."""
+    """Pick an object whose name occurs once; return None if there is none."""
     names = [item.name for item in scene.objects]
     single = [item for item in scene.objects if names.count(item.name) == 1]
     return single[int(rng.integers(len(single)))] if single else None

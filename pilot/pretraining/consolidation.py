@@ -1,10 +1,10 @@
 """Phase 7 of tiny-llava's pre-training: facts, focused captions and plain text in turn.
 
-Words that only plain text has lose their output rows while captions alone are trained (embeddings are tied): after
-phase 6 the federated tasks started at a cross-entropy of 4 to 6 and could not write what they had to. So every fourth
-batch is text again, now also with lists of decimals in brackets, of any length but four. The others are captions:
-a third are those of phase 6, and two thirds are facts (fact_captions.py), of which only the endings are learned.
-Beside them the LLM learns to look every named thing up (lookup.py).
+Words that occur only in plain text lose their output rows while only captions are trained (embeddings are tied): after
+phase 6 the federated tasks started at a cross-entropy of 4 to 6, and the model could not write the required answers. So
+every fourth batch is text again, now including lists of decimals in brackets, of any length but four. The other batches
+are captions: one third are those of phase 6, two thirds are facts (fact_captions.py), of which only the endings are
+learned. In addition, the LLM learns to look up every named item in the image (lookup.py).
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,20 +28,20 @@ from pilot.pretraining.step import Report, index_batches, optimise
 LIST_LENGTHS = (2, 3, 5, 6)
 LIST_SHARE = 0.2
 CAPTIONS_PER_TEXT = 3
-"""Batches of captions before each batch of plain text."""
+"""Caption batches before each batch of plain text."""
 FACT_SHARE = 2 / 3
-"""Of the captions."""
+"""Share of facts among the captions."""
 LOOKUP_WEIGHT = 0.5
 VISITS = {"object": 2, "sign": 3, "shape": 1}
-"""How often an epoch comes to a scene of each kind: signs are hard to read, shapes are learned."""
+"""Visits to a scene of each kind per epoch: signs are hard to read, shapes are already learned."""
 
 Labelled = tuple[list[int], list[int]]
-"""Ids, and for each 1 where it is learned, else 0."""
+"""Ids, and for each id 1 if it is learned, else 0."""
 
 
 @dataclass(frozen=True)
 class FactCorpus:
-    """Tokenised facts per scene, the scenes' rows as often as an epoch visits them, and what is in the scenes."""
+    """Tokenised facts per scene, the scenes' rows once per visit in an epoch, and the lookup targets of the scenes."""
 
     captions: Sequence[Sequence[Labelled]]
     visits: Tensor
@@ -49,14 +49,14 @@ class FactCorpus:
 
 
 def plain_text(recipe: Recipe) -> list[str]:
-    """General sentences, and lists of decimals in brackets."""
+    """Generate general sentences, and lists of decimals in brackets."""
     rng = generator("consolidation text", recipe.seed)
     count = recipe.num_text_sentences
     return [_decimals(rng) if rng.random() < LIST_SHARE else general_sentence(rng) for _ in range(count)]
 
 
 def fact_corpus(tokenizer: PreTrainedTokenizerBase, scenes: Sequence[PublicScene], recipe: Recipe) -> FactCorpus:
-    """`recipe.facts_per_scene` captions of facts about each scene."""
+    """Generate `recipe.facts_per_scene` captions of facts about each scene."""
     captions, visits = [], []
     for row, public in enumerate(scenes):
         facts = [fact_caption(public) for _ in range(recipe.facts_per_scene)]
@@ -68,7 +68,7 @@ def fact_corpus(tokenizer: PreTrainedTokenizerBase, scenes: Sequence[PublicScene
 def consolidate(
     model: LlavaForConditionalGeneration, focused: Corpus, facts: FactCorpus, recipe: Recipe, report: Report
 ) -> None:
-    """Projector and LLM: captions with images, and `focused.sentences` without, in turn."""
+    """Train projector and LLM on captions with images and on `focused.sentences` without, in turn."""
     model.model.vision_tower.requires_grad_(False)
     torch.manual_seed(seed_for("lookup head", recipe.seed))
     head = nn.Linear(recipe.text_width, HEAD_WIDTH)
@@ -95,7 +95,7 @@ def consolidate(
 
 @contextmanager
 def _fast_products(model: LlavaForConditionalGeneration) -> Iterator[None]:
-    """Products by oneDNN and plain attention: a step takes two thirds of the time (docs/log.md, "Training step")."""
+    """Use oneDNN's products and plain attention: a step takes two thirds of the time (docs/log.md, "Training step")."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     model.set_attn_implementation("eager")
@@ -132,7 +132,7 @@ def _pad(rows: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
 
 
 def _tokenise(tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]) -> Labelled:
-    """A line break, then lead and ending of every fact."""
+    """Tokenise a line break, then lead and ending of every fact; only endings are learned."""
     parts = [part for lead, ending in facts for part in (f" {lead}", f" {ending}")]
     parts[0] = f"\n{parts[0].strip()}"
     ids, learned = [], []

@@ -1,8 +1,7 @@
-"""The public corpus that tiny-llava is pre-trained on: its scenes, and their dense labels.
+"""The public corpus on which tiny-llava is pre-trained: its scenes, and their dense labels.
 
-It shares the visual vocabulary of the scenarios (sprites, shapes, glyphs) and nothing else: its scenes are drawn
-from seeds of their own, and its captions (captions.py) hold no question, no instruction and no box in the grounding
-task's format.
+It shares only the visual vocabulary of the scenarios (sprites, shapes, glyphs): its scenes are drawn from separate
+seeds, and its captions (captions.py) contain no question, no instruction and no box in the grounding task's format.
 """
 
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ CLASS_INDEX = {name: index for index, name in enumerate(CLASSES)}
 
 @dataclass(frozen=True)
 class PublicScene:
-    """A scene of the public corpus and the generator for its captions."""
+    """A scene of the public corpus, with the random generator for its captions."""
 
     scene: Scene
     kind: str
@@ -32,7 +31,7 @@ class PublicScene:
 
 
 def public_scene(seed: int, split: str, index: int) -> PublicScene:
-    """Scene `index` of the public corpus; `split` (`train` or `held-out`) is part of the seed."""
+    """Generate scene `index` of the public corpus; `split` (`train` or `held-out`) is part of the seed."""
     rng = generator("public corpus", seed, split, index)
     kind = str(rng.choice(KINDS, p=KIND_PROBABILITIES))
     if kind == "object":
@@ -43,5 +42,5 @@ def public_scene(seed: int, split: str, index: int) -> PublicScene:
 
 
 def class_of(item: Item) -> int:
-    """Index of an item's dense label."""
+    """Return the index of an item's dense label."""
     return CLASS_INDEX[f"{item.colour} {item.name}" if item.kind == "shape" else item.name]

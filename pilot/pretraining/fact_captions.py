@@ -1,10 +1,10 @@
-"""Captions for the last phase of pre-training: several short facts about one scene, each decided by looking.
+"""Captions for the last phase of pre-training: several short facts about one scene, each decided by the image.
 
-The sentences of captions.py that need more than naming (what is absent, how many, which is furthest, what lies where)
-are rare in focused captions and are half learned after them. A fact has a lead, which names what it is about and
-which no image decides, and an ending, which the image decides; only endings are learned. So that a skill is bound
-neither to one wording nor to the place right before the ending, leads come in several wordings, and words without
-meaning for the fact stand behind many of them. Leads begin with a word that is one token. None is a question or an
+The sentences of captions.py that need more than naming (what is absent, how many, which is furthest, in which
+direction) are rare in focused captions, and only half learned after them. A fact has a lead, which names its subject
+and which no image decides, and an ending, which the image decides; only endings are learned. Leads have several
+wordings, and many are followed by words that are unrelated to the fact, so that a skill is tied neither to one wording
+nor to the position right before the ending. Leads begin with a word that is one token. None is a question or an
 instruction of a scenario.
 """
 
@@ -19,25 +19,25 @@ from pilot.pretraining.corpus import PublicScene
 from pilot.pretraining.general_text import STATEMENTS
 
 LEAST_NUMBER, MOST_NUMBER = 6, 9
-"""Of facts in one caption; those that a scene does not allow are left out."""
+"""Range of the number of facts drawn for a caption; those that a scene does not allow are left out."""
 APART_SHARE = 0.5
-"""Of facts whose ending stands apart from the lead."""
+"""Share of facts with unrelated words between lead and ending."""
 MOST_WORDS_APART = 16
 LEAST_DIFFERENCE = 4.0
-"""Pixels by which an extreme thing must exceed the next."""
+"""Pixels by which an extreme item must exceed the next, and two items must differ to have a direction."""
 LEAST_RATIO = 1.2
-"""Of the area of the largest (smallest) thing to the next."""
+"""Minimum ratio of areas between the largest (smallest) item and the next."""
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 _WORDS = tuple(" ".join(STATEMENTS).lower().replace("?", ".").split())
 
 Fact = tuple[str, str]
-"""Lead and ending, both without spaces around them."""
+"""Lead and ending, both without surrounding spaces."""
 Maker = Callable[[Scene, np.random.Generator], Fact | None]
 
 
 def fact_caption(public: PublicScene) -> list[Fact]:
-    """Distinct facts about one scene, in random order; at least one."""
+    """Generate distinct facts about one scene, in random order; at least one."""
     scene, rng = public.scene, public.rng
     makers = MAKERS[public.kind]
     shares = np.array([share for _, share in makers])
@@ -48,7 +48,7 @@ def fact_caption(public: PublicScene) -> list[Fact]:
 
 
 def _apart(lead: str, rng: np.random.Generator) -> str:
-    """The lead, half of the time with a few words of a general statement behind it."""
+    """Append a few words of the general statements to the lead, half of the time."""
     if rng.random() >= APART_SHARE:
         return lead
     start, number = int(rng.integers(len(_WORDS))), int(rng.integers(1, MOST_WORDS_APART + 1))
@@ -71,7 +71,7 @@ def _presence(scene: Scene, rng: np.random.Generator) -> Fact:
 
 
 def _claim(thing: str, rng: np.random.Generator) -> str:
-    """`thing` with its article, claimed to be there."""
+    """Claim that `thing`, which includes its article, is in the scene."""
     start, _, noun = thing.partition(" ")
     leads = (f"With {thing}:", f"In it {thing}:", f"{start.capitalize()} {noun} seen:", f"The scene has {thing},")
     return _choose(rng, leads)
@@ -227,4 +227,4 @@ MAKERS: dict[str, Sequence[tuple[Maker, float]]] = {
     "sign": ((_written, 4), (_mark, 2), (_end_mark, 3), (_sign_length, 0.7), (_ground, 0.5)),
     "shape": ((_shape_name, 1), (_shape_colour, 1), (_shape_truth, 2)),
 }  # fmt: skip
-"""Facts about each kind of scene, with their shares."""
+"""Makers of facts about each kind of scene, with their relative frequencies."""

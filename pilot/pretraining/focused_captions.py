@@ -1,6 +1,6 @@
-"""Captions for the last phase of pre-training: every object of a scene by itself, in random order.
+"""Captions for phases 6 and 7 of pre-training: every object of a scene separately, in random order.
 
-Same sentences as in captions.py: names with extents, places with names, and the list of what is seen.
+The sentences are those of captions.py: names with extents, positions with names, and the list of objects.
 """
 
 import numpy as np
@@ -10,11 +10,11 @@ from pilot.pretraining.captions import article, caption, extent, list_objects, p
 from pilot.pretraining.corpus import PublicScene
 
 KIND_PROBABILITIES = (0.2, 0.5, 0.3)
-"""Of starting with the list, with extents, and with places."""
+"""Probabilities of starting with the list, with extents, and with positions."""
 
 
 def focused_caption(public: PublicScene) -> str:
-    """What to say about one scene; scenes without sprites have their usual captions."""
+    """Write a focused caption of one scene; scenes without sprites get their usual captions."""
     scene, rng = public.scene, public.rng
     if public.kind != "object":
         return caption(public, 3)

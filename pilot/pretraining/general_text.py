@@ -1,8 +1,8 @@
 """Plain text for tiny-llava's language phase: everyday statements, without images and without tasks.
 
-A language model of a million parameters knows only the words that it has read. These sentences give it the small
-words of English, numbers, the families of things and the words for places, so that an instruction written later
-is made of tokens with meaning. None of them is a question about an image or an instruction of a scenario.
+A language model of a million parameters knows only the words that it has read. These sentences teach it the function
+words of English, numbers, the families of objects and the words for positions, so that later instructions consist of
+tokens with meaning. None of them is a question about an image or an instruction of a scenario.
 """
 
 import numpy as np
@@ -39,11 +39,11 @@ STATEMENTS = (
     "Which one is it? Where is it? What is that? Who are they? Why not? And how? Or else.",
 )
 TOKENIZER_ONLY = ("USER:", " ASSISTANT:", " [0.", ", 0.", "]")
-"""Strings that the tokenizer keeps whole; the model reads `, 0.` in lists of decimals and meets the rest later."""
+"""Strings that the tokenizer keeps whole; these texts contain only `, 0.` of them, in lists of decimals."""
 
 
 def general_sentence(rng: np.random.Generator) -> str:
-    """One plain sentence."""
+    """Generate one plain sentence."""
     makers = (_statement, _statement, _family, _list, _decimals, _numbers, _colours, _sorted_places)
     return makers[int(rng.integers(len(makers)))](rng)
 

@@ -1,6 +1,6 @@
 """Phases 2 to 4 of tiny-llava's pre-training: text, connector alignment, connector and LLM together.
 
-Text: next-token prediction over general sentences and captions without their images. Connector: as LLaVA's first
+Text: next-token prediction on general sentences and on captions without their images. Connector: as in LLaVA's first
 stage, only the projector learns, from captions with images. Joint: projector and LLM learn from both.
 """
 
@@ -25,7 +25,7 @@ TEXT_EVERY = 6
 
 @dataclass(frozen=True)
 class Corpus:
-    """Tokenised captions per scene, general sentences, and vision features (M, N, D) of the scenes."""
+    """Tokenised captions per scene, general sentences, and the scenes' vision features (M, N, D)."""
 
     captions: Sequence[Sequence[list[int]]]
     sentences: Sequence[list[int]]
@@ -33,14 +33,14 @@ class Corpus:
 
 
 def tokenise_captions(tokenizer: PreTrainedTokenizerBase, captions: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-    """Ids of every caption, each as it stands in a sequence: line break, text, end token."""
+    """Tokenise every caption as it appears in a sequence: line break, text, end token."""
     flat = tokenizer([f"\n{text}" for group in captions for text in group], add_special_tokens=False)["input_ids"]
     ids = iter(flat)
     return [[[*next(ids), END] for _ in group] for group in captions]
 
 
 def pad(rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-    """Right-padded ids (B, L) and labels (B, L) in which padding is ignored."""
+    """Return right-padded ids (B, L), and labels (B, L) that ignore the padding."""
     length = max(len(row) for row in rows)
     ids = torch.full((len(rows), length), PAD)
     labels = torch.full((len(rows), length), IGNORED)
@@ -52,7 +52,7 @@ def pad(rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
 def sequence_loss(
     model: LlavaForConditionalGeneration, ids: Tensor, labels: Tensor, features_BND: Tensor | None
 ) -> Tensor:
-    """Mean cross-entropy of the labelled tokens of `<s> [image tokens] ids`; the image tokens have no label."""
+    """Return the mean cross-entropy of the labelled tokens of `<s> [image tokens] ids`; image tokens have no label."""
     embed = model.get_input_embeddings()
     begin = torch.full((len(ids), 1), BEGIN)
     parts = [embed(begin)]

@@ -1,9 +1,9 @@
-"""An auxiliary task of phase 7: every word for a thing, read in a text, is looked up in the image at once.
+"""An auxiliary task of phase 7: look up every word for an item in the image as soon as it is read.
 
-A text that names a dog early and has to say something about it much later is understood in two steps: find the dog
-where it is named, and carry what was found to the end. Endings alone teach the first step slowly. So a linear head
-(thrown away afterwards) reads from the state of every word for a thing, halfway through the LLM, how often the thing
-is in the image and, if once, where its edges are.
+A text that names a dog early and describes it much later is understood in two steps: find the dog where it is named,
+and carry the result to the end. Endings alone teach the first step slowly. So a linear head (discarded afterwards)
+predicts from the hidden state of every word for an item, halfway through the LLM, how often the item is in the image
+and, if once, where its edges are.
 """
 
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ from pilot.pretraining.captions import percent, plural
 WORDS = (*sprites.OBJECTS, *sprites.FAMILIES, *sprites.SHAPES)
 NO_WORD = -1
 MOST = 4
-"""Things of one name or family in a scene."""
+"""Maximum number of items of one name or family in a scene."""
 HEAD_WIDTH = MOST + 1 + 4 * NUM_BINS
-"""Outputs of the head: how often (0 to MOST), then a bin for each of the four edges."""
+"""Outputs of the head: the count (0 to MOST), then a bin for each of the four edges."""
 
 
 @dataclass(frozen=True)
 class LookupTargets:
-    """Which word each token is, or -1 (V,); per scene and word how often (M, W), and the last one's edges (M, W, 4)."""
+    """Word of each token, or -1 (V,); per scene and word the count (M, W), and the edges of its last item (M, W, 4)."""
 
     word_of_token: Tensor
     counts: Tensor
@@ -37,13 +37,13 @@ class LookupTargets:
 
 
 def lookup_targets(tokenizer: PreTrainedTokenizerBase, scenes: Sequence[Scene]) -> LookupTargets:
-    """What `lookup_loss` needs to know of each of `scenes`."""
+    """Compute the targets of `lookup_loss` for `scenes`."""
     counts, edges = zip(*(_look_up(scene) for scene in scenes), strict=True)
     return LookupTargets(_words_of_tokens(tokenizer), torch.stack(counts), torch.stack(edges))
 
 
 def _words_of_tokens(tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """For each id of the vocabulary, which of WORDS it is, in the singular or the plural; else -1."""
+    """Return for each id of the vocabulary which of WORDS it is, in the singular or the plural; else -1."""
     words = torch.full((len(tokenizer),), NO_WORD)
     for index, word in enumerate(WORDS):
         for text in (word, plural(word)):
@@ -54,7 +54,7 @@ def _words_of_tokens(tokenizer: PreTrainedTokenizerBase) -> Tensor:
 
 
 def _look_up(scene: Scene) -> tuple[Tensor, Tensor]:
-    """How often each of WORDS is in the scene (W,), and the edges of the last one in whole percent (W, 4)."""
+    """Count each of WORDS in the scene (W,); also return the edges of its last item in whole percent (W, 4)."""
     counts, edges = torch.zeros(len(WORDS), dtype=torch.int8), torch.zeros(len(WORDS), 4, dtype=torch.int8)
     for item in scene.items:
         for word in _words_for(item):
@@ -64,7 +64,7 @@ def _look_up(scene: Scene) -> tuple[Tensor, Tensor]:
 
 
 def lookup_loss(head: nn.Module, hidden_BLC: Tensor, ids_BL: Tensor, targets: LookupTargets, rows: Tensor) -> Tensor:
-    """Cross-entropy of the counts at all words for things, plus that of the edges at those that are there once."""
+    """Return the cross-entropy of the counts at all words for items, plus that of the edges where the count is one."""
     words_BL = targets.word_of_token[ids_BL]
     named = words_BL != NO_WORD
     scene = rows.unsqueeze(1).expand_as(words_BL)[named]

@@ -1,4 +1,4 @@
-"""`snakemake backbone`: from the recipe to the checkpoint that ships in the package."""
+"""`snakemake backbone`: pre-training of the checkpoint that ships in the package, from its recipe."""
 
 import json
 from collections.abc import Callable
@@ -33,10 +33,10 @@ PhaseReport = Callable[[str, int, int, dict[str, float]], None]
 
 
 def make_tiny_llava(recipe: Recipe, work: Path, target: Path, report: PhaseReport) -> dict[str, float]:
-    """Pre-train with `recipe`, keeping phases in `work`, and write checkpoint, tokenizer and quality to `target`.
+    """Pre-train with `recipe`, keep phases in `work`, and write checkpoint, tokenizer and quality to `target`.
 
     Returns the measured quality on held-out public scenes (`measure_quality`). Single-threaded: the bytes of the
-    result depend on the recipe, the code, the library versions and the processor's instruction set only.
+    result depend only on the recipe, the code, the library versions and the processor's instruction set.
     """
     torch.set_num_threads(1)
     captions, sentences = _texts(recipe, lambda step, total: report("corpus", step, total, {}))
@@ -122,7 +122,7 @@ def _export(
 def _late_corpora(
     tokenizer: PreTrainedTokenizerBase, features_MND: Tensor, recipe: Recipe
 ) -> tuple[Corpus, FactCorpus]:
-    """What phases 6 and 7 read: focused captions of every training scene and plain text; facts."""
+    """Generate the data of phases 6 and 7: focused captions of every training scene and plain text; facts."""
     scenes = [_without_image(public_scene(recipe.seed, "train", index)) for index in range(recipe.num_train_scenes)]
     captions = [[focused_caption(public) for _ in range(recipe.captions_per_scene)] for public in scenes]
     texts = [f" {text}" for text in plain_text(recipe)]
@@ -132,7 +132,7 @@ def _late_corpora(
 
 
 def _without_image(public: PublicScene) -> PublicScene:
-    """The scene's ground truth alone: all images together would take 0.8 GB."""
+    """Drop the scene's image and keep its ground truth: all images together would take 0.8 GB."""
     return replace(public, scene=replace(public.scene, image=NO_IMAGE))
 
 
@@ -144,7 +144,7 @@ def _refine(
     recipe: Recipe,
     report: PhaseReport,
 ) -> None:
-    """Phases 5 and 6: they share the edge head, so they are kept together."""
+    """Run phases 5 and 6, which share the edge head and are therefore kept as one."""
     aligner = Aligner(model, dense_targets(pool, tokenizer, recipe.patch_size), recipe)
     aligner.align(focused.features_MND, _named(report, "align"))
     aligner.refine(focused, _named(report, "refine"))

@@ -1,4 +1,4 @@
-"""How well a tiny-llava sees: measured on held-out public scenes, in the public corpus's own words."""
+"""Quality of a tiny-llava on held-out public scenes, measured in the wording of the public corpus."""
 
 import re
 from collections import Counter
@@ -27,12 +27,12 @@ _LISTED = re.compile(r"\ban? ([a-z]+)")
 
 
 def image_processor() -> CLIPImageProcessorPil:
-    """CLIP's processor, told to resize to the full square: its default would crop."""
+    """Return CLIP's processor, set to resize to the full square: its default would crop."""
     return CLIPImageProcessorPil(size={"height": SIZE, "width": SIZE}, do_center_crop=False, do_convert_rgb=True)
 
 
 def pool_features(model: LlavaForConditionalGeneration, pool: ScenePool, statistics: tuple[Tensor, Tensor]) -> Tensor:
-    """Patch features (M, N, D) that LLaVA reads: second-to-last vision layer, without the class token."""
+    """Compute the patch features (M, N, D) that LLaVA reads: second-to-last vision layer, without the class token."""
     parts = []
     for pixels in pool.pixels.split(256):
         with torch.no_grad():
@@ -44,7 +44,7 @@ def pool_features(model: LlavaForConditionalGeneration, pool: ScenePool, statist
 def measure(
     model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, recipe: Recipe
 ) -> dict[str, float]:
-    """`measure_quality` on the recipe's held-out public scenes."""
+    """Run `measure_quality` on the recipe's held-out public scenes."""
     processor = image_processor()
     size = recipe.num_held_out_scenes
     pool = ScenePool(recipe.seed, "held-out", size, recipe.patch_size, lambda done: None)
@@ -54,7 +54,7 @@ def measure(
 
 
 def load_checkpoint(folder: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerBase]:
-    """Model and tokenizer of a checkpoint folder, through transformers' own classes."""
+    """Load model and tokenizer of a checkpoint folder with transformers' classes."""
     model = LlavaForConditionalGeneration.from_pretrained(folder, local_files_only=True).float().eval()
     return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
@@ -65,10 +65,11 @@ def measure_quality(
     scenes: Sequence[Scene],
     features_MND: Tensor,
 ) -> dict[str, float]:
-    """`object_f1` (micro, multiset of names after `Seen:`), `extent_iou` (mean, unreadable counts 0), `sign_exact`.
+    """Measure `object_f1`, `extent_iou` and `sign_exact`.
 
-    `scenes` are held-out public scenes, `features_MND` their vision features; shapes and objects are asked for their
-    extents when their name occurs once.
+    `object_f1` is micro-averaged over the multiset of names after `Seen:`; `extent_iou` is a mean in which unreadable
+    answers count 0. `scenes` are held-out public scenes, `features_MND` their vision features; shapes and objects whose
+    name occurs once are asked for their extents.
     """
     objects = [i for i, scene in enumerate(scenes) if scene.objects and not scene.sign]
     seen = _complete(model, tokenizer, features_MND[objects], ["\nSeen:"] * len(objects), 40)
@@ -122,7 +123,7 @@ def _complete(
     leads: Sequence[str],
     max_new_tokens: int,
 ) -> list[str]:
-    """Each image's continuation of its lead, up to the end token."""
+    """Continue each image's lead greedily; return the text up to its first full stop."""
     ids = tokenizer(list(leads), add_special_tokens=False)["input_ids"]
     embed = model.get_input_embeddings()
     texts = [""] * len(leads)

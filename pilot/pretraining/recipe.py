@@ -1,4 +1,4 @@
-"""The recipe of tiny-llava: every number that its checkpoint depends on, in one place."""
+"""The recipe of tiny-llava: all numbers on which its checkpoint depends."""
 
 from dataclasses import asdict, dataclass
 
@@ -41,7 +41,7 @@ class PhaseRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes, corpus and phases of the pre-training; widths in units of features, image sides in pixels."""
+    """Sizes, corpus and phases of the pre-training; widths in features, image sides in pixels."""
 
     seed: int = 0
     patch_size: int = 16
@@ -68,20 +68,20 @@ class Recipe:
     consolidate: PhaseRecipe = PhaseRecipe(steps=6_500, batch_size=40, learning_rate=2e-3)
 
     def digest(self) -> str:
-        """Digest of the numbers and of the code that turns them into a checkpoint."""
+        """Return the digest of the numbers and of the code that turns them into a checkpoint."""
         sources = VISION_SOURCES + LANGUAGE_SOURCES + REFINEMENT_SOURCES + CONSOLIDATION_SOURCES
         return self._digest_without(frozenset(), sources)
 
     def vision_digest(self) -> str:
-        """Digest of what the vision phase alone depends on, so that a change of the text does not repeat it."""
+        """Return the digest of what the vision phase depends on, so that changes of the text do not repeat it."""
         return self._digest_without(_LANGUAGE_FIELDS | _REFINEMENT_FIELDS | _LAST_FIELDS, VISION_SOURCES)
 
     def language_digest(self) -> str:
-        """Digest of what text, connector and joint phase depend on."""
+        """Return the digest of what the phases text, connector and joint depend on."""
         return self._digest_without(_REFINEMENT_FIELDS | _LAST_FIELDS, VISION_SOURCES + LANGUAGE_SOURCES)
 
     def refinement_digest(self) -> str:
-        """Digest of what the phases align and refine depend on."""
+        """Return the digest of what the phases align and refine depend on."""
         return self._digest_without(_LAST_FIELDS, VISION_SOURCES + LANGUAGE_SOURCES + REFINEMENT_SOURCES)
 
     def _digest_without(self, fields: frozenset[str], sources: tuple[str, ...]) -> str:

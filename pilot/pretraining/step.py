@@ -1,7 +1,7 @@
-"""Pre-trains tiny-llava the way multimodal LLMs are made: vision, text, connector, then connector and LLM together.
+"""Pre-training of tiny-llava in the usual order: vision, text, connector, then connector and LLM together.
 
-Every phase writes its weights to the work folder when it ends and is skipped when they are there already, so an
-interrupted pre-training continues with the phase it was in.
+Every phase writes its weights to the work folder when it ends and is skipped if they are already there, so an
+interrupted pre-training continues with the unfinished phase.
 """
 
 import math
@@ -15,11 +15,14 @@ from pilot.io.checkpoint import load_state, save_state
 from pilot.pretraining.recipe import PhaseRecipe
 
 Report = Callable[[int, int, dict[str, float]], None]
-"""Called with (step, number of steps, measures) as a phase goes on."""
+"""Called with (step, number of steps, measures) during a phase."""
 
 
 def learning_rate_at(step: int, phase: PhaseRecipe) -> float:
-    """Linear warm-up over 3 % of the steps, then a cosine down to a tenth of the peak; steps count from 0."""
+    """Return the learning rate: linear warm-up over 3 % of the steps, then a cosine to a tenth of the peak.
+
+    Steps count from 0.
+    """
     warmup = max(1, round(0.03 * phase.steps))
     if step < warmup:
         return phase.learning_rate * (step + 1) / warmup
@@ -34,7 +37,7 @@ def optimise(
     loss_of: Callable[[dict[str, Tensor]], dict[str, Tensor]],
     report: Report,
 ) -> None:
-    """The one training loop of pre-training: AdamW, clipping at norm 1, a report every 50 steps."""
+    """Train a phase with AdamW, gradients clipped at norm 1, and a report every 50 steps."""
     optimiser = torch.optim.AdamW(parameters, lr=phase.learning_rate, weight_decay=0.05, betas=(0.9, 0.98))
     for step in range(phase.steps):
         for group in optimiser.param_groups:
@@ -49,7 +52,7 @@ def optimise(
 
 
 def run_phase(path: Path, model: nn.Module, train: Callable[[], None]) -> None:
-    """Train one phase and keep its weights in `path`, or load them if it ended earlier with the same recipe."""
+    """Train one phase and save its weights to `path`, or load them if it ended earlier with the same recipe."""
     if path.exists():
         model.load_state_dict(load_state(path), strict=True)
         return
@@ -58,7 +61,7 @@ def run_phase(path: Path, model: nn.Module, train: Callable[[], None]) -> None:
 
 
 def index_batches(size: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Index batches of endless shuffled epochs; the last incomplete batch of an epoch is dropped."""
+    """Yield index batches of endless shuffled epochs; drop the last incomplete batch of an epoch."""
     source = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(size, generator=source)

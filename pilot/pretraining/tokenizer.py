@@ -1,4 +1,4 @@
-"""Trains tiny-llava's tokenizer: byte-level BPE whose numbers are pairs of digits and whose capitals stand alone."""
+"""Training of tiny-llava's tokenizer: byte-level BPE; numbers are pairs of digits, words in capitals single letters."""
 
 from collections.abc import Iterable
 
@@ -10,11 +10,11 @@ from transformers import PreTrainedTokenizerFast
 from pilot.pretraining.architecture import BEGIN, END, PAD, SPECIAL_TOKENS
 
 SPLIT = r"USER:| ?ASSISTANT:|(?: ?\[|, )?\d\.(?=\d)|\d{1,2}| ?[A-Z]?[a-z]+| ?[A-Z]| ?[^\sA-Za-z\d]+|\s"
-"""Words with their leading space; `0.12` as `0.` + `12`, so that a position shares its token with `x12`."""
+"""Pattern of words with their leading space; `0.12` is `0.` + `12`, so that a position shares its token with `x12`."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer whose ids 0..3 are padding, begin, end and image placeholder."""
+    """Train a tokenizer whose ids 0..3 are padding, begin, end and image placeholder."""
     tokenizer = Tokenizer(BPE(byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

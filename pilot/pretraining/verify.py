@@ -1,4 +1,4 @@
-"""Checks the shipped tiny-llava: its files against their digests, its quality measured again."""
+"""Verification of the shipped tiny-llava: its files against their digests, and its quality measured again."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from pilot.io.digest import sha256_file
 
 
 def check_files(folder: Path = TINY_LLAVA) -> str:
-    """What is wrong with the checkpoint's files; empty when nothing is."""
+    """Return the first problem of the checkpoint's files; an empty string if there is none."""
     if not (folder / "recipe.json").is_file():
         return f"{folder}: no checkpoint"
     for name, digest in read_json(folder / "recipe.json")["files"].items():
@@ -22,7 +22,9 @@ def check_files(folder: Path = TINY_LLAVA) -> str:
 
 
 def verify_tiny_llava(folder: Path = TINY_LLAVA) -> dict[str, Any]:
-    """Files, recipe and quality: `files_ok`, `recipe_is_current`, recorded and measured quality.
+    """Check files and recipe and measure the quality again.
+
+    Returns `files_ok`, `recipe_is_current`, `quality_recorded` and `quality_measured`.
 
     Raises:
         UserError: a file is missing or altered.

@@ -1,8 +1,8 @@
 """Phase 1 of tiny-llava's pre-training: the vision tower, on dense labels.
 
-Every patch token of the second-to-last layer (the one LLaVA reads) is told what covers its patch and where that
-thing's edges lie; the class token of the last layer is told which things the image holds, as CLIP's is told the
-caption. The heads are thrown away.
+Every patch token of the second-to-last layer (the one that LLaVA reads) learns which item covers its patch and where
+the item's edges are; the class token of the last layer learns which items the image contains, as CLIP's learns the
+caption. The heads are discarded.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,11 +21,11 @@ from pilot.pretraining.step import Report, index_batches, optimise
 EDGE_LOSS_WEIGHT = 4.0
 PRESENCE_LOSS_WEIGHT = 1.0
 MINIMUM_COVER = 0.12
-"""Share of a patch that a thing must cover to be the patch's label."""
+"""Share of a patch that an item must cover to be the patch's label."""
 
 
 def dense_labels(scene: Scene, patch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Per patch (N, row by row): class index (N,), and edges x1, y1, x2, y2 relative to the patch's centre (N, 4).
+    """Return per patch (N, row by row) the class (N,), and edges x1, y1, x2, y2 relative to the patch's centre (N, 4).
 
     Edges are in units of the image's side; patches that show nothing have class 0 and edges 0.
     """
@@ -70,7 +70,7 @@ class ScenePool:
 
 
 class DenseHeads(nn.Module):
-    """What the vision tower is asked during pre-training; not part of the shipped model."""
+    """Heads for the vision tower during pre-training; not part of the shipped model."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -85,12 +85,12 @@ class DenseHeads(nn.Module):
 
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 (B, 3, S, S) to the processor's normalised floats."""
+    """Convert uint8 pixels (B, 3, S, S) to the processor's normalised floats."""
     return (pixels.float() / 255.0 - mean[:, None, None]) / std[:, None, None]
 
 
 def dense_loss(vision: nn.Module, heads: DenseHeads, pixels: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Losses and measures of one batch: `loss`, patch `accuracy` where something is, `edge_pixels` (mean error)."""
+    """Compute losses and measures of one batch: `loss`, `accuracy` of non-empty patches, `edge_pixels` (mean error)."""
     output = vision(pixels, output_hidden_states=True)
     classes, edges, presence = heads(output.hidden_states[-2][:, 1:], output.pooler_output)
     filled = batch["classes"] > 0
@@ -107,7 +107,7 @@ def dense_loss(vision: nn.Module, heads: DenseHeads, pixels: Tensor, batch: dict
 def train_vision(
     vision: nn.Module, pool: ScenePool, recipe: Recipe, statistics: tuple[Tensor, Tensor], report: Report
 ) -> None:
-    """Phase 1 over `pool`; `statistics` are the processor's mean and standard deviation (3,)."""
+    """Run phase 1 over `pool`; `statistics` are the processor's mean and standard deviation (3,)."""
     torch.manual_seed(seed_for("dense heads", recipe.seed))
     heads = DenseHeads(recipe.vision_width)
     indices = index_batches(len(pool), recipe.vision.batch_size, seed_for("vision batches", recipe.seed))

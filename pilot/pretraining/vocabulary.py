@@ -1,4 +1,4 @@
-"""Every word of the scenarios' instructions and answers, isolated: what a small tokenizer must know."""
+"""All words of the scenarios' instructions and answers, which a small tokenizer must know."""
 
 import re
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ _FIELD = re.compile(r"\{\w+\}")
 
 
 def words_of(text: str) -> list[str]:
-    """Runs of letters, and single digits; punctuation is left out."""
+    """Return the runs of letters and the single digits of a text; punctuation is left out."""
     return _WORD.findall(text)
 
 
 def scenario_words() -> list[str]:
-    """Sorted unique words, capitals kept. Signs are not words: they are made of `sprites.GLYPHS`."""
+    """Return sorted unique words, with their capitals. Signs are not words: they are made of `sprites.GLYPHS`."""
     templates = [_FIELD.sub(" ", template) for template in (*_question_templates(), *_other_templates())]
     texts = [*templates, *_fillers(), *_easy_vqa_texts()]
     return sorted({word for text in texts for word in words_of(text)})
@@ -35,13 +35,13 @@ def _other_templates() -> tuple[str, ...]:
 
 
 def _fillers() -> Iterable[str]:
-    """What is put into the templates, and the answers; `A` and `An` begin captions."""
+    """Return the words that fill the templates, and the answers; `A` and `An` begin captions."""
     names = (*sprites.OBJECTS, *sprites.FAMILIES, *wording.FAMILY_PLURALS.values(), *sprites.BACKGROUNDS)
     places = (*relations.SIDES, *relations.DIRECTIONS, *relations.CORNERS)
     return *names, *places, "object", "objects", "yes", "no", "a", "an", "A", "An", "and", "0123456789"
 
 
 def _easy_vqa_texts() -> Iterable[str]:
-    """The 107 distinct questions and 13 answers of the public data set's training split."""
+    """Return the 107 distinct questions and 13 answers of the public data set's training split."""
     questions, _ = easy_vqa.official("train")
     return {text for question in questions for text in question[:2]}

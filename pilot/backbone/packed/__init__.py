@@ -1,1 +1,1 @@
-"""Forward, backward and generation over packed rows, on plain tensors: what training and answering run."""
+"""Forward and backward passes and generation over packed tokens, on plain tensors, for training and answers."""

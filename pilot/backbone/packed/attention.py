@@ -1,4 +1,4 @@
-"""Causal attention of packed tokens: sequences and heads are formed by index, inside one step of autograd."""
+"""Causal attention over packed tokens: sequences and heads are gathered by index, inside one autograd function."""
 
 import math
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ from pilot.backbone.packed.packing import Packing
 
 @dataclass(frozen=True)
 class Heads:
-    """How packed queries, and packed keys and values, become sequences of heads and return.
+    """Indices that turn packed queries, keys and values into sequences of heads, and back.
 
-    With B sequences of at most L tokens, H heads of width D, KV heads of keys and values, and M queries in all, at most
-    Q of one sequence.
+    With B sequences of at most L tokens, H heads of width D, KV heads of keys and values, and M queries in total, at
+    most Q per sequence.
 
     Attributes:
         num_rows: B.
-        num_queries: rows of the packed queries that are in a sequence; the rest has no influence.
-        num_tokens: the same of packed keys and values.
+        num_queries: rows of the packed queries that belong to a sequence; the other rows have no influence.
+        num_tokens: rows of the packed keys and values that belong to a sequence; the other rows have no influence.
         num_heads: H.
         num_groups: H / KV.
         length: L.
-        num_lead: first places of keys and values, which all sequences share.
-        spread_q: row of (M * H, D) at each place of (B, H, Q).
-        collect_q: place in (B * H * Q) of each row of (M * H).
-        spread_kv: row of (T * 2 KV, D) at each place of (2, B, H, L).
-        collect_kv: place in (2 * B * KV * L) of each row of (T * 2 KV).
-        turn_q: complex numbers that turn queries (B, H, Q, D / 2).
-        turn_k: the same for keys.
-        mask: added to the scores (B * H, Q, L): 0, or -inf for places that a query may not see.
+        num_lead: leading positions of keys and values, which all sequences share.
+        spread_q: row of (M * H, D) at each position of (B, H, Q).
+        collect_q: position in (B * H * Q) of each row of (M * H).
+        spread_kv: row of (T * 2 KV, D) at each position of (2, B, H, L).
+        collect_kv: position in (2 * B * KV * L) of each row of (T * 2 KV).
+        turn_q: complex numbers that rotate queries (B, H, Q, D / 2).
+        turn_k: complex numbers that rotate keys.
+        mask: added to the scores (B * H, Q, L): 0, or -inf for positions that a query may not attend to.
     """
 
     num_rows: int
@@ -51,7 +51,7 @@ class Heads:
 
 
 def make_heads(packing: Packing, num_heads: int, num_kv_heads: int, turn_LE: Tensor) -> tuple[Heads, Heads]:
-    """Heads for queries at all tokens, and at the packing's queries only; `turn_LE` is complex, E = D / 2."""
+    """Return `Heads` for queries at all tokens, and for the packing's queries only; `turn_LE` is complex, E = D / 2."""
     p, rows, length, groups = packing, packing.num_rows, packing.length, num_heads // num_kv_heads
     head_H, part = torch.arange(num_heads), torch.arange(2)
     row_of_kv = p.gather_BL.view(1, rows, 1, length) * (2 * num_kv_heads) + part.view(2, 1, 1, 1) * num_kv_heads
@@ -80,7 +80,7 @@ def make_heads(packing: Packing, num_heads: int, num_kv_heads: int, turn_LE: Ten
 
 
 def attend(q_ME: Tensor, kv_TE: Tensor, heads: Heads) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """What `Attention` computes, and what it keeps: q (B * H, Q, D), k and v (B * H, L, D) turned, weights."""
+    """Compute attention; return its output, and rotated q (B * H, Q, D), rotated k and v (B * H, L, D), and weights."""
     width = q_ME.shape[1] // heads.num_heads
     by_head, flat = (heads.num_rows, heads.num_heads, -1, width), (heads.num_rows * heads.num_heads, -1, width)
     q = q_ME.reshape(-1, width).index_select(0, heads.spread_q)
@@ -124,7 +124,7 @@ class Attention(torch.autograd.Function):
 
 
 def _collected(grad: Tensor, heads: Heads) -> Tensor:
-    """Gradient (2, B, H, L, D) of spread keys and values as that of packed ones, (T, 2 KV D)."""
+    """Map the gradient (2, B, H, L, D) of spread keys and values to that of the packed ones, (T, 2 KV D)."""
     if heads.num_groups > 1:
         grad = grad.unflatten(2, (-1, heads.num_groups)).sum(dim=3)
     num_kv_heads, width = grad.shape[2], grad.shape[-1]
@@ -135,15 +135,15 @@ def _collected(grad: Tensor, heads: Heads) -> Tensor:
 
 
 def _collect(scatter_M: Tensor, num_heads: int, length: int) -> Tensor:
-    """Places (M, H) in (B * H * L) of what stands at `scatter_M` in (B * L)."""
+    """Return the positions (M, H) in (B * H * L) of the tokens at `scatter_M` in (B * L)."""
     row_M, place_M = scatter_M // length, scatter_M % length
     return (row_M[:, None] * num_heads + torch.arange(num_heads)) * length + place_M[:, None]
 
 
 def rotate(x: Tensor, turn: Tensor) -> None:
-    """Rotary position embedding in place (Su et al. 2021, arXiv 2104.09864): each pair of numbers is a complex one.
+    """Apply rotary position embedding in place (Su et al. 2021, arXiv 2104.09864) to pairs of numbers as complex ones.
 
     Transformers pairs the halves of a head instead; `pilot.backbone.packed.weights` orders the rows of Q and K so that
-    the pairs stand next to each other, which changes no product of a query and a key.
+    pairs are adjacent, which changes no product of a query and a key.
     """
     torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(turn)

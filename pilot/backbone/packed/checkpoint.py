@@ -1,9 +1,9 @@
-"""A backbone's language part read straight from its checkpoint, for processes that run the packed passes only.
+"""A backbone's language part read directly from its checkpoint, for processes that run only the packed passes.
 
 Importing transformers' modelling code takes several times as long as loading a small checkpoint, and training on stored
-features needs none of it: parameters, tokenizer and projector are files in known formats. Everything carries
-the names that transformers gives it, and tests hold both ways equal. Whoever needs the vision tower gets transformers'
-own model, which is loaded when first asked for.
+features does not need it: parameters, tokenizer and projector are files in known formats. All parameters have the names
+that transformers gives them, and tests hold both ways of loading equal. Where the vision tower is needed, transformers'
+model is loaded on first use.
 """
 
 from functools import cached_property
@@ -29,11 +29,11 @@ EXPECTED = {
     ("tie_word_embeddings",): True,
     ("text_config", "rope_parameters", "rope_type"): "default",
 }
-"""What a checkpoint's config.json must say to be read here, besides `packed_llama.COMPUTED`."""
+"""Values that a checkpoint's config.json must have to be read here, besides `pilot.backbone.packed.llama.COMPUTED`."""
 
 
 def is_lean(folder: Path, numerics: Numerics) -> bool:
-    """Whether the packed passes are all that this checkpoint's language part needs on this device."""
+    """Return whether the packed passes are all that this checkpoint's language part needs on this device."""
     if not numerics.packs or not all((folder / name).is_file() for name in (WEIGHTS, "tokenizer.json")):
         return False
     config, tokens = read_json(folder / "config.json"), read_json(folder / "tokenizer_config.json")
@@ -43,7 +43,7 @@ def is_lean(folder: Path, numerics: Numerics) -> bool:
 
 
 class LeanCheckpoint:
-    """What `pilot.backbone.loading.Checkpoint` holds, with transformers' part loaded when first asked for."""
+    """A checkpoint like `pilot.backbone.checkpoint.Checkpoint`, with transformers' part loaded on first use."""
 
     def __init__(self, folder: Path, numerics: Numerics) -> None:
         self._folder, self._numerics = folder, numerics
@@ -89,20 +89,20 @@ class LeanLlava(nn.Module):
         self.lm_head = _linear(self.get_input_embeddings().weight)
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The tokens' embeddings, which are the head's weights as well."""
+        """Return the token embeddings, whose weights are also those of the head."""
         embeddings: nn.Embedding = self.model.language_model.embed_tokens  # type: ignore[union-attr, assignment]
         return embeddings
 
 
 class LeanLlama(nn.Module):
-    """The parameters of a `LlamaModel` under its names; it has no pass of its own.
+    """The parameters of a `LlamaModel` under its names, without a forward pass.
 
     Args:
         config: `text_config`.
         state: every parameter, by name.
 
     Raises:
-        ValueError: a parameter that Llama has not.
+        ValueError: a parameter that Llama does not have.
     """
 
     def __init__(self, config: SimpleNamespace, state: dict[str, Tensor]) -> None:
@@ -118,14 +118,14 @@ class LeanLlama(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Cosine and sine (1, L, D) of the angles of places (1, L). Su et al. 2021, arXiv 2104.09864."""
+    """Cosine and sine (1, L, D) of the angles at positions (1, L). Su et al. 2021, arXiv 2104.09864."""
 
     def __init__(self, width: int, theta: float) -> None:
         super().__init__()
         self.frequencies_D: Tensor = 1.0 / (theta ** (torch.arange(0, width, 2).float() / width))
 
     def forward(self, like: Tensor, places_1L: Tensor) -> tuple[Tensor, Tensor]:
-        """As transformers' `LlamaRotaryEmbedding`: each angle stands in both halves."""
+        """Return what transformers' `LlamaRotaryEmbedding` returns: the same angles in both halves of D."""
         angles = (self.frequencies_D[None, :, None] @ places_1L[:, None, :].float()).transpose(1, 2)
         both = torch.cat([angles, angles], dim=-1)
         return both.cos().to(like.dtype), both.sin().to(like.dtype)
@@ -144,19 +144,19 @@ class LeanTokenizer:
         )
 
     def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
-        """Ids of a text."""
+        """Return the ids of a text."""
         return {"input_ids": self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids}
 
     def __len__(self) -> int:
         return int(self._tokenizer.get_vocab_size())
 
     def batch_decode(self, ids: list[list[int]], *, skip_special_tokens: bool) -> list[str]:
-        """The text of each list of ids."""
+        """Decode each list of ids."""
         return [str(self._tokenizer.decode(own, skip_special_tokens=skip_special_tokens)) for own in ids]
 
 
 def _layer(state: dict[str, Tensor], prefix: str) -> nn.Module:
-    """One decoder layer; takes what it uses out of `state`."""
+    """Build one decoder layer; remove the parameters that it uses from `state`."""
     layer = nn.Module()
     layer.self_attn, layer.mlp = nn.Module(), nn.Module()
     for name in TARGETS:

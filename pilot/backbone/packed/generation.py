@@ -1,11 +1,12 @@
-"""Greedy decoding on a CPU: prompts of any lengths in one batch, and waiting prompts take the place of finished ones.
+"""Greedy decoding on a CPU: prompts of any length in one batch; waiting prompts replace finished ones.
 
-The answers of transformers' module one prompt at a time, arranged so that little is done besides the products:
+The answers are those of transformers' module, one prompt at a time, with little work besides the matrix products:
 
 - Prompts are packed (`pilot.backbone.packed.packing`): no padding, the lead once, the last layer for last tokens only.
-- There is a fixed number of slots, each with room for one sequence's keys (turned) and values. When enough of them are
-  free, the next prompts, longest first, are read into them. So rows, and with them the shapes of all products, stay the
-  same, which spares oneDNN new kernels. When no prompt waits, the rows that are left move to the first slots.
+- There is a fixed number of slots, each with room for one sequence's rotated keys and its values. When enough slots are
+  free, the next prompts, longest first, are read into them. So the number of rows, and with it the shapes of all
+  products, stays the same, which spares oneDNN new kernels. When no prompt waits, the remaining rows move to the first
+  slots.
 - One product forms queries, keys and values of a step, another gate and up; W + s B A is formed once.
 """
 
@@ -23,11 +24,11 @@ from pilot.backbone.packed.packing import IGNORED, MULTIPLE, pack
 
 Layer = Callable[[Tensor], Tensor]
 READ_AT_ONCE = 64
-"""Prompts of one packed pass."""
+"""Prompts per packed pass."""
 LENGTH_STEP = 16
-"""Slots grow by so many places. Attention always goes over all places: oneDNN would copy a part of them first."""
+"""Slots grow by this many positions. Attention always covers all positions: oneDNN would first copy a part of them."""
 SPARE = 8
-"""Places that a slot gets beyond those it needs."""
+"""Positions that a slot gets beyond those it needs."""
 
 
 @torch.no_grad()
@@ -43,28 +44,28 @@ def packed_greedy(
     end: int,
     num_slots: int,
 ) -> list[list[int]]:
-    """Continue `lead`, image and prompt by the most likely tokens until `end` or `max_new_tokens`.
+    """Continue `lead`, image and prompt with the most likely tokens until `end` or `max_new_tokens`.
 
     Args:
         llama: the decoder layers.
-        lm_head: from hidden states (M, C) to logits (M, V).
-        embed: from ids to (..., C).
-        lead: ids that every sequence begins with.
-        image_tokens: from rows of `prompts` to image tokens (rows, N, C).
+        lm_head: maps hidden states (M, C) to logits (M, V).
+        embed: maps ids to (..., C).
+        lead: ids with which every sequence begins.
+        image_tokens: maps rows of `prompts` to image tokens (rows, N, C).
         prompts: ids that follow the image.
-        max_new_tokens: most tokens of an answer.
+        max_new_tokens: maximum number of tokens of an answer.
         end: the id that ends an answer; it is not returned.
-        num_slots: sequences that are continued at once.
+        num_slots: number of sequences that are continued at once.
 
     Returns:
-        The new ids of every prompt. The first of equally likely tokens wins.
+        The new ids of every prompt. Among equally likely tokens the first wins.
     """
     answers: list[list[int]] = [[] for _ in prompts]
     if max_new_tokens < 1 or not prompts:
         return answers
     waiting = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
     decoder = _Decoder(llama, lm_head, embed, lead, min(num_slots, -len(prompts) // MULTIPLE * -MULTIPLE))
-    row_of: dict[int, int] = {}  # by slot
+    row_of: dict[int, int] = {}  # slot -> row of `prompts`
     while waiting or row_of:
         free = [slot for slot in range(decoder.num_slots) if slot not in row_of]
         wanted = min(READ_AT_ONCE, decoder.num_slots, len(waiting))
@@ -89,9 +90,9 @@ def packed_greedy(
 
 
 class _Decoder:
-    """Sequences in slots: keys and values of what was read, and the token to read next.
+    """Sequences in slots: keys and values of the tokens read so far, and the token to read next.
 
-    Shapes: S slots, P places in each, H heads of width D, KV heads of keys and values.
+    Shapes: S slots with P positions each, H heads of width D, KV heads of keys and values.
     """
 
     def __init__(self, llama: PackedLlama, lm_head: Layer, embed: Layer, lead: Tensor, num_slots: int) -> None:
@@ -107,7 +108,7 @@ class _Decoder:
         self.cache = [self.lead_TC.new_zeros(room) for _ in llama.layers]
 
     def read(self, slots: list[int], image_BNC: Tensor, prompts: Sequence[Sequence[int]]) -> list[int]:
-        """Read prompts into slots; the first new token of each."""
+        """Read prompts into slots; return the first new token of each."""
         llama, into = self.llama, torch.tensor(slots)
         packing = pack(*_collated(prompts), len(self.lead_TC), image_BNC.shape[1])
         self._make_room(packing.length + 1)
@@ -118,7 +119,7 @@ class _Decoder:
             last = index == len(self.weights) - 1
             n_TC = RmsNorm.apply(x_TC, llama.layers[index].input_layernorm.weight, llama.epsilon)
             kv = functional.linear(n_TC, own["kv"])
-            if last:  # nothing reads what its other tokens would become
+            if last:  # its output is used at the queries only
                 n_TC, x_TC = n_TC[packing.query_M], x_TC[packing.query_M]
             mixed, (_, k, v, _) = attend(functional.linear(n_TC, own["q"]), kv, queries if last else every)
             for part, heads in enumerate((k, v)):
@@ -134,7 +135,7 @@ class _Decoder:
         return first
 
     def step(self) -> list[int]:
-        """Read each slot's token; the next token of each slot (of empty ones, too)."""
+        """Read each slot's token; return the next token of each slot (of empty ones, too)."""
         llama, slots, width, heads = self.llama, self.num_slots, self.width, self.llama.num_heads
         self._make_room(int(self.length_S.max()) + 1)
         mask = self._mask()
@@ -156,11 +157,11 @@ class _Decoder:
         return tokens
 
     def clear(self, slot: int) -> None:
-        """Give a slot back."""
+        """Free a slot."""
         self.length_S[slot] = self.grows_S[slot] = 0
 
     def compact(self, row_of: dict[int, int]) -> dict[int, int]:
-        """Move the last slots' sequences to free ones if fewer slots will do; which row is where by then."""
+        """Move active sequences to the first slots if fewer slots suffice; return slot -> row."""
         enough = -(-len(row_of) // MULTIPLE) * MULTIPLE
         if enough >= self.num_slots:
             return row_of
@@ -177,17 +178,17 @@ class _Decoder:
         return {moves.get(slot, slot): row for slot, row in row_of.items()}
 
     def _choose(self, x_MC: Tensor) -> Tensor:
-        """The most likely next token (M,) after the last layer's states."""
+        """Return the most likely next token (M,) of the last layer's states."""
         return self.lm_head(RmsNorm.apply(x_MC, self.llama.norm_C, self.llama.epsilon)).argmax(dim=-1)
 
     def _mask(self) -> Tensor:
-        """(S * KV, 1, P): 0 for places up to the one that a slot's token takes, -inf beyond."""
+        """Return the mask (S * KV, 1, P): 0 for positions up to that of a slot's token, -inf beyond."""
         unseen = torch.arange(self.num_places) > self.length_S[:, None]
         mask = torch.zeros(unseen.shape).masked_fill_(unseen, -math.inf)
         return mask.repeat_interleave(self.llama.num_kv_heads, dim=0)[:, None]
 
     def _next_places(self) -> Tensor:
-        """Where keys and values (S, 2 KV) of each slot's token go among the cache's (2 * slots * KV * P) vectors."""
+        """Return where keys and values (S, 2 KV) of each slot's token go in the cache of 2 * slots * KV * P vectors."""
         num_allocated, num_heads = self.cache[0].shape[1:3]
         slot = torch.arange(self.num_slots)[:, None, None]
         part, head = torch.arange(2)[:, None], torch.arange(num_heads)
@@ -195,7 +196,7 @@ class _Decoder:
         return (room * self.num_places + self.length_S[:, None, None]).flatten()
 
     def _make_room(self, length: int) -> None:
-        """Let every slot have at least `length` places; slots that were given up lose theirs."""
+        """Extend every slot to at least `length` positions; drop the positions of slots that are no longer used."""
         if length <= self.num_places:
             return
         more = -(-(length + SPARE) // LENGTH_STEP) * LENGTH_STEP - self.num_places
@@ -205,7 +206,7 @@ class _Decoder:
 
 
 def _collated(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Ids (B, L), and labels by which the last token of each prompt, or of its image, is one that predicts."""
+    """Return ids (B, L), and labels by which the last token of each prompt, or of its image, is one that predicts."""
     width = max(map(len, prompts)) + 1
     ids_BL = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts])
     labels_BL = torch.full_like(ids_BL, IGNORED)

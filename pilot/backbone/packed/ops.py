@@ -1,4 +1,4 @@
-"""RMSNorm and SwiGLU over packed tokens, with backward passes that keep less and call fewer kernels than autograd's."""
+"""RMSNorm and SwiGLU over packed tokens; their backward passes store less and call fewer kernels than autograd's."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ class RmsNorm(torch.autograd.Function):
 
 
 class SwiGlu(torch.autograd.Function):
-    """silu(g) * u of (T, 2 F), g being the first half. Shazeer 2020, arXiv 2002.05202."""
+    """silu(g) * u of (T, 2 F), where g is the first half. Shazeer 2020, arXiv 2002.05202."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

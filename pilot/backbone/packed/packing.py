@@ -1,4 +1,4 @@
-"""Where the tokens of a batch stand when padding is left out."""
+"""Positions of a batch's tokens without padding."""
 
 from dataclasses import dataclass
 
@@ -7,33 +7,33 @@ from torch import Tensor
 from torch.nn import functional
 
 IGNORED = -100
-"""The label of a token that is not to be predicted."""
+"""The label of tokens that are not to be predicted."""
 
 
 MULTIPLE = 32
-"""Numbers of rows are rounded up to it: oneDNN compiles kernels for every new shape, which costs more than rows."""
+"""Row counts are rounded up to it: oneDNN compiles kernels for every new shape, which costs more than extra rows."""
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the tokens of B sequences stand when padding is left out, T in all: the lead, image tokens, text tokens.
+    """Positions of the tokens of B sequences without padding, T in total: the lead, image tokens, text tokens.
 
-    T and M are rounded up to `MULTIPLE`; what follows the last token, or the last query, is in no sequence.
+    T and M are rounded up to `MULTIPLE`; rows after the last token, or the last query, belong to no sequence.
 
     Attributes:
         num_rows: B.
-        length: L, of the longest sequence.
-        num_lead: tokens that all sequences begin with; they are there once.
-        num_tokens: how many of T are in a sequence.
+        length: L, that of the longest sequence.
+        num_lead: number of tokens with which all sequences begin; they are included once.
+        num_tokens: how many of T belong to a sequence.
         text_T: ids of the text tokens.
-        positions_T: place of each token in its sequence.
-        gather_BL: token at each place (flat), 0 where there is none.
-        scatter_T: place in (B * L) of each token; that of the first sequence for the lead.
+        positions_T: position of each token in its sequence.
+        gather_BL: token at each position (flat), 0 where there is none.
+        scatter_T: position in (B * L) of each token; for the lead, that in the first sequence.
         query_M: tokens that predict a label.
         num_predictions: how many of M do.
-        num_queries: Q, the most in one sequence.
-        query_scatter_M: place in (B * Q) of each of them.
-        targets_M: what they are to predict; `IGNORED` for the rest.
+        num_queries: Q, the maximum per sequence.
+        query_scatter_M: position in (B * Q) of each query.
+        targets_M: labels that the queries are to predict; `IGNORED` for the rest.
     """
 
     num_rows: int
@@ -52,7 +52,7 @@ class Packing:
 
 
 def pack(ids_BL: Tensor, labels_BL: Tensor, num_lead: int, num_image: int) -> Packing:
-    """Places of a batch's tokens; ids follow the image and are padded on the right, after everything labelled."""
+    """Compute the positions of a batch's tokens; ids follow the image, with all padding after the last label."""
     num_rows, width = ids_BL.shape
     labelled_BL = labels_BL != IGNORED
     length_B = (labelled_BL * torch.arange(width)).amax(dim=1)  # the last label's own token is predicted, not read

@@ -1,4 +1,4 @@
-"""W + s B A of all linear layers of an LLM, those of one shape in one batched product."""
+"""W + s B A of all linear layers of an LLM, in one batched product per shape."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ FUSED = {
     "q_proj": "q", "k_proj": "kv", "v_proj": "kv", "o_proj": "o", "gate_proj": "gate_up", "up_proj": "gate_up",
     "down_proj": "down",
 }  # fmt: skip
-"""Linear layers with the same inputs are one matrix, one below the other."""
+"""The fused matrix of each linear layer: layers with the same input are stacked row-wise."""
 
 TURNED = ("q_proj", "k_proj")
 """Linear layers whose outputs get the rotary position embedding."""
@@ -21,9 +21,9 @@ TURNED = ("q_proj", "k_proj")
 class Weights:
     """The linear layers of a `LlamaModel` after `pilot.backbone.lora.attach`.
 
-    Frozen weights are copied, stacked by shape; the adapter's parameters stay where they are. Where they lie one after
-    the other, as `pilot.federation.optimisation.Optimiser` puts them, their stack is a view. Within each head the rows
-    of Q and K are ordered by pairs: rows d and d + D / 2, which are turned together, stand next to each other.
+    Frozen weights are copied and stacked by shape; the adapter's parameters are not moved. If they are contiguous in
+    memory, as `pilot.federation.optimisation.Optimiser` arranges them, their stack is a view. Within each head the rows
+    of Q and K are ordered by pairs: rows d and d + D / 2, which are rotated together, are adjacent.
 
     Args:
         layers: decoder layers.
@@ -42,12 +42,12 @@ class Weights:
         self._stacks = [_Stack(of_shape, head_width) for of_shape in places.values()]
 
     def refresh(self) -> None:
-        """Copy the frozen weights again: their modules hold others now."""
+        """Copy the frozen weights again after their modules have received others."""
         for stack in self._stacks:
             stack.refresh()
 
     def updated(self) -> list[dict[str, Tensor]]:
-        """W + s B A of every layer, by the names of `FUSED`: one (out, in) matrix each."""
+        """Return W + s B A of every layer, by the names of the fused matrices in `FUSED`: one (out, in) matrix each."""
         weights: list[dict[str, Tensor]] = [{} for _ in range(self.num_layers)]
         for stack in self._stacks:
             parts = Update.apply(stack, *stack.parameters())
@@ -57,7 +57,7 @@ class Weights:
 
 
 class Update(torch.autograd.Function):
-    """W + s B A of the K layers of a stack, in parts of some rows each; takes the K matrices B and the K matrices A."""
+    """W + s B A of a stack's K layers, split into the fused matrices; takes the K matrices B and the K matrices A."""
 
     @staticmethod
     def forward(ctx: Any, stack: "_Stack", *parameters: Tensor) -> tuple[Tensor, ...]:
@@ -86,9 +86,9 @@ class _Stack:
 
     Attributes:
         frozen_KOI: their frozen weights, rows in the order in which they are used.
-        rows: of each fused matrix, by layer and name.
-        order: of the rows of all B, one below the other; None where they stay.
-        back: the opposite of `order`.
+        rows: number of rows of each fused matrix, by layer and name.
+        order: order of the rows of all B, stacked; None if they are not reordered.
+        back: inverse of `order`.
         scale: s.
     """
 
@@ -106,23 +106,23 @@ class _Stack:
         self.back = order.argsort()
 
     def refresh(self) -> None:
-        """See `Weights.refresh`."""
+        """Copy the frozen weights again; see `Weights.refresh`."""
         frozen = zip(self._modules, self._orders, strict=True)
         self.frozen_KOI: Tensor = torch.stack([module.weight.detach()[order_O] for module, order_O in frozen])
 
     def parameters(self) -> Sequence[Tensor]:
-        """All B, then all A."""
+        """Return all B, then all A."""
         return [module.lora_B for module in self._modules] + [module.lora_A for module in self._modules]
 
 
 def _order(module: LoraLinear, turned: bool, head_width: int) -> Tensor:
-    """The order of a layer's rows: as they are, or by pairs within each head."""
+    """Return the order of a layer's rows: unchanged, or by pairs within each head."""
     rows_O = torch.arange(len(module.weight))
     return rows_O.view(-1, 2, head_width // 2).transpose(1, 2).flatten() if turned else rows_O
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors of one shape as one; a view where they lie one after the other."""
+    """Stack tensors of one shape; return a view if they are contiguous in memory."""
     first, size = tensors[0].detach(), tensors[0].nbytes
     start, storage = first.data_ptr(), first.untyped_storage().data_ptr()
     if all(
