@@ -12,7 +12,7 @@ from pilot.config.files import check_known
 from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.io.atomic import read_json
-from pilot.io.digest import digest_json, source_digest
+from pilot.io.digest import code_digest, digest_json
 from pilot.io.verified import FOLDER, check_digest, digest_of
 
 TINY_LLAVA = Path(__file__).parent / "tiny_llava_checkpoint"
@@ -81,7 +81,7 @@ def backbone_digest(profile: Profile) -> str:
     if profile.architecture is not None:
         made_from = profile.architecture.model_dump(mode="json")
         made_from.pop("materialise")
-        return digest_json({"architecture": made_from, "source": source_digest(["pilot/backbone/random_llava.py"])})
+        return digest_json({"architecture": made_from, "source": code_digest(["pilot/backbone/random_llava.py"])})
     return folder_digest(checkpoint_folder(profile))
 
 

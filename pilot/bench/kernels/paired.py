@@ -95,8 +95,8 @@ def largest_difference(
         difference = apart / scale if scale else apart
         if not difference <= tolerance:  # also true for NaN
             raise UserError(
-                f"{what}: ours and the reference differ by {difference:.1e} of the largest value in {name}; expected at "
-                f"most {tolerance:.0e}. One of them is wrong: times of different results mean nothing."
+                f"{what}: ours and the reference differ by {difference:.1e} of the largest value in {name}; expected "
+                f"at most {tolerance:.0e}. One of them is wrong: times of different results mean nothing."
             )
         largest = max(largest, difference)
     return largest
