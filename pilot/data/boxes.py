@@ -1,4 +1,4 @@
-"""Conversion of annotated boxes to fractions of the original image; checks and clips them, and reports the clipping."""
+"""Conversion of annotated boxes to fractions of the original image, with checks and recorded clipping."""
 
 import math
 from dataclasses import dataclass

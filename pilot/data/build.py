@@ -69,7 +69,7 @@ def write_intake(
         sha256 of every file that the options name, and the row counts.
 
     Raises:
-        UserError: see `intake.take`; also if `folder` exists and is not a folder.
+        UserError: see `intake.take`; also if `folder` or a parent of it is not a folder.
     """
     check_folder(folder)
     options, share = intake.checked_options(request)

@@ -7,9 +7,9 @@ USER, ASSISTANT, END = "USER: ", " ASSISTANT: ", "</s>"
 
 
 def conversation_text(earlier: Sequence[Mapping[str, Any]], instruction: str) -> str:
-    """Prepend earlier questions and answers to the last question.
+    """Prepend earlier questions and answers to the last question; without earlier turns, return the question.
 
-    The text replaces a prompt's instruction: the prompt's template adds the first and the last role.
+    The text takes the place of the instruction in a prompt: the prompt's template adds the first and the last role.
     """
     spoken = (f"{turn['instruction']}{ASSISTANT}{turn['answer']}{END}{USER}" for turn in earlier)
     return "".join(spoken) + instruction

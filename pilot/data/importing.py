@@ -138,7 +138,7 @@ def _scenario(request: ImportRequest, total: Total) -> str:
 
 
 def _below_datasets(folder: Path) -> str:
-    """Return a folder's path for the option `records`: relative to `$PILOT_DATASETS` if it is in there."""
+    """Return a folder's path for the option `records`: relative to `$PILOT_DATASETS` if it is inside that folder."""
     root, path = datasets_folder().resolve(), folder.resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
@@ -147,7 +147,7 @@ def write_scenario(path: Path, imported: Imported) -> None:
     """Write a scenario file with the imported task only.
 
     Raises:
-        UserError: the file exists (it may be a user's work), or cannot be written.
+        UserError: the file exists (it may hold a user's work), or cannot be written.
     """
     if path.exists():
         raise UserError(f"--scenario: {path} exists. Name a new file, or add the task below to it:\n{imported.task}")

@@ -128,7 +128,7 @@ class Filler:
         return [made[position] for position in sorted(made)]
 
     def _check(self, split: str, num_opened: int) -> None:
-        """Raise an error if too many rows are unusable, given how many are or at least will be opened."""
+        """Raise an error if too many of the rows that are, or at least will be, opened are unusable."""
         num_bad = self.taken.accounts[split].num_unusable
         what = f"rows that were opened for split {split}"
         self.quarantine.check(self.where, what, num_bad, num_opened, self.max_quarantine)

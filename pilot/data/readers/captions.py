@@ -8,7 +8,7 @@ from pilot.data.rows import Place, Row, Rows
 from pilot.io.seeding import seed_for
 
 TrainRows = Literal["image", "caption"]
-"""Number of training rows: one per image, or one per caption. The test split always has one per image."""
+"""Training rows: one per image or one per caption; the test split always has one row per image."""
 
 
 def caption_rows(

@@ -70,7 +70,7 @@ def matching(root: Path, name: str) -> list[Path]:
 
 
 def below(path: Path, root: Path) -> str:
-    """Return a path as text, relative to `root` if it is in there."""
+    """Return a path as text, relative to `root` if it is below `root`."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 

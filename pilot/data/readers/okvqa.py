@@ -22,5 +22,5 @@ class Options(vqa_official.Options):
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
-    """Yield rows as `pilot.data.readers.vqa_official.read`."""
+    """Return the rows of `pilot.data.readers.vqa_official.read`."""
     return vqa_official.read(options, root, split)
