@@ -1,4 +1,4 @@
-"""What became of the rows that were read: nothing is left out without being counted."""
+"""Accounts of the rows that were read: every row that is left out is counted."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ NUM_SHOWN = 8
 
 @dataclass
 class Account:
-    """What became of the rows of one split: every row that was read is in exactly one of the other counts."""
+    """Row counts of one split: each of the `num_read` rows is in exactly one of the other counts."""
 
     num_read: int
     num_skipped: Counter[str]
@@ -26,20 +26,20 @@ class Account:
     num_taken: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """All counts."""
+        """Return all counts."""
         return vars(self) | {"num_skipped": dict(sorted(self.num_skipped.items()))}
 
 
 @dataclass(frozen=True)
 class Total:
-    """What became of all rows of a source: every row that was read is in exactly one of the counts.
+    """Row counts of a source: each of the `num_read` rows is in exactly one of the other counts.
 
     Attributes:
-        num_read: different rows; one that is read for either split counts once, or twice where both splits have it.
+        num_read: number of distinct rows; a row that is read for both splits counts once, or twice if both use it.
         taken: number of records by split.
         quarantined: number of rows by reason.
         skipped: number of rows by reason.
-        left_out: number of records by the column that is no attribute of theirs, since it is no text or number.
+        left_out: number of records by column that is not an attribute, since its value is neither text nor number.
     """
 
     num_read: int
@@ -49,16 +49,16 @@ class Total:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Hold that no row is lost and none is counted twice."""
+        """Assert that no row is lost or counted twice."""
         parts = [sum(counts.values()) for counts in (self.taken, self.quarantined, self.skipped)]
         assert self.num_read == sum(parts), f"{self.num_read} rows read, {parts} taken, quarantined, skipped"
 
     def to_json(self) -> dict[str, Any]:
-        """All counts, for the data card."""
+        """Return all counts for the data card."""
         return {name: value if isinstance(value, int) else dict(value) for name, value in vars(self).items()}
 
     def __str__(self) -> str:
-        """The closing line of a command."""
+        """Return the closing line of a command."""
         text = (
             f"{self.num_read} rows read: {self.taken['train']} for training, {self.taken['test']} for testing, "
             f"{_sum(self.quarantined)} in quarantine, {_sum(self.skipped)} skipped."
@@ -75,12 +75,12 @@ class Total:
 def total_of(
     surveys: Sequence[Survey], accounts: Mapping[str, Account], quarantine: Quarantine, left_out: Mapping[str, int]
 ) -> Total:
-    """Put the accounts of both splits together.
+    """Combine the accounts of both splits.
 
     Args:
-        surveys: of every reading: one where test rows are held out of the training rows, else one per split.
-        accounts: by split, when all records are made.
-        quarantine: with all rows that cannot be used.
+        surveys: a single one if test rows are held out of the training rows, else one per split.
+        accounts: by split, after all records are made.
+        quarantine: all rows that cannot be used.
         left_out: see `Total`.
     """
     settled = set().union(*(survey.used | survey.rejected for survey in surveys))
@@ -94,7 +94,7 @@ def total_of(
 
 
 def _num_read_again(surveys: Sequence[Survey]) -> int:
-    """Count what the second reading found again, but for rows that are used by it as well."""
+    """Count the rows that the second survey found again, except those that both splits use."""
     if len(surveys) < 2:
         return 0
     one, other = surveys
@@ -107,7 +107,7 @@ def _sum(counts: Mapping[str, int]) -> int:
 
 
 def shown_counts(counts: Mapping[str, int]) -> str:
-    """The most frequent ones with their numbers, and the number of the others."""
+    """Format the most frequent names with their counts, then the sum of the other counts."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = [f"{name} ({count})" for name, count in ranked[:NUM_SHOWN]]
     shown += [f"for other reasons ({sum(count for _, count in ranked[NUM_SHOWN:])})"] if ranked[NUM_SHOWN:] else []

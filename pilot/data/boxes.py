@@ -1,4 +1,4 @@
-"""Boxes of annotation files as fractions of the original image: converted once, checked, clipped with a record."""
+"""Conversion of annotated boxes to fractions of the original image, with checks and recorded clipping."""
 
 import math
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from pilot.data.record import RelativeBox
 from pilot.data.rows import RawBox
 
 TOLERANCE = 0.05
-"""How far a box may stick out of the image, as a share of the image's side, and still be clipped."""
+"""Largest excess of a box over the image's edge, as a share of the image's side, that is still clipped."""
 
 _ROUNDING = 1e-6
-"""What sticks out by less than this is an error of floating point, not of the annotation."""
+"""A smaller excess is a floating-point error, not an annotation error."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class CheckedBox:
 
     Attributes:
         box: x1, y1, x2, y2 as fractions (0..1) of the original image's sides.
-        clipped: by how much of the image's side it stuck out, at its worst edge; 0.0 where nothing was cut.
+        clipped: largest excess over any edge, as a share of the image's side; 0.0 if nothing was clipped.
     """
 
     box: RelativeBox
@@ -29,16 +29,16 @@ class CheckedBox:
 
 @dataclass(frozen=True)
 class BadBox:
-    """Why a box cannot be used."""
+    """Reason why a box cannot be used."""
 
     reason: str
 
 
 def check_box(raw: RawBox, width: int, height: int) -> CheckedBox | BadBox:
-    """A box of a `width` x `height` image as fractions, or why it cannot be used.
+    """Convert a box of a `width` x `height` image to fractions, or return why it cannot be used.
 
-    It is refused when it is not finite, has no area (also reversed corners), lies outside the image, or sticks out by
-    more than `TOLERANCE`: then the annotation was likely made for another image or is in another form than stated.
+    A box is refused if it is not finite, has no area (including reversed corners), is outside the image, or exceeds it
+    by more than `TOLERANCE`: the annotation was then probably made for another image or is not in the stated form.
     """
     if len(raw.values) != 4:
         return BadBox(f"expected four numbers, got {len(raw.values)}")
@@ -63,7 +63,7 @@ def check_box(raw: RawBox, width: int, height: int) -> CheckedBox | BadBox:
 
 
 def _fractions(values: list[float], form: str, width: int, height: int) -> RelativeBox:
-    """Corners as fractions of the image's sides, unchecked."""
+    """Return the corners as fractions of the image's sides, unchecked."""
     x1, y1, x2, y2 = values
     if form.endswith("xywh"):
         x2, y2 = x1 + x2, y1 + y2

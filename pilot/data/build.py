@@ -1,4 +1,4 @@
-"""Builds the data of a scenario: records, data card and contact sheet per task, manifest last."""
+"""Build of a scenario's data: records, data card and contact sheet per task, manifest last."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,20 +18,20 @@ from pilot.io.atomic import check_folder, remove, write_json
 from pilot.io.digest import sha256_file
 
 Progress = Callable[[str, int, int], None]
-"""Told after every record: task, how many are made, how many there will be."""
+"""Called after every record with the task, the number of records made, and the total."""
 
 
 def build_data(scenario: Scenario, scenario_dir: Path, progress: Progress) -> dict[str, str]:
     """Write `data/<task>/{records.parquet, card.json, card.md, contact_sheet.png}` and `data/manifest.json`.
 
-    Tasks whose source is read from files also have `quarantine.jsonl`, and the manifest the digests of these files.
-    The manifest goes first and comes back last: an interrupted build is never taken for a finished one.
+    Tasks that read source files also get `quarantine.jsonl`, and the manifest holds the digests of the source files.
+    The manifest is removed first and written last, so that an interrupted build never looks complete.
 
     Returns:
-        what became of the rows, by task: a closing line for people.
+        a one-line summary of the rows, by task.
 
     Raises:
-        UserError: an unknown source, a source of another kind than the task's, wrong options, unreadable files, too
+        UserError: an unknown source, a source of a kind other than the task's, wrong options, unreadable files, too
             many unusable rows, or an unwritable folder.
     """
     folder = scenario_dir / "data"
@@ -56,20 +56,20 @@ def build_data(scenario: Scenario, scenario_dir: Path, progress: Progress) -> di
 def write_intake(
     folder: Path, task: str, request: intake.Request, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, str], Total]:
-    """Take records from files and write them with their card and quarantine to `folder`.
+    """Take records from files; write them with their card and quarantine to `folder`.
 
     Args:
-        folder: of the task. An intake that fails changes nothing there; where rows could not be used, it lists them in
-            `quarantine.failed.jsonl`, which the next one that succeeds removes.
+        folder: the task's folder. A failed intake changes nothing in it, except that it lists unusable rows in
+            `quarantine.failed.jsonl`, which the next successful intake removes.
         task: name on the card.
-        request: what to take.
-        progress: told after every record.
+        request: the records to take.
+        progress: called after every record.
 
     Returns:
-        sha256 of every file that the options name, and what became of the rows.
+        sha256 of every file that the options name, and the row counts.
 
     Raises:
-        UserError: see `intake.take`; something else than a folder stands where it is to be.
+        UserError: see `intake.take`; also if `folder` or a parent of it is not a folder.
     """
     check_folder(folder)
     options, share = intake.checked_options(request)
@@ -120,7 +120,7 @@ def _request(scenario: Scenario, task: TaskConfig, source: FileSource) -> intake
 
 
 def _checked(where: str, task: TaskConfig) -> Source | FileSource:
-    """The task's source, once it can make the task's kind from its options."""
+    """Return the task's source after checking the task's kind and options against it."""
     source = get_source(task.source, f"{where}.source")
     if source.kind not in (None, task.kind):
         raise UserError(

@@ -1,4 +1,4 @@
-"""The data card of one task: counts, answers, origin and a contact sheet, beside its parquet file."""
+"""Data card of a task: counts, answers, origin and a contact sheet, beside its parquet file."""
 
 import hashlib
 import io
@@ -20,9 +20,9 @@ NUM_ANSWERS = 20
 _ROWS, _COLUMNS = 3, 4
 _WRAP, _LINES = 44, 4
 _LARGEST = 600
-"""Largest side in pixels with which an image is drawn."""
+"""Largest side of a drawn image in pixels."""
 _CELL, _GAP, _TITLE = (2.6, 3.4), 0.1, 0.35
-"""Inches: a cell's width and height, between images, above all."""
+"""Inches: a cell's width and height, the gap between images, the height of the title."""
 
 
 def write_card(
@@ -36,12 +36,12 @@ def write_card(
     """Write card.json, card.md and contact_sheet.png; equal records give equal bytes.
 
     Args:
-        folder: where they go.
-        task: name.
+        folder: output folder.
+        task: the task's name.
         origin: where the data come from.
-        seed: of the choice.
-        records: all of the task, at least one.
-        account: of data read from files (`Taken.to_json`, with `licence` and `options`); the card's `intake`.
+        seed: seed of the selection.
+        records: all records of the task, at least one.
+        account: for data read from files (`Taken.to_json`, with `licence` and `options`); becomes the card's `intake`.
     """
     card = summarise(task, origin, seed, records) | ({} if account is None else {"intake": dict(account)})
     write_json(folder / "card.json", card)
@@ -50,7 +50,7 @@ def write_card(
 
 
 def summarise(task: str, origin: str, seed: int, records: Sequence[InstructionRecord]) -> dict[str, Any]:
-    """The card as JSON: counts per split, attribute and answer distributions, word counts, image sizes."""
+    """Return the card as JSON: counts per split, attribute and answer distributions, word counts, image sizes."""
     splits = {split: [record for record in records if record.split == split] for split in SPLITS}
     sizes = Counter(_size(record.image) for record in records)
     shown = dict(sorted(sizes.items())) if len(sizes) <= NUM_ANSWERS else dict(_ranked(sizes)[:NUM_ANSWERS])
@@ -72,10 +72,10 @@ def summarise(task: str, origin: str, seed: int, records: Sequence[InstructionRe
 
 
 def contact_sheet(task: str, records: Sequence[InstructionRecord]) -> bytes:
-    """Up to twelve training examples, chosen by the digest of their id: image, question, answer, true box (PNG)."""
+    """Draw up to twelve training examples, chosen by digest of their id: image, question, answer, true box (PNG)."""
     from pilot.drawing import matplotlib
 
-    with matplotlib.rc_context(dict(matplotlib.rcParamsDefault)):  # not the user's own settings
+    with matplotlib.rc_context(dict(matplotlib.rcParamsDefault)):  # ignore the user's settings
         return _drawn(task, records)
 
 
@@ -121,7 +121,7 @@ def _draw(axes: "Axes", record: InstructionRecord) -> None:
 
 
 def _wrapped(text: str) -> list[str]:
-    """A text as a few lines; what is cut off ends in an ellipsis."""
+    """Wrap a text to a few lines; end a truncated text in an ellipsis."""
     return textwrap.wrap(text, _WRAP, max_lines=_LINES, placeholder=" …")
 
 
@@ -142,7 +142,7 @@ def _describe(records: Sequence[InstructionRecord]) -> dict[str, Any]:
 
 
 def _ranked(counts: Counter[str]) -> list[list[Any]]:
-    """[value, count] by falling count, then by value."""
+    """Return [value, count] pairs by descending count, then by value."""
     return [[value, count] for value, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
 
@@ -187,7 +187,7 @@ def _markdown(card: dict[str, Any]) -> str:
 
 
 def _intake_lines(account: Mapping[str, Any]) -> list[str]:
-    """What became of the files' rows, pictures and boxes."""
+    """Return the Markdown lines on the files' rows, images and boxes."""
     quarantined, near, boxes = account["quarantined"], account["near_duplicates"], account["boxes"]
     names = ("num_read", "num_taken", "num_not_chosen", "num_rejected", "num_unusable", "num_duplicates")
     lines = ["## Intake", "", f"- licence: {account['licence']}"]

@@ -1,4 +1,4 @@
-"""Several turns in one text, as LLaVA's `v1` conversation writes them."""
+"""Conversations of several turns as one text, in LLaVA's `v1` format."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,9 +7,9 @@ USER, ASSISTANT, END = "USER: ", " ASSISTANT: ", "</s>"
 
 
 def conversation_text(earlier: Sequence[Mapping[str, Any]], instruction: str) -> str:
-    """Write earlier questions with their answers before the last question; without any, the question alone.
+    """Prepend earlier questions and answers to the last question; without earlier turns, return the question.
 
-    The text stands in a prompt where an instruction does: the prompt's template adds the first role and the last.
+    The text takes the place of the instruction in a prompt: the prompt's template adds the first and the last role.
     """
     spoken = (f"{turn['instruction']}{ASSISTANT}{turn['answer']}{END}{USER}" for turn in earlier)
     return "".join(spoken) + instruction

@@ -1,10 +1,10 @@
-"""The same picture in training and test data: exactly, or nearly.
+"""Exact and near duplicates between training and test images.
 
-Exactly: equal sha256 of the normalised files. Nearly: perceptual hashes of 64 bits that differ in at most four. The
+Exact: equal sha256 of the normalised files. Near: 64-bit perceptual hashes that differ in at most four bits. The
 hash is the DCT variant of pHash (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010):
 32x32 grey values, their two-dimensional DCT-II, of which the 8x8 lowest frequencies are compared with their median.
-A plain picture (flat colour, almost flat) has no frequencies worth comparing: its bits would be rounding errors, and
-all plain pictures would look alike. It gets no hash and is only compared exactly; the data card counts such pictures.
+A plain image (of flat or almost flat colour) has no useful frequencies: its bits would be rounding errors, and all
+plain images would look alike. It gets no hash and is only compared exactly; the data card counts such images.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ SIDE = 32
 LOW = 8
 BITS = LOW * LOW
 PLAIN = 2.0
-"""Standard deviation of the 32x32 grey values (0..255) below which a picture counts as plain."""
+"""Standard deviation of the 32x32 grey values (0..255) below which an image counts as plain."""
 DISTANCE = 4
 _CHUNK = 1 << 20
 
@@ -31,11 +31,11 @@ NUM_EXAMPLES = 10
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Pictures of the test data that look like pictures of the training data.
+    """Test images that look like training images.
 
     Attributes:
-        num_test: test images with a near duplicate in training.
-        num_train: training images with one in the test data.
+        num_test: number of test images with a near duplicate in the training data.
+        num_train: number of training images with a near duplicate in the test data.
         examples: up to ten (distance in bits, test sha256, train sha256), nearest first.
     """
 
@@ -45,7 +45,7 @@ class NearDuplicates:
 
 
 def perceptual_hash(image: "Image") -> int | None:
-    """The hash of a picture, the lowest frequency in the highest bit; None for a plain one."""
+    """Return an image's hash, with the lowest frequency in the highest bit; None for a plain image."""
     from PIL import Image as Pictures
 
     small = image.convert("L").resize((SIDE, SIDE), Pictures.Resampling.BILINEAR)
@@ -61,18 +61,18 @@ def perceptual_hash(image: "Image") -> int | None:
 def near_duplicates(
     train: Mapping[str, int | None], test: Mapping[str, int | None], distance: int = DISTANCE
 ) -> NearDuplicates:
-    """Which test images are within `distance` bits of a training image.
+    """Find the test images that are within `distance` bits of a training image.
 
-    Two hashes within d bits agree in at least one of d + 1 bands of bits (pigeonhole): only pairs that share a band
-    are compared, which for 100,000 images are a few in ten thousand of all.
+    Two hashes within d bits agree in at least one of d + 1 bands of bits (pigeonhole). Only pairs that share a band
+    are compared: for 100,000 images, a few in ten thousand of all pairs.
 
     Args:
-        train: hash by sha256; None where an image has no hash.
-        test: the same.
+        train: hash by sha256; None for an image without a hash.
+        test: likewise.
         distance: largest number of different bits, 0..63.
 
     Raises:
-        ValueError: `distance` is out of its range.
+        ValueError: `distance` is out of range.
     """
     if not 0 <= distance < BITS:
         raise ValueError(f"distance must be in 0..{BITS - 1}, got {distance}")
@@ -92,7 +92,7 @@ def near_duplicates(
 
 
 def _grouped(hashes: Mapping[str, int | None]) -> tuple[np.ndarray, dict[int, list[str]]]:
-    """Distinct hashes, ascending, and the images of each."""
+    """Return the distinct hashes in ascending order, and the images of each."""
     members: dict[int, list[str]] = {}
     for name in sorted(hashes):
         if (value := hashes[name]) is not None:
@@ -101,7 +101,7 @@ def _grouped(hashes: Mapping[str, int | None]) -> tuple[np.ndarray, dict[int, li
 
 
 def _bands(number: int) -> list[tuple[int, int]]:
-    """(lowest bit, width) of `number` bands that cover all bits, as even as possible."""
+    """Return (lowest bit, width) of `number` bands that cover all bits, with widths as even as possible."""
     edges = [BITS * band // number for band in range(number + 1)]
     return [(low, high - low) for low, high in zip(edges, edges[1:], strict=False)]
 
@@ -109,7 +109,7 @@ def _bands(number: int) -> list[tuple[int, int]]:
 def _within(
     first: np.ndarray, second: np.ndarray, keys_a: np.ndarray, keys_b: np.ndarray, distance: int
 ) -> set[tuple[int, int]]:
-    """Positions (in `first`, in `second`) of pairs with equal keys and few different bits."""
+    """Return positions (in `first`, in `second`) of pairs with equal keys and at most `distance` different bits."""
     order = np.argsort(keys_b, kind="stable")
     ordered = keys_b[order]
     low, high = (np.searchsorted(ordered, keys_a, side=side) for side in ("left", "right"))
@@ -117,7 +117,7 @@ def _within(
     pairs: set[tuple[int, int]] = set()
     start = 0
     while start < len(first):
-        # As many test hashes at a time as keep the candidates of one step within _CHUNK (at least one hash).
+        # Take as many test hashes per step as keep the number of candidates within _CHUNK (at least one hash).
         stop = start + max(1, int(np.searchsorted(np.cumsum(counts[start:]), _CHUNK, side="right")))
         sizes = counts[start:stop]
         a = np.repeat(np.arange(start, stop), sizes)
@@ -131,7 +131,7 @@ def _within(
 
 @cache
 def _dct_rows() -> np.ndarray:
-    """The first rows of the orthonormal DCT-II, shape (LOW, SIDE)."""
+    """Return the first rows of the orthonormal DCT-II, shape (LOW, SIDE)."""
     frequencies, places = np.arange(LOW)[:, None], np.arange(SIDE)[None, :]
     rows = np.cos(np.pi * (2 * places + 1) * frequencies / (2 * SIDE)) * np.sqrt(2 / SIDE)
     rows[0] /= np.sqrt(2)

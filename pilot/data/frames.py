@@ -1,7 +1,7 @@
-"""The frame of boxes in answers: fractions of the image, or of the square that LLaVA-1.5 pads it to.
+"""Coordinate frame of boxes in answers: fractions of the image, or of the square that LLaVA-1.5 pads it to.
 
-Records hold boxes as fractions of the image. Training targets are written, and answers are read, in the profile's
-frame. An image of w x h pixels lies centred in a square of side s = max(w, h): x' = (w x + (s - w) // 2) / s, and y'
+Records hold boxes as fractions of the image. Training targets are written, and answers are parsed, in the profile's
+frame. An image of w x h pixels is centred in a square of side s = max(w, h): x' = (w x + (s - w) // 2) / s, and y'
 likewise; the margin is rounded down as in LLaVA's `expand2square`.
 """
 
@@ -23,7 +23,7 @@ def to_frame(box: Sequence[float], frame: Frame, size: Size) -> RelativeBox:
 
 
 def from_frame(box: Sequence[float], frame: Frame, size: Size) -> RelativeBox:
-    """Convert fractions of the frame's sides to fractions of the image's; outside 0..1 in the margin."""
+    """Convert fractions of the frame's sides to fractions of the image's; points in the margin are outside 0..1."""
     return _convert(box, frame, size, lambda value, length, side: (value * side - (side - length) // 2) / length)
 
 
@@ -37,7 +37,7 @@ def _convert(box: Sequence[float], frame: Frame, size: Size, edge: Callable[[flo
 
 
 def in_frame(records: Sequence[InstructionRecord], frame: Frame, path: Path) -> list[InstructionRecord]:
-    """Write the answers of grounding records in `frame`; the sizes of images come from `path` if records lack them."""
+    """Rewrite the answers of grounding records in `frame`; read image sizes from `path` if records lack images."""
     boxed = [record for record in records if record.box is not None]
     if frame == "original" or not boxed:
         return list(records)
@@ -53,21 +53,21 @@ def _framed(record: InstructionRecord, box: RelativeBox, frame: Frame, size: Siz
 
 
 def answer_in_frame(answer: str, box: Sequence[float] | None, frame: Frame, size: Size) -> str:
-    """Write a box's answer in `frame`; an answer without a box, or of a square image, stays as it is."""
+    """Rewrite the answer of a box in `frame`; return answers without a box or of a square image unchanged."""
     if box is None or frame == "original" or size[0] == size[1]:
         return answer
     return relative_box_text(to_frame(box, frame, size))
 
 
 def box_in_frame(record: InstructionRecord) -> RelativeBox | None:
-    """A record's box as fractions of its frame."""
+    """Return a record's box as fractions of its frame."""
     if record.box is None or record.size is None:
         return record.box
     return to_frame(record.box, record.frame, record.size)
 
 
 def image_size(data: bytes) -> Size:
-    """Width and height in pixels of an encoded image; reads its header only."""
+    """Return width and height in pixels of an encoded image; read its header only."""
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
@@ -75,7 +75,7 @@ def image_size(data: bytes) -> Size:
 
 
 def image_sizes(path: Path) -> dict[str, Size]:
-    """Sizes of all images of a records file by record id, read in small batches."""
+    """Read the sizes of all images of a records file in small batches; return them by record id."""
     from pyarrow import parquet
 
     sizes: dict[str, Size] = {}

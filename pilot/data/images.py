@@ -1,13 +1,13 @@
-"""Images of strangers: found only below their root, never larger than said, and the same for every reader after us.
+"""Untrusted images: found only below their root, limited in size, and normalised so that all programs read them alike.
 
-References. `resolve` follows a reference only to a regular file below the image root.
+References: `resolve` follows a reference only to a regular file below the image root.
 
-Pixels. `normalise` believes the header about the size before anything is decoded, decodes the whole picture (so a
-truncated file is found here and not during training), and keeps the file's own bytes where every program reads the
-same picture out of them: 8-bit RGB in JPEG or PNG, one frame, no transparency, no rotation in its EXIF data. All other
-pictures become RGB PNGs: the first frame of animations, CMYK and other colour spaces converted, palettes applied,
-transparency laid on white, 16 bits scaled to 8, EXIF rotation carried out. Colour profiles are not applied, as in the
-loaders of the models here.
+Pixels: `normalise` checks the size in the header before decoding, decodes the whole image (so that a truncated file is
+found here and not during training), and keeps the file's original bytes if every program decodes the same image from
+them: 8-bit RGB in JPEG or PNG, one frame, no transparency, no rotation in its EXIF data. All other images become RGB
+PNGs: the first frame of animations, CMYK and other colour spaces converted, palettes applied, transparency blended with
+white, 16 bits scaled to 8, EXIF rotation applied. Colour profiles are not applied, as in the image loaders of the
+models here.
 """
 
 import io
@@ -35,7 +35,7 @@ _PNG_BIT_DEPTH = 24
 
 @dataclass(frozen=True)
 class Limits:
-    """Largest picture: pixels by its header, and bytes of its file."""
+    """Limits on an image: pixels according to its header, and bytes of its file."""
 
     pixels: int = 50_000_000
     num_bytes: int = 64 * 2**20
@@ -43,15 +43,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class NormalisedImage:
-    """A picture that everything later can read.
+    """An image that every later stage can read.
 
     Attributes:
         data: a JPEG or PNG file, 8-bit RGB, upright.
         width: in pixels.
         height: in pixels.
-        notes: what was done to it, for the data card; empty where the file's own bytes are kept.
-        rotated: whether its EXIF rotation was carried out; a box's frame is then unknown.
-        fingerprint: `duplicates.perceptual_hash`; None for a plain picture.
+        notes: changes to the image, for the data card; empty if the file's original bytes are kept.
+        rotated: whether the EXIF rotation was applied; a box's frame is then unknown.
+        fingerprint: `duplicates.perceptual_hash`; None for a plain image.
     """
 
     data: bytes
@@ -64,16 +64,16 @@ class NormalisedImage:
 
 @dataclass(frozen=True)
 class BadImage:
-    """Why a picture cannot be used."""
+    """Reason why an image cannot be used."""
 
     reason: str
 
 
 def resolve(root: Path, reference: str) -> Path | BadImage:
-    """The regular file that a reference means below `root`, or why it is refused.
+    """Resolve a reference to a regular file below `root`, or return why it is refused.
 
-    Refused: nothing, absolute paths, `..`, backslashes (drives and shares of Windows), control characters, anything
-    with a scheme (`https:`, `file:`, `c:`), links that lead out of the root, missing files, folders, devices.
+    Refused: empty references, absolute paths, `..`, backslashes (Windows drives and shares), control characters,
+    anything with a scheme (`https:`, `file:`, `c:`), links that lead out of the root, missing files, folders, devices.
     """
     if not reference.strip():
         return BadImage("the reference is empty")
@@ -92,13 +92,13 @@ def resolve(root: Path, reference: str) -> Path | BadImage:
             return BadImage("the reference is a link out of the image folder")
         if not stat.S_ISREG(path.stat().st_mode):
             return BadImage("the reference is not a file")
-    except (OSError, ValueError, RuntimeError):  # missing, a loop of links, a name too long or not encodable
+    except (OSError, ValueError, RuntimeError):  # missing file, loop of links, name too long or not encodable
         return BadImage("no such file below the image folder")
     return path
 
 
 def load(root: Path, image: str | bytes, limits: Limits = Limits()) -> NormalisedImage | BadImage:  # noqa: B008
-    """The picture that a row names or holds, or why it cannot be used; see `resolve` and `normalise`."""
+    """Load the image that a row names or holds, or return why it cannot be used; see `resolve` and `normalise`."""
     if isinstance(image, bytes):
         return normalise(image, limits)
     path = resolve(root, image)
@@ -113,7 +113,7 @@ def load(root: Path, image: str | bytes, limits: Limits = Limits()) -> Normalise
 
 
 def normalise(data: bytes, limits: Limits = Limits()) -> NormalisedImage | BadImage:  # noqa: B008
-    """The picture in `data` as the module says, or why it cannot be used. Equal bytes give equal results."""
+    """Normalise an image (see the module), or return why it cannot be used; equal bytes give equal results."""
     from PIL import Image, UnidentifiedImageError
 
     if not data:
@@ -130,7 +130,7 @@ def normalise(data: bytes, limits: Limits = Limits()) -> NormalisedImage | BadIm
         return BadImage(f"not a picture in a known format ({', '.join(FORMATS)})")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return BadImage(f"more than {limits.pixels} pixels")
-    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever a damaged file leads them to
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise many types of errors for damaged files
         return BadImage(f"damaged or truncated ({type(error).__name__})")
 
 
@@ -155,7 +155,7 @@ def _normalised(image: "Image", data: bytes, limits: Limits) -> NormalisedImage 
 
 
 def _oddities(image: "Image", data: bytes) -> tuple[str, ...]:
-    """What keeps a picture's own bytes from being used, apart from its rotation."""
+    """List the reasons, apart from rotation, why an image's original bytes cannot be kept."""
     found = []
     if getattr(image, "is_animated", False):
         image.seek(0)
@@ -172,11 +172,11 @@ def _oddities(image: "Image", data: bytes) -> tuple[str, ...]:
 
 
 def _rgb(image: "Image") -> "Image":
-    """A decoded picture as RGB without its metadata."""
+    """Convert a decoded image to RGB without metadata."""
     from PIL import Image
 
     if image.mode.startswith("I;16"):
-        # 0..65535 to 0..255, rounded; Pillow's own conversion clips at 255.
+        # Scale 0..65535 to 0..255 with rounding; Pillow's conversion clips at 255.
         values = np.asarray(image).astype(np.uint32)
         if isinstance(clear := image.info.get("transparency"), int):
             values[values == clear] = 65535
@@ -188,16 +188,16 @@ def _rgb(image: "Image") -> "Image":
 
 
 def _orientation(image: "Image") -> int:
-    """The EXIF orientation 1..8; upright where there is none, or none that can be read."""
+    """Return the EXIF orientation 1..8; upright if it is missing or unreadable."""
     try:
         value = image.getexif().get(_ORIENTATION, _UPRIGHT)
-    except Exception:  # noqa: BLE001 - broken EXIF data say nothing, and the pixels do not depend on them
+    except Exception:  # noqa: BLE001 - ignore broken EXIF data, on which the pixels do not depend
         return _UPRIGHT
     return value if value in range(1, 9) else _UPRIGHT
 
 
 def _turned(tagged: "Image", plain: "Image") -> "Image":
-    """`plain` turned as `tagged` says; a TIFF was turned by its decoder, which dropped the tag."""
+    """Rotate `plain` by the orientation of `tagged`; a TIFF's decoder has already rotated it and dropped the tag."""
     from PIL import Image, ImageOps
 
     exif = Image.Exif()

@@ -1,4 +1,4 @@
-"""`pilot-bench data import`: anyone's file and pictures as records that a scenario names in one line."""
+"""`pilot-bench data import`: a user's file and images as records that a scenario names in one line."""
 
 import json
 import math
@@ -48,19 +48,19 @@ _TASK = """\
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What to import.
+    """Request to import a file.
 
     Attributes:
-        file: `.jsonl`, `.json`, `.csv`, `.tsv`: as `readers.own` or, with conversations, `readers.llava_json` reads it.
+        file: `.jsonl`, `.json`, `.csv` or `.tsv`; read by `readers.own` or, with conversations, `readers.llava_json`.
         images: folder that image references are relative to.
         kind: `vqa`, `caption` or `ground`.
-        name: of the task; begins the records' ids.
-        to: folder that is written.
-        held_out: share of the images whose rows become the test split; None if the file says which rows those are.
+        name: name of the task, and prefix of the records' ids.
+        to: output folder.
+        held_out: share of the images whose rows become the test split; None if the file marks the test rows.
         options: further options of the reader.
-        seed: of the held-out share.
-        max_quarantine: largest share of unusable rows.
-        licence: of the data, for the card.
+        seed: seed of the held-out share.
+        max_quarantine: largest allowed share of unusable rows.
+        licence: licence of the data, for the card.
     """
 
     file: Path
@@ -77,22 +77,23 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of the rows, and a scenario file of the task."""
+    """Row counts of an import, and the text of a scenario file with the task."""
 
     total: Total
     scenario: str
 
     @property
     def task(self) -> str:
-        """The lines of the task alone."""
+        """Lines of the task in the scenario file."""
         return self.scenario[self.scenario.index("tasks:\n") + len("tasks:\n") :]
 
 
 def import_data(request: ImportRequest, progress: Callable[[int, int], None]) -> Imported:
-    """Check everything and write `records.parquet`, the data card, the contact sheet and `quarantine.jsonl`.
+    """Check the request and its files; write `records.parquet`, data card, contact sheet and `quarantine.jsonl`.
 
     Raises:
-        UserError: a wrong name, no such folder, an unreadable file, no usable row in a split, too many unusable rows.
+        UserError: an invalid name, a missing image folder, an unreadable file, no usable row in a split, or too many
+            unusable rows.
     """
     if not request.name or not set(request.name) <= set(NAME) or request.name[0] in "_-":
         raise UserError(f"--name: expected lower-case letters, digits, - and _, got {request.name!r}. Choose another.")
@@ -112,7 +113,7 @@ def import_data(request: ImportRequest, progress: Callable[[int, int], None]) ->
 
 
 def _reader(file: Path) -> str:
-    """`own`, or `llava-json` where the first row of a JSON file has conversations."""
+    """Return `own`, or `llava-json` if the first row of a JSON file has conversations."""
     first = first_row(file) if file.suffix.lower() in JSON else None
     return "llava-json" if isinstance(first, dict) and "conversations" in first else "own"
 
@@ -137,16 +138,16 @@ def _scenario(request: ImportRequest, total: Total) -> str:
 
 
 def _below_datasets(folder: Path) -> str:
-    """A folder as the option `records` names it: relative to `$PILOT_DATASETS` where it lies there."""
+    """Return a folder's path for the option `records`: relative to `$PILOT_DATASETS` if it is inside that folder."""
     root, path = datasets_folder().resolve(), folder.resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
 def write_scenario(path: Path, imported: Imported) -> None:
-    """Write a scenario of the imported task alone.
+    """Write a scenario file with the imported task only.
 
     Raises:
-        UserError: the file exists (it may hold someone's work), or cannot be written.
+        UserError: the file exists (it may hold a user's work), or cannot be written.
     """
     if path.exists():
         raise UserError(f"--scenario: {path} exists. Name a new file, or add the task below to it:\n{imported.task}")
@@ -154,6 +155,6 @@ def write_scenario(path: Path, imported: Imported) -> None:
 
 
 def options_of(boxes: str | None, forms: Sequence[str], keep_turns: bool) -> tuple[tuple[str, Any], ...]:
-    """Options of the readers out of those of the command line; what was not stated is left to the reader."""
+    """Collect the readers' options from those of the command line; omit options that were not given."""
     stated: dict[str, Any] = {"box_form": boxes, "forms": tuple(forms) or None, "turns": "keep" if keep_turns else None}
     return tuple((name, value) for name, value in stated.items() if value is not None)

@@ -1,4 +1,4 @@
-"""Splits each task's training examples over its clients (flwr-datasets) and reports how uneven they are."""
+"""Partition of each task's training examples over its clients (flwr-datasets), and its heterogeneity."""
 
 import json
 import os
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 PARTS = ("train", "validation", "local_test")
 UNLABELLED = "all"
-"""The one label of a task whose split has no attribute."""
+"""Only label of a task that is partitioned without an attribute."""
 
 Example = dict[str, str]
-"""id, image_sha256, label."""
+"""Keys: id, image_sha256, label."""
 Row = dict[str, Any]
 
 
 def partition_data(scenario: Scenario, scenario_dir: Path) -> None:
-    """Write `partition/assignment.parquet`, then `partition/heterogeneity.json`, which holds the former's digest.
+    """Write `partition/assignment.parquet`, then `partition/heterogeneity.json` with the former's digest.
 
     Each training example of a task goes to exactly one client and part. Labels are counted over the clients'
     training parts.
 
     Raises:
-        UserError: no data or altered ones, a missing column or attribute, more clients than examples, an empty shard,
+        UserError: missing or altered data, a missing column or attribute, more clients than examples, an empty shard,
             or a Dirichlet split that does not reach the minimum size.
     """
     folder = scenario_dir / "partition"
@@ -55,7 +55,7 @@ def partition_data(scenario: Scenario, scenario_dir: Path) -> None:
 
 
 def split_over_clients(scenario: Scenario, task: TaskConfig, examples: Sequence[Example]) -> list[list[Example]]:
-    """One shard per client of the task, in the data's order.
+    """Split a task's examples into one shard per client, each in the data's order.
 
     Raises:
         UserError: see `partition_data`.
@@ -77,10 +77,10 @@ def split_over_clients(scenario: Scenario, task: TaskConfig, examples: Sequence[
 
 
 def split_in_parts(scenario: Scenario, task: TaskConfig, client: int, shard: Sequence[Example]) -> list[str]:
-    """The part of every example of a client's shard; examples of one image share their part.
+    """Return the part of each example of a client's shard; examples of one image share a part.
 
     Raises:
-        UserError: nothing is left for training.
+        UserError: no image is left for training.
     """
     rng = generator("partition", scenario.partition_seed, task.name, client)
     images = sorted({example["image_sha256"] for example in shard})
@@ -98,9 +98,9 @@ def split_in_parts(scenario: Scenario, task: TaskConfig, client: int, shard: Seq
 
 
 def heterogeneity(scenario: Scenario, rows: Sequence[Row], labels: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """Sizes, label counts and pairwise Jensen-Shannon distances (base 2) of the clients' training parts.
+    """Return sizes, label counts and pairwise Jensen-Shannon distances (base 2) of the clients' training parts.
 
-    Labels are those of the task's partition attribute and belong to their task, so that clients of different
+    Labels are the values of the task's partition attribute and are distinct between tasks, so that clients of different
     tasks are at distance 1. The distance is the square root of the divergence (Endres and Schindelin 2003).
     """
     counts: dict[int, Counter[str]] = {client: Counter() for client in range(len(scenario.client_tasks))}
@@ -124,7 +124,7 @@ def heterogeneity(scenario: Scenario, rows: Sequence[Row], labels: Mapping[str, 
 
 
 def js_distance(first: Mapping[str, int], second: Mapping[str, int]) -> float:
-    """Jensen-Shannon distance (base 2, 0..1) between two label counts, to six decimals."""
+    """Return the Jensen-Shannon distance (base 2, 0..1) between two label counts, to six decimals."""
     from scipy.spatial.distance import jensenshannon
 
     names = sorted(set(first) | set(second))
@@ -133,7 +133,7 @@ def js_distance(first: Mapping[str, int], second: Mapping[str, int]) -> float:
 
 
 def _read_examples(path: Path, task: TaskConfig) -> list[Example]:
-    """The training examples with the label of the task's partition attribute."""
+    """Read the training examples, labelled by the task's partition attribute."""
     attribute = task.partition.attribute
     examples = []
     for row in read_table(path, ["id", "image_sha256", "attributes", "split"]).to_pylist():
@@ -150,11 +150,11 @@ def _read_examples(path: Path, task: TaskConfig) -> list[Example]:
 
 
 def _choose(scenario: Scenario, task: TaskConfig, examples: Sequence[Example]) -> list[list[int]]:
-    """The positions of each client's examples, ascending."""
+    """Return the positions of each client's examples in ascending order."""
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
     from datasets import Dataset
 
-    # Shuffled first: the partitioners cut the data, or each label's data, into runs.
+    # Shuffle first: the partitioners cut the data, or each label's data, into contiguous runs.
     rng = generator("partition", scenario.partition_seed, task.name)
     positions = [int(position) for position in rng.permutation(len(examples))]
     partitioner = _partitioner(scenario, task)
@@ -207,5 +207,5 @@ def _write_assignment(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _share(fraction: float, number: int) -> int:
-    """At least one of `number` for a fraction above 0."""
+    """Return the rounded share of `number`, at least one for a fraction above 0."""
     return max(1, round(fraction * number)) if fraction > 0 else 0

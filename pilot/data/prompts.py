@@ -1,4 +1,4 @@
-"""Instructions and answers as LLaVA-1.5 words them."""
+"""Instructions and answers in the wording of LLaVA-1.5."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,19 +8,19 @@ GROUND = "Please provide the bounding box coordinate of the region this sentence
 
 
 def question(text: str) -> str:
-    """A VQA instruction: the question, then LLaVA-1.5's line on the answer's form."""
+    """Write a VQA instruction: the question, then LLaVA-1.5's answer-format line."""
     return f"{text}\n{SINGLE_WORD}"
 
 
 def relative_box_text(box: Sequence[float]) -> str:
-    """A box in fractions (0..1) as the grounding answer; see `hundredths_text`."""
+    """Write a box in fractions (0..1) as a grounding answer; see `hundredths_text`."""
     return hundredths_text(100 * edge for edge in box)
 
 
 def hundredths_text(edges: Iterable[float]) -> str:
-    """Edges in hundredths of the image's side as the grounding answer: `[0.12, 0.34, 0.56, 0.78]`.
+    """Write edges in hundredths of the image's side as a grounding answer: `[0.12, 0.34, 0.56, 0.78]`.
 
-    Two decimals, the far edge written as 0.99 (one format, always "0." and two digits); the exact box is kept
-    beside it for scoring, and the two overlap by far more than any threshold unless the box is tiny.
+    The format is always "0." and two digits, so the far edge is written as 0.99. The exact box is kept separately for
+    scoring; the two overlap by far more than any threshold unless the box is tiny.
     """
     return f"[{', '.join(f'0.{min(99, round(edge)):02d}' for edge in edges)}]"

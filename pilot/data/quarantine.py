@@ -1,4 +1,4 @@
-"""Rows that cannot be used: every one listed, counted by reason, and a stop when they are too many."""
+"""Quarantine of rows that cannot be used: list of rows, counts by reason, and an error if there are too many."""
 
 import re
 from collections import Counter
@@ -10,14 +10,14 @@ from pilot.io.atomic import write_jsonl
 
 FILE = "quarantine.jsonl"
 FAILED = "quarantine.failed.jsonl"
-"""Rows of the last intake that failed: `FILE` is of the one that wrote the records beside it."""
+"""Unusable rows of the last failed intake; `FILE` lists those of the intake that wrote the records beside it."""
 DEFAULT_SHARE = 0.01
 NUM_SHOWN = 5
 _PARTICULAR = re.compile(r"'[^']*'|\"[^\"]*\"|(?<![\w.])[-+]?\d[\w.+-]*")
 
 
 class Quarantine:
-    """Collects rejected rows; a row that is read twice (once per split) is listed once."""
+    """Collection of rejected rows; a row that is read twice (once per split) is listed once."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str, int | str], Rejected] = {}
@@ -26,17 +26,17 @@ class Quarantine:
         return len(self._rows)
 
     def add(self, rejected: Rejected, example: int | str = 0) -> None:
-        """List a row; `example` tells apart what was read from one place, such as the questions of a conversation."""
+        """Add a row; `example` distinguishes examples of one row, such as the questions of a conversation."""
         key = (rejected.place.file, f"{type(rejected.place.row).__name__}:{rejected.place.row}", example)
         self._rows.setdefault(key, rejected)
 
     def reasons(self) -> list[tuple[str, int]]:
-        """`field: reason` with its number of rows, most frequent first; what is particular to a row is cut out."""
+        """Count rows by `field: reason`, most frequent first; replace values specific to a row with `...`."""
         counts = Counter(f"{row.field}: {_PARTICULAR.sub('...', row.reason)}" for row in self._rows.values())
         return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
     def write(self, path: Path) -> None:
-        """Write file, row, field and reason of every row, in the order of reading."""
+        """Write file, row, field and reason of every row in reading order."""
         write_jsonl(
             path,
             [
@@ -51,17 +51,17 @@ class Quarantine:
         )
 
     def check(self, where: str, what: str, num_bad: int, num_all: int, max_share: float) -> None:
-        """Stop when the share of bad rows is above the largest allowed.
+        """Raise an error if the share of bad rows exceeds the limit.
 
         Args:
             where: scenario and task, or command.
-            what: what was looked at, for example `rows of train.json`.
-            num_bad: bad ones among them.
-            num_all: all of them.
+            what: what was checked, for example `rows of train.json`.
+            num_bad: number of bad rows.
+            num_all: number of all rows.
             max_share: largest allowed share.
 
         Raises:
-            UserError: names the most frequent reasons, the first row, and how to allow more.
+            UserError: too many bad rows; names the most frequent reasons, the first row, and how to allow more.
         """
         if num_bad <= max_share * num_all:
             return
@@ -75,12 +75,12 @@ class Quarantine:
 
 
 def _ceiling(share: float) -> float:
-    """A share with three decimals, not below it."""
+    """Round a share up to three decimals, at most to 1."""
     return min(1.0, round(share + 0.0005, 3))
 
 
 def plain(text: str) -> str:
-    """Text that can be written as UTF-8, whatever a file held."""
+    """Escape characters that cannot be encoded as UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

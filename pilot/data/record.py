@@ -1,4 +1,4 @@
-"""The one record that every source makes and everything later reads, and its parquet form."""
+"""The record that all sources make and all later stages read, and its parquet format."""
 
 import io
 import json
@@ -25,7 +25,7 @@ COLUMNS = (
 )  # fmt: skip
 
 EARLIER = "earlier"
-"""A further column of files in which a record has earlier turns."""
+"""Additional column of files in which a record has earlier turns."""
 
 RelativeBox = tuple[float, float, float, float]
 Size = tuple[int, int]
@@ -33,7 +33,7 @@ Size = tuple[int, int]
 
 
 class Turn(NamedTuple):
-    """An earlier question of a conversation with its answer; `box` as in the record where the answer is one."""
+    """An earlier question of a conversation with its answer; `box` as in the record if the answer is a box."""
 
     instruction: str
     answer: str
@@ -47,9 +47,9 @@ class InstructionRecord:
     Attributes:
         id: unique within its file.
         task: the kind, `vqa`, `caption` or `ground`.
-        source: the registry name of the source that made it.
+        source: registry name of the source.
         image: the image file (PNG or JPEG bytes).
-        instruction: what the user asks; the image token and chat framing are added by the backbone.
+        instruction: the user's request; the backbone adds the image token and the chat format.
         answer: the training target.
         references: acceptable answers, for scoring.
         attributes: labels for partitioning and analysis, by name.
@@ -57,8 +57,8 @@ class InstructionRecord:
         box: x1, y1, x2, y2 as fractions (0..1) of the original image's sides; grounding only.
         earlier: turns of the conversation before `instruction`; their answers are training targets too.
         frame: the frame in which `answer` writes the box; see `pilot.data.frames`. Not stored: files hold `original`.
-        size: of the image, where `frame` is another.
-        known_sha256: digest of an image that was left unread (`read_records(..., images=False)`); `image` is empty.
+        size: size of the image, if `frame` is not `original`.
+        known_sha256: digest of an image that was not read (`read_records(..., images=False)`); `image` is then empty.
     """
 
     id: str
@@ -83,7 +83,7 @@ class InstructionRecord:
 
 
 def write_records(path: Path, records: Sequence[InstructionRecord]) -> None:
-    """Write validated records as parquet; equal records give equal bytes.
+    """Validate records and write them as parquet; equal records give equal bytes.
 
     Raises:
         UserError: a record is invalid (see `check_records`), or the folder cannot be written to.
@@ -105,15 +105,15 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: "pyarrow.
 
 
 def read_records(path: Path, *, images: bool = True) -> list[InstructionRecord]:
-    """The records in `path`, validated.
+    """Read and validate the records in `path`.
 
     Args:
         path: a file of `write_records`.
-        images: whether to read the images; without them, records hold empty bytes and the digest that the file
-            states, and memory does not grow with the pictures.
+        images: whether to read the images; without them, records hold empty bytes and the digest stated in the file,
+            and memory use does not grow with the images.
 
     Raises:
-        UserError: no such file, not parquet, a missing column, or an invalid record.
+        UserError: a missing file, not parquet, a missing column, or an invalid record.
     """
     columns = [name for name in COLUMNS if images or name != "image"]
     if EARLIER in check_columns(path, columns):
@@ -124,10 +124,10 @@ def read_records(path: Path, *, images: bool = True) -> list[InstructionRecord]:
 
 
 def read_table(path: Path, columns: Sequence[str], **equal: str | list[str]) -> "pyarrow.Table":
-    """The named columns of a parquet file, of all rows or of those whose columns have a value, or one of a list.
+    """Read the named columns of a parquet file; `equal` selects rows by a column's value, or by a list of values.
 
     Raises:
-        UserError: no such file, not parquet, or a missing column (the message names the file and the column).
+        UserError: a missing file, not parquet, or a missing column (the message names the file and the column).
     """
     import pyarrow
     from pyarrow import parquet
@@ -141,7 +141,7 @@ def read_table(path: Path, columns: Sequence[str], **equal: str | list[str]) -> 
 
 
 def check_data(folder: Path) -> dict[str, str]:
-    """Refuse records of a scenario's folder `data` that are not those whose digests `manifest.json` holds.
+    """Check the records in a scenario's folder `data` against the digests in `manifest.json`.
 
     Returns:
         sha256 of `records.parquet` by task.
@@ -158,7 +158,7 @@ def check_data(folder: Path) -> dict[str, str]:
 
 
 def check_columns(path: Path, columns: Sequence[str] = COLUMNS) -> Sequence[str]:
-    """Refuse a file that is not parquet or lacks a column; returns all columns that it has. Raises as `read_table`."""
+    """Check that a file is parquet and has the columns; return all its columns. Raises as `read_table`."""
     import pyarrow
     from pyarrow import parquet
 
@@ -177,15 +177,16 @@ def check_columns(path: Path, columns: Sequence[str] = COLUMNS) -> Sequence[str]
 
 
 def check_records(path: Path, records: Sequence[InstructionRecord], *, images: bool = True) -> None:
-    """Refuse records that would mean nothing or leak test images.
+    """Check that records are valid, ids unique, and splits disjoint by image.
 
     Args:
-        path: the file that messages name.
-        records: what it holds, or will hold.
+        path: file named in messages.
+        records: present or future content of the file.
         images: whether the records hold their images.
 
     Raises:
-        UserError: names file, row, field, what was expected; also for repeated ids and images in both splits.
+        UserError: an invalid field (names file, row, field and expected value), a repeated id, or an image in both
+            splits.
     """
     for number, record in enumerate(records):
         for name, expected in _problems(record):
@@ -208,7 +209,7 @@ def check_records(path: Path, records: Sequence[InstructionRecord], *, images: b
 
 
 def _problems(record: InstructionRecord) -> list[tuple[str, str]]:
-    """(field, what was expected) of every field that is wrong."""
+    """Return (field, expected value) for every invalid field."""
     checks = [
         ("id", "a non-empty string", bool(record.id.strip())),
         ("task", f"one of {', '.join(KINDS)}", record.task in KINDS),
@@ -263,7 +264,7 @@ def _row(record: InstructionRecord, columns: Sequence[str]) -> dict[str, Any]:
 
 
 def turns_of(row: Mapping[str, Any]) -> tuple[Turn, ...]:
-    """The earlier turns in a row of a records file."""
+    """Return the earlier turns in a row of a records file."""
     turns = row.get(EARLIER) or ()
     return tuple(
         Turn(turn["instruction"] or "", turn["answer"] or "", tuple(turn["box"]) if turn["box"] else None)
@@ -272,7 +273,7 @@ def turns_of(row: Mapping[str, Any]) -> tuple[Turn, ...]:
 
 
 def _record(path: Path, row: Mapping[str, Any]) -> InstructionRecord:
-    """A row as a record; nulls become empty values, which `check_records` refuses with their place."""
+    """Convert a row to a record; nulls become empty values, which `check_records` refuses with their location."""
     fields: dict[str, Any] = {name: row.get(name) for name in COLUMNS if name != "image_sha256"}
     texts = ("id", "task", "source", "instruction", "answer", "split")
     fields |= {name: fields[name] or "" for name in texts}

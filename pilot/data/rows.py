@@ -1,7 +1,7 @@
-"""What a reader of files yields: rows as the file has them, or why a row cannot be used.
+"""Output of a file reader: rows as given in the file, or the reason why a row cannot be used.
 
-A reader turns one file format into `Row`s and decides nothing else: images are opened, boxes converted, rows chosen
-and records written by `pilot.data.intake.intake`, the same way for every format.
+A reader converts one file format to `Row`s and nothing else: images are opened, boxes converted, rows selected and
+records made by `pilot.data.intake.intake`, in the same way for every format.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 BoxForm = Literal["pixels_xyxy", "pixels_xywh", "fractions_xyxy", "fractions_xywh", "padded_square_xyxy"]
-"""How four numbers mean a box.
+"""Meaning of the four numbers of a box.
 
-Pixels and fractions are those of the original image; `padded_square_xyxy` are fractions of the square that LLaVA-1.5
-pads the image to, centred.
+Pixels and fractions refer to the original image; `padded_square_xyxy` to fractions of the square that LLaVA-1.5 pads
+the image to, centred.
 """
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row stands.
+    """Location of a row.
 
     Attributes:
-        file: path or name as the reader was given it.
+        file: path or name as given to the reader.
         row: line of a text file (from 1), index of an element of a JSON list (from 0), or its key.
     """
 
@@ -31,7 +31,7 @@ class Place:
 
 @dataclass(frozen=True)
 class RawBox:
-    """A box as the file says it."""
+    """A box as given in the file."""
 
     values: tuple[float, float, float, float]
     form: BoxForm
@@ -39,18 +39,18 @@ class RawBox:
 
 @dataclass(frozen=True)
 class Row:
-    """One example before its image was looked at.
+    """One example, its image not yet opened.
 
     Attributes:
-        place: where it was read.
+        place: location in the source.
         id: unique within the source and split.
-        image: reference relative to the image root, or the encoded file where the format holds images.
-        instruction: complete instruction, with the line on the answer's form, without image token.
+        image: reference relative to the image root, or the encoded file if the format holds images.
+        instruction: complete instruction, with the answer-format line and without the image token.
         answer: training target; empty for grounding, whose answer is written from the box.
         references: acceptable answers, for scoring; empty for grounding.
         attributes: labels for partitioning and analysis.
         box: grounding only.
-        left_out: columns that are no attributes, since they hold neither text nor number.
+        left_out: columns that are not attributes, since they hold neither text nor number.
         earlier: turns of the conversation before the instruction; a grounding answer is written from its box.
     """
 
@@ -68,7 +68,7 @@ class Row:
 
 @dataclass(frozen=True)
 class RawTurn:
-    """An earlier question and its answer, as the file says them."""
+    """An earlier question and its answer, as given in the file."""
 
     instruction: str
     answer: str
@@ -77,7 +77,7 @@ class RawTurn:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that cannot be used; goes to `quarantine.jsonl`."""
+    """A row that cannot be used; it is listed in `quarantine.jsonl`."""
 
     place: Place
     field: str
@@ -86,11 +86,11 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A sound row that is none of this task's examples (another split, another kind of question, no image).
+    """A valid row that is not an example of this task (another split, another kind of question, no image).
 
     Attributes:
-        place: where it was read.
-        reason: why, and the option that would take it, if there is one.
+        place: location in the source.
+        reason: why it is skipped, and the option that would include it, if there is one.
     """
 
     place: Place

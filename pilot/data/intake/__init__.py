@@ -1,1 +1,1 @@
-"""Rows of a table to instruction records."""
+"""Conversion of rows to instruction records."""

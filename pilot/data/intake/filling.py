@@ -1,4 +1,4 @@
-"""The second reading of a source: rows are tried in their order until a split is full."""
+"""Second pass over a source: rows are tried in the given order until a split is full."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,22 +18,22 @@ from pilot.errors import UserError
 from pilot.io.digest import sha256_bytes
 
 SPARE = 16
-"""Rows that are read beyond those that are missing, to replace bad ones without another reading."""
+"""Number of additional rows that are read to replace bad rows without another pass."""
 
 
 @dataclass
 class Taken:
-    """Records with an account of how they came about.
+    """Records with an account of their intake.
 
     Attributes:
         records: training, then test, each in the order of the files.
-        accounts: what became of the rows, by split.
-        image_notes: number of records whose image was changed, by what was done to it.
-        num_clipped: boxes that were cut off at the image's edge.
-        largest_clip: the most that was cut, as a share of the image's side.
+        accounts: row counts by split.
+        image_notes: number of records whose image was changed, by kind of change.
+        num_clipped: number of boxes clipped to the image.
+        largest_clip: largest clipped part, as a share of the image's side.
         fingerprints: perceptual hash by sha256, by split.
-        left_out: number of records by column that is no attribute of theirs.
-        total: what became of all rows, once the records are complete.
+        left_out: number of records by column that is not an attribute.
+        total: row counts of the source, once the records are complete.
     """
 
     records: list[InstructionRecord] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Taken:
     total: Total | None = None
 
     def to_json(self, quarantine: Quarantine) -> dict[str, Any]:
-        """The account for the data card."""
+        """Return the account for the data card."""
         assert self.total is not None, "the records are not complete"
         near = near_duplicates(self.fingerprints["train"], self.fingerprints["test"])
         plain = sum(list(prints.values()).count(None) for prints in self.fingerprints.values())
@@ -67,19 +67,19 @@ class Taken:
 
 @dataclass(frozen=True)
 class Filler:
-    """Fills the splits of one task.
+    """Second pass for one task, which fills its splits with records.
 
     Attributes:
-        where: scenario and task, which begin messages.
+        where: scenario and task, for the start of messages.
         source: name in records and ids.
         kind: `vqa`, `caption` or `ground`.
         images: folder that image references are relative to.
-        own_ids: whether ids are taken as the rows have them.
-        max_quarantine: largest share of unusable rows among those that are opened.
+        own_ids: whether the rows' ids are kept unchanged.
+        max_quarantine: largest allowed share of unusable rows among the opened rows.
         is_divided: whether test rows are a share of the training images.
-        quarantine: told of every unusable row.
+        quarantine: receives every unusable row.
         advance: called after every record.
-        taken: what was made so far.
+        taken: records made so far, and their counts.
     """
 
     where: str
@@ -96,16 +96,16 @@ class Filler:
     def fill(
         self, split: str, order: Sequence[int], number: int | None, read: Callable[[], Rows]
     ) -> list[InstructionRecord]:
-        """The records of a split, in the order of the files.
+        """Make the records of a split, in the order of the files.
 
         Args:
-            split: `train` or `test`; its account must be there.
+            split: `train` or `test`; its account must exist.
             order: positions of the rows, in the order in which they are tried.
-            number: how many records; None for all.
-            read: yields all rows, as at the first reading.
+            number: number of records; None for all.
+            read: yields all rows, as in the first pass.
 
         Raises:
-            UserError: too few usable rows, too many unusable ones, or files that changed between the readings.
+            UserError: too few usable rows, too many unusable ones, or files that changed between the passes.
         """
         account = self.taken.accounts[split]
         wanted, tried = len(order) if number is None else number, 0
@@ -128,7 +128,7 @@ class Filler:
         return [made[position] for position in sorted(made)]
 
     def _check(self, split: str, num_opened: int) -> None:
-        """Stop when too many of the rows that were opened, or will be at least, are unusable."""
+        """Raise an error if too many of the rows that are, or at least will be, opened are unusable."""
         num_bad = self.taken.accounts[split].num_unusable
         what = f"rows that were opened for split {split}"
         self.quarantine.check(self.where, what, num_bad, num_opened, self.max_quarantine)
@@ -140,7 +140,7 @@ class Filler:
         return rows
 
     def _try(self, split: str, row: Row) -> InstructionRecord | None:
-        """The record of a row; None, counted, if it is unusable or its image is in the test data."""
+        """Return the record of a row; count it and return None if it is unusable or its image is in the test data."""
         account = self.taken.accounts[split]
         image = load(self.images, row.image)
         if isinstance(image, BadImage):
@@ -168,7 +168,7 @@ class Filler:
         self.taken.accounts[split].num_unusable += 1
 
     def _earlier(self, row: Row, image: NormalisedImage) -> tuple[Turn, ...] | BadBox:
-        """The turns before a row's question, with boxes as fractions of the image."""
+        """Return the turns before a row's question, with boxes as fractions of the image."""
         turns = []
         for turn in row.earlier:
             box = self._box(turn.box, image)

@@ -1,9 +1,9 @@
-"""From a reader's rows to records: choose, open, check, replace what is bad, and say what was done.
+"""Conversion of a reader's rows to records: select, open, check, replace bad rows, and account for every row.
 
-The rows are read once to see what there is (`survey`), and once more for those that are tried first. Images
-of other rows are never opened. A row whose image or box is bad goes to quarantine and the next one takes its place, so
-that the result depends on the files and the seed alone. The test split is filled first; a training picture that equals
-one of it byte by byte is left out.
+The rows are read once to find the candidates (`survey`), and again for the rows that are tried. Images of other rows
+are never opened. A row with a bad image or box goes to quarantine and the next one takes its place, so that the result
+depends only on the files and the seed. The test split is filled first; a training image that is identical to a test
+image, byte by byte, is left out.
 """
 
 from collections import Counter
@@ -29,26 +29,26 @@ from pilot.io.seeding import generator
 Progress = Callable[[int, int], None]
 HELD_OUT = "held_out"
 SPLITS = ("test", "train")
-"""In the order in which they are filled."""
+"""Splits in the order in which they are filled."""
 OFFICIAL_NUM_REFERENCES = 10
-"""As in `pilot.evaluation.vqa`, a later layer."""
+"""Same number as in `pilot.evaluation.vqa`, which is a later layer."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to take from a source.
+    """Request for records from a source.
 
     Attributes:
-        where: scenario and field, which begin messages.
-        name: of the source, in records and ids.
-        source: how it is read.
-        options: as the scenario states them, with `held_out` if test rows are a share of the training images.
+        where: scenario and field, for the start of messages.
+        name: name of the source in records and ids.
+        source: reader, options model and description of the source.
+        options: options as given in the scenario, with `held_out` if test rows are a share of the training images.
         root: folder that paths in the options are relative to.
         kind: `vqa`, `caption` or `ground`.
-        num_train: how many training records; None for all.
-        num_test: how many test records; None for all.
-        seed: of the choice.
-        max_quarantine: largest share of unusable rows.
+        num_train: number of training records; None for all.
+        num_test: number of test records; None for all.
+        seed: seed of the selection.
+        max_quarantine: largest allowed share of unusable rows.
     """
 
     where: str
@@ -64,12 +64,12 @@ class Request:
 
 
 def take(request: Request, quarantine: Quarantine, progress: Progress) -> Taken:
-    """Choose and make the records that `request` asks for.
+    """Select and make the requested records.
 
     Args:
-        request: what to take.
-        quarantine: told of every row that cannot be used; the caller writes it, also after an error.
-        progress: told after every record: how many are made, how many there will be.
+        request: the records to take.
+        quarantine: receives every row that cannot be used; the caller writes it, also after an error.
+        progress: called after every record with the number of records made and the total.
 
     Raises:
         UserError: wrong options, an unreadable file, too few usable rows, or too many unusable ones.
@@ -100,10 +100,10 @@ def take(request: Request, quarantine: Quarantine, progress: Progress) -> Taken:
 
 
 def checked_options(request: Request) -> tuple[Model, float | None]:
-    """The source's options as its model, and the share of images to hold out for testing.
+    """Return the source's validated options, and the share of images to hold out for testing.
 
     Raises:
-        UserError: names the field that is wrong, unknown or missing.
+        UserError: a wrong, unknown or missing field; names it.
     """
     values, where = dict(request.options), f"{request.where}, options"
     share = values.pop(HELD_OUT, None)
@@ -117,9 +117,9 @@ def checked_options(request: Request) -> tuple[Model, float | None]:
 
 
 def source_files(options: Model, root: Path) -> dict[str, str]:
-    """sha256 of every file that the options name, by its name there: plainly, by a wildcard, or as JSON in a folder.
+    """Return sha256 by name of every file that the options name: directly, by a wildcard, or as JSON in a folder.
 
-    Options may say in a property `file_names` which further files follow from them. Images are not among these; every
+    A property `file_names` of the options may name further files that follow from them. Images are not included; every
     record has its image's digest.
     """
     named = [*_texts(options.model_dump()), *getattr(options, "file_names", ())]
@@ -131,7 +131,7 @@ def source_files(options: Model, root: Path) -> dict[str, str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in nested options."""
+    """Yield every text in nested options."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -141,7 +141,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _check(request: Request, options: Model, found: Sequence[Survey], quarantine: Quarantine) -> None:
-    """Stop when there are no rows or too many are malformed; a row that was read for both splits counts once."""
+    """Raise an error if there are no rows or too many malformed ones; a row read for both splits counts once."""
     if not any(each.num_read for each in found):
         file = getattr(options, "file", None)
         what = f"{request.root / file}: holds" if file else f"{request.where}: the files of the options hold"
@@ -152,7 +152,7 @@ def _check(request: Request, options: Model, found: Sequence[Survey], quarantine
 
 
 def _check_references(request: Request, taken: Taken) -> None:
-    """Refuse questions of which some have the ten answers of the official VQA accuracy and others do not."""
+    """Refuse VQA records of which only some have the ten answers of the official VQA accuracy."""
     numbers = {len(record.references) for record in taken.records} if request.kind == "vqa" else set()
     if OFFICIAL_NUM_REFERENCES in numbers and len(numbers) > 1:
         raise UserError(

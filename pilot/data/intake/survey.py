@@ -1,6 +1,6 @@
-"""The first reading of a source: which rows could be taken, and in which order they are tried.
+"""First pass over a source: the candidate rows, and the order in which they are tried.
 
-Only where a row stands and its image's name are kept, so that memory grows with neither texts nor pictures.
+Only a row's location and its image's name are kept, so that memory use grows with neither texts nor images.
 """
 
 import hashlib
@@ -20,20 +20,20 @@ LONGEST_ID = 200
 
 
 Item = tuple[str, int | str, int]
-"""File and row, and a number from 0 for each of several examples of the row: the same at every reading."""
+"""File, row, and the number (from 0) of the example within the row; identical in every pass."""
 
 
 @dataclass
 class Survey:
-    """What one reading found.
+    """Result of one pass.
 
     Attributes:
-        candidates: image key by the row's position among everything that the reader yielded.
-        num_read: everything that the reader yielded; each is used, rejected or skipped.
-        used: the items of the candidates.
-        rejected: rows that cannot be used, as far as can be told without their image.
-        skipped: rows that are none of the task's, with the reason.
-        first_file: the file of the first row, for messages.
+        candidates: image key by the row's position among all yielded items.
+        num_read: number of yielded items; each is used, rejected or skipped.
+        used: items of the candidates.
+        rejected: items of rows that cannot be used, as far as known without their image.
+        skipped: reason by item, for rows that are not examples of the task.
+        first_file: file of the first row, for messages.
     """
 
     candidates: dict[int, str] = field(default_factory=dict)
@@ -45,12 +45,12 @@ class Survey:
 
 
 def survey(rows: Rows, kind: str, quarantine: Quarantine) -> Survey:
-    """Read all rows once; rejected ones go to the quarantine.
+    """Read all rows once; add rejected ones to the quarantine.
 
     Args:
-        rows: what a reader yields.
-        kind: of the task.
-        quarantine: told of every rejected row.
+        rows: output of a reader.
+        kind: the task's kind.
+        quarantine: receives every rejected row.
     """
     found, ids, examples = Survey(), set[str](), Counter[tuple[str, int | str]]()
     for position, row in enumerate(rows):
@@ -76,7 +76,7 @@ def survey(rows: Rows, kind: str, quarantine: Quarantine) -> Survey:
 
 
 def check_row(row: Row, kind: str) -> Rejected | None:
-    """Why a row cannot become a record of that kind, as far as can be told without its image."""
+    """Return why a row cannot become a record of that kind, as far as known without its image; None if it can."""
     ground = kind == "ground"
     texts = [("instruction", row.instruction)]
     texts += [("earlier turns", turn.instruction) for turn in row.earlier]
@@ -98,15 +98,15 @@ def check_row(row: Row, kind: str) -> Rejected | None:
 
 
 def image_key(image: str | bytes) -> str:
-    """What is the same for rows of one image: the reference in its shortest form, or the digest of the bytes."""
+    """Return a key that rows of one image share: the normalised reference, or the digest of the bytes."""
     return hashlib.sha256(image).hexdigest() if isinstance(image, bytes) else posixpath.normpath(image)
 
 
 def held_out(found: Survey, fraction: float, seed: int, source: str) -> tuple[dict[int, str], dict[int, str]]:
-    """Candidates for training and for testing, divided by image.
+    """Divide the candidates by image into training and test candidates.
 
-    Every image has a draw of its own, and those with the smallest are held out: the rows' order does not matter, and
-    further images move few others across. Of several images, at least one is on either side.
+    Every image has an independent draw, and those with the smallest draws are held out: the order of rows does not
+    matter, and additional images move few others between the sides. Of several images, each side gets at least one.
     """
     images = sorted(set(found.candidates.values()), key=lambda key: (seed_for("held out", seed, source, key), key))
     number = min(max(1, round(fraction * len(images))), len(images) - 1) if images else 0
@@ -117,7 +117,7 @@ def held_out(found: Survey, fraction: float, seed: int, source: str) -> tuple[di
 
 
 def ranked(candidates: Mapping[int, str], rng: np.random.Generator) -> list[int]:
-    """All positions in the order in which they are tried; no image comes twice before every image came once."""
+    """Return all positions in the order in which they are tried; no image repeats before every image occurred once."""
     positions = list(candidates)
     turn: Counter[str] = Counter()
     order = []

@@ -1,7 +1,7 @@
 """A-OKVQA: a list of questions with ten direct answers and four choices.
 
 Schwenk et al., ECCV 2022; https://github.com/allenai/aokvqa (Apache-2.0); COCO 2017 images under their own terms.
-The official test split has no answers: the official validation split is our test split.
+The official test split has no answers: the official validation split is used as the test split.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ LETTER = "Answer with the option's letter from the given choices directly."
 
 
 class Options(Model):
-    """Files per split, where images stand by their number, and what is asked for.
+    """Files and path templates of images by number for each split, and the form of the answer.
 
     `form`: `direct` (a word or phrase; references are the direct answers) or `choice` (a letter, as in LLaVA-1.5's
     mixture).
@@ -45,7 +45,7 @@ class Options(Model):
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
-    """One row per question.
+    """Yield one row per question.
 
     Raises:
         UserError: the file is missing or not in the format.
@@ -70,13 +70,13 @@ def _row(place: Place, item: Mapping[str, Any], images: str, form: str) -> Row:
 
 
 def direct(item: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
-    """Instruction, answer and references of the direct form."""
+    """Return instruction, answer and references of the direct form."""
     references = texts(item, "direct_answers")
     return question(text(item, "question")), most_frequent(references), references
 
 
 def choice(item: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
-    """Instruction, answer and references of the form with choices."""
+    """Return instruction, answer and references of the multiple-choice form."""
     choices = texts(item, "choices")
     expect(len(choices) <= len(LETTERS), "choices", f"at most {len(LETTERS)} choices", choices)
     index = integer(item, "correct_choice_idx")

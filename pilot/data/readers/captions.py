@@ -1,4 +1,4 @@
-"""What the readers of captions share: an image and its captions as rows."""
+"""Shared code of the caption readers: an image and its captions as rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -8,7 +8,7 @@ from pilot.data.rows import Place, Row, Rows
 from pilot.io.seeding import seed_for
 
 TrainRows = Literal["image", "caption"]
-"""Training rows: one per image, or one per caption. The test split always has one per image."""
+"""Training rows: one per image or one per caption; the test split always has one row per image."""
 
 
 def caption_rows(
@@ -19,15 +19,15 @@ def caption_rows(
     per: TrainRows,
     attributes: Mapping[str, str] | None = None,
 ) -> Rows:
-    """An image's rows; every row's references are all of its captions.
+    """Yield an image's rows; the references of every row are all captions of the image.
 
     Args:
-        place: where it was read.
+        place: location in the source.
         key: the image's id in the data set.
         image: reference or encoded file.
         captions: at least one.
         per: `image`: one row, whose answer is the caption at `seed_for("caption", key) % len(captions)`, so that it
-            depends on the image alone; `caption`: a row `<key>-<n>` per caption, which is the answer.
+            depends only on the image; `caption`: one row `<key>-<n>` per caption, with the caption as answer.
         attributes: the image's labels.
     """
     references, labels = tuple(captions), dict(attributes or {})
@@ -40,5 +40,5 @@ def caption_rows(
 
 
 def per_of(train_rows: TrainRows, split: str) -> TrainRows:
-    """Rows per image or per caption in a split."""
+    """Return whether a split has rows per image or per caption."""
     return train_rows if split == "train" else "image"

@@ -1,4 +1,4 @@
-"""The sources that are read from files, by name."""
+"""Sources that are read from files, by name."""
 
 from pilot.data.readers import imported, llava_json, own
 from pilot.data.readers.file_source import FileSource

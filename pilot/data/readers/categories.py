@@ -1,4 +1,4 @@
-"""Labels of COCO images by their objects, from the `instances_*.json` files: for splits that differ by content.
+"""Labels of COCO images by their objects, from the `instances_*.json` files, for partitioning by content.
 
 Lin et al., ECCV 2014; https://cocodataset.org/#download; annotations CC BY 4.0.
 """
@@ -16,7 +16,7 @@ NONE = {"category": "none", "supercategory": "none"}
 
 
 def category_names(document: Any, path: Path) -> dict[str, dict[str, str]]:
-    """Labels `category` and `supercategory` by category id.
+    """Return the labels `category` and `supercategory` by category id.
 
     Raises:
         UserError: the list of categories is missing or wrong.
@@ -37,7 +37,7 @@ def category_names(document: Any, path: Path) -> dict[str, dict[str, str]]:
 
 
 def largest_objects(root: Path, files: Sequence[str]) -> Mapping[str, dict[str, str]]:
-    """Labels of the object with the largest `area` by image id; images without objects are not in it.
+    """Return the labels of the object with the largest `area` by image id; omit images without objects.
 
     Raises:
         UserError: a file is missing or wrong.

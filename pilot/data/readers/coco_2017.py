@@ -1,7 +1,7 @@
-"""COCO captions as COCO distributes them: `captions_train2017.json`, `captions_val2017.json` (2014's files as well).
+"""COCO captions in COCO's official files: `captions_train2017.json`, `captions_val2017.json` (also those of 2014).
 
 Chen et al. 2015; https://cocodataset.org/#download; captions CC BY 4.0 (https://cocodataset.org/#termsofuse), images
-under their own terms. The official test split has no captions: the validation split is our test split.
+under their own terms. The official test split has no captions: the validation split is used as the test split.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ WHAT = "a COCO captions file (an object with the lists `images` and `annotations
 
 
 class Options(Model):
-    """Files per split, where images stand by their file name, and rows per image or per caption.
+    """Files and path templates of images by file name for each split, and rows per image or per caption.
 
     `instances`: COCO's instances files, for the labels `category` and `supercategory` of the largest object.
     """
@@ -33,7 +33,7 @@ class Options(Model):
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
-    """Rows of the images in the file's order; images without captions and captions without image are rejected.
+    """Yield rows of the images in file order; reject images without captions and captions without an image.
 
     Raises:
         UserError: a file is missing or not in the format.
@@ -71,7 +71,7 @@ def _known(images: Any) -> set[str]:
         try:
             known.add(identifier(mapping(item), "id"))
         except FieldError:
-            continue  # rejected where the images are read
+            continue  # rejected when the images are read
     return known
 
 

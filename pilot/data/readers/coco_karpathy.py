@@ -22,10 +22,10 @@ SPLITS = ("train", "restval", "val", "test")
 
 
 class Options(Model):
-    """The file, which of its splits are ours, where images stand, and rows per image or per caption.
+    """File, its splits for training and testing, path template of images, and rows per image or per caption.
 
-    `instances`: COCO's `instances_train2014.json` and `instances_val2014.json`; with them every image has the labels
-    `category` and `supercategory` of its largest object, to partition by.
+    `instances`: COCO's `instances_train2014.json` and `instances_val2014.json`; with them, every image gets the labels
+    `category` and `supercategory` of its largest object, for partitioning.
     """
 
     file: RelativePath = "karpathy/dataset_coco.json"
@@ -37,7 +37,7 @@ class Options(Model):
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
-    """Rows of the split's images; an image without a usable split is rejected in either split.
+    """Yield rows of the split's images; for either split, reject images without a usable split.
 
     Raises:
         UserError: a file is missing or not in the format.
@@ -46,7 +46,7 @@ def read(options: Options, root: Path, split: str) -> Rows:
 
 
 def image_rows(root: Path, file: str, wanted: Sequence[str], make: Callable[[Place, Mapping[str, Any]], Rows]) -> Rows:
-    """The rows that `make` gives for each image of the wanted splits.
+    """Yield the rows that `make` returns for each image of the wanted splits.
 
     Raises:
         UserError: the file is missing or not in the format.
@@ -57,10 +57,10 @@ def image_rows(root: Path, file: str, wanted: Sequence[str], make: Callable[[Pla
 
 
 def sentences(item: Mapping[str, Any]) -> list[str]:
-    """The captions of an image.
+    """Return the captions of an image.
 
     Raises:
-        FieldError: there are none, or one is not a text.
+        FieldError: there are no captions, or one is not a text.
     """
     found = sequence(item.get("sentences"), "sentences")
     expect(len(found) > 0, "sentences", "at least one sentence", found)

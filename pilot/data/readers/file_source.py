@@ -1,4 +1,4 @@
-"""What the catalogue says about a source that is read from files."""
+"""Description of a source that is read from files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ class FileSource:
     """A source that is read from files.
 
     Attributes:
-        read: `read(options, root, split)` yields the rows of `train` or `test`, the same at every call; paths in the
+        read: `read(options, root, split)` yields the rows of `train` or `test`, identical at every call; paths in the
             options are relative to `root`.
-        options_model: what the task's `options` must look like. A field `kind` is filled in from the task; a field
-            `images` is the folder that image references are relative to (without it, they are relative to `root`).
-        kind: `vqa`, `caption` or `ground`; None where the task's kind decides how rows are read.
-        origin: who made the data, and where they come from.
-        licence: of annotations and images.
-        own_ids: whether the rows' ids are unique over both splits already and are taken as they are.
+        options_model: model of the task's `options`. A field `kind` is filled in from the task; a field `images` is
+            the folder that image references are relative to (without it, they are relative to `root`).
+        kind: `vqa`, `caption` or `ground`; None if the task's kind determines how rows are read.
+        origin: authors of the data, and where they come from.
+        licence: licence of annotations and images.
+        own_ids: whether the rows' ids are already unique over both splits and are kept unchanged.
     """
 
     read: Callable[[Any, Path, str], Rows]

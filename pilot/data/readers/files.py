@@ -1,4 +1,4 @@
-"""Files of official data sets below a root folder: names in options, and JSON documents."""
+"""Files of official data sets below a root folder: paths in options, and JSON documents."""
 
 import os
 import re
@@ -30,7 +30,7 @@ RelativePath = Annotated[str, AfterValidator(_relative)]
 
 
 def template(*names: str, texts: bool = False) -> AfterValidator:
-    """Checks a relative path with `{name}` or, for a number, `{name:012d}` in it; at least one of `names`."""
+    """Return a validator of relative paths with at least one of `names` as `{name}` or, for numbers, `{name:012d}`."""
 
     def check(pattern: str) -> str:
         fields = [part[1:] for part in string.Formatter().parse(pattern) if part[1] is not None]
@@ -46,22 +46,22 @@ def template(*names: str, texts: bool = False) -> AfterValidator:
 
 
 NumberedImage = Annotated[str, template("image_id")]
-"""Where an image stands by its number, such as `coco/train2014/COCO_train2014_{image_id:012d}.jpg`."""
+"""Path template of images by number, such as `coco/train2014/COCO_train2014_{image_id:012d}.jpg`."""
 
 NamedImage = Annotated[str, template("image_id", texts=True)]
-"""Where an image stands by its name, such as `gqa/images/{image_id}.jpg`."""
+"""Path template of images by name, such as `gqa/images/{image_id}.jpg`."""
 
 FileImage = Annotated[str, template("file_name", texts=True)]
-"""Where an image stands by its file name, such as `coco/train2017/{file_name}`."""
+"""Path template of images by file name, such as `coco/train2017/{file_name}`."""
 
 FolderImage = Annotated[str, template("folder", "file_name", texts=True)]
-"""Where an image stands by its folder and file name, such as `coco/{folder}/{file_name}`."""
+"""Path template of images by folder and file name, such as `coco/{folder}/{file_name}`."""
 
 
 def matching(root: Path, name: str) -> list[Path]:
-    """The files or folders that a name below `root` means: that one, or those that fit where * and ? stand in it.
+    """Return the files or folders that a name below `root` matches, with * and ? as the only wildcards.
 
-    Every other character means itself. A name may be absolute, but then it is no pattern.
+    The name of an existing file or folder and an absolute name are taken literally.
     """
     path = root / name
     if not set(name) & set("*?") or os.path.lexists(path) or Path(name).is_absolute():
@@ -70,15 +70,15 @@ def matching(root: Path, name: str) -> list[Path]:
 
 
 def below(path: Path, root: Path) -> str:
-    """A path as it is named: relative to `root` where it lies there."""
+    """Return a path as text, relative to `root` if it is below `root`."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 def read_bytes(root: Path, name: str, what: str) -> bytes:
-    """The file `name` below `root`.
+    """Read the file `name` below `root`.
 
     Raises:
-        UserError: it cannot be read; names the file, `what` it should be, and where to look.
+        UserError: it cannot be read; names the file, `what` it should be, and the page that says where to get it.
     """
     path = root / name
     try:
@@ -89,17 +89,16 @@ def read_bytes(root: Path, name: str, what: str) -> bytes:
 
 
 def read_json(root: Path, name: str, what: str, ignored: Iterable[str] = ()) -> Any:
-    """The JSON document `name` below `root`.
+    """Read the JSON document `name` below `root`.
 
     Args:
         root: folder of the data sets.
         name: path below it.
         what: what the file should be, for messages.
-        ignored: fields nobody reads; where one is a list or an object, it is null in what is returned, which saves
-            memory.
+        ignored: fields that are not needed; if one is a list or an object, it is replaced with null to save memory.
 
     Raises:
-        UserError: no such file, not JSON, nested too deeply, or an object with the same key twice.
+        UserError: a missing file, not JSON, nested too deeply, or an object with the same key twice.
     """
     unread = frozenset(ignored)
 
@@ -118,7 +117,7 @@ def read_json(root: Path, name: str, what: str, ignored: Iterable[str] = ()) -> 
 
 
 def read_lines(root: Path, name: str, what: str) -> Iterator[tuple[int, str]]:
-    """Lines that are not empty, with their numbers from 1; bytes that are no UTF-8 become half surrogate pairs.
+    """Yield non-blank lines with their numbers from 1; bytes that are not UTF-8 become lone surrogates.
 
     Only a line feed ends a line, as in the official files.
 
@@ -132,7 +131,7 @@ def read_lines(root: Path, name: str, what: str) -> Iterator[tuple[int, str]]:
 
 
 def own_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Rows of `pilot.io.text.json_rows`; a line that is not JSON as `FieldError`.
+    """Yield the rows of `pilot.io.text.json_rows`; convert a line that is not JSON to `FieldError`.
 
     Raises:
         UserError: the file cannot be read, or is neither a JSON list nor JSON lines.
@@ -144,10 +143,10 @@ def own_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what reading a file raises into one message.
+    """Convert errors from reading a file to `UserError`.
 
     Raises:
-        UserError: the file cannot be read, is no text, or not JSON.
+        UserError: the file cannot be read, is not text, or is not JSON.
     """
     try:
         yield
@@ -160,7 +159,7 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def elements(document: Any, field: str, path: Path, what: str) -> Sequence[Any]:
-    """The list in `field` of a document, or the document itself where `field` is empty.
+    """Return the list in `field` of a document, or the document itself if `field` is empty.
 
     Raises:
         UserError: there is no such list.
@@ -173,10 +172,10 @@ def elements(document: Any, field: str, path: Path, what: str) -> Sequence[Any]:
 
 
 def entries(document: Any, path: Path, what: str) -> dict[str, Any]:
-    """A document that must be an object of rows by key.
+    """Return a document that must be an object of rows by key.
 
     Raises:
-        UserError: it is something else.
+        UserError: it is not an object.
     """
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected an object of rows by key: {what}. {GUIDE}")

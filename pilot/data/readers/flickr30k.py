@@ -3,8 +3,8 @@
 Young et al., TACL 2014; https://shannon.cs.illinois.edu/DenotationGraph/ (images on request, non-commercial research
 and education only); split of Karpathy and Fei-Fei, CVPR 2015: `dataset_flickr30k.json` in
 https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip. The original `results_20130124.token` has
-lines `<file name>#<number>`, tab, caption, and no split: lists of the split's images (one name a line, with or
-without .jpg, as in Flickr30k Entities' train.txt and test.txt) say it.
+lines `<file name>#<number>`, tab, caption, and no split: it is given by lists of each split's images (one name per
+line, with or without .jpg, as in Flickr30k Entities' train.txt and test.txt).
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +24,9 @@ LIST = "a list of Flickr30k images (a name a line)"
 
 
 class Options(Model):
-    """The captions (`.json`: Karpathy's; else the original file), where images stand, and rows.
+    """Caption file (`.json`: Karpathy's; else the original), path template of images, splits, and rows.
 
-    The lists are needed with the original file and not used with Karpathy's.
+    The lists are required with the original file and ignored with Karpathy's.
     """
 
     file: RelativePath = "karpathy/dataset_flickr30k.json"
@@ -39,10 +39,10 @@ class Options(Model):
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
-    """Rows of the split's images.
+    """Yield rows of the split's images.
 
     Raises:
-        UserError: a file is missing or not in the format, or a list is needed and not given.
+        UserError: a file is missing or not in the format, or a required list is not given.
     """
     make = _karpathy if options.file.endswith(".json") else _original
     yield from unique(make(options, root, split), "filename")

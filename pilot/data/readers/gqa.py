@@ -1,9 +1,9 @@
-"""GQA: questions made from scene graphs, one short answer each.
+"""GQA: questions generated from scene graphs, one short answer each.
 
 Hudson and Manning, CVPR 2019; https://cs.stanford.edu/people/dorarad/gqa/download.html (questions1.2.zip, images.zip);
-CC BY 4.0 as the page states, images of Visual Genome. A file is an object of questions by id; `train_all_questions`
-is a folder of ten such files, and a folder may be given for a file. The official test split has no answers:
-`testdev_balanced` is our test split.
+CC BY 4.0 according to the page, images of Visual Genome. A file is an object of questions by id; `train_all_questions`
+is a folder of ten such files, and an option may name a folder instead of a file. The official test split has no
+answers: `testdev_balanced` is used as the test split.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ UNREAD = frozenset({"semantic", "annotations", "entailed", "equivalent", "groups
 
 
 class Options(Model):
-    """A file or a folder of files per split, and where images stand by their name."""
+    """File or folder of files for each split, and path template of images by name."""
 
     train: RelativePath = "gqa/train_balanced_questions.json"
     test: RelativePath = "gqa/testdev_balanced_questions.json"
@@ -30,7 +30,7 @@ class Options(Model):
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
-    """One row per question, file by file in the order of their names.
+    """Yield one row per question, file by file in the order of file names.
 
     Raises:
         UserError: a file is missing or not in the format.

@@ -1,4 +1,4 @@
-"""`imported`: the records that `pilot-bench data import` wrote, with what it rejected."""
+"""`imported`: records written by `pilot-bench data import`, and the rows that it rejected."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,17 +16,17 @@ BATCH = 256
 
 
 class Imported(Model):
-    """Options: the folder that `data import --to` named; `kind` is the task's."""
+    """Options of `imported`: the folder given to `data import --to`; `kind` is the task's kind."""
 
     records: str
     kind: str
 
 
 def read(options: Imported, root: Path, split: str) -> Rows:
-    """The rows of a split, and the rows that the import had rejected.
+    """Yield the rows that the import rejected, then the rows of a split.
 
     Raises:
-        UserError: no records, or a file that is not as the import wrote it.
+        UserError: missing records, or a file that the import cannot have written.
     """
     folder = root / options.records
     yield from _rejected(folder / FILE)

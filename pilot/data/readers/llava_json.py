@@ -1,18 +1,18 @@
-"""`llava-json`: instruction files in LLaVA's form, such as `llava_v1_5_mix665k.json`.
+"""`llava-json`: instruction files in LLaVA's format, such as `llava_v1_5_mix665k.json`.
 
 https://github.com/haotian-liu/LLaVA/blob/main/docs/Finetune_Custom_Data.md: a list of `{id, image, conversations}`,
-the latter a list of `{from: human|gpt, value}` in turns. In the mix of LLaVA-1.5 the folder of the image says which
-data set a row is from, and the wording of the question what is asked: a short answer (GQA, VQAv2, OCR-VQA), an
-option's letter (A-OKVQA), a caption (TextCaps), a box or a region's description (RefCOCO, Visual Genome; boxes are
-fractions of the square that the image is padded to), or anything (`open`). Only the first question of a conversation
-has the line on the answer's form; it holds for the questions after it, which get it when a conversation is split.
+where `conversations` is a list of alternating `{from: human|gpt, value}`. In the LLaVA-1.5 mix, the image's folder
+gives the data set of a row, and the wording of the question gives the form of the answer: a short answer (GQA, VQAv2,
+OCR-VQA), an option's letter (A-OKVQA), a caption (TextCaps), a box or a region's description (RefCOCO, Visual Genome;
+boxes are fractions of the square that the image is padded to), or any other (`open`). Only the first question of a
+conversation has the answer-format line; it applies to the questions after it, which get it when a conversation is
+split.
 
-A row without an image, of another folder or of another form is skipped, and counted as such. So are descriptions of
-regions, whose question holds a box as text, and rows with an empty answer (LLaVA's code masks an example that ends with
-one).
+A row without an image, of another folder or of another form is skipped and counted. So are region descriptions, whose
+question holds a box as text, and rows with an empty answer (LLaVA's code masks an example that ends with one).
 
-A list is read as a whole (it has no line that could be read alone): about 1 GB for the mix, several GB of memory while
-it is read. A file with one element per line is streamed.
+A list is read as a whole (its lines cannot be parsed separately): about 1 GB for the mix, several GB of memory during
+reading. A file with one element per line is streamed.
 """
 
 import re
@@ -49,14 +49,14 @@ class LlavaJson(Model):
     """Options of `llava-json`.
 
     Attributes:
-        file: the training rows.
-        test_file: the test rows; without it, test rows are held out (`held_out`).
+        file: file with the training rows.
+        test_file: file with the test rows; without it, test rows are held out (`held_out`).
         images: folder that the rows' image paths are relative to.
-        prefixes: only rows whose image path begins with one of these; all rows by default.
-        forms: of questions, for kind `vqa`.
-        turns: `split` makes a row of every question; `keep` makes one of every conversation, all of whose answers are
-            learnt, as LLaVA's code trains; for scores, the last question is asked after the earlier turns.
-        kind: the task's.
+        prefixes: select rows whose image path begins with one of these; all rows by default.
+        forms: forms of questions to select, for kind `vqa`.
+        turns: `split` makes one row per question; `keep` makes one row per conversation and trains on all its answers,
+            as LLaVA's code does; for scoring, the last question is asked after the earlier turns.
+        kind: the task's kind.
     """
 
     file: str
@@ -69,10 +69,10 @@ class LlavaJson(Model):
 
 
 def read(options: LlavaJson, root: Path, split: str) -> Rows:
-    """The rows of the training or the test file.
+    """Yield the rows of the training or the test file.
 
     Raises:
-        UserError: no such file, not a JSON list, or test rows where there is no test file.
+        UserError: a missing file, neither a JSON list nor JSON lines, or the test split without a test file.
     """
     name = options.file if split == "train" else options.test_file
     if not name:
@@ -89,7 +89,7 @@ def read(options: LlavaJson, root: Path, split: str) -> Rows:
 
 
 def form_of(question: str) -> Form:
-    """What a question asks for, by its wording."""
+    """Return the form that a question asks for, judged by its wording."""
     if SINGLE_WORD in question:
         return "short_answer"
     if LETTER in question:
@@ -101,7 +101,7 @@ def form_of(question: str) -> Form:
 
 
 def _rows(options: LlavaJson, place: Place, element: Any) -> Rows:
-    """The rows of one element: rejected or skipped as a whole, or one row per question or conversation."""
+    """Yield the rows of one element: rejected or skipped as a whole, or one row per question or conversation."""
     if not isinstance(element, dict):
         yield Rejected(place, "row", "expected an object with id, image and conversations")
         return
@@ -128,7 +128,7 @@ def _rows(options: LlavaJson, place: Place, element: Any) -> Rows:
 
 
 def _turns(value: Any) -> Turns | str:
-    """Questions with their answers, as they are but for the image token; or what is wrong."""
+    """Return questions with their answers, unchanged except for the image token; or a description of the error."""
     if not isinstance(value, list) or not value or len(value) % 2:
         return "expected a list of pairs: human, gpt, human, gpt, ..."
     texts = []
@@ -142,7 +142,7 @@ def _turns(value: Any) -> Turns | str:
 
 
 def _with_form(turns: Turns) -> Turns:
-    """Questions that can stand alone: the first one's line on the answer's form, or its request, holds for all."""
+    """Make questions self-contained: apply the first question's answer-format line, or its request, to the others."""
     first = turns[0][0]
     line = next((line for line in FORM_LINES if line in first), None)
     asked = first.split("[")[0] if form_of(first) == "region" else None
@@ -158,7 +158,7 @@ def _with_form(turns: Turns) -> Turns:
 
 
 def _kept(options: LlavaJson, place: Place, name: str, image: str, turns: Turns) -> Row | Rejected | Skipped:
-    """A whole conversation as one row; its form is that of its last question, with the first one's line."""
+    """Return a conversation as one row; its form is that of the last question with the first one's format line."""
     form = form_of(_with_form(turns)[-1][0])
     *earlier, (question, answer) = turns
     row = _row(options, place, name, image, question, answer, form)

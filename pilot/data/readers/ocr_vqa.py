@@ -23,10 +23,10 @@ SplitNumber = Literal[1, 2, 3]
 
 
 class Options(Model):
-    """The file, its splits (1 train, 2 validation, 3 test) that are ours, and where images stand.
+    """File, its splits (1 train, 2 validation, 3 test) for training and testing, and path template of images.
 
     `image_path` may contain `{key}` and `{extension}` (of `imageURL`, with its dot). LLaVA's instructions save every
-    image as .jpg: then write `ocr-vqa/images/{key}.jpg`.
+    image as .jpg: use `ocr-vqa/images/{key}.jpg` for these.
     """
 
     file: RelativePath = "ocr-vqa/dataset.json"
@@ -36,7 +36,7 @@ class Options(Model):
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
-    """One row per question of the split's books; a book without a usable split is rejected in either split.
+    """Yield one row per question of the split's books; for either split, reject books without a usable split.
 
     Raises:
         UserError: the file is missing or not in the format.
@@ -64,7 +64,7 @@ def _questions(place: Place, book: Mapping[str, Any], images: str) -> Rows:
 
 
 def _extension(book: Mapping[str, Any]) -> str:
-    """The extension of the image's URL."""
+    """Return the extension of the image's URL."""
     address = text(book, "imageURL")
     try:
         extension = posixpath.splitext(urlsplit(address).path)[1]

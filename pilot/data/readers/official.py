@@ -1,4 +1,4 @@
-"""The sources that are read from official files or from the hub, by name."""
+"""Sources that are read from official files or from the hub, by name."""
 
 from pilot.data.readers import (
     aokvqa,

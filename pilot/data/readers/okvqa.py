@@ -2,7 +2,7 @@
 
 Marino et al., CVPR 2019; https://okvqa.allenai.org/download.html; the page states no licence for the annotations,
 COCO images have their own terms. There is no `multiple_choice_answer`: the training answer is the most frequent of
-the human answers. `question_type` is the code that the annotations file uses for a category of knowledge.
+the human answers. `question_type` is the annotation file's code for a category of knowledge.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from pilot.data.rows import Rows
 
 
 class Options(vqa_official.Options):
-    """Files per split, and where images stand by their number."""
+    """Files and path templates of images by number for each split."""
 
     train_questions: RelativePath = "okvqa/OpenEnded_mscoco_train2014_questions.json"
     train_annotations: RelativePath = "okvqa/mscoco_train2014_annotations.json"
@@ -22,5 +22,5 @@ class Options(vqa_official.Options):
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
-    """As `pilot.data.readers.vqa_official.read`."""
+    """Return the rows of `pilot.data.readers.vqa_official.read`."""
     return vqa_official.read(options, root, split)

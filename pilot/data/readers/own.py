@@ -1,12 +1,12 @@
-"""`own`: anyone's own examples, as JSON lines or a list (`.jsonl`, `.json`) or a table (`.csv`, `.tsv`).
+"""`own`: a user's examples, as JSON lines or a list (`.jsonl`, `.json`) or a table (`.csv`, `.tsv`).
 
-Columns: `image` (path below the image folder); what is asked, as `question` (gets LLaVA-1.5's line on short answers),
-`expression` (what to find; grounding) or `instruction` (taken as it is); what is right, as `answer`, `answers`,
-`caption`, `captions` or `box`; `split` (`train` or `test`; without it a row is for training) and `id` (the line by
-default). Every other column of texts or numbers becomes an attribute, by which data can be split over clients. Several
-answers are a list in JSON, in a table a list as text or separated by `|`. `answer` is what is learnt; without it, the
-most frequent of `answers` (the first of equally frequent ones), or the first of `captions`. A box is four numbers, in a
-table `x1, y1, x2, y2`.
+Columns: `image` (path below the image folder); the request, as `question` (gets LLaVA-1.5's line on short answers),
+`expression` (the object to find; grounding) or `instruction` (used unchanged); the target, as `answer`, `answers`,
+`caption`, `captions` or `box`; `split` (`train` or `test`; without it, a row is for training) and `id` (default: the
+line). Every other column of texts or numbers becomes an attribute, by which data can be partitioned over clients.
+Several answers are a list in JSON; in a table, a list as text or separated by `|`. `answer` is the training target;
+without it, the most frequent of `answers` (on a tie, the first), or the first of `captions`. A box is four numbers, in
+a table `x1, y1, x2, y2`.
 """
 
 import json
@@ -48,10 +48,10 @@ class Own(Model):
     Attributes:
         file: `.jsonl`, `.json`, `.csv` or `.tsv`.
         images: folder that the rows' image paths are relative to.
-        box_form: how the four numbers mean a box; required for kind `ground`.
+        box_form: meaning of the four numbers of a box; required for kind `ground`.
         train_split: value of the column `split` for training rows.
         test_split: value for test rows; rows with another value are skipped and counted.
-        kind: the task's.
+        kind: the task's kind.
     """
 
     file: str
@@ -72,10 +72,10 @@ class Own(Model):
 
 
 def read(options: Own, root: Path, split: str) -> Rows:
-    """The rows of a split.
+    """Yield the rows of a split.
 
     Raises:
-        UserError: no such file, an unknown suffix, or a table without the columns that are needed.
+        UserError: a missing file, an unknown suffix, or a table without the required columns.
     """
     wanted = options.train_split if split == "train" else options.test_split
     for line, values in _lines(root / options.file, options.kind):
@@ -90,7 +90,7 @@ def read(options: Own, root: Path, split: str) -> Rows:
 
 
 def _lines(path: Path, kind: str) -> Iterator[tuple[int, Any]]:
-    """Every example, or `FieldError`, with its line (the last one, where a table's field holds line breaks)."""
+    """Yield every example, or `FieldError`, with its line (the last one, if a table's field has line breaks)."""
     suffix = path.suffix.lower()
     if suffix in JSON:
         yield from own_rows(path)
@@ -160,7 +160,7 @@ def _instruction(kind: str, values: Mapping[str, Any]) -> str:
 
 
 def _answers(kind: str, values: Mapping[str, Any]) -> list[str]:
-    """Acceptable answers or captions; none for grounding."""
+    """Return acceptable answers or captions; none for grounding."""
     if kind == "ground":
         return []
     one, several = RIGHT[kind]
@@ -178,7 +178,7 @@ def _answers(kind: str, values: Mapping[str, Any]) -> list[str]:
 
 
 def _single(values: Mapping[str, Any], one: str, several: str) -> str:
-    """The text of a column that is for one text; empty where there is none."""
+    """Return the text of a column for one text; empty if there is none."""
     value = values.get(one)
     with suppress(FieldError):  # a text in brackets need not be a list
         value = listed(value, one)
@@ -188,7 +188,7 @@ def _single(values: Mapping[str, Any], one: str, several: str) -> str:
 
 
 def _attributes(values: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Labels by column, and the columns that are none, since they hold neither text nor number."""
+    """Return labels by column, and the columns that are not labels, since they hold neither text nor number."""
     others = {name: value for name, value in values.items() if name not in COLUMNS and value != ""}
     left_out = tuple(name for name, value in others.items() if isinstance(value, list | dict) or _is_infinite(value))
     return {name: _label(name, value) for name, value in others.items() if name not in left_out}, left_out
@@ -228,7 +228,7 @@ def _as_text(name: str, value: Any) -> str:
 
 
 def _is_infinite(value: Any) -> bool:
-    """Tell a number that is too large to be one, such as 1e999."""
+    """Check for a number that is not finite, such as 1e999."""
     return isinstance(value, float) and not math.isfinite(value)
 
 

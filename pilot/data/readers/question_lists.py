@@ -11,7 +11,7 @@ from pilot.data.rows import Place, Rejected, Row, Rows
 
 @dataclass(frozen=True)
 class QuestionPairs:
-    """Questions with their answers as the item has them, and the names of the two fields."""
+    """Questions with their answers as given in the item, and the names of the two fields."""
 
     pairs: list[tuple[Any, Any]]
     questions: str
@@ -19,10 +19,10 @@ class QuestionPairs:
 
 
 def question_pairs(item: Mapping[str, Any], questions: str, answers: str) -> QuestionPairs:
-    """The two lists of an item.
+    """Pair the questions and answers of an item.
 
     Raises:
-        FieldError: one is no list, there is no question, or there are not as many answers.
+        FieldError: a field is not a list, there is no question, or the number of answers differs.
     """
     asked, given = sequence(item.get(questions), questions), sequence(item.get(answers), answers)
     expect(len(asked) > 0, questions, "at least one question", asked)
@@ -33,7 +33,7 @@ def question_pairs(item: Mapping[str, Any], questions: str, answers: str) -> Que
 def question_rows(
     place: Place, key: str, image: str | bytes, asked: QuestionPairs, attributes: Mapping[str, str]
 ) -> Rows:
-    """A row per question, `<key>-<number>`; one whose texts cannot be used is rejected alone."""
+    """Yield one row per question, `<key>-<number>`; reject only the questions whose texts cannot be used."""
     for n, (one, other) in enumerate(asked.pairs):
         try:
             instruction = question(plain_text(one, f"{asked.questions}.{n}"))

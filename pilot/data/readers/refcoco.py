@@ -44,20 +44,20 @@ USUAL: dict[tuple[str, SplitBy], tuple[RefSplit, ...]] = {
     ("refcocog", "umd"): ("test",),
     ("refcocog", "google"): ("val",),
 }
-"""Test splits by data set and split author; Google's RefCOCOg has none with public answers but `val`."""
+"""Default test splits by data set and split author; in Google's RefCOCOg only `val` has public answers."""
 
 
 class Options(Model):
-    """Which data set, whose split, which of its splits are ours, and rows per sentence or per object.
+    """Data set, author of the split, splits for training and testing, and rows per sentence or per object.
 
     Attributes:
-        variant: the data set; its files stand in the folder of that name.
-        split_by: whose split; default `unc`, for RefCOCOg `umd`, in which no image is in two splits.
+        variant: the data set; its files are in the folder of that name.
+        split_by: author of the split; default `unc`, for RefCOCOg `umd`, in which no image is in two splits.
         train_splits: splits for training.
-        test_splits: splits for testing; default `testA` and `testB` together, or what there is (see `USUAL`).
+        test_splits: splits for testing; default `testA` and `testB` together, or the available ones (see `USUAL`).
         rows: `sentence`: one row per sentence; `ref`: one per object, with the sentence at
             `seed_for("refcoco", ref_id) % number of sentences`.
-        image_path: where images stand by the file name in instances.json.
+        image_path: path template of images by the file name in instances.json.
     """
 
     variant: Literal["refcoco", "refcoco+", "refcocog"] = "refcoco"
@@ -69,16 +69,16 @@ class Options(Model):
 
     @property
     def author(self) -> SplitBy:
-        """Whose split it is."""
+        """Author of the split."""
         return self.split_by or ("umd" if self.variant == "refcocog" else "unc")
 
     @property
     def file_names(self) -> tuple[str, str]:
-        """The files that are read: references and annotations."""
+        """Files to read: references and annotations."""
         return f"{self.variant}/refs({self.author}).p", f"{self.variant}/instances.json"
 
     def wanted(self, split: str) -> tuple[RefSplit, ...]:
-        """The data set's splits that are our split."""
+        """Return the data set's splits for `train` or `test`."""
         if split == "train":
             return self.train_splits
         return self.test_splits or USUAL.get((self.variant, self.author), ("test",))
@@ -86,7 +86,7 @@ class Options(Model):
 
 @dataclass(frozen=True)
 class _Tables:
-    """The lists of instances.json by id."""
+    """Lists of instances.json, by id."""
 
     images: Mapping[str, Any]
     annotations: Mapping[str, Any]
@@ -94,7 +94,7 @@ class _Tables:
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
-    """Rows of the split's sentences; a ref without a usable split is rejected in either split.
+    """Yield rows of the split's sentences; for either split, reject refs without a usable split.
 
     Raises:
         UserError: a file is missing or not in the format, or the pickle holds more than plain data.
@@ -162,7 +162,7 @@ def _ref(options: Options, place: Place, ref: Mapping[str, Any], tables: _Tables
 
 
 def _object(options: Options, ref: Mapping[str, Any], tables: _Tables) -> tuple[RawBox, dict[str, str], str]:
-    """Box, labels and image of the object that a ref refers to."""
+    """Return box, labels and image of the object that a ref refers to."""
     annotation = tables.annotations.get(identifier(ref, "ann_id"))
     if annotation is None:
         raise FieldError("ann_id", "expected the id of an annotation in instances.json")

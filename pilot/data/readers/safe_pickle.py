@@ -1,10 +1,10 @@
-"""Reads pickles of plain data (RefCOCO's `refs(*).p`) without unpickling: nothing in the file can run or be imported.
+"""Reader of plain-data pickles (RefCOCO's `refs(*).p`) without unpickling: the file can neither run nor import code.
 
-The opcodes, as the standard library's `pickletools` lists them, go through an interpreter that knows only those that
-build lists, tuples, dicts, texts, bytes, numbers, truth values and None. Every other opcode is refused by name:
-GLOBAL, STACK_GLOBAL, INST, OBJ, NEWOBJ, REDUCE, BUILD, EXT*, PERSID, BINPERSID and whatever a later protocol adds.
-Python 2's byte strings become texts as Latin-1. Size, number of opcodes, depth and expanded size are limited, cycles
-refused, so that what is returned can be walked through without surprise.
+The opcodes, as listed by the standard library's `pickletools`, go through an interpreter that knows only those that
+build lists, tuples, dicts, texts, bytes, numbers, Booleans and None. Every other opcode is refused by name:
+GLOBAL, STACK_GLOBAL, INST, OBJ, NEWOBJ, REDUCE, BUILD, EXT*, PERSID, BINPERSID and any that a later protocol adds.
+Python 2's byte strings become texts as Latin-1. Size, number of opcodes, depth and expanded size are limited and
+cycles refused, so that the result is safe to traverse.
 """
 
 import pickletools
@@ -15,18 +15,18 @@ MAX_BYTES = 128 * 2**20
 MAX_OPCODES = 20_000_000
 MAX_DEPTH = 32
 MAX_EXPANDED = 20_000_000
-"""Values reached from the outermost one, each counted as often as it is reached (RefCOCOg: an estimated 3 million)."""
+"""Limit on values reached from the root, each counted as often as it is reached (RefCOCOg: an estimated 3 million)."""
 
 
 class Refused(ValueError):
-    """The bytes are no pickle of plain data; the message says why."""
+    """Error for bytes that are not a pickle of plain data; the message gives the reason."""
 
 
 def loads(data: bytes) -> Any:
-    """The value that a pickle of plain data holds.
+    """Parse a pickle of plain data and return its value.
 
     Raises:
-        Refused: an opcode that is not allowed, a truncated or malformed file, a cycle, or a limit exceeded.
+        Refused: an opcode that is not allowed, a truncated or malformed file, a cycle, or an exceeded limit.
     """
     if len(data) > MAX_BYTES:
         raise Refused(f"it is larger than {MAX_BYTES} bytes")
@@ -49,7 +49,7 @@ def loads(data: bytes) -> Any:
 
 
 class _Machine:
-    """A stack in segments that begin at marks, and the memo."""
+    """Pickle machine: a stack in segments that begin at marks, and the memo."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -127,7 +127,7 @@ def _tuple(machine: _Machine, length: int) -> None:
 
 
 def _nothing(machine: _Machine, argument: Any) -> None:
-    """Protocol number and frames say nothing about the value."""
+    """Ignore protocol number, frames and stop, which do not affect the value."""
 
 
 _Step = Callable[[_Machine, Any], None]
@@ -171,16 +171,16 @@ def _inside(value: Any) -> Iterator[Any]:
 
 
 def _check_shape(value: Any) -> None:
-    """Refuse cycles, and values that are too deep or too large when walked through; without recursion."""
+    """Refuse cycles, and values that are too deep or too large to traverse; without recursion."""
     if not isinstance(value, list | tuple | dict):
         return
-    shapes: dict[int, tuple[int, int]] = {}  # of finished containers, by identity: depth and expanded size
+    shapes: dict[int, tuple[int, int]] = {}  # depth and expanded size of finished containers, by identity
     path = [(value, _inside(value))]
     on_path = {id(value)}
     totals = [[1, 1]]
     while path:
         container, rest = path[-1]
-        child = next(rest, path)  # the path itself is no value of a file: it says that there are no more
+        child = next(rest, path)  # `path`, which is never a value of the file, marks the end
         if child is path:
             path.pop()
             on_path.discard(id(container))

@@ -1,7 +1,7 @@
-"""Tables of others line by line: a quote that is never closed costs its own line and no other.
+"""Line-by-line reader of untrusted tables: a quote that is never closed invalidates only its line.
 
-The `csv` module reads such a quote up to the next one, hundreds of lines later. What it then holds is no field or
-reads like several rows: the line with the quote is given up, and reading goes on at the line after it.
+The `csv` module reads such a quote up to the next one, perhaps hundreds of lines later. If the result is not a valid
+record or reads like several rows, the line with the quote is rejected, and reading continues at the next line.
 """
 
 import csv
@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 Record = tuple[int, list[str] | str]
-"""The last line of a record with its fields, or the line that cannot be read with the reason."""
+"""Number of a record's last line with its fields, or number of an unreadable line with the reason."""
 
 
 class _Lines:
-    """Lines that can be given back."""
+    """Iterator over lines that can be given back."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines, self._again = iter(lines), deque[str]()
@@ -27,13 +27,13 @@ class _Lines:
         return self.taken[-1]
 
     def give_back(self) -> None:
-        """Keep the first of the lines that were taken, and give back the others."""
+        """Keep the first of the taken lines; give back the others."""
         self._again.extendleft(reversed(self.taken[1:]))
         del self.taken[1:]
 
 
 def records(lines: Iterable[str], separator: str) -> Iterator[Record]:
-    """The records of a table, its header first; empty lines are left out."""
+    """Yield the records of a table, header first; skip empty lines."""
     source, last, width = _Lines(lines), 0, 0
     table = csv.reader(source, delimiter=separator, strict=True)
     while True:
@@ -57,6 +57,6 @@ def records(lines: Iterable[str], separator: str) -> Iterator[Record]:
 
 
 def _is_one_row(fields: Sequence[str], separator: str, num_columns: int) -> bool:
-    """Check fields with line breaks: as many as columns, and no later line of one has the separators of a row."""
+    """Check fields with line breaks: one per column, and no later line of a field has the separators of a row."""
     later = [line for field in fields for line in field.splitlines()[1:]]
     return len(fields) == num_columns and all(line.count(separator) < max(1, num_columns - 1) for line in later)

@@ -1,9 +1,9 @@
 """TextCaps 0.1: captions that mention the text in a photograph.
 
 Sidorov et al., ECCV 2020; https://textvqa.org/textcaps/dataset (CC BY 4.0); images as TextVQA's, of Open Images.
-A file holds one entry per caption; an image's captions are the different texts of `caption_str` and
-`reference_strs` of its entries, in the order in which they first occur. The official test split has no captions: the
-official validation split, whose images are in the same archive as the training images, is our test split.
+A file holds one entry per caption; an image's captions are the distinct texts of `caption_str` and
+`reference_strs` of its entries, in order of first occurrence. The official test split has no captions: the official
+validation split, whose images are in the same archive as the training images, is used as the test split.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ UNREAD = frozenset({"caption_tokens", "reference_tokens", "ocr_tokens", "ocr_inf
 
 
 class Options(Model):
-    """Files per split, where images stand by their name, and rows per image or per caption."""
+    """File for each split, path template of images by name, and rows per image or per caption."""
 
     train: RelativePath = "textcaps/TextCaps_0.1_train.json"
     test: RelativePath = "textcaps/TextCaps_0.1_val.json"
@@ -30,7 +30,7 @@ class Options(Model):
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
-    """Rows of the images in the order in which they first occur; entries that cannot be used are rejected first.
+    """Reject entries that cannot be used; then yield rows of the images in order of first occurrence.
 
     Raises:
         UserError: the file is missing or not in the format.

@@ -2,7 +2,7 @@
 
 Singh et al., CVPR 2019; https://textvqa.org/dataset (CC BY 4.0); images from Open Images.
 The training answer is the most frequent of the ten human answers. The official test split has no answers: the
-official validation split, whose images are in the same archive as the training images, is our test split.
+official validation split, whose images are in the same archive as the training images, is used as the test split.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ WHAT = "a TextVQA file (an object with the list `data`)"
 
 
 class Options(Model):
-    """Files per split, and where images stand by their name."""
+    """File for each split, and path template of images by name."""
 
     train: RelativePath = "textvqa/TextVQA_0.5.1_train.json"
     test: RelativePath = "textvqa/TextVQA_0.5.1_val.json"
@@ -27,7 +27,7 @@ class Options(Model):
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
-    """One row per question.
+    """Yield one row per question.
 
     Raises:
         UserError: the file is missing or not in the format.

@@ -1,6 +1,6 @@
-"""Checked access to the fields of a row, and what all readers of official files share.
+"""Checked access to the fields of a row, and functions shared by all readers of official files.
 
-A field that is not as expected raises `FieldError` inside `attempt`, which turns it into a `Rejected` row.
+An invalid field raises `FieldError`, which readers convert to a `Rejected` row (see `attempt`).
 """
 
 import ast
@@ -19,17 +19,17 @@ MAX_LIST_TEXT = 20_000
 
 
 class FieldError(Exception):
-    """A field of a row that is not as expected."""
+    """Error for an invalid field of a row."""
 
     def __init__(self, field: str, reason: str) -> None:
-        """Name the field and say what was expected and what is there."""
+        """Store the field's name and the reason: the expected and the actual value."""
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
 
 
 def shown(value: Any) -> str:
-    """A value for a message: short, whatever the value is."""
+    """Format any value briefly for a message."""
     if isinstance(value, str | bytes):
         text = repr(value[:MAX_SHOWN])
         return f"{text}..." if len(value) > MAX_SHOWN else text
@@ -43,25 +43,25 @@ def shown(value: Any) -> str:
 
 
 def expect(valid: bool, field: str, expected: str, value: Any) -> None:
-    """Raise `FieldError` with what was expected and what is there, unless valid."""
+    """Raise `FieldError` with the expected and the actual value, unless valid."""
     if not valid:
         raise FieldError(field, f"expected {expected}, got {shown(value)}")
 
 
 def mapping(value: Any, field: str = "(whole row)") -> Mapping[str, Any]:
-    """The value, which must be an object."""
+    """Return the value, which must be an object."""
     expect(isinstance(value, Mapping), field, "an object", value)
     return value
 
 
 def sequence(value: Any, field: str) -> Sequence[Any]:
-    """The value, which must be a list."""
+    """Return the value, which must be a list."""
     expect(isinstance(value, list | tuple), field, "a list", value)
     return value
 
 
 def plain_text(value: Any, field: str) -> str:
-    """The value without outer white space: a text that is not blank and can be written as UTF-8."""
+    """Return the value without outer white space; it must be a non-blank text that can be encoded as UTF-8."""
     expect(isinstance(value, str) and bool(value.strip()), field, "a text that is not blank", value)
     try:
         value.encode("utf-8")
@@ -71,28 +71,29 @@ def plain_text(value: Any, field: str) -> str:
 
 
 def text(row: Mapping[str, Any], field: str) -> str:
-    """A field that must be a text; see `plain_text`."""
+    """Return a field that must be a text; see `plain_text`."""
     return plain_text(row.get(field), field)
 
 
 def texts(row: Mapping[str, Any], field: str) -> tuple[str, ...]:
-    """A field that must be a list of at least one text."""
+    """Return a field that must be a list of at least one text."""
     values = sequence(row.get(field), field)
     expect(len(values) > 0, field, "at least one text", values)
     return tuple(plain_text(value, f"{field}.{index}") for index, value in enumerate(values))
 
 
 def listed(value: Any, field: str) -> Any:
-    """The value; the list that it writes where it is a text in square brackets (see `list_in`)."""
+    """Parse a text in square brackets as a list (see `list_in`); return any other value unchanged."""
     in_brackets = isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]")
     return list_in(value, field) if in_brackets else value
 
 
 def list_in(value: str, field: str) -> Any:
-    """A list that is written as text, by JSON or Python.
+    """Parse a list that is written as text in JSON or Python syntax.
 
     Raises:
-        FieldError: it is none, or texts without a comma between them (as numpy prints them), which Python would join.
+        FieldError: not valid in either syntax, or strings without a comma between them (as numpy prints them), which
+            Python would join.
     """
     expect(len(value) <= MAX_LIST_TEXT, field, f"a list of at most {MAX_LIST_TEXT} characters", value)
     try:
@@ -111,7 +112,7 @@ def list_in(value: str, field: str) -> Any:
 
 
 def integer(row: Mapping[str, Any], field: str) -> int:
-    """A field that must be an integer from 0 to 2^63 - 1."""
+    """Return a field that must be an integer from 0 to 2^63 - 1."""
     value = row.get(field)
     valid = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
     expect(valid, field, "an integer from 0 to 2^63 - 1", value)
@@ -119,12 +120,12 @@ def integer(row: Mapping[str, Any], field: str) -> int:
 
 
 def identifier(row: Mapping[str, Any], field: str) -> str:
-    """A field that must be an integer or a text, as text."""
+    """Return a field that must be an integer or a text, as text."""
     return text(row, field) if isinstance(row.get(field), str) else str(integer(row, field))
 
 
 def numbers(row: Mapping[str, Any], field: str) -> tuple[float, float, float, float]:
-    """A field that must be a list of four finite numbers."""
+    """Return a field that must be a list of four finite numbers."""
     values = sequence(row.get(field), field)
     expect(len(values) == 4, field, "four numbers", values)
     for index, value in enumerate(values):
@@ -135,7 +136,7 @@ def numbers(row: Mapping[str, Any], field: str) -> tuple[float, float, float, fl
 
 
 def labels(row: Mapping[str, Any], *fields: str) -> dict[str, str]:
-    """The fields that are there (not null), as labels; each must be a text, an integer or a truth value."""
+    """Return the fields that are not null as labels; each must be a text, an integer or a Boolean."""
     found: dict[str, str] = {}
     for field in fields:
         value = row.get(field)
@@ -147,12 +148,12 @@ def labels(row: Mapping[str, Any], *fields: str) -> dict[str, str]:
 
 
 def most_frequent(answers: Sequence[str]) -> str:
-    """The most frequent text; of equally frequent ones, the one that comes first."""
+    """Return the most frequent text; on a tie, the first one."""
     return Counter(answers).most_common(1)[0][0]
 
 
 def attempt(make: Callable[..., Row], place: Place, item: Any, *arguments: Any) -> Row | Rejected:
-    """`make(place, item, *arguments)` with an object as item, or why the item cannot be used."""
+    """Return `make(place, item, *arguments)` for an item that is an object, or why the item cannot be used."""
     try:
         return make(place, mapping(item), *arguments)
     except FieldError as error:
@@ -160,7 +161,7 @@ def attempt(make: Callable[..., Row], place: Place, item: Any, *arguments: Any) 
 
 
 def each(items: Iterable[tuple[int | str, Any]], file: str, make: Callable[..., Row], *arguments: Any) -> Rows:
-    """`attempt` for every item of a file, given with its index or key."""
+    """Yield the result of `attempt` for every item of a file, given with its index or key."""
     for key, item in items:
         yield attempt(make, Place(file, key), item, *arguments)
 
@@ -172,14 +173,14 @@ def of_split(
     wanted: Collection[Any],
     make: Callable[[Place, Mapping[str, Any]], Rows],
 ) -> Rows:
-    """The rows of a file's items that are of a wanted split; others are skipped, unusable ones rejected in any split.
+    """Yield the rows of a file's items of wanted splits; skip other items, and reject unusable items of any split.
 
     Args:
-        items: each with its index or key.
-        file: its name.
-        split_of: an item's split; raises `FieldError` if it has none.
-        wanted: splits whose items are taken.
-        make: an item's rows; may raise `FieldError`.
+        items: items with their index or key.
+        file: name of the file.
+        split_of: returns an item's split; raises `FieldError` if it has none.
+        wanted: splits whose items are used.
+        make: returns an item's rows; may raise `FieldError`.
     """
     for key, value in items:
         place = Place(file, key)
@@ -194,14 +195,14 @@ def of_split(
 
 
 def one_of(row: Mapping[str, Any], field: str, known: Sequence[str]) -> str:
-    """A field that must be one of the known texts."""
+    """Return a field that must be one of the known texts."""
     found = text(row, field)
     expect(found in known, field, f"one of {', '.join(known)}", found)
     return found
 
 
 def unique(rows: Rows, field: str) -> Rows:
-    """The rows; one whose id was there before is rejected for its `field`."""
+    """Yield the rows; reject a row whose id occurred before, for its `field`."""
     seen: set[str] = set()
     for row in rows:
         if isinstance(row, Row):

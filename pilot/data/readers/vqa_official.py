@@ -2,7 +2,7 @@
 
 Goyal et al., CVPR 2017; https://visualqa.org/download.html; annotations CC BY 4.0, COCO images under their own terms.
 Training answer: `multiple_choice_answer`, else the most frequent of the human answers; references: all of them.
-The official test split has no public answers: the official validation split is our test split.
+The official test split has no public answers: the official validation split is used as the test split.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ ANNOTATIONS = "a VQA annotations file (an object with the list `annotations`)"
 
 
 class Options(Model):
-    """Files per split, and where images stand by their number."""
+    """Files and path templates of images by number for each split."""
 
     train_questions: RelativePath = "vqav2/v2_OpenEnded_mscoco_train2014_questions.json"
     train_annotations: RelativePath = "vqav2/v2_mscoco_train2014_annotations.json"
@@ -43,7 +43,7 @@ class Options(Model):
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
-    """Questions with their answers, in the questions' order, then annotations without a question.
+    """Yield questions with their answers, in the questions' order; then reject annotations without a question.
 
     Raises:
         UserError: a file is missing or not in the format.
@@ -54,10 +54,10 @@ def read(options: Options, root: Path, split: str) -> Rows:
 
 
 def human_answers(value: Any, field: str = "answers") -> tuple[str, ...]:
-    """The texts of a list of answers, each a text or an object with the field `answer`.
+    """Return the texts of a list of answers, each a text or an object with the field `answer`.
 
     Raises:
-        FieldError: no list, an empty one, or an element that is neither.
+        FieldError: not a list, an empty list, or an element that is neither.
     """
     found = sequence(value, field)
     if not found:

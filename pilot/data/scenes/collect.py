@@ -1,4 +1,4 @@
-"""From one draft per seed to the records of a scene source."""
+"""Records of a scene source, each made from one seeded draft."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pilot.data.scenes.wording import relative_box
 from pilot.io.seeding import generator
 
 Progress = Callable[[int, int], None]
-"""Told after every record: how many are made, how many there will be."""
+"""Called after every record with the number of records made and the total."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Draft:
 
 
 def scenario_generator(seed: int, source: str, split: str, index: int) -> np.random.Generator:
-    """The generator of one draft; its purpose shares no prefix with the public corpus'."""
+    """Return the generator of one draft; its purpose shares no prefix with that of the public corpus."""
     return generator("scenario", seed, source, split, index)
 
 
@@ -42,7 +42,7 @@ def collect(
     seed: int,
     progress: Progress,
 ) -> list[InstructionRecord]:
-    """`num_train` and `num_test` records, one per image; an image that occurred before is passed over."""
+    """Make `num_train` and `num_test` records, one per image; skip images that occurred before."""
     records: list[InstructionRecord] = []
     seen: set[str] = set()
     for split, number in (("train", num_train), ("test", num_test)):

@@ -1,4 +1,4 @@
-"""Referring expressions for one object of a scene, each certain to mean that object and no other."""
+"""Referring expressions for one object of a scene, each certain to refer to that object only."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,7 +18,7 @@ from pilot.data.scenes.relations import (
 from pilot.data.scenes.scene import Item, Scene
 
 Options = list[tuple[str, Item]]
-"""(expression, what it refers to) pairs."""
+"""(expression, referent) pairs."""
 
 CORNER = "the {head} in the {corner} corner"
 EDGE = "the {head} closest to the {side} edge"
@@ -27,20 +27,20 @@ SIZES = {"the largest {head}": True, "the smallest {head}": False}
 
 
 def by_name(scene: Scene) -> Options:
-    """`the dog`, where there is one."""
+    """List expressions such as `the dog` for names that occur once."""
     names = [item.name for item in scene.objects]
     return [(f"the {item.name}", item) for item in scene.objects if names.count(item.name) == 1]
 
 
 def by_family(scene: Scene) -> Options:
-    """`the animal`, the only one among several objects."""
+    """List expressions such as `the animal` for families that occur once among several objects."""
     families = [item.family for item in scene.objects]
     several = len(families) > 1
     return [(f"the {i.family}", i) for i in scene.objects if several and families.count(i.family) == 1]
 
 
 def by_corner(scene: Scene) -> Options:
-    """`the object in the top left corner`."""
+    """List expressions such as `the object in the top left corner`, for one of at least two."""
     options = []
     for head, items in heads(scene).items():
         for corner in CORNERS:
@@ -50,7 +50,7 @@ def by_corner(scene: Scene) -> Options:
 
 
 def by_edge(scene: Scene) -> Options:
-    """`the food closest to the left edge`, of at least two."""
+    """List expressions such as `the food closest to the left edge`, for one of at least two."""
     options = []
     for head, items in heads(scene).items():
         for side in SIDES:
@@ -60,7 +60,7 @@ def by_edge(scene: Scene) -> Options:
 
 
 def by_size(scene: Scene) -> Options:
-    """`the largest object`, `the smallest animal`, of at least two."""
+    """List expressions such as `the largest object` or `the smallest animal`, for one of at least two."""
     options = []
     for head, items in heads(scene).items():
         for template, largest in SIZES.items():
@@ -71,7 +71,7 @@ def by_size(scene: Scene) -> Options:
 
 
 def by_relation(scene: Scene) -> Options:
-    """`the animal to the left of the apple`; of twins also `the dog above the apple`."""
+    """List expressions such as `the animal to the left of the apple`; for repeated names, `the dog above the apple`."""
     names = [item.name for item in scene.objects]
     options = []
     for anchor in (item for item in scene.objects if names.count(item.name) == 1):
@@ -85,7 +85,7 @@ def by_relation(scene: Scene) -> Options:
 
 
 def heads(scene: Scene) -> dict[str, list[Item]]:
-    """Nouns that may mean several objects, with these: `object`, families, names that occur twice."""
+    """Return nouns that may refer to several objects, with these objects: `object`, families, repeated names."""
     found: dict[str, list[Item]] = {"object": list(scene.objects)}
     for item in scene.objects:
         found.setdefault(item.family, []).append(item)
@@ -104,7 +104,7 @@ TYPES: Mapping[str, tuple[Callable[[Scene], Options], float]] = {
 def draw(
     rng: np.random.Generator, scene_for: Callable[[np.random.Generator], Scene], attempts: int = 400
 ) -> tuple[Scene, str, str, Item]:
-    """A scene and one expression: (scene, expression type, expression, what it refers to)."""
+    """Draw a scene and one expression; return (scene, expression type, expression, referent)."""
     name = str(rng.choice(list(TYPES), p=[share for _, share in TYPES.values()]))
     for _ in range(attempts):
         scene = scene_for(rng)

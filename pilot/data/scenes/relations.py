@@ -1,7 +1,7 @@
 """Spatial relations with a margin: each is true, false, or None where people could disagree.
 
-Positions are pixels of the 80x80 scene. Whoever asks about a relation keeps only what is certain: exactly one
-item for which it is true, and none for which it is None.
+Positions are pixels of the 80x80 scene. Questions and expressions use a relation only where it is certain: true for
+exactly one item, and None for no item.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,17 +16,17 @@ OPPOSITE = {
 }  # fmt: skip
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 MARGIN = 6
-"""Least difference in pixels between an extreme item and the next."""
+"""Minimum difference in pixels between an extreme item and the next."""
 DIRECTION_MARGIN = 10
 SIZE_RATIO = 1.35
-"""Least ratio between the areas of the largest (smallest) item and the next."""
+"""Minimum ratio between the areas of the largest (smallest) item and the next."""
 _WITHIN, _BEYOND = 0.42 * SIZE, 0.54 * SIZE
 
 Relation = Callable[[Item], bool | None]
 
 
 def the_one(items: Iterable[Item], relation: Relation) -> Item | None:
-    """The only item for which `relation` is true, if it is certainly false for all others."""
+    """Return the only item for which `relation` is true, if it is certainly false for all others."""
     found = None
     for item in items:
         value = relation(item)
@@ -37,7 +37,7 @@ def the_one(items: Iterable[Item], relation: Relation) -> Item | None:
 
 
 def in_corner(item: Item, corner: str) -> bool | None:
-    """Whether the item's centre lies in a corner's quarter of the image."""
+    """Check whether the item's centre is in a corner's quarter of the image."""
     vertical, horizontal = corner.split()
     x, y = item.centre
     across, down = (x if horizontal == "left" else SIZE - x), (y if vertical == "top" else SIZE - y)
@@ -47,7 +47,7 @@ def in_corner(item: Item, corner: str) -> bool | None:
 
 
 def closest_to_edge(item: Item, items: Sequence[Item], side: str) -> bool | None:
-    """Whether the item is closest to a side of the image, by its centre and by its own edge alike."""
+    """Check whether the item is closest to a side of the image, by both its centre and its edge on that side."""
     others = [other for other in items if other is not item]
     nearer = [_nearness(other, side) for other in others]
     own = _nearness(item, side)
@@ -57,7 +57,7 @@ def closest_to_edge(item: Item, items: Sequence[Item], side: str) -> bool | None
 
 
 def extreme_in_size(item: Item, items: Sequence[Item], *, largest: bool) -> bool | None:
-    """Whether the item's box has the largest (smallest) area."""
+    """Check whether the item's box has the largest (smallest) area."""
     areas = [other.area if largest else 1 / other.area for other in items if other is not item]
     own = item.area if largest else 1 / item.area
     if all(own >= SIZE_RATIO * area for area in areas):
@@ -66,10 +66,10 @@ def extreme_in_size(item: Item, items: Sequence[Item], *, largest: bool) -> bool
 
 
 def lies(item: Item, direction: str, anchor: Item) -> bool | None:
-    """Whether the item lies in `direction` of the anchor.
+    """Check whether the item is in `direction` from the anchor.
 
-    True: at least ten pixels that way, centre to centre, and further that way than across it. False: not that
-    way at all (at most two pixels).
+    True: at least ten pixels in that direction, centre to centre, and at least two pixels more than across it. False:
+    at most two pixels in that direction.
     """
     dx, dy = item.centre[0] - anchor.centre[0], item.centre[1] - anchor.centre[1]
     along, across = (dx, dy) if "the" in direction else (dy, dx)
@@ -80,6 +80,6 @@ def lies(item: Item, direction: str, anchor: Item) -> bool | None:
 
 
 def _nearness(item: Item, side: str) -> tuple[float, float]:
-    """How near the centre and the own edge of an item are to a side (greater is nearer)."""
+    """Return how near an item's centre and its edge on that side are to a side (greater is nearer)."""
     axis, sign = (0 if side in ("left", "right") else 1), (-1 if side in ("left", "top") else 1)
     return sign * item.centre[axis], float(sign * item.box[axis if sign < 0 else axis + 2])

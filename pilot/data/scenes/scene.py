@@ -1,7 +1,7 @@
 """Scenes: images composed from sprites, shapes and glyphs, with exact ground truth.
 
-A scene is drawn from a generator; its boxes are the opaque extents of what was pasted, in pixels of an
-80x80 image. Objects never overlap, and have no duplicates unless asked for (counting needs them).
+A scene is drawn from a generator; its boxes are the opaque extents of the pasted graphics, in pixels of an
+80x80 image. Objects never overlap, and are not repeated unless requested (counting needs repeated objects).
 """
 
 import io
@@ -23,7 +23,7 @@ PixelBox = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Item:
-    """Something visible: a sprite (kind `object`), a plain shape or a glyph, with its box in pixels."""
+    """A visible item: a sprite (kind `object`), a plain shape or a glyph, with its box in pixels."""
 
     kind: str
     name: str
@@ -47,7 +47,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and what is in it; `items` are ordered from left to right."""
+    """An image and its items; `items` are ordered from left to right."""
 
     image: Image.Image
     background: str
@@ -55,23 +55,23 @@ class Scene:
 
     @property
     def objects(self) -> tuple[Item, ...]:
-        """The sprites, from left to right."""
+        """Sprites, from left to right."""
         return tuple(item for item in self.items if item.kind == "object")
 
     @property
     def sign(self) -> str:
-        """The characters on the sign, from left to right; empty without a sign."""
+        """Characters on the sign, from left to right; empty without a sign."""
         return "".join(item.name for item in self.items if item.kind == "glyph")
 
     def png(self) -> bytes:
-        """The image as PNG bytes."""
+        """Encode the image as PNG."""
         buffer = io.BytesIO()
         self.image.save(buffer, format="PNG")
         return buffer.getvalue()
 
 
 def object_scene(rng: np.random.Generator, *, num_objects: int | None = None, duplicates: float = 0.0) -> Scene:
-    """A scene of 1 to 4 sprites; with probability `duplicates` each further sprite repeats an earlier one."""
+    """Draw a scene of 1 to 4 sprites; with probability `duplicates`, each further sprite repeats an earlier one."""
     canvas, colour = _canvas(rng)
     items: list[Item] = []
     for _ in range(num_objects or int(rng.choice([1, 2, 3, 4], p=[0.1, 0.3, 0.35, 0.25]))):
@@ -83,7 +83,7 @@ def object_scene(rng: np.random.Generator, *, num_objects: int | None = None, du
 
 
 def sign_scene(rng: np.random.Generator) -> Scene:
-    """A sign with two or three characters, and up to two sprites around it."""
+    """Draw a sign with two or three characters, and up to two sprites around it."""
     canvas, colour = _canvas(rng)
     items: list[Item] = []
     _add_sign(rng, canvas, items)
@@ -96,7 +96,7 @@ def sign_scene(rng: np.random.Generator) -> Scene:
 
 
 def shape_scene(rng: np.random.Generator) -> Scene:
-    """One plain coloured shape on a pale ground, as public shape data sets draw them."""
+    """Draw one plain coloured shape on a pale background, as in public shape data sets."""
     ground = tuple(int(value) for value in rng.integers(228, 256, 3))
     canvas = sprites.background((ground[0], ground[1], ground[2]), SIZE, 8).copy()
     kind, colour = str(rng.choice(sprites.SHAPES)), str(rng.choice(list(sprites.SHAPE_COLOURS)))
@@ -114,7 +114,7 @@ def _canvas(rng: np.random.Generator) -> tuple[Image.Image, str]:
 
 
 def _add_object(rng: np.random.Generator, canvas: Image.Image, items: list[Item], name: str) -> None:
-    """Paste `name` where it overlaps nothing; in a full scene, leave it out."""
+    """Paste `name` at a place where it overlaps nothing; leave it out if the scene is full."""
     for _ in range(PLACEMENT_ATTEMPTS):
         picture = sprites.sprite(name, int(rng.choice(OBJECT_SIZES)))
         x, y = int(rng.integers(0, SIZE - picture.width + 1)), int(rng.integers(0, SIZE - picture.height + 1))

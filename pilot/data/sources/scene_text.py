@@ -1,4 +1,4 @@
-"""scene-text: reading signs in composed scenes, one question per image, one reference."""
+"""scene-text: questions about signs in composed scenes, one per image, one reference."""
 
 import numpy as np
 
@@ -10,12 +10,12 @@ from pilot.data.scenes.scene_questions import SIGN_TYPES, draw
 
 
 def make(*, num_train: int, num_test: int, seed: int, progress: Progress) -> list[InstructionRecord]:
-    """The records of the task; attribute `question_type`."""
+    """Make the task's records, with attribute `question_type`."""
     return collect("scene-text", "vqa", draft, num_train=num_train, num_test=num_test, seed=seed, progress=progress)
 
 
 def draft(rng: np.random.Generator) -> Draft:
-    """One scene with a sign and a question about the sign."""
+    """Draw one scene with a sign and a question about the sign."""
     scene, kind, text, answer = draw(rng, SIGN_TYPES, _scene)
     return Draft(scene, question(text), answer, (answer,), {"question_type": kind})
 

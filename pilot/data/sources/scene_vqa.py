@@ -10,16 +10,16 @@ from pilot.data.scenes.scene_questions import SCENE_TYPES, draw
 
 
 def make(*, num_train: int, num_test: int, seed: int, progress: Progress) -> list[InstructionRecord]:
-    """The records of the task; attribute `question_type`."""
+    """Make the task's records, with attribute `question_type`."""
     return collect("scene-vqa", "vqa", draft, num_train=num_train, num_test=num_test, seed=seed, progress=progress)
 
 
 def draft(rng: np.random.Generator) -> Draft:
-    """One scene with a question about it."""
+    """Draw one scene with a question about it."""
     scene, kind, text, answer = draw(rng, SCENE_TYPES, _scene)
     return Draft(scene, question(text), answer, (answer,), {"question_type": kind})
 
 
 def _scene(rng: np.random.Generator, question_type: str) -> Scene:
-    """Only counting needs repeated objects; elsewhere `the dog` must mean one thing."""
+    """Draw a scene; only counting needs repeated objects, elsewhere `the dog` must be unambiguous."""
     return object_scene(rng, duplicates=0.3 if question_type == "counting" else 0.0)

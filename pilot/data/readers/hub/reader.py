@@ -1,7 +1,7 @@
-"""Data sets of the Hugging Face hub at a pinned revision, or parquet files of them that were downloaded before.
+"""Reader of data sets on the Hugging Face hub at a pinned revision, or of their downloaded parquet files.
 
-https://huggingface.co/docs/datasets; licences are those of the data set that is read. Code in a data set's repository
-never runs. Images are taken as the encoded bytes that the table holds.
+https://huggingface.co/docs/datasets; the licence is that of the data set. Code in a data set's repository never runs.
+Images are the encoded bytes in the table.
 """
 
 import re
@@ -24,25 +24,25 @@ from pilot.errors import UserError
 
 
 class Options(Model):
-    """A data set of the hub.
+    """Options of a data set on the hub.
 
     Attributes:
-        kind: `vqa`, `caption` or `ground`, as the task's.
-        dataset: its name, `owner/name`; the known ones (`HUB_SETS`) need no columns.
-        revision: the 40 hexadecimal digits of a commit; needed unless files are given.
-        train_name: configuration for training, if it has several.
+        kind: the task's kind: `vqa`, `caption` or `ground`.
+        dataset: `owner/name`; known data sets (`HUB_SETS`) need no columns.
+        revision: the 40 hexadecimal digits of a commit; required unless files are given.
+        train_name: configuration for training, if there are several.
         test_name: configuration for testing.
-        train_split: its split for training.
-        test_split: its split for testing.
-        train_files: local parquet files for training, relative to the root, with * and ? as wildcards; the hub is not
-            asked then.
+        train_split: the data set's split for training.
+        test_split: the data set's split for testing.
+        train_files: local parquet files for training, relative to the root, with * and ? as wildcards; the hub is then
+            not accessed.
         test_files: local parquet files for testing.
-        streaming: read from the hub row by row, instead of downloading everything first.
+        streaming: whether to read from the hub row by row, instead of downloading everything first.
         columns: columns that differ from those of the known data set.
-        image_table: where images are in a configuration of their own.
-        train_values: with a column `split`: its values for training.
-        test_values: its values for testing.
-        train_rows: captioning: training rows per image or per caption.
+        image_table: location of images that are in a separate configuration.
+        train_values: values of the column `split`, if there is one, for training.
+        test_values: values of the column `split` for testing.
+        train_rows: training rows per image or per caption, for captioning.
     """
 
     kind: Literal["vqa", "caption", "ground"]
@@ -77,7 +77,7 @@ class Options(Model):
 
 @dataclass(frozen=True)
 class _Plan:
-    """What to read for one split."""
+    """Tables, columns and values to read for one split."""
 
     table: Table
     images: Table | None
@@ -87,11 +87,11 @@ class _Plan:
 
 
 def read(options: Options, root: Path, split: str) -> Rows:
-    """Rows of the split's table, in its order (with images in a table of their own: in that table's order).
+    """Yield rows of the split's table in its order (if images are in a separate table: in that table's order).
 
     Raises:
-        UserError: an unknown data set without columns, another kind, a split it does not have, a file that cannot be
-            read, or a hub that cannot be reached.
+        UserError: an unknown data set without columns, another kind, a missing split, a file that cannot be read, or
+            a hub that cannot be reached.
     """
     plan = _plan(options, root, split)
     yield from unique(_rows(options, plan, split), plan.columns.id or "(row number)")
@@ -145,7 +145,7 @@ def _rows(options: Options, plan: _Plan, split: str) -> Rows:
 
 
 def _wanted(plan: _Plan) -> Iterator[Item | Rejected | Skipped]:
-    """The table's rows; those of another split are skipped, and those whose split column is no text rejected."""
+    """Yield the table's rows; skip those of another split, and reject those with an invalid split column."""
     columns = plan.columns
     named = [columns.id, columns.image, columns.question, columns.answer, columns.answers, columns.captions]
     named += [columns.expressions, columns.box, columns.split, *columns.labels]
@@ -179,7 +179,7 @@ def _with_own_images(plan: _Plan, found: Iterator[Item | Rejected | Skipped]) ->
 def _with_image_table(
     plan: _Plan, images: Table, found: Iterator[Item | Rejected | Skipped]
 ) -> Iterator[Pair | Rejected | Skipped]:
-    """Rows joined to their images: rows are kept in memory, images pass through once."""
+    """Join rows to their images; keep the rows in memory and read the images once."""
     names, waiting = plan.image_table, dict[str, list[Item]]()
     for one in found:
         if isinstance(one, Rejected | Skipped):

@@ -1,4 +1,4 @@
-"""From rows of the hub's tables to rows of ours."""
+"""Conversion of hub table rows to `pilot.data.rows.Row`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,13 +28,13 @@ NEEDED = {
     "caption": (("captions",),),
     "ground": (("expressions",), ("box",)),
 }
-"""Columns that a kind needs: one at least of each group."""
+"""Required columns by kind: at least one of each group."""
 
 
 def rows_of(
     place: Place, number: int, item: Mapping[str, Any], image: bytes, columns: Columns, kind: str, per: TrainRows
 ) -> Rows:
-    """The rows that a row of the table holds; `number` is its id where the table has none."""
+    """Yield the examples of a table row; `number` is the row's id if the table has no column for it."""
     try:
         key = identifier(item, columns.id) if columns.id else str(number)
         attributes = _labels(item, columns)
@@ -49,7 +49,7 @@ def rows_of(
 
 
 def image_bytes(item: Mapping[str, Any], column: str) -> bytes:
-    """The encoded image of an undecoded image feature, or of a column of bytes.
+    """Return the encoded image of an undecoded image feature, or of a column of bytes.
 
     Raises:
         FieldError: there are no bytes.
@@ -72,7 +72,7 @@ def _labels(item: Mapping[str, Any], columns: Columns) -> dict[str, str]:
 
 
 def _list(item: Mapping[str, Any], column: str) -> tuple[str, ...]:
-    """A column that holds a text or a list of texts."""
+    """Return the texts of a column that holds a text or a list of texts."""
     value = listed(item.get(column), column)
     values = [value] if isinstance(value, str) else sequence(value, column)
     expect(len(values) > 0, column, "at least one text", values)
@@ -106,7 +106,7 @@ def _expressions(
 
 
 def _listed(value: Any, column: str) -> Any:
-    """A list, also where it is written as text or as one list per field (as `datasets` stores sequences of objects)."""
+    """Return a list, also from text or from one list per field (as `datasets` stores sequences of objects)."""
     if isinstance(value, Mapping) and "answer" in value:
         return value["answer"]
     return list_in(value, column) if isinstance(value, str) else value

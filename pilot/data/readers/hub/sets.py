@@ -1,4 +1,4 @@
-"""The data sets on the hub that are known here: which column holds what. `docs/data-sets.md` says what was checked."""
+"""Known data sets on the hub and the meaning of their columns. `docs/data-sets.md` says what was checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,10 +8,10 @@ from pilot.data.rows import BoxForm
 
 
 class Columns(Model):
-    """Which column holds what; None: no such column.
+    """Names of columns by content; None: no such column.
 
     Attributes:
-        id: the row's id; None: its number.
+        id: the row's id; None: the row number is used.
         image: the image feature (bytes inside the file).
         question: VQA: a text, or a list of texts that goes with a list in `answer`.
         answer: VQA: the training answer; None: the most frequent of `answers`.
@@ -20,8 +20,8 @@ class Columns(Model):
         captions: captioning: a text or a list of texts.
         expressions: grounding: a text or a list of texts.
         box: grounding: four numbers.
-        box_form: what they mean.
-        split: a column that names the split inside one split of the hub, or None.
+        box_form: meaning of the four numbers.
+        split: column that names the split of each row within one split of the hub, or None.
         labels: columns, or `column.field`, whose values become attributes.
     """
 
@@ -39,7 +39,7 @@ class Columns(Model):
 
 
 class ImageTable(Model):
-    """Images in a configuration of their own, as in lmms-lab/GQA.
+    """Images in a separate configuration, as in lmms-lab/GQA.
 
     Attributes:
         train_name: configuration with the training images; not with local files.
@@ -48,7 +48,7 @@ class ImageTable(Model):
         test_files: local parquet files with the test images.
         id: column with the image's id.
         image: column with the image.
-        reference: column of the rows that names the image.
+        reference: column of the rows that holds the image's id.
     """
 
     train_name: str = ""
@@ -62,7 +62,7 @@ class ImageTable(Model):
 
 @dataclass(frozen=True)
 class HubSet:
-    """A data set on the hub: kind, columns, its splits that are ours (None: it has none), configurations."""
+    """A data set on the hub: kind, columns, splits for training and testing (None: no such split), configurations."""
 
     kind: str
     columns: Columns
@@ -132,10 +132,10 @@ HUB_SETS: Mapping[str, HubSet] = {
     "lmms-lab/RefCOCOplus": HubSet("ground", _REFERRING, None, "testA"),
     "lmms-lab/RefCOCOg": HubSet("ground", _REFERRING, None, "val"),
 }
-"""Where a test split has no public answers, the validation split is our test split."""
+"""If a test split has no public answers, the validation split is used as the test split."""
 
 OWNERS = ("lmms-lab", "lmms-lab-encoder")
-"""The sets of the first owner were moved to the second, under the same names and commits."""
+"""Owners of moved data sets: those of the first were moved to the second, under the same names and commits."""
 
 
 def names_of(dataset: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Tables of the hub as rows: through `datasets` at a pinned revision, or from local parquet files."""
+"""Rows of the hub's tables: through `datasets` at a pinned revision, or from local parquet files."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,15 +12,15 @@ from pilot.data.rows import Place
 from pilot.errors import UserError
 
 BATCH = 32
-"""Rows in memory at a time, with their images."""
+"""Number of rows in memory at a time, with their images."""
 
 Item = tuple[Place, int, Mapping[str, Any]]
-"""Where a row stands, its number over all files from 0, and its values by column."""
+"""Location of a row, its number over all files from 0, and its values by column."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One split of one configuration: from `files` below `root` if there are any, else from the hub."""
+    """One split of one configuration: from `files` below `root` if given, else from the hub."""
 
     root: Path
     dataset: str
@@ -32,7 +32,7 @@ class Table:
 
 
 def items_of(table: Table, columns: Sequence[str], image: str | None) -> Iterator[Item]:
-    """The rows of a table with the named columns; the column `image` is not decoded.
+    """Return an iterator over a table's rows with the named columns; leave the column `image` undecoded.
 
     Raises:
         UserError: a file or the hub cannot be read, or a column is missing.
@@ -90,7 +90,7 @@ def _remote(table: Table, columns: list[str], image: str | None) -> Iterator[Ite
             yield Place(where, number), number, item
     except UserError:
         raise
-    except Exception as error:  # the hub's client, its file systems and its builders each have errors of their own
+    except Exception as error:  # the hub's client, file systems and builders each raise different types of errors
         raise UserError(_unreachable(table, where, error)) from error
 
 
@@ -99,7 +99,7 @@ def _place(table: Table, dataset: str) -> str:
 
 
 def _loaded(table: Table) -> tuple[str, Any]:
-    """The rows, and the name under which the hub has the data set: the given one, or where it was moved."""
+    """Return the name under which the hub has the data set, the given one or a new one, and its rows."""
     import datasets
 
     names = names_of(table.dataset)
