@@ -78,6 +78,7 @@ def test_killed_before_an_old_round_is_removed(nursery: Nursery, undisturbed: di
     assert contents(tmp_path) == undisturbed
 
 
+@pytest.mark.exhaustive
 def test_killed_again_and_again_at_random_moments(
     nursery: Nursery, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
