@@ -84,9 +84,5 @@ def plain(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _said(rejected: Rejected) -> dict[str, str]:
-    return {"field": plain(rejected.field), "reason": plain(rejected.reason)}
-
-
 def _row(row: int | str) -> int | str:
     return plain(row) if isinstance(row, str) else row

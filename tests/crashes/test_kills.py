@@ -82,6 +82,7 @@ def test_killed_before_an_old_round_is_removed(
     assert contents(tmp_path) == undisturbed
 
 
+@pytest.mark.exhaustive
 def test_killed_again_and_again_at_random_moments(
     server: ForkServer, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -99,9 +99,9 @@ DEPLOYMENT = ("deploy", "local", "-m", "fedavg", "--seed", "71", "--nodes", "3")
 WORKER, FAILED = "ray::ClientAppActor", "error: Flower's simulation failed: Ray's"
 CASES = {
     "simulation-sigterm": (SIMULATION, WORKER, "pilot.cli.main", signal.SIGTERM, 143, "terminated; "),
-    "deployment-ctrl-c": (DEPLOYMENT, "flwr-clientapp", "pilot.cli.main", signal.SIGINT, 130, "interrupted; "),
 }
 MORE = {
+    "deployment-ctrl-c": (DEPLOYMENT, "flwr-clientapp", "pilot.cli.main", signal.SIGINT, 130, "interrupted; "),
     "simulation-ctrl-c": (SIMULATION, WORKER, "pilot.cli.main", signal.SIGINT, 130, "interrupted; "),
     "simulation-slurm": (SIMULATION, WORKER, "", signal.SIGTERM, 143, "terminated; "),
     "simulation-starting": (SIMULATION, "gcs_server", "", signal.SIGTERM, 143, "terminated; "),
