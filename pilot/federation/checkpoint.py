@@ -74,7 +74,7 @@ def rounds_of(folder: Path) -> list[int]:
 
 
 def clear(folder: Path, after: int) -> None:
-    """Remove all rounds but the last `KEPT_ROUNDS` up to round `after`, which are those of a run that was never killed.
+    """Keep only the last `KEPT_ROUNDS` rounds up to `after`, as in a run that was never killed after that round.
 
     Later rounds are incomplete, damaged, or of another configuration; an earlier one was about to be removed.
     """

@@ -57,7 +57,10 @@ class Drift:
             )  # fmt: skip
 
     def value(self) -> float | None:
-        """Return the ratio to six significant digits; None if any client sent no pairs, or if all products are 0."""
+        """Return the ratio to six significant digits.
+
+        It is None without updates, if a client sent no pairs, or if all products are 0.
+        """
         if not (self._complete and self._sums):
             return None
         error = whole = 0.0

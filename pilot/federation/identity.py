@@ -1,4 +1,4 @@
-"""A run's identity: what its training depends on; and the treatment of a folder that holds a different run.
+"""A run's identity (what its training depends on), and the handling of a folder that holds a different run.
 
 Scenario and profile contain more than training reads: a title, the scenario's other methods and seeds, the batch size
 of generation. None of that decides whether a checkpoint may be continued; `identity` does. If it differs, the trained
@@ -53,7 +53,7 @@ def identity_digest(config: Mapping[str, Any]) -> str:
 
 
 def make_way(run_dir: Path, config: Mapping[str, Any], replace: bool, warn: Callable[[str], None]) -> None:
-    """Keep a run of another identity that is in `run_dir`: rename its folder if `replace`, else refuse.
+    """Keep a run of another identity found in `run_dir`: rename its folder if `replace`, else refuse.
 
     Raises:
         UserError: there is such a run and `replace` is false (the message names the fields that differ), or the folder

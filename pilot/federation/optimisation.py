@@ -144,7 +144,7 @@ class _Flat:
             self.moments[SUM].add_(self.gradients)
 
     def step(self, share: float, weight_decay: float) -> None:
-        """Take a step with PyTorch's AdamW function: its class imports the compiler, which takes a second."""
+        """Take an AdamW step with PyTorch's function; its class would import the compiler, which takes a second."""
         assert self.gradients is not None, "gathered before"
         count, mean, square = (self.moments[key] for key in MOMENTS)
         adamw(

@@ -153,7 +153,7 @@ def refuse_statistics(phases: Iterable[Phase]) -> None:
 
 
 def _delta(epsilon_: float, mu: float) -> float:
-    """Compute delta of mu-GDP at an epsilon, in logarithms so that e^epsilon and the tails do not over- or underflow."""
+    """Compute delta of mu-GDP at an epsilon, in logarithms to avoid over- and underflow of e^epsilon and the tails."""
     if mu == 0:
         return 0.0
     first = float(log_ndtr(-epsilon_ / mu + mu / 2))

@@ -49,7 +49,7 @@ class ClientStore:
         return Version(name, save_state(self.folder / f"{name}.safetensors", state))
 
     def load(self, version: Version | None) -> State:
-        """Load the state of a version; None, of a client that has trained nothing yet, gives an empty state.
+        """Load the state of a version; it is empty if `version` is None (nothing trained yet).
 
         Raises:
             UserError: it is missing, damaged, or not the one that the server's checkpoint names.

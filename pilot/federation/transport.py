@@ -17,7 +17,7 @@ SMALL = 2**26
 
 
 class Transport(Protocol):
-    """Exchange of tasks for answers: one answer per task, in the order of the tasks, whatever order they arrive in.
+    """Exchange of tasks for answers: one answer per task, in the order of the tasks, not of arrival.
 
     Attributes:
         parallel: whether clients work at the same time.

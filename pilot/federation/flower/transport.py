@@ -33,8 +33,8 @@ GREETING_SECONDS = 120.0
 VIRTUAL_NODES_SECONDS = 10.0
 MOST_SECONDS_BEFORE_ASKING_AGAIN = 10.0
 MOST_LOSSES = 30
-"""Losses after which a task is given up: one that kills every worker would be sent again forever. Restarting Ray's worker
-costs a handful."""
+"""Losses after which a task is given up: one that kills every worker would be sent again forever. Restarting a Ray
+worker costs a handful."""
 NO_ANSWER = "no answer"
 
 
