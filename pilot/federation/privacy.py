@@ -24,7 +24,7 @@ What is not protected, and must not be claimed to be:
 - `Update.statistics`, to which no noise is added; `refuse_statistics` refuses methods that send them.
 - Losses, diagnostics and evaluation scores reported by clients.
 - r: the guarantee needs values that the server sent or that follow from the seed. If r was trained by the client
-  earlier and never sent, r reveals the client's data.
+  earlier and never sent, the message reveals the client's data through r.
 - Anything, with `seeded` noise, against anyone who knows or guesses the seed and can subtract the noise. It is for
   measuring the cost of privacy reproducibly. `system` noise is drawn from the operating system, so no two runs are
   equal; a phase that is trained again after a kill sends another message, which is counted separately.
