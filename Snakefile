@@ -82,14 +82,14 @@ rule smoke_figures:
 
 rule report:
     input:
-        [f"{RESULTS}/{PROFILE}/{twin(name, PROFILE)}/report.html" for name in ("scenario1", "scenario2")],
+        [f"{RESULTS}/{PROFILE}/{scenario_for_profile(name, PROFILE)}/report.html" for name in ("scenario1", "scenario2")],
     message:
         "all done: reports of both scenarios ({PROFILE})"
 
 
 rule faults:
     input:
-        expand(f"{RESULTS}/{PROFILE}/{twin('scenario2', PROFILE)}/faults/{{name}}", name=FAULT_OUTPUTS),
+        expand(f"{RESULTS}/{PROFILE}/{scenario_for_profile('scenario2', PROFILE)}/faults/{{name}}", name=FAULT_OUTPUTS),
     message:
         "all done: what faults cost in scenario2 ({PROFILE})"
 
@@ -131,6 +131,6 @@ rule smoke_study:
 
 rule tuning:
     input:
-        f"{RESULTS}/{PROFILE}/{twin('scenario2', PROFILE)}/tuning/tuning.csv",
+        f"{RESULTS}/{PROFILE}/{scenario_for_profile('scenario2', PROFILE)}/tuning/tuning.csv",
     message:
         "all done: every method's trials side by side ({PROFILE})"

@@ -50,7 +50,7 @@ class PrivacyConfig(Model):
 
 
 class FederationConfig(Model):
-    """The whole section. Default: full participation, no attack, plain mean, no privacy."""
+    """All settings of the section. Default: full participation, no attack, plain mean, no privacy."""
 
     participation: ParticipationConfig = ParticipationConfig()
     attacks: tuple[AttackConfig, ...] = ()

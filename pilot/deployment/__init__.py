@@ -1,1 +1,1 @@
-"""Runs on several machines, or as on several machines: keys, nodes, and a whole deployment on this one."""
+"""Runs on several machines: keys, nodes, and a complete deployment on a single machine."""

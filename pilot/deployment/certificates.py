@@ -1,8 +1,8 @@
-"""Certificates and keys of a deployment: an own authority, the server's certificate, one key per node.
+"""Certificates and keys of a deployment: a private certificate authority, the server's certificate, one key per node.
 
-Flower encrypts with TLS (clients check the server's certificate against the authority's) and knows a node by its
-elliptic-curve key (the node signs its requests; the server has the public half). OpenSSH writes the same node keys with
-`ssh-keygen -t ecdsa -b 384`.
+Flower encrypts with TLS (clients check the server's certificate against the authority's) and identifies a node by its
+elliptic-curve key (the node signs its requests; the server has the public key). `ssh-keygen -t ecdsa -b 384` of OpenSSH
+makes node keys of the same kind.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ VALID_DAYS = 365
 
 @dataclass(frozen=True)
 class Certificates:
-    """Files of a deployment's TLS. `authority` goes to everybody, `key` stays on the server's machine.
+    """TLS files of a deployment. `authority` is distributed to all machines; `key` stays on the server's machine.
 
     Attributes:
         authority: certificate of the authority, PEM.
@@ -40,16 +40,17 @@ class Certificates:
 
 
 def make_certificates(folder: Path, hosts: Sequence[str] = ()) -> Certificates:
-    """Make an authority and the certificate of a server that is reached as `localhost`, 127.0.0.1 or one of `hosts`.
+    """Create an authority and the certificate of a server that is reached as `localhost`, 127.0.0.1 or one of `hosts`.
 
-    The authority's own key (`ca.key`) is written beside them, so that another server can be signed later.
+    The authority's key (`ca.key`) is written to the same folder, so that certificates of other servers can be signed
+    later.
 
     Args:
-        folder: where `ca.pem`, `ca.key`, `server.pem` and `server.key` go; made if missing.
+        folder: folder for `ca.pem`, `ca.key`, `server.pem` and `server.key`; created if missing.
         hosts: further names or IP addresses under which the nodes reach the server.
 
     Raises:
-        UserError: one of the files exists (keys are never overwritten) or cannot be written, or a host is no host.
+        UserError: one of the files exists (keys are never overwritten) or cannot be written, or a host is invalid.
     """
     names = [_general_name(host) for host in dict.fromkeys((*LOOPBACK, *hosts))]
     authority_key, server_key = _new_key(), _new_key()
@@ -80,10 +81,10 @@ def make_certificates(folder: Path, hosts: Sequence[str] = ()) -> Certificates:
 
 
 def make_node_key(path: Path) -> Path:
-    """Make a node's key pair, P-384 in OpenSSH's format: `path` (private) and `path`.pub (public).
+    """Create a node's key pair, P-384 in OpenSSH's format: `path` (private) and `path`.pub (public).
 
     Returns:
-        The public key's file, which is the half that the server gets.
+        Path of the public key, which is the one that the server gets.
 
     Raises:
         UserError: one of the two files exists or cannot be written.
@@ -119,9 +120,9 @@ def _general_name(host: str) -> x509.GeneralName:
 
 
 def _ascii_name(host: str) -> str:
-    """Return a host name as certificates and DNS have it: `xn--mller-kva.example` for `müller.example`.
+    """Convert a host name to the form of certificates and DNS: `xn--mller-kva.example` for `müller.example`.
 
-    Names for which the two standards of such names differ (with ß, for example) are the user's to convert.
+    Names for which the two standards for such names differ (with ß, for example) must be converted by the user.
     """
     try:
         name = host.encode("idna").decode("ascii")
@@ -139,9 +140,9 @@ def _certificate(
     key: ec.EllipticCurvePrivateKey,
     issuer_key: ec.EllipticCurvePrivateKey,
 ) -> x509.CertificateBuilder:
-    """An unsigned certificate, valid from yesterday (clocks differ) for a year.
+    """Build an unsigned certificate, valid from yesterday (clocks differ) for a year.
 
-    The key identifiers are what Python 3.13's strict verification asks for.
+    The key identifiers are required by Python 3.13's strict verification.
     """
     today = datetime.datetime.now(datetime.UTC)
     return (
@@ -182,10 +183,10 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write_new(files: Mapping[Path, tuple[bytes, int]]) -> None:
-    """Create files with their modes, all or none; a private key is readable by nobody else at any moment.
+    """Create files with their modes, all or none; a private key is never readable by other users, not even briefly.
 
     Raises:
-        UserError: one exists and is not empty, or cannot be written.
+        UserError: a file exists and is not empty, or cannot be written.
     """
     parts = {path: path.with_name(f".{path.name}.part") for path in files}
     path = next(iter(files))

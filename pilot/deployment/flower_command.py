@@ -1,4 +1,4 @@
-"""Flower's own command line, as a deployment uses it: register nodes, submit a run, follow it, ask how it ended."""
+"""Flower's command line, as used by a deployment: register nodes, submit a run, follow it, get its status."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from pilot.io.processes import end_with_parent, last_error_lines, without_colour
 CONNECTION = "pilot"
 APP = "pilot.federation.flower.app"
 COMMAND_SECONDS = 300.0
-"""The longest that a command may take; on a busy machine starting one takes tens of seconds."""
+"""Time limit for a command; on a busy machine, starting one takes tens of seconds."""
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -25,30 +25,30 @@ QUIET = {
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
 }
-"""Nothing is sent to others, nothing is downloaded or installed, one thread per process."""
+"""Environment variables: no telemetry, no downloads, no installation, one thread per process."""
 
 Value = str | int | float | bool
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How a run ended: `finished:completed`, or another status with Flower's reason."""
+    """Status of a run: `finished:completed`, or another status with Flower's reason."""
 
     status: str
     details: str
 
     @property
     def completed(self) -> bool:
-        """Whether the ServerApp came to its end."""
+        """True if the ServerApp completed its work."""
         return self.status == "finished:completed"
 
 
 @dataclass(frozen=True)
 class FlowerCommand:
-    """`flwr` against one SuperLink.
+    """Flower's command `flwr`, for one SuperLink.
 
     Attributes:
-        home: folder in place of `~/.flwr`; `config.toml` in it names the SuperLink.
+        home: folder that replaces `~/.flwr`; its `config.toml` names the SuperLink.
         environment: complete environment of the commands.
     """
 
@@ -57,19 +57,19 @@ class FlowerCommand:
 
     @property
     def log(self) -> Path:
-        """All that the last failed command has said."""
+        """File with the output of the last failed command."""
         return self.home / "failed-command.log"
 
     def connect(self, address: str, authority: Path) -> None:
-        """Write the connection that all commands use."""
+        """Write the connection settings that all commands use."""
         connection = _toml({"address": address, "root-certificates": str(authority)})
         write_text(self.home / "config.toml", f"[superlink.{CONNECTION}]\n{connection}")
 
     def register(self, public_keys: Sequence[Path]) -> None:
-        """Let nodes with these keys in; one process for all of them, since starting one takes a second.
+        """Register the nodes' public keys, all in one process, since starting one takes a second.
 
         Raises:
-            UserError: Flower refuses one, for example because it was registered before.
+            UserError: Flower refuses a key, for example because it was registered before.
         """
         commands = [["supernode", "register", str(key), CONNECTION] for key in public_keys]
         code = (
@@ -83,7 +83,7 @@ class FlowerCommand:
         """Submit a run of the installed app with this run configuration.
 
         Args:
-            folder: where the description of the app goes, which is all that is sent: the code is what is installed.
+            folder: folder for the app's description, which is all that is sent: the code is the installed package.
             config: the run configuration.
             app: module that holds `server` and `client`.
 
@@ -98,10 +98,10 @@ class FlowerCommand:
         return str(json.loads(self._run(command, "submitting the run"))["run-id"])
 
     def follow(self, run: str, show: Callable[[str], None]) -> RunStatus:
-        """Hand on the ServerApp's log line by line until the run is over.
+        """Pass the ServerApp's log to `show` line by line until the run ends; return its status.
 
         Raises:
-            UserError: the SuperLink does not answer any more.
+            UserError: the SuperLink no longer answers.
         """
         command = ["flwr", "log", run, CONNECTION, "--stream"]
         with subprocess.Popen(
@@ -122,17 +122,17 @@ class FlowerCommand:
         return self.status(run)
 
     def status(self, run: str) -> RunStatus:
-        """How a run stands.
+        """Return the status of a run.
 
         Raises:
-            UserError: the SuperLink does not answer or does not know it.
+            UserError: the SuperLink does not answer or does not know the run.
         """
         command = ["flwr", "list", "--run-id", run, CONNECTION, "--format", "json"]
         found: dict[str, Any] = json.loads(self._run(command, f"asking for run {run}"))["runs"][0]
         return RunStatus(found["status"], found["status-details"])
 
     def stop(self, run: str) -> None:
-        """End a run at once; its clients' answers are dropped."""
+        """Stop a run at once; its clients' answers are discarded."""
         self._run(["flwr", "stop", run, CONNECTION, "--format", "json"], f"stopping run {run}")
 
     def _run(self, command: Sequence[str], what: str) -> str:
@@ -151,7 +151,7 @@ class FlowerCommand:
 
 
 def essential(said: str) -> str:
-    """Return the one sentence that matters of what a failed command of Flower's has said, in text or as JSON."""
+    """Extract the error message from the output of a failed Flower command, in text or as JSON."""
     try:
         text = str(json.loads(said)["error-message"])
     except (ValueError, KeyError, TypeError):
@@ -160,27 +160,27 @@ def essential(said: str) -> str:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """What Flower's programs need beyond this process's environment.
+    """Return the variables that Flower's programs need in addition to this process's environment.
 
-    They start one another by name, so the folder of this Python comes first on the path.
+    The programs start each other by name, so the folder of this Python comes first in `PATH`.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**QUIET, "FLWR_HOME": str(home), "PATH": path}
 
 
 def write_app(folder: Path, config: Mapping[str, Value], app: str = APP) -> None:
-    """Write what `flwr run` takes: which installed module holds the apps, and the run configuration."""
+    """Write the folder that `flwr run` reads: the installed module that holds the apps, and the run configuration."""
     write_text(folder / "pyproject.toml", _pyproject(config, app))
     write_text(folder / "README.md", "A run of pilot-bench; the code is the installed package.\n")
 
 
 def write_toml(path: Path, values: Mapping[str, Value]) -> None:
-    """Write a flat TOML file, as `--node-config` and `--run-config` take it."""
+    """Write a flat TOML file, as `--node-config` and `--run-config` expect it."""
     write_text(path, _toml(values))
 
 
 def _toml(values: Mapping[str, Value]) -> str:
-    """A JSON scalar is a TOML scalar."""
+    """Format values as TOML; every JSON scalar is a TOML scalar."""
     return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
 
 

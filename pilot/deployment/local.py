@@ -1,8 +1,8 @@
-"""A whole deployment on this machine: a SuperLink and SuperNodes as separate processes, with TLS and node keys.
+"""A complete deployment on this machine: a SuperLink and SuperNodes as separate processes, with TLS and node keys.
 
-What `docs/deploy.md` does by hand on several machines, done on the loopback interface: an authority and keys of its
-own, every node with its own data folder and private state, the run submitted with Flower's own command line. Everything
-lives in one folder and ends with the `with` block.
+It does on the loopback interface what `docs/deploy.md` does by hand on several machines: it creates an authority and
+keys, gives every node its own folders for data and private state, and submits the run with Flower's command line. All
+files are in one folder, and all processes end with the `with` block.
 """
 
 import os
@@ -25,28 +25,28 @@ MARKER = "deployment.txt"
 START_SECONDS = 60.0
 IMPATIENT_SECONDS = 1.0
 REJOIN_SECONDS = 90.0
-"""Flower lets a node of the same key back in 60 s after the last sign of life of the one before."""
+"""Time limit for rejoining: Flower accepts a node with the same key 60 s after its predecessor's last heartbeat."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One SuperNode: the folders of its client's data and of its private state, as its `--node-config` says them."""
+    """One SuperNode: the folders of its client's data and of its private state, as given in `--node-config`."""
 
     data: Path
     state: Path
 
     def config(self) -> dict[str, Value]:
-        """The node's configuration, as the ClientApp sees it."""
+        """Return the node's configuration as the ClientApp sees it."""
         return {"data": str(self.data.resolve()), "state": str(self.state.resolve())}
 
 
 @dataclass
 class LocalDeployment:
-    """A context manager: started on entry, ended with all processes on exit.
+    """Context manager that starts a deployment on entry and ends all its processes on exit.
 
     Attributes:
-        folder: work folder; emptied first if it holds an earlier deployment. `logs/` has a log per process.
-        nodes: one SuperNode each, counted from 0.
+        folder: work folder; emptied first if it holds an earlier deployment. `logs/` holds one log per process.
+        nodes: the SuperNodes, numbered from 0.
         app: module with the apps `server` and `client`, importable in this environment.
     """
 
@@ -89,23 +89,23 @@ class LocalDeployment:
             self._end_at_once()
 
     def _end_at_once(self) -> None:
-        """End all within seconds, since a user or a batch system waits; nothing is lost, as after `kill -9`."""
+        """End all processes within seconds, since a user or batch system waits; nothing is lost, as after `kill -9`."""
         self.processes.grace = IMPATIENT_SECONDS
         self.processes.end()
 
     def key(self, number: int) -> Path:
-        """The private key of a node."""
+        """Return the path of a node's private key."""
         return self.folder / "keys" / f"node-{number}"
 
     def address(self) -> str:
-        """Host and port of the SuperLink."""
+        """Return host and port of the SuperLink."""
         return f"127.0.0.1:{self.port}"
 
     def _start_superlink(self) -> None:
-        """Start the SuperLink and tell it the nodes' keys.
+        """Start the SuperLink and register the nodes' keys.
 
-        Its state is in memory: on disk (`--database`), Flower 1.41 loses messages to a locked database when several
-        nodes answer at once.
+        Its state is kept in memory: on disk (`--database`), Flower 1.41 loses messages because the database is locked
+        when several nodes answer at once.
         """
         tls = self.certificates
         command = [
@@ -126,9 +126,9 @@ class LocalDeployment:
         )
 
     def restart_superlink(self) -> None:
-        """Start a killed SuperLink again, and the nodes, which it has forgotten.
+        """Restart a killed SuperLink, and the nodes, which it no longer knows.
 
-        The run is over; submitted again with `resume`, it goes on from its last finished round.
+        The run has ended; submitted again with `resume`, it continues from its last finished round.
         """
         self._start_superlink()
         for node in self._node.values():
@@ -140,12 +140,12 @@ class LocalDeployment:
         return self._launch(f"node-{number}", number, self.key(number), self.certificates.authority)
 
     def launch_stranger(self, name: str, key: Path | None, authority: Path | None = None) -> Process:
-        """Start a SuperNode that does not belong here, with the configuration of node 0.
+        """Start a SuperNode that is not part of the deployment, with the configuration of node 0.
 
         Args:
-            name: of its log.
+            name: name of its log.
             key: its private key, if it has one.
-            authority: the certificate that it trusts; the deployment's own by default.
+            authority: the certificate that it trusts; the deployment's by default.
         """
         return self._launch(name, 0, key, authority or self.certificates.authority)
 
@@ -161,10 +161,10 @@ class LocalDeployment:
         return self.processes.start(name, command, {"FLWR_HOME": str(self.folder / "nodes" / name)})
 
     def restart_node(self, number: int) -> None:
-        """Start a killed SuperNode again, as often as it takes until the SuperLink lets it in.
+        """Restart a killed SuperNode, repeatedly, until the SuperLink accepts it.
 
         Raises:
-            UserError: it is not let in within 90 s.
+            UserError: it is not accepted within 90 s.
         """
         until = time.monotonic() + REJOIN_SECONDS
         while time.monotonic() < until:
@@ -178,27 +178,27 @@ class LocalDeployment:
         raise UserError(f"node {number}: not let in within {REJOIN_SECONDS:.0f} s; see {self._node[number].log}.")
 
     def kill_node(self, number: int) -> None:
-        """`kill -9` a SuperNode; its running task ends soon after."""
+        """Kill a SuperNode (SIGKILL); its running task ends soon after."""
         self._node[number].kill()
 
     def kill_superlink(self) -> None:
-        """`kill -9` the SuperLink; the ServerApp ends soon after."""
+        """Kill the SuperLink (SIGKILL); the ServerApp ends soon after."""
         assert self._superlink
         self._superlink.kill()
 
     def kill_server_app(self) -> None:
-        """`kill -9` the ServerApp's process.
+        """Kill the ServerApp's process (SIGKILL).
 
         Raises:
-            ProcessLookupError: none runs.
+            ProcessLookupError: no such process runs.
         """
         self._kill(lambda command: "flwr-serverapp" in command)
 
     def kill_task(self, number: int) -> None:
-        """`kill -9` the process that works on a node's message.
+        """Kill the process that handles a node's message (SIGKILL).
 
         Raises:
-            ProcessLookupError: none does.
+            ProcessLookupError: no such process runs.
         """
         address = f"127.0.0.1:{self._ports[f'node-{number}']} "
         self._kill(lambda command: "flwr-clientapp" in command and address in command)
@@ -211,7 +211,7 @@ class LocalDeployment:
             os.kill(process, signal.SIGKILL)
 
     def run(self, config: Mapping[str, Value], show: Callable[[str], None]) -> None:
-        """Submit a run, hand on the ServerApp's log, and wait for its end.
+        """Submit a run, pass on the ServerApp's log, and wait for the run to end.
 
         Args:
             config: the run configuration.
@@ -228,11 +228,11 @@ class LocalDeployment:
             raise UserError(f"the run ended as {status.status} ({status.details}). {self._whereabouts()}")
 
     def submit(self, config: Mapping[str, Value]) -> str:
-        """Submit a run and return its id without waiting for anything."""
+        """Submit a run and return its id without waiting."""
         return self.flower.submit(self.folder / "app", config, self.app)
 
     def follow(self, run: str, show: Callable[[str], None]) -> RunStatus:
-        """Hand on the ServerApp's log until the run is over, and say how it ended."""
+        """Pass the ServerApp's log to `show` until the run ends; return its status."""
         return self.flower.follow(run, show)
 
     def _wait(self, ready: Callable[[], bool], what: str, processes: Sequence[Process]) -> None:
@@ -243,13 +243,13 @@ class LocalDeployment:
             time.sleep(0.1)
 
     def _whereabouts(self) -> str:
-        """Where the logs are, and the last line of each process that has ended."""
+        """Describe where the logs are, and give the last error lines of each process that has ended."""
         ended = [f"{each.name} has ended: {each.last_words()}" for each in self.processes.started if not each.alive]
         return " ".join([f"The logs are in {self.processes.folder}.", *ended])
 
 
 def _empty(folder: Path) -> None:
-    """Remove what an earlier deployment left in `folder`, and nothing else."""
+    """Remove an earlier deployment from `folder`; refuse a folder with other content."""
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARKER).is_file():
             raise UserError(f"{folder}: is not empty and no deployment's folder. Choose another work folder.")
@@ -263,6 +263,6 @@ def _listens(port: int) -> bool:
 
 
 def _node_id(node: Process, first_line: int = 0) -> str | None:
-    """Flower's id of a connected node, from its log."""
+    """Return Flower's id of a connected node from its log; None if it has not connected."""
     said: Iterable[str] = node.lines()[first_line:]
     return next((line.rpartition(" ")[2] for line in said if "SuperNode ID:" in line), None)

@@ -1,7 +1,7 @@
-"""Flower's SuperLink, which also says when a TLS handshake fails.
+"""Flower's SuperLink, with failed TLS handshakes logged.
 
 A node that does not trust the server's certificate hangs up during the handshake. Flower's web server drops such a
-connection without a word, and the administrator would see nothing of it.
+connection silently, so the administrator would not notice.
 """
 
 import logging
@@ -21,10 +21,10 @@ _REASONS = {
 
 
 class _LoggedHandshake(ssl.SSLObject):
-    """A connection of which a failed handshake is logged; everything else is as usual."""
+    """TLS connection that logs a failed handshake on the server's side; everything else is unchanged."""
 
     def do_handshake(self) -> None:
-        """Raises what the handshake raises."""
+        """Perform the handshake; log an error and raise it again."""
         try:
             super().do_handshake()
         except _WAITING:
@@ -36,7 +36,7 @@ class _LoggedHandshake(ssl.SSLObject):
 
 
 def reason(error: ssl.SSLError) -> str:
-    """OpenSSL's name of a failure, with what it means for a deployment where that is known."""
+    """Return OpenSSL's name of a failure, with its meaning for a deployment if known."""
     name = getattr(error, "reason", None) or str(error)
     return f"{name} ({_REASONS[name]})" if name in _REASONS else name
 

@@ -1,4 +1,4 @@
-"""A training run on a deployment, and the clients' private state brought together after one."""
+"""Training on a deployment, and collection of the clients' private state afterwards."""
 
 import os
 import shutil
@@ -28,11 +28,11 @@ from pilot.runs.train import load_run_inputs
 
 @dataclass(frozen=True)
 class Request:
-    """A run by names or files, as the command line asks for it, and how long its clients are waited for.
+    """A run given by names or files, as on the command line, and the limits for its clients.
 
     Attributes:
-        window: most clients that work at the same time; None for as many as the server's default.
-        patience: seconds to wait for a client whose node is away.
+        window: maximum number of clients that work at the same time; None for the default.
+        patience: seconds to wait for a client whose node is offline.
         limit: seconds that a client may take for a phase; 0 for any time.
     """
 
@@ -47,7 +47,7 @@ class Request:
     limit: float = 0.0
 
     def check_names(self) -> None:
-        """Refuse what no server could run; a file that only the server has is named by an absolute path.
+        """Refuse a request that no server could run; a file that only the server has is given by its absolute path.
 
         Raises:
             UserError: an unknown scenario, profile or method, a file with mistakes, or a method that trains nothing.
@@ -63,14 +63,14 @@ class Request:
 
 
 def train_deployed(request: Request, num_nodes: int, show: Callable[[str], None]) -> Path:
-    """Train on a deployment on this machine; returns the run's folder.
+    """Train on a deployment on this machine; return the run's folder.
 
-    The nodes' private state goes to the run's folder, where evaluation looks for it. Logs and keys lie in
+    The nodes' private state is written to the run's folder, where evaluation looks for it. Logs and keys are in
     `<scenario folder>/deployment/`.
 
     Args:
-        request: which run.
-        num_nodes: SuperNodes to start; has to be the number of the run's clients.
+        request: the run to train.
+        num_nodes: number of SuperNodes to start; must be the number of the run's clients.
         show: called with each line of the ServerApp's log.
 
     Raises:
@@ -90,7 +90,7 @@ def train_deployed(request: Request, num_nodes: int, show: Callable[[str], None]
     run_dir = folder / "runs" / request.method / f"seed{request.seed}"
     prepare_nodes(scenario, folder, folder / "nodes")
     register = read_register(spec, folder / "nodes")
-    with locked(run_dir):  # what the ServerApp would refuse is better known before anything starts
+    with locked(run_dir):  # fail before anything starts if the ServerApp would refuse
         ServerRun(spec, register, run_dir, request.resume, lambda done, total: None).make_way()
     nodes = [
         Node(folder / "nodes" / node_name(POOLED if method.pooled else client), run_dir / CLIENTS / str(client))
@@ -103,12 +103,12 @@ def train_deployed(request: Request, num_nodes: int, show: Callable[[str], None]
 
 
 def _cores() -> int:
-    """How many client processes this machine should run at once."""
+    """Return how many client processes this machine should run at once."""
     return len(os.sched_getaffinity(0))
 
 
 def run_options(request: Request) -> dict[str, str | int | float | bool]:
-    """The run configuration of the Flower app; paths are absolute, since the ServerApp runs elsewhere."""
+    """Return the run configuration of the Flower app; paths are absolute, since the ServerApp runs elsewhere."""
     return {
         "scenario": _absolute(request.scenario),
         "profile": _absolute(request.profile),
@@ -123,16 +123,17 @@ def run_options(request: Request) -> dict[str, str | int | float | bool]:
 
 
 def collect(run_dir: Path, stores: Mapping[int, Path]) -> None:
-    """Copy clients' private states from where their nodes kept them into the run's folder, for evaluation.
+    """Copy the clients' private states from their nodes' folders into the run's folder, for evaluation.
 
-    Only the versions that the run's checkpoints name are copied, and each is checked.
+    Only the versions that the run's checkpoints name are copied, and the last one of each client is checked.
 
     Args:
-        run_dir: of a run that was trained on a deployment.
+        run_dir: folder of a run that was trained on a deployment.
         stores: a copy of each node's state folder, by client.
 
     Raises:
-        UserError: no finished round, or a version is missing, damaged, or another one than the checkpoint names.
+        UserError: there is no finished round, the run keeps no private state of a client, or a version is missing,
+            damaged, or not the one that the checkpoint names.
     """
     progress = load_progress(run_dir / "checkpoint", None)
     if progress is None:
@@ -150,7 +151,7 @@ def collect(run_dir: Path, stores: Mapping[int, Path]) -> None:
 
 
 def _absolute(name: str) -> str:
-    """A file's absolute path; a name as it is."""
+    """Return a file's absolute path, or a name unchanged."""
     return str(Path(name).resolve()) if _is_file_name(name) else name
 
 

@@ -1,6 +1,6 @@
-"""Rounds, clients, transports, and what guards and accounts for them.
+"""Federated training: rounds, clients, transports, checks of updates, and cost accounting.
 
-Flower and Ray report home unless told otherwise before they are imported.
+Flower and Ray send telemetry unless these variables are set before they are imported.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""From a run's description to what the driver works with: the plan, the clients, their faults and their noise."""
+"""Build the driver's inputs from a run specification: plan, clients, simulated faults and privacy noise."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,14 +25,14 @@ from pilot.federation.trainer import Keeping, LocalTrainer, TrainSettings
 from pilot.methods.base import ClientInfo, Method, Phase, State, Update, select, untrained
 
 TEMPLATES = 32
-"""Clients whose initial tensors are kept between phases."""
+"""Maximum number of templates of initial tensors cached between phases."""
 
 
 def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: Mapping[int, int]) -> Plan:
-    """The run as the driver sees it.
+    """Build the driver's plan of a run.
 
     Raises:
-        UserError: the profile's section `federation` does not fit the method or the scenario.
+        UserError: the profile's federation settings, learning rates or steps do not fit the method or the scenario.
     """
     profile, settings = spec.profile, spec.profile.federation
     clients = spec.clients(method)
@@ -50,7 +50,7 @@ def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: M
 
     def template(phase: Phase, info: ClientInfo, payload: State) -> State:
         key = (phase.name, phase.shared, info, frozenset(payload))
-        if key not in seen:  # making a connector takes longer than a check of its tensors
+        if key not in seen:  # building a connector takes longer than checking its tensors
             if len(seen) >= TEMPLATES:
                 seen.pop(next(iter(seen)))
             connector = method.make_connector(phase, info, backbone.projector(), payload)
@@ -74,7 +74,7 @@ def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: M
 
 
 def _participation(spec: RunSpec, method: Method) -> Participation:
-    """As the profile says; pooled data are always there."""
+    """Return the profile's participation options; runs on pooled data use the defaults."""
     if method.pooled:
         return Participation()
     try:
@@ -84,16 +84,16 @@ def _participation(spec: RunSpec, method: Method) -> Participation:
 
 
 def participation_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:
-    """The content of `participation.json`."""
+    """Return the content of `participation.json`."""
     return to_json(_participation(spec, plan.method), spec.seed, plan.schedule)
 
 
 def privacy_json(spec: RunSpec, plan: Plan, history: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The content of `privacy.json`: noise, messages per client, and epsilon; None where no noise is added.
+    """Return the content of `privacy.json`: noise, messages per client, and epsilon; None if no noise is added.
 
     Args:
-        history: rows of `rounds.jsonl`. They hold each client's own count of messages where noise is fresh; where it
-            follows from the seed, a phase that is trained again sends the same message, and the schedule has the count.
+        history: rows of `rounds.jsonl`. With system noise they hold each client's own count of messages. With seeded
+            noise a phase that is trained again sends the same message, so the count comes from the schedule.
     """
     privacy = spec.profile.federation.privacy
     if privacy is None:
@@ -139,7 +139,7 @@ def _check_rates(spec: RunSpec, method: Method) -> None:
 
 
 def _check_steps(spec: RunSpec, method: Method, steps: Mapping[int, int]) -> None:
-    """Refuse rounds of so few steps that a phase would get none."""
+    """Refuse rounds with too few steps to give every phase at least one."""
     client, count = min(steps.items(), key=lambda item: (item[1], item[0]))
     for number in range(1, spec.profile.rounds + 1):
         for phases in (method.phases(number), method.newcomer_phases(number)):
@@ -154,12 +154,12 @@ def _check_steps(spec: RunSpec, method: Method, steps: Mapping[int, int]) -> Non
 
 
 def validates(spec: RunSpec, method: Method) -> bool:
-    """Tell whether a phase of the run needs the clients' validation parts."""
+    """Return whether any phase of the run needs the clients' validation parts."""
     return any(phase.validates for number in range(1, spec.profile.rounds + 1) for phase in method.phases(number))
 
 
 def num_steps(spec: RunSpec, plan: Plan) -> int:
-    """Optimiser steps of the whole run, over all clients that take part."""
+    """Count the optimiser steps of the whole run, over all clients that take part."""
     return sum(
         plan.local_steps[client]
         for number in range(1, spec.profile.rounds + 1)
@@ -177,10 +177,11 @@ def make_participants(
     validation: Mapping[int, Sequence[Example]] = MappingProxyType({}),
     digests: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[int], Participant]:
-    """Clients by id, all trained in this process; `store` gives the folder of a client's private state.
+    """Return a function from client id to participant; all participants train in this process.
 
-    `validation` has the clients' validation parts, where a phase of the method validates; `digests` are of their data,
-    without which an unfinished phase of other data would be continued.
+    `store` returns the folder of a client's private state. `validation` holds the clients' validation parts, needed if
+    a phase of the method validates. `digests` identify the clients' data; without them, an unfinished phase that was
+    trained on other data would be continued.
     """
     profile, method = spec.profile, spec.make_method()
     settings = TrainSettings(
@@ -199,7 +200,7 @@ def make_participants(
 
 
 def _outgoing(spec: RunSpec) -> Outgoing:
-    """Faults first, then noise: a faulty client's update leaves through the same door as any other."""
+    """Build the transformation of updates before they are sent: first a simulated fault, then privacy noise."""
     settings = spec.profile.federation
     faults = {client: attack for attack in settings.attacks for client in attack.clients}
     if not faults and settings.privacy is None:

@@ -1,8 +1,8 @@
-"""Simulated faulty clients, for the table of faults: what such a client sends in place of what it trained.
+"""Simulated faulty clients, for the table of faults: the update that such a client sends instead of the trained one.
 
-With r the parameters received and t those trained:
+With r the parameters received and t the parameters trained:
 
-    nan         t, with a NaN in the first place of every tensor (one, the least that makes a tensor useless)
+    nan         t, with the first element of every tensor set to NaN (one is enough to make a tensor useless)
     sign_flip   r - (t - r)
     scale       r + factor (t - r)
     free_rider  r
@@ -21,13 +21,13 @@ DEFAULT_FACTOR = 10.0
 
 
 def corrupt(kind: AttackKind, state: State, received: State, factor: float = DEFAULT_FACTOR) -> State:
-    """What a faulty client sends. New tensors; numerics in float64, the result in the state's dtypes.
+    """Return the update of a faulty client: new tensors, computed in float64, in the dtypes of `state`.
 
     Args:
-        kind: see the module.
-        state: t, what an honest client would send.
-        received: r, the values of the same tensors before training; may hold more.
-        factor: of `scale` only.
+        kind: see the module docstring.
+        state: t, the update that an honest client would send.
+        received: r, the values of the same tensors before training; may hold other tensors, too.
+        factor: used by `scale` only.
 
     Raises:
         ValueError: the kind is unknown, or `received` lacks a tensor of `state` or has it in another shape.

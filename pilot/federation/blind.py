@@ -1,4 +1,4 @@
-"""Write the run folder of a method without a model: the files of any other run, without rounds or messages."""
+"""Write the run folder of a method without a model: the usual files, without rounds or messages."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from pilot.io.atomic import remove, write_json, write_jsonl
 
 
 def write_blind_run(spec: RunSpec, digests: Mapping[str, str], run_dir: Path) -> None:
-    """Write configuration (with `digests` as of `scenario_digests`), empty history and ledger; `manifest.json` last."""
+    """Write configuration, empty history, ledger and times, then the manifest; `digests` as in `run_config`."""
     remove(run_dir / "manifest.json")
     config = run_config(spec, vars(spec.make_method()), digests)
     write_json(run_dir / "config.json", config)

@@ -1,9 +1,9 @@
-"""Round checkpoints: complete or absent, and the one before stays.
+"""Round checkpoints, each of them complete or ignored; the previous one is kept.
 
-`checkpoint/round-<r>/` holds the server's state (`server.safetensors`), the history and the ledger so far
-(`history.json`) and, written last, `complete.json` with the digests of both and of every client's private state, which
-lies in the client's own store. A folder without `complete.json` does not count. The last two rounds are kept: where the
-newest is damaged, the other one is used.
+`checkpoint/round-<r>/` holds the server's tensors (`server.safetensors`), the history, the ledger and the server's
+record so far (`history.json`) and, written last, `complete.json` with the digests of both files. `history.json` also
+holds the digest of every client's private state, which is in the client's own store. A folder without `complete.json`
+is ignored. The last two rounds are kept: if the newest is damaged, the other one is used.
 """
 
 import json
@@ -23,14 +23,14 @@ from pilot.methods.base import ServerState, State
 KEPT_ROUNDS = 2
 SEAL = "digest"
 Verify = Callable[[Mapping[int, Version]], str]
-"""Says what is wrong with clients' private states of these versions; empty if nothing is."""
+"""Function that checks the clients' private states of these versions and returns the problem, or an empty string."""
 
 
 @dataclass
 class Progress:
-    """Everything a run needs to go on after `round_number` complete rounds.
+    """State of a run after `round_number` complete rounds: everything that it needs to continue.
 
-    `versions` names the private state of each client that belongs to it; `previous` those of the round before.
+    `versions` holds the version of each client's private state after that round, `previous` those of the round before.
     """
 
     round_number: int = 0
@@ -42,9 +42,9 @@ class Progress:
 
 
 def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
-    """Write the checkpoint of a round, then remove those before the last two.
+    """Write the checkpoint of a round, then remove all but the last two.
 
-    `config_digest` is that of what training depends on (`pilot.federation.identity`).
+    `config_digest` is the digest of what training depends on (`pilot.federation.identity`).
     """
     target = folder / f"round-{progress.round_number}"
     remove_folder(target)
@@ -56,7 +56,7 @@ def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
         "versions": {str(client): version.to_json() for client, version in sorted(progress.versions.items())},
         "previous": {str(client): version.to_json() for client, version in sorted(progress.previous.items())},
     }
-    write_jsonl(target / "history.json", [past])  # one line: Python indents JSON slowly
+    write_jsonl(target / "history.json", [past])  # on one line: Python is slow at indenting JSON
     seal = {
         "round": progress.round_number,
         "config_digest": config_digest,
@@ -68,15 +68,15 @@ def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
 
 
 def rounds_of(folder: Path) -> list[int]:
-    """The rounds with a folder, ascending, complete or not."""
+    """List the rounds that have a folder, complete or not, in ascending order."""
     names = [path.name.removeprefix("round-") for path in folder.glob("round-*")]
     return sorted(int(name) for name in names if name.isdecimal())
 
 
 def clear(folder: Path, after: int) -> None:
-    """Leave what a run has that was never killed after round `after`: that round and the ones kept before it.
+    """Keep only the last `KEPT_ROUNDS` rounds up to `after`, as in a run that was never killed after that round.
 
-    Later rounds are torn, damaged, or of another configuration; an earlier one was about to be removed.
+    Later rounds are incomplete, damaged, or of another configuration; an earlier one was about to be removed.
     """
     kept = [number for number in rounds_of(folder) if number <= after][-KEPT_ROUNDS:]
     for number in rounds_of(folder):
@@ -90,9 +90,9 @@ def load_progress(
     verify: Verify = lambda versions: "",
     warn: Callable[[str], None] | None = None,
 ) -> Progress | None:
-    """The last good round of this configuration (of any, if None); None if there is none.
+    """Load the last undamaged round of this configuration (of any, if None); return None if there is none.
 
-    A damaged round is named to `warn`, and the one before it is tried.
+    If a round is damaged, `warn` is called with the problem, and the round before it is tried.
 
     Raises:
         UserError: a round is damaged and `warn` is None.
@@ -115,7 +115,7 @@ def load_progress(
 
 
 def sealed_digests(folder: Path) -> set[str]:
-    """The `config_digest` of every complete round; rounds whose seal is damaged count, with an empty one."""
+    """Collect the `config_digest` of every complete round; a round whose seal is damaged adds an empty string."""
     found = set()
     for number in rounds_of(folder):
         if (folder / f"round-{number}" / "complete.json").is_file():
@@ -152,7 +152,7 @@ def _load(source: Path, config_digest: str | None) -> Progress | None:
 
 
 def names_to_keep(*versions: Mapping[int, Version], client: int, also: Iterable[str] = ()) -> tuple[str, ...]:
-    """The versions of a client that some round still needs, sorted."""
+    """List the names of a client's versions that any of the rounds still needs, and those in `also`, sorted."""
     return tuple(sorted({each[client].name for each in versions if client in each} | set(also)))
 
 

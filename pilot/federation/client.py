@@ -1,4 +1,4 @@
-"""A client's part in a phase: what it is asked, its model, and what it hands back."""
+"""A client's part in a phase: its task, its model and its result."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +18,10 @@ from pilot.methods.base import ClientInfo, Method, Phase, State, Update, group_o
 
 @dataclass(frozen=True)
 class ClientReport:
-    """What a client's phase tells besides its update; a loss that is not finite is None.
+    """Measurements that a client reports with its update; a loss that is not finite is None.
 
-    `num_forward_tokens` are those of passes without gradients: of a teacher, and on the validation part. `truncated`
-    counts what the profile's `max_length` cut off, and is empty where that is nothing.
+    `num_forward_tokens` counts the tokens of passes without gradients: those of a teacher and those on the validation
+    part. `truncated` counts what the profile's `max_length` cut off; it is empty if nothing was cut.
     """
 
     steps: int
@@ -37,13 +37,13 @@ class ClientReport:
 
 @dataclass(frozen=True)
 class Trained:
-    """One phase on one client.
+    """Result of one phase on one client.
 
     Attributes:
-        update: what leaves the client.
-        received: the shared groups as they were when the phase began.
-        private: what stays: parameters that neither leave nor came with the payload.
-        report: what is told besides.
+        update: the part that leaves the client.
+        received: the shared groups at the start of the phase.
+        private: the part that stays: parameters that are neither sent nor received with the payload.
+        report: the measurements sent with the update.
         step_seconds: wall time of the optimiser steps alone.
     """
 
@@ -62,10 +62,10 @@ class ClientModel:
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
 
     def load(self, values: State, passed_over: Collection[str] = ()) -> None:
-        """Set parameters by name; those of `passed_over` may have no place in the model.
+        """Set parameters by name; the model may lack those in `passed_over`.
 
         Raises:
-            ValueError: a name that the model lacks, or a shape differs: nothing loads nowhere.
+            ValueError: the model lacks any other parameter, or a shape differs.
         """
         unknown = sorted(values.keys() - self.parameters.keys() - set(passed_over))
         if unknown:
@@ -80,14 +80,14 @@ class ClientModel:
 
     @contextmanager
     def swapped(self, values: Mapping[str, Tensor], fold: Callable[[], None]) -> Iterator[None]:
-        """Within the context parameters have other values, which no graph of before sees.
+        """Temporarily replace parameter values without touching existing autograd graphs.
 
         Args:
             values: by name, on the parameters' device.
-            fold: called where offsets have changed.
+            fold: called whenever offsets have changed.
 
         Raises:
-            ValueError: a name that the model lacks, or another shape.
+            ValueError: the model lacks a name, or a shape differs.
         """
         wrong = [n for n in values if n not in self.parameters or self.parameters[n].shape != values[n].shape]
         if wrong:
@@ -107,7 +107,7 @@ class ClientModel:
                 fold()
 
     def state(self) -> State:
-        """A copy of every parameter, in the host's memory."""
+        """Return a copy of every parameter, in host memory."""
         return {name: parameter.detach().to("cpu", copy=True) for name, parameter in self.parameters.items()}
 
 
@@ -115,7 +115,7 @@ def build_client_model(
     backbone: Backbone, method: Method, phase: Phase, info: ClientInfo, stored: State, payload: State,
     projector: Projector | None = None,
 ) -> ClientModel:  # fmt: skip
-    """The client's model at the start of a phase; who makes many hands in the backbone's `projector`."""
+    """Build the client's model at the start of a phase; pass the backbone's `projector` if many models are built."""
     connector = method.make_connector(phase, info, projector or backbone.projector(), payload)
     values = method.arrive(phase, info, stored, payload)
     passed_over = stored.keys() - without(payload, phase.auxiliary).keys()
@@ -126,7 +126,7 @@ def loaded_model(
     backbone: Backbone, method: Method, connector: Connector, info: ClientInfo, values: State,
     passed_over: Collection[str] = (),
 ) -> ClientModel:  # fmt: skip
-    """A model with these parameters, the rest at their initial values; see `ClientModel.load`."""
+    """Build a model with these parameter values and initial values for the rest; see `ClientModel.load`."""
     connector.to(backbone.numerics.device).requires_grad_(True)
     backbone.reset_offsets()
     offsets = backbone.offset_parameters() if method.offsets else {}
@@ -140,13 +140,13 @@ def loaded_model(
 
 @dataclass(frozen=True)
 class PhaseTask:
-    """One client's part in one phase.
+    """One client's task in one phase.
 
     Attributes:
-        phase_index: which of the round's phases, counted from 0.
+        phase_index: index of the phase within the round, counted from 0.
         base: the private state to start from; None for a client that has none yet.
         keep: names of versions that the client must not remove.
-        payload: what the server sends.
+        payload: tensors sent by the server.
     """
 
     info: ClientInfo

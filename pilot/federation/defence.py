@@ -1,7 +1,7 @@
-"""What the server does against updates that are valid but wrong: clipping, multi-Krum, robust means.
+"""Server-side defences against updates that are valid but wrong: clipping, multi-Krum, robust means.
 
-Off by default. Clipping bounds how far one update may be from what its client received; multi-Krum chooses the updates
-nearest to each other; the median and the trimmed mean take the place of the weighted mean wherever a method averages.
+Off by default. Clipping bounds the distance of an update from the values that its client received; multi-Krum selects
+the updates nearest to each other; the median or the trimmed mean replaces the weighted mean wherever a method averages.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,13 +18,13 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class Defence:
-    """How updates are treated before and while they are aggregated.
+    """Treatment of updates before and during aggregation.
 
     Attributes:
-        aggregation: `multi_krum` selects, then means as usual.
+        aggregation: `multi_krum` selects updates, then takes the weighted mean as usual.
         trim: share that the trimmed mean cuts from each end.
         num_byzantine: f of multi-Krum; it keeps K - f updates.
-        clip_norm: largest L2 norm of an update's difference to what its client received; None for no bound.
+        clip_norm: largest L2 norm of the difference between an update and the values received; None for no bound.
     """
 
     aggregation: Aggregation = "mean"
@@ -34,7 +34,7 @@ class Defence:
 
     @property
     def mean(self) -> Mean:
-        """What a method averages with."""
+        """The function with which methods average."""
         if self.aggregation == "median":
             return coordinate_median
         return partial(trimmed_mean, trim=self.trim) if self.aggregation == "trimmed_mean" else weighted_mean
@@ -42,9 +42,9 @@ class Defence:
     def apply(
         self, updates: Iterator[Update], received: Callable[[int], State], note: dict[str, Any]
     ) -> Iterator[Update]:
-        """The updates to aggregate, in their order; what was done to them goes into `note`.
+        """Return the updates to aggregate, in order; record in `note` what was done to them.
 
-        All updates are held at once for multi-Krum only. Too few for it: all are kept, and the note says so.
+        Only multi-Krum holds all updates at once. If there are too few for it, all are kept, and the note says so.
         """
         if self.clip_norm is not None:
             updates = self._clipped(updates, received, self.clip_norm, note)

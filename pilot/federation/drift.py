@@ -1,10 +1,10 @@
-"""Aggregation drift: how far the product of averaged LoRA factors is from the average of the products.
+"""Aggregation drift: the distance between the product of averaged LoRA factors and the average of the products.
 
     || mean(B A) - mean(B) mean(A) ||_F / || mean(B A) ||_F
 
-over all layers together, means over the clients whose updates were accepted, weighted by numbers of examples. Averaging
-A and B one by one, as FedAvg does, makes this error. It is a property of the updates: methods that average otherwise
-are measured the same way. Factors of a lower rank count as padded with zeros.
+over all layers together, with means over the clients whose updates were accepted, weighted by number of examples.
+Averaging A and B separately, as FedAvg does, causes this error. It is a property of the updates: methods that average
+differently are measured in the same way. Factors of a lower rank are padded with zeros.
 """
 
 import torch
@@ -15,20 +15,20 @@ from pilot.backbone.lora import GROUP
 from pilot.methods.base import Update
 
 LARGEST = 2**24
-"""Most numbers of all products together: layers are taken in the order of their names while they fit."""
+"""Maximum number of elements of all products together: layers are measured in order of name while they fit."""
 A, B = ".lora_A", ".lora_B"
 DIGITS = 6
 
 
 class Drift:
-    """Sums over the updates of a phase, one update at a time."""
+    """Running sums over the updates of a phase."""
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         self._total, self._complete = 0.0, True
 
     def add(self, update: Update) -> None:
-        """Take in one client's factors; a client that does not send both of every pair leaves nothing to measure."""
+        """Add one client's factors; if any client sends no complete pair, the drift of the phase is not measured."""
         own = sorted(name for name in update.state if name.startswith(f"{GROUP}.") and name.endswith(A))
         pairs = [name.removesuffix(A) for name in own]
         pairs = [name for name in pairs if name + B in update.state]
@@ -57,7 +57,10 @@ class Drift:
             )  # fmt: skip
 
     def value(self) -> float | None:
-        """The ratio, six digits; None where nobody sent pairs, or where all products are 0."""
+        """Return the ratio to six significant digits.
+
+        It is None without updates, if a client sent no pairs, or if all products are 0.
+        """
         if not (self._complete and self._sums):
             return None
         error = whole = 0.0
@@ -69,6 +72,6 @@ class Drift:
 
 
 def _rows(matrix_RX: Tensor, num_rows: int) -> Tensor:
-    """The matrix with rows of zeros below."""
+    """Append rows of zeros to the matrix until it has `num_rows` rows."""
     missing = num_rows - len(matrix_RX)
     return functional.pad(matrix_RX, (0, 0, 0, missing)) if missing else matrix_RX

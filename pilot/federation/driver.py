@@ -1,7 +1,7 @@
-"""The round loop: whom to ask, what each receives, collect, guard, aggregate, checkpoint, account.
+"""The round loop: select clients, send payloads, collect and check updates, aggregate, checkpoint, account.
 
-Pure orchestration; it does not know where clients run. Answers are taken one by one in the order of client ids and
-handed on to the method's aggregation, so a method that averages never holds more than one update.
+Pure orchestration, independent of where clients run. Answers are taken one by one in the order of client ids and passed
+to the method's aggregation, so a method that averages never holds more than one update.
 """
 
 import itertools
@@ -25,10 +25,10 @@ from pilot.methods.base import ClientInfo, Method, Phase, ServerState, State, Up
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is made of; `local_steps` is what each client takes per round over all its phases.
+    """Plan of a run; `local_steps` is the number of steps that each client takes per round over all its phases.
 
-    `template` gives, from the server's own knowledge, the tensors that a client starts a phase with, of the groups that
-    it sends afterwards: the values before training, and the names, shapes and dtypes that are to come back.
+    `template` computes, from what the server knows, the tensors that a client starts a phase with, of the groups that
+    it sends afterwards: the values before training, and the names, shapes and dtypes expected in its update.
     """
 
     method: Method
@@ -44,10 +44,10 @@ class Plan:
 
 @dataclass
 class Clock:
-    """Wall time by kind of work, in seconds, and the clients' largest memory in MB.
+    """Wall time by kind of work, in seconds, and the clients' peak memory in MB.
 
-    `step` is the part of `train` in optimiser steps; the rest of a run's rounds does not depend on their number. Where
-    clients work at the same time, both are those of the slowest client of each phase.
+    `step` is the part of `train` spent in optimiser steps; all other time does not depend on their number. If clients
+    work at the same time, both count the slowest client of each phase.
     """
 
     train: float = 0.0
@@ -63,8 +63,8 @@ class Step:
     """One phase of one round.
 
     Attributes:
-        newcomers: clients that kept no private state when the round began.
-        num_early: how many phases of the round are for newcomers alone; they come first and exchange nothing.
+        newcomers: clients without private state at the start of the round.
+        num_early: number of phases of the round for newcomers only; they come first and exchange nothing.
     """
 
     round_number: int
@@ -75,13 +75,13 @@ class Step:
 
     @property
     def is_early(self) -> bool:
-        """Tell whether this phase is for newcomers alone."""
+        """True if this phase is for newcomers only."""
         return self.index < self.num_early
 
 
 @dataclass
 class _Book:
-    """What a phase leaves behind besides the server's state."""
+    """Records of a phase, in addition to the server's state."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     excluded: list[dict[str, object]] = field(default_factory=list)
@@ -94,7 +94,7 @@ class _Book:
 
 @dataclass
 class Driver:
-    """Runs the rounds of a plan, from the start or from a checkpoint."""
+    """Loop over the rounds of a plan, from the start or from a checkpoint."""
 
     plan: Plan
     transport: Transport
@@ -104,7 +104,7 @@ class Driver:
     clock: Clock = field(default_factory=Clock)
 
     def run(self, start: Progress | None) -> Progress:
-        """All remaining rounds; returns the progress after the last one."""
+        """Run all remaining rounds; return the progress after the last one."""
         now = start or Progress(server=self._begin())
         for number in range(now.round_number + 1, self.plan.rounds + 1):
             before = dict(now.versions)
@@ -117,7 +117,7 @@ class Driver:
         return now
 
     def _steps(self, number: int, known: Mapping[int, Version]) -> list[Step]:
-        """List the phases of a round, after those of clients that take part for the first time."""
+        """List the phases of a round, preceded by those for clients that take part for the first time."""
         method, schedule = self.plan.method, self.plan.schedule[number - 1]
         phases, first = method.phases(number), method.newcomer_phases(number)
         newcomers = frozenset(schedule.selected) - known.keys()
@@ -126,7 +126,7 @@ class Driver:
         return [Step(number, index, phase, newcomers, num_early) for index, phase in enumerate(every)]
 
     def _begin(self) -> ServerState:
-        """The server before round 1."""
+        """Return the server's state before round 1."""
         clients = sorted(self.plan.clients, key=lambda info: info.client)
         phases = self.plan.method.phases(1)
         if not (phases and self.plan.method.exchanges):
@@ -158,7 +158,7 @@ class Driver:
         self._clock(book, time.perf_counter() - began)
 
     def _tasks(self, now: Progress, step: Step, before: Mapping[int, Version]) -> Iterator[PhaseTask]:
-        """What each client of the round receives; those that will not answer receive it for nothing."""
+        """Yield the tasks of the round; count the download of every selected client, even if it will not answer."""
         schedule = self.plan.schedule[step.round_number - 1]
         method, number = self.plan.method, step.round_number
         for info in sorted(self.plan.clients, key=lambda info: info.client):
@@ -176,7 +176,7 @@ class Driver:
                 yield PhaseTask(info, step.phase, number, step.index, num_steps, payload, base, keep)
 
     def _accepted(self, answers: Iterator[Answer], server: ServerState, step: Step, book: _Book) -> Iterator[Update]:
-        """Updates that pass the guard, in the order of clients; everything else goes into the book."""
+        """Yield the updates that pass the guard, in the order of clients; record everything else in `book`."""
         infos = {info.client: info for info in self.plan.clients}
         while True:
             began = time.perf_counter()
@@ -204,7 +204,7 @@ class Driver:
     def _aggregate(
         self, updates: Iterator[Update], server: ServerState, step: Step, drift: Drift
     ) -> tuple[ServerState, Any]:
-        """The server's next state and what the defence says; the old state where nobody sent anything usable."""
+        """Return the server's next state and the defence's note; the state is unchanged if nothing is aggregated."""
         note: dict[str, Any] = {}
         first = next(updates, None)
         if first is not None and self.plan.method.exchanges and not step.is_early:
@@ -219,7 +219,7 @@ class Driver:
             after = self.plan.method.aggregate(step.phase, measured, server, self.plan.defence.mean)
         else:
             after = server
-        for _ in updates:  # nothing is aggregated, or the method has taken all
+        for _ in updates:  # consume what is left if nothing was aggregated
             pass
         return after, note
 
@@ -248,26 +248,26 @@ class Driver:
 
 
 def _measured(updates: Iterator[Update], drift: Drift) -> Iterator[Update]:
-    """The same updates, each of them taken note of."""
+    """Yield updates unchanged; add each to the drift statistics."""
     for update in updates:
         drift.add(update)
         yield update
 
 
 def _absent(schedule: RoundSchedule) -> dict[str, list[int]]:
-    """Who was asked and did not take part, and why."""
+    """Return the selected clients that did not take part, by reason."""
     row = schedule.to_row()
     return {name: row[name] for name in ("dropped", "late", "unneeded")}
 
 
 def split_steps(phases: Sequence[Phase], local_steps: int) -> list[tuple[Phase, int]]:
-    """The round's steps over its phases: rounded down, the last phase takes the rest, so that the sum is exact."""
+    """Split a round's steps over its phases, rounding down; the last phase takes the rest, so that the sum is exact."""
     steps = [int(phase.share_of_steps * local_steps) for phase in phases[:-1]]
     return list(zip(phases, [*steps, local_steps - sum(steps)], strict=True)) if phases else []
 
 
 def least_steps(phases: Sequence[Phase]) -> int:
-    """The fewest local steps of which every phase with a share gets one."""
+    """Return the smallest number of local steps that gives every phase with a share at least one."""
     return next(
         count for count in itertools.count(1)
         if all(steps for phase, steps in split_steps(phases, count) if phase.share_of_steps > 0)

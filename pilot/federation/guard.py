@@ -1,7 +1,7 @@
-"""What may leave a client, and what the server accepts.
+"""Rules for what may leave a client and what the server accepts.
 
-An update that breaks a rule is left out of the aggregation with its reason, so the result equals the round without
-that client.
+An update that breaks a rule is excluded from the aggregation, and the reason is recorded; the result equals that of the
+round without the client.
 """
 
 import math
@@ -12,14 +12,14 @@ from pilot.methods.base import Phase, State, Update, belongs
 
 
 class PrivacyError(RuntimeError):
-    """A method tried to send a parameter group that it does not declare as shared."""
+    """A method's attempt to send a parameter group or statistic that it does not declare."""
 
 
 def check_outgoing(update: Update, phase: Phase) -> None:
     """Refuse to send anything but the declared groups and statistics.
 
     Raises:
-        PrivacyError: naming the tensor.
+        PrivacyError: a tensor or statistic is not declared; the message names it.
     """
     for name in update.state:
         if not belongs(name, phase.shared):
@@ -30,11 +30,11 @@ def check_outgoing(update: Update, phase: Phase) -> None:
 
 
 def reason_to_exclude(update: Update, expected: State, phase: Phase, task: str, num_examples: int) -> str:
-    """Why an update is not aggregated; empty if it is fine.
+    """Return why an update must not be aggregated; empty if it is valid.
 
     Args:
-        update: what came back.
-        expected: tensors of the names, shapes and dtypes that its client should send.
+        update: the client's update.
+        expected: tensors with the names, shapes and dtypes that the client should send.
         phase: the phase that was trained.
         task: the task that the client has registered.
         num_examples: the number of examples that the client has registered.
@@ -65,5 +65,5 @@ def reason_to_exclude(update: Update, expected: State, phase: Phase, task: str, 
 
 
 def _is_finite(value: torch.Tensor) -> bool:
-    """Whether all numbers are; a sum with NaN or infinity is never finite, and one that overflows is looked into."""
+    """Check the sum; if it is not finite, check element by element."""
     return math.isfinite(float(value.sum())) or bool(torch.isfinite(value).all())

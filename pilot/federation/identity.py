@@ -1,8 +1,8 @@
-"""What a run's training depends on, and what happens where a run's folder holds another one.
+"""A run's identity (what its training depends on), and the handling of a folder that holds a different run.
 
-Scenario and profile say more than training reads: a title, the scenario's other methods and seeds, how many answers are
-generated at once. None of that decides whether a checkpoint may be continued. What does is `identity`; where it
-differs, what was trained is kept, and the message names the fields.
+Scenario and profile contain more than training reads: a title, the scenario's other methods and seeds, the batch size
+of generation. None of that decides whether a checkpoint may be continued; `identity` does. If it differs, the trained
+run is kept, and the message names the fields that differ.
 """
 
 import json
@@ -18,13 +18,13 @@ from pilot.io.atomic import read_json
 from pilot.io.digest import digest_json
 
 CLIENTS = "clients"
-"""Folder of a run directory with the clients' own stores, where clients share a disk with the server."""
+"""Subfolder of a run directory with the clients' stores, if clients share a disk with the server."""
 UNREAD = frozenset({
     "name", "generation_batch", "checkpoint_minutes", "tuning_seed", "tuning_grid", "tuning_grids",
-    # Said by the digest of the weights, and by learning rates and options as they hold:
+    # Covered by the digest of the weights, and by the effective learning rates and options:
     "backbone_path", "revision", "architecture", "learning_rates", "method_options",
 })  # fmt: skip
-"""Fields of a profile that change nothing of a run's training, or are in its identity by other names."""
+"""Fields of a profile that do not affect training, or that the identity holds under other names."""
 NOT_KNOWN = "config.json is missing or damaged, so what it was trained with is not known"
 _DIGITS = 12
 
@@ -32,8 +32,8 @@ _DIGITS = 12
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Select from a `config.json` what the run's training depends on.
 
-    Of the scenario these are its tasks with their clients: all else reaches training through data, partition and
-    features, whose digests are here.
+    From the scenario, these are the tasks with their clients: everything else affects training through data, partition
+    and features, whose digests are included.
     """
     hyperparameters, profile = config["hyperparameters"], config["profile_config"]
     return {
@@ -48,15 +48,16 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity_digest(config: Mapping[str, Any]) -> str:
-    """Digest of `identity`: what a checkpoint is named by."""
+    """Return the digest of `identity`, by which checkpoints are matched to runs."""
     return digest_json(identity(config))
 
 
 def make_way(run_dir: Path, config: Mapping[str, Any], replace: bool, warn: Callable[[str], None]) -> None:
-    """Keep what another run left in `run_dir`: set it aside if `replace`, else refuse.
+    """Keep a run of another identity found in `run_dir`: rename its folder if `replace`, else refuse.
 
     Raises:
-        UserError: a run of another identity has trained here; the message names the fields that differ.
+        UserError: there is such a run and `replace` is false (the message names the fields that differ), or the folder
+            cannot be renamed.
     """
     differing = differences(run_dir, config)
     if not differing:
@@ -75,7 +76,7 @@ def make_way(run_dir: Path, config: Mapping[str, Any], replace: bool, warn: Call
 
 
 def differences(run_dir: Path, config: Mapping[str, Any]) -> list[str]:
-    """Name what a run that has trained in `run_dir` does not share with `config`, old -> new; empty if it may go on."""
+    """List the fields in which the run in `run_dir` differs from `config`, as old -> new; empty if it may continue."""
     sealed = sealed_digests(run_dir / "checkpoint")
     if not sealed and not any((run_dir / CLIENTS).glob(f"*/{PREFIX}*.json")):
         return []
@@ -92,7 +93,7 @@ def differences(run_dir: Path, config: Mapping[str, Any]) -> list[str]:
 
 
 def _free_name(run_dir: Path) -> Path:
-    """The first of `replaced-seed0-1`, `replaced-seed0-2`, ... that is free; nothing takes these for runs."""
+    """Return the first unused name of `replaced-seed0-1`, `replaced-seed0-2`, ..., which are not read as runs."""
     number = 1
     while (aside := run_dir.with_name(f"replaced-{run_dir.name}-{number}")).exists():
         number += 1
@@ -100,7 +101,7 @@ def _free_name(run_dir: Path) -> Path:
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested objects by dotted names."""
+    """Yield the leaves of nested objects with their dotted names."""
     for name, each in value.items():
         if isinstance(each, Mapping) and each:
             yield from _flat(each, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""What a run costs: bytes by round, client and component; parameters; optimiser steps; tokens and FLOPs."""
+"""Costs of a run: bytes by round, client and component; parameters; optimiser steps; tokens and FLOPs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from pilot.methods.base import State, group_of
 
 @dataclass
 class Ledger:
-    """Accumulates the account of a run; `to_json` is `ledger.json`."""
+    """Running account of a run's costs; `to_json` returns the content of `ledger.json`."""
 
     num_language_parameters: int
     messages: list[dict[str, Any]] = field(default_factory=list)
@@ -35,16 +35,16 @@ class Ledger:
             )
 
     def close_phase(self) -> None:
-        """Take over the phase's messages, downloads first, by client: their order in time is no one's concern."""
+        """Record the phase's messages sorted by direction (downloads first) and client, not by time of arrival."""
         self.messages += sorted(self.open, key=lambda message: (message["direction"], message["client"]))
         self.open = []
 
     def trained(self, report: ClientReport) -> None:
-        """Count one client's training.
+        """Add the costs of one client's training.
 
-        FLOPs are an estimate: per token, 2 for the forward and 2 for the backward pass to the inputs per parameter
-        of the LLM, and 6 per trainable parameter; 2 per parameter for a token of a pass without gradients, of a
-        teacher or on validation data.
+        FLOPs are an estimate. A token costs, per parameter of the LLM, 2 for the forward pass and 2 for the backward
+        pass to the inputs, and 6 per trainable parameter. A token of a pass without gradients (of a teacher, or on
+        validation data) costs 2 per parameter.
         """
         self.parameters = dict(sorted(report.parameters.items()))
         self.num_trainable = max(self.num_trainable, report.num_trainable)
@@ -55,7 +55,7 @@ class Ledger:
         self.flops += report.num_forward_tokens * 2 * (self.num_language_parameters + report.num_trainable)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of `ledger.json`."""
+        """Return the content of `ledger.json`."""
         return {
             "parameters": self.parameters,
             "trainable_parameters": self.num_trainable,
@@ -69,7 +69,7 @@ class Ledger:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], num_language_parameters: int) -> "Ledger":
-        """Continue an account after a resume."""
+        """Restore the ledger of a resumed run."""
         return cls(
             num_language_parameters,
             list(value["messages"]),

@@ -1,4 +1,4 @@
-"""What a node folder is called and holds, without reading its data."""
+"""Names and metadata of node folders, without reading their data."""
 
 from pathlib import Path
 from typing import Any
@@ -15,31 +15,31 @@ FILES = ("records.parquet", "validation.parquet")
 
 
 def node_name(client: int | str) -> str:
-    """The folder of a client below the nodes' folder."""
+    """Return the name of a client's folder below the nodes' folder."""
     return f"node-{client}"
 
 
 def data_digest(folder: Path) -> str:
-    """Digest of a node's data, from its files as they are now (large ones by their stamps)."""
+    """Compute the digest of a node's data from its current files (large ones by their stamps, see `digest_of`)."""
     files = [*(folder / name for name in FILES), *sorted(folder.glob("features-*.npy"))]
     return digest_json({file.name: digest_of(file) for file in files})
 
 
 def client_of(folder: Path) -> int:
-    """The client whose data a node folder holds; 0 for everybody's.
+    """Return the client whose data a node folder holds; 0 for the pooled data of all clients.
 
     Raises:
-        UserError: it is no node folder.
+        UserError: as `read_node`.
     """
     client = read_node(folder)["client"]
     return 0 if client == POOLED else int(client)
 
 
 def read_node(folder: Path) -> dict[str, Any]:
-    """Read `node.json`: whose data a node folder holds, their number and digest, and the scenario.
+    """Read `node.json`: the client of a node folder, number of examples and digest of its data, and the scenario.
 
     Raises:
-        UserError: it is no node folder, or the file is damaged.
+        UserError: it is not a node folder, or the file is damaged.
     """
     if not (folder / "node.json").is_file():
         raise UserError(f"{folder}: no node folder (node.json is missing). See docs/deploy.md.")
@@ -48,9 +48,9 @@ def read_node(folder: Path) -> dict[str, Any]:
 
 
 def node_digest(folder: Path) -> tuple[int, str]:
-    """Client and digest of a node folder, from its files as they are now.
+    """Return the client of a node folder and the digest of its current files.
 
     Raises:
-        UserError: it is no node folder.
+        UserError: it is not a node folder.
     """
     return client_of(folder), data_digest(folder)

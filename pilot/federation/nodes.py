@@ -1,8 +1,8 @@
-"""Node folders: what one client needs to train, and nothing of any other client's.
+"""Node folders: the data that one client needs for training, and no data of other clients.
 
 `prepare_nodes` splits a scenario's folder into `node-<k>/` (the client's training and validation records, with their
 images, and the vision features of these images) and `federation.json`, which the server reads: digests and numbers of
-examples, no data. `node-pooled/` holds everybody's records, for methods that are not federated.
+examples, no data. `node-pooled/` holds the records of all clients, for methods that are not federated.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ from pilot.io.sealed import read_sealed, write_sealed
 
 @dataclass(frozen=True)
 class Register:
-    """What the server knows about its clients' data.
+    """The server's information about its clients' data.
 
     Attributes:
-        digests: as of `scenario_digests`.
+        digests: see `scenario_digests`.
         num_examples: by client.
-        nodes: digest of each client's node folder; empty where clients read the scenario's own folder.
+        nodes: digest of each client's node folder; empty if clients read the scenario's own folder.
     """
 
     digests: Mapping[str, str]
@@ -42,9 +42,9 @@ class Register:
 
 
 def prepare_nodes(scenario: Scenario, scenario_dir: Path, target: Path) -> None:
-    """Write every client's folder and `federation.json` below `target`; nothing where all are there already.
+    """Write every client's folder and `federation.json` below `target`; do nothing if all exist and are current.
 
-    Folders that were moved away, to the clients' machines, are written again: the same bytes.
+    Folders that were moved to the clients' machines are written again, with the same bytes.
 
     Raises:
         UserError: a client has no training examples.
@@ -88,10 +88,10 @@ def _write_node(
 
 
 def read_register(spec: RunSpec, folder: Path) -> Register:
-    """What `federation.json` says for a run of this method.
+    """Read the entries of `federation.json` for the clients of a run.
 
     Raises:
-        UserError: it is missing, or of another scenario.
+        UserError: it is missing, damaged, or of another scenario, or it lacks a node.
     """
     path = folder / "federation.json"
     if not path.is_file():
@@ -114,7 +114,7 @@ def read_register(spec: RunSpec, folder: Path) -> Register:
 
 @dataclass(frozen=True)
 class NodeData:
-    """One client's data, as its node reads them."""
+    """One client's data, as read by its node."""
 
     client: int
     examples: list[Example]
@@ -123,7 +123,7 @@ class NodeData:
 
 
 def open_node(folder: Path, backbone: Backbone, frame: Frame) -> NodeData:
-    """Read a node folder; training targets write boxes in `frame`."""
+    """Read a node folder; boxes in training targets are in `frame`."""
     client = client_of(folder)
     features = open_features(folder)
     paths = [folder / name for name in FILES]

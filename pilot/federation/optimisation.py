@@ -1,4 +1,4 @@
-"""The optimiser of a client's phase: groups, schedule, steps, and its state for a phase that is interrupted."""
+"""The optimiser of a client's phase: parameter groups, schedule, steps, and state to resume an interrupted phase."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -14,20 +14,20 @@ SUM = "gradient_sum"
 
 
 class Optimiser:
-    """AdamW over a phase's trainable parameters, linear warm-up, then a cosine to zero.
+    """AdamW over a phase's trainable parameters, with linear warm-up, then cosine decay to zero.
 
-    The parameters of a rate, their gradients and their moments lie one after the other in one tensor each, so that a
-    step is a few kernels, however many parameters there are. Every parameter and gradient becomes a view.
+    All parameters with the same learning rate are stored in one flat tensor; so are their gradients, and each of their
+    moments. A step takes a few kernels, however many parameters there are. Every parameter and gradient becomes a view.
 
     Args:
         trainable: parameters by name, on one device.
         text: names that have the text adapter's rate; all others have the connector's.
         rates: peak rates by group.
-        num_steps: of the phase.
-        warmup_fraction: share of the steps.
-        weight_decay: of AdamW.
+        num_steps: steps of the phase.
+        warmup_fraction: share of the steps used for warm-up.
+        weight_decay: AdamW's weight decay.
         max_grad_norm: gradients of a larger norm are scaled down to it.
-        keep_gradients: whether `mean_gradients` will be asked for.
+        keep_gradients: whether `mean_gradients` will be called.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class Optimiser:
             flat.moments[SUM] = torch.zeros_like(flat.values, requires_grad=False)
 
     def begin(self, step: int) -> None:
-        """Set the rates of a step, counted from 0, and forget the gradients of the one before."""
+        """Set the learning rates of a step, counted from 0, and clear the gradients of the previous step."""
         self._share = schedule(step, self.num_steps, self.warmup_fraction)
         for flat in self._flats:
             flat.forget()
 
     def finish(self) -> None:
-        """Clip the gradients and step."""
+        """Clip the gradients and take the step."""
         for flat in self._flats:
             flat.gather()
             flat.sum_up()
@@ -69,11 +69,11 @@ class Optimiser:
 
     @property
     def keeps_gradients(self) -> bool:
-        """Whether the sum of the gradients is kept."""
+        """True if the sum of the gradients is kept."""
         return any(SUM in flat.moments for flat in self._flats)
 
     def state(self) -> State:
-        """AdamW's moments, and sums of gradients where they are kept, by parameter, in the host's memory."""
+        """Return AdamW's moments and, if kept, the sums of gradients, by parameter, in host memory."""
         return {
             f"{key}.{name}": value.to("cpu", copy=True)
             for flat in self._flats
@@ -82,7 +82,7 @@ class Optimiser:
         }
 
     def mean_gradients(self) -> State:
-        """The gradients before clipping, mean over the phase's steps, by parameter, in the host's memory."""
+        """Return the gradients before clipping, averaged over the phase's steps, by parameter, in host memory."""
         return {
             name: (value / self.num_steps).cpu()
             for flat in self._flats
@@ -90,13 +90,13 @@ class Optimiser:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the moments that `state` gave."""
+        """Restore the moments that `state` returned."""
         for flat in self._flats:
             flat.moments = {key: flat.joined(state, f"{key}.") for key in flat.moments}
 
 
 class _Flat:
-    """Parameters one after the other in one tensor, of which they become views, and their gradients and moments."""
+    """One flat tensor of parameters, which become views of it, with their gradients and moments."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], peak: float) -> None:
         self.parameters, self.peak = _by_kind(parameters), peak
@@ -109,19 +109,19 @@ class _Flat:
             self.parameters[name].data = view
 
     def by_name(self, flat: Tensor) -> State:
-        """Views of a tensor like `values`; a single number stands for every parameter."""
+        """Return views of a tensor like `values` by parameter; a scalar is returned for every parameter."""
         if flat.ndim == 0:
             return dict.fromkeys(self.parameters, flat)
         return like_state(flat, self.parameters)
 
     def joined(self, state: Mapping[str, Tensor], prefix: str) -> Tensor:
-        """The opposite of `by_name`: a copy, on the parameters' device."""
+        """Concatenate tensors by name into a copy on the parameters' device: the inverse of `by_name`."""
         parts = [state[prefix + name] for name in self.parameters]
         joined = parts[0].clone() if parts[0].ndim == 0 else torch.cat([part.flatten() for part in parts])
         return joined.to(self.values.device)
 
     def forget(self) -> None:
-        """No gradients, as tensors of zeros once they lie together."""
+        """Clear the gradients: set them to None before the first `gather`, to zero afterwards."""
         if self.gradients is not None:
             self.gradients.zero_()
             return
@@ -129,7 +129,7 @@ class _Flat:
             parameter.grad = None
 
     def gather(self) -> None:
-        """The first step's gradients are copied together; later ones are added where those lie."""
+        """Copy the first step's gradients into one flat tensor, in which later gradients accumulate directly."""
         if self.gradients is None:
             given = [parameter.grad for parameter in self.parameters.values()]
             self.gradients = torch.cat([gradient.flatten() for gradient in given if gradient is not None])
@@ -138,13 +138,13 @@ class _Flat:
                 self.parameters[name].grad = view
 
     def sum_up(self) -> None:
-        """Add the gradients to their sum, where it is kept."""
+        """Add the gradients to their sum, if it is kept."""
         if SUM in self.moments:
             assert self.gradients is not None, "gathered before"
             self.moments[SUM].add_(self.gradients)
 
     def step(self, share: float, weight_decay: float) -> None:
-        """One step of AdamW by PyTorch's function: its class imports the compiler, which takes a second."""
+        """Take an AdamW step with PyTorch's function; its class would import the compiler, which takes a second."""
         assert self.gradients is not None, "gathered before"
         count, mean, square = (self.moments[key] for key in MOMENTS)
         adamw(
@@ -154,7 +154,7 @@ class _Flat:
 
 
 def _by_kind(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-    """Parameters of one name in modules of the same shapes next to each other, so that they can be one tensor."""
+    """Sort parameters so that those of one name in modules of equal shapes are adjacent and can be one tensor."""
     shapes: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
     for name, parameter in parameters.items():
         module, _, own = name.rpartition(".")
@@ -168,7 +168,7 @@ def _by_kind(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
 
 
 def schedule(step: int, steps: int, warmup_fraction: float) -> float:
-    """Linear warm-up, then a cosine to zero; steps count from 0."""
+    """Return the share of the peak rate at a step, counted from 0: linear warm-up, then cosine decay to zero."""
     warmup = max(1, math.ceil(warmup_fraction * steps))
     if step < warmup:
         return (step + 1) / warmup

@@ -1,4 +1,4 @@
-"""One client's part in a phase, the same under every transport: load, train, hand over, keep the rest."""
+"""One client's part in a phase, the same for every transport: load, train, keep the private state, send the update."""
 
 import resource
 import time
@@ -12,21 +12,21 @@ from pilot.federation.store import ClientStore, Version, version_name
 from pilot.methods.base import State, Update
 
 Outgoing = Callable[[PhaseTask, Trained], Update]
-"""What becomes of an update before it leaves: noise, or a simulated fault."""
+"""Transformation of an update before it is sent: noise, or a simulated fault."""
 
 
 @dataclass(frozen=True)
 class ClientResult:
-    """What comes back from a client.
+    """Answer of a client to a task.
 
     Attributes:
-        update: what left it.
+        update: the update that it sends.
         report: losses, steps and sizes.
-        version: the private state that it keeps; None where there is none.
+        version: version of the private state that it keeps; None if there is none.
         seconds: wall time of the client's work.
-        step_seconds: its part in optimiser steps.
-        peak_memory_mb: largest resident memory of the process that did it.
-        releases: messages with fresh noise that have left the client so far, this one included; 0 where none is added.
+        step_seconds: the part of it spent in optimiser steps.
+        peak_memory_mb: peak resident memory of the process that did the work.
+        releases: messages with fresh noise that the client has sent so far, including this one; 0 without fresh noise.
     """
 
     update: Update
@@ -40,25 +40,25 @@ class ClientResult:
 
 @dataclass(frozen=True)
 class ClientFailure:
-    """A client that was asked and gave no usable answer."""
+    """Failure of a client to give a usable answer, with the reason."""
 
     client: int
     reason: str
 
 
 def untouched(task: PhaseTask, trained: Trained) -> Update:
-    """The update as it was trained."""
+    """Return the update as it was trained."""
     return trained.update
 
 
 @dataclass(frozen=True)
 class Participant:
-    """A client with its trainer and its own store.
+    """A client with its trainer and its store.
 
     Attributes:
-        outgoing: what becomes of an update before it leaves.
-        discreet: losses and diagnostics stay on the client, since no noise is added to them.
-        fresh_noise: every message has noise of its own, so the client counts its messages.
+        outgoing: transformation of an update before it is sent.
+        discreet: whether losses, diagnostics and truncation counts stay on the client, as no noise is added to them.
+        fresh_noise: whether noise is drawn anew for every message, so that the client must count its messages.
     """
 
     train: Callable[[PhaseTask, State], Trained]
@@ -68,25 +68,25 @@ class Participant:
     fresh_noise: bool = False
 
     def run(self, task: PhaseTask) -> ClientResult:
-        """Train a phase from the private state that the task names; what stays is on disk before anything leaves.
+        """Train a phase from the private state that the task names; the new state is on disk before the answer is sent.
 
         Raises:
             UserError: the private state is missing or damaged.
-            PrivacyError: the update holds what may not leave.
+            PrivacyError: the update contains a tensor or statistic that may not leave the client.
         """
         began = time.perf_counter()
         result = self.train_phase(task).hand_over()
         return replace(result, seconds=time.perf_counter() - began)
 
     def train_phase(self, task: PhaseTask) -> "Finished":
-        """The part of `run` that computes; the same errors."""
+        """Train the phase and prepare the update, without writing the private state; raises as `run`."""
         trained = self.train(task, self.store.load(task.base))
         update = self.outgoing(task, trained)
         check_outgoing(update, task.phase)
         return Finished(self, task, replace(trained, update=update))
 
     def check(self, version: Version) -> str:
-        """What is wrong with a private state; empty if nothing is."""
+        """Check a private state; return the problem, or an empty string."""
         try:
             self.store.load(version)
         except UserError as error:
@@ -96,7 +96,7 @@ class Participant:
 
 @dataclass(frozen=True)
 class Finished:
-    """A phase that is trained, of which nothing is on disk yet and nothing has left."""
+    """A trained phase whose private state is not on disk yet and whose update is not sent yet."""
 
     participant: Participant
     task: PhaseTask
@@ -104,12 +104,12 @@ class Finished:
 
     @property
     def num_bytes(self) -> int:
-        """Of the tensors that stay and of those that leave."""
+        """Size of the tensors that stay and of those that leave, in bytes."""
         tensors = (*self.trained.private.values(), *self.trained.update.state.values())
         return sum(tensor.nbytes for tensor in tensors)
 
     def hand_over(self) -> ClientResult:
-        """Write what stays; then the answer may leave.
+        """Write the private state to disk, then return the answer to send.
 
         Raises:
             UserError: the client's folder cannot be written to.
@@ -124,5 +124,5 @@ class Finished:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB (2^20 bytes)."""
+    """Return the peak resident memory of this process so far, in MB (2^20 bytes)."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

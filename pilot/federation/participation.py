@@ -1,14 +1,14 @@
-"""Who takes part in which round: a simulated schedule, drawn before the run and written into its folder.
+"""Simulated participation of clients in rounds: a schedule drawn before the run and saved in its folder.
 
-A round wants m = ceil(fraction K) of K clients and asks ceil(m (1 + over_selection)) of them, at most K. One that was
-asked drops out with probability `dropout`, and is slow with probability `stragglers`. Who arrives after the deadline is
-late; of the others the first m to arrive are present, the rest is not needed.
+A round wants m = ceil(fraction K) of K clients and selects ceil(m (1 + over_selection)) of them, at most K. A selected
+client drops out with probability `dropout`, and is slow with probability `stragglers`. Clients that arrive after the
+deadline are late; of the others, the first m to arrive are present, and the rest are not needed.
 
-Time is simulated, in units of a usual client's local training in a round: 1, or `slowdown` for a straggler, plus up to
-10 %, so that arrivals have an order. Nothing waits for it.
+Time is simulated, in units of a normal client's local training in a round: 1, or `slowdown` for a straggler, plus up to
+10 %, so that arrivals have an order. The run does not wait for this time to pass.
 
-Every draw is a function of (seed, round, client, purpose), so without a client the draws of all others are the same.
-Whom a round asks may still change: another takes the place of the one that is gone.
+Every draw is a function of (seed, round, client, purpose), so removing a client leaves the draws of all others
+unchanged. The selection may still change: another client takes the place of the removed one.
 """
 
 import math
@@ -20,19 +20,19 @@ from typing import Any
 from pilot.io.seeding import generator
 
 JITTER = 0.1
-"""Largest share by which a client takes longer than its usual time."""
+"""Largest share by which a client exceeds its usual time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Participation:
-    """Options of a schedule; with the defaults everybody is present in every round.
+    """Options of a schedule; by default, every client is present in every round.
 
     Attributes:
         fraction: share of the clients that a round wants, in (0, 1].
-        over_selection: share of clients asked beyond those wanted, so that drop-out costs none; at least 0.
-        quorum: fewest accepted updates with which a round changes anything; at least 1.
-        deadline: time after which nothing is waited for; None waits for all. Above 1, or everybody would be late.
-        dropout: probability that a client which was asked sends nothing, in [0, 1).
+        over_selection: share of clients selected in addition, to make up for dropouts; at least 0.
+        quorum: smallest number of accepted updates with which a round changes anything; at least 1.
+        deadline: time at which the round stops waiting; None waits for all. Above 1, or every client would be late.
+        dropout: probability that a selected client sends nothing, in [0, 1).
         stragglers: probability that a client is slow in a round, in [0, 1].
         slowdown: time of a slow client, at least 1.
 
@@ -64,27 +64,27 @@ class Participation:
                 raise ValueError(f"participation.{field}: expected {expected}, got {getattr(self, field)!r}")
 
     def num_wanted(self, num_clients: int) -> int:
-        """m: how many updates a round wants; shares are read as the decimals they print as."""
+        """Return m, the number of updates that a round wants; shares are read as the decimals that they print as."""
         return math.ceil(Fraction(str(self.fraction)) * num_clients)
 
     def num_asked(self, num_clients: int) -> int:
-        """How many clients a round asks."""
+        """Return the number of clients that a round selects."""
         wanted = self.num_wanted(num_clients)
         return min(num_clients, math.ceil(wanted * (1 + Fraction(str(self.over_selection)))))
 
 
 @dataclass(frozen=True)
 class RoundSchedule:
-    """One round. `selected` is made of `dropped`, `late`, `unneeded` and `present`; all are ascending client ids.
+    """One round. `selected` is the union of `dropped`, `late`, `unneeded` and `present`; all are ascending client ids.
 
     Attributes:
         round: counted from 1.
-        selected: who is asked.
-        dropped: who sends nothing.
-        duration: simulated time of every other client that was asked.
-        late: who arrives after the deadline.
-        unneeded: who arrives in time, but after enough others.
-        present: whose updates are aggregated, if the guard accepts them.
+        selected: clients asked to take part.
+        dropped: clients that send nothing.
+        duration: simulated time of every other selected client.
+        late: clients that arrive after the deadline.
+        unneeded: clients that arrive in time, but after enough others.
+        present: clients whose updates are aggregated, if the guard accepts them.
     """
 
     round: int
@@ -96,16 +96,16 @@ class RoundSchedule:
     present: tuple[int, ...]
 
     def to_row(self) -> dict[str, Any]:
-        """As JSON: lists, and durations under the client's number as text."""
+        """Convert to JSON: lists, and durations keyed by client id as a string."""
         lists = {name: list(getattr(self, name)) for name in ("selected", "dropped", "late", "unneeded", "present")}
         return {"round": self.round, **lists, "duration": {str(k): value for k, value in self.duration.items()}}
 
 
 def schedule(config: Participation, clients: Sequence[int], rounds: int, seed: int) -> list[RoundSchedule]:
-    """The rounds 1..`rounds`, a function of the arguments; the order of `clients` does not matter.
+    """Draw the rounds 1..`rounds`, a function of the arguments; the order of `clients` does not matter.
 
     Raises:
-        ValueError: there are no clients or doubled ones, or the quorum can never be met.
+        ValueError: there are no clients or duplicate ones, or the quorum can never be met.
     """
     ordered = sorted(set(clients))
     if not ordered or len(ordered) != len(clients):
@@ -120,7 +120,7 @@ def schedule(config: Participation, clients: Sequence[int], rounds: int, seed: i
 
 
 def to_json(config: Participation, seed: int, rounds: Sequence[RoundSchedule]) -> dict[str, Any]:
-    """The content of `participation.json`: what was asked for, and what was drawn."""
+    """Return the content of `participation.json`: the options, the seed and the rounds drawn."""
     return {"options": asdict(config), "seed": seed, "rounds": [each.to_row() for each in rounds]}
 
 

@@ -1,33 +1,33 @@
 """Optional client-level differential privacy: the Gaussian mechanism on every update before it leaves its client.
 
-With r the values at the start of a phase and t those trained, over all shared tensors together, a client sends
+With r the values at the start of a phase and t the trained values, over all shared tensors together, a client sends
 
     r + u min(1, C / ||u||) + N(0, (z C)^2 I),   u = t - r.
 
-What the server does with it, however adaptive, is post-processing. T such messages of one client are together
-mu-GDP with mu = sqrt(T) / z (Dong, Roth and Su, JRSS B 2022), which is exactly (epsilon, delta)-DP for
+Everything that the server does with it, however adaptive, is post-processing. T such messages of one client together
+are mu-GDP with mu = sqrt(T) / z (Dong, Roth and Su, JRSS B 2022), which is exactly (epsilon, delta)-DP for
 
     delta = Phi(-epsilon / mu + mu / 2) - e^epsilon Phi(-epsilon / mu - mu / 2)     (Balle and Wang, ICML 2018).
 
-Flower's accountant gives an upper bound of this epsilon, and needs a package that the lock file has no room for
+Flower's accountant gives an upper bound on this epsilon, but needs a package that the lock file cannot include
 (`flwr[dp]`); tests compare the two.
 
-What is protected: the training data of one client as a whole, in the tensors of its updates, against everybody who sees
-its messages, the server included. Two relations (names as in Flower's accountant):
+What is protected: the training data of one client as a whole, in the tensors of its updates, against anyone who sees
+its messages, including the server. Two relations (names as in Flower's accountant):
 
-    add-or-remove-one   the client's updates u, or zero in their place; its message is still sent
-    replace-one         its data, or any other data: u moves by up to 2 C, which counts as half the noise
+    add-or-remove-one   the client's updates u, or zero instead; its message is still sent
+    replace-one         its data, or any other data: u changes by up to 2 C, which is equivalent to half the noise
 
-What is not protected, and must not be claimed:
+What is not protected, and must not be claimed to be:
 
-- That a client takes part, its task, and `num_examples`: sent as they are.
-- `Update.statistics`: not noised; `refuse_statistics` refuses methods that send them.
-- Losses, diagnostics, and scores of evaluation that are reported from clients.
-- r: the guarantee needs values that the server sent or that follow from the seed. Where r is what a client trained
-  before and never sent, its data leaves with it.
-- Anything, with `seeded` noise, against those who know or guess the seed: they subtract the noise. It is for
-  measuring what privacy costs, reproducibly. `system` noise is drawn from the operating system, and no two runs are
-  equal; a phase that is trained again after a kill sends another message, and counts as another.
+- A client's participation, its task, and `num_examples`, which are sent unchanged.
+- `Update.statistics`, to which no noise is added; `refuse_statistics` refuses methods that send them.
+- Losses, diagnostics and evaluation scores reported by clients.
+- r: the guarantee needs values that the server sent or that follow from the seed. If r was trained by the client
+  earlier and never sent, the message reveals the client's data through r.
+- Anything, with `seeded` noise, against anyone who knows or guesses the seed and can subtract the noise. It is for
+  measuring the cost of privacy reproducibly. `system` noise is drawn from the operating system, so no two runs are
+  equal; a phase that is trained again after a kill sends another message, which is counted separately.
 - A single image or example beyond its client, and attacks on the rounding of floating-point noise (Mironov, CCS 2012).
 """
 
@@ -47,21 +47,21 @@ from pilot.methods.base import Phase, State
 from pilot.methods.robust import clip_difference
 
 Noise = Callable[[int], Tensor]
-"""Gives that many independent draws of N(0, 1) in float64."""
+"""Function that returns the given number of independent draws of N(0, 1) in float64."""
 
 Relation = Literal["add-or-remove-one", "replace-one"]
 MANTISSA = 53
 
 
 def privatise(state: State, received: State, clip_norm: float, noise_multiplier: float, noise: Noise) -> State:
-    """What may leave the client in place of `state` (see the module).
+    """Return the clipped and noised tensors to send instead of `state` (see the module docstring).
 
     Clipping and noise are computed in float64 and rounded to the states' dtypes at the very end. An update with a NaN
-    or an infinity counts as zero, since to send it would be a message without noise.
+    or an infinity counts as zero, since sending it unchanged would be a message without noise.
 
     Args:
         state: t, the tensors that the phase shares.
-        received: r of the same tensors; may hold more.
+        received: r, for the same tensors; may hold other tensors, too.
         clip_norm: C, positive.
         noise_multiplier: z, positive.
         noise: `seeded_noise(...)` or `system_noise`.
@@ -83,20 +83,21 @@ def privatise(state: State, received: State, clip_norm: float, noise_multiplier:
 
 
 def seeded_noise(*purpose: str | int) -> Noise:
-    """Reproducible noise, a function of `purpose`: (seed, "privacy", round, client, phase). No privacy: see the module.
+    """Return reproducible noise, a function of `purpose`: (seed, "privacy", round, client, phase).
 
-    From NumPy: of a seed, `torch.Generator` on the CPU uses 32 bits only (torch 2.13), few enough to try all of them.
+    It gives no privacy (see the module docstring). It is drawn with NumPy, since `torch.Generator` on the CPU uses only
+    32 bits of a seed (torch 2.13), few enough to try all of them.
     """
     source = generator(*purpose)
     return lambda count: torch.from_numpy(source.standard_normal(count))
 
 
 def system_noise(count: int) -> Tensor:
-    """(count,) draws from the operating system's cryptographic source (Box and Muller 1958)."""
+    """Draw (count,) values of N(0, 1) from the operating system's cryptographic source (Box and Muller 1958)."""
     num_pairs = (count + 1) // 2
     bits = np.frombuffer(secrets.token_bytes(16 * num_pairs), dtype="<u8") >> np.uint64(64 - MANTISSA)
     uniform = bits.astype(np.float64)
-    radius = np.sqrt(-2 * np.log((uniform[:num_pairs] + 1) * 2.0**-MANTISSA))  # of (0, 1]
+    radius = np.sqrt(-2 * np.log((uniform[:num_pairs] + 1) * 2.0**-MANTISSA))  # uniform in (0, 1]
     angle = 2 * np.pi * uniform[num_pairs:] * 2.0**-MANTISSA
     return torch.from_numpy(np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count])
 
@@ -104,15 +105,16 @@ def system_noise(count: int) -> Tensor:
 def epsilon(
     noise_multiplier: float, num_releases: int, delta: float, relation: Relation = "add-or-remove-one"
 ) -> float:
-    """The least epsilon for which `num_releases` messages of a client are (epsilon, delta)-DP together.
+    """Compute the least epsilon for which `num_releases` messages of a client together are (epsilon, delta)-DP.
 
-    Exact up to floating-point error: the smallest number found at which the module's delta is at most `delta`.
+    Exact up to floating-point error: the smallest number found at which delta, by the module's formula, is at most
+    `delta`.
 
     Args:
         noise_multiplier: z.
-        num_releases: T: every update that the client sent, one per phase and round, also those the server dropped.
+        num_releases: T, all updates that the client sent, one per phase and round, including those that were excluded.
         delta: in (0, 1); well below 1 / number of clients.
-        relation: which two worlds are hard to tell apart.
+        relation: which data sets count as neighbouring (see the module docstring).
 
     Raises:
         ValueError: a number is out of range, or the relation is unknown.
@@ -137,10 +139,10 @@ def epsilon(
 
 
 def refuse_statistics(phases: Iterable[Phase]) -> None:
-    """Refuse methods that send statistics beside their updates, as no noise is added to these.
+    """Refuse phases that send statistics with their updates, as no noise is added to statistics.
 
     Raises:
-        UserError: naming the phase and its statistics.
+        UserError: a phase sends statistics; the message names both.
     """
     for phase in phases:
         if phase.statistics:
@@ -151,7 +153,7 @@ def refuse_statistics(phases: Iterable[Phase]) -> None:
 
 
 def _delta(epsilon_: float, mu: float) -> float:
-    """The delta of mu-GDP at an epsilon; in logarithms, so that neither e^epsilon nor the tails over- or underflow."""
+    """Compute delta of mu-GDP at an epsilon, in logarithms to avoid over- and underflow of e^epsilon and the tails."""
     if mu == 0:
         return 0.0
     first = float(log_ndtr(-epsilon_ / mu + mu / 2))

@@ -1,4 +1,4 @@
-"""Losses and diagnostics of a client's phase; tensors are turned into numbers once, at the end."""
+"""Losses and diagnostics of a client's phase; tensors are converted to numbers once, at the end."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,7 +12,7 @@ COUNTS = ("num_tokens", "num_forward_tokens")
 
 
 class Recorder:
-    """Collects values step by step; a step may add several times, each part with its share of the step."""
+    """Values collected step by step; a step may consist of several parts, each weighted by its share of the step."""
 
     def __init__(self) -> None:
         self.losses: dict[str, list[Tensor]] = {}
@@ -22,7 +22,7 @@ class Recorder:
         self._open: dict[tuple[str, str], Tensor] = {}
 
     def add(self, losses: Mapping[str, Tensor], diagnostics: Mapping[str, Tensor], num_tokens: int) -> None:
-        """One part of a step, its values multiplied by its share."""
+        """Add one part of a step, with its values already multiplied by its share."""
         for kind, values in (("loss", losses), ("diagnostic", diagnostics)):
             for name, value in values.items():
                 before = self._open.get((kind, name))
@@ -30,13 +30,13 @@ class Recorder:
         self.num_tokens += num_tokens
 
     def close_step(self) -> None:
-        """All parts of the step were added."""
+        """Close a step after all its parts have been added."""
         for (kind, name), value in self._open.items():
             (self.losses if kind == "loss" else self.diagnostics).setdefault(name, []).append(value)
         self._open = {}
 
     def mean(self, name: str) -> Tensor:
-        """A diagnostic's mean over the steps, in the host's memory.
+        """Return a diagnostic's mean over the steps, in host memory.
 
         Raises:
             ValueError: no step recorded it.
@@ -46,21 +46,21 @@ class Recorder:
         return torch.stack(self.diagnostics[name]).mean(dim=0).cpu()
 
     def rounded_losses(self) -> dict[str, list[float | None]]:
-        """Each loss by step; one that is not finite is None."""
+        """Return each loss by step, rounded; a value that is not finite is None."""
         return {name: _rounded(values) for name, values in self.losses.items()}
 
     def rounded_diagnostics(self) -> dict[str, list[float | None]]:
-        """Each diagnostic's mean over the steps."""
+        """Return each diagnostic's mean over the steps, rounded; a value that is not finite is None."""
         return {name: _rounded(self.mean(name).flatten()) for name in self.diagnostics}
 
     def state(self) -> State:
-        """Everything recorded so far, as tensors in the host's memory."""
+        """Return everything recorded so far, as tensors in host memory."""
         kinds = {"loss": self.losses, "diagnostic": self.diagnostics}
         held = {f"{kind}.{name}": torch.stack(v).cpu() for kind, of in kinds.items() for name, v in of.items()}
         return held | {name: torch.tensor(getattr(self, name)) for name in COUNTS}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state` gave; other names are ignored."""
+        """Restore what `state` returned; ignore other names."""
         self.num_tokens, self.num_forward_tokens = (int(state[name]) for name in COUNTS)
         for key, value in state.items():
             kind, _, name = key.partition(".")

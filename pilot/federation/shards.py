@@ -1,4 +1,4 @@
-"""A client's own examples, tokenised once and batched deterministically."""
+"""A client's examples, tokenised once and batched deterministically."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -20,14 +20,14 @@ from pilot.errors import UserError
 
 @dataclass(frozen=True)
 class Example:
-    """One record, tokenised.
+    """One tokenised record.
 
     Attributes:
-        feature_row: of the image in the feature cache.
-        prompt: ids after the image, or after the earlier turns.
-        answer: ids of the answer with its end.
-        num_cut: ids that the profile's `max_length` cut off, and how many of them were the answers'.
-        earlier: ids of the questions and answers before.
+        feature_row: row of the image in the feature cache.
+        prompt: token ids of the prompt, after the image or after the earlier turns.
+        answer: token ids of the answer, including the end token.
+        num_cut: number of ids that the profile's `max_length` cut off, and how many of them were in answers.
+        earlier: token ids of the earlier questions and answers.
     """
 
     feature_row: int
@@ -38,12 +38,12 @@ class Example:
 
     @property
     def turns(self) -> tuple[tuple[list[int], list[int]], ...]:
-        """Ids of every question with its answer, in their order."""
+        """Token ids of every question with its answer, in order."""
         return (*self.earlier, (self.prompt, self.answer))
 
     @property
     def num_ids(self) -> int:
-        """Ids after the image."""
+        """Number of token ids after the image."""
         return sum(len(prompt) + len(answer) for prompt, answer in self.turns)
 
 
@@ -69,7 +69,7 @@ def make_examples(backbone: Backbone, features: FeatureCache, records: Sequence[
 
 
 def _example(backbone: Backbone, row: int, record: InstructionRecord) -> Example:
-    """Cut at the end, as LLaVA-1.5 cuts: the last answer's tokens go first, never the image's."""
+    """Tokenise a record, truncated at the end as in LLaVA-1.5: the last answer's tokens first, never the image's."""
     turns = _turns(backbone, record)
     room = sum(map(len, itertools.chain(*turns))) if backbone.max_ids is None else backbone.max_ids
     kept, cut, cut_answers = [], 0, 0
@@ -84,7 +84,7 @@ def _example(backbone: Backbone, row: int, record: InstructionRecord) -> Example
 
 
 def _turns(backbone: Backbone, record: InstructionRecord) -> list[tuple[list[int], list[int]]]:
-    """Ids of every question and answer; an empty answer masks the whole example, as in LLaVA's code."""
+    """Return the ids of every question and answer; an empty answer masks the whole example, as in LLaVA's code."""
     first, *later = (*(turn.instruction for turn in record.earlier), record.instruction)
     prompts = [backbone.prompt_ids(first), *map(backbone.later_prompt_ids, later)]
     answers = [*(turn.answer for turn in record.earlier), record.answer]
@@ -93,7 +93,7 @@ def _turns(backbone: Backbone, record: InstructionRecord) -> list[tuple[list[int
 
 
 def truncation(examples: Sequence[Example]) -> dict[str, int]:
-    """What `max_length` cut off: examples, their answers' tokens, and examples left without an answer's token."""
+    """Count what `max_length` cut off: examples, answer tokens, and examples left without any answer token."""
     cut = [example for example in examples if example.num_cut[0]]
     counts = {
         "examples": len(cut),
@@ -106,9 +106,9 @@ def truncation(examples: Sequence[Example]) -> dict[str, int]:
 def batches(
     examples: Sequence[Example], features: FeatureCache, batch_size: int, seed: int, pad: int, skip: int = 0
 ) -> Iterator[Batch]:
-    """Endless batches: every epoch in a new order drawn from `seed`; the remainder joins the next epoch.
+    """Yield batches endlessly, each epoch in a new order drawn from `seed`; the remainder joins the next epoch.
 
-    The first `skip` batches are drawn and not made.
+    The first `skip` batches are drawn but not built.
     """
     source = torch.Generator().manual_seed(seed)
     order: list[int] = []
@@ -121,7 +121,7 @@ def batches(
 
 
 def collate(examples: Sequence[Example], features: FeatureCache, pad: int) -> Batch:
-    """Right-pad prompts with answers; only answer tokens are labelled, those of all turns."""
+    """Right-pad prompts with answers; label only the answer tokens, those of all turns."""
     length = max(example.num_ids for example in examples)
     ids = torch.full((len(examples), length), pad)
     labels = torch.full((len(examples), length), IGNORED)
@@ -139,9 +139,9 @@ def collate(examples: Sequence[Example], features: FeatureCache, pad: int) -> Ba
 def read_part(
     scenario: Scenario, scenario_dir: Path, task: TaskConfig, part: str, *, frame: Frame, images: bool = False
 ) -> dict[int, list[InstructionRecord]]:
-    """The records of one part (`train`, `validation`, `local_test`) of a task's clients, by client; boxes in `frame`.
+    """Read one part (`train`, `validation`, `local_test`) of the records of a task, by client; boxes in `frame`.
 
-    Without `images` they have their images' digests only, which is what training on stored features needs.
+    Without `images`, records hold only the digests of their images, which is enough to train on stored features.
     """
     path = scenario_dir / "partition" / "assignment.parquet"
     assigned = read_table(path, ["task", "id", "client", "part"], task=task.name, part=part)
@@ -161,10 +161,10 @@ def read_part(
 def records_of_part(
     scenario: Scenario, scenario_dir: Path, part: str, *, frame: Frame, images: bool = False
 ) -> dict[int, list[InstructionRecord]]:
-    """The records of one part by client, of all tasks; `frame` and `images` as in `read_part`.
+    """Read one part of the records of all tasks, by client; `frame` and `images` as in `read_part`.
 
     Raises:
-        UserError: a client has none.
+        UserError: a client has no records.
     """
     shards = {}
     for task in scenario.tasks:
@@ -181,6 +181,6 @@ def records_of_part(
 def load_examples(
     scenario: Scenario, scenario_dir: Path, backbone: Backbone, features: FeatureCache, part: str, *, frame: Frame
 ) -> dict[int, list[Example]]:
-    """Tokenised examples of one part by client, boxes in `frame`; raises as `records_of_part`."""
+    """Load the tokenised examples of one part, by client, boxes in `frame`; raises as `records_of_part`."""
     shards = records_of_part(scenario, scenario_dir, part, frame=frame)
     return {client: make_examples(backbone, features, records) for client, records in shards.items()}

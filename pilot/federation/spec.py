@@ -1,4 +1,4 @@
-"""Which run: scenario, profile, method and seed, and the files that describe it."""
+"""Specification of a run (scenario, profile, method and seed), and the files that describe the run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ POOLED_TASK = "all"
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Which run: `learning_rates` and `options` override the profile's (tuning only)."""
+    """Specification of a run; `learning_rates` and `options` override the profile's (tuning only)."""
 
     scenario: Scenario
     profile: Profile
@@ -39,22 +39,22 @@ class RunSpec:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "RunSpec":
-        """The run that a `config.json` describes; its profile holds the learning rates that the run had."""
+        """Restore the specification from a `config.json`, whose profile holds the run's learning rates."""
         scenario, profile = config["scenario_config"], config["profile_config"]
         return cls(
             Scenario.model_validate(scenario), Profile.model_validate(profile), config["method"], config["seed"]
         )  # fmt: skip
 
     def rates(self) -> LearningRates:
-        """The learning rates that hold."""
+        """Return the effective learning rates."""
         return self.learning_rates or self.profile.learning_rates_of(self.method)
 
     def make_method(self) -> Method:
-        """The method with the profile's options, and its variant's."""
+        """Create the method with the options of the profile and the variant, overridden by those of the run."""
         return configured(self.profile, self.method, self.options)
 
     def clients(self, method: Method) -> list[ClientInfo]:
-        """The clients of the run; one for everybody where data are pooled."""
+        """List the clients of the run; a single client if the data are pooled."""
         tasks = tuple(task.name for task in self.scenario.tasks)
         if method.pooled:
             return [ClientInfo(0, POOLED_TASK, tasks, self.seed)]
@@ -62,10 +62,10 @@ class RunSpec:
 
 
 def configured(profile: Profile, method: str, options: Mapping[str, Any] = MappingProxyType({})) -> Method:
-    """A method, or a variant of one, with the options that a profile gives it, and others laid over them.
+    """Create a method, or a variant of one, with the options of a profile, overridden by `options`.
 
     Raises:
-        UserError: no such method, variant or option, or a value that does not fit.
+        UserError: an unknown method, variant or option, or an invalid value.
     """
     return make_method(base_name(method), {**profile.options_of(method), **options})
 
@@ -73,10 +73,10 @@ def configured(profile: Profile, method: str, options: Mapping[str, Any] = Mappi
 def scenario_digests(scenario_dir: Path) -> dict[str, str]:
     """Check the data and the partition that a scenario's runs read; return their digests and that of the features.
 
-    The features' shards are checked by those who open them (`open_features`).
+    The shards of the features are checked when they are opened (`open_features`).
 
     Raises:
-        UserError: a file is missing, or not the one that its stage wrote.
+        UserError: a file is missing, or is not the one that its stage wrote.
     """
     partition = scenario_dir / "partition" / "assignment.parquet"
     data = check_data(scenario_dir / "data")
@@ -90,7 +90,7 @@ def scenario_digests(scenario_dir: Path) -> dict[str, str]:
 
 
 def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
-    """`config.json`: everything that the run's bytes depend on; `digests` as of `scenario_digests`."""
+    """Return the content of `config.json`: all that the run's bytes depend on; `digests`: see `scenario_digests`."""
     scenario, profile = spec.scenario, spec.profile
     own = profile.only(spec.method).model_copy(update={"learning_rates": {"default": spec.rates()}})
     return {
@@ -126,20 +126,21 @@ def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, 
 
 
 def run_digest(spec: RunSpec, digests: Mapping[str, str]) -> str:
-    """Digest of what a client's training depends on besides its state: the run's identity, with `digests` of its data.
+    """Compute the digest of the run's identity: all that a client's training depends on, except the client's state.
 
-    Its features alone would not do: another partition of the same images has the same ones.
+    `digests` are of its data. Those of the features alone are not enough: another partition of the same images has the
+    same features.
     """
     return identity_digest(run_config(spec, vars(spec.make_method()), digests))
 
 
 def scenario_identity(scenario: Scenario) -> str:
-    """Digest of a scenario without its title and without the methods and seeds that its targets run."""
+    """Compute the digest of a scenario without its title and without the methods and seeds that its targets run."""
     return digest_json(scenario.model_dump(mode="json", exclude={"title", "methods", "seeds"}))
 
 
 def _budget(profile: Profile, num_clients: int) -> dict[str, Any]:
-    """What runs must share to be compared; with epochs the number of steps follows from the partition."""
+    """Return the budget that runs must share to be compared; with epochs, the partition determines the steps."""
     common = {
         "rounds": profile.rounds, "batch_size": profile.batch_size * profile.accumulation, "num_clients": num_clients,
     }  # fmt: skip
@@ -150,7 +151,7 @@ def _budget(profile: Profile, num_clients: int) -> dict[str, Any]:
 
 
 def write_manifest(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """List every file that makes the run valid, with its digest; written last."""
+    """Write `manifest.json`, which lists the run's files with their digests and makes the run valid; call this last."""
     names = ("config.json", "rounds.jsonl", "ledger.json", "participation.json", "privacy.json")
     files = [run_dir / name for name in names if (run_dir / name).is_file()]
     files += sorted(path for path in (run_dir / "checkpoint").rglob("*") if path.is_file())
@@ -165,12 +166,12 @@ def write_manifest(run_dir: Path, config: Mapping[str, Any]) -> None:
 
 
 def finished_config(run_dir: Path) -> dict[str, Any]:
-    """The `config.json` of a finished run, once the files that its manifest lists are those that were written.
+    """Check the files that a finished run's manifest lists, and return the run's `config.json`.
 
-    Rounds are checked when they are loaded (`load_progress`), of which the manifest vouches for the seals.
+    Of each round, only the seal (`complete.json`) is checked here; the rest is checked by `load_progress`.
 
     Raises:
-        UserError: not a finished run, or a file is missing or altered.
+        UserError: the run is not finished, or a file is missing or altered.
     """
     path = run_dir / "manifest.json"
     if not path.is_file():

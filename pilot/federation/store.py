@@ -1,7 +1,7 @@
-"""A client's private state on its own disk, by version; nothing here ever leaves the client.
+"""A client's private state on its own disk, by version; none of it ever leaves the client.
 
-A version is named after the round and phase that made it, `r<round>p<phase>`. The server knows versions and their
-digests, not their content: a round checkpoint says which version of each client belongs to it.
+A version is named after the round and phase that created it, `r<round>p<phase>`. The server knows versions and their
+digests, not their content: a round checkpoint records which version of each client belongs to it.
 """
 
 from collections.abc import Collection
@@ -18,23 +18,23 @@ from pilot.methods.base import State
 
 @dataclass(frozen=True)
 class Version:
-    """Which private state of a client counts: its name, and the sha256 of its file."""
+    """A version of a client's private state: its name, and the sha256 of its file."""
 
     name: str
     sha256: str
 
     def to_json(self) -> dict[str, str]:
-        """As checkpoints and messages hold it."""
+        """Convert to the JSON form used in checkpoints and messages."""
         return {"name": self.name, "sha256": self.sha256}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Version":
-        """The version that `to_json` wrote."""
+        """Restore a version from `to_json`."""
         return cls(value["name"], value["sha256"])
 
 
 def version_name(round_number: int, phase_index: int) -> str:
-    """The version that a phase makes; `phase_index` counts the round's phases from 0."""
+    """Return the name of the version that a phase creates; `phase_index` counts the round's phases from 0."""
     return f"r{round_number}p{phase_index}"
 
 
@@ -45,14 +45,14 @@ class ClientStore:
     folder: Path
 
     def save(self, name: str, state: State) -> Version:
-        """Write a version, complete or not at all."""
+        """Write a version atomically."""
         return Version(name, save_state(self.folder / f"{name}.safetensors", state))
 
     def load(self, version: Version | None) -> State:
-        """The state of a version; empty where the client has trained nothing yet.
+        """Load the state of a version; it is empty if `version` is None (nothing trained yet).
 
         Raises:
-            UserError: it is missing, damaged, or another one than the server's checkpoint names.
+            UserError: it is missing, damaged, or not the one that the server's checkpoint names.
         """
         if version is None:
             return {}
@@ -63,10 +63,10 @@ class ClientStore:
         return load_state(path)
 
     def count_release(self) -> int:
-        """Note on disk, before it leaves, that one more message with fresh noise does; returns how many that makes.
+        """Increment the stored number of messages with fresh noise, before the next one is sent, and return it.
 
         Raises:
-            UserError: the count so far is damaged: what has left can no longer be said.
+            UserError: the stored number is damaged, so the number of messages sent is no longer known.
         """
         path = self.folder / "releases.json"
         count = (read_sealed(path, {"releases": int})["releases"] if path.is_file() else 0) + 1
@@ -74,7 +74,7 @@ class ClientStore:
         return int(count)
 
     def keep(self, names: Collection[str]) -> None:
-        """Remove all other versions."""
+        """Remove all versions except `names`."""
         for path in sorted(self.folder.glob("r*p*.*")):
             if path.stem not in names:
                 remove(path)

@@ -1,4 +1,4 @@
-"""`timing.json`: time and memory of a run, added up over the parts of a run that was interrupted."""
+"""`timing.json`: total time and peak memory of a run, over all parts of an interrupted run."""
 
 import time
 from collections.abc import Callable
@@ -17,9 +17,9 @@ MEASURED = (
 
 
 class Timing:
-    """Starts counting when made; `resumed` adds what `path` says about the run's earlier parts.
+    """Timer that starts when created; with `resumed`, the values in `path` of the run's earlier parts are included.
 
-    A damaged file is named to `warn`, and counting begins at 0: nothing of the run's results depends on it.
+    If the file is damaged, `warn` is called and counting starts at 0: no result of the run depends on it.
     """
 
     def __init__(self, path: Path, resumed: bool, warn: Callable[[str], None] = lambda text: None) -> None:
@@ -33,7 +33,7 @@ class Timing:
         self._began = time.perf_counter()
 
     def write(self, clock: Clock) -> None:
-        """Write the seconds so far and the largest resident memory."""
+        """Write the seconds so far and the peak resident memory."""
         seconds = {
             "wall_seconds": time.perf_counter() - self._began,
             "train_seconds": clock.train,

@@ -1,4 +1,4 @@
-"""What happens on a client: load the state, train one phase, hand back what may leave."""
+"""Local training on a client: load the state, train one phase, return what may leave."""
 
 import hashlib
 import time
@@ -42,12 +42,12 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Keeping:
-    """Where and how often a phase that is not finished is kept.
+    """Where and how often an unfinished phase is saved.
 
     Attributes:
-        folder: of a client.
-        minutes: between two times; 0 for every step.
-        run: digest of everything that the run's bytes depend on.
+        folder: function from client id to folder.
+        minutes: minutes between saves; 0 to save after every step.
+        run: digest of the run's identity, see `run_digest`.
     """
 
     folder: Callable[[int], Path]
@@ -56,7 +56,7 @@ class Keeping:
 
 
 class LocalTrainer:
-    """Trains any client of a run in this process, with one frozen backbone for all of them."""
+    """Trainer for any client of a run, in this process, with one frozen backbone for all clients."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class LocalTrainer:
         return Trained(update, before, handover.private, report, step_seconds)
 
     def _statistics(self, model: ClientModel, task: PhaseTask, recorder: Recorder) -> State:
-        """Collect what `Phase.statistics` asks for, from the steps or from the client's validation part."""
+        """Collect the statistics in `Phase.statistics`, from the steps or from the client's validation part."""
         names = sorted(task.phase.statistics)
         if not task.phase.validates:
             return {name: recorder.mean(name) for name in names}
@@ -111,7 +111,7 @@ class LocalTrainer:
         return {name: found[name] for name in names}
 
     def _received(self, trainable: Mapping[str, Tensor], start: State, stored: State, task: PhaseTask) -> State:
-        """What the method's terms of the loss compare with, on the device: see `Method.penalty`."""
+        """Return the values with which the method's loss terms compare, on the device; see `Method.penalty`."""
         auxiliary = select({**stored, **task.payload}, task.phase.auxiliary)
         kept = start if task.phase.distils else {name: start[name] for name in trainable}
         device = self.backbone.numerics.device
@@ -126,7 +126,7 @@ class LocalTrainer:
         recorder: Recorder,
         unfinished: Unfinished | None,
     ) -> State:
-        """Take the phase's steps; the mean gradients, where the phase asks for them."""
+        """Take the phase's steps; return the mean gradients if the phase asks for them."""
         settings, info = self.settings, task.info
         optimiser = Optimiser(
             trainable, self.backbone.text_adapter.keys(), settings.learning_rates.of_phase(task.phase.name),
@@ -163,9 +163,9 @@ class LocalTrainer:
         parts: Sequence[Batch],
         recorder: Recorder,
     ) -> None:
-        """Gradients of one step over its batches, as of one large batch: cross-entropy by labelled tokens.
+        """Compute a step's gradients over its batches as for one large batch, with cross-entropy by labelled tokens.
 
-        The connector's terms are means over equally large batches. The load-balance term alone is not linear in them:
+        The connector's terms are means over equally large batches. Only the load-balance term is not linear in them:
         its shares of tokens are those of each batch.
         """
         counts = [int((batch.labels_BL != IGNORED).sum()) for batch in parts]
@@ -185,7 +185,7 @@ class LocalTrainer:
         shares: tuple[float, float],
         recorder: Recorder,
     ) -> Tensor:
-        """A batch's part of the step's loss; `shares` are its parts of the labelled tokens and of the batches."""
+        """Compute a batch's part of the loss; `shares` are its fractions of the step's labelled tokens and batches."""
         numerics, (of_tokens, of_batches) = self.backbone.numerics, shares
         with numerics.autocast():
             output = model.connector(numerics.place(batch.features_BND))
@@ -207,7 +207,7 @@ class LocalTrainer:
     def _of_answers(
         self, model: ClientModel, received: State, phase: Phase, batch: Batch, tokens_BNC: Tensor, recorder: Recorder
     ) -> dict[str, Tensor]:
-        """Cross-entropy, and in phases that distil the method's term, both means over the labelled tokens."""
+        """Compute cross-entropy and, in phases that distil, the method's term; both are means over labelled tokens."""
         place = self.backbone.numerics.place
         ids_BL, labels_BL = place(batch.ids_BL), place(batch.labels_BL)
         if not phase.distils or not (labels_BL != IGNORED).any():
@@ -229,7 +229,7 @@ class LocalTrainer:
         return time.monotonic() - kept >= self.keeping.minutes * SECONDS_PER_MINUTE
 
     def _unfinished(self, task: PhaseTask, start: State) -> Unfinished | None:
-        """Where this phase is kept; its key is what it starts from."""
+        """Return the storage of this unfinished phase, keyed by what it starts from; None if phases are not saved."""
         if self.keeping is None:
             return None
         digest = hashlib.sha256()
@@ -247,7 +247,7 @@ def _go_on(
     optimiser: Optimiser,
     recorder: Recorder,
 ) -> int:
-    """Take over what an interrupted run kept of the phase; the steps that need not be taken again."""
+    """Restore what an interrupted run saved of the phase; return the number of steps already taken."""
     done, state = unfinished.load() if unfinished is not None else (0, {})
     if not done:
         return 0
@@ -293,7 +293,7 @@ def _set_trainable(model: ClientModel, phase: Phase) -> dict[str, nn.Parameter]:
 
 
 def _require_gradients(trainable: Mapping[str, nn.Parameter]) -> None:
-    """A trainable tensor that no gradient reaches would silently train nothing."""
+    """Check that every trainable tensor has a gradient: one without would silently stay untrained."""
     missing = [name for name, parameter in trainable.items() if parameter.grad is None]
     if missing:
         raise RuntimeError(f"no gradient reaches {len(missing)} trainable tensors, the first is {missing[0]}")

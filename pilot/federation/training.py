@@ -1,4 +1,4 @@
-"""One run: scenario, profile, method and seed to a run directory, from the start or from where it stopped."""
+"""Training of one run, from a run specification to a run directory, from the start or resumed."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -45,13 +45,13 @@ def train_run(
     progress: Callable[[int, int], None],
     replace: bool = False,
 ) -> None:
-    """Train in this process and write the run directory; `manifest.json` comes last.
+    """Train in this process and write the run directory; `manifest.json` is written last.
 
-    With `resume`, a checkpoint of the same identity is continued, and another run is kept (see `make_way`); otherwise
-    the run starts anew.
+    With `resume`, a checkpoint of the same identity is continued, and a different run is kept (see `make_way`);
+    otherwise the run starts from scratch.
 
     Raises:
-        UserError: another process trains there, another run is kept there, or what training reads is damaged.
+        UserError: another process trains in `run_dir`, it holds a different run, or an input of training is damaged.
     """
     method = spec.make_method()
 
@@ -77,14 +77,14 @@ def train_run(
 
 @dataclass(frozen=True)
 class ServerRun:
-    """What the server's side of a run needs to know.
+    """Inputs of the server's side of a run.
 
     Attributes:
-        register: what the server knows of the clients' data.
-        resume: go on from a checkpoint of the same identity, if there is one.
+        register: the server's information about the clients' data.
+        resume: whether to continue from a checkpoint of the same identity, if there is one.
         progress: called with optimiser steps done and in total.
-        replace: with `resume`, set another run in the folder aside instead of refusing.
-        warn: called with what was found damaged.
+        replace: with `resume`, whether to rename the folder of a different run instead of refusing.
+        warn: called with each warning.
     """
 
     spec: RunSpec
@@ -96,22 +96,22 @@ class ServerRun:
     warn: Callable[[str], None] = field(default=lambda text: print(f"warning: {text}", file=sys.stderr, flush=True))
 
     def config(self) -> dict[str, Any]:
-        """`config.json` of the run."""
+        """Return the content of the run's `config.json`."""
         return run_config(self.spec, vars(self.spec.make_method()), self.register.digests)
 
     def make_way(self) -> None:
-        """Keep another run in the folder, unless it is to be discarded; raises as `identity.make_way`."""
+        """Keep a different run in the folder, unless the run starts from scratch; raises as `identity.make_way`."""
         if self.resume:
             make_way(self.run_dir, self.config(), self.replace, self.warn)
 
 
 def run_server(run: ServerRun, backbone: Backbone, transport: Transport) -> None:
-    """Drive the rounds over `transport` and write the run directory, whatever the clients run on.
+    """Run the rounds over `transport` and write the run directory, wherever the clients run.
 
-    The caller holds the folder's lock.
+    The caller must hold the folder's lock.
 
     Raises:
-        UserError: the folder keeps another run, or a client's private state is not there at the end.
+        UserError: the folder holds a different run, or a client's private state is missing or altered at the end.
     """
     config, run_dir, folder = run.config(), run.run_dir, run.run_dir / "checkpoint"
     digest = identity_digest(config)
@@ -166,7 +166,7 @@ def _driver(run: ServerRun, backbone: Backbone, transport: Transport, start: Pro
 
 
 def _tidy(stores: Path, final: Progress) -> None:
-    """Leave the private states that the kept checkpoints name, and no others."""
+    """Remove unfinished phases, private states that no kept checkpoint names, and folders that are then empty."""
     _forget_all(stores)
     for folder in sorted(stores.glob("[0-9]*")):
         keep = names_to_keep(final.versions, final.previous, client=int(folder.name))
@@ -182,13 +182,13 @@ def _forget_all(stores: Path) -> None:
 
 
 def client_models(spec: RunSpec, backbone: Backbone, run_dir: Path) -> dict[tuple[int, ...], Callable[[], ClientModel]]:
-    """The run's models after training: clients that share a model, and how to load it into the backbone.
+    """Return the run's models after training: for each group of clients that share a model, a function that loads it.
 
-    Only one model can be loaded at a time, since the LoRA lives in the backbone.
+    Only one model can be loaded at a time, since the LoRA is part of the backbone.
 
     Raises:
-        UserError: no round was finished, or the checkpoint is damaged; a model's loader, if its client's private state
-            is missing (after a deployment it lies on the client's node) or damaged.
+        UserError: no round was finished, or the checkpoint is damaged. A loader raises it if the client's private state
+            is damaged, or is missing (after a deployment it is on the client's node).
     """
     method = spec.make_method()
     progress = load_progress(run_dir / "checkpoint", None)

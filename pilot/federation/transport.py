@@ -1,4 +1,4 @@
-"""How the driver reaches clients."""
+"""Transports between the driver and the clients."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,11 +13,11 @@ from pilot.federation.store import Version
 Answer = ClientResult | ClientFailure
 
 SMALL = 2**26
-"""Bytes of a client's tensors up to which they may wait in memory: disks take as long for few bytes as for none."""
+"""Largest size in bytes at which a client's tensors may wait in memory: small writes take as long as empty ones."""
 
 
 class Transport(Protocol):
-    """Exchanges tasks for answers, one for each task and in the tasks' order, however they arrive.
+    """Exchange of tasks for answers: one answer per task, in the order of the tasks, not of arrival.
 
     Attributes:
         parallel: whether clients work at the same time.
@@ -26,25 +26,25 @@ class Transport(Protocol):
     parallel: bool
 
     def exchange(self, tasks: Iterable[PhaseTask], progress: Callable[[int], None]) -> Iterator[Answer]:
-        """Run every task on its client; `progress(steps)` is called after each client.
+        """Run every task on its client; call `progress(steps)` after each client.
 
-        Tasks are taken when there is room for them, so that neither tasks nor answers of all clients are held at once.
+        Tasks are taken as capacity allows, so that neither tasks nor answers of all clients are held at once.
         """
         ...
 
     def verify(self, versions: Mapping[int, Version], patient: bool = True) -> str:
-        """What is wrong with clients' private states of these versions, for a person to read; empty if nothing is.
+        """Check the clients' private states of these versions; return the problems as text, empty if there are none.
 
-        `patient` waits for clients that are away.
+        With `patient`, wait for clients that are offline.
         """
         ...
 
 
 class LocalTransport:
-    """In-process: one copy of the frozen backbone, adapters swapped per client, one client after the other.
+    """In-process transport: one copy of the frozen backbone, adapters swapped per client, one client after the other.
 
-    While a client's small private state is written, the next client is trained. An answer is handed over when the state
-    is on disk, as everywhere; making sure of that takes longer than anything else that is done once per client.
+    While a client's small private state is written, the next client is trained. As with every transport, an answer is
+    returned only when the state is on disk; syncing takes longer than anything else that is done once per client.
     """
 
     parallel = False
@@ -53,7 +53,7 @@ class LocalTransport:
         self.participants = participants
 
     def exchange(self, tasks: Iterable[PhaseTask], progress: Callable[[int], None]) -> Iterator[Answer]:
-        """Train a client when its answer is asked for, or the one before is being written."""
+        """Train a client when its answer is requested, or while the previous client's state is being written."""
         with ThreadPoolExecutor(1, "private states") as disk:
             before: _Writing | None = None
             for task in tasks:
@@ -72,7 +72,7 @@ class LocalTransport:
                 yield before.answer()
 
     def verify(self, versions: Mapping[int, Version], patient: bool = True) -> str:
-        """Reads every private state."""
+        """Check every private state by reading it."""
         return "; ".join(
             problem for client, version in versions.items() if (problem := self.participants(client).check(version))
         )
@@ -80,13 +80,13 @@ class LocalTransport:
 
 @dataclass(frozen=True)
 class _Writing:
-    """An answer whose private state is being written, and how long the client has worked for it."""
+    """An answer whose private state is being written, and the client's working time."""
 
     future: Future[ClientResult]
     seconds: float
 
     def answer(self) -> ClientResult:
-        """The answer, when it may leave; its time has the part of the writing that was waited for."""
+        """Wait until the state is written and return the answer; its time includes the wait."""
         began = time.perf_counter()
         result = self.future.result()
         return replace(result, seconds=self.seconds + time.perf_counter() - began)

@@ -1,11 +1,12 @@
-"""Phases that a client has not finished, or whose round is not complete: what a killed run goes on from.
+"""A client's unfinished phases, and phases of a round that is not complete, from which a killed run continues.
 
-In the client's own store, and like the rest of it never sent: `unfinished-r<round>p<phase>-<step>.safetensors` with
-parameters, the optimiser's state and what was recorded, and `unfinished-r<round>p<phase>.json`, which names it and its
-digest and is written after it. After the last step only parameters and records are kept, until a later round begins:
-a round whose other clients were killed is trained again, and those that had finished need not be.
+They are kept in the client's own store and, like the rest of it, never sent. Parameters, the optimiser's state and the
+recorded values are in `unfinished-r<round>p<phase>-<step>.safetensors`; `unfinished-r<round>p<phase>.json` holds its
+name and digest and is written after it. After the last step only parameters and records are kept (and the optimiser's
+state if the phase needs mean gradients), until a later round begins: if a round is trained again because other clients
+were killed, clients that had finished need not repeat their steps.
 
-The key says what the phase started from. A file with another key is of no use and is ignored.
+The key identifies what the phase started from. A file with a different key is ignored.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ PREFIX = "unfinished-"
 
 @dataclass(frozen=True)
 class Unfinished:
-    """The place of one phase of one client."""
+    """Storage of one phase of one client."""
 
     folder: Path
     round_number: int
@@ -34,7 +35,7 @@ class Unfinished:
         return f"{PREFIX}r{self.round_number}p{self.phase_index}"
 
     def save(self, step: int, state: State) -> None:
-        """Keep what is there after `step` steps; a kill leaves this or what was kept before."""
+        """Save the state after `step` steps; a kill leaves either this state or the one saved before."""
         path = self.folder / f"{self._stem}-{step}.safetensors"
         digest = save_state(path, state)
         note = {"step": step, "file": path.name, "sha256": digest, "key": self.key}
@@ -44,13 +45,13 @@ class Unfinished:
                 remove(other)
 
     def load(self) -> tuple[int, State]:
-        """Steps done and the state after them; (0, {}) where nothing usable is kept."""
+        """Load the number of steps taken and the state after them; (0, {}) if there is nothing usable."""
         self._forget_other_rounds()
         note_path = self.folder / f"{self._stem}.json"
         try:
             note = read_sealed(note_path, {"step": int, "file": str, "sha256": str, "key": str})
             state = load_state(self.folder / note["file"]) if note["key"] == self.key else {}
-        except UserError:  # absent, torn or damaged: train from the start
+        except UserError:  # absent, incomplete or damaged: train from the start
             return 0, {}
         return (note["step"], state) if state else (0, {})
 
@@ -61,6 +62,6 @@ class Unfinished:
 
 
 def forget(folder: Path) -> None:
-    """Remove everything of this kind: the run is complete."""
+    """Remove all unfinished phases in `folder`."""
     for path in folder.glob(f"{PREFIX}r*"):
         remove(path)

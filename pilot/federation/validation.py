@@ -20,8 +20,8 @@ class Validation:
 
     Attributes:
         loss: cross-entropy per answer token; NaN where `max_length` has cut off all of them.
-        diagnostics: of the connector, the mean over examples, in the host's memory.
-        num_tokens: that went through the LLM.
+        diagnostics: the connector's, averaged over examples, in host memory.
+        num_tokens: number of tokens that went through the LLM.
     """
 
     loss: float
@@ -33,7 +33,7 @@ class Validation:
 def validate(
     backbone: Backbone, connector: Connector, features: FeatureCache, examples: Sequence[Example], batch_size: int
 ) -> Validation:
-    """Measure the loaded LoRA with `connector` on `examples`, of which there is at least one."""
+    """Measure the loaded LoRA with `connector` on `examples` (at least one)."""
     total, num_labelled, num_tokens, place = 0.0, 0, 0, backbone.numerics.place
     sums: dict[str, Tensor] = {}
     for start in range(0, len(examples), batch_size):

@@ -52,11 +52,16 @@ def _code(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     left_out: set[int] = set()
     for node in ast.walk(ast.parse(text)):
-        documentation = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and node.value.value
-        if isinstance(node, ast.Import | ast.ImportFrom) or isinstance(documentation, str):
+        if isinstance(node, ast.Import | ast.ImportFrom) or _is_text(node):
+            assert isinstance(node, ast.stmt)
             left_out.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     lines = (line for number, line in enumerate(text.splitlines(), 1) if number not in left_out)
     return "".join(f"{line}\n" for line in lines if line.strip() and not line.lstrip().startswith("#"))
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Tell whether a statement is a docstring, or another string that nothing reads."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 @cache

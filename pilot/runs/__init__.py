@@ -1,1 +1,1 @@
-"""Training and tuning runs, by name."""
+"""Training and tuning of runs given by name."""

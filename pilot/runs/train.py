@@ -1,4 +1,4 @@
-"""Training by names, as the command line asks for it."""
+"""Training of runs given by name, as on the command line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,21 +31,21 @@ def train_method(
     client_gpus: float = 0.0,
     replace: bool = False,
 ) -> Path:
-    """Train one run; returns its folder.
+    """Train one run and return its folder.
 
     Args:
-        scenario: name or file, as `profile` and `fault`.
-        profile: how large everything is.
+        scenario: name or file, as are `profile` and `fault`.
+        profile: sets the size of everything.
         method: see `pilot-bench list methods`.
-        seed: of the run.
+        seed: seed of the run.
         results: the folder of all results.
-        resume: go on from the last finished round.
-        progress: told of optimiser steps done and in total.
+        resume: continue from the last finished round.
+        progress: called with optimiser steps done and in total.
         engine: `local` (this process) or `flower` (its simulation on Ray).
-        fault: its section `federation` replaces the profile's, and the run lies below `faults/`.
+        fault: its section `federation` replaces the profile's, and the run is written below `faults/`.
         client_cpus: cores of each client in Flower's simulation.
-        client_gpus: GPUs of each client there, or parts of one.
-        replace: with `resume`, set a run of other settings or source aside instead of refusing.
+        client_gpus: GPUs of each client in Flower's simulation; fractions are allowed.
+        replace: with `resume`, rename the folder of a run with other settings or source instead of refusing.
 
     Raises:
         UserError: an unknown name, a fault that does not fit, or data, partition or features that are missing.
@@ -74,7 +74,7 @@ def train_method(
 
 
 def _with_fault(fault: str, scenario: Scenario, profile: Profile, method: str) -> tuple[Profile, str]:
-    """The profile with a fault's section `federation`, and the fault's name."""
+    """Return the profile with the fault's section `federation`, and the fault's name."""
     from pilot.federation.spec import configured
 
     loaded, num_clients = load_fault(fault), len(scenario.client_tasks)
@@ -90,7 +90,10 @@ def _with_fault(fault: str, scenario: Scenario, profile: Profile, method: str) -
 
 
 def load_run_inputs(scenario: str, profile: str, method: str, results: Path) -> tuple[Scenario, Profile, Path]:
-    """Scenario, profile and the scenario's folder, once every name is known and what training reads is there.
+    """Load scenario and profile; check names and required files.
+
+    Returns:
+        Scenario, profile and the scenario's folder.
 
     Raises:
         UserError: see `train_method`.
@@ -108,7 +111,7 @@ def load_run_inputs(scenario: str, profile: str, method: str, results: Path) -> 
 
 
 def _require(scenario_dir: Path, scenario: Scenario, profile: Profile) -> None:
-    """Data, partition and features must be there."""
+    """Check that data, partition and features exist."""
     steps = {
         "data/manifest.json": "data build",
         "partition/heterogeneity.json": "partition",

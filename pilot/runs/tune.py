@@ -1,9 +1,9 @@
-"""Learning rates and options by a small grid: every method gets as many candidates, the same seed and validation data.
+"""Grid search of learning rates and options: same number of candidates, seed and validation data for every method.
 
 Test data are never read. The candidates are the profile's `tuning_grid`, or the method's own in `tuning_grids`.
 
 The criterion is the cross-entropy on the validation parts of the clients' own shards, each client with its own model,
-averaged over the examples' answer tokens within a client, then over clients. The seed is not one of the scenario's.
+averaged over the examples' answer tokens within a client, then over clients. The seed is none of the scenario's seeds.
 """
 
 import math
@@ -27,10 +27,11 @@ BATCH = 64
 
 
 def tune_method(scenario: str, profile: str, method: str, results: Path, progress: Callable[[int, int], None]) -> Path:
-    """Train `method` with every candidate of the profile's grid; returns the file with all trials and the best one.
+    """Train `method` with every candidate of the profile's grid; return the file with all trials and the best one.
 
     Raises:
-        UserError: the method trains nothing, there is no grid, or the tuning seed is one of the scenario's seeds.
+        UserError: the method trains nothing, there is no grid, the tuning seed is one of the scenario's seeds, or a
+            validation loss is not finite.
     """
     loaded, sizes, scenario_dir = load_run_inputs(scenario, profile, method, results)
     if isinstance(configured(sizes, method), Blind):
@@ -63,7 +64,7 @@ def tune_method(scenario: str, profile: str, method: str, results: Path, progres
 
 
 def validation_losses(spec: RunSpec, scenario_dir: Path, run_dir: Path) -> dict[str, float]:
-    """Each client's cross-entropy on its own validation part, by client id."""
+    """Compute each client's cross-entropy on its validation part, by client id."""
     backbone = load_backbone(spec.profile, lean=True)
     features = open_features(scenario_dir / "features")
     examples = load_examples(spec.scenario, scenario_dir, backbone, features, "validation", frame=spec.profile.frame)

@@ -1,1 +1,1 @@
-"""Flower: apps, server, transport and messages; simulation in Ray."""
+"""Flower: apps, server, transport and messages; simulation on Ray."""

@@ -1,4 +1,4 @@
-"""The Flower app: `server` and `client`, as `pyproject.toml` declares them. Importing it loads little."""
+"""The Flower app: `server` and `client`, as declared in `pyproject.toml`. Importing this module is cheap."""
 
 import logging
 
@@ -14,7 +14,7 @@ server = ServerApp()
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run what `flwr run . --run-config '...'` starts on the server.
+    """Serve the run that `flwr run . --run-config '...'` starts.
 
     Raises:
         UserError: see `serve_context`; Flower then ends the run as failed, with this message in its details.
@@ -29,7 +29,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Have Flower log a user's mistake as one line."""
+    """Reduce the log record of a `UserError` to one line; let every record pass."""
     if record.exc_info and isinstance(record.exc_info[1], UserError):
         record.msg, record.args, record.exc_info = f"{record.getMessage()}: {record.exc_info[1]}", (), None
     return True

@@ -1,7 +1,7 @@
-"""What travels between server and clients over Flower, as records of its own types; nothing is pickled.
+"""Messages between server and clients, as Flower's own record types; nothing is pickled.
 
-Tensors travel as raw little-endian bytes with their shape and dtype, in Flower's `ArrayRecord`, so that what arrives is
-bit for bit what was sent, in any dtype. Everything else is one JSON text in a `ConfigRecord`.
+Tensors are sent as raw little-endian bytes with their shape and dtype, in Flower's `ArrayRecord`, so that they arrive
+bit for bit as they were sent, in any floating-point dtype. Everything else is one JSON text in a `ConfigRecord`.
 """
 
 import math
@@ -22,10 +22,10 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def to_array_record(state: Mapping[str, torch.Tensor]) -> ArrayRecord:
-    """A state as Flower sends it, names sorted.
+    """Convert a state to the record that Flower sends, sorted by name.
 
     Raises:
-        ValueError: a dtype that is not floating-point.
+        ValueError: a tensor's dtype is not floating-point.
     """
     arrays = {}
     for name in sorted(state):
@@ -38,10 +38,10 @@ def to_array_record(state: Mapping[str, torch.Tensor]) -> ArrayRecord:
 
 
 def from_array_record(record: ArrayRecord) -> State:
-    """The state that `to_array_record` packed.
+    """Restore the state that `to_array_record` packed.
 
     Raises:
-        MalformedMessage: an unknown dtype or form, or bytes that do not fill the shape.
+        MalformedMessage: a dtype or form is unknown, or the number of bytes does not match the shape.
     """
     state: State = {}
     for name, array in record.items():
@@ -56,13 +56,13 @@ def from_array_record(record: ArrayRecord) -> State:
 
 
 def unpack_state(content: RecordDict, name: str) -> State:
-    """A state of a message; empty if it has none of that name."""
+    """Return the state called `name` of a message; empty if there is none."""
     record = content.array_records.get(name)
     return from_array_record(record) if record is not None else {}
 
 
 def pack_result(result: ClientResult) -> RecordDict:
-    """A client's answer: the update's tensors, and a report of numbers."""
+    """Pack a client's answer: the update's tensors, and a report of numbers."""
     report, update = result.report, result.update
     value = {
         "client": update.client, "task": update.task, "num_examples": update.num_examples,
@@ -74,10 +74,10 @@ def pack_result(result: ClientResult) -> RecordDict:
 
 
 def unpack_result(content: RecordDict) -> ClientResult:
-    """The answer that `pack_result` packed.
+    """Unpack the answer that `pack_result` packed.
 
     Raises:
-        MalformedMessage: it is not one.
+        MalformedMessage: a part is missing or has the wrong type.
     """
     value = unpack_json(content)
     try:

@@ -1,13 +1,13 @@
-"""A node's side of a run over Flower: who it is, whether it fits the run, and its answers.
+"""A node's side of a run over Flower: identification, the check that it fits the run, and its answers.
 
-In a deployment a SuperNode's `--node-config` says where the client's data lie and where its private state goes
-(`data="..." state="..."`). In a simulation both follow from the partition id and the run's results folder. What the
-server sends never names a path.
+In a deployment, a SuperNode's `--node-config` gives the folders of the client's data and of its private state
+(`data="..." state="..."`). In a simulation both follow from the partition id and the run's results folder. The server's
+messages never name these folders.
 
-PyTorch and all that stands on it are imported when a task needs them: a deployment starts a process per message, and to
-say who one is should not take seconds.
+PyTorch and everything that depends on it are imported when a task needs them: a deployment starts a process per
+message, and a node should not take seconds to identify itself.
 
-An error's text stays on the node, in its log; the server is told its kind only, since a text could quote data.
+An error's text stays on the node, in its log; the server only gets the error's type, since the text could quote data.
 """
 
 import logging
@@ -39,7 +39,7 @@ log = logging.getLogger("flwr")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a client's data lie and its private state goes."""
+    """Folders of a client's data and of its private state."""
 
     data: Path
     state: Path
@@ -49,10 +49,10 @@ Locate = Callable[[Context], Place]
 
 
 def locate(context: Context) -> Place:
-    """By the node's own configuration; in a simulation by the run's.
+    """Find a node's folders from its own configuration or, in a simulation, from the run's.
 
     Raises:
-        UserError: neither says it.
+        UserError: neither configuration gives them.
     """
     node, run = context.node_config, context.run_config
     if "data" in node and "state" in node:
@@ -63,7 +63,7 @@ def locate(context: Context) -> Place:
 
 
 def simulated_place(results: Path, run: Mapping[str, Any], partition: int) -> Place:
-    """A virtual node's folders below the results folder."""
+    """Return a virtual node's folders below the results folder."""
     from pilot.config.load import load_profile, load_scenario
     from pilot.federation.spec import RunSpec
     from pilot.federation.training import CLIENTS
@@ -77,7 +77,7 @@ def simulated_place(results: Path, run: Mapping[str, Any], partition: int) -> Pl
 
 
 def make_client_app(where: Locate = locate) -> ClientApp:
-    """The ClientApp; `where` finds a node's folders."""
+    """Create the ClientApp; `where` finds a node's folders."""
     app = ClientApp()
 
     @app.query("hello")
@@ -133,7 +133,7 @@ def _answer(message: Message, work: Callable[[dict[str, Any]], RecordDict]) -> M
 
 
 def _introduce(asked: Mapping[str, Any], place: Place) -> tuple[dict[str, Any], str]:
-    """Who this node is, and why it does not take part in the run (no reason if it does); and the digest of its data."""
+    """Return the node's client and why the node does not fit the run (empty if it does), and the digest of its data."""
     config = asked["config"]
     client, digest = node_digest(place.data)
     own = {
@@ -183,7 +183,7 @@ def _participant(asked: Mapping[str, Any], place: Place, digest: str) -> "Partic
 
 
 class _Hidden:
-    """A value that takes no part in a cache's key."""
+    """A value that is ignored in a cache's key."""
 
     def __init__(self, value: Mapping[str, Any]) -> None:
         self.value = value
@@ -197,7 +197,7 @@ class _Hidden:
 
 @lru_cache(maxsize=64)
 def _cached_participant(key: str, place: Place, node: str, config: _Hidden) -> "Participant":
-    """A process may serve several clients and many messages: everything is loaded once."""
+    """Create a participant once: a process may serve several clients and many messages."""
     from pilot.federation.assemble import make_participants
     from pilot.federation.nodes import open_node
     from pilot.federation.spec import RunSpec

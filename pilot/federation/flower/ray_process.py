@@ -1,9 +1,9 @@
-"""Ray in a process of its own, which ends with everything that it started, however that goes.
+"""Ray in a separate process, which always ends together with everything that it started.
 
 Flower's simulation has threads, and Ray has daemons, that neither an exception nor a signal ends within a bounded time.
-So the command that a user started keeps out of both: `run_apart` starts `python -m MODULE FOLDER`, reads the messages
-that `answer` writes there, and kills the process with all its descendants when it has answered or failed, when it or
-one of Ray's daemons has died, at Ctrl-C and at SIGTERM. Nothing is lost by killing: files are complete or absent.
+So the user's command runs neither of them: `run_apart` starts `python -m MODULE FOLDER`, reads the messages that
+`answer` writes there, and kills the process with all its descendants when it has answered or failed, when it or one of
+Ray's daemons has died, on Ctrl-C and on SIGTERM. Nothing is lost by killing: files are complete or absent.
 """
 
 import json
@@ -24,38 +24,39 @@ from pilot.io.atomic import read_json, remove, write_json
 from pilot.io.processes import Process, Processes
 
 Tell = Callable[[str, Any], None]
-"""Called with the kind of a message and a JSON value."""
+"""Function that is called with the kind of a message and a JSON value."""
 
 ARGUMENT, MESSAGES = "argument.json", "messages.jsonl"
 RESULT, ERROR, FAILURE = "result", "error", "failure"
 POLL_SECONDS = 0.1
 SECONDS_BETWEEN_LOOKS = 2.0
 SHUTDOWN_SECONDS = 15.0
-"""After an error Ray's daemons are ended before the error is known."""
+"""How long a daemon must be gone to count as dead: after an error, Ray ends its daemons before the error arrives."""
 DAEMONS = ("/raylet/raylet ", "/gcs/gcs_server ")
-"""In the command lines of the programs without which Ray waits for ever."""
+"""Parts of the command lines of the programs without which Ray waits forever."""
 TERMINATED = 128 + signal.SIGTERM
 
 SESSION = "session_2026-11-29_08-47-11_123456_1234567/sockets/plasma_store"
-"""The longest path that Ray makes below its folder."""
+"""The longest path that Ray creates below its folder."""
 LONGEST_SOCKET = 107 if sys.platform == "linux" else 103
-"""Bytes in the path of a Unix socket."""
+"""Maximum length of a Unix socket's path, in bytes."""
 PREFIX = "pilot-"
 LONGEST_FOLDER = LONGEST_SOCKET - len(f"/{PREFIX}12345678/{SESSION}")
 
 
 def run_apart(module: str, argument: Any, log: Path, hear: Tell) -> Any:
-    """Run a module that calls `answer` as a program; return its result once the process and its descendants are gone.
+    """Run a module that calls `answer` as a program; return its result once the process and its descendants have ended.
 
     Args:
-        module: its name.
-        argument: a JSON value for it.
-        log: what the process, Flower and Ray print; replaced.
+        module: name of the module.
+        argument: a JSON value that is passed to it.
+        log: file for the output of the process, Flower and Ray; replaced.
         hear: called with each message before the result.
 
     Raises:
-        UserError: it raised one or any other error, or died; or there is no folder for Ray's sockets.
-        SystemExit: it was ended by SIGTERM, with the shell's code for that.
+        UserError: the module raised an error, the process or one of Ray's daemons died, or no folder has a path that is
+            short enough for Ray's sockets.
+        SystemExit: the process was ended by SIGTERM; the code is the shell's for that signal.
     """
     with _short_folder() as work:
         write_json(work / ARGUMENT, argument)
@@ -70,12 +71,12 @@ def run_apart(module: str, argument: Any, log: Path, hear: Tell) -> Any:
 
 
 def answer(work: str, run: Callable[[Any, Path, Tell], None]) -> NoReturn:
-    """Run a simulation in the process that `run_apart` started, and end at once, whatever threads there are.
+    """Run a simulation in the process that `run_apart` started, then exit at once, even if threads are still running.
 
     Args:
-        work: folder that holds the argument and takes the messages.
+        work: folder of the argument and the messages.
         run: called with the argument, the folder, which has a short path, and a function that sends a message; its
-            server calls `report`, so that nobody waits for Ray and Flower to end.
+            server calls `report`, so that the result does not wait for Ray and Flower to end.
     """
     folder, code = Path(work), 0
     with (folder / MESSAGES).open("ab", buffering=0) as messages:
@@ -85,7 +86,7 @@ def answer(work: str, run: Callable[[Any, Path, Tell], None]) -> NoReturn:
 
         try:
             report(lambda: run(read_json(folder / ARGUMENT), folder, tell), tell)
-        except (SystemExit, KeyboardInterrupt):  # Ray makes this of SIGTERM
+        except (SystemExit, KeyboardInterrupt):  # Ray turns SIGTERM into this
             code = TERMINATED
     sys.stdout.flush()
     sys.stderr.flush()
@@ -93,7 +94,7 @@ def answer(work: str, run: Callable[[Any, Path, Tell], None]) -> NoReturn:
 
 
 def report(compute: Callable[[], Any], tell: Tell) -> None:
-    """Send the result, or the error instead of it; the first of these messages counts."""
+    """Send the result of `compute`, or its error; only the first such message counts."""
     try:
         tell(RESULT, compute())
     except UserError as error:
@@ -105,9 +106,9 @@ def report(compute: Callable[[], Any], tell: Tell) -> None:
 
 @dataclass
 class _Daemons:
-    """Finds out that one of Ray's daemons has died, and not because Ray is being shut down after an error.
+    """Monitor that detects a dead Ray daemon, unless Ray is shutting down after an error.
 
-    It is known by its command line, not by its number: `raylet` forks, and a fork that ends is not its end.
+    A daemon is identified by its command line, not by its process id: `raylet` forks, and its forks may end before it.
     """
 
     processes: Processes
@@ -115,7 +116,7 @@ class _Daemons:
     looked: float = 0.0
 
     def dead(self) -> str:
-        """Return the name of one that was there and has been away for long; empty if there is none."""
+        """Return the name of a daemon that has been gone for `SHUTDOWN_SECONDS`; empty if there is none."""
         if time.monotonic() - self.looked >= SECONDS_BETWEEN_LOOKS:
             commands, self.looked = list(self.processes.running().values()), time.monotonic()
             self.seen |= {name: self.looked for name in DAEMONS if any(name in command for command in commands)}
@@ -124,7 +125,7 @@ class _Daemons:
 
 
 def _follow(process: Process, daemons: _Daemons, messages: BinaryIO, hear: Tell) -> Any:
-    """Hand messages on until one of them is the result."""
+    """Pass messages to `hear` until one of them is the result; return it or raise its error."""
     while True:
         dead, alive = daemons.dead(), process.alive
         for kind, value in _new(messages):
@@ -143,7 +144,7 @@ def _follow(process: Process, daemons: _Daemons, messages: BinaryIO, hear: Tell)
 
 
 def _end_of(process: Process) -> BaseException:
-    """Choose what to raise for a process that ended without a result."""
+    """Return the exception to raise for a process that ended without a result."""
     code = process.popen.returncode
     if code in (-signal.SIGTERM, TERMINATED):
         return SystemExit(TERMINATED)
@@ -153,14 +154,14 @@ def _end_of(process: Process) -> BaseException:
 
 
 def _new(file: BinaryIO) -> Iterator[Any]:
-    """Yield what was written since the last call, as far as lines are complete."""
+    """Yield the messages written since the last call, complete lines only."""
     while (line := file.readline()).endswith(b"\n"):
         yield json.loads(line)
     file.seek(-len(line), os.SEEK_CUR)
 
 
 def _essence(error: BaseException) -> str:
-    """The error that was the first cause: its kind and the first line of its text."""
+    """Return the type of an error's root cause and the first line of its text."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['(no text)'])[0].rstrip('.')}"
@@ -168,7 +169,7 @@ def _essence(error: BaseException) -> str:
 
 @contextmanager
 def _short_folder() -> Iterator[Path]:
-    """Yield a temporary folder whose path leaves room for Ray's sockets: where `TMPDIR` says, or in /tmp."""
+    """Yield a temporary folder with a path short enough for Ray's sockets: in `TMPDIR`, or else in /tmp."""
     try:
         usual = tempfile.gettempdir()
     except OSError as error:

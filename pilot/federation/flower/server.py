@@ -31,7 +31,7 @@ from pilot.methods.blind import Blind
 
 
 class RunOptions(Model):
-    """The app's run configuration: which run, where its files are on the server, how long clients are waited for."""
+    """The app's run configuration: the run, its folders on the server, and limits for the clients."""
 
     scenario: str
     profile: str
@@ -47,7 +47,7 @@ class RunOptions(Model):
 
 @dataclass(frozen=True)
 class ClientResources:
-    """What a simulated client has to itself; parts of a GPU are allowed, and two clients then share it."""
+    """Resources of a simulated client; fractions of a GPU are allowed, so that clients share it."""
 
     cpus: float = 1.0
     gpus: float = 0.0
@@ -62,7 +62,7 @@ def serve_context(grid: Grid, context: Context) -> None:
     options = validated(RunOptions, "--run-config", context.run_config)
     scenario, profile = load_scenario(options.scenario), load_profile(options.profile)
     spec = RunSpec(scenario, profile, options.method, options.seed)
-    if isinstance(spec.make_method(), Blind):  # an unknown method is an error before anything is written, too
+    if isinstance(spec.make_method(), Blind):  # an unknown method is also refused before anything is written
         raise UserError(f"--run-config: field method: {spec.method} has no model to train. Use `pilot-bench train`.")
     folder = Path(options.results) / spec.profile.name / spec.scenario.name
     nodes = Path(options.nodes) if options.nodes else folder / "nodes"
@@ -75,14 +75,14 @@ def serve_context(grid: Grid, context: Context) -> None:
 
 
 def serve(run: ServerRun, grid: Grid, patience: float, window: int = WINDOW, limit: float | None = None) -> None:
-    """Drive a run over Flower's `grid`, and say who was left out; for the numbers see `FlowerTransport`.
+    """Run the rounds over Flower's `grid`; warn about clients that were left out. For limits see `FlowerTransport`.
 
-    The caller holds the run's lock.
+    The caller must hold the run's lock.
 
-    The server computes nothing with its backbone, which stays in the host's memory: GPUs are the clients'.
+    The server computes nothing with its backbone, which stays in host memory: GPUs are for the clients.
 
     Raises:
-        UserError: a simulation with fewer nodes than clients, or no client that answers.
+        UserError: a simulation has fewer nodes than clients, or no client answers; also as `run_server`.
     """
     transport = FlowerTransport(grid, run.config(), run.register.nodes, window, patience, limit)
     if isinstance(grid, InMemoryGrid):
@@ -94,7 +94,7 @@ def serve(run: ServerRun, grid: Grid, patience: float, window: int = WINDOW, lim
 
 
 def left_out(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say for each client that was left out of phases of a run: of how many, and why the last time."""
+    """Return a line for each client that was left out of phases of a run: how many, and the last reason."""
     excluded = [each for row in history for each in row["excluded"]]
     lines = []
     for client in sorted({each["client"] for each in excluded}):
@@ -109,14 +109,14 @@ def _lines(done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class SimulatedPlaces:
-    """Where virtual nodes find their folders, by partition id."""
+    """Folders of virtual nodes, by partition id."""
 
     nodes: Path
     stores: Path
     pooled: bool
 
     def __call__(self, context: Context) -> Place:
-        """The folders of one virtual node."""
+        """Return the folders of one virtual node."""
         partition = int(str(context.node_config["partition-id"]))
         return Place(
             self.nodes / node_name(POOLED if self.pooled else partition), self.stores / str(partition)
@@ -135,11 +135,12 @@ def simulate_run(
 ) -> None:
     """Train on Flower's simulation engine (Ray), one virtual node per client, each with the resources of `each`.
 
-    All of it runs in a process of its own; its log is `logs/simulation-<method>-seed<k>.log` in the scenario's folder.
+    The simulation runs in a separate process; its log is `logs/simulation-<method>-seed<k>.log` in the scenario's
+    folder.
 
     Raises:
-        UserError: as `train_run` does; also if a client is to have more GPUs than there are, if no client answers any
-            more, or if the simulation fails.
+        UserError: as `train_run`; also if a client needs more GPUs or cores than there are, if no client answers, or if
+            the simulation fails.
     """
     if each.gpus > torch.cuda.device_count():
         raise UserError(f"--client-gpus: PyTorch sees {torch.cuda.device_count()} GPUs here, got {each.gpus:g}.")
@@ -161,14 +162,14 @@ def simulate_run(
 
 
 def simulation_backend(each: ClientResources = ClientResources()) -> dict[str, Any]:
-    """A new Ray with this machine's cores, without its dashboard; as many clients at a time as their resources allow.
+    """Configure a new Ray with this machine's cores and no dashboard; client resources limit how many run at a time.
 
-    Ray counts the GPUs itself, and shows each client's process only those that it was given. Flower hands
-    `client_resources` on to Ray's actors as options, so a killed worker is started again; without `max_restarts` it
-    stays in Flower's pool, and a run whose workers have all been killed once waits for ever.
+    Ray counts the GPUs itself, and shows each client's process only those that it was given. Flower passes
+    `client_resources` to Ray's actors as options, so a killed worker is restarted; without `max_restarts` it stays in
+    Flower's pool, and a run whose workers have all been killed once waits forever.
 
     Raises:
-        UserError: a client is to have more cores than there are: none would ever start.
+        UserError: a client needs more cores than there are, so that none would ever start.
     """
     cores = len(os.sched_getaffinity(0))
     if each.cpus > cores:

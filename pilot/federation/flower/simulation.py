@@ -19,22 +19,22 @@ from pilot.io.lock import locked
 
 
 class _Relay(logging.Handler):
-    """Hand the transport's warnings on to the user; everything else stays in the log."""
+    """Log handler that passes the transport's warnings to the user; everything else stays in the log."""
 
     def __init__(self, tell: Tell) -> None:
         super().__init__(logging.WARNING)
         self._tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send the first line, since Ray's reasons have many."""
+        """Send the first line only, since Ray's messages have many."""
         self._tell("warning", record.getMessage().partition("\n")[0])
 
 
 def simulate(argument: dict[str, Any], work: Path, tell: Tell) -> None:
-    """Train the run that `simulate_run` describes, and report.
+    """Train the run that `simulate_run` describes, and report the result.
 
     Raises:
-        UserError: what is found before the server starts.
+        UserError: a problem that is found before the server starts.
     """
     from flwr.simulation import run_simulation
 

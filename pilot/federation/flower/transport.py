@@ -1,10 +1,10 @@
-"""The driver's way to clients over Flower: a simulation's virtual nodes, or SuperNodes on other machines.
+"""Transport between the driver and clients over Flower: a simulation's virtual nodes, or SuperNodes on other machines.
 
-A client is known by what its node says it holds, never by Flower's node id. Answers are handed on in the order of the
-tasks; at most `window` tasks are under way or waiting to be handed on, so the server's memory does not grow with the
-number of clients. A node that goes away is waited for, and asked again when it is back, for `patience` seconds. How
-long a client may take while its node is there is not limited, unless `limit` says so: training can take hours. Steps
-count as done when their client's answer is there.
+A client is identified by the data that its node says it holds, never by Flower's node id. Answers are returned in the
+order of the tasks; at most `window` tasks are in progress or waiting to be returned, so the server's memory does not
+grow with the number of clients. If a node goes offline, the transport waits for it for `patience` seconds and sends the
+task again when it is back. While its node is online, a client may take any time unless `limit` is set: training can
+take hours. Steps count as done when their client's answer has arrived.
 """
 
 import logging
@@ -33,14 +33,14 @@ GREETING_SECONDS = 120.0
 VIRTUAL_NODES_SECONDS = 10.0
 MOST_SECONDS_BEFORE_ASKING_AGAIN = 10.0
 MOST_LOSSES = 30
-"""After so many losses a task is given up: one that kills every worker would be sent for ever. Restarting Ray's worker
-costs a handful."""
+"""Losses after which a task is given up: one that kills every worker would be sent again forever. Restarting a Ray
+worker costs a handful."""
 NO_ANSWER = "no answer"
 
 
 @dataclass
 class _Asked:
-    """A task that was sent or waits for its node: since when, when the node was last there, how often it was lost."""
+    """A task that was sent or waits for its node: when it was queued, when its node was last online, losses so far."""
 
     task: PhaseTask
     asked: float
@@ -50,7 +50,7 @@ class _Asked:
     not_before: float = 0.0
 
     def lost(self) -> None:
-        """To be asked again, later each time: a dead Ray actor refuses at once, until another one is free."""
+        """Schedule another attempt, with a growing delay: a dead Ray actor refuses at once until another is free."""
         self.message, self.losses = None, self.losses + 1
         wait = min(POLL_SECONDS * 2**self.losses, MOST_SECONDS_BEFORE_ASKING_AGAIN)
         self.not_before = time.monotonic() + wait
@@ -58,15 +58,15 @@ class _Asked:
 
 @dataclass
 class FlowerTransport:
-    """See the module.
+    """Transport over Flower; see the module docstring.
 
     Attributes:
         grid: Flower's connection to the nodes of the run.
         config: the run's `config.json`, which every message carries.
         nodes: digest of each client's data, by client.
-        window: most tasks under way at once.
-        patience: seconds after which a client whose node is away is left out of the phase.
-        limit: seconds that a client may take for a phase in all; None for any time.
+        window: maximum number of tasks in progress at once.
+        patience: seconds after which a client whose node is offline is left out of the phase.
+        limit: total seconds that a client may take for a phase; None for no limit.
     """
 
     grid: Grid
@@ -81,10 +81,10 @@ class FlowerTransport:
     _looked: float = field(default=0.0, init=False)
 
     def exchange(self, tasks: Iterable[PhaseTask], progress: Callable[[int], None]) -> Iterator[Answer]:
-        """Send tasks as there is room, hand answers on in the order of the tasks.
+        """Send tasks as capacity allows; yield answers in the order of the tasks.
 
         Raises:
-            UserError: at the end, if no client at all has answered.
+            UserError: at the end, if no client has answered at all.
         """
         source, order, ready = iter(tasks), list[int](), dict[int, Answer]()
         asked: dict[int, _Asked] = {}
@@ -114,9 +114,9 @@ class FlowerTransport:
             )
 
     def verify(self, versions: Mapping[int, Version], patient: bool = True) -> str:
-        """Asks every node for the private state that it should have.
+        """Ask every node to check the private state that it should have; return the problems as text.
 
-        A node that is away or does not answer is no reason to give up a round: its client fails later if need be.
+        A round is not rejected because a node is offline or does not answer: its client fails later if necessary.
         """
         asked = {}
         if patient:
@@ -133,10 +133,10 @@ class FlowerTransport:
         return "; ".join(f"client {client}: {problem}" for client, problem in sorted(problems.items()) if problem)
 
     def require_nodes(self, num_clients: int) -> None:
-        """Refuse a simulation with fewer virtual nodes than clients; they are all there within seconds of its start.
+        """Refuse a simulation with fewer virtual nodes than clients; all of them connect within seconds of its start.
 
         Raises:
-            UserError: it has fewer.
+            UserError: there are fewer.
         """
         until = time.monotonic() + VIRTUAL_NODES_SECONDS
         while (there := len(list(self.grid.get_node_ids()))) < num_clients and time.monotonic() < until:
@@ -152,7 +152,7 @@ class FlowerTransport:
         return {"config": self.config, "nodes": nodes, "versions": versions()}
 
     def _send(self, asked: Mapping[int, _Asked]) -> None:
-        """Send what is not under way, where the client's node is there."""
+        """Send the tasks that are not in progress and whose client's node is online."""
         now = time.monotonic()
         idle = [each for each in asked.values() if each.message is None and each.not_before <= now]
         if not idle:
@@ -175,7 +175,7 @@ class FlowerTransport:
         return pack(value, payload=to_array_record(task.payload))
 
     def _collect(self, asked: Mapping[int, _Asked]) -> dict[int, Answer]:
-        """Answers that have come, and failures of those whose time is over."""
+        """Collect the answers that have arrived, and failures for clients whose time is up."""
         of_message = {each.message: client for client, each in asked.items() if each.message}
         answers: dict[int, Answer] = {}
         for reply in self.grid.pull_messages(list(of_message)) if of_message else ():
@@ -196,7 +196,7 @@ class FlowerTransport:
         return answers
 
     def _given_up(self, asked: _Asked) -> str:
-        """Why a client is not waited for any longer; empty if it is."""
+        """Return why the transport stops waiting for a client; empty if it keeps waiting."""
         now = time.monotonic()
         if now - asked.seen > self.patience:
             return f"{NO_ANSWER}: no node for {self.patience:g} s"
@@ -221,7 +221,7 @@ class FlowerTransport:
             return ClientFailure(client, f"malformed answer: {error}")
 
     def _wait_for(self, clients: Iterable[int]) -> None:
-        """Look for nodes until all of `clients` have one, or patience is over."""
+        """Look for nodes until all of `clients` have one, or `patience` seconds are over."""
         wanted, until = set(clients), time.monotonic() + self.patience
         self._greet()
         while not wanted <= self._node_of.keys() and time.monotonic() < until:
@@ -229,7 +229,7 @@ class FlowerTransport:
             self._greet()
 
     def _greet(self) -> None:
-        """Ask nodes that are new who they are; refuse those that do not fit, and tell them."""
+        """Ask new nodes to identify themselves; refuse those that do not fit, and tell them."""
         if time.monotonic() - self._looked < MOST_SECONDS_BETWEEN_LOOKS:
             return
         known = set(self._node_of.values()) | self._refused
@@ -256,7 +256,7 @@ class FlowerTransport:
         self.grid.push_messages([Message(pack({"reason": reason}), node, "query.refused")])
 
     def _query(self, messages: Mapping[int, Message]) -> dict[int, dict[str, Any]]:
-        """JSON replies by the key of their message; those without a readable reply are left out."""
+        """Send messages and return JSON replies by key: `failure` for a malformed reply, no entry for a missing one."""
         keys = list(messages)
         ids = dict(zip(self.grid.push_messages([messages[key] for key in keys]), keys, strict=True)) if keys else {}
         replies: dict[int, dict[str, Any]] = {}

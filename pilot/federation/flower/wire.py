@@ -1,4 +1,4 @@
-"""The JSON part of messages, without what tensors need: a node that only says who it is must not load PyTorch."""
+"""The JSON part of messages, apart from tensors: a node that only identifies itself must not load PyTorch."""
 
 import json
 from collections.abc import Mapping
@@ -8,19 +8,19 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 
 class MalformedMessage(ValueError):
-    """A message that is not of the agreed form."""
+    """A message that does not have the expected form."""
 
 
 def pack(value: Mapping[str, Any], **records: ArrayRecord) -> RecordDict:
-    """One message: a JSON value, and tensors by name."""
+    """Pack one message from a JSON value and tensors by name."""
     return RecordDict({**records, "json": ConfigRecord({"value": json.dumps(value, sort_keys=True)})})
 
 
 def unpack_json(content: RecordDict) -> dict[str, Any]:
-    """The JSON value of a message.
+    """Return the JSON value of a message.
 
     Raises:
-        MalformedMessage: there is none.
+        MalformedMessage: there is no readable JSON object.
     """
     try:
         value = json.loads(str(content.config_records["json"]["value"]))
