@@ -14,9 +14,10 @@ tested in the same way.
 
 Deviations: the paper's thresholds are absolute, eps_1 on the left and eps_2 on the right; here their ratio is used, so
 that no scale must be known. The paper cuts near a stationary point, which no cluster reaches in a dozen rounds of
-AdamW, whose steps do not shrink with the gradient; hence a warm-up counted in rounds and a large ratio: with T tasks of
-similar clients and unrelated updates it is about 1 / sqrt(T). The parts are tested with the same round's updates
-instead of after further training. Clients without an update join the larger part. The defaults are ours.
+AdamW, whose steps do not shrink with the gradient; hence a warm-up counted in rounds and a large threshold: with T
+tasks of similar clients and unrelated updates the norms' ratio is about 1 / sqrt(T). The parts are tested with the same
+round's updates instead of after further training. Clients without an update join the larger part. The defaults are
+ours.
 """
 
 import math

@@ -8,7 +8,7 @@ Server, per coordinate, over LoRA and connector:
 m_0 = 0, v_0 = tau^2 (the minimum that the algorithm allows), no bias correction. beta1 = 0 by default: Adagrad has no
 momentum in the paper's experiments either.
 
-Deviations, as in FedAdam: clients train with AdamW instead of SGD, like every method here; Delta is weighted by numbers
+Deviations: as in FedAdam, clients train with AdamW instead of SGD, like every method here; Delta is weighted by numbers
 of examples where Algorithm 2 has a plain mean. eta = 0.01 and tau = 0.001, both from the paper's grid, suit updates
 of about 0.001 to 0.01 per coordinate.
 """

@@ -9,7 +9,7 @@ Server, per coordinate, over LoRA and connector:
 m_0 = 0, v_0 = tau^2 (the minimum that the algorithm allows), no bias correction, Delta (not m) in v. Unlike Adam's, v
 changes by an amount that does not depend on its own size, so a v that is too large shrinks slowly.
 
-Deviations, as in FedAdam: clients train with AdamW instead of SGD, like every method here; Delta is weighted by numbers
+Deviations: as in FedAdam, clients train with AdamW instead of SGD, like every method here; Delta is weighted by numbers
 of examples where Algorithm 2 has a plain mean. beta1 = 0.9, beta2 = 0.99 are the paper's; eta = 0.01 and
 tau = 0.001, both from its grid, suit updates of about 0.001 to 0.01 per coordinate.
 """

@@ -12,8 +12,8 @@ gamma r_k (rounded down) to r_k:
 Deviations: T_k and S_k are taken over all layers at once, so that a client has one rank and one weight. The server
 decides on pruning, from what it sent and what came back: an update is sent at the rank that its client was given, so
 that the bytes of a round in which it is pruned are an upper bound of the paper's; from the next round on they are those
-of the lower rank. `rounds.jsonl` has ranks, weights and the pruned clients. gamma = 0.99 is taken from a public copy of
-the method; strength, and ranks as fractions of the profile's rank by client id, are our choice. The connector is
+of the lower rank. `rounds.jsonl` has ranks, weights and the pruned clients. gamma = 0.99 is that of a public
+implementation; strength, and ranks as fractions of the profile's rank by client id, are our choice. The connector is
 averaged by numbers of examples, as is LoRA while all products are zero. Rows that no participant of a round holds would
 become zero in both factors and could never be learned again: as in FlexLoRA they restart, A at its initial values and B
 at zero, if any client has their rank. s = alpha / r is the same for every rank. AdamW instead of SGD.

@@ -5,9 +5,9 @@ Here each client receives the best approximation of the mixed product that its r
 
     sum_j w_j B_j A_j = U S V^T  (j: the client itself and its neighbours);   B = U_r sqrt(S_r),   A = sqrt(S_r) V_r^T
 
-with ATA's weights w and its neighbours by distance between products, since factors of equal products may differ by any
-rotation (`distance`). It costs the server a singular value decomposition per client and layer, but no additional bytes.
-Everything else is as in Pilot.
+with ATA's weights w and its neighbours by distance between products (`distance`), since factors of equal products may
+differ by any invertible matrix. It costs the server a singular value decomposition per client and layer, but no
+additional bytes. Everything else is as in Pilot.
 """
 
 from collections.abc import Mapping, Sequence

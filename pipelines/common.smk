@@ -18,7 +18,7 @@ from pilot.config.variant import base_name
 from pilot.workflow import check_offered, read_workflow_config
 
 # Jobs use the `pilot-bench` of the environment that runs Snakemake, activated or not. Every cluster job executes this
-# line, too, since it has its own PATH: `envvars:` does not pass this one on.
+# line, too: it has a different PATH, since `envvars:` does not pass this one on.
 os.environ.update(PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath))
 try:
     CONFIG = read_workflow_config(config)

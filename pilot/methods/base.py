@@ -275,7 +275,7 @@ class Averaging(Method):
 
 
 def untrained(method: Method, phase: Phase, client: ClientInfo, start: State, stored: State, payload: State) -> State:
-    """Return what a client would send without training: the reference of attacks, clipping, noise and checks.
+    """Return what a client would send without training: the reference for attacks, clipping, noise and checks.
 
     Args as in `Method.hand_over` and `Work`; `stored` is empty where it is not known.
     """

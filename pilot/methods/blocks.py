@@ -95,7 +95,7 @@ class Nearest:
 
 
 def rows_per_block(count: int, width: int, memory: int) -> int:
-    """Return the largest block size that fits into `memory` bytes: K if all rows fit, else b for two blocks of b rows.
+    """Return the largest block size within `memory` bytes: K if all rows fit, else b such that two blocks of b rows do.
 
     The estimate includes 8 bytes per number of the blocks, three more rows, and 40 bytes per pair of a tile, but not
     the result, nor the one state that a lazy sequence loads at a time.

@@ -1,4 +1,4 @@
-"""The weighted mean of all methods: one state in memory at a time, sums in float64."""
+"""The weighted mean that all methods use: one state in memory at a time, sums in float64."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -5,7 +5,8 @@ Sciences 2003). E ||s(x) - s(y)||^2 = ||x - y||^2 with a relative standard devia
 d is. R is generated from the seed in pieces of `PIECE` rows, so that a client can compute its own sketch and send s
 numbers; x_0 is any vector known to all (here the first row; in a deployment, the model that all received).
 
-The nearest by sketches are only probably the nearest, so with `rerank` `overfetch` * M candidates are compared exactly.
+The nearest sketches belong only probably to the nearest clients; with `rerank`, `overfetch` * M candidates are compared
+exactly.
 """
 
 import math
@@ -29,7 +30,7 @@ class SketchSettings:
     Attributes:
         size: s, numbers per sketch; a multiple of 8.
         overfetch: candidates per requested neighbour.
-        rerank: whether candidates are compared exactly; otherwise the nearest by sketches are taken.
+        rerank: whether candidates are compared exactly; otherwise those with the nearest sketches are taken.
         seed: seed of the projection.
     """
 

@@ -54,7 +54,7 @@ def adaptive_text_aggregation(
     distance: Distance = "parameters",
     memory: int = DEFAULT_MEMORY,
 ) -> list[State]:
-    """Mix text adapters by ATA (see the module); return the clients' new ones in the order of `states`.
+    """Mix text adapters by ATA (see the module); return the mixed adapters in the order of `states`.
 
     Args:
         states: one text adapter per client; they should be ordered by client id.
