@@ -1,8 +1,8 @@
-"""Targets of pilot-bench. `snakemake --cores all scenario2` goes from nothing to the tables and figures.
+"""Targets of pilot-bench. `snakemake --cores all scenario2` builds everything from the data to tables and figures.
 
-Configuration: `--config profile=embedded results=results fault_methods=pilot,fedavg zoo_methods=pilot,fedavg`, and so
-`ablation_methods` and `heterogeneity_methods`; a study's baselines are always there. `figure_methods=pilot,fedavg` leaves
-the other methods out of a scenario's tables, figures and report. `pilot/workflow.py` checks it.
+Configuration: `--config profile=embedded results=results fault_methods=pilot,fedavg zoo_methods=pilot,fedavg`, likewise
+`ablation_methods` and `heterogeneity_methods`; a study always includes its baselines. `figure_methods=pilot,fedavg`
+restricts a scenario's tables, figures and report to these methods. `pilot/workflow.py` checks the configuration.
 """
 
 from snakemake.utils import min_version
@@ -18,7 +18,7 @@ report: "pipelines/report/workflow.rst"
 
 wildcard_constraints:
     results=".+",
-    # What lies below faults/ and studies/ would be taken for another profile or scenario.
+    # Folders below faults/ and studies/ would otherwise match as another profile or scenario.
     profile=rf"(?!(?:faults|studies)/)[a-z0-9_-]+{VARIANT}",
     scenario=rf"(?!(?:faults|studies)/)[a-z0-9_-]+{VARIANT}",
     fault=r"[a-z0-9_-]+",

@@ -1,1 +1,1 @@
-"""One file per baseline method."""
+"""Baseline methods, one per file."""

@@ -12,7 +12,7 @@ from pilot.methods.base import PLAIN_GROUPS, Method, Phase
 
 @dataclass(frozen=True, kw_only=True)
 class Central(Method):
-    """Pooled data; the engine makes one client of all, whose model counts for everybody."""
+    """Training on pooled data; the engine merges all clients into one, whose model is evaluated for all."""
 
     name: ClassVar[str] = "central"
     exchanges: ClassVar[bool] = False
@@ -20,5 +20,5 @@ class Central(Method):
     single_model: ClassVar[bool] = True
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """One phase, of which nothing is sent."""
+        """Return one phase, after which nothing is sent."""
         return (Phase(name="train", trainable=PLAIN_GROUPS, shared=frozenset()),)

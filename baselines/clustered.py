@@ -5,17 +5,19 @@ All clients start in one cluster. Server, per cluster C, Delta_k = theta_k - the
 
     theta_C = sum_(k in C) (n_k / n_C) theta_k
 
-and after the warm-up C is cut in two, first, where
+After the warm-up, before this averaging, C is cut in two if
 
     ||sum_k (n_k / n_C) Delta_k|| < stationarity max_k ||Delta_k||   and   sqrt((1 - alpha) / 2) > separation
 
-alpha is the largest cosine of updates across the cut, and the cut is the one that minimises it. Parts are tried again.
+alpha is the largest cosine of updates across the cut, and the cut is the one that minimises it. The parts are then
+tested in the same way.
 
-Deviations: the paper's thresholds are absolute, eps_1 on the left and eps_2 on the right; their ratio is used, so that
-no scale must be known. It cuts near a stationary point, which no cluster reaches in a dozen rounds of AdamW, whose
-steps do not shrink with the gradient; hence a warm-up counted in rounds and a generous ratio: with T tasks of similar
-clients and unrelated updates it is about 1 / sqrt(T). Parts are tried again with the same round's updates instead of
-after training. Clients without an update join the larger part. The defaults are ours.
+Deviations: the paper's thresholds are absolute, eps_1 on the left and eps_2 on the right; here their ratio is used, so
+that no scale must be known. The paper cuts near a stationary point, which no cluster reaches in a dozen rounds of
+AdamW, whose steps do not shrink with the gradient; hence a warm-up counted in rounds and a large threshold: with T
+tasks of similar clients and unrelated updates the norms' ratio is about 1 / sqrt(T). The parts are tested with the same
+round's updates instead of after further training. Clients without an update join the larger part. The defaults are
+ours.
 """
 
 import math
@@ -54,8 +56,8 @@ class Clustered(Averaging):
 
     Attributes:
         warm_up: rounds of plain FedAvg, at least 0.
-        stationarity: eps_1 / eps_2, above 0; larger cuts sooner.
-        separation: gamma_max, in 0..1; larger cuts less.
+        stationarity: eps_1 / eps_2, above 0; a larger value cuts sooner.
+        separation: gamma_max, in 0..1; a larger value cuts less.
     """
 
     name: ClassVar[str] = "clustered"
@@ -74,23 +76,23 @@ class Clustered(Averaging):
             raise ValueError(f"separation: expected a number in 0..1, got {self.separation}")
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """`average` during the warm-up, then `cluster`: the same on clients."""
+        """Return `average` during the warm-up, then `cluster`; both are the same on clients."""
         name = "average" if round_number <= self.warm_up else "cluster"
         return (Phase(name=name, trainable=PLAIN_GROUPS, shared=PLAIN_GROUPS),)
 
     def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
-        """One cluster, named after its lowest client, and what first updates are counted from."""
+        """Put all clients in one cluster, named after its lowest client; store the initial model for first updates."""
         lowest = float(min(info.client for info in clients))
         return ServerState(prefixed(initial, INITIAL), {info.client: {ID: torch.tensor(lowest)} for info in clients})
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """The model of the client's cluster; nothing before the first aggregation."""
+        """Return the model of the client's cluster; nothing before the first aggregation."""
         return without(server.per_client.get(client.client, {}), {CLUSTER})
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """Cuts clusters, then averages inside them; one without an update stays as it is."""
+        """Cut clusters, then average inside them; a cluster without an update is unchanged."""
         present = {update.client: update for update in by_client(updates)}
         moves = {k: self._move(u, server, phase) for k, u in present.items()} if phase.name == "cluster" else {}
         per_client = dict(server.per_client)
@@ -110,14 +112,14 @@ class Clustered(Averaging):
         return flat_update(select(update.state, phase.shared), before)
 
     def _parts(self, members: list[Update], moves: Mapping[int, Tensor], cuts: list[dict[str, Any]]) -> list[list[int]]:
-        """Clients of each part, recursively; `cuts` gets a row per cut that was tried."""
+        """Return the clients of each part, recursively; append a row to `cuts` for every cut that was tested."""
         clients = [update.client for update in members]
         if len(members) < 2:
             return [clients]
         deltas, total = [moves[client] for client in clients], sum(update.num_examples for update in members)
         mean = torch.stack([u.num_examples / total * delta for u, delta in zip(members, deltas, strict=True)]).sum(0)
         longest = max(delta.norm().item() for delta in deltas)
-        ratio = mean.norm().item() / longest if longest else 1.0  # where nobody moved, nothing tells them apart
+        ratio = mean.norm().item() / longest if longest else 1.0  # without any change, clients cannot be told apart
         first, second, alpha = bipartition(cosine_similarities(deltas))
         cut = ratio < self.stationarity and math.sqrt((1 - alpha) / 2) > self.separation
         cuts.append({"clients": clients, "stationarity": ratio, "cross_similarity": alpha, "cut": cut})
@@ -126,6 +128,6 @@ class Clustered(Averaging):
 
 
 def clusters(per_client: Mapping[int, State]) -> list[list[int]]:
-    """Clients by cluster, both ascending."""
+    """Return the clients of each cluster, both ascending."""
     ids = sorted({state[ID].item() for state in per_client.values()})
     return [[client for client in sorted(per_client) if per_client[client][ID].item() == i] for i in ids]

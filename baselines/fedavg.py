@@ -15,6 +15,6 @@ from pilot.methods.base import Averaging
 
 @dataclass(frozen=True, kw_only=True)
 class FedAvg(Averaging):
-    """Plain averaging: `Averaging` states it in full."""
+    """Plain averaging, as defined in `Averaging`."""
 
     name: ClassVar[str] = "fedavg"

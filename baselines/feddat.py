@@ -1,26 +1,26 @@
 """FedDAT. Chen et al., "FedDAT: An Approach for Foundation Model Finetuning in Multi-Modal Heterogeneous Federated
 Learning", AAAI 2024, arXiv 2308.12305.
 
-A client has a shared adapter, a private one, and a frozen copy (^) of the shared one as received. Here an adapter is a
-LoRA B A and a connector psi. The gated model (dual-adapter teacher) takes the mean of frozen copy and private adapter:
+A client has a shared adapter, a private one, and a frozen copy (^) of the shared one as received. Here an adapter is
+LoRA B A and a connector psi. The gated model (dual-adapter teacher) averages the frozen copy and the private adapter:
 
     W + s (B^ A^ + B_p A_p) / 2,   x = (psi^(H) + psi_p(H)) / 2.
 
 Phase `shared` trains (B A, psi) on   L_ce + T^2 KL(gated || shared);
 phase `private` trains (B_p A_p, psi_p) inside the gated model on   L_ce + T^2 KL(shared || gated),
 KL between softmaxes of logits / T over the labelled tokens, its first argument without gradient. The shared adapter
-leaves the client and is averaged: sum_k (n_k / n) theta_k. Evaluated is the gated model with the newest shared adapter.
+leaves the client and is averaged: sum_k (n_k / n) theta_k. The gated model with the newest shared adapter is evaluated.
 
 Deviations:
 
 - The paper takes both steps on every batch. Here the phases follow each other with half of the round's steps each, so
   that a client does not train longer than with other methods. The gated teacher of `shared` is therefore the one at
   the round's start, the shared teacher of `private` the locally trained one; both are fixed.
-- LoRA takes the place of bottleneck adapters; the connector belongs to the adapter.
-- L_ce + KL, not half of it: AdamW and the clipping of gradients are nearly blind to the factor.
-- B_p / 2 is what is trained and kept, so that the gated LoRA is an offset plus the model's own: with AdamW, twice the
-  paper's step on B_p. The private adapter starts as the shared one does (same A, B zero).
-- Where an update of `shared` was lost, so that a client lacks its teacher, `private` does without KL or with the last.
+- LoRA replaces the bottleneck adapters; the connector is part of the adapter.
+- L_ce + KL, not half of it: the factor has almost no effect with AdamW and gradient clipping.
+- B_p / 2 is trained and stored, so that the gated LoRA is an offset plus the model's own LoRA: with AdamW, twice the
+  paper's step on B_p. The private adapter starts like the shared one (same A, B zero).
+- If an update of `shared` was lost and a client lacks its teacher, `private` uses the last one, or no KL term.
 """
 
 from collections.abc import Callable, Iterable
@@ -53,16 +53,16 @@ from pilot.methods.base import (
 from pilot.methods.lora_products import B, layers_of, pair_of
 
 GATED, ALONE = (0.5, 0.5), (1.0, 0.0)
-PRIVATE, RECEIVED, TRAINED = "private_adapter", "received", "trained"  # what a client keeps beside its connector
+PRIVATE, RECEIVED, TRAINED = "private_adapter", "received", "trained"  # kept by a client besides its connector
 KEPT = frozenset({PRIVATE, RECEIVED, TRAINED})
 
 
 @dataclass(frozen=True, kw_only=True)
 class FedDat(Method):
-    """The method of the module's docstring.
+    """FedDAT as described in the module's docstring.
 
     Attributes:
-        temperature: T.
+        temperature: T, above 0.
     """
 
     name: ClassVar[str] = "feddat"
@@ -76,7 +76,7 @@ class FedDat(Method):
             raise ValueError(f"temperature: expected a positive number, got {self.temperature}")
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """`shared`, then `private`."""
+        """Return `shared`, then `private`, with half of the steps each."""
         own = frozenset({"text_adapter", "private_connector"})
         return (
             Phase("shared", PLAIN_GROUPS, PLAIN_GROUPS, auxiliary=KEPT, share_of_steps=0.5, distils=True),
@@ -84,21 +84,21 @@ class FedDat(Method):
         )
 
     def final_phase(self, rounds: int) -> Phase:
-        """`gated`, which trains nothing: the model of `private` on the newest shared adapter."""
+        """Return `gated`, which trains nothing: the model of `private` on the newest shared adapter."""
         return Phase("gated", frozenset(), frozenset(), auxiliary=KEPT)
 
     def make_connector(
         self, phase: Phase, client: ClientInfo, projector: Projector, received: State | None = None
     ) -> Connector:
-        """Both connectors; only the shared one speaks in phase `shared`."""
+        """Build both connectors; only the shared one is active in phase `shared`."""
         return DualConnector(projector, ALONE if phase.name == "shared" else GATED)
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """The shared adapter; nothing in phase `private`, whose clients have kept it."""
+        """Return the shared adapter; nothing in phase `private`, for which clients have kept it."""
         return {} if phase.name == "private" else dict(server.shared)
 
     def arrive(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
-        """The shared adapter as the model's own, or as half an offset under the private one."""
+        """Load the shared adapter as the model's own in `shared`, else as half an offset under the private one."""
         own = select(stored, {"private_connector"})
         if phase.name == "shared":
             return {**own, **payload}
@@ -108,7 +108,7 @@ class FedDat(Method):
     def distillation(
         self, phase: Phase, logits_MV: Tensor, received: State, logits_of: Callable[[State], Tensor]
     ) -> Tensor:
-        """T^2 KL(teacher || model in training), the mean over tokens."""
+        """Compute T^2 KL(teacher || model in training), the mean over tokens."""
         gate = received["gate.weight"]
         if phase.name == "shared":
             start = select(received, PLAIN_GROUPS)
@@ -127,7 +127,7 @@ class FedDat(Method):
         return self.temperature**2 * divergence
 
     def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
-        """The shared adapter leaves after `shared`; before and after its training it is kept for `private`."""
+        """Send the shared adapter after `shared`; keep it as received and as trained for `private`."""
         if phase.name == "shared":
             before, after = select(work.start, PLAIN_GROUPS), select(work.end, PLAIN_GROUPS)
             return Handover(after, {**work.stored, **prefixed(before, RECEIVED), **prefixed(after, TRAINED)})
@@ -137,13 +137,13 @@ class FedDat(Method):
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """The mean of the shared adapters; nothing to do after `private`."""
+        """Average the shared adapters after `shared`; keep the state after `private`."""
         if phase.name == "private":
             return ServerState(server.shared, server.per_client)
         return ServerState(mean_of_updates(updates, phase.shared, mean))
 
 
 def half_products(state: State) -> State:
-    """B A / 2 of every LoRA pair, as an offset in float32; one layer in float64 at a time."""
+    """Compute B A / 2 of every LoRA pair as an offset in float32, with one layer in float64 at a time."""
     pairs = ((layer, *pair_of(state, layer)) for layer in layers_of(state))
     return {f"offset.{layer}.weight": (b_OR @ a_RI / 2).float() for layer, a_RI, b_OR in pairs}

@@ -1,14 +1,14 @@
 """FedDyn. Acar et al., "Federated Learning Based on Dynamic Regularization", ICLR 2021, Algorithm 1.
 
-Client: L_ce + alpha / 2 ||theta - theta_g||^2 - <h_k, theta>;   then h_k -= alpha (theta_k - theta_g), which it keeps.
+Client: L_ce + alpha / 2 ||theta - theta_g||^2 - <h_k, theta>;   then h_k -= alpha (theta_k - theta_g), which stays.
 Server, P the participants of N clients, unweighted, as in the paper:
 
     h -= alpha / N sum_P (theta_k - theta_g);   theta_g = mean_P theta_k - h / alpha
 
 over LoRA and connector; h and h_k start at 0. With all clients present the first step is twice FedAvg's.
 
-Deviations: AdamW and the round's steps instead of SGD to a stationary point, at which alone h_k is the gradient of the
-client's own loss; so h may grow with drift that no gradient explains. alpha = 0.01 is the default here.
+Deviations: AdamW and the round's steps instead of SGD to a stationary point. Only there is h_k the gradient of the
+client's own loss, so h may grow with drift that no gradient explains. alpha = 0.01 is the default here.
 """
 
 from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ class FedDyn(Averaging):
     """Averaging with a dynamic regulariser.
 
     Attributes:
-        alpha: its weight, above 0.
+        alpha: weight of the regulariser, above 0.
     """
 
     name: ClassVar[str] = "feddyn"
@@ -55,17 +55,17 @@ class FedDyn(Averaging):
             raise ValueError(f"alpha: expected a number above 0, got {self.alpha}")
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """One phase; h_k (`own_dynamic`) is kept beside the model."""
+        """Return one phase; h_k (`own_dynamic`) is kept besides the model."""
         return (Phase(name="train", trainable=PLAIN_GROUPS, shared=PLAIN_GROUPS, auxiliary=frozenset({OWN})),)
 
     def penalty(self, trainable: State, received: State) -> Tensor:
-        """alpha / 2 ||theta - theta_g||^2 - <h_k, theta>."""
+        """Return alpha / 2 ||theta - theta_g||^2 - <h_k, theta>."""
         proximal = self.alpha / 2 * squared_distance(trainable, received)
         own = unprefixed(received, OWN)
         return proximal - inner_product(trainable, own) if own else proximal
 
     def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
-        """The model leaves; h_k - alpha (theta_k - theta_g) stays."""
+        """Send the model; keep h_k - alpha (theta_k - theta_g)."""
         handover = super().hand_over(phase, client, work)
         change = difference(handover.shared, work.start)
         own = {
@@ -75,17 +75,17 @@ class FedDyn(Averaging):
         return Handover(handover.shared, {**handover.private, **own})
 
     def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
-        """theta_g, and N; h is 0 and not written down."""
+        """Store theta_g and N; h is 0 and not stored."""
         return ServerState({**prefixed(initial, INITIAL), COUNT: torch.tensor(float(len(clients)))})
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """theta_g; nothing before the first aggregation."""
+        """Return theta_g; nothing before the first aggregation."""
         return unprefixed(server.shared, GLOBAL)
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """The equations of the module; the sum is |P| times the mean, whichever it is."""
+        """Apply the equations of the module; the sum is |P| times the mean, also if the mean is robust."""
         means, num_participants = unweighted_mean(updates, phase.shared, mean)
         delta = difference(means, global_model(server))
         share = num_participants / server.shared[COUNT].item()

@@ -24,5 +24,5 @@ class FedIT(Averaging):
     name: ClassVar[str] = "fedit"
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """One phase, with all steps of the round, on LoRA."""
+        """Return one phase with all steps of the round on LoRA."""
         return (Phase(name="train", trainable=LORA, shared=LORA),)

@@ -5,19 +5,19 @@ Round 1, search: every client trains all E experts, then measures activation pro
 validation part. The server gives client i the smallest set S_i with sum_{j in S_i} p_ij >= theta. Later rounds,
 train: client i holds, trains and sends the experts and router rows of S_i only. Server, for expert and router row j:
 
-    held by nobody: unchanged;   else: psi_j = sum_i n_i psi_ij / sum_i n_i over its holders {i : j in S_i}.
+    without holders: unchanged;   else: psi_j = sum_i n_i psi_ij / sum_i n_i over its holders {i : j in S_i}.
 
 LoRA: sum_k (n_k / n) theta_k. L = L_ce + load_balance * L_b.
 
-Expert recommendation: a client whose validation loss was not below the one before tries the set that its K most
-similar clients speak for (`recommend_experts`) in its next round, and keeps it if its loss falls, else goes back.
+Expert recommendation: a client whose validation loss was not below the previous one tries the set recommended by its
+K most similar clients (`recommend_experts`) in its next round, and keeps it if its loss falls, else reverts.
 
 Deviations: the paper's backbone is a Switch Transformer, here the experts are E connector copies under a linear
-router, top-k, weights renormalised; the search takes one round, a client's first; sorting finds the set, as the
-paper's binary search would without its memory budget. Better means a lower loss, of the model as trained locally. p
-stays as the search measured it, since who lacks an expert cannot measure it; n is rounded, halves up. A set that no
-round has tried is not evaluated: the model at the end has the last set that proved itself. theta = 0.8 and K = 3 are
-our choice. Several papers are called FedMoE; which one Pilot's paper ran is open.
+router, top-k, weights renormalised; the search takes one round, a client's first; the set is found by sorting, with
+the result of the paper's binary search without its memory budget. Better means a lower loss of the locally trained
+model. p remains as measured in the search, since a client without an expert cannot measure it; n is rounded, halves
+up. A set that no round has tried is not evaluated: the final model has the last confirmed set. theta = 0.8 and K = 3
+are our choice. Several papers are called FedMoE; which one Pilot's paper ran is unknown.
 """
 
 from collections.abc import Iterable, Mapping
@@ -45,12 +45,12 @@ from pilot.methods.experts import choose_experts, expert_of, indices_of, mask_of
 
 TRAINED = frozenset({"text_adapter", "experts", "router"})
 ACTIVATION = "activation_probabilities"
-HELD, PROVEN = "held_experts", "proven_experts"  # per client, 1 where held: they differ while a set is being tried
+HELD, PROVEN = "held_experts", "proven_experts"  # masks per client; they differ while a set is being tried
 
 
 @dataclass(frozen=True, kw_only=True)
 class FedMoE(Method):
-    """The method of the module's docstring.
+    """FedMoE as described in the module's docstring.
 
     Attributes:
         num_experts: E.
@@ -58,7 +58,7 @@ class FedMoE(Method):
         theta: activation mass that a client's experts must reach, in 0..1.
         num_neighbors: K, at least 1.
         load_balance: weight of the load balance term.
-        noise: of the experts' start, see `ExpertMixture`.
+        noise: noise of the experts' initial values, see `ExpertMixture`.
     """
 
     name: ClassVar[str] = "fedmoe"
@@ -82,19 +82,19 @@ class FedMoE(Method):
             raise ValueError("load_balance, noise: expected numbers of at least 0")
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """Round 1: search. Later rounds: train."""
+        """Return search in round 1, train in later rounds."""
         name, weights = "search" if round_number == 1 else "train", {"load_balance": self.load_balance}
         statistics = {VALIDATION_LOSS: (1,), ACTIVATION: (self.num_experts,)}
         return (Phase(name, TRAINED, TRAINED, loss_weights=weights, statistics=statistics, validates=True),)
 
     def final_phase(self, rounds: int) -> Phase:
-        """`final`, which trains nothing: no set that is yet to be tried."""
+        """Return `final`, which trains nothing and uses the last confirmed sets of experts."""
         return Phase("final", frozenset(), TRAINED)
 
     def make_connector(
         self, phase: Phase, client: ClientInfo, projector: Projector, received: State | None = None
     ) -> Connector:
-        """A mixture of the experts that the server sent; of all while it has sent none."""
+        """Build a mixture of the experts that the server sent; of all experts if it has sent none."""
         if phase.name != "search" and received is None:
             raise ValueError("fedmoe: the payload decides which experts a client holds; pass it as `received`")
         sent = {expert_of(name) for name in received or {}} - {None}
@@ -104,7 +104,7 @@ class FedMoE(Method):
         )
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """LoRA and the client's experts and router rows; all of them while none were chosen for it."""
+        """Return LoRA and the client's experts and router rows; all experts and rows until some are chosen for it."""
         held = server.per_client.get(client.client, {}).get(PROVEN if phase.name == "final" else HELD)
         return {
             name: value
@@ -113,14 +113,14 @@ class FedMoE(Method):
         }
 
     def reject(self, phase: Phase, update: Update) -> str:
-        """Activation probabilities are not negative and not all zero."""
+        """Reject activation probabilities that are negative or all zero."""
         shares = update.statistics[ACTIVATION]
         return "" if shares.min() >= 0 and shares.sum() > 0 else f"{ACTIVATION}: no probabilities"
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """Averages over holders; experts for who has none chosen, recommendations for who did not improve."""
+        """Average over holders; choose experts for new clients, revise those of the other participants."""
         updates, known = by_client(updates), dict(server.per_client)
         first = {u.client: self._chosen(u) for u in updates if u.client not in known}
         revised = {u.client: self._revised(u, known) for u in updates if u.client in known}

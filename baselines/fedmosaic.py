@@ -1,16 +1,16 @@
 """FedMosaic's aggregation, RELA. Seo et al., "Co-LoRA: Collaborative Model Personalization on Heterogeneous
 Multi-Modal Clients", ICLR 2026, arXiv 2506.11024 (earlier: "Not All Clients Are Equal").
 
-Server, for client i with update g_i = theta_i - what i received, over LoRA and connector:
+Server, for client i with update g_i = theta_i - the model that i received, over LoRA and connector:
 
     theta_i' = a theta_i + (1 - a) sum_(j != i) s_ij theta_j,   s_i = softmax_(j != i)(cos(g_i, g_j) / T)
 
 Deviations: the paper compares gradients of a small frozen model on each client's data, smoothed over rounds and with
-noise; here the update itself is the signature, which costs nothing and is seen by the server anyway. Its clients hold
-the sum as a second, frozen adapter beside their own with a learned gate; here one adapter is mixed with the fixed
-share a, so that every method trains the same model. The connector is mixed as LoRA is; in the authors' code it stays on
-its client. Its bridge between architectures (Co-LoRA) has nothing to do: all
-clients have the same one. AdamW, like every method here. A client without an update keeps the model it had; a lone one
+noise; here the update itself is the signature, which costs nothing and is known to the server anyway. The paper's
+clients hold the sum as a second, frozen adapter besides their own, with a learned gate; here one adapter is mixed with
+the fixed share a, so that every method trains the same model. The connector is mixed like LoRA; in the authors' code it
+stays on its client. The paper's bridge between architectures (Co-LoRA) is not needed, since all clients have the same
+architecture. AdamW, like every method here. A client without an update keeps its previous model; a single participant
 keeps its own update.
 """
 
@@ -40,7 +40,7 @@ INITIAL = "initial"
 
 @dataclass(frozen=True, kw_only=True)
 class FedMosaic(Averaging):
-    """A model per client, made of those whose updates are like its own.
+    """A model per client, mixed from the models of clients with similar updates.
 
     Attributes:
         temperature: T, above 0.
@@ -60,17 +60,17 @@ class FedMosaic(Averaging):
             raise ValueError(f"self_weight: expected a number in 0..1, got {self.self_weight}")
 
     def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
-        """Remembers what first updates are counted from."""
+        """Store the initial model, from which first updates are measured."""
         return ServerState(prefixed(initial, INITIAL))
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """The client's own mix; nothing before its first update."""
+        """Return the client's own mix; nothing before its first update."""
         return dict(server.per_client.get(client.client, {}))
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """The equations of the module; a robust `mean` is taken of the others' models, where s may not count."""
+        """Apply the equations of the module; a robust `mean` of the others' models may ignore s."""
         updates = by_client(updates)
         states = [select(update.state, phase.shared) for update in updates]
         initial = unprefixed(server.shared, INITIAL)
@@ -91,7 +91,7 @@ class FedMosaic(Averaging):
 
 
 def relevance(cosines: Sequence[float], own: int, temperature: float) -> list[float]:
-    """s_i: softmax of cosine / temperature over all but the position `own`, which has 0."""
+    """Compute s_i: softmax of cosine / temperature over all positions except `own`, which gets 0."""
     top = max((cosine for j, cosine in enumerate(cosines) if j != own), default=0.0)
     scores = [0.0 if j == own else math.exp((cosine - top) / temperature) for j, cosine in enumerate(cosines)]
     total = sum(scores)

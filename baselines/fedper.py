@@ -4,7 +4,7 @@ Server: theta = sum_k (n_k / n) theta_k over LoRA. The connector is trained by e
 
 Deviations: the paper's personal layers are the last ones of a classifier; here they are the connector between image
 features and LLM, the one part that is small and separate. Clients train both parts at once with AdamW, where the paper
-uses SGD; a client that was never present keeps the backbone's projector.
+uses SGD; a client that never took part keeps the backbone's projector.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from pilot.methods.base import PLAIN_GROUPS, Averaging, Phase
 
 @dataclass(frozen=True, kw_only=True)
 class FedPer(Averaging):
-    """Averaging of LoRA, beside a connector of one's own."""
+    """Averaging of LoRA, with a private connector per client."""
 
     name: ClassVar[str] = "fedper"
     single_model: ClassVar[bool] = False
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """One phase, with all steps of the round, of which LoRA leaves."""
+        """Return one phase with all steps of the round, after which LoRA leaves."""
         return (Phase(name="train", trainable=PLAIN_GROUPS, shared=frozenset({"text_adapter"})),)

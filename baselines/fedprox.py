@@ -1,10 +1,10 @@
 """FedProx. Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, eq. 2.
 
-Client: L_ce + mu / 2 * ||theta - theta_g||^2 (the squared norm), theta_g what it started the round from.
+Client: L_ce + mu / 2 * ||theta - theta_g||^2 (the squared norm), theta_g the model at the round's start.
 Server: theta = sum_k (n_k / n) theta_k over LoRA and connector.
 
-Deviations: AdamW instead of SGD, like every method here; no client does less than its share of the work, so
-the paper's partial updates of stragglers do not occur; weights are numbers of examples.
+Deviations: AdamW instead of SGD, like every method here; every client does all of its local steps, so the paper's
+partial updates of stragglers do not occur; weights are numbers of examples.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from pilot.methods.penalties import squared_distance
 
 @dataclass(frozen=True, kw_only=True)
 class FedProx(Averaging):
-    """Averaging with a proximal term; mu 0.01 is usual for LoRA."""
+    """Averaging with a proximal term; mu = 0.01 is usual for LoRA."""
 
     name: ClassVar[str] = "fedprox"
 
@@ -29,5 +29,5 @@ class FedProx(Averaging):
             raise ValueError(f"mu: expected a number of at least 0, got {self.mu}")
 
     def penalty(self, trainable: State, received: State) -> Tensor:
-        """mu / 2 * ||theta - theta_g||^2 over all trainable parameters, in float32."""
+        """Return mu / 2 * ||theta - theta_g||^2 over all trainable parameters, in float32."""
         return self.mu / 2 * squared_distance(trainable, received)

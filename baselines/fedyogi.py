@@ -6,11 +6,11 @@ Server, per coordinate, over LoRA and connector:
     m = beta1 m + (1 - beta1) Delta
     v = v - (1 - beta2) Delta^2 sign(v - Delta^2),   theta_g += eta m / (sqrt(v) + tau)
 
-m_0 = 0, v_0 = tau^2 (the algorithm asks for at least that), no bias correction, Delta (not m) in v. Unlike Adam's, v
-changes by an amount that does not depend on its own size, so one that is too large shrinks slowly.
+m_0 = 0, v_0 = tau^2 (the minimum that the algorithm allows), no bias correction, Delta (not m) in v. Unlike Adam's, v
+changes by an amount that does not depend on its own size, so a v that is too large shrinks slowly.
 
-Deviations: as FedAdam's. Clients train with AdamW instead of SGD, like every method here; Delta is weighted by numbers
-of examples where Algorithm 2 writes a plain mean. beta1 = 0.9, beta2 = 0.99 are the paper's; eta = 0.01 and
+Deviations: as in FedAdam, clients train with AdamW instead of SGD, like every method here; Delta is weighted by numbers
+of examples where Algorithm 2 has a plain mean. beta1 = 0.9, beta2 = 0.99 are the paper's; eta = 0.01 and
 tau = 0.001, both from its grid, suit updates of about 0.001 to 0.01 per coordinate.
 """
 
@@ -24,7 +24,7 @@ from pilot.methods.server_optimiser import AdaptiveOptimiser
 
 @dataclass(frozen=True, kw_only=True)
 class FedYogi(AdaptiveOptimiser):
-    """Yogi on the server; `AdaptiveOptimiser` states what Adam, Yogi and Adagrad have in common.
+    """Yogi on the server; `AdaptiveOptimiser` describes what Adam, Yogi and Adagrad have in common.
 
     Attributes:
         beta2: 1 - beta2 is the rate at which the second moment moves; in [0, 1).
@@ -40,6 +40,6 @@ class FedYogi(AdaptiveOptimiser):
             raise ValueError(f"beta2: expected a number in [0, 1), got {self.beta2}")
 
     def second_moment(self, v: Tensor, delta: Tensor) -> Tensor:
-        """v - (1 - beta2) Delta^2 sign(v - Delta^2)."""
+        """Return v - (1 - beta2) Delta^2 sign(v - Delta^2)."""
         squared = delta.square()
         return v - (1 - self.beta2) * squared * (v - squared).sign()

@@ -1,11 +1,11 @@
 """FFA-LoRA. Sun et al., "Improving LoRA in Privacy-preserving Federated Learning", ICLR 2024, arXiv 2403.12313.
 
-A stays at the start that all clients draw from the run's seed; B is trained, sent and averaged:
+A keeps the initial values that all clients draw from the run's seed; B is trained, sent and averaged:
 
     B = sum_k (n_k / n) B_k,   so that   B A = sum_k (n_k / n) B_k A:   the average is exact.
 
-Deviations: the connector, which the paper's text models do not have, is trained and averaged beside B. AdamW instead
-of SGD, like every method here; A is the profile's start (uniform), not one of the starts that the paper compares.
+Deviations: the connector, which the paper's text models do not have, is trained and averaged like B. AdamW instead
+of SGD, like every method here; A has the profile's initialisation (uniform), not one of those that the paper compares.
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ TRAINED = frozenset({B, "connector"})
 
 @dataclass(frozen=True, kw_only=True)
 class FfaLora(Averaging):
-    """Averaging of B and connector."""
+    """Averaging of B and the connector."""
 
     name: ClassVar[str] = "ffa_lora"
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """One phase, with all steps of the round, that leaves A as it is."""
+        """Return one phase with all steps of the round, in which A is frozen."""
         return (Phase(name="train", trainable=TRAINED, shared=TRAINED),)

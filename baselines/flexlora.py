@@ -1,18 +1,18 @@
 """FlexLoRA. Bai et al., "Federated Fine-tuning of Large Language Models under Heterogeneous Tasks and Client
 Resources", NeurIPS 2024, arXiv 2402.11505.
 
-Client k trains LoRA of its own rank r_k. Server, for every layer, with p_k = n_k / n:
+Client k trains LoRA of rank r_k. Server, for every layer, with p_k = n_k / n:
 
     W = sum_k p_k B_k A_k = U S V^T,   client k receives   B = U_k sqrt(S_k),   A = sqrt(S_k) V_k^T
 
 with the first r_k singular values and vectors. `ranks` are fractions of the profile's rank, by client id: by default
-a quarter, a half and all of it, since unequal ranks are what the method is for; (1.0,) compares it with others at
+a quarter, a half and all of it, since the method is made for unequal ranks; (1.0,) compares it with other methods at
 equal ranks.
 
 Deviations: singular values are split evenly between the factors; W is not built, and signs are fixed (see
-`factorised`). Where W has a lower rank than the factors, what is left over restarts as LoRA does, A at its start and B
-at zero: with zeros in both it could never learn again. s = alpha / r is the same for every rank. The connector is
-averaged by numbers of examples. With a robust mean in the place of the weighted one, that mean of the B_k A_k is W.
+`factorised`). Where W has a lower rank than the factors, the remaining rows restart as in LoRA, A at its initial values
+and B at zero: with zeros in both they could never be learned. s = alpha / r is the same for every rank. The connector
+is averaged by numbers of examples. With a robust mean, W is the robust mean of the B_k A_k.
 AdamW instead of SGD, like every method here.
 """
 
@@ -29,14 +29,14 @@ from pilot.methods.ranks import OWN, START, HeterogeneousRanks
 
 @dataclass(frozen=True, kw_only=True)
 class FlexLora(HeterogeneousRanks):
-    """The server keeps the factors of the full rank, of which a client receives the first rows and columns."""
+    """Averaging of products; each client receives the first rows and columns of the server's full-rank factors."""
 
     name: ClassVar[str] = "flexlora"
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """W and its factors in every layer, and the mean of the connectors."""
+        """Compute W and its factors in every layer, and average the connectors."""
         updates = by_client(updates)
         start, shared = unprefixed(server.shared, START), dict(server.shared)
         shared |= mean_of_updates(updates, {"connector"}, mean)

@@ -1,18 +1,18 @@
 """FLoRA. Wang et al., "FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous Low-Rank Adaptations",
 NeurIPS 2024, arXiv 2409.05976.
 
-Every round clients start from a fresh LoRA (B zero) on a frozen weight W + s D. Stacking their factors multiplies to
-the exact mean of the updates, which goes into the frozen weight:
+Every round clients start from a fresh LoRA (B zero) on a frozen weight W + s D. The product of their stacked factors is
+the exact mean of the updates, which is added to D:
 
     D <- D + [p_1 B_1, ..., p_K B_K] [A_1; ...; A_K] = D + sum_k p_k B_k A_k,   p_k = n_k / n.
 
 Deviations: the paper's server sends the stacked factors (rank sum_k r_k), and every client merges them. Here it sends
-D, the sum over all rounds, so that a client which missed rounds needs no history of them. Where a layer is narrower
-than that rank, as at the embedded size, D is also less to send; in a 7B model the factors of nine clients would be
-about a quarter of it. cost.csv counts what is sent here. All clients have the same rank. A restarts from the same draw,
-the run's seed, every round. D is kept in float32. The connector, which the paper's models lack, is averaged. AdamW
-instead of SGD, like every method here. After the last aggregation the model is D alone: its fresh LoRA is zero. A
-robust mean takes the place of the weighted one between the products.
+D, the sum over all rounds, so that a client that missed rounds needs no history of them. Where a layer is narrower
+than that rank, as in the embedded profile, D is also smaller; in a 7B model the factors of nine clients would be
+about a quarter of it. cost.csv counts what is sent here. All clients have the same rank. A restarts every round from
+the same values, drawn from the run's seed. D is kept in float32. The connector, which the paper's models lack, is
+averaged. AdamW instead of SGD, like every method here. After the last aggregation the model is D alone: its fresh LoRA
+is zero. A robust mean replaces the weighted one for the products.
 """
 
 from collections.abc import Iterable
@@ -38,23 +38,23 @@ from pilot.methods.lora_products import products
 
 @dataclass(frozen=True, kw_only=True)
 class Flora(Averaging):
-    """The server keeps D and the connector, and no LoRA."""
+    """Averaging whose server keeps D and the connector, but no LoRA."""
 
     name: ClassVar[str] = "flora"
     offsets: ClassVar[bool] = True
 
     def arrive(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
-        """D and the connector; LoRA starts anew."""
+        """Load D and the connector; LoRA keeps its initial values."""
         return dict(payload)
 
     def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
-        """LoRA and connector leave; nothing is kept, since the server sends D."""
+        """Send LoRA and the connector; keep nothing, since the server sends D."""
         return Handover(select(work.end, phase.shared), {})
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """The mean of connectors, and that of products added to D."""
+        """Average connectors and products; add the mean product to D."""
         parts = (({**select(u.state, {"connector"}), **products(u.state)}, u.num_examples) for u in by_client(updates))
         shared = (mean or weighted_mean)(parts)
         for name in select(shared, {"offset"}):

@@ -1,7 +1,7 @@
 """HetLoRA. Cho et al., "Heterogeneous LoRA for Federated Fine-tuning of On-Device Foundation Models", EMNLP 2024,
 arXiv 2401.06432.
 
-Client k trains LoRA of its own rank r_k, the first rows of A and columns of B. With the tail what lies from
+Client k trains LoRA of rank r_k, the first rows of A and columns of B. With the tail the rows and columns from
 gamma r_k (rounded down) to r_k:
 
     client:  L_ce + strength * T_k,   T_k = sum over layers of ||B_tail||_F ||A_tail||_F
@@ -12,11 +12,11 @@ gamma r_k (rounded down) to r_k:
 Deviations: T_k and S_k are taken over all layers at once, so that a client has one rank and one weight. The server
 decides on pruning, from what it sent and what came back: an update is sent at the rank that its client was given, so
 that the bytes of a round in which it is pruned are an upper bound of the paper's; from the next round on they are those
-of the lower rank. `rounds.jsonl` has ranks, weights and who was pruned. gamma 0.99 is what a public copy of the method
-has; strength, and ranks as fractions of the profile's rank by client id, are our choice. The connector is averaged by
-numbers of examples, which say nothing about LoRA's weights. Rows that no participant of a round holds would become
-zero in both factors and could never be learned again: as in FlexLoRA they restart, A at its start and B at zero, if any
-client has their rank. s = alpha / r is the same for every rank. AdamW instead of SGD.
+of the lower rank. `rounds.jsonl` has ranks, weights and the pruned clients. gamma = 0.99 is that of a public
+implementation; strength, and ranks as fractions of the profile's rank by client id, are our choice. The connector is
+averaged by numbers of examples, as is LoRA while all products are zero. Rows that no participant of a round holds would
+become zero in both factors and could never be learned again: as in FlexLoRA they restart, A at its initial values and B
+at zero, if any client has their rank. s = alpha / r is the same for every rank. AdamW instead of SGD.
 """
 
 import math
@@ -45,10 +45,10 @@ from pilot.methods.ranks import OWN, START, HeterogeneousRanks
 
 @dataclass(frozen=True, kw_only=True)
 class HetLora(HeterogeneousRanks):
-    """The method of the module's docstring.
+    """HetLoRA as described in the module's docstring.
 
     Attributes:
-        gamma: part of the rank that is left after pruning, above 0 and at most 1; 1 never prunes.
+        gamma: fraction of the rank that remains after pruning, above 0 and at most 1; 1 never prunes.
         strength: weight of T_k in the loss.
     """
 
@@ -65,11 +65,11 @@ class HetLora(HeterogeneousRanks):
             raise ValueError(f"strength: expected a number of at least 0, got {self.strength}")
 
     def pruned(self, rank: int) -> int:
-        """gamma times a rank, rounded down, at least 1."""
+        """Return gamma times a rank, rounded down, at least 1."""
         return max(1, math.floor(round(self.gamma * rank, 9)))
 
     def penalty(self, trainable: State, received: State) -> Tensor | None:
-        """strength * T_k; None where no rank is left to prune."""
+        """Return strength * T_k; None if the strength is 0 or the rank cannot be pruned."""
         rank = int(received[OWN])
         if self.strength == 0 or self.pruned(rank) == rank:
             return None
@@ -78,7 +78,7 @@ class HetLora(HeterogeneousRanks):
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """Pruning, then the mean of the padded pairs by S_k; by numbers of examples while all products are zero."""
+        """Prune, then average the padded pairs by S_k, or by numbers of examples while all products are zero."""
         updates = by_client(updates)
         per_client, texts, pruned = dict(server.per_client), [], []
         for update in updates:
@@ -103,7 +103,7 @@ class HetLora(HeterogeneousRanks):
 
 
 def tail_norm(state: Mapping[str, Tensor], first: int, last: int) -> Tensor:
-    """T_k: over all layers, ||B||_F ||A||_F of the columns and rows `first`..`last`; 0 without any pair."""
+    """Compute T_k: sum over layers of ||B||_F ||A||_F of columns and rows `first`..`last`; 0 without any pair."""
     total = torch.zeros((), dtype=torch.float64)
     for layer in layers_of(state):
         a_RI, b_OR = pair_of(state, layer)

@@ -12,12 +12,12 @@ from pilot.methods.base import PLAIN_GROUPS, Method, Phase
 
 @dataclass(frozen=True, kw_only=True)
 class Local(Method):
-    """No exchange: the server's part is that of the base class."""
+    """Local training without exchange; the server hooks are the base class's."""
 
     name: ClassVar[str] = "local"
     exchanges: ClassVar[bool] = False
     single_model: ClassVar[bool] = False
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """One phase, of which nothing leaves the client."""
+        """Return one phase, after which nothing leaves the client."""
         return (Phase(name="train", trainable=PLAIN_GROUPS, shared=frozenset()),)

@@ -1,8 +1,8 @@
-"""Majority. A blind answer per task: what can be scored without looking at the image or the question.
+"""Majority. One blind answer per task: the score that is reached without looking at image or question.
 
 - vqa: the most frequent training answer.
 - ground: the mean training box, in the frame of the answers.
-- caption: the medoid of the training captions, the one most like the others.
+- caption: the medoid of the training captions, the one most similar to the others.
 
 Nothing is trained and no backbone is used.
 """
@@ -22,17 +22,17 @@ CAPTION_SAMPLE = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Majority(Blind):
-    """The answer that is most common among the training records."""
+    """One blind answer per task, derived from its training records."""
 
     name: ClassVar[str] = "majority"
 
     def answer(self, records: Sequence[InstructionRecord]) -> str:
-        """The task's blind answer."""
+        """Return the task's blind answer."""
         return majority_answer(records)
 
 
 def majority_answer(records: Sequence[InstructionRecord]) -> str:
-    """The blind answer for the task of these training records.
+    """Return the blind answer for the task of these training records.
 
     Raises:
         ValueError: there are no records, their kinds differ, or one of kind `ground` has no box.
@@ -48,13 +48,13 @@ def majority_answer(records: Sequence[InstructionRecord]) -> str:
 
 
 def most_frequent_answer(records: Sequence[InstructionRecord]) -> str:
-    """The most frequent answer; of several, the alphabetically first."""
+    """Return the most frequent answer; on ties, the alphabetically first."""
     counts = Counter(record.answer for record in records)
     return min(counts, key=lambda answer: (-counts[answer], answer))
 
 
 def mean_box(records: Sequence[InstructionRecord]) -> str:
-    """The mean of the boxes' corners, as `[x1, y1, x2, y2]` with two decimals."""
+    """Return the mean of the boxes' corners as `[x1, y1, x2, y2]` with two decimals."""
     boxes = [box for record in records if (box := box_in_frame(record)) is not None]
     if len(boxes) != len(records):
         raise ValueError(f"{len(records) - len(boxes)} of {len(records)} grounding records have no box")
@@ -63,10 +63,10 @@ def mean_box(records: Sequence[InstructionRecord]) -> str:
 
 
 def medoid_caption(records: Sequence[InstructionRecord]) -> str:
-    """The caption with the highest mean unigram F1 to the others, or to `CAPTION_SAMPLE` of them.
+    """Return the caption with the highest mean unigram F1 to the others, or to `CAPTION_SAMPLE` of them.
 
-    The sample is drawn from the records ordered by id, so their order does not matter. Of several captions
-    with the highest mean the alphabetically first is taken. A single caption is its own medoid.
+    The sample is drawn from the records sorted by id, so their order does not matter. Ties go to the
+    alphabetically first caption. A single caption is its own medoid.
     """
     captions = [record.answer for record in sorted(records, key=lambda record: record.id)]
     size = min(CAPTION_SAMPLE, len(captions))
@@ -81,6 +81,6 @@ def medoid_caption(records: Sequence[InstructionRecord]) -> str:
 
 
 def _unigram_f1(a: Counter[str], b: Counter[str]) -> float:
-    """2 |a and b| / (|a| + |b|) over multisets of words."""
+    """Compute 2 |a and b| / (|a| + |b|) over multisets of words."""
     size = a.total() + b.total()
     return 2 * (a & b).total() / size if size else 0.0

@@ -1,18 +1,18 @@
 """pFedMe. T Dinh et al., "Personalized Federated Learning with Moreau Envelopes", NeurIPS 2020, Algorithm 1.
 
-Client, w the global model it receives, over LoRA and connector:
+Client, with w the global model that it receives, over LoRA and connector:
 
     theta~ = argmin L_ce(theta) + lambda / 2 ||theta - w||^2,   from w;   w_k = w - eta lambda (w - theta~)
 
-It sends w_k and keeps theta~, which is the model that is evaluated. Server, over the participants P, unweighted:
+It sends w_k and keeps theta~, the model that is evaluated. Server, over the participants P, unweighted:
 
     w = (1 - beta) w + beta mean_P w_k
 
 Deviations: one local round (R = 1), whose inner problem gets all of the round's steps, where the paper does R = 20 with
-a few steps each; so eta lambda takes the place of what R rounds travel together, 1 - (1 - eta lambda)^R, which is 0.79
-for the paper's 0.005 * 15 and 0.8 with the defaults here. The inner solver is AdamW instead of gradient descent, which
-leaves theta~ inexact in its own way, and lambda = 1 is ours: 15 belongs to the paper's models and losses. eta lambda
-above 1 is refused: w_k would lie beyond theta~.
+a few steps each; so eta lambda replaces the combined step of R rounds, 1 - (1 - eta lambda)^R, which is 0.79 for the
+paper's 0.005 * 15 and 0.8 with the defaults here. The inner solver is AdamW instead of gradient descent, so the error
+of theta~ differs from the paper's, and lambda = 1 is our choice: 15 suits the paper's models and losses. eta lambda
+above 1 is refused: w_k would overshoot theta~.
 """
 
 from collections.abc import Iterable, Sequence
@@ -44,7 +44,7 @@ PERSONAL = "personal"
 
 @dataclass(frozen=True, kw_only=True)
 class PFedMe(Averaging):
-    """A global model and, by Moreau envelopes, one of its own per client.
+    """A global model and, by Moreau envelopes, a personal model per client.
 
     Attributes:
         strength: lambda, above 0.
@@ -67,23 +67,23 @@ class PFedMe(Averaging):
             raise ValueError(f"eta: expected at most 1 / strength, {1 / self.strength:.4g}, got {self.eta}")
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """One phase, with all steps of the round."""
+        """Return one phase with all steps of the round."""
         return (Phase(name="train", trainable=PLAIN_GROUPS, shared=PLAIN_GROUPS),)
 
     def final_phase(self, rounds: int) -> Phase:
-        """The model theta~ of each client, for which nothing is sent."""
+        """Return the phase of each client's model theta~, for which nothing is sent."""
         return Phase(name="personal", trainable=PLAIN_GROUPS, shared=frozenset())
 
     def arrive(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
-        """In training w, in the final phase theta~; the initial model where there is none yet."""
+        """Load w in training, theta~ in the final phase; without it the initial model remains."""
         return unprefixed(stored, PERSONAL) if phase.name == "personal" else dict(payload)
 
     def penalty(self, trainable: State, received: State) -> Tensor:
-        """lambda / 2 ||theta - w||^2."""
+        """Return lambda / 2 ||theta - w||^2."""
         return self.strength / 2 * squared_distance(trainable, received)
 
     def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
-        """w_k leaves, theta~ stays."""
+        """Send w_k; keep theta~."""
         theta = select(work.end, phase.shared)
         way = difference(theta, work.start)
         step = self.eta * self.strength
@@ -91,17 +91,17 @@ class PFedMe(Averaging):
         return Handover(local, prefixed(theta, PERSONAL))
 
     def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
-        """Remembers what beta mixes with."""
+        """Store the initial model, which beta mixes with."""
         return ServerState(prefixed(initial, INITIAL))
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """w in training; nothing before the first aggregation."""
+        """Return w in training; nothing in the final phase and before the first aggregation."""
         return {} if phase.name == "personal" else unprefixed(server.shared, GLOBAL)
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """w + beta (mean w_k - w)."""
+        """Update w to w + beta (mean w_k - w)."""
         means, _ = unweighted_mean(updates, phase.shared, mean)
         before = global_model(server)
         delta = difference(means, before)

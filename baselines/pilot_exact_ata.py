@@ -1,13 +1,13 @@
 """Pilot with exact ATA: our variant of Pilot (Xiong et al., AAAI 2025, arXiv 2501.13985), not the paper's.
 
-ATA mixes the factors of neighbours' LoRAs one by one, and the product of mixed factors is not the mixed product. Here
-each client receives the best approximation of the mixed product that its rank allows:
+ATA mixes the two factors of neighbours' LoRAs separately, and the product of mixed factors is not the mixed product.
+Here each client receives the best approximation of the mixed product that its rank allows:
 
     sum_j w_j B_j A_j = U S V^T  (j: the client itself and its neighbours);   B = U_r sqrt(S_r),   A = sqrt(S_r) V_r^T
 
-with ATA's weights w and its neighbours by distance between products, since factors of equal products may differ by any
-rotation (`distance`). It costs the server a singular value decomposition per client and layer, and no byte more.
-Everything else is Pilot's.
+with ATA's weights w and its neighbours by distance between products (`distance`), since factors of equal products may
+differ by any invertible matrix. It costs the server a singular value decomposition per client and layer, but no
+additional bytes. Everything else is as in Pilot.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ class PilotExactAta(Pilot):
             raise ValueError("adaptive_text_aggregation: this method is about ATA, so it cannot be without")
 
     def mix_texts(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
-        """ATA's neighbours and weights, over products."""
+        """Mix products with ATA's neighbours and weights."""
         texts = [select(update.state, {"text_adapter"}) for update in updates]
         distances = pairwise_distances(texts, self.distance)
         counts = [update.num_examples for update in updates]
@@ -51,9 +51,9 @@ class PilotExactAta(Pilot):
 
 
 def mixed_product(parts: Sequence[tuple[Mapping[str, Tensor], float]]) -> State:
-    """The LoRA of the first state's rank that is nearest to sum_j w_j B_j A_j, layer by layer.
+    """Return the LoRA of the first state's rank that is nearest to sum_j w_j B_j A_j, layer by layer.
 
-    Directions that the sum does not fill have rows of the first state's A and zeros in B, so that they can be learned.
+    Directions that the sum does not use get rows of the first state's A and zeros in B, so that they can be learned.
     """
     first = dict(parts[0][0])
     result: State = {}

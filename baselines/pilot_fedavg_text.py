@@ -1,10 +1,10 @@
-"""Pilot with a text adapter averaged over all clients: the bridge between FedAvg and Pilot.
+"""Pilot with a text adapter averaged over all clients: a step between FedAvg and Pilot.
 
 Xiong et al., AAAI 2025, arXiv 2501.13985, without adaptive text aggregation:
 
     Theta = sum_k (n_k / n) Theta_k   for LoRA, on every client,
 
-and all else as in Pilot (pilot/methods/pilot.py states it, with its deviations): two stages, task-aware visual
+and everything else as in Pilot (described with its deviations in pilot/methods/pilot.py): two stages, task-aware visual
 aggregation, CT-MoA. `num_neighbors`, `self_weight` and `distance` have no effect.
 """
 
@@ -16,7 +16,7 @@ from pilot.methods.pilot import Pilot
 
 @dataclass(frozen=True, kw_only=True)
 class PilotFedAvgText(Pilot):
-    """Pilot whose option `adaptive_text_aggregation` is off."""
+    """Pilot with the option `adaptive_text_aggregation` off."""
 
     name: ClassVar[str] = "pilot_fedavg_text"
 

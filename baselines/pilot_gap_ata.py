@@ -1,12 +1,13 @@
-"""Pilot whose clients find out how many neighbours they have: our variant of Pilot (Xiong et al., AAAI 2025).
+"""Pilot with an adaptive number of neighbours per client: our variant of Pilot (Xiong et al., AAAI 2025).
 
-ATA mixes in the M nearest clients, and M is the same for all: with fewer than M others of the same kind, strangers come
-in. Here each client takes those before the widest gap in its sorted distances d_1 <= d_2 <= ... to the others:
+ATA mixes in the M nearest clients, and M is the same for all: a client with fewer than M similar others also mixes in
+dissimilar ones. Here each client takes those before the widest gap in its sorted distances d_1 <= d_2 <= ... to others:
 
     M_k = argmax_(1 <= m < K - 1) d_(m + 1) / d_m,   the smallest m on ties;   one other: M_k = 1
 
-at most `num_neighbors`, which is not a number to tune any more but a bound (by default none). Where some are at
-distance 0, those are the neighbours. No task label is read, no byte more sent. Everything else is Pilot's.
+at most `num_neighbors`, which is an upper bound here (by default none) instead of a number to tune. If some others are
+at distance 0, those are the neighbours. It reads no task label and sends no additional bytes. Everything else is as in
+Pilot.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ UNBOUNDED = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class PilotGapAta(Pilot):
-    """Pilot with as many neighbours as stand before the widest gap."""
+    """Pilot that takes the clients before the widest gap in distances as neighbours."""
 
     name: ClassVar[str] = "pilot_gap_ata"
 
@@ -34,7 +35,7 @@ class PilotGapAta(Pilot):
             raise ValueError("adaptive_text_aggregation: this method is about ATA, so it cannot be without")
 
     def mix_texts(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
-        """ATA's weights over the neighbours before the gap."""
+        """Mix with ATA's weights over the neighbours before the gap."""
         texts = [select(update.state, {"text_adapter"}) for update in updates]
         distances = pairwise_distances(texts, self.distance)
         chosen = []
@@ -49,7 +50,7 @@ class PilotGapAta(Pilot):
 
 
 def before_the_gap(distances: Sequence[float]) -> int:
-    """How many of the sorted distances stand before the widest relative gap; see the module."""
+    """Count the sorted distances before the widest relative gap; see the module."""
     if len(distances) < 2:
         return len(distances)
     if distances[0] == 0:

@@ -1,12 +1,12 @@
 """Pilot with momentum on the server: our variant of Pilot (Xiong et al., AAAI 2025), not the paper's.
 
-Hsu et al. 2019 (FedAvgM, arXiv 1909.06335) add up the mean updates of past rounds. Here Pilot's server does so for
-each task adapter and for each client's text adapter, x what was sent before and x' what Pilot's aggregation gives:
+Hsu et al. 2019 (FedAvgM, arXiv 1909.06335) accumulate the mean updates of past rounds. Here Pilot's server does so for
+each task adapter and each client's text adapter, with x the value sent before and x' the result of Pilot's aggregation:
 
     v = beta v + (x' - x), v = 0 at first;    x += v
 
-The server keeps v, as large as what it sends, and no byte more is sent. A client or task without an update keeps x and
-v. Everything else is Pilot's.
+The server keeps v, which is as large as what it sends; no additional bytes are sent. A client or task without an update
+keeps x and v. Everything else is as in Pilot.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ INITIAL, MOMENTUM = "initial", "momentum"
 
 @dataclass(frozen=True, kw_only=True)
 class PilotMomentum(Pilot):
-    """Pilot whose server goes on in the direction of past rounds.
+    """Pilot whose server continues in the direction of past rounds.
 
     Attributes:
         beta: momentum, in [0, 1); 0 is Pilot.
@@ -41,13 +41,13 @@ class PilotMomentum(Pilot):
             )
 
     def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
-        """What all start from, since the first update is counted from it."""
+        """Store the initial model, from which the first update is measured."""
         return ServerState(prefixed(initial, INITIAL))
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """Pilot's aggregation, and a step with momentum towards it."""
+        """Aggregate as Pilot, then take a step with momentum towards the result."""
         updates = list(updates)
         after = super().aggregate(phase, updates, server, mean)
         start, momentum = unprefixed(server.shared, INITIAL), unprefixed(server.shared, MOMENTUM)
@@ -68,7 +68,7 @@ class PilotMomentum(Pilot):
         return ServerState(shared | prefixed(momentum, MOMENTUM), per_client, after.record)
 
     def _step(self, after: State, before: State, momentum: State) -> State:
-        """x + v of every tensor of `after`; `momentum` takes the new v."""
+        """Return x + v for every tensor of `after`; write the new v into `momentum`."""
         result = {}
         for name, value in after.items():
             change = value - before[name]

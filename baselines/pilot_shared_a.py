@@ -1,12 +1,13 @@
 """Pilot whose clients share LoRA's A: our variant of Pilot (Xiong et al., AAAI 2025), not the paper's.
 
 Guo et al., "Selective Aggregation for Low-Rank Adaptation in Federated Learning" (FedSA-LoRA, arXiv 2410.01463), find
-that A learns what clients have in common and B what is a client's own. So the server averages A over all clients, by
-numbers of examples, and mixes B alone as ATA does, by distances between the B:
+that A learns what clients have in common and B what is specific to a client. So the server averages A over all clients,
+by numbers of examples, and mixes only B as ATA does, by distances between the B:
 
     A' = sum_k (n_k / n) A_k;    B_k' = a_k B_k + (1 - a_k) sum_(j in N_M(k)) w_kj B_j
 
-No byte more than Pilot's. With one A for all, mixed factors have the mixed product. Everything else is Pilot's.
+It sends no more bytes than Pilot. With one A for all, the product of mixed factors is the mixed product. Everything
+else is as in Pilot.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from pilot.methods.text_aggregation import mix, neighbourhoods, pairwise_distanc
 
 @dataclass(frozen=True, kw_only=True)
 class PilotSharedA(Pilot):
-    """Pilot that averages A over all clients and mixes B between near ones."""
+    """Pilot that averages A over all clients and mixes B between nearby ones."""
 
     name: ClassVar[str] = "pilot_shared_a"
 
@@ -33,7 +34,7 @@ class PilotSharedA(Pilot):
             )
 
     def mix_texts(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
-        """One A for all, and ATA of the B."""
+        """Average A over all clients and mix B by ATA."""
         shared = mean_of_updates(updates, {A})
         own = [select(update.state, {B}) for update in updates]
         distances = pairwise_distances(own, self.distance)

@@ -1,11 +1,11 @@
 """Pilot with text adapters averaged within tasks: our variant of Pilot (Xiong et al., AAAI 2025), not the paper's.
 
-ATA finds near clients by distance and mixes in M of them, so a client whose task has fewer than M others always takes
-in a stranger. The server knows every client's task, which Pilot uses for its visual adapters; here for text, too:
+ATA mixes in the M nearest clients, so a client whose task has fewer than M others always takes in a client of another
+task. The server knows every client's task, which Pilot uses for its visual adapters; here also for text adapters:
 
     Theta_k' = sum_(j in task of k) (n_j / n_task) Theta_j
 
-No byte more than Pilot's. Everything else is Pilot's.
+It sends no more bytes than Pilot. Everything else is as in Pilot.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class PilotTaskText(Pilot):
     name: ClassVar[str] = "pilot_task_text"
 
     def mix_texts(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
-        """The mean of each client's task, and who is in it."""
+        """Average text adapters within each task; record each task's clients."""
         states = [select(update.state, {"text_adapter"}) for update in updates]
         tasks = [update.task for update in updates]
         means = task_aware_aggregation(states, [update.num_examples for update in updates], tasks)

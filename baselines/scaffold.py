@@ -10,8 +10,8 @@ c and c_k start at 0; c_k never leaves the client. Twice FedAvg's bytes, both wa
 
 Deviations: clients train with AdamW, so the correction enters the gradient (as the penalty <c - c_k, theta>), before
 clipping, and AdamW rescales it like the rest; it does not move theta by a constant per step as it would with SGD.
-Option II reads c_k+ off the way travelled, c_k - c + (theta_g - theta_k) / (K eta_l), which is the mean of g for SGD
-with one rate; under AdamW it is no gradient, so the mean of g is taken itself.
+Option II derives c_k+ from the distance travelled, c_k - c + (theta_g - theta_k) / (K eta_l), which is the mean of g
+for SGD with a constant rate; under AdamW it is no gradient, so the mean of g itself is used.
 """
 
 from collections.abc import Iterable, Sequence
@@ -60,16 +60,16 @@ class Scaffold(Averaging):
             raise ValueError(f"eta_g: expected a number above 0, got {self.eta_g}")
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """One phase; the changes of control variates leave with the model."""
+        """Return one phase; the changes of control variates leave with the model."""
         shared, auxiliary = PLAIN_GROUPS | {CHANGE}, frozenset({CONTROL, OWN, CHANGE})
         return (Phase(name="train", trainable=PLAIN_GROUPS, shared=shared, auxiliary=auxiliary, mean_gradients=True),)
 
     def penalty(self, trainable: State, received: State) -> Tensor:
-        """<c - c_k, theta>."""
+        """Return <c - c_k, theta>."""
         return inner_product(trainable, correction(trainable, received))
 
     def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
-        """Besides the model, c_k+ - c_k leaves; c_k+ stays. `work.gradients` are those of g + c - c_k."""
+        """Send the model and c_k+ - c_k; keep c_k+. `work.gradients` are the means of g + c - c_k."""
         handover = super().hand_over(phase, client, work)
         control = difference(work.gradients, correction(work.gradients, {**work.stored, **work.payload}))
         own = unprefixed(work.stored, OWN) or {name: torch.zeros_like(value) for name, value in control.items()}
@@ -77,18 +77,18 @@ class Scaffold(Averaging):
         return Handover({**handover.shared, **change}, {**handover.private, **prefixed(control, OWN)})
 
     def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
-        """theta_g, and N; c is 0 and not written down."""
+        """Store theta_g and N; c is 0 and not stored."""
         theta = prefixed(without(initial, {CHANGE}), INITIAL)
         return ServerState({**theta, COUNT: torch.tensor(float(len(clients)))})
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """theta_g and c; nothing before the first aggregation."""
+        """Return theta_g and c; nothing before the first aggregation."""
         return {**unprefixed(server.shared, GLOBAL), **select(server.shared, {CONTROL})}
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """The equations of the module; a robust `mean` is taken of changes of control variates, too."""
+        """Apply the equations of the module; a robust `mean` also applies to the changes of control variates."""
         means, num_participants = unweighted_mean(updates, phase.shared, mean)
         before = global_model(server)
         delta = difference(without(means, {CHANGE}), before)
@@ -103,7 +103,7 @@ class Scaffold(Averaging):
 
 
 def correction(like: State, known: State) -> State:
-    """c - c_k for every name in `like`; either is 0 while it is not among the `known`."""
+    """Compute c - c_k for every name in `like`; a control variate that is missing in `known` is 0."""
     return {
         name: known.get(f"{CONTROL}.{name}", torch.zeros_like(value))
         - known.get(f"{OWN}.{name}", torch.zeros_like(value))

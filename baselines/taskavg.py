@@ -1,8 +1,8 @@
-"""TaskAvg. FedAvg inside each task: the rival that knows the task labels, as Pilot does.
+"""TaskAvg. FedAvg inside each task: the baseline that knows the task labels, as Pilot does.
 
 Server, for every task t:   theta_t = sum_(k in t) (n_k / n_t) theta_k over LoRA and connector; n_t = sum_(k in t) n_k.
 
-No paper's method: McMahan et al.'s FedAvg (AISTATS 2017), one federation per task, with nothing exchanged between
+Not from a paper: McMahan et al.'s FedAvg (AISTATS 2017), one federation per task, with nothing exchanged between
 tasks. A task without an update keeps its model. Clients train with AdamW, as with FedAvg here.
 """
 
@@ -33,13 +33,13 @@ class TaskAvg(Averaging):
     single_model: ClassVar[bool] = False
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """The model of the client's task; nothing before that was aggregated."""
+        """Return the model of the client's task; nothing before its first aggregation."""
         return unprefixed(server.shared, client.task)
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """The mean within every task that has an update."""
+        """Average within every task that has an update."""
         by_task: dict[str, list[Update]] = {}
         for update in by_client(updates):
             by_task.setdefault(update.task, []).append(update)

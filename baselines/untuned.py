@@ -1,6 +1,6 @@
-"""Untuned. The backbone as it ships: its own projector, no LoRA, no training.
+"""Untuned. The backbone as it ships: its original projector, no LoRA, no training.
 
-Shows what pre-training alone can do.
+Shows the performance of pre-training alone.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from pilot.methods.base import Method, Phase
 
 @dataclass(frozen=True, kw_only=True)
 class Untuned(Method):
-    """No phases, so no client ever trains."""
+    """The backbone without phases, hence without training."""
 
     name: ClassVar[str] = "untuned"
     exchanges: ClassVar[bool] = False
     single_model: ClassVar[bool] = True
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """None."""
+        """Return no phases."""
         return ()

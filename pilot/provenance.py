@@ -1,10 +1,10 @@
-"""What each stage of the pipeline depends on, as digests: source files, and the settings that concern it.
+"""Digests of what each pipeline stage depends on: its source files and the settings that it uses.
 
-A stage names the functions that it calls; its files follow from their imports (`pilot.io.imports`), up to the table of
-methods, where the files of one method are added.
+A stage lists the functions that it calls; its files follow from their imports (`pilot.io.imports`), up to the table of
+methods, from which only the files of one method are added.
 
-Snakemake sees rule texts and file times, not imported packages. These digests stand among a rule's parameters, so that
-an edit of one method's source repeats that method's runs and what follows from them, and nothing else.
+Snakemake tracks rule texts and file times, not imported packages. These digests are parameters of rules, so that an
+edit of one method's source reruns that method's runs and everything that depends on them, and nothing else.
 """
 
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "tuning": ("pilot.runs.tune:tune_method",),
     "tuning_table": ("pilot.report.tables.tuning:write_tuning",),
 }
-"""The functions that a stage's command calls. Its sources are their modules, and whatever those import."""
+"""The functions that a stage's command calls. Its sources are their modules and all modules that these import."""
 BOUNDARIES: dict[Edge, str] = {
     (ANY, "pilot.provenance"): "what it computes stands in the digests themselves",
     (ANY, "pilot.io.imports"): "so does what this finds",
@@ -50,13 +50,13 @@ BOUNDARIES: dict[Edge, str] = {
 
 
 def known_methods() -> list[str]:
-    """Names of all methods, those of other packages last."""
+    """Return the names of all methods, those of other packages last."""
     return list(dict.fromkeys([*METHODS, *plugins()]))
 
 
 @cache
 def sources(stage: str, method: str | None = None) -> frozenset[str]:
-    """Files that a stage, and a method in it, depend on, relative to the repository; a variant's are its base's."""
+    """Return a stage's (and a method's) source files, relative to the repository; a variant has those of its base."""
     base = base_name(method) if method else ""
     own: Iterable[str] = [method_module(base)] if base in METHODS else ()
     if base in plugins() and base not in METHODS:
@@ -66,10 +66,10 @@ def sources(stage: str, method: str | None = None) -> frozenset[str]:
 
 @cache
 def stage_digest(stage: str, method: str | None = None) -> str:
-    """Digest of the source files of a stage, with those of a method and its line in the table.
+    """Digest the source files of a stage, with those of a method and its line in the table.
 
     Raises:
-        UserError: no such method.
+        UserError: the method does not exist.
     """
     if method:
         check_methods(f"stage {stage}", "method", [method], known_methods())
@@ -81,7 +81,7 @@ def stage_digest(stage: str, method: str | None = None) -> str:
 
 @cache
 def scenario_digest(scenario: str, part: str) -> str:
-    """Digest of what `part` (`data`, `partition` or `all`) of a scenario depends on in its file."""
+    """Digest the settings in a scenario's file that `part` (`data`, `partition` or `all`) depends on."""
     loaded = load_scenario(scenario).model_dump(mode="json")
     if part == "data":
         keys = ("name", "kind", "source", "num_train", "num_test", "options", "max_quarantine")
@@ -94,13 +94,13 @@ def scenario_digest(scenario: str, part: str) -> str:
 
 @cache
 def profile_digest(profile: str, method: str) -> str:
-    """Digest of what a method's runs depend on in a profile: not other methods' settings."""
+    """Digest the settings of a profile that a method's runs depend on, without other methods' settings."""
     return digest_json(load_profile(profile).only(method).model_dump(mode="json"))
 
 
 @cache
 def tuning_digest(profile: str, method: str) -> str:
-    """Digest of what a method's trials depend on in a profile: the grid in place of its runs' learning rates."""
+    """Digest the settings of a profile that a method's trials depend on: the grid instead of learning rates."""
     loaded = load_profile(profile)
     settings = loaded.only(method).model_copy(update={"learning_rates": {}, "tuning_grid": loaded.tuning_grid})
     return digest_json(settings.model_dump(mode="json"))
@@ -108,7 +108,7 @@ def tuning_digest(profile: str, method: str) -> str:
 
 @cache
 def backbone_settings_digest(profile: str) -> str:
-    """Digest of what a profile says about the backbone's weights and how they are computed: features depend on it."""
+    """Digest a profile's settings that features depend on: the backbone's weights and how it computes."""
     named = ("backbone", "backbone_path", "revision", "architecture", "precision", "attention", "feature_dtype")
     values = load_profile(profile).model_dump(mode="json")
     return digest_json({name: values.get(name) for name in named})
@@ -116,13 +116,13 @@ def backbone_settings_digest(profile: str) -> str:
 
 @cache
 def fault_digest(fault: str) -> str:
-    """Digest of what a fault does, whatever its title."""
+    """Digest the settings of a fault, without its title."""
     return digest_json(load_fault(fault).federation.model_dump(mode="json"))
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of the packages that results may depend on."""
+    """Return the versions of the packages that results may depend on."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("pilot-bench", "torch", "transformers", "numpy", "safetensors")}

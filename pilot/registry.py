@@ -1,4 +1,4 @@
-"""Methods from names and options; the table of names is `pilot.methods.families`."""
+"""Creation of methods from names and options; the table of names is in `pilot.methods.families`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from pilot.methods.plugins import GROUP, plugins
 
 
 def load_plugin(name: str) -> type[Method]:
-    """The class of a method of another package.
+    """Load the class of a method of another package.
 
     Raises:
-        UserError: it cannot be imported, or is no method of that name.
+        UserError: it cannot be imported, or is not a method of that name.
     """
     point = plugins()[name]
     where = f"method {name!r}: entry point {point.value} (group {GROUP})"
@@ -34,10 +34,11 @@ def load_plugin(name: str) -> type[Method]:
 
 
 def method_class(name: str) -> type[Method]:
-    """The class of a method of this package, or of another one.
+    """Return the class of a method of this package or of another one.
 
     Raises:
-        UserError: no such method, or another package's cannot be used or has the name of one of this package.
+        UserError: the method does not exist, or it is another package's and cannot be used or has the name of a method
+            of this package.
     """
     if name in METHODS and name in plugins():
         raise UserError(
@@ -55,10 +56,10 @@ def method_class(name: str) -> type[Method]:
 
 
 def make_method(name: str, options: Mapping[str, Any]) -> Method:
-    """The method of that name with these options, the rest at their defaults.
+    """Create a method with the given options and defaults for the others.
 
     Raises:
-        UserError: no such method or option, or a value that does not fit.
+        UserError: the method or an option does not exist, or a value is invalid.
     """
     method = method_class(name)
     fields = [field.name for field in dataclasses.fields(method)]

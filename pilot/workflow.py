@@ -19,15 +19,15 @@ WHERE = "Snakemake's configuration (--config, --configfile)"
 
 
 def _names(value: Any) -> Any:
-    """Split a text at its commas; lists stay."""
+    """Split a string at its commas; return lists unchanged."""
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
 def _folder(value: Any) -> str:
-    """Expand `~` and drop what names the same folder twice (`./`, `//`).
+    """Expand `~` and remove redundant parts of a folder's name (`./`, `//`).
 
     Raises:
-        ValueError: a name that Snakemake takes for a number or a pattern, or a command for an option.
+        ValueError: Snakemake would read the name as a number or a pattern, or a command would read it as an option.
     """
     if not isinstance(value, str):
         kind = type(value).__name__
@@ -45,7 +45,7 @@ MethodNames = Annotated[tuple[FullName, ...], BeforeValidator(_names), Field(min
 class WorkflowConfig(Model):
     """The workflow's configuration; `read_workflow_config` adds a field `<study>_methods` for every study.
 
-    Fields that name methods leave the others out; None leaves out none.
+    Fields that name methods exclude all others; None excludes none.
     """
 
     results: Annotated[str, BeforeValidator(_folder)] = "results"
@@ -54,7 +54,7 @@ class WorkflowConfig(Model):
     fault_methods: MethodNames | None = None
 
     def methods_of(self, study: str) -> tuple[str, ...]:
-        """The methods that are left to a study; empty for all of its methods."""
+        """Return the methods selected for a study; empty for all of its methods."""
         return getattr(self, _field(study), None) or ()
 
 
@@ -62,7 +62,8 @@ def read_workflow_config(values: Mapping[str, Any]) -> WorkflowConfig:
     """Check keys, types and names of Snakemake's configuration.
 
     Raises:
-        UserError: names the key, what was expected and, for a name close to a known one, that one.
+        UserError: a key, type or name is invalid; the message names the key, what was expected and, for a name close
+            to a known one, that one.
     """
     studies: dict[str, Any] = {_field(name): (MethodNames | None, None) for name in study_names()}
     config = validated(create_model("WorkflowConfig", __base__=WorkflowConfig, **studies), WHERE, values)
@@ -79,10 +80,10 @@ def read_workflow_config(values: Mapping[str, Any]) -> WorkflowConfig:
 
 
 def check_offered(field: str, scenario: str, names: tuple[str, ...], offered: tuple[str, ...]) -> None:
-    """Refuse methods of `field` that a scenario does not run.
+    """Check that a scenario runs all methods of `field`.
 
     Raises:
-        UserError: names the scenario's methods.
+        UserError: it does not run one of them; the message lists its methods.
     """
     if missing := [name for name in names if name not in offered]:
         raise UserError(

@@ -1,4 +1,4 @@
-# What the stages share: names, and the functions that say what goes into a job. There are no targets here.
+# Names and functions shared by all stages: inputs, outputs and parameters of jobs. This file has no targets.
 
 import os
 import sys
@@ -17,15 +17,15 @@ from pilot.config.study import Setting, load_study
 from pilot.config.variant import base_name
 from pilot.workflow import check_offered, read_workflow_config
 
-# Jobs find the `pilot-bench` of the environment that runs Snakemake, activated or not. Every job of a cluster comes by
-# here, too, and has a PATH of its own: it is not handed on by `envvars:`.
+# Jobs use the `pilot-bench` of the environment that runs Snakemake, activated or not. Every cluster job executes this
+# line, too: it has a different PATH, since `envvars:` does not pass this one on.
 os.environ.update(PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath))
 try:
     CONFIG = read_workflow_config(config)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 RESULTS, PROFILE = CONFIG.results, CONFIG.profile
-VARIANT = r"(?:\+[a-z0-9][a-z0-9._-]*)?"  # what may follow the name of a method, scenario or profile
+VARIANT = r"(?:\+[a-z0-9][a-z0-9._-]*)?"  # optional suffix of the name of a method, scenario or profile
 REFERENCES = ("untuned", "majority")
 FAULT_METHODS = ("pilot", "fedavg", "fedprox", "fedmoe")
 FAULT_OUTPUTS = ("tables/faults.csv", "tables/faults.md", "figures/faults.png", "figures/faults.pdf")
@@ -37,30 +37,30 @@ TABLES = (
 
 
 def sized(on_cpu, on_gpu):
-    """A resource of jobs that run the model: for profiles on a CPU, and for those on a GPU."""
+    """Return a resource of jobs that run the model: `on_gpu` for profiles on a GPU, else `on_cpu`."""
     return lambda wildcards: on_gpu if load_profile(wildcards.profile).device == "cuda" else on_cpu
 
 
 def outputs_of(scenario, profile=PROFILE):
-    """Tables, figures and report of a scenario; with the profile `llava`, of its twin over public data."""
+    """Return tables, figures and report of a scenario; with profile `llava`, of its counterpart over public data."""
     folder = f"{RESULTS}/{profile}/{scenario_for_profile(scenario, profile)}"
     return [f"{folder}/tables/{name}" for name in TABLES] + [f"{folder}/figures", f"{folder}/report.html"]
 
 
 def paper_outputs_of(scenario, profile=PROFILE):
-    """What `figures` makes: tables, figures for the screen, and figures for paper."""
+    """Return the outputs of the target `figures`: tables, figures for the screen, and figures for paper."""
     folder = f"{RESULTS}/{profile}/{scenario_for_profile(scenario, profile)}"
     return [f"{folder}/tables/{name}" for name in TABLES] + [f"{folder}/figures", f"{folder}/paper"]
 
 
 def shipped_checkpoint(wildcards):
-    """The weights of a backbone that ships with the package; others are named by the profile."""
+    """Return the weights of a backbone that ships with the package; nothing for others, which the profile names."""
     folder = BACKBONES[load_profile(wildcards.profile).backbone].folder
     return [folder / WEIGHTS] if folder else []
 
 
 def runs_of(wildcards):
-    """Run folders of a scenario: its methods with its seeds, and the reference rows."""
+    """Return the run folders of a scenario: its methods with its seeds, and the references."""
     scenario = load_scenario(wildcards.scenario)
     names = [(method, seed) for method in scenario.methods for seed in scenario.seeds]
     names += [(method, 0) for method in REFERENCES]
@@ -69,12 +69,12 @@ def runs_of(wildcards):
 
 
 def method_options(names):
-    """Options that name methods, word by word."""
+    """Return the command-line options that name methods, word by word."""
     return [word for name in names for word in ("--method", name)]
 
 
 def shown_methods(wildcards):
-    """Options that name a scenario's own methods and the references, or those of the configuration."""
+    """Return the options that name a scenario's own methods and the references, or the configured methods."""
     own, chosen = (*load_scenario(wildcards.scenario).methods, *REFERENCES), CONFIG.figure_methods or ()
     folder = Path(wildcards.results, wildcards.profile, wildcards.scenario, "runs")
     trained_by_hand = [name for name in chosen if (folder / name).is_dir()]
@@ -83,7 +83,7 @@ def shown_methods(wildcards):
 
 
 def fault_runs(wildcards):
-    """Folders of a scenario's runs with a fault."""
+    """Return the folders of a scenario's runs with a fault."""
     own = load_scenario(wildcards.scenario).methods
     check_offered("fault_methods", wildcards.scenario, CONFIG.fault_methods or (), own)
     methods = CONFIG.fault_methods or [name for name in FAULT_METHODS if name in own]
@@ -93,26 +93,26 @@ def fault_runs(wildcards):
 
 
 def runs_with_and_without(wildcards):
-    """The same, and the ordinary runs that they are held against; scoring a run twice gives the same bytes."""
+    """Return the runs with a fault and the fault-free runs to compare; scoring a run twice gives the same bytes."""
     faulty = fault_runs(wildcards)
     folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/runs"
     return [f"{folder}/{method}/seed0" for method in dict.fromkeys(run.split("/")[-2] for run in faulty)] + faulty
 
 
 def study_of(name):
-    """A study with the methods that the configuration leaves it (`zoo_methods=pilot,fedavg`)."""
+    """Load a study, restricted to the configured methods (`zoo_methods=pilot,fedavg`)."""
     return load_study(name).only(methods=CONFIG.methods_of(name))
 
 
 def further_runs(wildcards):
-    """Folders of a study's runs in one scenario folder that the scenario's own targets do not make."""
+    """Return a study's run folders in one scenario folder that the scenario's own targets do not make."""
     profile, setting = base_name(wildcards.profile), Setting(wildcards.scenario, wildcards.profile)
     methods = study_of(wildcards.study).further_methods(setting, profile)
     return [str(run) for run in setting.runs(Path(wildcards.results), methods)]
 
 
 def scores_of(wildcards):
-    """The scores of all of a study's runs: the scenarios' own, and further ones beside them."""
+    """Return the score files of all of a study's runs: the scenarios' own, and further ones beside them."""
     study, scores = study_of(wildcards.study), []
     for setting, methods in study.settings(wildcards.profile).items():
         folder, further = setting.folder(Path(wildcards.results)), study.further_methods(setting, wildcards.profile)

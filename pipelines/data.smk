@@ -1,4 +1,4 @@
-# Data, shards and vision features of a scenario: made once, read by every run.
+# Data, shards and vision features of a scenario: computed once, read by every run.
 
 
 rule data:

@@ -1,4 +1,4 @@
-# Runs with a fault: each method once per fault, one seed, beside the scenario's ordinary runs of the same seed.
+# Runs with a fault: each method once per fault, one seed, compared with the scenario's fault-free runs of that seed.
 
 
 rule train_fault:

@@ -1,5 +1,5 @@
-# Tables and figures: read results, never recompute. They show the scenario's own methods and the references, whatever
-# else has been run beside them.
+# Tables and figures: read results, never recompute. They show only the scenario's own methods and the references, also
+# when the folder contains other runs.
 
 
 rule tables:

@@ -1,4 +1,4 @@
-# Studies: runs that are put side by side (pipelines/studies/*.yaml), and the tuning of their methods.
+# Studies: comparisons of runs (pipelines/studies/*.yaml), and the tuning of their methods.
 
 
 rule score_study:

@@ -1,5 +1,5 @@
 # One job per method and seed. Round checkpoints are not declared: Snakemake removes declared outputs before a rerun,
-# and a killed run has to find them. Where source or settings have changed since, the old run is set aside.
+# but a killed run needs them to resume. If the source or the settings have changed since, the old run is set aside.
 
 
 rule train:

@@ -1,1 +1,1 @@
-"""The method protocol, and Pilot."""
+"""The interface of methods, their shared building blocks, and Pilot."""

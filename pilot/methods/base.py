@@ -1,10 +1,10 @@
-"""The protocol of a method.
+"""The interface that every method implements.
 
-A method says which connector sits between features and LLM, in which phases a round is trained and what is
-trainable in each, which parameter groups leave the client, what the local objective adds to cross-entropy,
-and how the server combines updates. It touches no disk, process or device.
+A method defines the connector between image features and LLM, the phases of a round and the parameter groups trained
+in each, the groups that leave the client, the terms that the local objective adds to cross-entropy, and how the server
+combines updates. It touches no disk, process or device.
 
-A client at the start of a phase takes its own stored state, overwrites it with the payload (`arrive`), trains the
+At the start of a phase a client takes its own stored state, overwrites it with the payload (`arrive`), trains the
 phase's trainable groups, stores everything, and sends the phase's shared groups (`hand_over`). All hooks are pure
 functions of their arguments.
 """
@@ -28,14 +28,14 @@ __all__ = [
 ]  # fmt: skip
 
 PLAIN_GROUPS = frozenset({"text_adapter", "connector"})
-VALIDATION_LOSS = "validation_loss"  # a statistic of phases that validate
+VALIDATION_LOSS = "validation_loss"  # a statistic of phases with `validates`
 
 
 @dataclass(frozen=True)
 class ClientInfo:
-    """Who a client is: its partition id, its task, all tasks in the scenario's order, and the run's seed.
+    """A client's partition id and task, all tasks in the scenario's order, and the run's seed.
 
-    Tasks have no "." in their names, which ends a state's group: `vqa` would begin the names of `vqa.text`.
+    Task names contain no ".", which ends a group's name: tensors of a task `vqa.text` would also belong to `vqa`.
     """
 
     client: int
@@ -50,24 +50,24 @@ class ClientInfo:
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of local training followed by one aggregation.
+    """A period of local training followed by an aggregation.
 
-    Where a group is expected, `group:part` names the tensors of that group whose names end in `.part` alone:
+    Wherever a group is expected, `group:part` selects only those of its tensors whose names end in `.part`:
     `text_adapter:lora_B`.
 
     Attributes:
-        name: what `rounds.jsonl` calls it.
+        name: its name in `rounds.jsonl`.
         trainable: groups that receive gradients; all others are frozen.
         shared: groups that leave the client.
-        share_of_steps: part of the round's local steps, in 0..1; the phases of a round sum to 1.
-        loss_weights: weight of each of the connector's terms in the loss.
-        statistics: diagnostics of the connector, averaged over the phase's steps, that leave the client too, and
+        share_of_steps: fraction of the round's local steps, in 0..1; the phases of a round sum to 1.
+        loss_weights: weight of each of the connector's loss terms.
+        statistics: diagnostics of the connector, averaged over the phase's steps, that the client also sends, and
             their shapes.
-        validates: whether the statistics are those of the trained model on the validation part of the client's shard
-            instead; `validation_loss` (1,), the cross-entropy per answer token, may then be among them.
+        validates: whether the statistics are instead those of the trained model on the validation part of the client's
+            shard; `validation_loss` (1,), the cross-entropy per answer token, may then be among them.
         auxiliary: groups that are sent, received or kept without being parameters of the model.
-        mean_gradients: whether `Work.gradients` is wanted.
-        distils: whether `Method.distillation` is asked in every step.
+        mean_gradients: whether `Work.gradients` is computed.
+        distils: whether `Method.distillation` is called in every step.
     """
 
     name: str
@@ -84,16 +84,16 @@ class Phase:
 
 @dataclass(frozen=True)
 class Work:
-    """What a phase did on a client.
+    """The result of a phase on a client.
 
     Attributes:
-        start: every parameter of its model when the phase began.
-        end: when it ended. Equal to `start` where the server asks what a client would send.
-        stored: what the client had kept.
-        payload: what it had received.
-        steps: optimiser steps.
-        gradients: of the trainable parameters, their mean over the steps before clipping, the penalty's included; only
-            where the phase asks for it.
+        start: every parameter of the client's model when the phase began.
+        end: the same when the phase ended; equal to `start` when the server computes what a client would send.
+        stored: the state that the client had kept.
+        payload: the state that it had received.
+        steps: number of optimiser steps.
+        gradients: mean gradient of each trainable parameter over the steps, including the penalty's, before clipping;
+            empty unless the phase has `mean_gradients`.
     """
 
     start: State
@@ -106,7 +106,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Handover:
-    """What leaves a client after a phase, and what it keeps."""
+    """The state that leaves a client after a phase, and the state that it keeps."""
 
     shared: State
     private: State
@@ -114,7 +114,7 @@ class Handover:
 
 @dataclass(frozen=True)
 class Update:
-    """What a client sends after a phase. `num_examples` weighs it."""
+    """A client's message after a phase; `num_examples` is its weight in means."""
 
     client: int
     task: str
@@ -125,12 +125,12 @@ class Update:
 
 @dataclass(frozen=True)
 class ServerState:
-    """What the server knows between phases: a checkpoint of it is enough to go on.
+    """The server's state between phases; a checkpoint of it is enough to resume.
 
     Attributes:
-        shared: tensors that belong to no single client; names are the method's own.
-        per_client: tensors kept for one client.
-        record: JSON values about the last aggregation, shown under `aggregation` in `rounds.jsonl`.
+        shared: tensors that belong to no single client, under names chosen by the method.
+        per_client: tensors of single clients, by client id.
+        record: JSON values about the last aggregation, written under `aggregation` in `rounds.jsonl`.
     """
 
     shared: State = field(default_factory=dict)
@@ -140,10 +140,10 @@ class ServerState:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """Base class; the defaults are those of a method in which nothing leaves a client.
+    """Base class of all methods; by default nothing leaves a client.
 
     Class attributes:
-        name: as in the registry.
+        name: its name in the registry.
         exchanges: whether anything leaves the clients.
         pooled: whether one model is trained on all clients' data together.
         single_model: whether all clients end with the same model.
@@ -159,16 +159,16 @@ class Method(ABC):
 
     @abstractmethod
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """The phases of a round; rounds count from 1."""
+        """Return the phases of a round; rounds count from 1."""
 
     def newcomer_phases(self, round_number: int) -> tuple[Phase, ...]:
-        """The phases of a client without private state: ones that share nothing, then the round's own."""
+        """Return the phases of a client without private state: some that share nothing, then the round's own."""
         return self.phases(round_number)
 
     def make_connector(
         self, phase: Phase, client: ClientInfo, projector: Projector, received: State | None = None
     ) -> Connector:
-        """The connector with its initial values, which depend on the arguments only.
+        """Build the connector with its initial values, which depend only on the arguments.
 
         Groups that are shared start equal on every client. `received` is the payload of this phase, for
         methods in which the server decides what a client holds.
@@ -176,108 +176,108 @@ class Method(ABC):
         return PlainConnector(projector)
 
     def final_phase(self, rounds: int) -> Phase | None:
-        """The phase whose model is evaluated: the last one; None where nothing is trained."""
+        """Return the phase whose model is evaluated: the last one, or None where nothing is trained."""
         phases = self.phases(rounds)
         return phases[-1] if phases else None
 
     def arrive(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
-        """What is loaded into the client's model over its initial values: its own state, over it the payload.
+        """Return what replaces the model's initial values: the client's stored state, overwritten by the payload.
 
-        Stored names that the phase's model lacks are passed over.
+        Stored names that the phase's model lacks are ignored.
         """
         return {**stored, **without(payload, phase.auxiliary)}
 
     def penalty(self, trainable: State, received: State) -> Tensor | None:
-        """What the local objective adds to cross-entropy and the connector's terms.
+        """Return the term that the local objective adds to cross-entropy and the connector's terms, if any.
 
         Args:
-            trainable: the trainable parameters as they are now, with gradients.
-            received: their values at the start of the phase, after the payload was loaded; besides, under their own
-                names, what the client had kept and received of the phase's auxiliary groups.
+            trainable: the current trainable parameters, with gradients.
+            received: their values at the start of the phase, after the payload was loaded; also, under their own
+                names, the tensors of the phase's auxiliary groups that the client had kept and received.
         """
         return None
 
     def distillation(
         self, phase: Phase, logits_MV: Tensor, received: State, logits_of: Callable[[State], Tensor]
     ) -> Tensor:
-        """A term of the loss from the logits of the M labelled tokens, in phases that distil.
+        """Compute a loss term from the logits of the M labelled tokens, in phases that distil.
 
         Args:
             phase: the phase.
-            logits_MV: of the model in training, with gradients.
+            logits_MV: logits of the model in training, with gradients.
             received: as in `penalty`, and every frozen parameter.
-            logits_of: (M, V) logits, without gradients, of the same tokens with these parameters in the place of the
-                model's own.
+            logits_of: computes (M, V) logits of the same tokens, without gradients, with the given parameters in
+                place of the model's own.
         """
         raise NotImplementedError(f"{self.name}: phase {phase.name} distils, but the method does not say how")
 
     def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
-        """What leaves the client after a phase, and what it keeps.
+        """Split a phase's result into what leaves the client and what it keeps.
 
-        By default the shared groups leave, and it keeps what it had, with all parameters that neither leave nor came
-        with the payload. Names and shapes of what leaves must not depend on values, since the server calls this on
-        untrained ones to learn what to expect.
+        By default the shared groups leave; the client keeps its stored state and all parameters that neither leave nor
+        came with the payload. Names and shapes of what leaves must not depend on values, since the server calls this
+        on untrained values to learn what to expect.
         """
         shared = select(work.end, phase.shared)
         own = {name: value for name, value in work.end.items() if name not in shared and name not in work.payload}
         return Handover(shared, {**work.stored, **own})
 
     def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
-        """The server before round 1.
+        """Return the server's state before round 1.
 
         Args:
             initial: what a client would send in the first phase without training: the model that all start from.
-            clients: all of them, ordered.
+            clients: all clients, ordered.
         """
         return ServerState()
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """What a client receives at the start of a phase, under the names of its own model."""
+        """Return what a client receives at the start of a phase, under the names of its own model."""
         return {}
 
     def reject(self, phase: Phase, update: Update) -> str:
-        """Why an update of the right form is of no use to this method; empty if it is."""
+        """Return why this method cannot use an update of the right form; empty if it can."""
         return ""
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """The server after a phase.
+        """Return the server's state after a phase.
 
         Args:
             phase: the phase that was trained.
-            updates: at least one, all checked, ordered by client, to be taken once; some clients may be absent.
-            server: the server before it.
-            mean: takes the place of `weighted_mean` between clients.
+            updates: at least one, all checked, ordered by client, to be iterated once; some clients may be absent.
+            server: the state before the phase.
+            mean: mean over clients that replaces `weighted_mean`.
         """
         return ServerState(server.shared, server.per_client)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Averaging(Method):
-    """One phase a round on LoRA and a plain connector; the server keeps theta = sum_k (n_k / n) theta_k."""
+    """One phase per round on LoRA and a plain connector; the server keeps theta = sum_k (n_k / n) theta_k."""
 
     single_model: ClassVar[bool] = True
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """One phase, with all steps of the round."""
+        """Return one phase with all steps of the round."""
         return (Phase(name="train", trainable=PLAIN_GROUPS, shared=PLAIN_GROUPS),)
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """The global model; nothing before the first aggregation."""
+        """Return the global model; nothing before the first aggregation."""
         return dict(server.shared)
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """The mean of the updates, weighted by numbers of examples."""
+        """Average the updates, weighted by numbers of examples."""
         return ServerState(shared=mean_of_updates(updates, phase.shared, mean))
 
 
 def untrained(method: Method, phase: Phase, client: ClientInfo, start: State, stored: State, payload: State) -> State:
-    """What a client would send if it took no step: the reference of attacks, clipping and noise, and what to expect.
+    """Return what a client would send without training: the reference for attacks, clipping, noise and checks.
 
-    Args as of `Method.hand_over` and `Work`; `stored` is empty where it is not known.
+    Args as in `Method.hand_over` and `Work`; `stored` is empty where it is not known.
     """
     trained = select(start, phase.trainable) if phase.mean_gradients else {}
     zeros = {name: value.new_zeros(value.shape) for name, value in trained.items()}
@@ -285,13 +285,13 @@ def untrained(method: Method, phase: Phase, client: ClientInfo, start: State, st
 
 
 def by_client(updates: Iterable[Update]) -> list[Update]:
-    """Updates in the order of client ids, so that the order of arrival changes no sum."""
+    """Sort updates by client id, so that the order of arrival changes no sum."""
     return sorted(updates, key=lambda update: update.client)
 
 
 def mean_of_updates(updates: Iterable[Update], groups: Collection[str], mean: Mean | None = None) -> State:
-    """The mean of the updates' `groups`, weighted by numbers of examples; one update in memory at a time.
+    """Average the updates' `groups`, weighted by numbers of examples, with one update in memory at a time.
 
-    Sums depend on the order, in the last bits: the driver hands updates on ordered by client.
+    The last bits of sums depend on the order: the driver passes updates ordered by client.
     """
     return (mean or weighted_mean)((select(update.state, groups), update.num_examples) for update in updates)

@@ -1,8 +1,9 @@
-"""Distances between many clients, two blocks of clients in memory at a time, by matrix products.
+"""Distances between many clients by matrix products, with two blocks of clients in memory at a time.
 
 With Y the rows minus their mean, ||y_k - y_j||^2 = ||y_k||^2 + ||y_j||^2 - 2 <y_k, y_j>, in float64. The mean is
-taken off first because what all clients share would otherwise cancel. What is left of cancellation (two clients far
-nearer to each other than to the mean) is found and computed from the difference itself.
+subtracted first, since components common to all clients would otherwise cause cancellation. Pairs in which
+cancellation remains (two clients much nearer to each other than to the mean) are detected and computed from the
+difference itself.
 """
 
 import hashlib
@@ -17,29 +18,29 @@ from torch import Tensor
 DEFAULT_MEMORY = 2 * 1024**3
 """Bytes."""
 SUSPICIOUS = 1e-6
-"""A squared distance below this part of the two squared norms is computed anew. The products are exact to about
-1e-14 of the norms, so that others have a relative error below about 1e-8."""
+"""A squared distance below this fraction of the sum of the two squared norms is recomputed. The products are exact to
+about 1e-14 of the norms, so that all others have a relative error below about 1e-8."""
 _BYTES_PER_PAIR = 40
 _PANEL = 256
 
 
 class Rows(Protocol):
-    """K vectors of d numbers, each made or read when it is asked for."""
+    """K vectors of d numbers, each computed or read on request."""
 
     @property
     def count(self) -> int:
-        """K."""
+        """Number of vectors, K."""
 
     @property
     def width(self) -> int:
-        """d."""
+        """Numbers per vector, d."""
 
     def fill(self, index: int, out_D: Tensor) -> None:
         """Write row `index` into `out_D`."""
 
 
 class StateRows:
-    """Flattened states of equal names and shapes, in the order of names; `states` may load on access."""
+    """Flattened states of equal names and shapes, tensors sorted by name; `states` may load on access."""
 
     def __init__(self, states: Sequence[Mapping[str, Tensor]]) -> None:
         self.states, first = states, states[0]
@@ -48,10 +49,10 @@ class StateRows:
         self.width = sum(value.numel() for value in first.values())
 
     def fill(self, index: int, out_D: Tensor) -> None:
-        """Write one state, converted to the type of `out_D`.
+        """Write state `index` into `out_D`, converted to its dtype.
 
         Raises:
-            ValueError: its names or shapes are not the first state's.
+            ValueError: the state's names or shapes differ from the first state's.
         """
         state, start = self.states[index], 0
         if {name: state[name].shape for name in sorted(state)} != self.shapes:
@@ -62,20 +63,20 @@ class StateRows:
 
 
 class TensorRows:
-    """The rows of a matrix (K, d) that is in memory."""
+    """The rows of a matrix (K, d) in memory."""
 
     def __init__(self, matrix_KD: Tensor) -> None:
         self.matrix_KD = matrix_KD
         self.count, self.width = matrix_KD.shape
 
     def fill(self, index: int, out_D: Tensor) -> None:
-        """Write one row."""
+        """Write row `index` into `out_D`."""
         out_D.copy_(self.matrix_KD[index])
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Distances between rows `first_row`.. and rows `first_column`..; on the diagonal, both are the same rows."""
+    """Distances between rows from `first_row` and rows from `first_column`; on the diagonal both are the same rows."""
 
     first_row: int
     first_column: int
@@ -86,7 +87,7 @@ class Tile:
 class Nearest:
     """Per row the positions (K, M) of the nearest others, nearest first, and their distances (K, M).
 
-    Distances that are equal as computed go by position; those of the products may differ in their last digits.
+    Ties in the computed distances go by position; equal distances from products may differ in their last digits.
     """
 
     indices_KM: Tensor
@@ -94,10 +95,10 @@ class Nearest:
 
 
 def rows_per_block(count: int, width: int, memory: int) -> int:
-    """The largest b that keeps within `memory` bytes: K if all rows fit, else b rows twice.
+    """Return the largest block size within `memory` bytes: K if all rows fit, else b such that two blocks of b rows do.
 
-    Counted are 8 bytes per number of the blocks, three more rows, and 40 bytes per pair of a tile; not the result,
-    nor the one state that a lazy sequence hands out at a time.
+    The estimate includes 8 bytes per number of the blocks, three more rows, and 40 bytes per pair of a tile, but not
+    the result, nor the one state that a lazy sequence loads at a time.
 
     Raises:
         ValueError: not even blocks of one row fit.
@@ -115,9 +116,9 @@ def rows_per_block(count: int, width: int, memory: int) -> int:
 
 
 def tiles(rows: Rows, memory: int = DEFAULT_MEMORY) -> Iterator[Tile]:
-    """All tiles on and below the diagonal. Every pair of blocks is read once: K (K / b + 1) / 2 rows, and K more.
+    """Yield all tiles on and below the diagonal; for each row, the others come in ascending order.
 
-    For each row, the others arrive in ascending order.
+    Every pair of blocks is read once: K (K / b + 1) / 2 rows, and K more for the mean.
     """
     size = rows_per_block(rows.count, rows.width, memory)
     own = torch.empty(size, rows.width, dtype=torch.float64)
@@ -135,7 +136,7 @@ def tiles(rows: Rows, memory: int = DEFAULT_MEMORY) -> Iterator[Tile]:
 
 
 def distance_matrix(rows: Rows, memory: int = DEFAULT_MEMORY) -> Tensor:
-    """(K, K) distances in float64, exactly symmetric, the diagonal and the distances of equal rows exactly 0."""
+    """Compute (K, K) distances in float64: exactly symmetric, exactly 0 on the diagonal and between equal rows."""
     result_KK = torch.empty(rows.count, rows.count, dtype=torch.float64)
     for tile in tiles(rows, memory):
         r, c = (slice(first, first + size) for first, size in zip(*_place(tile), strict=True))
@@ -145,7 +146,7 @@ def distance_matrix(rows: Rows, memory: int = DEFAULT_MEMORY) -> Tensor:
 
 
 def nearest(rows: Rows, num_neighbors: int, memory: int = DEFAULT_MEMORY) -> Nearest:
-    """The M nearest others of every row (all others where there are fewer), without a (K, K) matrix."""
+    """Find the M nearest others of every row (all others if there are fewer), without a (K, K) matrix."""
     num = min(num_neighbors, rows.count - 1)
     best = Nearest(
         torch.zeros(rows.count, num, dtype=torch.int64), torch.full((rows.count, num), math.inf, dtype=torch.float64)
@@ -160,12 +161,12 @@ def nearest(rows: Rows, num_neighbors: int, memory: int = DEFAULT_MEMORY) -> Nea
 
 
 def smallest(values_RC: Tensor, num: int) -> Tensor:
-    """(R, num) positions of the smallest values of each row, smallest first, ties by position."""
+    """Return (R, num) positions of the smallest values of each row, smallest first, ties by position."""
     found = torch.topk(values_RC, num, dim=1, largest=False)
     limit = found.values[:, -1:]
     positions = found.indices.sort(dim=1).values
     positions = positions.gather(1, values_RC.gather(1, positions).sort(dim=1, stable=True).indices)
-    tied = ((values_RC <= limit).sum(dim=1) > num).nonzero()[:, 0]  # topk may have taken any of the tied
+    tied = ((values_RC <= limit).sum(dim=1) > num).nonzero()[:, 0]  # topk may pick any of the tied values
     if len(tied):
         positions[tied] = values_RC[tied].sort(dim=1, stable=True).indices[:, :num]
     return positions
@@ -194,7 +195,7 @@ def _fill(rows: Rows, first: int, block_BD: Tensor, mean_D: Tensor | None) -> Te
 
 
 def _within(a_BD: Tensor) -> Tensor:
-    """Distances within one block, panel by panel, so that nearly half of the products are not computed."""
+    """Compute distances within a block, panel by panel, which saves nearly half of the products."""
     squares_BB = torch.zeros(len(a_BD), len(a_BD), dtype=torch.float64)
     for start in range(0, len(a_BD), _PANEL):
         panel = slice(start, start + _PANEL)
@@ -207,7 +208,7 @@ def _between(a_RD: Tensor, b_CD: Tensor) -> Tensor:
 
 
 def _squares(a_RD: Tensor, b_CD: Tensor, *, diagonal: bool) -> Tensor:
-    """Squared distances; with `diagonal`, only those below the diagonal are right."""
+    """Compute squared distances; with `diagonal`, only those below the diagonal are valid."""
     a_R, b_C = (torch.stack([row.dot(row) for row in block]) for block in (a_RD, b_CD))
     norms_RC = a_R[:, None] + b_C[None, :]
     squares_RC = a_RD @ b_CD.T
@@ -221,7 +222,7 @@ def _squares(a_RD: Tensor, b_CD: Tensor, *, diagonal: bool) -> Tensor:
 
 
 def _compute_anew(squares_RC: Tensor, suspicious_RC: Tensor, a_RD: Tensor, b_CD: Tensor) -> None:
-    """From differences; rows of equal bytes are 0 apart without any."""
+    """Recompute suspicious distances from differences, or set them to 0 where the rows' bytes are equal."""
     a_marks, b_marks = (
         {int(i): _mark(block[i]) for i in found.nonzero()[:, 0]}
         for block, found in ((a_RD, suspicious_RC.any(1)), (b_CD, suspicious_RC.any(0)))
@@ -236,7 +237,7 @@ def _mark(row_D: Tensor) -> bytes:
 
 
 def _merge(best: Nearest, first_row: int, distances_RC: Tensor, first_column: int) -> None:
-    """Take the nearest of what was best so far and of further columns, which come after all before them."""
+    """Keep the nearest among the best so far and further columns, whose positions are larger than all before."""
     part = slice(first_row, first_row + len(distances_RC))
     num = best.indices_KM.shape[1]
     positions = smallest(distances_RC, min(num, distances_RC.shape[1]))

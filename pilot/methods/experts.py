@@ -1,4 +1,4 @@
-"""Which connector experts a client holds, by activation probabilities: Mei et al. 2024, arXiv 2408.11304."""
+"""Choice of each client's connector experts by activation probabilities: Mei et al. 2024, arXiv 2408.11304."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -9,27 +9,31 @@ from torch.nn import functional
 
 from pilot.methods.base import Mean, State, Update
 
-_ROUNDING = 1e-6  # a mass that falls short of theta by rounding reaches it
+_ROUNDING = 1e-6  # tolerance for a mass that falls short of theta by rounding
 
 
 def expert_of(name: str) -> int | None:
-    """3 of `experts.3.linear_1.weight` and of `router.3.weight`; None for any other name."""
+    """Return a name's expert: 3 for `experts.3.linear_1.weight` and `router.3.weight`, None for other names."""
     group, _, rest = name.partition(".")
     return int(rest.split(".", 1)[0]) if group in ("experts", "router") else None
 
 
 def mask_of(experts: Collection[int], num_experts: int) -> Tensor:
-    """(E,) float32, 1 where an expert is one of `experts`."""
+    """Return (E,) float32, 1 for the experts in `experts`, else 0."""
     return torch.tensor([float(expert in experts) for expert in range(num_experts)])
 
 
 def indices_of(mask_E: Tensor) -> list[int]:
-    """The experts of a mask, ascending."""
+    """Return the experts of a mask, ascending."""
     return [int(expert) for expert in mask_E.nonzero().flatten()]
 
 
 def choose_experts(probabilities: Sequence[float], theta: float) -> tuple[int, ...]:
-    """The smallest set of experts with at least theta of the mass, ascending; ties by index. Refuses negative mass."""
+    """Return the smallest set of experts with at least theta of the mass, ascending; ties by index.
+
+    Raises:
+        ValueError: a probability is negative or not a number, or their sum is not above 0.
+    """
     total = sum(probabilities)
     if not total > 0 or any(not p >= 0 for p in probabilities):
         raise ValueError(f"activation probabilities: expected non-negative numbers, got {list(probabilities)}")
@@ -46,22 +50,22 @@ def choose_experts(probabilities: Sequence[float], theta: float) -> tuple[int, .
 def recommend_experts(
     client: int, probabilities: Mapping[int, Tensor], held: Mapping[int, Sequence[int]], num_neighbors: int
 ) -> tuple[int, ...]:
-    """The experts that similar clients speak for: eq. 4 to 6.
+    """Recommend the experts that similar clients use: eq. 4 to 6.
 
     The neighbours N are the clients with the largest cosine of activation probabilities p. With
 
         n = mean_{a in N} |S_a| - |S_k|, rounded,   p = sum_{a in N} cos(p_k, p_a) p_a / sum_{a in N} cos(p_k, p_a)
 
-    the n experts outside S_k with the largest p are added, or the -n in it with the smallest removed.
+    the n experts outside S_k with the largest p are added, or the -n experts in S_k with the smallest p removed.
 
     Args:
         client: k.
-        probabilities: (E,) by client, k's among them.
+        probabilities: (E,) by client, including k.
         held: S by client, ascending.
-        num_neighbors: of N, at least 1.
+        num_neighbors: size of N, at least 1.
 
     Returns:
-        The new S_k, ascending; the old one where there is no other client.
+        The new S_k, ascending; the old one if there is no other client.
     """
     own_E = probabilities[client].double()
     others = sorted(probabilities.keys() - {client})
@@ -78,7 +82,7 @@ def recommend_experts(
 
 
 def mean_over_holders(updates: Sequence[Update], previous: Mapping[str, Tensor], mean: Mean) -> State:
-    """Per name, the sample-weighted mean over the updates that have it; the previous value where none has."""
+    """Average each name over the updates that have it, weighted by examples; keep the previous value if none has."""
     result, names = dict(previous), sorted({name for update in updates for name in update.state})
     together: dict[tuple[int, ...], list[str]] = {}
     for name in names:

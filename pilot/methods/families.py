@@ -1,8 +1,8 @@
-"""The one table of methods: by family, in the order in which pages show them and figures colour them.
+"""The table of all methods by family, in the order in which pages list them and figures colour them.
 
-A new method is its file and a line here. Nothing is imported to read this; `pilot.registry` makes the methods.
-A method of another package is shown among others and coloured by its name. The README's table of families is tested
-against this file.
+A new method needs its file and a line here. Reading the table imports no method; `pilot.registry` creates them.
+A method of another package is listed under Others and coloured by its name. A test compares the README's table of
+families with this file.
 """
 
 CORE, REFERENCES, OTHERS = "Core", "References", "Others"
@@ -56,11 +56,11 @@ FAMILIES: dict[str, dict[str, str]] = {
         "majority": "baselines.majority:Majority",
     },
 }
-"""Family -> method -> its module and class."""
+"""Family -> method -> the method's module and class."""
 
 METHODS = {name: place for family in FAMILIES.values() for name, place in family.items()}
 
 
 def method_module(name: str) -> str:
-    """Module of a method of this package."""
+    """Return the module of a method of this package."""
     return METHODS[name].partition(":")[0]

@@ -1,7 +1,7 @@
 """LoRA pairs by layer, their products B A, and best approximations of sums of products; arithmetic in float64.
 
-A is (r, I), B is (O, r) for a layer of I inputs and O outputs. Adding rows to A and columns to B, or taking them
-away, changes the rank: `cut` and `pad`.
+A is (r, I), B is (O, r) for a layer of I inputs and O outputs. `cut` and `pad` change the rank by removing or adding
+rows of A and columns of B.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ from pilot.methods.state import State, belongs
 
 A, B = "text_adapter:lora_A", "text_adapter:lora_B"
 NEGLIGIBLE = 1e-7
-"""Singular values below this part of the largest are rounding of float32 factors."""
+"""Singular values below this fraction of the largest are rounding errors of float32 factors."""
 
 
 def layers_of(state: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """The paths of the layers with a LoRA pair, sorted: sums over them do not depend on the state's order.
+    """Return the sorted paths of the layers with a LoRA pair: sums over them do not depend on the state's order.
 
     Raises:
-        ValueError: a pair is not complete.
+        ValueError: a pair is incomplete.
     """
     found = {part: [_layer(name) for name in state if belongs(name, {part})] for part in (A, B)}
     if set(found[A]) != set(found[B]):
@@ -31,12 +31,12 @@ def layers_of(state: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 
 def pair_of(state: Mapping[str, Tensor], layer: str) -> tuple[Tensor, Tensor]:
-    """A (r, I) and B (O, r) of a layer, in float64."""
+    """Return A (r, I) and B (O, r) of a layer, in float64."""
     return state[f"text_adapter.{layer}.lora_A"].double(), state[f"text_adapter.{layer}.lora_B"].double()
 
 
 def products(state: Mapping[str, Tensor]) -> State:
-    """B A (O, I) of every pair in float64, under the name of the layer's offset: `offset.<layer>.weight`."""
+    """Compute B A (O, I) of every pair in float64, under the name of the layer's offset: `offset.<layer>.weight`."""
     result = {}
     for layer in layers_of(state):
         a_RI, b_OR = pair_of(state, layer)
@@ -45,7 +45,7 @@ def products(state: Mapping[str, Tensor]) -> State:
 
 
 def product_norm(state: Mapping[str, Tensor]) -> float:
-    """sqrt(sum over layers of ||B A||_F^2), by ||B A||_F^2 = <B^T B, A A^T>: no (O, I) matrix is built."""
+    """Compute sqrt(sum over layers of ||B A||_F^2) by ||B A||_F^2 = <B^T B, A A^T>, without an (O, I) matrix."""
     total = 0.0
     for layer in layers_of(state):
         a_RI, b_OR = pair_of(state, layer)
@@ -54,7 +54,7 @@ def product_norm(state: Mapping[str, Tensor]) -> float:
 
 
 def full_rank(state: Mapping[str, Tensor]) -> int:
-    """r, the number of rows of the first A.
+    """Return r, the number of rows of the first A.
 
     Raises:
         ValueError: there is no A.
@@ -66,7 +66,7 @@ def full_rank(state: Mapping[str, Tensor]) -> int:
 
 
 def cut(state: Mapping[str, Tensor], rank: int) -> State:
-    """The first `rank` rows of every A and columns of every B; other tensors as they are."""
+    """Keep the first `rank` rows of every A and columns of every B; leave other tensors unchanged."""
     return {
         name: value[:rank].clone() if belongs(name, {A})
         else value[:, :rank].clone() if belongs(name, {B})
@@ -76,7 +76,7 @@ def cut(state: Mapping[str, Tensor], rank: int) -> State:
 
 
 def pad(state: Mapping[str, Tensor], rank: int) -> State:
-    """Zeros below every A and to the right of every B, up to `rank`; other tensors as they are."""
+    """Add zeros below every A and to the right of every B, up to `rank`; leave other tensors unchanged."""
     return {
         name: functional.pad(value, (0, 0, 0, rank - value.shape[0])) if belongs(name, {A})
         else functional.pad(value, (0, rank - value.shape[1])) if belongs(name, {B})
@@ -86,17 +86,17 @@ def pad(state: Mapping[str, Tensor], rank: int) -> State:
 
 
 def stacked(states: Sequence[tuple[Mapping[str, Tensor], float]], layer: str) -> tuple[Tensor, Tensor]:
-    """[p_k B_k] (O, R) and [A_k] (R, I) with R the sum of ranks: their product is sum_k p_k B_k A_k."""
+    """Stack [p_k B_k] (O, R) and [A_k] (R, I) with R the sum of ranks: their product is sum_k p_k B_k A_k."""
     pairs = [(*pair_of(state, layer), weight) for state, weight in states]
     return torch.cat([weight * b_OR for _, b_OR, weight in pairs], dim=1), torch.cat([a_RI for a_RI, _, _ in pairs])
 
 
 def factorised(left_OR: Tensor, right_RI: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """A (k, I) and B (O, k), k <= `rank`, of the best approximation of left right with that rank, in float64.
+    """Factorise the best approximation of left right of rank k <= `rank` into A (k, I) and B (O, k), in float64.
 
     With left = Q_1 R_1 and right^T = Q_2 R_2 (thin QR) and R_1 R_2^T = U S V^T, B = Q_1 U sqrt(S) and
-    A = sqrt(S) V^T Q_2^T: the (O, I) product is never built. Negligible singular values are left out, so that k may
-    be smaller than `rank`. Of every column of B the entry of largest magnitude is positive.
+    A = sqrt(S) V^T Q_2^T: the (O, I) product is never built. Negligible singular values are dropped, so that k may
+    be smaller than `rank`. The entry of largest magnitude in every column of B is positive.
     """
     outer_OM, inner_MR = torch.linalg.qr(left_OR.double())
     outer_IN, inner_NR = torch.linalg.qr(right_RI.double().T)
@@ -108,9 +108,9 @@ def factorised(left_OR: Tensor, right_RI: Tensor, rank: int) -> tuple[Tensor, Te
 
 
 def filled_pair(layer: str, a_KI: Tensor, b_OK: Tensor, start_RI: Tensor) -> State:
-    """A layer's pair of rank R from factors of rank K <= R, in the start's type.
+    """Extend factors of rank K to a layer's pair of rank R >= K, in the dtype of the initial A (`start_RI`).
 
-    Rows K..R of A are the start's and their columns of B zero: with zeros in both they could never be learned again.
+    Rows K..R of A are the initial ones and their columns of B zero: with zeros in both they could never be learned.
     """
     missing = len(start_RI) - len(a_KI)
     return {
@@ -120,7 +120,7 @@ def filled_pair(layer: str, a_KI: Tensor, b_OK: Tensor, start_RI: Tensor) -> Sta
 
 
 def restarted(state: Mapping[str, Tensor], start: Mapping[str, Tensor], rank: int) -> State:
-    """Take rows of A from `start` where both factors are zero, of the first `rank`: they could never be learned."""
+    """Reset those of the first `rank` rows of A to `start` whose factors are both zero and could never be learned."""
     result = dict(state)
     for layer in layers_of(state):
         name = f"text_adapter.{layer}.lora_A"

@@ -1,4 +1,4 @@
-"""The one weighted mean: one state in memory at a time, sums in float64."""
+"""The weighted mean that all methods use: one state in memory at a time, sums in float64."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,20 +9,20 @@ from torch import Tensor
 from pilot.methods.state import State, like_state
 
 Mean = Callable[[Iterable[tuple[State, float]]], State]
-"""A mean of (state, weight) pairs: `weighted_mean`, or a robust one in its place."""
+"""A mean over (state, weight) pairs: `weighted_mean`, or a robust one that replaces it."""
 
 BLOCK = 32768
-"""Numbers that are averaged at a time; 256 KiB in float64."""
+"""Numbers averaged at a time; 256 KiB in float64."""
 WIDE_BLOCK = 16384
-"""The same where all states are read at once; 128 KiB of each."""
+"""Numbers averaged at a time where all states are read together; 128 KiB of each."""
 JOINED = 2**20
-"""Most numbers of several tensors that are copied to stand one after the other."""
+"""Maximum number of elements for which several tensors are concatenated."""
 
 
 def weighted_mean(states: Iterable[tuple[State, float]]) -> State:
-    """sum_k w_k theta_k / sum_k w_k, one state in memory at a time.
+    """Compute sum_k w_k theta_k / sum_k w_k with one state in memory at a time.
 
-    Sums are kept in float64; the result has the states' dtype and the first state's order of names.
+    Sums are in float64; the result has the states' dtype and the first state's order of names.
 
     Raises:
         ValueError: there is no state; names, shapes or dtypes differ; a dtype is not floating-point; a weight
@@ -48,13 +48,13 @@ def weighted_mean(states: Iterable[tuple[State, float]]) -> State:
 
 @torch.no_grad()
 def weighted_means(states: Sequence[State], parts: Sequence[Sequence[tuple[int, float]]]) -> list[State]:
-    """Several means of the same states, each equal to `weighted_mean` of its part to the bit.
+    """Compute several means of the same states, each bit-identical to `weighted_mean` of its part.
 
-    Every number is read and widened once, however many means it is in.
+    Every number is read and widened once, however many means use it.
 
     Args:
         states: all of one dtype.
-        parts: by mean, the (position in `states`, weight) pairs in the order in which they are added.
+        parts: for each mean, the (position in `states`, weight) pairs in the order in which they are added.
 
     Raises:
         ValueError: see `weighted_mean`.
@@ -86,7 +86,7 @@ def weighted_means(states: Sequence[State], parts: Sequence[Sequence[tuple[int, 
 
 @torch.no_grad()
 def add_scaled(sums_D: Tensor, values: Iterable[Tensor], weight: float) -> None:
-    """sums_D += weight * values, one after the other, in float64, in blocks that fit a processor's cache."""
+    """Add weight * values to `sums_D`, tensor by tensor, in float64, in blocks that fit into a processor's cache."""
     buffer_B, start = torch.empty(BLOCK, dtype=torch.float64), 0
     for row in _rows(values):
         for block, sums in zip(row.split(BLOCK), sums_D[start : start + row.numel()].split(BLOCK), strict=True):
@@ -95,7 +95,7 @@ def add_scaled(sums_D: Tensor, values: Iterable[Tensor], weight: float) -> None:
 
 
 def _rows(values: Iterable[Tensor]) -> Iterator[Tensor]:
-    """All numbers in their order, small tensors joined: many small operations take longer than their arithmetic."""
+    """Yield all numbers in order, small tensors concatenated: many small operations cost more than their arithmetic."""
     held: list[Tensor] = []
     size = 0
     for value in values:
@@ -109,7 +109,7 @@ def _rows(values: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def check_state(state: State, weight: float, like: State, dtypes: Mapping[str, torch.dtype], index: int) -> None:
-    """What every mean asks of its `index`-th state: a weight, and the first state's names, shapes and dtypes.
+    """Check the `index`-th state of a mean: a valid weight, and the first state's names, shapes and dtypes.
 
     Raises:
         ValueError: see `weighted_mean`.

@@ -1,4 +1,4 @@
-"""Terms of a local objective that pull a model towards another one, or push it along a direction."""
+"""Terms of a local objective that pull a model towards a reference or push it along a direction."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,11 @@ from pilot.methods.state import State
 
 
 def squared_distance(trainable: State, reference: State) -> Tensor:
-    """||theta - theta_ref||^2 over all trainable parameters, in float32.
+    """Compute ||theta - theta_ref||^2 over all trainable parameters, in float32.
 
     Args:
         trainable: theta.
-        reference: theta_ref, not differentiated; may hold more names.
+        reference: theta_ref, not differentiated; may contain more names.
 
     Raises:
         ValueError: a trainable parameter has no reference.
@@ -21,11 +21,11 @@ def squared_distance(trainable: State, reference: State) -> Tensor:
 
 
 def inner_product(trainable: State, direction: State) -> Tensor:
-    """<g, theta> over all trainable parameters, in float32: its gradient is g.
+    """Compute <g, theta> over all trainable parameters, in float32; its gradient is g.
 
     Args:
         trainable: theta.
-        direction: g, not differentiated; may hold more names.
+        direction: g, not differentiated; may contain more names.
 
     Raises:
         ValueError: a trainable parameter has no direction.
@@ -35,7 +35,7 @@ def inner_product(trainable: State, direction: State) -> Tensor:
 
 
 def _joined(trainable: State, other: State) -> tuple[Tensor, Tensor]:
-    """Both, one parameter after the other: a few kernels, however many parameters there are."""
+    """Flatten and concatenate both states: a few kernels, however many parameters there are."""
     missing = sorted(trainable.keys() - other.keys())
     if missing:
         raise ValueError(f"no received value for {missing}")

@@ -3,22 +3,23 @@ arXiv 2501.13985.
 
 Round 1, stage 1 (half of the round's steps): x = psi_t(H) + psi_s(H), L = L_ce + lambda0 L_d.
 Round 1, stage 2 (the other half), and all of rounds 2..R: CT-MoA, L = L_ce + lambda1 L_b + lambda2 L_z.
-After every phase the server averages task adapters within each task (task-aware visual aggregation) and text
-adapters between near clients (adaptive text aggregation). psi_s, psi_c and the router never leave the client.
+After every phase the server averages task adapters within each task (task-aware visual aggregation) and mixes text
+adapters of nearby clients (adaptive text aggregation). psi_s, psi_c and the router never leave the client.
 
-Where the paper is silent, and what is done here:
+Choices where the paper is silent:
 
-- M (`num_neighbors`) is 3 and a_k (`self_weight`) goes by numbers of examples.
+- M (`num_neighbors`) is 3, and a_k (`self_weight`) depends on the numbers of examples.
 - Task adapters of the other tasks are frozen during local training, and replaced by the server's latest ones
-  at the start of every phase, since they go on being trained by their own clients in stage 2.
-- The adapters' start (`adapter_init`), the client features in stage 2 and the distance of text adapters are
-  options.
-- A client that was absent in round 1 takes its stage 1 (`late_stage1`) when it first takes part, in half of that
-  round's steps, and goes on with the others' stage 2. Nothing is sent in between: psi_s stays, and the server's task
-  and text adapters, which the others have trained since, take the place of its own. Without it psi_s is not trained.
-- Without stage 1 (`stage1=False`) round 1 is a stage 2 with all steps, from copies of the projector.
+  at the start of every phase, since their own clients continue to train them in stage 2.
+- The adapters' initial values (`adapter_init`), the client features in stage 2 (`client_features_in_stage2`) and the
+  distance between text adapters (`distance`) are options.
+- A client that was absent in round 1 trains stage 1 (`late_stage1`) when it first takes part, with half of that
+  round's steps, and then continues with the others' stage 2. Nothing is sent in between: psi_s stays, and the server's
+  task and text adapters, which the others have trained since, replace its own. Without `late_stage1`, psi_s is not
+  trained on such a client.
+- Without stage 1 (`stage1=False`) round 1 is stage 2 with all steps, starting from copies of the projector.
 - With experts of the own task only (`experts="own_task"`) the adapters of the other tasks are not sent, and the own
-  task's takes their place in every expert of stage 2.
+  task's adapter replaces them in every expert of stage 2.
 - Without ATA (`adaptive_text_aggregation=False`) text adapters are averaged over all clients, as in FedAvg.
 """
 
@@ -61,7 +62,7 @@ SHARED = frozenset({"task_adapter", "text_adapter"})
 
 @dataclass(frozen=True, kw_only=True)
 class Pilot(Method):
-    """The method of the module's docstring; every field is an option of the ablation."""
+    """Pilot as described in the module's docstring; every field is an option for ablations."""
 
     name: ClassVar[str] = "pilot"
     single_model: ClassVar[bool] = False
@@ -92,13 +93,13 @@ class Pilot(Method):
             raise ValueError("experts: 'own_task' needs cross_task_adapters, without which all experts are the same")
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """Round 1: stage 1, then stage 2, half of the steps each. Later rounds: stage 2."""
+        """Return stage 1, then stage 2, with half of the steps each in round 1; in later rounds stage 2 alone."""
         if round_number == 1 and self.stage1:
             return (self._stage1(), self._stage2(share_of_steps=0.5))
         return (self._stage2(share_of_steps=1.0),)
 
     def newcomer_phases(self, round_number: int) -> tuple[Phase, ...]:
-        """In later rounds, too, stage 1 for half of the steps; what it trains stays on the client."""
+        """Return stage 1, then stage 2, in later rounds, too; what stage 1 trains then stays on the client."""
         if round_number == 1 or not (self.stage1 and self.late_stage1):
             return self.phases(round_number)
         return (replace(self._stage1(), shared=frozenset()), self._stage2(share_of_steps=0.5))
@@ -125,7 +126,7 @@ class Pilot(Method):
     def make_connector(
         self, phase: Phase, client: ClientInfo, projector: Projector, received: State | None = None
     ) -> Connector:
-        """Stage 1: task adapter beside client adapter. Stage 2: CT-MoA."""
+        """Build the sum of task adapter and client adapter in stage 1, CT-MoA in stage 2."""
         if phase.name == "stage1":
             return TaskClientConnector(projector, self.adapter_init)
         return CrossTaskMixture(
@@ -141,7 +142,7 @@ class Pilot(Method):
         )
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """The client's text adapter and its task's adapter; in stage 2 those of other tasks, if they are experts."""
+        """Return the client's text and task adapters; in stage 2 also other tasks' adapters if they are experts."""
         state = select(server.shared, {"text_adapter"}) | dict(server.per_client.get(client.client, {}))
         for index, task in enumerate(client.tasks):
             if task == client.task:
@@ -153,10 +154,10 @@ class Pilot(Method):
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """Task-aware visual aggregation and adaptive text aggregation.
+        """Average task adapters within tasks and mix text adapters between clients.
 
-        `server.shared` holds `task_adapter.<task name>.*`. A task or client without an update keeps what it
-        had. `mean` is taken within tasks, and of text adapters without ATA; ATA's own mixing stays.
+        `server.shared` holds `task_adapter.<task name>.*`. A task or client without an update keeps its previous
+        state. `mean` is used within tasks, and for text adapters without ATA; it does not affect ATA's mixing.
         """
         updates = by_client(updates)
         shared, per_client = dict(server.shared), dict(server.per_client)
@@ -175,7 +176,7 @@ class Pilot(Method):
         return ServerState(shared, per_client, record)
 
     def mix_texts(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
-        """Each client's next text adapter, and the record of who was mixed with whom: ATA."""
+        """Mix text adapters by ATA; return each client's next adapter, and a record of neighbours and weights."""
         texts = [select(update.state, {"text_adapter"}) for update in updates]
         distances = pairwise_distances(texts, self.distance)
         counts = [update.num_examples for update in updates]
@@ -186,13 +187,13 @@ class Pilot(Method):
 def task_aware_aggregation(
     states: Sequence[State], num_examples: Sequence[int], tasks: Sequence[str], mean: Mean | None = None
 ) -> dict[str, State]:
-    """Per task, the mean of its clients' states, weighted by numbers of examples.
+    """Average the clients' states within each task, weighted by numbers of examples.
 
     Args:
         states: one per client, ordered by client id.
         num_examples: n_k of each.
         tasks: the task of each.
-        mean: takes the place of `weighted_mean`.
+        mean: replaces `weighted_mean`.
 
     Returns:
         State by task, in the order in which tasks first appear.
@@ -214,7 +215,7 @@ def _renamed(state: Mapping[str, Tensor], prefix: str, new_prefix: str) -> State
 def record_of(
     updates: Sequence[Update], distances: Sequence[Sequence[float]], around: Sequence[Neighbourhood]
 ) -> dict[str, Any]:
-    """Who was mixed with whom, by client id; rows and columns of `distances` are ordered as `clients`."""
+    """Record distances, neighbours and weights by client id; `distances` has rows and columns as in `clients`."""
     ids = [update.client for update in updates]
     hoods = list(zip(map(str, ids), around, strict=True))
     return {
@@ -227,5 +228,5 @@ def record_of(
 
 
 def _rounded(value: float) -> float:
-    """Six significant digits."""
+    """Round to six significant digits."""
     return float(f"{value:.6g}")

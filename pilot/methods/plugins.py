@@ -1,6 +1,6 @@
 """Methods of other packages, found by the entry point group `pilot_bench.methods`; see docs/add-a-method.md.
 
-Finding them imports nothing; `pilot.registry` imports a method's module when the method is made.
+Finding them imports nothing; `pilot.registry` imports a method's module when it creates the method.
 """
 
 import re
@@ -19,10 +19,10 @@ NAME = re.compile(r"[a-z0-9_]+")
 
 @cache
 def plugins() -> dict[str, EntryPoint]:
-    """Entry points by method name, sorted.
+    """Return the entry points by method name, sorted.
 
     Raises:
-        UserError: a name that folders and Snakemake's rules cannot have, or two packages offer a method of one name.
+        UserError: a name is invalid for folders and Snakemake's rules, or two packages offer methods of the same name.
     """
     found: dict[str, EntryPoint] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
@@ -41,7 +41,7 @@ def plugins() -> dict[str, EntryPoint]:
 
 
 def plugin_digest(name: str) -> str:
-    """Digest of the Python files of the package, or of the single module, that a method comes from.
+    """Digest the Python files of the package, or of the single module, that a method comes from.
 
     Raises:
         UserError: there is no such module, or it is a folder without `__init__.py`.
@@ -51,10 +51,10 @@ def plugin_digest(name: str) -> str:
 
 
 def plugin_imports(name: str) -> frozenset[str]:
-    """Modules of this project that the same files import.
+    """Return the modules of this project that the files of the method's package import.
 
     Raises:
-        UserError: as `plugin_digest`, or a file is not Python.
+        UserError: as `plugin_digest`, or a file is not valid Python.
     """
     _, files = _files(name)
     try:
@@ -64,7 +64,7 @@ def plugin_imports(name: str) -> frozenset[str]:
 
 
 def _files(name: str) -> tuple[Path, list[Path]]:
-    """Folder and Python files of the package or the single module that a method comes from."""
+    """Return the folder and the Python files of the package or the single module that a method comes from."""
     point = plugins()[name]
     top = point.module.partition(".")[0]
     spec = find_spec(top)

@@ -1,9 +1,9 @@
-"""What methods with a LoRA rank of each client's own have in common.
+"""Base class of methods with a different LoRA rank per client.
 
 The model keeps the profile's rank r. A client of rank r_k holds, trains and sends the first r_k rows of A and columns
-of B; the rest are zero, and since both factors are, their gradients are zero, too. The server tells a client r_k and r
-with every payload (`rank.own`, `rank.full`: eight bytes), and sends the rows of A that it starts from before round 1,
-since a client cannot tell which rows of its seed's start to clear before it knows them.
+of B; the others are zero in both factors, so that their gradients are zero, too. Every payload contains r_k and r
+(`rank.own`, `rank.full`: eight bytes). Before the first aggregation it also contains the client's initial rows of A,
+since a client cannot tell which rows of its seed's A to clear before it knows the ranks.
 """
 
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ from pilot.methods.base import (
 from pilot.methods.lora_products import A, cut, full_rank, pad
 
 START = "start"
-"""Group of the server's state: the A that all clients start from."""
+"""Group of the server's state: the initial A of all clients."""
 OWN, FULL = "rank.own", "rank.full"
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeterogeneousRanks(Method):
-    """One phase a round on LoRA and a plain connector, at each client's rank.
+    """One phase per round on LoRA and a plain connector, at each client's rank.
 
     Attributes:
         ranks: r_k / r, cycled over client ids; at least one row is kept. (1.0,) gives all clients the full rank.
@@ -50,11 +50,11 @@ class HeterogeneousRanks(Method):
             raise ValueError(f"ranks: expected numbers above 0 and at most 1, got {self.ranks}")
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """One phase, with all steps of the round."""
+        """Return one phase with all steps of the round."""
         return (Phase(name="train", trainable=PLAIN_GROUPS, shared=PLAIN_GROUPS, auxiliary=frozenset({"rank"})),)
 
     def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
-        """Every client's rank, and the A that it starts from."""
+        """Store every client's rank, and the initial A."""
         full = full_rank(initial)
         per_client = {}
         for info in clients:
@@ -63,7 +63,7 @@ class HeterogeneousRanks(Method):
         return ServerState(prefixed(select(initial, {A}), START), per_client)
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """The global model at the client's rank; before the first aggregation only its start of A."""
+        """Return the global model at the client's rank; before the first aggregation only its rows of the initial A."""
         if not server.shared:
             return {}
         start = unprefixed(server.shared, START)
@@ -72,10 +72,10 @@ class HeterogeneousRanks(Method):
         return {**sent, OWN: own, FULL: torch.tensor([float(full_rank(start))])}
 
     def arrive(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
-        """The payload with zeros up to the model's rank."""
+        """Pad the payload with zeros up to the model's rank."""
         return pad(without(payload, phase.auxiliary), int(payload[FULL])) if payload else {}
 
     def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
-        """LoRA at the client's rank and the connector; of the full rank where the server has named none yet."""
+        """Send the connector, and LoRA at the client's rank, or at full rank if the payload is empty."""
         shared = select(work.end, phase.shared)
         return Handover(cut(shared, int(work.payload[OWN])) if work.payload else shared, {})

@@ -1,16 +1,17 @@
-"""Combining updates when some clients may send anything: median, trimmed mean, multi-Krum, norm clipping.
+"""Robust aggregation when some clients may send anything: median, trimmed mean, multi-Krum, norm clipping.
 
-Per coordinate, over the K states sorted there, x_(1) <= ... <= x_(K):
+Per coordinate, with the values of the K states sorted, x_(1) <= ... <= x_(K):
 
     median        x_((K+1)/2), or (x_(K/2) + x_(K/2+1)) / 2 where K is even
     trimmed mean  mean of x_(g+1) ... x_(K-g), g = floor(trim K)
 
-(Yin et al., ICML 2018.) As long as fewer than K/2 states, or at most g, are hostile, both stay within the range of the
-honest values, whatever the others are. Krum (Blanchard et al., NeurIPS 2017) selects whole states instead.
+(Yin et al., ICML 2018.) As long as fewer than K/2 states (median) or at most g states (trimmed mean) are hostile, the
+result is within the range of the honest values, whatever the others are. Krum (Blanchard et al., NeurIPS 2017) selects
+whole states instead.
 
-Median and trimmed mean take the weights of `pilot.methods.base.weighted_mean`, so that they can stand in its place, and
-do not use them: a weight is what a client says about itself, and one hostile client with a large weight would otherwise
-count as a majority.
+Median and trimmed mean accept the weights of `pilot.methods.base.weighted_mean`, so that they can replace it, but
+ignore them: clients report their own weights, and one hostile client with a large weight would otherwise count as a
+majority.
 """
 
 import math
@@ -25,14 +26,14 @@ from pilot.methods.base import State, check_state
 
 Floats = NDArray[np.float64]
 BLOCK = 1 << 16
-"""Coordinates handled at once: beyond the states themselves, memory is K x BLOCK numbers, whatever the tensors."""
+"""Coordinates processed at once: beyond the states themselves, memory is K x BLOCK numbers for tensors of any size."""
 
 
 def coordinate_median(states: Iterable[tuple[State, float]]) -> State:
-    """The median of every coordinate; weights are checked but do not count (see the module).
+    """Compute the median of every coordinate; weights are checked but ignored (see the module).
 
-    NaN sorts above every number. The result depends on no order of the states, to the bit, and has the states' dtype
-    and the first state's order of names.
+    NaN sorts above every number. The result is bit-identical for any order of the states; it has the states' dtype and
+    the first state's order of names.
 
     Raises:
         ValueError: as `weighted_mean`.
@@ -41,13 +42,14 @@ def coordinate_median(states: Iterable[tuple[State, float]]) -> State:
 
 
 def trimmed_mean(states: Iterable[tuple[State, float]], trim: float) -> State:
-    """The mean of every coordinate without its floor(trim K) lowest and as many highest values.
+    """Compute the mean of every coordinate without its floor(trim K) lowest and as many highest values.
 
-    As `coordinate_median` in all else.
+    Everything else is as in `coordinate_median`.
 
     Args:
-        states: each with its weight, which does not count.
-        trim: share cut from each end, 0 <= trim < 0.5, read as the decimal it prints as (0.29 of 100 is 29).
+        states: each with its weight, which is ignored.
+        trim: share cut from each end, 0 <= trim < 0.5, taken as the decimal number that it prints as (0.29 of 100 is
+            29).
 
     Raises:
         ValueError: as `weighted_mean`, or `trim` is out of range.
@@ -60,15 +62,15 @@ def trimmed_mean(states: Iterable[tuple[State, float]], trim: float) -> State:
 
 
 def multi_krum(states: Sequence[State], num_byzantine: int, num_selected: int) -> tuple[int, ...]:
-    """Positions of the states to average, ascending (Blanchard et al., NeurIPS 2017).
+    """Return the positions of the states to average, ascending (Blanchard et al., NeurIPS 2017).
 
     The score of a state is the sum of squared L2 distances to its K - f - 2 nearest others; the m lowest scores are
-    selected, ties by position. A distance that is not a number counts as infinite. Time is K^2 x the states' size.
+    selected, ties by position. A NaN distance counts as infinite. The time is proportional to K^2 x the states' size.
 
     Args:
         states: K of them.
-        num_byzantine: f, how many may be hostile.
-        num_selected: m; 1 is Krum. Above K - f a hostile one would be selected by force.
+        num_byzantine: f, the number of states that may be hostile.
+        num_selected: m; 1 is Krum. Above K - f, a hostile state would have to be selected.
 
     Raises:
         ValueError: K < 2 f + 3, m is not in 1..K - f, or names, shapes or dtypes differ.
@@ -88,23 +90,23 @@ def multi_krum(states: Sequence[State], num_byzantine: int, num_selected: int) -
     scores = []
     for k, row in enumerate(distances):
         nearest = sorted(row[:k] + row[k + 1 :])[: count - num_byzantine - 2]
-        scores.append(sum(nearest))  # in ascending order, so no order of the states changes a score
+        scores.append(sum(nearest))  # in ascending order, so that the order of the states changes no score
     return tuple(sorted(sorted(range(count), key=lambda k: (scores[k], k))[:num_selected]))
 
 
 def clip_update(state: State, reference: State, max_norm: float) -> tuple[State, float]:
-    """`state` with its difference to `reference` scaled down to a global L2 norm of at most `max_norm`.
+    """Scale the difference of `state` to `reference` down to a global L2 norm of at most `max_norm`.
 
-    The bound holds for the result as it is stored: where rounding to the dtype would lengthen a coordinate's
-    difference, the next value towards the reference is taken.
+    The bound holds for the result as stored: where rounding to the dtype would enlarge a coordinate's difference, the
+    next value towards the reference is taken.
 
     Args:
-        state: what a client sends.
-        reference: what it started from; may hold more names.
+        state: the state that a client sends.
+        reference: the state that it started from; may contain more names.
         max_norm: the bound, positive and finite.
 
     Returns:
-        The new state, which is `state` itself (no copy) if it is within the bound, and the norm before.
+        The new state, which is `state` itself (no copy) if it is within the bound, and the norm before clipping.
 
     Raises:
         ValueError: as `clip_difference`.
@@ -122,7 +124,7 @@ def clip_update(state: State, reference: State, max_norm: float) -> tuple[State,
 
 
 def clip_difference(state: State, reference: State, max_norm: float) -> tuple[State, float]:
-    """`state` - `reference` in float64, scaled down to a global L2 norm of at most `max_norm`; and the norm before.
+    """Return `state` - `reference` in float64, scaled to a global L2 norm of at most `max_norm`, and the norm before.
 
     Raises:
         ValueError: names, shapes or dtypes differ, the norm is not finite, or `max_norm` is out of range.
@@ -135,7 +137,7 @@ def clip_difference(state: State, reference: State, max_norm: float) -> tuple[St
     if not math.isfinite(norm):
         raise ValueError(f"the norm of the update is {norm}, expected a finite number")
     if norm > max_norm:
-        # The last factor outweighs the rounding of the products and of the norm.
+        # The last factor exceeds the rounding errors of the products and of the norm.
         differences = {name: value * (max_norm / norm * (1 - 1e-12)) for name, value in differences.items()}
     return differences, norm
 
@@ -145,7 +147,7 @@ def _norm(differences: State) -> float:
 
 
 def _checked(states: Iterable[tuple[State, float]]) -> list[State]:
-    """The states, after the checks of `weighted_mean`."""
+    """Collect the states after the checks of `weighted_mean`."""
     result: list[State] = []
     for index, (state, weight) in enumerate(states):
         first = result[0] if result else state
@@ -157,7 +159,7 @@ def _checked(states: Iterable[tuple[State, float]]) -> list[State]:
 
 
 def _by_coordinate(states: Sequence[State], rule: Callable[[Floats], Floats]) -> State:
-    """`rule` takes (K, B) values, ascending along K, and gives (B,)."""
+    """Apply `rule`, which maps (K, B) values, ascending along K, to (B,), to blocks of all coordinates."""
     result = {}
     for name, first in states[0].items():
         flat = [state[name].reshape(-1) for state in states]
@@ -166,7 +168,7 @@ def _by_coordinate(states: Sequence[State], rule: Callable[[Floats], Floats]) ->
             part = slice(start, start + BLOCK)
             values_KB = torch.stack([value[part].double() for value in flat]).numpy()
             values_KB.sort(axis=0)
-            # + 0.0 makes -0.0 to 0.0: the two sort as equal, so their order would show the order of the states.
+            # + 0.0 turns -0.0 into 0.0: the two compare equal, so their order would depend on that of the states.
             combined[part] = torch.from_numpy(rule(values_KB) + 0.0).to(first.dtype)
         result[name] = combined.reshape(first.shape)
     return result
@@ -178,13 +180,13 @@ def _median(values_KB: Floats) -> Floats:
 
 
 def _mean(values_KB: Floats) -> Floats:
-    """The mean of sorted values; held between the lowest and the highest, which a rounded sum may leave."""
+    """Average sorted values; clip the mean to their range, which rounding of the sum may exceed."""
     mean: Floats = np.clip(values_KB.mean(axis=0), values_KB[0], values_KB[-1])
     return mean
 
 
 def _squared_distances(states: Sequence[State]) -> list[list[float]]:
-    """(K, K), from differences: exact zeros between equal states, and nothing cancels."""
+    """Compute (K, K) squared distances from differences: exact zeros between equal states, and no cancellation."""
     result = [[0.0] * len(states) for _ in states]
     for k, state in enumerate(states):
         for j in range(k):

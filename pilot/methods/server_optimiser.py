@@ -1,9 +1,9 @@
-"""Methods whose server takes an optimiser's step from the global model, the mean update standing for a gradient.
+"""Methods whose server takes an optimiser step from the global model, with the mean update in place of a gradient.
 
     Delta = sum_k (n_k / n) theta_k - theta_g;   theta_g += step(Delta, moments)
 
-The server keeps `initial.*`, what all clients derive from the run's seed, until something was aggregated, then
-`global.*`: before that, the clients need not be told.
+Until the first aggregation the server keeps `initial.*`, the model that all clients derive from the run's seed and that
+is therefore not sent; afterwards it keeps `global.*`.
 """
 
 from abc import abstractmethod
@@ -33,12 +33,12 @@ GLOBAL = "global"
 
 
 def global_model(server: ServerState) -> State:
-    """The model that all clients start the next phase from: the aggregated one, or the initial one before that."""
+    """Return the model that all clients start the next phase from: the aggregated one, or else the initial one."""
     return unprefixed(server.shared, GLOBAL) or unprefixed(server.shared, INITIAL)
 
 
 def unweighted_mean(updates: Iterable[Update], groups: Collection[str], mean: Mean | None = None) -> tuple[State, int]:
-    """The mean of the updates' `groups`, in which every client counts the same, and how many clients there were."""
+    """Average the updates' `groups` with equal weights; return the mean and the number of clients."""
     count = 0
 
     def states() -> Iterator[tuple[State, float]]:
@@ -51,44 +51,44 @@ def unweighted_mean(updates: Iterable[Update], groups: Collection[str], mean: Me
 
 
 def difference(state: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> State:
-    """state - reference of every name in `state`, in float32."""
+    """Compute state - reference for every name in `state`, in float32."""
     return {name: value.float() - reference[name].float() for name, value in state.items()}
 
 
 def norm(state: Mapping[str, Tensor]) -> float:
-    """The L2 norm over all tensors, summed in float64, in the order of names, which differs between engines."""
+    """Compute the L2 norm over all tensors in float64, summed by sorted name, since engines order names differently."""
     return float(sum(state[name].double().square().sum() for name in sorted(state)) ** 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptimiser(Averaging):
-    """Averaging, of which the server takes a step instead of the mean itself."""
+    """Averaging whose server takes an optimiser step instead of adopting the mean."""
 
     @abstractmethod
     def moments(self) -> Mapping[str, float]:
-        """The start value of each of the optimiser's moments, by its name."""
+        """Return the initial value of each of the optimiser's moments, by name."""
 
     @abstractmethod
     def step(self, delta: Tensor, moments: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """What is added to a tensor of theta, and the new moments.
+        """Return the step to add to a tensor of theta, and the new moments.
 
         Args:
-            delta: its mean update, float32.
-            moments: of the same shape.
+            delta: the tensor's mean update, float32.
+            moments: its moments, of the same shape.
         """
 
     def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
-        """Remembers what the first update is counted from."""
+        """Store the initial model, from which the first update is measured."""
         return ServerState(prefixed(initial, INITIAL))
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """The global model; nothing before the first aggregation."""
+        """Return the global model; nothing before the first aggregation."""
         return unprefixed(server.shared, GLOBAL)
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
     ) -> ServerState:
-        """One step of the optimiser; the record has the norm of Delta and that of the step."""
+        """Take one step of the optimiser; record the norms of Delta and of the step."""
         before = global_model(server)
         delta = difference(mean_of_updates(updates, phase.shared, mean), before)
         steps: State = {}
@@ -110,7 +110,7 @@ class AdaptiveOptimiser(ServerOptimiser):
 
         m = beta1 m + (1 - beta1) Delta;   v = second_moment(v, Delta);   theta += eta m / (sqrt(v) + tau)
 
-    m starts at 0, v at tau^2, the least that the algorithm allows.
+    m starts at 0, v at tau^2, the smallest value that the algorithm allows.
 
     Attributes:
         eta: the server's learning rate.
@@ -132,14 +132,14 @@ class AdaptiveOptimiser(ServerOptimiser):
 
     @abstractmethod
     def second_moment(self, v: Tensor, delta: Tensor) -> Tensor:
-        """The new v."""
+        """Return the new v."""
 
     def moments(self) -> Mapping[str, float]:
-        """m from 0, v from tau^2."""
+        """Return the initial values: 0 for m, tau^2 for v."""
         return {"first_moment": 0.0, "second_moment": self.tau**2}
 
     def step(self, delta: Tensor, moments: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The equations of the class."""
+        """Apply the equations of the class."""
         m = self.beta1 * moments["first_moment"] + (1 - self.beta1) * delta
         v = self.second_moment(moments["second_moment"], delta)
         return self.eta * m / (v.sqrt() + self.tau), {"first_moment": m, "second_moment": v}

@@ -1,4 +1,4 @@
-"""Which clients' updates point the same way."""
+"""Similarity of clients' updates: cosines, and the best split of clients into two parts."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from pilot.methods.state import State
 
 
 def flat_update(state: State, reference: State) -> Tensor:
-    """(D,) state - reference in float64, tensors in the order of their names.
+    """Flatten state - reference to (D,) in float64, tensors sorted by name.
 
     Raises:
         KeyError: the reference lacks a name.
@@ -18,7 +18,7 @@ def flat_update(state: State, reference: State) -> Tensor:
 
 
 def cosine_similarities(updates: Sequence[Tensor]) -> list[list[float]]:
-    """(K, K) cosines between K vectors of one length; 0 where one of the two is 0."""
+    """Compute (K, K) cosines between K vectors of equal length; 0 where one of the two is 0."""
     updates_KD = torch.stack(list(updates))
     norms_K1 = updates_KD.norm(dim=1, keepdim=True)
     unit_KD = updates_KD / torch.where(norms_K1 > 0, norms_K1, 1.0)
@@ -27,10 +27,11 @@ def cosine_similarities(updates: Sequence[Tensor]) -> list[list[float]]:
 
 
 def bipartition(similarities: Sequence[Sequence[float]]) -> tuple[list[int], list[int], float]:
-    """The two parts of 0..K-1 for which the largest similarity between the parts is smallest, and that similarity.
+    """Split 0..K-1 into the two parts with the smallest maximum similarity across; return them and that similarity.
 
-    Exact, in K^2 log K (Sattler et al., IEEE TNNLS 2021, Algorithm 1): whoever is more alike than that must be
-    together, so the most similar pairs are joined until two parts are left. Ties by position. The first part holds 0.
+    Exact, in K^2 log K (Sattler et al., IEEE TNNLS 2021, Algorithm 1): clients that are more similar than that must be
+    in the same part, so the most similar pairs are merged until two parts remain. Ties by position. The first part
+    contains 0.
 
     Args:
         similarities: (K, K), symmetric, K at least 2.

@@ -1,11 +1,12 @@
-"""The nearest of very many clients, from random projections of their adapters.
+"""Approximate nearest neighbours of very many clients, from random projections of their adapters.
 
 s(x) = R^T (x - x_0) / sqrt(s) with R of shape (d, s), entries +1 or -1 (Achlioptas, Journal of Computer and System
 Sciences 2003). E ||s(x) - s(y)||^2 = ||x - y||^2 with a relative standard deviation of at most sqrt(2 / s), whatever
-d is. R follows from the seed and is made in pieces of `PIECE` rows, so that a client can compute its own sketch and
-send s numbers; x_0 is anything all know (here the first row; in a deployment, the model that all received).
+d is. R is generated from the seed in pieces of `PIECE` rows, so that a client can compute its own sketch and send s
+numbers; x_0 is any vector known to all (here the first row; in a deployment, the model that all received).
 
-The nearest in sketches are only probably the nearest: `overfetch` * M candidates are compared exactly, or not at all.
+The nearest sketches belong only probably to the nearest clients; with `rerank`, `overfetch` * M candidates are compared
+exactly.
 """
 
 import math
@@ -24,13 +25,13 @@ PIECE = 8192
 
 @dataclass(frozen=True)
 class SketchSettings:
-    """How neighbours are searched.
+    """Settings of the neighbour search.
 
     Attributes:
         size: s, numbers per sketch; a multiple of 8.
-        overfetch: candidates per neighbour that is wanted.
-        rerank: whether candidates are compared exactly; otherwise the nearest in sketches are taken.
-        seed: of the projection.
+        overfetch: candidates per requested neighbour.
+        rerank: whether candidates are compared exactly; otherwise those with the nearest sketches are taken.
+        seed: seed of the projection.
     """
 
     size: int = 256
@@ -48,7 +49,7 @@ class SketchSettings:
 def approximate_nearest(
     rows: Rows, num_neighbors: int, settings: SketchSettings, memory: int = DEFAULT_MEMORY
 ) -> Nearest:
-    """The M nearest others of every row, as far as sketches find them; distances are exact after re-ranking.
+    """Find the approximate M nearest others of every row by sketches; distances are exact after re-ranking.
 
     Besides `memory` bytes for blocks, the sketches take 8 K s bytes, and re-ranking about 120 bytes per candidate.
     """
@@ -60,7 +61,7 @@ def approximate_nearest(
 
 
 def sketch(rows: Rows, size: int, seed: int, memory: int = DEFAULT_MEMORY) -> Tensor:
-    """(K, s) sketches in float64; every row is read once, products are in float32."""
+    """Compute (K, s) sketches in float64; every row is read once, products are in float32."""
     fixed = 16 * rows.width + 5 * PIECE * size
     height = min(rows.count, (memory - fixed) // (4 * rows.width))
     if height < 1:
@@ -81,13 +82,13 @@ def sketch(rows: Rows, size: int, seed: int, memory: int = DEFAULT_MEMORY) -> Te
 
 
 def signs(seed: int, piece: int, size: int) -> Tensor:
-    """Rows `piece` * PIECE and following of R: (PIECE, s), entries +1 or -1."""
+    """Generate the rows of R from `piece` * PIECE: (PIECE, s), entries +1 or -1."""
     packed = np.frombuffer(generator(seed, piece, "sketch").bytes(PIECE * size // 8), dtype=np.uint8)
     return torch.from_numpy(np.unpackbits(packed)).to(torch.float32).mul_(2).sub_(1).view(PIECE, size)
 
 
 def rerank(rows: Rows, candidates_KC: Tensor, num_neighbors: int, memory: int = DEFAULT_MEMORY) -> Nearest:
-    """The M nearest among each row's candidates (K, C), by exact distances; ties by position.
+    """Find the M nearest among each row's candidates (K, C) by exact distances; ties by position.
 
     Each pair is computed once. One block of rows is in memory; a row is read once for itself and once for every
     earlier block that it is paired with.
@@ -105,7 +106,7 @@ def rerank(rows: Rows, candidates_KC: Tensor, num_neighbors: int, memory: int = 
 
 
 def _squares(rows: Rows, lower: Tensor, upper: Tensor, memory: int) -> Iterator[tuple[int, Tensor]]:
-    """Positions of pairs (`lower` ascending, `lower` < `upper`) and their squared distances."""
+    """Yield the positions of pairs (`lower` ascending, `lower` < `upper`) and their squared distances."""
     height = min(rows.count, (memory - 24 * rows.width) // (8 * rows.width))
     if height < 1:
         raise ValueError(f"memory: comparing two rows needs {32 * rows.width} bytes, got {memory}")
@@ -117,7 +118,7 @@ def _squares(rows: Rows, lower: Tensor, upper: Tensor, memory: int) -> Iterator[
             rows.fill(index, block_BD[index - first])
         start, stop = (int(torch.searchsorted(lower, bound)) for bound in (first, last))
         order, before = upper[start:stop].argsort(stable=True) + start, -1
-        for part in order.split(PIECE):  # as lists of Python they are several times as large
+        for part in order.split(PIECE):  # Python lists of all pairs would take several times the memory
             for position, low, high in zip(part.tolist(), lower[part].tolist(), upper[part].tolist(), strict=True):
                 if high != before and high >= last:
                     rows.fill(high, single_D)

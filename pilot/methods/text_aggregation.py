@@ -1,4 +1,4 @@
-"""Adaptive text aggregation (ATA): each client's text adapter moves towards those nearest to it.
+"""Adaptive text aggregation (ATA): each client's text adapter moves towards the nearest ones.
 
 Xiong et al., AAAI 2025. With Theta_k the text adapter of client k and N_M(k) the M others nearest to it:
 
@@ -6,10 +6,10 @@ Xiong et al., AAAI 2025. With Theta_k the text adapter of client k and N_M(k) th
     w_kj = (1 / d_kj) / sum_{i in N_M(k)} (1 / d_ki)
     Theta_k' = a_k Theta_k + (1 - a_k) sum_{j in N_M(k)} w_kj Theta_j
 
-The paper leaves a_k and M open, and the weights at distance 0: see `Neighbourhood` and
+The paper leaves open a_k, M and the weights at distance 0: see `Neighbourhood` and
 `inverse_distance_weights`.
 
-States may be a lazy sequence, whose items are read when asked for. Up to `NUM_PAIRWISE` clients are compared pair by
+States may be a lazy sequence whose items are loaded on access. Up to `NUM_PAIRWISE` clients are compared pair by
 pair, more of them in blocks (blocks.py); "product" distances are always computed pair by pair, since products B A of
 all clients' pairs do not fit in memory and their differences have no rows to multiply.
 """
@@ -32,7 +32,7 @@ NUM_PAIRWISE = 64
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """Whom one client's text adapter is mixed with.
+    """The neighbours that a client's text adapter is mixed with, and the weights.
 
     Attributes:
         neighbours: positions of the M nearest others, nearest first; ties by position.
@@ -54,19 +54,19 @@ def adaptive_text_aggregation(
     distance: Distance = "parameters",
     memory: int = DEFAULT_MEMORY,
 ) -> list[State]:
-    """ATA (see the module), aligned with its input, which should be ordered by client id.
+    """Mix text adapters by ATA (see the module); return the mixed adapters in the order of `states`.
 
     Args:
-        states: one text adapter per client.
+        states: one text adapter per client; they should be ordered by client id.
         num_examples: n_k of each.
-        num_neighbors: M; all others where there are fewer. A client without others keeps its adapter.
+        num_neighbors: M; all others if there are fewer. A client without others keeps its adapter.
         self_weight: a_k; "samples" sets a_k = n_k / (n_k + sum_j w_kj n_j).
         distance: "parameters", or "product" for the distance between the products B A of the LoRA pairs,
             which does not change under B -> B R, A -> R^-1 A.
-        memory: bytes that more than `NUM_PAIRWISE` clients may take while they are compared.
+        memory: bytes available for comparing more than `NUM_PAIRWISE` clients.
 
     Raises:
-        ValueError: lengths, names, shapes or an option do not fit, or there are no states.
+        ValueError: lengths, names or shapes do not match, an option is invalid, or there are no states.
     """
     around = find_neighbourhoods(
         states, num_examples, num_neighbors=num_neighbors, self_weight=self_weight, distance=distance, memory=memory
@@ -83,9 +83,9 @@ def find_neighbourhoods(
     distance: Distance = "parameters",
     memory: int = DEFAULT_MEMORY,
 ) -> list[Neighbourhood]:
-    """N_M(k), w_kj and a_k of every client; for many clients without a (K, K) matrix. See `adaptive_text_aggregation`.
+    """Find N_M(k), w_kj and a_k of every client; for many clients without a (K, K) matrix.
 
-    `iter_mix` then gives one client's adapter at a time.
+    Args as in `adaptive_text_aggregation`. `iter_mix` then yields one client's adapter at a time.
     """
     if len(states) <= NUM_PAIRWISE or distance != "parameters":
         return neighbourhoods(pairwise_distances(states, distance), num_examples, num_neighbors, self_weight)
@@ -97,7 +97,7 @@ def find_neighbourhoods(
 def pairwise_distances(
     states: Sequence[State], distance: Distance = "parameters", memory: int = DEFAULT_MEMORY
 ) -> list[list[float]]:
-    """(K, K) distances d_kj in float64. Equal states are exactly 0 apart; the matrix is exactly symmetric."""
+    """Compute (K, K) distances d_kj in float64: exactly symmetric, and exactly 0 between equal states."""
     measures: dict[str, Callable[[Sequence[State]], list[list[float]]]] = {
         "parameters": _parameter_distances, "product": _product_distances,
     }  # fmt: skip
@@ -118,7 +118,7 @@ def neighbourhoods(
     num_neighbors: int,
     self_weight: SelfWeight,
 ) -> list[Neighbourhood]:
-    """N_M(k), w_kj and a_k of every client, from (K, K) distances and (K,) numbers of examples."""
+    """Compute N_M(k), w_kj and a_k of every client from (K, K) distances and (K,) numbers of examples."""
     _check(len(distances), num_examples, num_neighbors, self_weight)
     indices = []
     for k, row in enumerate(distances):
@@ -134,7 +134,7 @@ def neighbourhoods_of(
     num_examples: Sequence[int],
     self_weight: SelfWeight,
 ) -> list[Neighbourhood]:
-    """w_kj and a_k of every client from N_M(k), (K, M) positions nearest first, and their distances (K, M)."""
+    """Compute w_kj and a_k of every client from N_M(k), (K, M) positions nearest first, and their distances (K, M)."""
     _check(len(indices), num_examples, 1, self_weight)
     result = []
     for k, (nearest_others, near) in enumerate(zip(indices, distances, strict=True)):
@@ -157,7 +157,7 @@ def _check(num_states: int, num_examples: Sequence[int], num_neighbors: int, sel
 
 
 def inverse_distance_weights(distances: Sequence[float]) -> tuple[float, ...]:
-    """(1 / d_j) / sum_i (1 / d_i). Where some d are 0, these share all the weight, as in the limit."""
+    """Compute (1 / d_j) / sum_i (1 / d_i). If some d are 0, these share all the weight, as in the limit."""
     if not distances:
         return ()
     nearest = min(distances)
@@ -167,20 +167,20 @@ def inverse_distance_weights(distances: Sequence[float]) -> tuple[float, ...]:
 
 
 def mix(states: Sequence[State], around: Sequence[Neighbourhood]) -> list[State]:
-    """Theta_k' of every client."""
+    """Compute Theta_k' of every client."""
     if len({value.dtype for value in states[0].values()}) != 1 or len(states) > NUM_PAIRWISE:
         return list(iter_mix(states, around))
     return weighted_means(states, _parts(states, around))
 
 
 def iter_mix(states: Sequence[State], around: Sequence[Neighbourhood]) -> Iterator[State]:
-    """Theta_k' of one client after the other; of each, one state at a time is asked for."""
+    """Yield Theta_k' client by client; for each, one state at a time is loaded."""
     for part in _parts(states, around):
         yield weighted_mean((states[j], weight) for j, weight in part)
 
 
 def _parts(states: Sequence[State], around: Sequence[Neighbourhood]) -> list[list[tuple[int, float]]]:
-    """By client, the positions of those that are mixed, and their weights."""
+    """Return for each client the positions of the states to mix, and their weights."""
     if len(states) != len(around):
         raise ValueError(f"{len(states)} states but {len(around)} neighbourhoods")
     parts = []
@@ -192,7 +192,7 @@ def _parts(states: Sequence[State], around: Sequence[Neighbourhood]) -> list[lis
 
 
 def _parameter_distances(states: Sequence[State]) -> list[list[float]]:
-    """Tensor by tensor over all pairs, so that what is subtracted stays in the processor's cache."""
+    """Compute distances tensor by tensor over all pairs, so that the operands stay in the processor's cache."""
     squares = []
     for name in sorted(states[0]):
         rows_KD = torch.stack([state[name].detach().reshape(-1) for state in states]).double()
@@ -219,10 +219,10 @@ def _product_distances(states: Sequence[State]) -> list[list[float]]:
 
 
 def _product(a: State, b: State) -> float:
-    """sqrt of the sum over LoRA pairs of ||B_a A_a - B_b A_b||_F^2; others count as they are.
+    """Compute sqrt of the sum over LoRA pairs of ||B_a A_a - B_b A_b||_F^2; other tensors are compared directly.
 
     B_a A_a - B_b A_b = [B_a, -B_b] [A_a; A_b] = P Q. With P = U R and Q^T = V S (thin QR),
-    ||P Q||_F = ||R S^T||_F: no (out x in) matrix is built, and nothing cancels as with inner products.
+    ||P Q||_F = ||R S^T||_F: no (out x in) matrix is built, and there is no cancellation as with inner products.
     """
     total = 0.0
     for name in sorted(a):
