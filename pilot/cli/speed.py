@@ -2,7 +2,7 @@
 
 CPU time is modelled as a + w / r: r is the rate of one thread's matrix products, w the work that grows with it, a what
 does not (data, tokenising, Java, figures). Both follow from whole runs of scenario2 on two processors (DESIGN.md,
-section 12; docs/performance.md, "The pipeline"); a third of another kind may lie outside the range.
+section 12; docs/notes/pipeline.md); a third of another kind may lie outside the range.
 """
 
 import time

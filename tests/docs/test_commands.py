@@ -1,4 +1,4 @@
-"""Every command of README.md, CONTRIBUTING.md and docs/*.md: run at smoke size, planned, or held against its parser.
+"""Every command of README.md, CONTRIBUTING.md and docs/: run at smoke size, planned, or held against its parser.
 
 `rules.py` says which, with the reason. What is run starts from the results of `snakemake smoke`; each page has a copy
 of them, in which its commands run in their order. One dry run plans all targets (tests/pipelines/test_dry_run.py).

@@ -15,7 +15,7 @@ NUM_TASKS = 3
 NUM_DIRECTIONS = 8
 SEPARATION = 1.3
 """Standard deviation of the tasks' centres where that within a task is 1: distances between tasks are then 1.64
-times those within, as between the text adapters of `scenario2` at the end of training (docs/scale.md)."""
+times those within, as between the text adapters of `scenario2` at the end of training (docs/notes/sketches.md)."""
 
 
 class ClusteredRows:
