@@ -1,8 +1,8 @@
 """The one table of methods: by family, in the order in which pages show them and figures colour them.
 
 A new method is its file and a line here. Nothing is imported to read this; `pilot.registry` makes the methods.
-A method of another package is shown among others and coloured by its name. The README's table of families is tested
-against this file.
+A method of another package is shown among others and coloured by its name. The table of families in docs/studies.md is
+tested against this file.
 """
 
 CORE, REFERENCES, OTHERS = "Core", "References", "Others"
