@@ -13,7 +13,9 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-OTHER_PAGES = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md", "promises.md": "tests/README.md"}
+OTHER_PAGES = {
+    "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md", "promises.md": "tests/README.md",
+}  # fmt: skip
 """Page -> its file outside docs/."""
 _LINK = re.compile(r"(!?)\[([^\]\n]+)\]\((?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)

@@ -78,5 +78,7 @@ def mentions() -> list[Command]:
     for page in pages():
         text = _BLOCK.sub(lambda block: "\n" * block[0].count("\n"), page.read_text(encoding="utf-8"))
         for mention in re.finditer(r"`((?:pilot-bench|snakemake) [^`]+)`", text):
-            found.append(Command(page_name(page), text[: mention.start()].count("\n") + 1, " ".join(mention[1].split())))
+            found.append(
+                Command(page_name(page), text[: mention.start()].count("\n") + 1, " ".join(mention[1].split()))
+            )
     return found
