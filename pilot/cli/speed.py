@@ -2,7 +2,7 @@
 
 CPU time is modelled as a + w / r: r is the rate of one thread's matrix products, w the work that scales with it, a the
 time that does not (data, tokenising, Java, figures). a and w follow from whole runs of scenario2 on two processors
-(DESIGN.md, section 12; docs/performance.md, "The pipeline"); another kind of processor may fall outside the range.
+(docs/notes/pipeline.md); another kind of processor may fall outside the range.
 """
 
 import time

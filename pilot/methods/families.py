@@ -1,8 +1,8 @@
 """The table of all methods by family, in the order in which pages list them and figures colour them.
 
 A new method needs its file and a line here. Reading the table imports no method; `pilot.registry` creates them.
-A method of another package is listed under Others and coloured by its name. A test compares the README's table of
-families with this file.
+A method of another package is listed under Others and coloured by its name. A test compares the table of
+families in docs/studies.md with this file.
 """
 
 CORE, REFERENCES, OTHERS = "Core", "References", "Others"

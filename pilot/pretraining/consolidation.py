@@ -95,7 +95,7 @@ def consolidate(
 
 @contextmanager
 def _fast_products(model: LlavaForConditionalGeneration) -> Iterator[None]:
-    """Use oneDNN's products and plain attention: a step takes two thirds of the time (docs/log.md, "Training step")."""
+    """Use oneDNN's products and plain attention: a step takes two thirds of the time (docs/notes/training-step.md)."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     model.set_attn_implementation("eager")

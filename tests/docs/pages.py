@@ -1,4 +1,4 @@
-"""The commands in the fenced blocks of README.md, CONTRIBUTING.md and docs/*.md, one statement each."""
+"""The commands in the fenced blocks of README.md, CONTRIBUTING.md and all pages of docs/, one statement each."""
 
 import re
 from collections.abc import Iterator
@@ -33,12 +33,17 @@ class Command:
 
 def pages() -> list[Path]:
     """Every page that a reader takes commands from."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def page_name(page: Path) -> str:
+    """A page by its path in docs/; README.md and CONTRIBUTING.md by their names."""
+    return page.relative_to(ROOT / "docs" if page.is_relative_to(ROOT / "docs") else ROOT).as_posix()
 
 
 def commands() -> list[Command]:
     """The statements of all pages, in their order."""
-    return [command for page in pages() for command in commands_of(page.name, page.read_text(encoding="utf-8"))]
+    return [command for page in pages() for command in commands_of(page_name(page), page.read_text(encoding="utf-8"))]
 
 
 def commands_of(page: str, text: str) -> Iterator[Command]:
@@ -73,5 +78,7 @@ def mentions() -> list[Command]:
     for page in pages():
         text = _BLOCK.sub(lambda block: "\n" * block[0].count("\n"), page.read_text(encoding="utf-8"))
         for mention in re.finditer(r"`((?:pilot-bench|snakemake) [^`]+)`", text):
-            found.append(Command(page.name, text[: mention.start()].count("\n") + 1, " ".join(mention[1].split())))
+            found.append(
+                Command(page_name(page), text[: mention.start()].count("\n") + 1, " ".join(mention[1].split()))
+            )
     return found

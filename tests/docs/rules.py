@@ -96,7 +96,7 @@ ELSEWHERE = (
     ("clusters.md", r"pip install ", "tests/docs/test_commands.py::test_extras_resolve"),
     ("clusters.md", r"snakemake --report ", f"{_SNAKEMAKE}::test_report_has_every_figure_and_table_with_its_caption"),
     ("llava.md", r"pilot-bench .*llava-scenario2", f"{_OFFICIAL}::test_official_files_to_comparison"),
-    ("scale.md", r"pilot-bench bench federation", "tests/scale/test_bench.py::test_the_"),
+    ("notes/many-clients.md", r"pilot-bench bench federation", "tests/scale/test_bench.py::test_the_"),
 )
 """The last column: the test, or the beginning of the names of tests, in a file."""
 

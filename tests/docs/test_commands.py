@@ -1,4 +1,4 @@
-"""Every command of README.md, CONTRIBUTING.md and docs/*.md: run at smoke size, planned, or held against its parser.
+"""Every command of README.md, CONTRIBUTING.md and docs/: run at smoke size, planned, or held against its parser.
 
 `rules.py` says which, with the reason. What is run starts from the results of `snakemake smoke`; each page has a copy
 of them, in which its commands run in their order. One dry run plans all targets (tests/pipelines/test_dry_run.py).
@@ -29,7 +29,7 @@ TO_PLAN = [command for command in COMMANDS if (found := classify(command)) and f
 TO_MAKE = [command for command in COMMANDS if (found := classify(command)) and found[0] is Class.CI]
 TO_PARSE = [command for command in COMMANDS if (found := classify(command)) and found[0] is Class.PARSED]
 EXTRAS = [command for command in COMMANDS if command.page == "clusters.md" and command.program == "pip"]
-LONG = ("README.md", "first-hour.md", "studies.md", "figures.md", "report.md")
+LONG = ("other-tools.md", "first-hour.md", "studies.md", "figures.md", "report.md")
 """Pages that take longest, and run for the most part what other tests run, too."""
 PAGES_TO_RUN = few_of([page for page in dict.fromkeys(command.page for command in TO_RUN) if page not in LONG], LONG)
 PROJECT = ("pyproject.toml", "README.md", "LICENSE", "pilot", "baselines", "pipelines")

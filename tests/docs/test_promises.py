@@ -1,4 +1,4 @@
-"""docs/promises.md: every promise has tests, which exist and carry the markers that the page names."""
+"""tests/README.md: every promise has tests, which exist and carry the markers that the page names."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ import pytest
 
 from .pages import ROOT
 
-PAGE = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "tests/README.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (\d*) ?\|[^|]*\| `([^`]+)` \| ([^|]*) \|$", PAGE, re.MULTILINE)
 CONFIGURED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
 MARKERS = [line.split(":")[0] for line in CONFIGURED["markers"]]

@@ -20,7 +20,7 @@ from pilot.report.numbers.order import metric_bounds
 
 from .. import browser
 from ..marks import few_of
-from .pages import ROOT
+from .pages import ROOT, page_name
 
 PAGES = ("index", "first-hour", "methods", "studies", "faq", "results")
 WIDTHS = (1280, 390)
@@ -65,8 +65,8 @@ def test_pages_of_the_navigation_are_all_pages() -> None:
         for s in sections
         for page in next(iter(s.values()))
     }
-    made = {"methods.md", "changelog.md", "contributing.md"}
-    assert listed - made == {path.name for path in (ROOT / "docs").glob("*.md")}
+    made = {"methods.md", "changelog.md", "contributing.md", "promises.md"}
+    assert listed - made == {page_name(path) for path in (ROOT / "docs").rglob("*.md")}
     assert made <= listed
 
 

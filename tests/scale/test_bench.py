@@ -1,4 +1,4 @@
-"""`pilot-bench bench federation` at tiny sizes (docs/scale.md), and its measuring of time, memory and recall."""
+"""`pilot-bench bench federation` at tiny sizes (docs/notes/many-clients.md): its measuring of time, memory, recall."""
 
 import json
 import subprocess

@@ -15,7 +15,7 @@ NUM_TASKS = 3
 NUM_DIRECTIONS = 8
 SEPARATION = 1.3
 """Standard deviation of the tasks' centres, relative to 1 within a task: distances between tasks are then 1.64 times
-those within a task, as for the text adapters of `scenario2` at the end of training (docs/scale.md)."""
+those within a task, as for the text adapters of `scenario2` at the end of training (docs/notes/sketches.md)."""
 
 
 class ClusteredRows:
