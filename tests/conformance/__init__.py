@@ -3,7 +3,7 @@
 `fixtures/*.json` hold inputs, expected values and a `why` for each; `formulas.py` holds BLEU, ROUGE-L, CIDEr-D,
 leave-one-out accuracy and intersection over union a second time, written from the papers.
 
-The traps of DESIGN.md section 8 and where they are tested:
+Known traps of these metrics and where they are tested:
 
 - whitespace that crashes METEOR or misplaces captions: `test_java.py`, "tokens" and "hostile" of `captions.json`;
 - CIDEr of one image, metrics that are unavailable: `captions.json`, `test_java.py`;
