@@ -7,7 +7,8 @@ the data leaves the clients.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pilot.methods.base import PLAIN_GROUPS, Method, Phase
+from pilot.methods.averaging import PLAIN_GROUPS
+from pilot.methods.base import Method, Phase
 
 
 @dataclass(frozen=True, kw_only=True)

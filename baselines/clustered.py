@@ -28,9 +28,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from pilot.methods.averaging import PLAIN_GROUPS, Averaging, mean_of_updates
 from pilot.methods.base import (
-    PLAIN_GROUPS,
-    Averaging,
     ClientInfo,
     Mean,
     Phase,
@@ -38,10 +37,10 @@ from pilot.methods.base import (
     State,
     Update,
     by_client,
-    mean_of_updates,
     prefixed,
     select,
     unprefixed,
+    weighted_mean,
     without,
 )
 from pilot.methods.similarity import bipartition, cosine_similarities, flat_update
@@ -90,7 +89,7 @@ class Clustered(Averaging):
         return without(server.per_client.get(client.client, {}), {CLUSTER})
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Cut clusters, then average inside them; a cluster without an update is unchanged."""
         present = {update.client: update for update in by_client(updates)}

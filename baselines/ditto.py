@@ -19,9 +19,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from pilot.methods.averaging import PLAIN_GROUPS, Averaging
 from pilot.methods.base import (
-    PLAIN_GROUPS,
-    Averaging,
     ClientInfo,
     Handover,
     Mean,
@@ -33,6 +32,7 @@ from pilot.methods.base import (
     prefixed,
     select,
     unprefixed,
+    weighted_mean,
 )
 from pilot.methods.penalties import squared_distance
 
@@ -90,7 +90,7 @@ class Ditto(Averaging):
         return {} if phase.name == "personal" else dict(server.shared)
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Average as FedAvg after the global phase; keep the model after the personal one."""
         if phase.name == "personal":

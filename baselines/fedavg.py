@@ -10,7 +10,7 @@ round. LoRA's A and B are averaged separately, so mean(B) mean(A) is not mean(B 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pilot.methods.base import Averaging
+from pilot.methods.averaging import Averaging
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,8 +34,8 @@ from torch.nn import functional
 from pilot.connector.base import Connector
 from pilot.connector.dual import DualConnector
 from pilot.connector.mlp import Projector
+from pilot.methods.averaging import PLAIN_GROUPS, mean_of_updates
 from pilot.methods.base import (
-    PLAIN_GROUPS,
     ClientInfo,
     Handover,
     Mean,
@@ -45,10 +45,10 @@ from pilot.methods.base import (
     State,
     Update,
     Work,
-    mean_of_updates,
     prefixed,
     select,
     unprefixed,
+    weighted_mean,
 )
 from pilot.methods.lora_products import B, layers_of, pair_of
 
@@ -135,7 +135,7 @@ class FedDat(Method):
         return Handover({}, {**work.stored, **own})
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Average the shared adapters after `shared`; keep the state after `private`."""
         if phase.name == "private":

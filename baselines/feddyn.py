@@ -18,9 +18,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pilot.methods.averaging import PLAIN_GROUPS, Averaging
 from pilot.methods.base import (
-    PLAIN_GROUPS,
-    Averaging,
     ClientInfo,
     Handover,
     Mean,
@@ -31,6 +30,7 @@ from pilot.methods.base import (
     Work,
     prefixed,
     unprefixed,
+    weighted_mean,
 )
 from pilot.methods.penalties import inner_product, squared_distance
 from pilot.methods.server_optimiser import GLOBAL, INITIAL, difference, global_model, norm, unweighted_mean
@@ -83,7 +83,7 @@ class FedDyn(Averaging):
         return unprefixed(server.shared, GLOBAL)
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Apply the equations of the module; the sum is |P| times the mean, also if the mean is robust."""
         means, num_participants = unweighted_mean(updates, phase.shared, mean)

@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pilot.methods.averaging import Averaging
 from pilot.methods.base import (
-    Averaging,
     ClientInfo,
     Handover,
     Mean,
@@ -49,11 +49,11 @@ class FedExLora(Averaging):
         return Handover(select(work.end, phase.shared), {})
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Average factors and connectors; add to D the mean product minus the product of the means, as sent."""
         parts = (({**u.state, **products(u.state)}, u.num_examples) for u in by_client(updates))
-        shared = (mean or weighted_mean)(parts)
+        shared = mean(parts)
         for name, product in products(shared).items():
             before = server.shared[name].double() if name in server.shared else 0.0
             shared[name] = (before + shared[name] - product).float()

@@ -12,7 +12,8 @@ code, so mean(B) mean(A) is not mean(B A).
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pilot.methods.base import Averaging, Phase
+from pilot.methods.averaging import Averaging
+from pilot.methods.base import Phase
 
 LORA = frozenset({"text_adapter"})
 

@@ -40,7 +40,7 @@ from pilot.methods.base import (
     Update,
     by_client,
     weighted_mean,
-)  # fmt: skip
+)
 from pilot.methods.experts import choose_experts, expert_of, indices_of, mask_of, mean_over_holders, recommend_experts
 
 TRAINED = frozenset({"text_adapter", "experts", "router"})
@@ -118,7 +118,7 @@ class FedMoE(Method):
         return "" if shares.min() >= 0 and shares.sum() > 0 else f"{ACTIVATION}: no probabilities"
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Average over holders; choose experts for new clients, revise those of the other participants."""
         updates, known = by_client(updates), dict(server.per_client)
@@ -127,7 +127,7 @@ class FedMoE(Method):
         per_client = {**known, **first, **revised}
         experts = {str(k): indices_of(per_client[k][HELD]) for k in sorted(per_client)}
         tried = [k for k in sorted(per_client) if not torch.equal(per_client[k][HELD], per_client[k][PROVEN])]
-        shared = mean_over_holders(updates, server.shared, mean or weighted_mean)
+        shared = mean_over_holders(updates, server.shared, mean)
         return ServerState(shared, per_client, {"experts": experts, "tried": tried})
 
     def _chosen(self, update: Update) -> State:

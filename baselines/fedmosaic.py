@@ -19,8 +19,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pilot.methods.averaging import Averaging
 from pilot.methods.base import (
-    Averaging,
     ClientInfo,
     Mean,
     Phase,
@@ -68,7 +68,7 @@ class FedMosaic(Averaging):
         return dict(server.per_client.get(client.client, {}))
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Apply the equations of the module; a robust `mean` of the others' models may ignore s."""
         updates = by_client(updates)
@@ -81,7 +81,7 @@ class FedMosaic(Averaging):
             shares = relevance(cosines[own], own, self.temperature)
             weights.append(shares)
             others = [(states[j], share) for j, share in enumerate(shares) if j != own]
-            per_client[update.client] = self._mix(state, (mean or weighted_mean)(others) if others else state)
+            per_client[update.client] = self._mix(state, mean(others) if others else state)
         record = {"clients": [update.client for update in updates], "similarities": cosines, "weights": weights}
         return ServerState(server.shared, per_client, record)
 

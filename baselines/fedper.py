@@ -10,7 +10,8 @@ uses SGD; a client that never took part keeps the backbone's projector.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pilot.methods.base import PLAIN_GROUPS, Averaging, Phase
+from pilot.methods.averaging import PLAIN_GROUPS, Averaging
+from pilot.methods.base import Phase
 
 
 @dataclass(frozen=True, kw_only=True)

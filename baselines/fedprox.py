@@ -12,7 +12,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pilot.methods.base import Averaging, State
+from pilot.methods.averaging import Averaging
+from pilot.methods.base import State
 from pilot.methods.penalties import squared_distance
 
 

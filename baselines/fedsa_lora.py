@@ -12,7 +12,8 @@ method here. A client that has not trained yet is evaluated with B at zero.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pilot.methods.base import Averaging, Phase
+from pilot.methods.averaging import Averaging
+from pilot.methods.base import Phase
 from pilot.methods.lora_products import A, B
 
 

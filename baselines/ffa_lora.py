@@ -11,7 +11,8 @@ of SGD, like every method here; A has the profile's initialisation (uniform), no
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pilot.methods.base import Averaging, Phase
+from pilot.methods.averaging import Averaging
+from pilot.methods.base import Phase
 from pilot.methods.lora_products import B
 
 TRAINED = frozenset({B, "connector"})

@@ -22,7 +22,8 @@ from typing import ClassVar
 
 import torch
 
-from pilot.methods.base import Mean, Phase, ServerState, Update, by_client, mean_of_updates, unprefixed
+from pilot.methods.averaging import mean_of_updates
+from pilot.methods.base import Mean, Phase, ServerState, Update, by_client, unprefixed, weighted_mean
 from pilot.methods.lora_products import factorised, filled_pair, full_rank, layers_of, products, stacked
 from pilot.methods.ranks import OWN, START, HeterogeneousRanks
 
@@ -34,7 +35,7 @@ class FlexLora(HeterogeneousRanks):
     name: ClassVar[str] = "flexlora"
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Compute W and its factors in every layer, and average the connectors."""
         updates = by_client(updates)

@@ -19,8 +19,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pilot.methods.averaging import Averaging
 from pilot.methods.base import (
-    Averaging,
     ClientInfo,
     Handover,
     Mean,
@@ -52,11 +52,11 @@ class Flora(Averaging):
         return Handover(select(work.end, phase.shared), {})
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Average connectors and products; add the mean product to D."""
         parts = (({**select(u.state, {"connector"}), **products(u.state)}, u.num_examples) for u in by_client(updates))
-        shared = (mean or weighted_mean)(parts)
+        shared = mean(parts)
         for name in select(shared, {"offset"}):
             before = server.shared[name].double() if name in server.shared else 0.0
             shared[name] = (before + shared[name]).float()

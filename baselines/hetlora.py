@@ -27,18 +27,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pilot.methods.base import (
-    Mean,
-    Phase,
-    ServerState,
-    State,
-    Update,
-    by_client,
-    mean_of_updates,
-    select,
-    unprefixed,
-    weighted_mean,
-)
+from pilot.methods.averaging import mean_of_updates
+from pilot.methods.base import Mean, Phase, ServerState, State, Update, by_client, select, unprefixed, weighted_mean
 from pilot.methods.lora_products import cut, full_rank, layers_of, pad, pair_of, product_norm, restarted
 from pilot.methods.ranks import OWN, START, HeterogeneousRanks
 
@@ -76,7 +66,7 @@ class HetLora(HeterogeneousRanks):
         return self.strength * tail_norm(trainable, self.pruned(rank), rank).float()
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Prune, then average the padded pairs by S_k, or by numbers of examples while all products are zero."""
         updates = by_client(updates)
@@ -95,7 +85,7 @@ class HetLora(HeterogeneousRanks):
         full = full_rank(unprefixed(start, START))
         padded = ((pad(text, full), weight) for text, weight in zip(texts, weights, strict=True) if weight > 0)
         most = max(int(state[OWN]) for state in per_client.values())
-        text = restarted((mean or weighted_mean)(padded), unprefixed(start, START), most)
+        text = restarted(mean(padded), unprefixed(start, START), most)
         shared = {**start, **text, **mean_of_updates(updates, {"connector"}, mean)}
         shares = {str(u.client): float(f"{w / sum(weights):.6g}") for u, w in zip(updates, weights, strict=True)}
         ranks = {str(client): int(state[OWN]) for client, state in sorted(per_client.items())}

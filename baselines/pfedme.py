@@ -21,9 +21,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from pilot.methods.averaging import PLAIN_GROUPS, Averaging
 from pilot.methods.base import (
-    PLAIN_GROUPS,
-    Averaging,
     ClientInfo,
     Handover,
     Mean,
@@ -35,6 +34,7 @@ from pilot.methods.base import (
     prefixed,
     select,
     unprefixed,
+    weighted_mean,
 )
 from pilot.methods.penalties import squared_distance
 from pilot.methods.server_optimiser import GLOBAL, INITIAL, difference, global_model, norm, unweighted_mean
@@ -99,7 +99,7 @@ class PFedMe(Averaging):
         return {} if phase.name == "personal" else unprefixed(server.shared, GLOBAL)
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Update w to w + beta (mean w_k - w)."""
         means, _ = unweighted_mean(updates, phase.shared, mean)

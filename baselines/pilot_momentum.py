@@ -13,7 +13,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pilot.methods.base import ClientInfo, Mean, Phase, ServerState, State, Update, prefixed, select, unprefixed
+from pilot.methods.base import (
+    ClientInfo,
+    Mean,
+    Phase,
+    ServerState,
+    State,
+    Update,
+    prefixed,
+    select,
+    unprefixed,
+    weighted_mean,
+)
 from pilot.methods.pilot import Pilot
 
 INITIAL, MOMENTUM = "initial", "momentum"
@@ -45,7 +56,7 @@ class PilotMomentum(Pilot):
         return ServerState(prefixed(initial, INITIAL))
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Aggregate as Pilot, then take a step with momentum towards the result."""
         updates = list(updates)

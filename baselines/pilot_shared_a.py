@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pilot.methods.base import State, Update, mean_of_updates, select
+from pilot.methods.averaging import mean_of_updates
+from pilot.methods.base import State, Update, select
 from pilot.methods.lora_products import A, B
 from pilot.methods.pilot import Pilot, record_of
 from pilot.methods.text_aggregation import mix, neighbourhoods, pairwise_distances

@@ -21,9 +21,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pilot.methods.averaging import PLAIN_GROUPS, Averaging
 from pilot.methods.base import (
-    PLAIN_GROUPS,
-    Averaging,
     ClientInfo,
     Handover,
     Mean,
@@ -35,6 +34,7 @@ from pilot.methods.base import (
     prefixed,
     select,
     unprefixed,
+    weighted_mean,
     without,
 )
 from pilot.methods.penalties import inner_product
@@ -86,7 +86,7 @@ class Scaffold(Averaging):
         return {**unprefixed(server.shared, GLOBAL), **select(server.shared, {CONTROL})}
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Apply the equations of the module; a robust `mean` also applies to the changes of control variates."""
         means, num_participants = unweighted_mean(updates, phase.shared, mean)

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pilot.methods.averaging import Averaging, mean_of_updates
 from pilot.methods.base import (
-    Averaging,
     ClientInfo,
     Mean,
     Phase,
@@ -19,9 +19,9 @@ from pilot.methods.base import (
     State,
     Update,
     by_client,
-    mean_of_updates,
     prefixed,
     unprefixed,
+    weighted_mean,
 )
 
 
@@ -37,7 +37,7 @@ class TaskAvg(Averaging):
         return unprefixed(server.shared, client.task)
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Average within every task that has an update."""
         by_task: dict[str, list[Update]] = {}

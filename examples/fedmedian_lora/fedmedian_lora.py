@@ -11,7 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pilot.methods.base import ClientInfo, Mean, Method, Phase, ServerState, State, Update, mean_of_updates, select
+from pilot.methods.averaging import mean_of_updates
+from pilot.methods.base import ClientInfo, Mean, Method, Phase, ServerState, State, Update, select, weighted_mean
 from pilot.methods.robust import coordinate_median
 
 LORA, CONNECTOR = frozenset({"text_adapter"}), frozenset({"connector"})
@@ -44,7 +45,7 @@ class FedMedianLora(Method):
         return dict(server.shared)
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Medians of LoRA, a mean of connectors; the record says how many clients took part."""
         taken = list(updates)  # an iterator; a median needs all of them at once

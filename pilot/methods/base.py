@@ -10,7 +10,7 @@ functions of their arguments.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -22,12 +22,11 @@ from pilot.methods.mean import Mean, check_state, weighted_mean
 from pilot.methods.state import State, belongs, group_of, like_state, prefixed, select, unprefixed, without
 
 __all__ = [
-    "Averaging", "ClientInfo", "Handover", "Mean", "Method", "Phase", "ServerState", "State", "Update", "Work",
-    "belongs", "by_client", "check_state", "group_of", "like_state", "mean_of_updates", "prefixed", "select",
+    "ClientInfo", "Handover", "Mean", "Method", "Phase", "ServerState", "State", "Update", "Work",
+    "belongs", "by_client", "check_state", "group_of", "like_state", "prefixed", "select",
     "unprefixed", "untrained", "weighted_mean", "without",
 ]  # fmt: skip
 
-PLAIN_GROUPS = frozenset({"text_adapter", "connector"})
 VALIDATION_LOSS = "validation_loss"  # a statistic of phases with `validates`
 
 
@@ -240,7 +239,7 @@ class Method(ABC):
         return ""
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Return the server's state after a phase.
 
@@ -251,27 +250,6 @@ class Method(ABC):
             mean: mean over clients that replaces `weighted_mean`.
         """
         return ServerState(server.shared, server.per_client)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Averaging(Method):
-    """One phase per round on LoRA and a plain connector; the server keeps theta = sum_k (n_k / n) theta_k."""
-
-    single_model: ClassVar[bool] = True
-
-    def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """Return one phase with all steps of the round."""
-        return (Phase(name="train", trainable=PLAIN_GROUPS, shared=PLAIN_GROUPS),)
-
-    def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """Return the global model; nothing before the first aggregation."""
-        return dict(server.shared)
-
-    def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
-    ) -> ServerState:
-        """Average the updates, weighted by numbers of examples."""
-        return ServerState(shared=mean_of_updates(updates, phase.shared, mean))
 
 
 def untrained(method: Method, phase: Phase, client: ClientInfo, start: State, stored: State, payload: State) -> State:
@@ -287,11 +265,3 @@ def untrained(method: Method, phase: Phase, client: ClientInfo, start: State, st
 def by_client(updates: Iterable[Update]) -> list[Update]:
     """Sort updates by client id, so that the order of arrival changes no sum."""
     return sorted(updates, key=lambda update: update.client)
-
-
-def mean_of_updates(updates: Iterable[Update], groups: Collection[str], mean: Mean | None = None) -> State:
-    """Average the updates' `groups`, weighted by numbers of examples, with one update in memory at a time.
-
-    The last bits of sums depend on the order: the driver passes updates ordered by client.
-    """
-    return (mean or weighted_mean)((select(update.state, groups), update.num_examples) for update in updates)

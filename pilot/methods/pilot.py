@@ -33,6 +33,7 @@ from pilot.connector.base import Connector
 from pilot.connector.ct_moa import ClientFeatures, CrossTaskMixture, Experts
 from pilot.connector.mlp import Projector
 from pilot.connector.two_stage import AdapterInit, TaskClientConnector
+from pilot.methods.averaging import mean_of_updates
 from pilot.methods.base import (
     ClientInfo,
     Mean,
@@ -42,7 +43,6 @@ from pilot.methods.base import (
     State,
     Update,
     by_client,
-    mean_of_updates,
     select,
     weighted_mean,
 )
@@ -152,7 +152,7 @@ class Pilot(Method):
         return state
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Average task adapters within tasks and mix text adapters between clients.
 
@@ -185,7 +185,7 @@ class Pilot(Method):
 
 
 def task_aware_aggregation(
-    states: Sequence[State], num_examples: Sequence[int], tasks: Sequence[str], mean: Mean | None = None
+    states: Sequence[State], num_examples: Sequence[int], tasks: Sequence[str], mean: Mean = weighted_mean
 ) -> dict[str, State]:
     """Average the clients' states within each task, weighted by numbers of examples.
 
@@ -203,8 +203,7 @@ def task_aware_aggregation(
     """
     clients = list(zip(states, num_examples, tasks, strict=True))
     return {
-        task: (mean or weighted_mean)((state, count) for state, count, other in clients if other == task)
-        for task in dict.fromkeys(tasks)
+        task: mean((state, count) for state, count, other in clients if other == task) for task in dict.fromkeys(tasks)
     }
 
 

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import torch
 
+from pilot.methods.averaging import PLAIN_GROUPS
 from pilot.methods.base import (
-    PLAIN_GROUPS,
     ClientInfo,
     Handover,
     Method,

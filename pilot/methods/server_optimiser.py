@@ -13,15 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pilot.methods.averaging import Averaging, mean_of_updates
 from pilot.methods.base import (
-    Averaging,
     ClientInfo,
     Mean,
     Phase,
     ServerState,
     State,
     Update,
-    mean_of_updates,
     prefixed,
     select,
     unprefixed,
@@ -37,7 +36,9 @@ def global_model(server: ServerState) -> State:
     return unprefixed(server.shared, GLOBAL) or unprefixed(server.shared, INITIAL)
 
 
-def unweighted_mean(updates: Iterable[Update], groups: Collection[str], mean: Mean | None = None) -> tuple[State, int]:
+def unweighted_mean(
+    updates: Iterable[Update], groups: Collection[str], mean: Mean = weighted_mean
+) -> tuple[State, int]:
     """Average the updates' `groups` with equal weights; return the mean and the number of clients."""
     count = 0
 
@@ -47,7 +48,7 @@ def unweighted_mean(updates: Iterable[Update], groups: Collection[str], mean: Me
             count += 1
             yield select(update.state, groups), 1.0
 
-    return (mean or weighted_mean)(states()), count
+    return mean(states()), count
 
 
 def difference(state: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> State:
@@ -86,7 +87,7 @@ class ServerOptimiser(Averaging):
         return unprefixed(server.shared, GLOBAL)
 
     def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean | None = None
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Take one step of the optimiser; record the norms of Delta and of the step."""
         before = global_model(server)

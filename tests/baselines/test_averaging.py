@@ -10,7 +10,8 @@ from baselines.local import Local
 from baselines.untuned import Untuned
 from pilot.connector.base import PlainConnector, set_trainable
 from pilot.connector.mlp import Mlp
-from pilot.methods.base import Averaging, ClientInfo, Method, Phase, ServerState, Update
+from pilot.methods.averaging import Averaging
+from pilot.methods.base import ClientInfo, Method, Phase, ServerState, Update
 
 CLIENT = ClientInfo(client=0, task="vqa", tasks=("vqa",), seed=0)
 

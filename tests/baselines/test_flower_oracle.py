@@ -21,7 +21,8 @@ from baselines.fedavg import FedAvg
 from baselines.fedavgm import FedAvgM
 from baselines.fedprox import FedProx
 from baselines.fedyogi import FedYogi
-from pilot.methods.base import Averaging, ClientInfo, Mean, State, Update, weighted_mean
+from pilot.methods.averaging import Averaging
+from pilot.methods.base import ClientInfo, Mean, State, Update, weighted_mean
 from pilot.methods.robust import coordinate_median, multi_krum, trimmed_mean
 
 SEEDS = range(5)
@@ -89,7 +90,7 @@ def assert_close(ours: State, theirs: State, relative: float = 2e-5, absolute: f
 
 
 def compare(
-    seed: int, method_of: Callable[[int], Averaging], strategy: flower.FedAvg, mean: Mean | None = None
+    seed: int, method_of: Callable[[int], Averaging], strategy: flower.FedAvg, mean: Mean = weighted_mean
 ) -> None:
     """Both take part in the same rounds: our server's model, which `method_of` each round makes, against Flower's."""
     generator = np.random.default_rng(seed)

@@ -16,9 +16,9 @@ from pilot.federation.ledger import Ledger
 from pilot.federation.shards import collate
 from pilot.federation.trainer import LocalTrainer
 from pilot.federation.transport import LocalTransport
+from pilot.methods.averaging import Averaging
 from pilot.methods.base import (
     VALIDATION_LOSS,
-    Averaging,
     ClientInfo,
     Handover,
     Method,
