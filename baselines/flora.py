@@ -15,49 +15,15 @@ averaged. AdamW instead of SGD, like every method here. After the last aggregati
 is zero. A robust mean replaces the weighted one for the products.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pilot.methods.averaging import Averaging
-from pilot.methods.base import (
-    ClientInfo,
-    Handover,
-    Mean,
-    Phase,
-    ServerState,
-    State,
-    Update,
-    Work,
-    by_client,
-    select,
-    weighted_mean,
-)
-from pilot.methods.lora_products import products
+from pilot.methods.offset_averaging import OffsetAveraging
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flora(Averaging):
+class Flora(OffsetAveraging):
     """Averaging whose server keeps D and the connector, but no LoRA."""
 
     name: ClassVar[str] = "flora"
-    offsets: ClassVar[bool] = True
-
-    def arrive(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
-        """Load D and the connector; LoRA keeps its initial values."""
-        return dict(payload)
-
-    def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
-        """Send LoRA and the connector; keep nothing, since the server sends D."""
-        return Handover(select(work.end, phase.shared), {})
-
-    def aggregate(
-        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
-    ) -> ServerState:
-        """Average connectors and products; add the mean product to D."""
-        parts = (({**select(u.state, {"connector"}), **products(u.state)}, u.num_examples) for u in by_client(updates))
-        shared = mean(parts)
-        for name in select(shared, {"offset"}):
-            before = server.shared[name].double() if name in server.shared else 0.0
-            shared[name] = (before + shared[name]).float()
-        return ServerState(shared)
+    averaged: ClassVar[frozenset[str]] = frozenset({"connector"})

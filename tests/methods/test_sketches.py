@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from pilot.bench.scale.sketches import PIECE, SketchSettings, approximate_nearest, rerank, signs, sketch
 from pilot.methods.blocks import TensorRows, nearest
-from pilot.methods.sketches import PIECE, SketchSettings, approximate_nearest, rerank, signs, sketch
 
 
 def points(count: int, width: int, seed: int = 0) -> torch.Tensor:

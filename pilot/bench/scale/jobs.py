@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from pilot.bench.scale.measure import measured
+from pilot.bench.scale.sketches import SketchSettings, approximate_nearest, sketch
 from pilot.bench.scale.synthetic import ClusteredRows, FileStates, GaussianRows, write_rows
 from pilot.io.seeding import generator
 from pilot.methods.blocks import Nearest, StateRows, TensorRows, nearest, rows_per_block
-from pilot.methods.sketches import SketchSettings, approximate_nearest, sketch
 from pilot.methods.text_aggregation import iter_mix, neighbourhoods_of
 
 NUM_NEIGHBORS = 3
