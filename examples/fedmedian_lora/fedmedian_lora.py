@@ -20,7 +20,7 @@ LORA, CONNECTOR = frozenset({"text_adapter"}), frozenset({"connector"})
 
 @dataclass(frozen=True, kw_only=True)
 class FedMedianLora(Method):
-    """What only a minority of clients wants of LoRA is left out, and B that nobody needs shrinks to 0."""
+    """Median of LoRA over clients, which drops what only a minority changes; weight decay on B."""
 
     name: ClassVar[str] = "fedmedian_lora"  # as the entry point
     single_model: ClassVar[bool] = True
@@ -32,22 +32,22 @@ class FedMedianLora(Method):
             raise ValueError(f"decay: expected a number of at least 0, got {self.decay}")
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
-        """One phase with all steps of the round: LoRA and connector are trained, and leave the client."""
+        """Return one phase with all steps of the round: LoRA and connector are trained and sent."""
         return (Phase(name="train", trainable=LORA | CONNECTOR, shared=LORA | CONNECTOR),)
 
     def penalty(self, trainable: State, received: State) -> Tensor:
-        """decay / 2 ||B||^2."""
+        """Compute decay / 2 ||B||^2."""
         norms = [value.float().square().sum() for value in select(trainable, {"text_adapter:lora_B"}).values()]
         return self.decay / 2 * torch.stack(norms).sum()
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """The global model; nothing in round 1, where all clients derive the same start from the seed."""
+        """Return the global model; nothing in round 1, where all clients start equal, from the seed."""
         return dict(server.shared)
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
-        """Medians of LoRA, a mean of connectors; the record says how many clients took part."""
+        """Combine LoRA by medians and connectors by a mean; record the number of clients."""
         taken = list(updates)  # an iterator; a median needs all of them at once
         lora = coordinate_median((select(update.state, LORA), update.num_examples) for update in taken)
         connector = mean_of_updates(taken, CONNECTOR, mean)
