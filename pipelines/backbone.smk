@@ -17,4 +17,4 @@ rule backbone:
     message:
         "pre-train tiny-llava from its recipe"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench backbone pretrain --work {params.work:q} 2>&1 | tee -i {log:q} >&2"
+        "pilot-bench backbone pretrain --work {params.work:q} 2>&1 | tee -i {log:q} >&2"

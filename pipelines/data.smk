@@ -20,7 +20,7 @@ rule data:
     message:
         "make the data of {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench data build --scenario {wildcards.scenario:q} --profile {wildcards.profile:q} "
+        "pilot-bench data build --scenario {wildcards.scenario:q} --profile {wildcards.profile:q} "
         "--results {wildcards.results:q} 2>&1 | tee -i {log:q} >&2"
 
 
@@ -46,7 +46,7 @@ rule partition:
     message:
         "split {wildcards.scenario} over its clients ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench partition --scenario {wildcards.scenario:q} --profile {wildcards.profile:q} "
+        "pilot-bench partition --scenario {wildcards.scenario:q} --profile {wildcards.profile:q} "
         "--results {wildcards.results:q} 2>&1 | tee -i {log:q} >&2"
 
 
@@ -74,5 +74,5 @@ rule features:
     message:
         "compute the vision features of {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench backbone features --scenario {wildcards.scenario:q} "
+        "pilot-bench backbone features --scenario {wildcards.scenario:q} "
         "--profile {wildcards.profile:q} --results {wildcards.results:q} 2>&1 | tee -i {log:q} >&2"

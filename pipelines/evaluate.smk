@@ -24,7 +24,7 @@ rule answers:
         "answer the test sets with {wildcards.method}, seed {wildcards.seed}, "
         "{wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-score {params.run:q} 2>&1 | tee -i {log:q} >&2"
+        "pilot-bench evaluate --no-score {params.run:q} 2>&1 | tee -i {log:q} >&2"
 
 
 rule score:
@@ -48,5 +48,5 @@ rule score:
     message:
         "score the answers of every run of {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-answers --summary {output.done:q} {params.runs:q} "
+        "pilot-bench evaluate --no-answers --summary {output.done:q} {params.runs:q} "
         "2>&1 | tee -i {log:q} >&2"

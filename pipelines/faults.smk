@@ -1,62 +1,36 @@
 # Runs with a fault: each method once per fault, one seed, compared with the scenario's fault-free runs of that seed.
 
 
-rule train_fault:
-    input:
-        assignment=rules.partition.output.assignment,
-        features=rules.features.output.index,
+use rule train as train_fault with:
     output:
         manifest="{results}/{profile}/{scenario}/faults/{fault}/runs/{method}/seed{seed}/manifest.json",
     params:
         source=lambda wildcards: stage_digest("train", wildcards.method),
         scenario=lambda wildcards: scenario_digest(wildcards.scenario, "partition"),
         profile=lambda wildcards: profile_digest(wildcards.profile, wildcards.method),
-        fault=lambda wildcards: fault_digest(wildcards.fault),
+        settings=lambda wildcards: fault_digest(wildcards.fault),
+        fault=lambda wildcards: ["--fault", wildcards.fault],
     log:
         "{results}/{profile}/{scenario}/logs/train-{fault}-{method}-{seed}.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/train-{fault}-{method}-{seed}.tsv"
-    conda:
-        "envs/pilot-bench.yaml"
-    threads: 1
-    resources:
-        mem_mb=sized(2000, 64000),
-        runtime=sized(60, 1440),
-        gpu=sized(0, 1),
-        disk_mb=sized(1000, 40000),
     message:
         "train {wildcards.method}, seed {wildcards.seed}, with the fault {wildcards.fault}, "
         "{wildcards.scenario} ({wildcards.profile})"
-    shell:
-        "OMP_NUM_THREADS=1 pilot-bench train --scenario {wildcards.scenario:q} --profile {wildcards.profile:q} "
-        "--method {wildcards.method:q} --seed {wildcards.seed:q} --results {wildcards.results:q} "
-        "--fault {wildcards.fault:q} --replace-changed 2>&1 | tee -i {log:q} >&2"
 
 
-rule answers_fault:
+use rule answers as answers_fault with:
     input:
         manifest=rules.train_fault.output.manifest,
     output:
         samples="{results}/{profile}/{scenario}/faults/{fault}/runs/{method}/seed{seed}/eval/samples.jsonl",
-    params:
-        source=stage_digest("answers"),
-        run=subpath(input.manifest, parent=True),
     log:
         "{results}/{profile}/{scenario}/logs/answers-{fault}-{method}-{seed}.log",
     benchmark:
         "{results}/{profile}/{scenario}/benchmarks/answers-{fault}-{method}-{seed}.tsv"
-    conda:
-        "envs/pilot-bench.yaml"
-    threads: 1
-    resources:
-        mem_mb=sized(2000, 64000),
-        runtime=sized(60, 1440),
-        gpu=sized(0, 1),
     message:
         "answer the test sets with {wildcards.method}, seed {wildcards.seed}, trained with the fault {wildcards.fault}, "
         "{wildcards.scenario} ({wildcards.profile})"
-    shell:
-        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-score {params.run:q} 2>&1 | tee -i {log:q} >&2"
 
 
 rule score_faults:
@@ -80,7 +54,7 @@ rule score_faults:
     message:
         "score the answers with and without faults, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-answers --summary {output.done:q} {params.runs:q} "
+        "pilot-bench evaluate --no-answers --summary {output.done:q} {params.runs:q} "
         "2>&1 | tee -i {log:q} >&2"
 
 
@@ -117,5 +91,5 @@ rule tables_faults:
     message:
         "write table and heat map of the faults, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench faults --paper "
+        "pilot-bench faults --paper "
         "{wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} 2>&1 | tee -i {log:q} >&2"

@@ -56,7 +56,7 @@ rule tables:
     message:
         "write the tables of {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench tables {wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} "
+        "pilot-bench tables {wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} "
         "{params.methods:q} 2>&1 | tee -i {log:q} >&2"
 
 
@@ -88,7 +88,7 @@ rule draw:
     message:
         "draw the figures of {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench figures {wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} "
+        "pilot-bench figures {wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} "
         "{params.methods:q} 2>&1 | tee -i {log:q} >&2"
 
 
@@ -114,7 +114,7 @@ rule draw_paper:
     message:
         "draw the figures of {wildcards.scenario} for paper ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench figures --paper "
+        "pilot-bench figures --paper "
         "{wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} {params.methods:q} "
         "2>&1 | tee -i {log:q} >&2"
 
@@ -141,5 +141,5 @@ rule page:
     message:
         "write report.html of {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench report {wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} "
+        "pilot-bench report {wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} "
         "{params.methods:q} 2>&1 | tee -i {log:q} >&2"

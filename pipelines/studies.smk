@@ -22,7 +22,7 @@ rule score_study:
     message:
         "score the answers that only the study {wildcards.study} needs, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench evaluate --no-answers --summary {output.done:q} {params.runs:q} "
+        "pilot-bench evaluate --no-answers --summary {output.done:q} {params.runs:q} "
         "2>&1 | tee -i {log:q} >&2"
 
 
@@ -53,7 +53,7 @@ rule study:
     message:
         "write tables and figures of the study {wildcards.study} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench study {wildcards.study:q} --paper --profile {wildcards.profile:q} "
+        "pilot-bench study {wildcards.study:q} --paper --profile {wildcards.profile:q} "
         "--results {wildcards.results:q} {params.methods:q} 2>&1 | tee -i {log:q} >&2"
 
 
@@ -82,7 +82,7 @@ rule tune:
     message:
         "tune {wildcards.method}, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench tune --scenario {wildcards.scenario:q} --profile {wildcards.profile:q} "
+        "pilot-bench tune --scenario {wildcards.scenario:q} --profile {wildcards.profile:q} "
         "--method {wildcards.method:q} --results {wildcards.results:q} 2>&1 | tee -i {log:q} >&2"
 
 
@@ -115,5 +115,5 @@ rule tuning_table:
     message:
         "write the table of tuning, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench tuning {wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} "
+        "pilot-bench tuning {wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} "
         "{params.methods:q} 2>&1 | tee -i {log:q} >&2"

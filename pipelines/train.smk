@@ -12,6 +12,7 @@ rule train:
         source=lambda wildcards: stage_digest("train", wildcards.method),
         scenario=lambda wildcards: scenario_digest(wildcards.scenario, "partition"),
         profile=lambda wildcards: profile_digest(wildcards.profile, wildcards.method),
+        fault=[],
     log:
         "{results}/{profile}/{scenario}/logs/train-{method}-{seed}.log",
     benchmark:
@@ -27,6 +28,6 @@ rule train:
     message:
         "train {wildcards.method}, seed {wildcards.seed}, {wildcards.scenario} ({wildcards.profile})"
     shell:
-        "OMP_NUM_THREADS=1 pilot-bench train --scenario {wildcards.scenario:q} --profile {wildcards.profile:q} "
+        "pilot-bench train --scenario {wildcards.scenario:q} --profile {wildcards.profile:q} "
         "--method {wildcards.method:q} --seed {wildcards.seed:q} --results {wildcards.results:q} "
-        "--replace-changed 2>&1 | tee -i {log:q} >&2"
+        "{params.fault:q} --replace-changed 2>&1 | tee -i {log:q} >&2"

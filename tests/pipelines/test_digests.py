@@ -28,12 +28,15 @@ FILES = sorted({file for case in CASES for file in sources(*case)})
 
 def rules() -> dict[str, tuple[str, list[tuple[str, str]]]]:
     """Of every rule that runs a job: its command, and the stages and methods whose digests it passes."""
-    found = {}
-    for path in sorted((ROOT / "pipelines").glob("*.smk")):
-        for block in re.split(r"^rule ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
-            (command,) = re.findall(r"pilot-bench ((?:[a-z]+ )+)", block)
-            digests = re.findall(r'stage_digest\("(\w+)"(?:, (wildcards\.method))?\)', block)
-            found[block.partition(":")[0]] = command.strip(), digests
+    found: dict[str, tuple[str, list[tuple[str, str]]]] = {}
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "pipelines").glob("*.smk")))
+    blocks = [block.partition(":") for block in re.split(r"^(?:use )?rule ", text, flags=re.MULTILINE)[1:]]
+    for head, _, block in sorted(blocks, key=lambda parts: " as " in parts[0]):  # what is inherited from comes first
+        base, _, name = head.removesuffix(" with").partition(" as ")
+        commands = re.findall(r"pilot-bench ((?:[a-z]+ )+)", block)
+        digests = re.findall(r'stage_digest\("(\w+)"(?:, (wildcards\.method))?\)', block)
+        command, inherited = found.get(base, ("", [])) if name else (commands[0].strip(), [])
+        found[name or base] = command, digests or inherited
     return found
 
 
