@@ -7,7 +7,7 @@ them.
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pilot.backbone.checkpoint import Checkpoint
-from pilot.backbone.generation import by_length, greedy
-from pilot.backbone.lora import attach, merged
+from pilot.backbone.lora import attach
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.offsets import Offsets
 from pilot.backbone.packed.checkpoint import LeanCheckpoint
-from pilot.backbone.packed.generation import packed_greedy
-from pilot.backbone.packed.llama import PackedLlama, computes
-from pilot.backbone.packed.packing import IGNORED, pack
+from pilot.backbone.packed.llama import computes
+from pilot.backbone.packed.packing import IGNORED
+from pilot.backbone.packed.passes import PackedPasses
+from pilot.backbone.passes import ImageTokens, LanguageModel, ModulePasses, Passes
 from pilot.connector.mlp import Mlp
 from pilot.errors import UserError
 
@@ -55,8 +55,6 @@ class Backbone:
         self.begin: int = self.tokenizer.bos_token_id
         self.num_language_parameters = sum(p.numel() for p in self.language_model.parameters())
         self.text_adapter = attach(self.language_model, rank, alpha, token_space=self.numerics.token_space)
-        packs = self.numerics.packs and computes(self.model.config.text_config)
-        self._packed = PackedLlama(self.language_model) if packs else None
         self._offsets: Offsets | None = None
         if self.numerics.gradient_checkpointing:
             with warnings.catch_warnings():  # about a new name, which older versions of transformers 5 lack
@@ -69,6 +67,9 @@ class Backbone:
         self._turn_ids: list[int] = self.tokenizer(self._turn, add_special_tokens=False)["input_ids"]
         lead = [self.begin, *self.tokenizer(before, add_special_tokens=False)["input_ids"]]
         self._before = torch.tensor(lead, device=self.numerics.device)
+        model = LanguageModel(self.language_model, self.lm_head, self.embed, self._before, self.end, self.numerics)
+        packs = self.numerics.packs and computes(self.model.config.text_config)
+        self._passes: Passes = PackedPasses(model) if packs else ModulePasses(model)
         self.max_ids = None if max_length is None else self._room(max_length)
 
     @property
@@ -147,8 +148,7 @@ class Backbone:
         """Apply the offsets to the LLM's weights; do nothing if no method uses offsets."""
         if self._offsets is not None:
             self._offsets.fold()
-            if self._packed is not None:
-                self._packed.weights.refresh()
+            self._passes.refresh()
 
     def image_features(self, images: Sequence[Image.Image]) -> Tensor:
         """Return features (M, N, D) of the layers and tokens that the checkpoint's configuration names, in host memory.
@@ -202,74 +202,25 @@ class Backbone:
         if not (labels_BL != IGNORED).any():
             trained = (image_tokens_BNC, *self.text_adapter.values())
             return torch.stack([value.float().sum() for value in trained]).sum() * 0
-        return functional.cross_entropy(*self._logits(image_tokens_BNC, ids_BL, labels_BL))
+        return functional.cross_entropy(*self._passes.logits(image_tokens_BNC, ids_BL, labels_BL))
 
     def logits(self, image_tokens_BNC: Tensor, ids_BL: Tensor, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (M, V) of the M >= 1 labelled tokens, and the tokens (M,); arguments as in `cross_entropy`."""
-        logits_MV, targets_M = self._logits(image_tokens_BNC, ids_BL, labels_BL)
+        logits_MV, targets_M = self._passes.logits(image_tokens_BNC, ids_BL, labels_BL)
         num_labelled = int((labels_BL != IGNORED).sum())
         return logits_MV[:num_labelled], targets_M[:num_labelled]
 
-    def _logits(self, image_tokens_BNC: Tensor, ids_BL: Tensor, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `logits`, possibly followed by rows whose token is `IGNORED`.
-
-        All padding follows the last label, so causal attention needs no mask.
-        """
-        if self._packed is not None:
-            packing = pack(ids_BL, labels_BL, self.num_lead_tokens, image_tokens_BNC.shape[1])
-            parts = [self.embed(self._before), image_tokens_BNC.flatten(0, 1), self.embed(packing.text_T)]
-            hidden = self._packed.predictions(torch.cat(parts), packing)
-            return self.lm_head(hidden), packing.targets_M
-        self.language_model.train(self.numerics.gradient_checkpointing and torch.is_grad_enabled())
-        inputs = self._inputs(image_tokens_BNC, ids_BL)
-        hidden = self.language_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
-        hidden, kept = hidden[:, inputs.shape[1] - ids_BL.shape[1] - 1 : -1], labels_BL != IGNORED
-        return self.lm_head(hidden[kept]).float(), labels_BL[kept]
-
-    def answer(
-        self,
-        image_tokens: Callable[[list[int]], Tensor],
-        prompts: Sequence[str],
-        max_new_tokens: int,
-    ) -> list[str]:
+    def answer(self, image_tokens: ImageTokens, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
         """Return greedy answers to `prompts` (instructions); `image_tokens(rows)` returns (len(rows), N, C)."""
-        ids = self._all_prompt_ids(prompts)
         with torch.no_grad():
-            if self._packed is not None:
-                tokens = packed_greedy(
-                    self._packed, self.lm_head, self.embed, self._before, image_tokens, ids,
-                    max_new_tokens=max_new_tokens, end=self.end, num_slots=2 * self.numerics.generation_batch,
-                )  # fmt: skip
-            else:
-                tokens = self._greedy(image_tokens, ids, max_new_tokens)
+            tokens = self._passes.answer(image_tokens, self._all_prompt_ids(prompts), max_new_tokens)
         texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts]
-
-    def _greedy(
-        self, image_tokens: Callable[[list[int]], Tensor], ids: Sequence[Sequence[int]], max_new_tokens: int
-    ) -> list[list[int]]:
-        """Generate the ids of the answers with transformers' module."""
-        answers: list[list[int]] = [[] for _ in ids]
-        self.language_model.eval()
-        with self.numerics.autocast(), merged(self.language_model):
-            for rows in by_length([len(row) for row in ids], self.numerics.generation_batch):
-                after = torch.tensor([ids[row] for row in rows], device=self.numerics.device)
-                inputs = self._inputs(image_tokens(rows), after)
-                tokens = greedy(
-                    self.language_model, self.lm_head, self.embed, inputs, max_new_tokens=max_new_tokens, end=self.end
-                )
-                for row, answer in zip(rows, tokens, strict=True):
-                    answers[row] = answer
-        return answers
 
     def _all_prompt_ids(self, instructions: Sequence[str]) -> list[list[int]]:
         """Return the ids of each prompt after the image; tokenise repeated instructions once."""
         ids = {instruction: self.prompt_ids(instruction) for instruction in dict.fromkeys(instructions)}
         return [ids[instruction] for instruction in instructions]
-
-    def _inputs(self, image_tokens_BNC: Tensor, ids_BL: Tensor) -> Tensor:
-        lead = self.embed(self._before).expand(len(ids_BL), -1, -1)
-        return torch.cat([lead, image_tokens_BNC.to(lead.dtype), self.embed(ids_BL)], dim=1)
 
     def _square(self, image: Image.Image) -> Image.Image:
         if image.width == image.height:

@@ -68,7 +68,9 @@ def image_tokens(backbone: Backbone, images: list[Image.Image]) -> Tensor:
 @torch.no_grad()
 def own_logits(backbone: Backbone, image: Image.Image, question: str) -> Tensor:
     """Logits at every position, by our path."""
-    inputs = backbone._inputs(image_tokens(backbone, [image]), torch.tensor([backbone.prompt_ids(question)]))
+    inputs = backbone._passes._model.inputs(
+        image_tokens(backbone, [image]), torch.tensor([backbone.prompt_ids(question)])
+    )
     logits: Tensor = backbone.lm_head(backbone.language_model(inputs_embeds=inputs).last_hidden_state)
     return logits
 
@@ -136,7 +138,7 @@ def test_cross_entropy_is_the_naive_one(backbone: Backbone, images: list[Image.I
     tokens = image_tokens(backbone, images)
     for index, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
         labels[index, len(prompt) : len(row)] = torch.tensor(row[len(prompt) :])
-        inputs = backbone._inputs(tokens[index : index + 1], torch.tensor([row]))
+        inputs = backbone._passes._model.inputs(tokens[index : index + 1], torch.tensor([row]))
         logits = backbone.lm_head(backbone.language_model(inputs_embeds=inputs).last_hidden_state)[0]
         start = inputs.shape[1] - len(row)
         for position in range(len(prompt), len(row)):

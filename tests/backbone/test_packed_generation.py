@@ -13,6 +13,7 @@ from pilot.backbone.lora import initial_state
 from pilot.backbone.packed import generation
 from pilot.backbone.packed.generation import packed_greedy
 from pilot.backbone.packed.llama import PackedLlama
+from pilot.backbone.passes import ModulePasses
 from pilot.data.record import read_records
 
 from ..small import Small
@@ -146,7 +147,7 @@ def test_shipped_weights_answer_as_by_transformers(small: Small) -> None:
     try:
         ids = backbone._all_prompt_ids(prompts)
         with torch.no_grad():
-            plain = backbone._greedy(lambda rows: tokens[rows], ids, 24)
+            plain = ModulePasses(backbone._passes._model).answer(lambda rows: tokens[rows], ids, 24)
         decoded = [str(backbone.tokenizer.decode(answer, skip_special_tokens=True)).strip() for answer in plain]
         assert backbone.answer(lambda rows: tokens[rows], prompts, 24) == decoded
         assert len(prompts) > 96 and len({len(row) for row in ids}) > 5 and len(set(decoded)) > 20

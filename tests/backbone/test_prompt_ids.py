@@ -20,6 +20,7 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.checkpoint import Checkpoint
 from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.packed.packing import IGNORED
+from pilot.backbone.passes import ModulePasses
 from pilot.backbone.random_llava import random_model, random_processor
 from pilot.config.load import load_profile
 from pilot.data.conversation import conversation_text
@@ -153,7 +154,7 @@ def test_both_passes_learn_every_answer(small_tokenizer: PreTrainedTokenizerFast
     profile = load_profile("embedded")
     own = load_backbone(profile, lean=packed)
     if not packed:
-        own._packed = None
+        own._passes = ModulePasses(own._passes._model)  # type: ignore[attr-defined]
     record, features = conversation("What is it?", "red", "And that?", "a dog and an apple")
     (example,) = make_examples(own, features, [record])
     batch = collate([example], features, own.end)

@@ -1,0 +1,93 @@
+"""Forward, backward and generation of the LLM behind one interface: with transformers' module, or packed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pilot.backbone.generation import by_length, greedy
+from pilot.backbone.lora import merged
+from pilot.backbone.numerics import Numerics
+from pilot.backbone.packed.packing import IGNORED
+
+ImageTokens = Callable[[list[int]], Tensor]
+"""Maps rows of a list of prompts to their image tokens (rows, N, C)."""
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """The LLM and what sequences begin and end with.
+
+    Attributes:
+        layers: transformers' module, its linear layers replaced by those with LoRA.
+        head: maps hidden states (M, C) to logits (M, V).
+        embed: maps ids to (..., C).
+        lead: ids before the image.
+        end: id that ends an answer.
+        numerics: device, types and sizes of batches.
+    """
+
+    layers: nn.Module
+    head: nn.Module
+    embed: nn.Module
+    lead: Tensor
+    end: int
+    numerics: Numerics
+
+    def inputs(self, image_tokens_BNC: Tensor, ids_BL: Tensor) -> Tensor:
+        """Return the embedded sequences (B, lead + N + L, C)."""
+        lead_BLC = self.embed(self.lead).expand(len(ids_BL), -1, -1)
+        return torch.cat([lead_BLC, image_tokens_BNC.to(lead_BLC.dtype), self.embed(ids_BL)], dim=1)
+
+
+class Passes(Protocol):
+    """Ways to compute with a `LanguageModel`; all give the same values up to rounding."""
+
+    def logits(self, image_tokens_BNC: Tensor, ids_BL: Tensor, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (M, V) of the labelled tokens, and the tokens (M,); rows whose token is `IGNORED` may follow.
+
+        All padding follows the last label, so causal attention needs no mask.
+        """
+
+    def answer(self, image_tokens: ImageTokens, ids: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """Continue lead, image and prompt ids with the most likely tokens; the end token is not returned."""
+
+    def refresh(self) -> None:
+        """Read the frozen weights again; they have changed."""
+
+
+class ModulePasses:
+    """Passes of transformers' module."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+
+    def logits(self, image_tokens_BNC: Tensor, ids_BL: Tensor, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the module over padded rows."""
+        model = self._model
+        model.layers.train(model.numerics.gradient_checkpointing and torch.is_grad_enabled())
+        inputs = model.inputs(image_tokens_BNC, ids_BL)
+        hidden = model.layers(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        hidden, kept = hidden[:, inputs.shape[1] - ids_BL.shape[1] - 1 : -1], labels_BL != IGNORED
+        return model.head(hidden[kept]).float(), labels_BL[kept]
+
+    def answer(self, image_tokens: ImageTokens, ids: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """Generate with a key-value cache, in batches of equal length."""
+        model = self._model
+        answers: list[list[int]] = [[] for _ in ids]
+        model.layers.eval()
+        with model.numerics.autocast(), merged(model.layers):
+            for rows in by_length([len(row) for row in ids], model.numerics.generation_batch):
+                after = torch.tensor([ids[row] for row in rows], device=model.numerics.device)
+                inputs = model.inputs(image_tokens(rows), after)
+                tokens = greedy(
+                    model.layers, model.head, model.embed, inputs, max_new_tokens=max_new_tokens, end=model.end
+                )
+                for row, answer in zip(rows, tokens, strict=True):
+                    answers[row] = answer
+        return answers
+
+    def refresh(self) -> None:
+        """Do nothing: the module computes with the weights themselves."""
