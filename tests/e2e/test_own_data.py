@@ -46,6 +46,7 @@ def prepare(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_page_works_as_it_stands(tmp_path: Path) -> None:
     prepare(tmp_path)
     (scenario,) = blocks("yaml")
