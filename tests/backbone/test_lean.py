@@ -91,7 +91,7 @@ def test_training_in_a_fresh_process(small: Small, tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from pilot.config import load_profile, load_scenario
+from pilot.config.load import load_profile, load_scenario
 from pilot.federation.spec import RunSpec
 from pilot.federation.training import train_run
 scenario, profile, folder, run = sys.argv[1:]

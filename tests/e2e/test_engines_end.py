@@ -139,8 +139,8 @@ def test_a_deployment_behind_proxies_trains(start: Callable[..., Command], few: 
 FEW = """\
 import sys
 import flwr.simulation
-from pilot.federation.ray_process import answer
-from pilot.federation.simulation import simulate
+from pilot.federation.flower.ray_process import answer
+from pilot.federation.flower.simulation import simulate
 start = flwr.simulation.run_simulation
 flwr.simulation.run_simulation = lambda app, client, nodes, **more: start(app, client, nodes - 1, **more)
 answer(sys.argv[1], simulate)
