@@ -107,7 +107,7 @@ MORE = {
     "simulation-starting": (SIMULATION, "gcs_server", "", signal.SIGTERM, 143, "terminated; "),
     "raylet": (SIMULATION, WORKER, "raylet/raylet ", signal.SIGKILL, 2, FAILED),
     "gcs": (SIMULATION, WORKER, "gcs_server ", signal.SIGKILL, 2, FAILED),
-    "simulation": (SIMULATION, WORKER, "federation.simulation", signal.SIGKILL, 2, "error: Flower's simulation ended"),
+    "simulation": (SIMULATION, WORKER, "flower.simulation", signal.SIGKILL, 2, "error: Flower's simulation ended"),
     "deployment-sigterm": (DEPLOYMENT, "flower-supernode", "pilot.cli.main", signal.SIGTERM, 143, "terminated; "),
 }
 """Every other way is exhaustive."""
