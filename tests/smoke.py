@@ -22,7 +22,7 @@ def make_smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not (folder / "done").is_file():
             folder.mkdir(exist_ok=True)
             arguments = ("--cores", "2", "--snakefile", ROOT / "Snakefile", "--directory", folder, "--quiet", "all")
-            done = snakemake(*arguments, "smoke", "smoke_faults", "smoke_study")
+            done = snakemake("smoke", "smoke_faults", "smoke_study", *arguments)  # --quiet takes all words after it
             assert done.code == 0, done.text
             (folder / "done").touch()
     return folder

@@ -13,7 +13,7 @@ from pilot.report.plots.write import write_figures
 
 COMMANDS = """
 import sys
-from pilot.cli import main
+from pilot.cli.main import main
 for command in sys.stdin.read().splitlines():
     sys.argv = ["pilot-bench", *command.split()]
     try:
