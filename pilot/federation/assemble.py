@@ -14,10 +14,10 @@ from pilot.errors import UserError
 from pilot.federation.attacks import corrupt
 from pilot.federation.client import PhaseTask, Trained
 from pilot.federation.defence import Defence
-from pilot.federation.driver import Plan, least_steps
 from pilot.federation.participant import Outgoing, Participant, untouched
 from pilot.federation.participation import Participation, schedule, to_json
 from pilot.federation.privacy import Relation, epsilon, privatise, refuse_statistics, seeded_noise, system_noise
+from pilot.federation.rounds import Plan, least_steps
 from pilot.federation.shards import Example
 from pilot.federation.spec import RunSpec, run_digest
 from pilot.federation.store import ClientStore

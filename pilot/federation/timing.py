@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pilot.errors import UserError
-from pilot.federation.driver import Clock
 from pilot.federation.participant import peak_memory_mb
 from pilot.io.atomic import read_json, write_json
 
@@ -14,6 +14,22 @@ MEASURED = (
     "wall_seconds", "train_seconds", "step_seconds", "exchange_seconds", "aggregate_seconds", "checkpoint_seconds",
     "peak_memory_mb", "client_peak_memory_mb",
 )  # fmt: skip
+
+
+@dataclass
+class Clock:
+    """Wall time by kind of work, in seconds, and the clients' peak memory in MB.
+
+    `step` is the part of `train` spent in optimiser steps; all other time does not depend on their number. If clients
+    work at the same time, both count the slowest client of each phase.
+    """
+
+    train: float = 0.0
+    step: float = 0.0
+    exchange: float = 0.0
+    aggregate: float = 0.0
+    checkpoint: float = 0.0
+    client_memory_mb: float = 0.0
 
 
 class Timing:

@@ -19,8 +19,8 @@ from typing import Any
 import pilot.federation.training as training
 from pilot.config.load import load_profile, load_scenario
 from pilot.errors import UserError
+from pilot.federation.phase_run import PhaseRun
 from pilot.federation.spec import RunSpec
-from pilot.federation.trainer import LocalTrainer
 from pilot.io import atomic
 
 FINISHED, USER_ERROR, OTHER_ERROR = 0, 2, 3
@@ -84,7 +84,7 @@ def while_filling(name: str, act: Callable[[], None]) -> None:
 
 def in_step(number: int) -> None:
     """Die in the optimiser step of that number, counted over all clients from 1."""
-    loss, count = LocalTrainer._loss, [0]
+    loss, count = PhaseRun._loss, [0]
 
     def counting(*arguments: Any) -> Any:
         count[0] += 1
@@ -92,7 +92,7 @@ def in_step(number: int) -> None:
             die()
         return loss(*arguments)
 
-    LocalTrainer._loss = counting  # type: ignore[method-assign]
+    PhaseRun._loss = counting  # type: ignore[method-assign]
 
 
 def at_removal(name: str) -> None:

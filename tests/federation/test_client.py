@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from pilot.connector.base import Connector, ConnectorOutput, PlainConnector
 from pilot.connector.mlp import Projector
 from pilot.federation.client import PhaseTask, Trained, build_client_model
-from pilot.federation.driver import Driver, Plan
+from pilot.federation.driver import Driver
 from pilot.federation.guard import PrivacyError, check_outgoing
 from pilot.federation.ledger import Ledger
 from pilot.federation.optimisation import schedule as schedule_rate
 from pilot.federation.participant import ClientResult, Participant
 from pilot.federation.participation import Participation, schedule
+from pilot.federation.rounds import Plan
 from pilot.federation.store import ClientStore, Version
 from pilot.federation.transport import Answer, LocalTransport
 from pilot.methods.base import ClientInfo, Method, Phase, ServerState, State, Update, group_of, select

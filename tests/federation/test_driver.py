@@ -12,11 +12,12 @@ import torch
 from baselines.fedavg import FedAvg
 from pilot.federation.checkpoint import Progress
 from pilot.federation.client import ClientReport, PhaseTask
-from pilot.federation.driver import Driver, Plan, least_steps, split_steps
+from pilot.federation.driver import Driver
 from pilot.federation.guard import reason_to_exclude
 from pilot.federation.ledger import Ledger
 from pilot.federation.participant import ClientFailure, ClientResult
 from pilot.federation.participation import Participation, schedule
+from pilot.federation.rounds import Plan, least_steps, split_steps
 from pilot.federation.store import Version
 from pilot.federation.transport import Answer
 from pilot.methods.base import ClientInfo, Phase, ServerState, State, Update

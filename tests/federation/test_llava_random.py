@@ -9,7 +9,7 @@ import torch
 from pilot.backbone.paths import MODELS_VARIABLE
 from pilot.evaluation.answers import answer_run
 from pilot.federation.client import PhaseTask
-from pilot.federation.trainer import LocalTrainer
+from pilot.federation.phase_run import PhaseRun
 from pilot.federation.training import train_run
 from pilot.io.atomic import read_json, read_jsonl
 from pilot.io.checkpoint import load_state
@@ -125,7 +125,7 @@ def test_killed_inside_a_phase_goes_on_there(
     tiny: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, moment: int
 ) -> None:
     """A step is two losses: 9 is in the fifth step. No step that was finished is taken again."""
-    losses, count = LocalTrainer._loss, [0]
+    losses, count = PhaseRun._loss, [0]
     total = sum(c["steps"] for row in read_jsonl(tiny.run(method) / "rounds.jsonl") for c in row["clients"])
 
     def counting(*arguments: object) -> object:
@@ -134,7 +134,7 @@ def test_killed_inside_a_phase_goes_on_there(
             raise Killed
         return losses(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(LocalTrainer, "_loss", counting)
+    monkeypatch.setattr(PhaseRun, "_loss", counting)
     with pytest.raises(Killed):
         train_run(tiny.spec(method), tiny.folder, tmp_path, True, quiet)
     assert list(tmp_path.rglob("unfinished-*.json"))

@@ -15,6 +15,7 @@ from pilot.bench.kernels.references import reference
 from pilot.bench.kernels.steps import OurSteps
 from pilot.config.profile import Profile
 from pilot.data.record import InstructionRecord
+from pilot.federation.client import PhaseTask
 
 Connect = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
 
@@ -28,17 +29,17 @@ class PlainSteps:
     """
 
     def __init__(self, profile: Profile, ours: OurSteps) -> None:
-        plain, backbone = reference("train_step"), ours.backbone
+        plain, backbone, run = reference("train_step"), ours.backbone, ours.run
         parameters = {
-            name: nn.Parameter(value.clone(), requires_grad=name in ours.trainable)
-            for name, value in ours.start.items()
+            name: nn.Parameter(value.clone(), requires_grad=name in run.trainable)
+            for name, value in run.start.items()
             if name.split(".", 1)[0] != GROUP
         }
-        rates = ours.rates.of_phase(ours.phase.name)
+        rates = ours.rates.of_phase(run.task.phase.name)
         self.trainer = plain.Trainer(
-            checkpoint_folder(profile), (profile.lora.rank, profile.lora.alpha, to_peft(ours.start)),
-            _connect(parameters, ours), [value for value in parameters.values() if value.requires_grad],
-            ours.phase.loss_weights,
+            checkpoint_folder(profile), (profile.lora.rank, profile.lora.alpha, to_peft(run.start)),
+            _connect(parameters, run.task), [value for value in parameters.values() if value.requires_grad],
+            run.task.phase.loss_weights,
             plain.Rates(
                 rates["text_adapter"], rates["connector"], ours.num_steps, profile.warmup_fraction,
                 profile.weight_decay, profile.max_grad_norm,
@@ -58,10 +59,10 @@ class PlainSteps:
         return losses
 
 
-def _connect(parameters: Mapping[str, Tensor], ours: OurSteps) -> Connect:
+def _connect(parameters: Mapping[str, Tensor], task: PhaseTask) -> Connect:
     """Return the method's connector in the phase, written from its equations."""
     moa, difference = reference("ct_moa"), reference("difference_loss")
-    num_tasks, own_task = len(ours.info.tasks), ours.info.tasks.index(ours.info.task)
+    num_tasks, own_task = len(task.info.tasks), task.info.tasks.index(task.info.task)
 
     def plain(features_BND: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return moa.mlp(parameters, "connector", features_BND), {}
@@ -74,7 +75,7 @@ def _connect(parameters: Mapping[str, Tensor], ours: OurSteps) -> Connect:
         result: tuple[Tensor, dict[str, Tensor]] = moa.forward(parameters, features_BND, own_task, num_tasks)
         return result
 
-    return {"train": plain, "stage1": stage1, "stage2": stage2}[ours.phase.name]
+    return {"train": plain, "stage1": stage1, "stage2": stage2}[task.phase.name]
 
 
 def _example(plain: Any, backbone: Backbone, record: InstructionRecord) -> Any:

@@ -12,12 +12,12 @@ from pilot.backbone.from_profile import load_backbone
 from pilot.config.model import Frame
 from pilot.config.scenario import Scenario
 from pilot.data.record import InstructionRecord
-from pilot.federation.client import build_client_model
-from pilot.federation.optimisation import Optimiser
+from pilot.federation.client import PhaseTask, build_client_model
+from pilot.federation.phase_run import PhaseRun
 from pilot.federation.recorder import Recorder
 from pilot.federation.shards import Example, collate, make_examples, read_part
 from pilot.federation.spec import RunSpec
-from pilot.federation.trainer import LocalTrainer, TrainSettings, _set_trainable
+from pilot.federation.trainer import LocalTrainer, TrainSettings
 from pilot.io.seeding import seed_for
 from pilot.methods.base import Phase, State
 
@@ -66,23 +66,17 @@ class OurSteps:
     """
 
     def __init__(self, spec: RunSpec, phase: Phase, stream: Stream, num_steps: int) -> None:
-        profile, method, self.phase, self.stream = spec.profile, spec.make_method(), phase, stream
+        profile, method, self.stream = spec.profile, spec.make_method(), stream
         self.backbone: Backbone = load_backbone(profile)
         self.rates = spec.rates()
         settings = TrainSettings(
             profile.batch_size, self.rates, profile.warmup_fraction, profile.weight_decay, profile.max_grad_norm
         )
-        self.trainer = LocalTrainer(self.backbone, method, settings, stream.features, {})
-        self.info = spec.clients(method)[0]
-        self.model = build_client_model(self.backbone, method, phase, self.info, {}, {})
-        self.model.load(_disturbed(self.model.state()))
-        self.start = self.model.state()
-        self.trainable = _set_trainable(self.model, phase)
-        self.received = {name: parameter.detach().clone() for name, parameter in self.trainable.items()}
-        self.optimiser = Optimiser(
-            self.trainable, self.backbone.text_adapter.keys(), self.rates.of_phase(phase.name), num_steps,
-            profile.warmup_fraction, profile.weight_decay, profile.max_grad_norm,
-        )  # fmt: skip
+        info = spec.clients(method)[0]
+        model = build_client_model(self.backbone, method, phase, info, {}, {})
+        model.load(_disturbed(model.state()))
+        self.run = PhaseRun(self.backbone, method, PhaseTask(info, phase, 1, 0, num_steps, {}), {}, model)
+        self.optimiser = LocalTrainer(self.backbone, method, settings, stream.features, {}).optimiser(self.run)
         self.examples: list[list[Example]] = [
             make_examples(self.backbone, stream.features, records) for records in stream.batches
         ]
@@ -90,14 +84,14 @@ class OurSteps:
 
     def call(self) -> list[float]:
         """Take one step on each batch; return the losses before the updates."""
-        recorder = Recorder()
+        self.run.recorder = Recorder()
         for examples in self.examples:
             self.optimiser.begin(self.done % self.num_steps)
             batch = collate(examples, self.stream.features, self.backbone.end)
-            self.trainer._gradients(self.model, self.trainable, self.received, self.phase, [batch], recorder)
+            self.run.compute_gradients([batch])
             self.optimiser.finish()
             self.done += 1
-        return [float(value) for value in recorder.losses["total"]]
+        return [float(value) for value in self.run.recorder.losses["total"]]
 
 
 def _disturbed(state: State) -> State:

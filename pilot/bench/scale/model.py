@@ -28,10 +28,11 @@ from pilot.config.model import RandomLlava
 from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.federation.client import PhaseTask, Trained
-from pilot.federation.driver import Driver, Plan
+from pilot.federation.driver import Driver
 from pilot.federation.ledger import Ledger
 from pilot.federation.participant import Participant, peak_memory_mb
 from pilot.federation.participation import Participation, schedule
+from pilot.federation.rounds import Plan
 from pilot.federation.shards import Example
 from pilot.federation.store import ClientStore
 from pilot.federation.trainer import LocalTrainer, TrainSettings

@@ -8,10 +8,11 @@ import torch
 from baselines.fedavg import FedAvg
 from pilot.federation.checkpoint import Progress
 from pilot.federation.client import ClientReport, PhaseTask
-from pilot.federation.driver import Driver, Plan
+from pilot.federation.driver import Driver
 from pilot.federation.ledger import Ledger
 from pilot.federation.participant import ClientResult
 from pilot.federation.participation import Participation, schedule
+from pilot.federation.rounds import Plan
 from pilot.federation.store import Version
 from pilot.federation.transport import Answer
 from pilot.io.seeding import generator

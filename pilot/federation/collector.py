@@ -1,0 +1,141 @@
+"""The server's part after a phase: check updates, aggregate them, account for their costs, record the phase.
+
+Answers are taken one by one in the order of client ids and passed to the method's aggregation, so a method that
+averages never holds more than one update.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from pilot.federation.drift import Drift
+from pilot.federation.guard import reason_to_exclude
+from pilot.federation.ledger import Ledger
+from pilot.federation.participant import ClientFailure, ClientResult
+from pilot.federation.rounds import Plan, Step
+from pilot.federation.store import Version
+from pilot.federation.timing import Clock
+from pilot.federation.transport import Answer
+from pilot.methods.base import ServerState, State, Update
+
+
+class Collector:
+    """Collector of one phase's answers.
+
+    Args:
+        plan: the run's plan.
+        step: the phase.
+        server: the server's state before the phase.
+        ledger: the run's costs.
+        clock: the run's times.
+        parallel: whether clients work at the same time.
+
+    Attributes:
+        row: the phase's row in `rounds.jsonl`.
+        versions: private states of the clients whose updates were accepted; empty if the phase was skipped.
+    """
+
+    def __init__(
+        self, plan: Plan, step: Step, server: ServerState, ledger: Ledger, clock: Clock, parallel: bool
+    ) -> None:
+        self.plan, self.step, self.server = plan, step, server
+        self.ledger, self.clock, self.parallel = ledger, clock, parallel
+        schedule = plan.schedule[step.round_number - 1].to_row()
+        self.row: dict[str, Any] = {
+            "round": step.round_number, "phase": step.phase.name, "excluded": [], "skipped": False,
+            "participation": {name: schedule[name] for name in ("dropped", "late", "unneeded")},
+            "clients": [], "aggregation": {}, "defence": {},
+        }  # fmt: skip
+        self.versions: dict[int, Version] = {}
+        self._infos = {info.client: info for info in plan.clients}
+        self._exchanges = plan.method.exchanges and not step.is_early
+        self._num_accepted, self._drift = 0, Drift()
+        self._train_seconds, self._step_seconds, self._waited = [0.0], [0.0], 0.0
+
+    def collect(self, answers: Iterator[Answer]) -> ServerState:
+        """Aggregate the valid updates; return the server's next state, unchanged if the phase is skipped."""
+        began = time.perf_counter()
+        after = self._aggregate(self._valid(answers))
+        if self._num_accepted < (1 if self.step.is_early else self.plan.quorum):
+            after, self.versions, self.row["skipped"] = self.server, {}, True
+        elif self._exchanges:
+            self.row["aggregation"] = dict(after.record)
+            if (ratio := self._drift.value()) is not None:
+                self.row["drift"] = ratio
+        self.ledger.close_phase()
+        self._add_times(time.perf_counter() - began)
+        return after
+
+    def _valid(self, answers: Iterator[Answer]) -> Iterator[Update]:
+        """Yield the updates that pass the guard, in the order of clients; record why others are excluded."""
+        while True:
+            began = time.perf_counter()
+            answer = next(answers, None)
+            self._waited += time.perf_counter() - began
+            if answer is None:
+                return
+            if isinstance(answer, ClientFailure):
+                self._exclude(answer.client, answer.reason)
+                continue
+            self._account(answer)
+            update, phase, method = answer.update, self.step.phase, self.plan.method
+            expected, num_examples = self._untrained(update.client), self.plan.num_examples[update.client]
+            reason = reason_to_exclude(update, expected, phase, self._infos[update.client].task, num_examples)
+            reason = reason or method.reject(phase, update)
+            if reason:
+                self._exclude(update.client, reason)
+                continue
+            self._num_accepted += 1
+            if answer.version:
+                self.versions[update.client] = answer.version
+            yield update
+
+    def _aggregate(self, updates: Iterator[Update]) -> ServerState:
+        """Return the server's next state; it is unchanged if nothing is aggregated."""
+        after, defence = self.server, self.plan.defence
+        first = next(updates, None)
+        if first is not None and self._exchanges:
+            defended = defence.apply(itertools.chain([first], updates), self._untrained, self.row["defence"])
+            after = self.plan.method.aggregate(self.step.phase, self._measured(defended), after, defence.mean)
+        for _ in updates:  # consume what is left if nothing was aggregated
+            pass
+        return after
+
+    def _measured(self, updates: Iterator[Update]) -> Iterator[Update]:
+        """Yield updates unchanged; add each to the drift statistics."""
+        for update in updates:
+            self._drift.add(update)
+            yield update
+
+    def _untrained(self, client: int) -> State:
+        """Compute what a client would send without training."""
+        info, phase = self._infos[client], self.step.phase
+        return self.plan.template(phase, info, self.plan.method.payload(self.server, info, phase))
+
+    def _exclude(self, client: int, reason: str) -> None:
+        self.row["excluded"].append({"client": client, "reason": reason})
+
+    def _account(self, result: ClientResult) -> None:
+        """Add an answer to the ledger, the row and the times."""
+        update, report, step = result.update, result.report, self.step
+        statistics = {f"statistics.{name}": value for name, value in update.statistics.items()}
+        self.ledger.message(step.round_number, step.phase.name, update.client, "up", update.state, statistics)
+        self.ledger.trained(report)
+        self._train_seconds.append(result.seconds)
+        self._step_seconds.append(result.step_seconds)
+        self.clock.client_memory_mb = max(self.clock.client_memory_mb, result.peak_memory_mb)
+        self.row["clients"].append({
+            "client": update.client, "task": update.task, "num_examples": self.plan.num_examples[update.client],
+            "steps": report.steps, "losses": report.losses, "diagnostics": report.diagnostics,
+            **({"releases": result.releases} if result.releases else {}),
+            **({"truncated": report.truncated} if report.truncated else {}),
+        })  # fmt: skip
+
+    def _add_times(self, total: float) -> None:
+        total_of = max if self.parallel else sum
+        train = total_of(self._train_seconds)
+        self.clock.train += train
+        self.clock.step += total_of(self._step_seconds)
+        self.clock.exchange += max(0.0, self._waited - train)
+        self.clock.aggregate += total - self._waited
