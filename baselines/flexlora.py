@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch
 
 from pilot.methods.averaging import mean_of_updates
-from pilot.methods.base import Mean, Phase, ServerState, Update, by_client, unprefixed, weighted_mean
+from pilot.methods.base import Mean, Phase, ServerState, State, Update, by_client, unprefixed, weighted_mean
 from pilot.methods.lora_products import factorised, filled_pair, full_rank, layers_of, products, stacked
 from pilot.methods.ranks import OWN, START, HeterogeneousRanks
 
@@ -41,7 +41,9 @@ class FlexLora(HeterogeneousRanks):
         updates = by_client(updates)
         start, shared = unprefixed(server.shared, START), dict(server.shared)
         shared |= mean_of_updates(updates, {"connector"}, mean)
-        robust = mean((products(update.state), update.num_examples) for update in updates) if mean else {}
+        robust: State = {}
+        if mean is not weighted_mean:
+            robust = mean((products(update.state), update.num_examples) for update in updates)
         total = sum(update.num_examples for update in updates)
         weighted = [(update.state, update.num_examples / total) for update in updates]
         for layer in layers_of(updates[0].state):

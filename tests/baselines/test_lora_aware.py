@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from baselines import flexlora
 from baselines.fedex_lora import FedExLora
 from baselines.fedsa_lora import FedSaLora
 from baselines.ffa_lora import FfaLora
@@ -13,6 +14,7 @@ from baselines.flexlora import FlexLora
 from baselines.flora import Flora
 from baselines.hetlora import HetLora
 from baselines.pilot_fedavg_text import PilotFedAvgText
+from pilot.federation.defence import Defence
 from pilot.federation.training import client_models
 from pilot.methods.base import ClientInfo, Method, ServerState, State, Update, Work, select
 from pilot.methods.ranks import FULL, OWN, HeterogeneousRanks
@@ -162,6 +164,21 @@ def test_flexlora_factorises_the_mean_product() -> None:
     torch.testing.assert_close(half[A], torch.tensor([[0.0, 3.0]]))
     torch.testing.assert_close(half[B], torch.tensor([[0.0], [3.0]]))
     assert after.record == {"ranks": {"0": 1, "1": 2}}
+
+
+def test_flexlora_forms_no_product_for_the_mean_that_runs_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W is as large as the layer: 180 MB in LLaVA's largest, and the driver passes the weighted mean by name."""
+    products = flexlora.products
+    asked: list[Any] = []
+    monkeypatch.setattr(flexlora, "products", lambda state: asked.append(state) or products(state))
+    method, mean = FlexLora(), Defence().mean
+    (phase,) = method.phases(1)
+    server = method.begin(lora([[0.0]], [[0.0]]), CLIENTS[:2])
+    updates = [update(0, 1, lora([[1.0]], [[2.0]])), update(1, 1, lora([[3.0]], [[1.0]]))]
+    method.aggregate(phase, updates, server, mean)
+    assert asked == []
+    method.aggregate(phase, updates, server, coordinate_median)
+    assert len(asked) == 2
 
 
 def test_flexlora_restarts_what_the_product_leaves_over() -> None:
