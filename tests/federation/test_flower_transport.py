@@ -410,7 +410,7 @@ def test_a_node_without_folders_is_told_what_to_say() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["flower_server", "flower_app", "node_app"])
+@pytest.mark.parametrize("module", ["server", "app", "node_app"])
 def test_nothing_reports_home(module: str) -> None:
     """Flower reads the setting when it is imported, so ours must come first; who wants to report can still say so."""
     show = "import os; from flwr.supercore.telemetry import FLWR_TELEMETRY_ENABLED as on"
@@ -418,7 +418,7 @@ def test_nothing_reports_home(module: str) -> None:
     clean = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name and "USAGE" not in name}
     wants = {"FLWR_TELEMETRY_ENABLED": "1"}
     for extra, expected in [({}, "0 0"), *([(wants, "1 0")] if module == "node_app" else [])]:
-        command = [sys.executable, "-c", f"import pilot.federation.{module}; {show}"]
+        command = [sys.executable, "-c", f"import pilot.federation.flower.{module}; {show}"]
         printed = subprocess.run(command, env=clean | extra, capture_output=True, text=True, check=True).stdout
         assert printed.strip() == expected
 
