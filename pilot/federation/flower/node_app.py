@@ -67,8 +67,8 @@ def simulated_place(results: Path, run: Mapping[str, Any], partition: int) -> Pl
     from pilot.federation.inputs import RunInputs
     from pilot.federation.training import CLIENTS
 
-    named = (str(run[field]) for field in ("scenario", "profile", "method"))
-    inputs = RunInputs.named(*named, int(run["seed"]), results)
+    scenario, profile, method = (str(run[field]) for field in ("scenario", "profile", "method"))
+    inputs = RunInputs.named(scenario, profile, method, int(run["seed"]), results)
     name = node_name(POOLED if inputs.spec.make_method().pooled else partition)
     return Place(inputs.scenario_dir / "nodes" / name, inputs.run_dir / CLIENTS / str(partition))
 
