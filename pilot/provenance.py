@@ -15,7 +15,7 @@ from pilot.config.load import load_profile, load_scenario
 from pilot.config.variant import base_name, check_methods
 from pilot.io.digest import digest_json, source_digest
 from pilot.io.imports import ANY, Edge, source_files
-from pilot.methods.families import METHODS, method_module
+from pilot.methods.families import METHODS, known_methods, method_module
 from pilot.methods.plugins import plugin_digest, plugin_imports, plugins
 
 STAGES: dict[str, tuple[str, ...]] = {
@@ -39,7 +39,8 @@ BOUNDARIES: dict[Edge, str] = {
     (ANY, "pilot.io.imports"): "so does what this finds",
     ("pilot.registry", "pilot.methods.families"): "of the table, a run needs its own method's line and files",
     ("pilot.runs.train", "pilot.federation.flower"): "every engine gives the same bytes",
-    ("pilot.runs.train", "pilot.evaluation.tasks"): "training asks for the names of the tasks only",
+    ("pilot.runs.inputs", "pilot.methods.families"): "of the methods of other runs, a run needs only the names",
+    ("pilot.runs.inputs", "pilot.evaluation.tasks"): "training asks for the names of the tasks only",
     **{
         ("pilot.evaluation.tasks.task_functions", f"pilot.evaluation.{metric}"): "answering asks for no scores"
         for metric in ("caption", "grounding", "vqa")
@@ -47,11 +48,6 @@ BOUNDARIES: dict[Edge, str] = {
     ("pilot.backbone", "pilot.backbone.tiny_llava_checkpoint"): "weights are inputs: `backbone_digest`",
 }
 """Edges (importing module, imported module) that are not followed, with the reason."""
-
-
-def known_methods() -> list[str]:
-    """Return the names of all methods, those of other packages last."""
-    return list(dict.fromkeys([*METHODS, *plugins()]))
 
 
 @cache

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pilot.errors import UserError
 from pilot.methods.base import Method
-from pilot.methods.families import METHODS
+from pilot.methods.families import METHODS, known_methods
 from pilot.methods.plugins import GROUP, plugins
 
 
@@ -51,7 +51,7 @@ def method_class(name: str) -> type[Method]:
         return own
     if name in plugins():
         return load_plugin(name)
-    known = [*METHODS, *plugins()]
+    known = known_methods()
     raise UserError(f"method {name!r} is not known{_hint(name, known)} Known methods: {', '.join(known)}.")
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from pilot.config.variant import check_methods
 from pilot.errors import UserError
+from pilot.methods.families import known_methods
 from pilot.methods.plugins import plugin_digest, plugins
-from pilot.provenance import known_methods, sources, stage_digest
+from pilot.provenance import sources, stage_digest
 from pilot.registry import make_method, method_class
 
 METHOD = """\

@@ -15,7 +15,7 @@ from pilot.methods.families import METHODS
 from pilot.methods.pilot import Pilot
 from pilot.plan.plan import Question, make_plan
 from pilot.provenance import profile_digest, scenario_digest, stage_digest, tuning_digest
-from pilot.runs.train import load_run_inputs
+from pilot.runs.inputs import load_run_inputs
 
 from .small import Small
 
@@ -205,7 +205,7 @@ def test_run_of_a_variant(small: Small) -> None:
     received = [message["groups"] for message in read_json(run / "ledger.json")["messages"]]
     assert down < more and not any("peer_task_adapter" in groups for groups in received)
     files = str(small.scenario_file), str(small.profile_file)
-    assert load_run_inputs(*files, "pilot+no-ata", small.results)[2] == small.folder
+    assert load_run_inputs(*files, "pilot+no-ata", small.results).scenario_dir == small.folder
     with pytest.raises(UserError, match=r"small\+clients-1/data/manifest.json: missing"):
         load_run_inputs(f"{files[0]}+clients-1", files[1], "pilot", small.results)
 

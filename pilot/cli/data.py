@@ -17,10 +17,10 @@ def build(
     scenario: ScenarioOption, profile: ProfileOption = "embedded", results: ResultsOption = Path("results")
 ) -> None:
     """Compose or read a scenario's images, questions, captions and boxes; write a data card beside each."""
-    from pilot.config.load import load_profile, load_scenario
+    from pilot.config.load import load_setting
     from pilot.data.build import build_data
 
-    loaded, folder = load_scenario(scenario), load_profile(profile).name
+    loaded, _, folder = load_setting(scenario, profile, results)
     with progress(f"data of {loaded.name}") as advance:
         sizes = {task.name: 0 for task in loaded.tasks}
         total = sum(task.num_train + task.num_test for task in loaded.tasks)
@@ -29,7 +29,7 @@ def build(
             sizes[task] = done
             advance(sum(sizes.values()), total)
 
-        closing = build_data(loaded, results / folder / loaded.name, report)
+        closing = build_data(loaded, folder, report)
     for task, line in closing.items():
         typer.echo(f"{task}: {line}", err=True)
 

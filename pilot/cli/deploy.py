@@ -1,12 +1,16 @@
 """`pilot-bench deploy NAME`: keys and certificates, node folders, a whole deployment on this machine."""
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pilot.cli.options import ProfileOption, ResultsOption, ScenarioOption
 from pilot.errors import UserError
+
+if TYPE_CHECKING:
+    from pilot.federation.flower.server import RunOptions
 
 WindowOption = Annotated[int | None, typer.Option(min=1, help="Most clients that work at the same time.")]
 PatienceOption = Annotated[float, typer.Option(min=0, help="Seconds to wait for a client whose node is away.")]
@@ -37,10 +41,13 @@ def local(
 
     All processes end with the command.
     """
-    from pilot.deployment.training import Request, train_deployed
+    from pilot.deployment.training import train_deployed
 
-    request = Request(scenario, profile, method, seed, results, resume, window, patience, limit)
-    run_dir = train_deployed(request, nodes, typer.echo)
+    options = _options(
+        scenario=scenario, profile=profile, method=method, seed=seed, results=str(results), resume=resume,
+        window=window or len(os.sched_getaffinity(0)), patience=patience, limit=limit,
+    )  # fmt: skip
+    run_dir = train_deployed(options, nodes, typer.echo)
     typer.echo(str(run_dir), err=True)
 
 
@@ -78,11 +85,10 @@ def nodes_(
     scenario: ScenarioOption, profile: ProfileOption = "embedded", results: ResultsOption = Path("results")
 ) -> None:
     """Split a scenario into one folder per client, and federation.json, which is all that the server needs."""
-    from pilot.config.load import load_profile, load_scenario
+    from pilot.config.load import load_setting
     from pilot.federation.nodes import prepare_nodes
 
-    loaded = load_scenario(scenario)
-    folder = results / load_profile(profile).name / loaded.name
+    loaded, _, folder = load_setting(scenario, profile, results)
     prepare_nodes(loaded, folder, folder / "nodes")
     typer.echo(str(folder / "nodes"))
 
@@ -103,11 +109,14 @@ def app_(
 ) -> None:
     """Describe a run for `flwr run`, which sends only names and numbers; each machine runs its installed code."""
     from pilot.deployment.flower_command import write_app
-    from pilot.deployment.training import Request, run_options
+    from pilot.deployment.training import check_deployable, flower_config
 
-    request = Request(scenario, profile, method, seed, results, resume, window, patience, limit)
-    request.check_names()
-    write_app(folder, run_options(request) | {"nodes": str(nodes.resolve()) if nodes else ""})
+    options = _options(
+        scenario=scenario, profile=profile, method=method, seed=seed, results=str(results), resume=resume,
+        window=window, patience=patience, limit=limit, nodes=str(nodes) if nodes else None,
+    )  # fmt: skip
+    check_deployable(options)
+    write_app(folder, flower_config(options))
 
 
 @deploy_app.command()
@@ -125,3 +134,11 @@ def collect(
             raise UserError(f"{state}: expected <client>=<folder>, such as 3=/copies/node-3.")
         stores[int(client)] = Path(folder)
     bring(run, stores)
+
+
+def _options(**given: Any) -> "RunOptions":
+    """Return the options of a run over Flower, with defaults for those that are None."""
+    from pilot.config.files import validated
+    from pilot.federation.flower.server import RunOptions
+
+    return validated(RunOptions, "command line", {name: value for name, value in given.items() if value is not None})

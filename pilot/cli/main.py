@@ -78,11 +78,11 @@ def partition(
     scenario: ScenarioOption, profile: ProfileOption = "embedded", results: ResultsOption = Path("results")
 ) -> None:
     """Split a scenario's training data over its clients and report how different they are."""
-    from pilot.config.load import load_profile, load_scenario
+    from pilot.config.load import load_setting
     from pilot.data.partition import partition_data
 
-    loaded = load_scenario(scenario)
-    partition_data(loaded, results / load_profile(profile).name / loaded.name)
+    loaded, _, folder = load_setting(scenario, profile, results)
+    partition_data(loaded, folder)
 
 
 @backbone_app.command("pretrain")
@@ -119,11 +119,10 @@ def backbone_features(
     """Compute the frozen vision tower's features of a scenario's images, once for all runs."""
     from pilot.backbone.features import compute_features
     from pilot.backbone.from_profile import load_backbone
-    from pilot.config.load import load_profile, load_scenario
+    from pilot.config.load import load_setting
     from pilot.data.record import check_data, read_records
 
-    loaded, sizes = load_scenario(scenario), load_profile(profile)
-    folder = results / sizes.name / loaded.name
+    loaded, sizes, folder = load_setting(scenario, profile, results)
     check_data(folder / "data")
     records = [r for task in loaded.tasks for r in read_records(folder / "data" / task.name / "records.parquet")]
     with progress(f"features of {loaded.name}") as advance:

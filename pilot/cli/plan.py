@@ -22,17 +22,16 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Estimate memory, disk, bytes per round, steps and hours; suggest changes if a method does not fit."""
-    from pilot.config.load import load_profile, load_scenario, scenario_for_profile
-    from pilot.config.variant import check_methods
+    from pilot.config.load import load_setting, scenario_for_profile
     from pilot.plan.plan import Question, make_plan
     from pilot.plan.text import as_text
-    from pilot.provenance import known_methods
+    from pilot.runs.inputs import check_named_methods
 
-    loaded, sizes = load_scenario(scenario_for_profile(scenario, profile)), load_profile(profile)
+    loaded, sizes, folder = load_setting(scenario_for_profile(scenario, profile), profile, results)
     methods = method or list(loaded.methods)
-    check_methods("command line", "--method", methods, known_methods())
+    check_named_methods(methods)
     asked = Question(
         loaded, sizes, methods, gpus, round(memory * 1e9), text_tokens, min(answer_tokens, text_tokens), tflops
     )  # fmt: skip
-    made = make_plan(asked, results)
+    made = make_plan(asked, folder)
     typer.echo(json.dumps(made, indent=2, sort_keys=True) if as_json else as_text(made))

@@ -6,6 +6,7 @@ from pilot.config.files import load_file, names_of, validated
 from pilot.config.profile import Profile
 from pilot.config.scenario import Scenario
 from pilot.config.variant import base_name, load_variant
+from pilot.io.layout import setting_folder
 
 
 def load_scenario(name_or_path: str | Path) -> Scenario:
@@ -30,6 +31,12 @@ def load_profile(name_or_path: str | Path) -> Profile:
         return profile
     whole = {"name": f"{profile.name}+{variant.name}"}
     return validated(Profile, f"profile {name}", variant.profile.over(profile.model_dump(mode="json")) | whole)
+
+
+def load_setting(scenario: str, profile: str, results: Path) -> tuple[Scenario, Profile, Path]:
+    """Load a scenario and a profile; return both and their folder below `results`. Raises as `load_scenario`."""
+    loaded, sizes = load_scenario(scenario), load_profile(profile)
+    return loaded, sizes, setting_folder(results, sizes.name, loaded.name)
 
 
 def scenario_names() -> list[str]:

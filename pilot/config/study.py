@@ -13,7 +13,7 @@ from pilot.config.load import load_scenario, scenario_for_profile
 from pilot.config.scenario import FullName, Name, VariantName
 from pilot.config.variant import split_name
 from pilot.errors import UserError
-from pilot.io.layout import run_folder
+from pilot.io.layout import run_folder, setting_folder
 
 BASE = "base"
 """Entry of a part's profiles for the profile itself, without a variant."""
@@ -31,7 +31,7 @@ class Setting:
 
     def folder(self, results: Path) -> Path:
         """Return the scenario's folder below `results`."""
-        return results / self.profile / self.scenario
+        return setting_folder(results, self.profile, self.scenario)
 
     def runs(self, results: Path, methods: Collection[str]) -> list[Path]:
         """Return the folders of the methods' runs, one for each seed of the scenario."""

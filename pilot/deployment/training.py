@@ -1,125 +1,85 @@
 """Training on a deployment, and collection of the clients' private state afterwards."""
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from pilot.config.load import load_profile, load_scenario
-from pilot.config.variant import base_name, check_methods
 from pilot.deployment.local import LocalDeployment, Node
 from pilot.errors import UserError
 from pilot.federation.checkpoint import load_progress, names_to_keep
-from pilot.federation.flower.transport import WINDOW
+from pilot.federation.flower.server import RunOptions
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
-from pilot.federation.spec import RunSpec
 from pilot.federation.store import ClientStore
 from pilot.federation.training import CLIENTS, ServerRun
 from pilot.io.atomic import replace_file
 from pilot.io.lock import locked
-from pilot.methods.blind import Blind
-from pilot.provenance import known_methods
-from pilot.registry import method_class
-from pilot.runs.train import load_run_inputs
+from pilot.runs.inputs import check_named_methods, check_trains, load_run_inputs
+
+DEPLOYED = ("deployed", "Use `pilot-bench train`.")
+"""End of the message for a method that trains nothing (`check_trains`)."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """A run given by names or files, as on the command line, and the limits for its clients.
+def check_deployable(options: RunOptions) -> None:
+    """Refuse a run that no server could train; a file that only the server has is given by its absolute path.
 
-    Attributes:
-        window: maximum number of clients that work at the same time; None for the default.
-        patience: seconds to wait for a client whose node is offline.
-        limit: seconds that a client may take for a phase; 0 for any time.
+    Raises:
+        UserError: an unknown scenario, profile or method, a file with mistakes, or a method that trains nothing.
     """
-
-    scenario: str
-    profile: str
-    method: str
-    seed: int
-    results: Path
-    resume: bool = True
-    window: int | None = None
-    patience: float = 600.0
-    limit: float = 0.0
-
-    def check_names(self) -> None:
-        """Refuse a request that no server could run; a file that only the server has is given by its absolute path.
-
-        Raises:
-            UserError: an unknown scenario, profile or method, a file with mistakes, or a method that trains nothing.
-        """
-        for load, name in ((load_scenario, self.scenario), (load_profile, self.profile)):
-            if not (_is_file_name(name) and Path(name).is_absolute() and not Path(name).exists()):
-                load(name)
-        check_methods("command line", "--method", [self.method], known_methods())
-        if issubclass(method_class(base_name(self.method)), Blind):
-            raise UserError(
-                f"--method {self.method}: nothing is trained, so nothing can be deployed. Use `pilot-bench train`."
-            )
+    for load, name in ((load_scenario, options.scenario), (load_profile, options.profile)):
+        if not (_is_file_name(name) and Path(name).is_absolute() and not Path(name).exists()):
+            load(name)
+    check_named_methods([options.method])
+    check_trains(options.method, *DEPLOYED)
 
 
-def train_deployed(request: Request, num_nodes: int, show: Callable[[str], None]) -> Path:
+def train_deployed(options: RunOptions, num_nodes: int, show: Callable[[str], None]) -> Path:
     """Train on a deployment on this machine; return the run's folder.
 
     The nodes' private state is written to the run's folder, where evaluation looks for it. Logs and keys are in
     `<scenario folder>/deployment/`.
 
     Args:
-        request: the run to train.
+        options: the run to train; `nodes` is not used.
         num_nodes: number of SuperNodes to start; must be the number of the run's clients.
         show: called with each line of the ServerApp's log.
 
     Raises:
         UserError: an unknown name, data that are missing, a wrong number of nodes, or a run that did not complete.
     """
-    request.check_names()
-    scenario, profile, folder = load_run_inputs(request.scenario, request.profile, request.method, request.results)
-    spec = RunSpec(scenario, profile, request.method, request.seed)
+    results = Path(options.results)
+    inputs = load_run_inputs(options.scenario, options.profile, options.method, results, options.seed)
+    check_trains(options.method, *DEPLOYED)
+    inputs = replace(inputs, scenario_dir=inputs.scenario_dir.resolve())
+    spec, folder, run_dir = inputs.spec, inputs.scenario_dir, inputs.run_dir
     method = spec.make_method()
     clients = [info.client for info in spec.clients(method)]
     if num_nodes != len(clients):
         raise UserError(
-            f"--nodes {num_nodes}: {request.method} on scenario {scenario.name} has {len(clients)} clients, and each "
+            f"--nodes {num_nodes}: {spec.method} on scenario {spec.scenario.name} has {len(clients)} clients, and each "
             f"needs a node of its own. Expected --nodes {len(clients)}."
         )
-    folder = folder.resolve()
-    run_dir = folder / "runs" / request.method / f"seed{request.seed}"
-    prepare_nodes(scenario, folder, folder / "nodes")
+    prepare_nodes(spec.scenario, folder, folder / "nodes")
     register = read_register(spec, folder / "nodes")
     with locked(run_dir):  # fail before anything starts if the ServerApp would refuse
-        ServerRun(spec, register, run_dir, request.resume, lambda done, total: None).make_way()
+        ServerRun(spec, register, run_dir, options.resume, lambda done, total: None).make_way()
     nodes = [
         Node(folder / "nodes" / node_name(POOLED if method.pooled else client), run_dir / CLIENTS / str(client))
         for client in clients
     ]
     with LocalDeployment(folder / "deployment", nodes) as deployment:
-        options = run_options(request) | {"nodes": str(folder / "nodes"), "window": request.window or _cores()}
-        deployment.run(options, show)
+        deployment.run(flower_config(options.model_copy(update={"nodes": str(folder / "nodes")})), show)
     return run_dir
 
 
-def _cores() -> int:
-    """Return how many client processes this machine should run at once."""
-    return len(os.sched_getaffinity(0))
-
-
-def run_options(request: Request) -> dict[str, str | int | float | bool]:
+def flower_config(options: RunOptions) -> dict[str, str | int | float | bool]:
     """Return the run configuration of the Flower app; paths are absolute, since the ServerApp runs elsewhere."""
-    return {
-        "scenario": _absolute(request.scenario),
-        "profile": _absolute(request.profile),
-        "method": request.method,
-        "seed": request.seed,
-        "results": str(request.results.resolve()),
-        "resume": request.resume,
-        "window": request.window or WINDOW,
-        "patience": request.patience,
-        "limit": request.limit,
-    }
+    named = {"scenario": _absolute(options.scenario), "profile": _absolute(options.profile)}
+    nodes = str(Path(options.nodes).resolve()) if options.nodes else ""
+    return options.model_dump() | named | {"results": str(Path(options.results).resolve()), "nodes": nodes}
 
 
 def collect(run_dir: Path, stores: Mapping[int, Path]) -> None:

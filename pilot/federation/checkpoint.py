@@ -17,10 +17,10 @@ from pilot.federation.store import Version
 from pilot.io.atomic import read_json, remove_folder, write_jsonl
 from pilot.io.checkpoint import load_state, save_state
 from pilot.io.digest import sha256_file
+from pilot.io.layout import KEPT_ROUNDS
 from pilot.io.sealed import read_sealed, write_sealed
 from pilot.methods.base import ServerState, State
 
-KEPT_ROUNDS = 2
 SEAL = "digest"
 Verify = Callable[[Mapping[int, Version]], str]
 """Function that checks the clients' private states of these versions and returns the problem, or an empty string."""

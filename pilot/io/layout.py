@@ -3,6 +3,13 @@
 from pathlib import Path
 
 FAULTS = "faults"
+KEPT_ROUNDS = 2
+"""Checkpoints of a run that the server and each client keep on disk."""
+
+
+def setting_folder(results: Path, profile: str, scenario: str) -> Path:
+    """Return the folder of a scenario's data and runs with a profile."""
+    return results / profile / scenario
 
 
 def run_folder(scenario_dir: Path, method: str, seed: int, fault: str | None = None) -> Path:

@@ -5,6 +5,8 @@ A method of another package is listed under Others and coloured by its name. A t
 families in docs/studies.md with this file.
 """
 
+from pilot.methods.plugins import plugins
+
 CORE, REFERENCES, OTHERS = "Core", "References", "Others"
 FAMILIES: dict[str, dict[str, str]] = {
     CORE: {
@@ -59,6 +61,11 @@ FAMILIES: dict[str, dict[str, str]] = {
 """Family -> method -> the method's module and class."""
 
 METHODS = {name: place for family in FAMILIES.values() for name, place in family.items()}
+
+
+def known_methods() -> list[str]:
+    """Return the names of all methods, those of other packages last."""
+    return list(dict.fromkeys([*METHODS, *plugins()]))
 
 
 def method_module(name: str) -> str:

@@ -66,15 +66,15 @@ class Question:
         return Settings.of(profile, sequence, self.answer_tokens)
 
 
-def make_plan(question: Question, results: Path) -> dict[str, Any]:
-    """Make the plan as JSON values; take measured times from earlier runs of this profile and scenario in `results`.
+def make_plan(question: Question, scenario_dir: Path) -> dict[str, Any]:
+    """Make the plan as JSON values; take measured times from earlier runs in the scenario's folder.
 
     Raises:
         UserError: there is no plan for a method or the backbone.
     """
     profile, scenario = question.profile, question.scenario
     architecture = architecture_of(profile)
-    folder = results / profile.name / scenario.name / "runs"
+    folder = scenario_dir / "runs"
     return {
         "scenario": scenario.name,
         "profile": profile.name,

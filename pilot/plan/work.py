@@ -7,12 +7,10 @@ from typing import Any
 
 from pilot.config.profile import Profile
 from pilot.config.scenario import Scenario
+from pilot.io.layout import KEPT_ROUNDS
 from pilot.plan.architecture import Architecture
 from pilot.plan.memory import BYTES, Settings
 from pilot.plan.phases import FLOAT32, Load, PlannedMethod, PlannedPhase
-
-KEPT_ROUNDS = 2
-"""Checkpoints kept on disk by the server and by each client."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ averaged over the examples' answer tokens within a client, then over clients. Th
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,11 @@ from pilot.backbone.feature_files import open_features
 from pilot.backbone.from_profile import load_backbone
 from pilot.errors import UserError
 from pilot.federation.shards import load_examples
-from pilot.federation.spec import RunSpec, configured
+from pilot.federation.spec import RunSpec
 from pilot.federation.training import client_models, train_run
 from pilot.federation.validation import validate
 from pilot.io.atomic import write_json
-from pilot.methods.blind import Blind
-from pilot.runs.train import load_run_inputs
+from pilot.runs.inputs import check_trains, load_run_inputs
 
 DIGITS = 6
 BATCH = 64
@@ -33,9 +33,9 @@ def tune_method(scenario: str, profile: str, method: str, results: Path, progres
         UserError: the method trains nothing, there is no grid, the tuning seed is one of the scenario's seeds, or a
             validation loss is not finite.
     """
-    loaded, sizes, scenario_dir = load_run_inputs(scenario, profile, method, results)
-    if isinstance(configured(sizes, method), Blind):
-        raise UserError(f"--method {method}: nothing is trained, so nothing can be tuned. Choose another method.")
+    inputs = load_run_inputs(scenario, profile, method, results)
+    check_trains(method, "tuned", "Choose another method.")
+    loaded, sizes, scenario_dir = inputs.spec.scenario, inputs.spec.profile, inputs.scenario_dir
     candidates = sizes.trials_of(method)
     if not candidates:
         raise UserError(f"profile {sizes.name}: field tuning_grid is empty; give learning rates to try.")
@@ -43,7 +43,7 @@ def tune_method(scenario: str, profile: str, method: str, results: Path, progres
         raise UserError(f"profile {sizes.name}: tuning_seed {sizes.tuning_seed} is a seed of {loaded.name}.")
     trials: list[dict[str, Any]] = []
     for number, trial in enumerate(candidates):
-        spec = RunSpec(loaded, sizes, method, sizes.tuning_seed, trial.rates, trial.options)
+        spec = replace(inputs.spec, seed=sizes.tuning_seed, learning_rates=trial.rates, options=trial.options)
         run_dir = scenario_dir / "tuning" / method / f"trial{number}"
         train_run(spec, scenario_dir, run_dir, True, lambda done, total: None, replace=True)
         losses = validation_losses(spec, scenario_dir, run_dir)

@@ -1,8 +1,8 @@
 """Runs on a deployment: what is refused before anything starts, and private states brought together."""
 
+import os
 import shutil
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from typer.testing import CliRunner
 
 from pilot.cli.deploy import deploy_app
-from pilot.deployment.training import Request, collect, run_options, train_deployed
+from pilot.deployment import training
+from pilot.deployment.training import collect, flower_config, train_deployed
 from pilot.errors import UserError
 from pilot.federation.checkpoint import Progress, save_progress
 from pilot.federation.flower.server import RunOptions
@@ -22,9 +23,12 @@ from tests.small import Small
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def request(small: Small, method: str) -> Request:
+def request(small: Small, method: str) -> RunOptions:
     """A run of the small scenario."""
-    return Request(str(small.scenario_file), str(small.profile_file), method, 0, small.results)
+    return RunOptions(
+        scenario=str(small.scenario_file), profile=str(small.profile_file), method=method, seed=0,
+        results=str(small.results),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("method", "nodes", "clients"), [("fedavg", 9, 6), ("pilot", 1, 6), ("central", 6, 1)])
@@ -36,7 +40,7 @@ def test_every_client_needs_a_node_of_its_own(small: Small, method: str, nodes: 
 
 def test_a_folder_in_use_or_with_another_run_is_refused_before_anything_starts(small: Small, tmp_path: Path) -> None:
     """The small scenario in a folder of its own, with one round of a run whose configuration is lost."""
-    folder, asked = tmp_path / "tiny/small", replace(request(small, "fedavg"), results=tmp_path)
+    folder, asked = tmp_path / "tiny/small", request(small, "fedavg").model_copy(update={"results": str(tmp_path)})
     for name in ("data", "partition", "features"):
         shutil.copytree(small.folder / name, folder / name)
     with locked(folder / "runs/fedavg/seed0"), pytest.raises(UserError, match="fedavg/seed0: in use by process"):
@@ -54,10 +58,13 @@ def test_majority_is_not_deployed(small: Small) -> None:
 
 def test_paths_of_the_run_configuration_are_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    options = run_options(Request("mine.yaml", "embedded", "pilot", 2, Path("results"), resume=False))
-    assert options == {
+    options = RunOptions(
+        scenario="mine.yaml", profile="embedded", method="pilot", seed=2, results="results", nodes="nodes", resume=False
+    )
+    assert flower_config(options) == {
         "scenario": str(tmp_path / "mine.yaml"), "profile": "embedded", "method": "pilot", "seed": 2,
-        "results": str(tmp_path / "results"), "resume": False, "window": 16, "patience": 600.0, "limit": 0.0,
+        "results": str(tmp_path / "results"), "nodes": str(tmp_path / "nodes"), "resume": False, "window": 16,
+        "patience": 600.0, "limit": 0.0,
     }  # fmt: skip
 
 
@@ -94,13 +101,24 @@ def test_how_long_clients_are_waited_for_is_in_the_app(tmp_path: Path) -> None:
         (("smoke", "smoke", "fedavgg"), "--method: unknown name 'fedavgg'. Did you mean 'fedavg'"),
         (("smoke", "smoke", "majority"), "--method majority: nothing is trained"),
         (("mine.yaml", "smoke", "pilot"), "mine.yaml: cannot be read"),
+        (("smoke", "smoke", "pilot", "--patience", "nan"), "command line: field patience: "),
     ],
 )
-def test_names_are_checked_before_anything_is_written(tmp_path: Path, run: tuple[str, str, str], message: str) -> None:
-    options = [word for pair in zip(("--scenario", "--profile", "--method"), run, strict=True) for word in pair]
+def test_names_are_checked_before_anything_is_written(tmp_path: Path, run: tuple[str, ...], message: str) -> None:
+    options = [word for pair in zip(("--scenario", "--profile", "--method"), run[:3], strict=True) for word in pair]
     with pytest.raises(UserError, match=message):
-        app(tmp_path, *options)
+        app(tmp_path, *options, *run[3:])
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("given", "window"), [((), len(os.sched_getaffinity(0))), (("--window", "3"), 3)])
+def test_as_many_clients_as_cores_work_at_once_on_one_machine(
+    monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], window: int
+) -> None:
+    asked: list[RunOptions] = []
+    monkeypatch.setattr(training, "train_deployed", lambda options, nodes, show: asked.append(options))
+    assert CliRunner().invoke(deploy_app, ["local", "--nodes", "6", *given]).exit_code == 0
+    assert [options.window for options in asked] == [window]
 
 
 def test_a_file_that_only_the_server_has_is_not_looked_for(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pilot.bench.evaluation import NUM_SHOWN
 from pilot.config.variant import base_name
 from pilot.errors import UserError
 from pilot.io.atomic import read_json
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pilot.bench.evaluation.stock_scores import ScoreComparison
 
 Advance = Callable[[int, int], None]
-NUM_SHOWN = 5
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pilot.bench.evaluation import NUM_SHOWN
 from pilot.evaluation.answers import EvaluationSet, Row, load_task
 from pilot.evaluation.scoring import DIGITS, score_runs
 from pilot.io.atomic import read_json, write_jsonl
-
-NUM_SHOWN = 5
 
 Answers = Mapping[str, Sequence[Row]]
 """Rows of `samples.jsonl` by run."""

@@ -21,7 +21,8 @@ from pilot.evaluation.imported.matching import match_answers
 from pilot.evaluation.scoring import score_runs
 from pilot.io.atomic import read_json, remove, write_json, write_jsonl
 from pilot.io.digest import digest_json, sha256_file
-from pilot.provenance import known_methods
+from pilot.io.layout import run_folder
+from pilot.methods.families import known_methods
 
 SOURCE = {"format": str, "file": str, "sha256": str}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -80,7 +81,7 @@ def import_answers(
     from pilot.evaluation.answers import read_test_set
 
     scenario = _in_frame(_read_scenario(scenario_dir), frame)
-    run_dir = scenario_dir / "runs" / name / f"seed{seed}"
+    run_dir = run_folder(scenario_dir, name, seed)
     _check_name(name, run_dir.parent)
     tests = {
         each["name"]: read_test_set(scenario_dir, each["name"], each.get("frame", "original"))

@@ -64,16 +64,13 @@ def locate(context: Context) -> Place:
 
 def simulated_place(results: Path, run: Mapping[str, Any], partition: int) -> Place:
     """Return a virtual node's folders below the results folder."""
-    from pilot.config.load import load_profile, load_scenario
-    from pilot.federation.spec import RunSpec
+    from pilot.federation.inputs import RunInputs
     from pilot.federation.training import CLIENTS
 
-    profile, scenario = load_profile(str(run["profile"])), load_scenario(str(run["scenario"]))
-    folder = results / profile.name / scenario.name
-    spec = RunSpec(scenario, profile, str(run["method"]), int(run["seed"]))
-    name = node_name(POOLED if spec.make_method().pooled else partition)
-    stores = folder / "runs" / spec.method / f"seed{spec.seed}" / CLIENTS
-    return Place(folder / "nodes" / name, stores / str(partition))
+    scenario, profile, method = (str(run[field]) for field in ("scenario", "profile", "method"))
+    inputs = RunInputs.named(scenario, profile, method, int(run["seed"]), results)
+    name = node_name(POOLED if inputs.spec.make_method().pooled else partition)
+    return Place(inputs.scenario_dir / "nodes" / name, inputs.run_dir / CLIENTS / str(partition))
 
 
 def make_client_app(where: Locate = locate) -> ClientApp:

@@ -16,11 +16,11 @@ from pydantic import Field
 from pilot.backbone.from_profile import load_backbone
 from pilot.config.base import Model
 from pilot.config.files import validated
-from pilot.config.load import load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.federation.flower.node_app import Place
 from pilot.federation.flower.ray_process import run_apart
 from pilot.federation.flower.transport import WINDOW, FlowerTransport
+from pilot.federation.inputs import RunInputs
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.spec import RunSpec
@@ -31,7 +31,15 @@ from pilot.methods.blind import Blind
 
 
 class RunOptions(Model):
-    """The app's run configuration: the run, its folders on the server, and limits for the clients."""
+    """The app's run configuration: the run, its folders on the server, and limits for the clients.
+
+    Attributes:
+        scenario: name or file, as is `profile`.
+        nodes: folder with federation.json; empty for `nodes` in the scenario's folder.
+        window: maximum number of clients that work at the same time.
+        patience: seconds to wait for a client whose node is offline.
+        limit: seconds that a client may take for a phase; 0 for any time.
+    """
 
     scenario: str
     profile: str
@@ -60,17 +68,15 @@ def serve_context(grid: Grid, context: Context) -> None:
         UserError: an unknown name, missing files, or no client that answers.
     """
     options = validated(RunOptions, "--run-config", context.run_config)
-    scenario, profile = load_scenario(options.scenario), load_profile(options.profile)
-    spec = RunSpec(scenario, profile, options.method, options.seed)
+    inputs = RunInputs.named(options.scenario, options.profile, options.method, options.seed, Path(options.results))
+    spec, folder = inputs.spec, inputs.scenario_dir
     if isinstance(spec.make_method(), Blind):  # an unknown method is also refused before anything is written
         raise UserError(f"--run-config: field method: {spec.method} has no model to train. Use `pilot-bench train`.")
-    folder = Path(options.results) / spec.profile.name / spec.scenario.name
     nodes = Path(options.nodes) if options.nodes else folder / "nodes"
     if (folder / "features" / "index.json").is_file():
         prepare_nodes(spec.scenario, folder, nodes)
-    run_dir = folder / "runs" / spec.method / f"seed{spec.seed}"
-    run = ServerRun(spec, read_register(spec, nodes), run_dir, options.resume, _lines)
-    with locked(run_dir):
+    run = ServerRun(spec, read_register(spec, nodes), inputs.run_dir, options.resume, _lines)
+    with locked(inputs.run_dir):
         serve(run, grid, options.patience, options.window, options.limit or None)
 
 

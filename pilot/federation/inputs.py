@@ -1,0 +1,38 @@
+"""A run given by names, and its folders: what training, tuning, deployments and the Flower app start from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilot.config.load import load_setting
+from pilot.federation.spec import RunSpec
+from pilot.io.layout import run_folder
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """Specification and folders of a run.
+
+    Attributes:
+        spec: scenario, profile, method and seed; with a fault, the profile has the fault's section `federation`.
+        scenario_dir: folder with the scenario's data, partition and features.
+        fault: name of the fault; None without one.
+    """
+
+    spec: RunSpec
+    scenario_dir: Path
+    fault: str | None = None
+
+    @classmethod
+    def named(cls, scenario: str, profile: str, method: str, seed: int, results: Path) -> "RunInputs":
+        """Load scenario and profile; the names in them are not checked (see `pilot.runs.inputs`).
+
+        Raises:
+            UserError: no such scenario or profile, or an invalid file.
+        """
+        loaded, sizes, folder = load_setting(scenario, profile, results)
+        return cls(RunSpec(loaded, sizes, method, seed), folder)
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder."""
+        return run_folder(self.scenario_dir, self.spec.method, self.spec.seed, self.fault)
