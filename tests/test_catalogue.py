@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pilot.cli.catalogue import catalogue
+import pytest
+
+from pilot.cli.catalogue import COSTS, catalogue
+from pilot.cli.costs import method_costs
+from pilot.io.atomic import read_json
 from pilot.methods.families import METHODS
 
 PRINT = "import sys; from pilot.cli.main import main; sys.argv[1:] = {arguments!r}; main()"
@@ -52,6 +56,13 @@ def test_objects() -> None:
     assert pilot["megabytes_down"] == 4 * (lora + 3 * mlp) / 1e6
     assert methods["flora"]["megabytes_down"] == 4 * (655_360 + mlp) / 1e6
     assert methods["flexlora"]["upper_bound"] and methods["central"]["pooled"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_costs_are_what_methods_say(name: str) -> None:
+    """If not, run `python -m pilot.cli.costs`."""
+    assert read_json(COSTS)[name] == method_costs(name)
 
 
 def test_table(tmp_path: Path) -> None:

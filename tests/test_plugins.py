@@ -1,14 +1,19 @@
 """Methods of other packages: what is found, what each mistake says, and on which files a run depends."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pilot.config.load import load_profile, load_scenario
 from pilot.config.variant import check_methods
 from pilot.errors import UserError
+from pilot.federation.spec import RunSpec
 from pilot.methods.families import known_methods
 from pilot.methods.plugins import plugin_digest, plugins
+from pilot.plan.architecture import Architecture
+from pilot.plan.plan import plan_of
 from pilot.provenance import sources, stage_digest
 from pilot.registry import make_method, method_class
 
@@ -54,6 +59,17 @@ def test_a_method_is_found_and_made(install: Install) -> None:
     check_methods("scenario mine", "methods", ["found_here"], known_methods())
     with pytest.raises(UserError, match="'found_her' is not known; did you mean 'found_here'"):
         method_class("found_her")
+
+
+def test_a_plan_asks_the_method(install: Install) -> None:
+    """The example's messages are FedAvg's; its penalty keeps no copy of B, which is squared as it is."""
+    example = Path(__file__).resolve().parents[1] / "examples" / "fedmedian_lora" / "fedmedian_lora.py"
+    install("fedmedian_lora", "fedmedian_lora:FedMedianLora", example.read_text(encoding="utf-8"))
+    architecture, scenario, profile = Architecture(), load_scenario("scenario2"), load_profile("llava")
+    mine, fedavg = (plan_of(RunSpec(scenario, profile, name, 0), architecture) for name in ("fedmedian_lora", "fedavg"))
+    assert mine.phases(1)[0].held == 0
+    same = [[replace(phase, held=0) for phase in plan.phases(2)] for plan in (mine, fedavg)]
+    assert same[0] == same[1] and (mine.server, mine.leaves, mine.stays) == (fedavg.server, fedavg.leaves, fedavg.stays)
 
 
 def test_one_package_that_is_on_the_path_twice_is_no_conflict(install: Install) -> None:

@@ -8,16 +8,12 @@ from typing import Any
 
 from pilot.config.fault import fault_names, load_fault
 from pilot.config.files import load_file, names_of
-from pilot.config.load import load_profile, load_scenario, profile_names, scenario_names
-from pilot.config.profile import Profile
-from pilot.config.scenario import Scenario
+from pilot.config.load import load_scenario, profile_names, scenario_names
 from pilot.config.study import load_study, study_names
 from pilot.config.variant import Variant
+from pilot.io.atomic import read_json
 from pilot.methods.families import METHODS, method_module
 from pilot.methods.plugins import plugins
-from pilot.plan.architecture import architecture_of
-from pilot.plan.work import client_bytes
-from pilot.plan.zoo import planned_method
 
 METRICS = {
     "exact_match": "VQA with one reference: equal after official normalisation",
@@ -41,6 +37,8 @@ METRICS = {
 PACKAGE = "pilot-bench"
 PROFILE, SCENARIO, ROUND = "embedded", "scenario2", 2
 """Profile, scenario and round for which a method's costs are listed."""
+COSTS = Path(__file__).with_name("costs.json")
+"""Costs of this package's methods, written by `python -m pilot.cli.costs`, which asks the methods."""
 
 
 def catalogue(what: str) -> dict[str, Any]:
@@ -127,10 +125,13 @@ def _megabytes(method: Mapping[str, Any], way: str) -> str:
 def _methods() -> dict[str, dict[str, Any]]:
     """Return the methods of this package without importing them, because that would load PyTorch."""
     root = Path(__file__).resolve().parents[2]
-    profile, scenario = load_profile(PROFILE), load_scenario(SCENARIO)
+    costs = read_json(COSTS, {name: dict for name in METHODS})
     return {
-        name: {"summary": _first_line(root / method_file(name)), **_costs(name, profile, scenario)} for name in METHODS
-    }
+        name: {
+            "summary": _first_line(root / method_file(name)), **costs[name], "package": PACKAGE, "entry_point": None,
+        }
+        for name in METHODS
+    }  # fmt: skip
 
 
 def method_file(name: str) -> str:
@@ -142,23 +143,6 @@ def _first_line(file: Path) -> str:
     """Return a module's docstring up to the first empty line, joined into one line."""
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     return " ".join(text.split("\n\n")[0].split())
-
-
-def _costs(name: str, profile: Profile, scenario: Scenario) -> dict[str, Any]:
-    """Return a method's groups, traffic and properties from its plan."""
-    planned = planned_method(name, profile.options_of(name), len(scenario.tasks), len(scenario.client_tasks))
-    down, up = client_bytes(planned, ROUND, architecture_of(profile), profile.lora.rank)
-    return {
-        "leaves": list(planned.leaves),
-        "stays": list(planned.stays),
-        "megabytes_down": down / 1e6,
-        "megabytes_up": up / 1e6,
-        "upper_bound": planned.upper_bound,
-        "one_model": planned.one_model,
-        "pooled": planned.pooled,
-        "package": PACKAGE,
-        "entry_point": None,
-    }
 
 
 def _plugins() -> dict[str, dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""Estimates of a run before it starts: memory, disk, bytes exchanged, steps and hours. Arithmetic, no PyTorch."""
+"""Estimates of a run before it starts: memory, disk, bytes exchanged, steps and hours."""

@@ -138,9 +138,7 @@ def training_memory(architecture: Architecture, settings: Settings, phase: Plann
         on_gpu: whether copies from the start of the phase are in the host's memory instead of the device's.
     """
     size = settings.activation_bytes
-    trained, frozen, held = (
-        load.parameters(architecture, settings.rank) for load in (phase.trained, phase.frozen, phase.held)
-    )  # fmt: skip
+    trained, frozen = phase.trained, phase.frozen
     offsets = architecture.linear_parameters if phase.folded else 0
     rounded = size * trained if size < FLOAT32 else 0
     received = trained + (frozen + offsets if phase.distils and on_gpu else 0)
@@ -150,7 +148,7 @@ def training_memory(architecture: Architecture, settings: Settings, phase: Plann
         weights=(architecture.parameters + phase.folded * architecture.linear_parameters) * size,
         masters=FLOAT32 * (trained + frozen + (0 if on_gpu else offsets)),
         optimiser=ADAM_STATES * FLOAT32 * trained,
-        copies=FLOAT32 * (received + host + held) + rounded,
+        copies=FLOAT32 * (received + host + phase.held) + rounded,
         gradients=FLOAT32 * trained,
         activations=_language_bytes(architecture, settings) + connector,
         working=_working_bytes(architecture, settings),
@@ -183,10 +181,10 @@ def connector_bytes(architecture: Architecture, settings: Settings, phase: Plann
     """
     tokens, hidden = settings.batch_size * architecture.image_tokens, architecture.text_hidden
     size = settings.activation_bytes
-    kept = 2 * size * phase.trained.mlps + size  # and the sum of their outputs
+    kept = 2 * size * phase.trained_mlps + size  # and the sum of their outputs
     if phase.mixed:
         kept += size * phase.mixed
-    elif phase.trained.mlps > 1:
+    elif phase.trained_mlps > 1:
         kept += 2 * FLOAT32 + (2 * FLOAT32 if size < FLOAT32 else 0)
     return tokens * hidden * kept
 

@@ -1,76 +1,25 @@
-"""Counts of LoRAs, connector MLPs and other parts that a method trains, keeps and sends; see `pilot.plan.zoo`."""
+"""The plan of a method: sizes of what each phase trains, keeps and sends, in numbers of the full-size model."""
 
-from dataclasses import astuple, dataclass
-
-from pilot.plan.architecture import Architecture
+from dataclasses import dataclass
 
 FLOAT32 = 4
 """Bytes per parameter that is trained, sent or stored."""
 
 
-@dataclass(frozen=True)
-class Load:
-    """Numbers of parts that make up a set of parameters.
-
-    Attributes:
-        loras: sets of A and B for all linear layers of the LLM.
-        mlps: connector MLPs.
-        router_rows: router rows of width D.
-        numbers: other single numbers.
-        lora_as, lora_bs: sets of A alone or B alone for all layers.
-        offsets: sets of offsets for all linear layers of the LLM, as large as their weights.
-    """
-
-    loras: int = 0
-    mlps: int = 0
-    router_rows: int = 0
-    numbers: int = 0
-    lora_as: int = 0
-    lora_bs: int = 0
-    offsets: int = 0
-
-    def parameters(self, architecture: Architecture, rank: int) -> int:
-        """Count all parameters."""
-        return (
-            self.lora_numbers(architecture, rank)
-            + self.mlps * architecture.projector_parameters
-            + self.router_rows * architecture.vision_hidden
-            + self.numbers
-            + self.offsets * architecture.linear_parameters
-        )
-
-    def lora_numbers(self, architecture: Architecture, rank: int) -> int:
-        """Count LoRA's parameters."""
-        return (
-            self.loras * architecture.lora_parameters(rank)
-            + self.lora_as * architecture.lora_a_parameters(rank)
-            + self.lora_bs * architecture.lora_b_parameters(rank)
-        )
-
-    def __mul__(self, factor: int) -> "Load":
-        return Load(*(count * factor for count in astuple(self)))
-
-    def __add__(self, other: "Load") -> "Load":
-        return Load(*(own + more for own, more in zip(astuple(self), astuple(other), strict=True)))
-
-
-NOTHING = Load()
-LORA = Load(loras=1)
-PLAIN = Load(loras=1, mlps=1)
-"""The model of most methods: LoRA and one connector."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class PlannedPhase:
-    """One phase of a round on one client.
+    """One phase of a round on one client; the maximum over clients where they differ.
 
     Attributes:
         share: share of the round's steps.
         trained: parameters with gradients.
-        frozen: parameters that take part in the computation without gradients.
-        mixed: experts whose outputs are stacked and weighted; 0 if a connector's output is a plain sum.
+        trained_lora: those of them that belong to LoRA.
+        trained_mlps: connector MLPs with gradients.
+        frozen: parameters that take part in the computation without gradients, except offsets.
+        frozen_mlps: connector MLPs among them.
+        mixed: experts whose outputs are weighted by a router; 0 if a connector's output is a plain sum.
         down: parameters that a client receives.
-        up: parameters that it sends.
+        up: parameters and statistics that it sends.
         private: parameters that it keeps on its disk, one version.
         held: float32 copies that the objective needs in addition to the model, including its differences.
         folded: additional sets of the LLM's linear layers: with an offset added, or the offsets alone.
@@ -78,15 +27,18 @@ class PlannedPhase:
         validates: whether the trained model is run on the client's validation part.
     """
 
-    name: str = "train"
+    name: str
     share: float = 1.0
-    trained: Load = PLAIN
-    frozen: Load = NOTHING
+    trained: int
+    trained_lora: int
+    trained_mlps: int
+    frozen: int = 0
+    frozen_mlps: int = 0
     mixed: int = 0
-    down: Load = NOTHING
-    up: Load = NOTHING
-    private: Load = NOTHING
-    held: Load = NOTHING
+    down: int = 0
+    up: int = 0
+    private: int = 0
+    held: int = 0
     folded: int = 0
     distils: bool = False
     validates: bool = False
@@ -101,19 +53,17 @@ class PlannedMethod:
         server: parameters in the server's checkpoint.
         leaves: groups of parameters that leave a client, named as in `pilot.methods.base.Phase`.
         stays: groups of parameters that only the client stores.
-        one_model: whether all clients end with the same model.
         pooled: whether one model is trained on all data.
-        upper_bound: whether the amount sent depends on the data or the client, so that the maximum is counted.
+        upper_bound: whether clients send or receive different amounts, so that the maximum is counted.
     """
 
-    rounds: tuple[tuple[PlannedPhase, ...], ...] = ()
-    server: Load = NOTHING
-    leaves: tuple[str, ...] = ()
-    stays: tuple[str, ...] = ()
-    one_model: bool = True
-    pooled: bool = False
-    upper_bound: bool = False
+    rounds: tuple[tuple[PlannedPhase, ...], ...]
+    server: int
+    leaves: tuple[str, ...]
+    stays: tuple[str, ...]
+    pooled: bool
+    upper_bound: bool
 
     def phases(self, round_number: int) -> tuple[PlannedPhase, ...]:
         """Return the phases of a round; rounds count from 1."""
-        return self.rounds[min(round_number, len(self.rounds)) - 1] if self.rounds else ()
+        return self.rounds[min(round_number, len(self.rounds)) - 1]

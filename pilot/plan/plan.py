@@ -8,13 +8,15 @@ from typing import Any
 
 from pilot.config.profile import Profile
 from pilot.config.scenario import Scenario
-from pilot.config.variant import base_name
+from pilot.errors import UserError
+from pilot.federation.spec import RunSpec
 from pilot.io.atomic import read_json
 from pilot.plan.architecture import Architecture, architecture_of
+from pilot.plan.dry_run import planned_method
 from pilot.plan.memory import Memory, Settings, training_memory
+from pilot.plan.miniature import Miniature
 from pilot.plan.phases import FLOAT32, PlannedMethod
 from pilot.plan.work import feature_work, planned_work
-from pilot.plan.zoo import planned_method
 
 GPU_CONTEXT = 750_000_000
 """Bytes that CUDA and its libraries use before the first tensor; assumed, not measured here."""
@@ -97,14 +99,12 @@ def make_plan(question: Question, scenario_dir: Path) -> dict[str, Any]:
 
 def _plan_method(question: Question, architecture: Architecture, name: str, runs: Path) -> dict[str, Any]:
     profile, scenario = question.profile, question.scenario
-    options = profile.options_of(name)
-    method = planned_method(base_name(name), options, len(scenario.tasks), len(scenario.client_tasks))
+    method = plan_of(RunSpec(scenario, profile, name, 0), architecture)
     settings = question.settings(profile, architecture)
     work = planned_work(architecture, settings, method, profile, scenario)
     parallel = 1 if method.pooled else min(question.gpus, len(scenario.client_tasks))
     seconds = measured_seconds(runs)
     needed = device_bytes(question, profile, architecture, method)
-    server = FLOAT32 * method.server.parameters(architecture, settings.rank)
     return {
         "memory": {
             phase: asdict(memory) | {"peak": memory.peak, "device": needed_bytes(memory, question.on_gpu)}
@@ -114,12 +114,26 @@ def _plan_method(question: Question, architecture: Architecture, name: str, runs
         "fits": needed <= question.memory,
         "changes": [] if needed <= question.memory else list(advise(question, architecture, method)),
         "sequence": settings.sequence,
-        "server_bytes": server,
+        "server_bytes": FLOAT32 * method.server,
         "work": asdict(work),
         "bytes_are_upper_bounds": method.upper_bound,
         "hours": work.flops / question.throughput / parallel / 3600,
         "measured_hours": None if seconds is None else seconds * work.steps / parallel / 3600,
     }
+
+
+def plan_of(run: RunSpec, architecture: Architecture) -> PlannedMethod:
+    """Ask a run's method for its plan.
+
+    Raises:
+        UserError: there is no such method, or it cannot be planned.
+    """
+    method = run.make_method()
+    clients, profile = run.clients(method), run.profile
+    try:
+        return planned_method(method, Miniature(architecture, profile.lora.rank, len(clients)), clients, profile.rounds)
+    except UserError as error:
+        raise UserError(f"--method {run.method}: {error}") from error
 
 
 def needed_bytes(memory: Memory, on_gpu: bool) -> int:

@@ -10,7 +10,7 @@ from pilot.config.scenario import Scenario
 from pilot.io.layout import KEPT_ROUNDS
 from pilot.plan.architecture import Architecture
 from pilot.plan.memory import BYTES, Settings
-from pilot.plan.phases import FLOAT32, Load, PlannedMethod, PlannedPhase
+from pilot.plan.phases import FLOAT32, PlannedMethod, PlannedPhase
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ def planned_work(
     architecture: Architecture, settings: Settings, method: PlannedMethod, profile: Profile, scenario: Scenario
 ) -> Work:
     """Estimate the work of one run in which every client takes part in every round."""
-    rank = settings.rank
     clients = 1 if method.pooled else len(scenario.client_tasks)
     batch = profile.batch_size * profile.accumulation
     validated = sum(client_examples(scenario, scenario.validation_fraction))
@@ -55,10 +54,10 @@ def planned_work(
             steps += count
             flops += count * batch * example_flops(architecture, settings, phase)
             flops += validated * forward_flops(architecture, settings, phase) if phase.validates else 0
-            moved += clients * _bytes(phase.down + phase.up, architecture, rank)
-    first, later = (client_bytes(method, number, architecture, rank) for number in (1, 2))
+            moved += clients * FLOAT32 * (phase.down + phase.up)
+    first, later = (client_bytes(method, number) for number in (1, 2))
     kept, last = min(KEPT_ROUNDS, profile.rounds), method.phases(profile.rounds)
-    private = last[-1].private if last else Load()
+    private = last[-1].private if last else 0
     return Work(
         steps=steps,
         examples=steps * batch,
@@ -66,16 +65,15 @@ def planned_work(
         down=(first[0], later[0]),
         up=(first[1], later[1]),
         total_bytes=moved,
-        server_disk=kept * _bytes(method.server, architecture, rank),
-        client_disk=kept * clients * _bytes(private, architecture, rank),
+        server_disk=kept * FLOAT32 * method.server,
+        client_disk=kept * clients * FLOAT32 * private,
     )
 
 
-def client_bytes(method: PlannedMethod, number: int, architecture: Architecture, rank: int) -> tuple[int, int]:
+def client_bytes(method: PlannedMethod, number: int) -> tuple[int, int]:
     """Return the bytes that one client receives and sends in a round; rounds count from 1."""
     phases = method.phases(number)
-    down = sum(_bytes(phase.down, architecture, rank) for phase in phases)
-    return down, sum(_bytes(phase.up, architecture, rank) for phase in phases)
+    return FLOAT32 * sum(phase.down for phase in phases), FLOAT32 * sum(phase.up for phase in phases)
 
 
 def client_examples(scenario: Scenario, share: float | None = None) -> list[int]:
@@ -100,9 +98,9 @@ def example_flops(architecture: Architecture, settings: Settings, phase: Planned
     if phase.folded and settings.activation_bytes < FLOAT32:
         per_token += (2 * (1 + again) + 2) * architecture.linear_parameters
     lora = architecture.lora_parameters(settings.rank)
-    per_token += 4 * lora + 2 * phase.trained.lora_numbers(architecture, settings.rank)
+    per_token += 4 * lora + 2 * phase.trained_lora
     head = 4 * architecture.vocabulary * architecture.text_hidden * settings.answers
-    mlps = (6 * phase.trained.mlps + 2 * phase.frozen.mlps) * architecture.projector_parameters
+    mlps = (6 * phase.trained_mlps + 2 * phase.frozen_mlps) * architecture.projector_parameters
     teacher = forward_flops(architecture, settings, phase) if phase.distils else 0
     return settings.sequence * per_token + head + architecture.image_tokens * mlps + teacher
 
@@ -113,7 +111,7 @@ def forward_flops(architecture: Architecture, settings: Settings, phase: Planned
     attention = architecture.text_layers * 2 * settings.sequence * architecture.text_hidden
     per_token = 2 * (layers + attention + architecture.lora_parameters(settings.rank))
     head = 2 * architecture.vocabulary * architecture.text_hidden * settings.answers
-    mlps = 2 * (phase.trained.mlps + phase.frozen.mlps) * architecture.projector_parameters
+    mlps = 2 * (phase.trained_mlps + phase.frozen_mlps) * architecture.projector_parameters
     return settings.sequence * per_token + head + architecture.image_tokens * mlps
 
 
@@ -137,7 +135,3 @@ def _split(phases: tuple[PlannedPhase, ...], profile: Profile, scenario: Scenari
         for place, share in enumerate([*shares, steps - sum(shares)]):
             totals[place] += share
     return totals
-
-
-def _bytes(load: Load, architecture: Architecture, rank: int) -> int:
-    return FLOAT32 * load.parameters(architecture, rank)

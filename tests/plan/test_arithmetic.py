@@ -14,9 +14,10 @@ from pilot.config.load import load_profile
 from pilot.errors import UserError
 from pilot.plan.architecture import Architecture, architecture_of
 from pilot.plan.memory import Memory, Settings, connector_bytes, layer_bytes, training_memory, with_batch
-from pilot.plan.phases import Load
+from pilot.plan.miniature import Miniature
 from pilot.plan.work import example_flops, forward_flops
-from pilot.plan.zoo import planned_method
+
+from .asked import planned
 
 LLAVA = Architecture()
 # C = 4, F = 6, two heads, one of keys: K = 2; V = 10; D = 3, four patches.
@@ -116,7 +117,7 @@ def test_layer() -> None:
 
 def test_training() -> None:
     """FedAvg on the small model, every part by hand."""
-    (phase,) = planned_method("fedavg", {}, 3, 9).phases(1)
+    (phase,) = planned("fedavg", SMALL, 2).phases(1)
     memory = training_memory(SMALL, SETTINGS, phase, on_gpu=True)
     lora = 2 * 2 * (8 + 6 + 6 + 8 + 10 + 10 + 10)  # layers x rank x sum of widths
     trained = lora + (3 + 1) * 4 + (4 + 1) * 4
@@ -157,7 +158,7 @@ def test_peak_is_the_worst_moment() -> None:
 
 def test_what_saves_memory() -> None:
     """The full model in stage 2: every setting that the advice offers needs less than what it replaces."""
-    phase = planned_method("pilot", {}, 3, 9).phases(2)[0]
+    phase = planned("pilot", LLAVA, 64).phases(2)[0]
     profile = load_profile("llava")
     good = Settings.of(profile, 740, 32)
     needed = training_memory(LLAVA, good, phase, on_gpu=True).peak
@@ -174,29 +175,29 @@ def test_what_saves_memory() -> None:
 
 def test_connectors() -> None:
     """Stage 1 adds both features scaled in float32; stage 2 stacks three experts. 8 patches of width 4."""
-    stage1, stage2 = planned_method("pilot", {}, 3, 9).phases(1)
+    stage1, stage2 = planned("pilot", SMALL, 2).phases(1)
     assert connector_bytes(SMALL, SETTINGS, stage1) == 8 * 4 * (2 * 4 * 2 + 4 + 2 * 4)
     assert connector_bytes(SMALL, SETTINGS, stage2) == 8 * 4 * (2 * 4 * 3 + 4 + 3 * 4)
     assert connector_bytes(SMALL, replace(SETTINGS, precision="bfloat16"), stage1) == 8 * 4 * (2 * 2 * 2 + 2 + 4 * 4)
 
 
-def test_load() -> None:
-    load = Load(loras=1, mlps=2, router_rows=3, numbers=4)
-    assert load.parameters(SMALL, 2) == 232 + 2 * 36 + 3 * 3 + 4
-    assert (load + load * 2) == load * 3
-
-
-def test_parts_of_lora_and_offsets() -> None:
+def test_sizes_of_parts() -> None:
     """Rank 2, two layers. A: 2 (4 + 4 + 4 + 4 + 4 + 4 + 6); B: 2 (4 + 2 + 2 + 4 + 6 + 6 + 4); 120 weights a layer."""
-    assert Load(lora_as=1).parameters(SMALL, 2) == 2 * 2 * 30 == 120
-    assert Load(lora_bs=1).parameters(SMALL, 2) == 2 * 2 * 28 == 112
-    assert Load(offsets=1).parameters(SMALL, 2) == SMALL.linear_parameters == 240
+    miniature = Miniature(SMALL, 2, 9)
+    for part, expected in (("lora_A", 2 * 2 * 30), ("lora_B", 2 * 2 * 28)):
+        own = {name: value for name, value in miniature.text_adapter.items() if name.endswith(part)}
+        assert miniature.count(own) == sum(value.numel() for value in miniature.full(own).values()) == expected
+    assert miniature.count(miniature.offsets) == SMALL.linear_parameters == 240
+    projector = dict(miniature.projector.named_parameters())
+    assert miniature.count(projector) == SMALL.projector_parameters == 36
+    router = {"router.weight": torch.zeros(3, miniature.projector.width_in)}
+    assert miniature.count(router | {"mask": torch.zeros(4)}) == 3 * 3 + 4
 
 
 def test_copies_of_the_objective() -> None:
     """SCAFFOLD holds two controls, their difference and the sum of gradients: four times what is trained."""
     plain, scaffold, prox = (
-        training_memory(SMALL, SETTINGS, planned_method(name, {}, 3, 9).phases(2)[0], on_gpu=True)
+        training_memory(SMALL, SETTINGS, planned(name, SMALL, 2).phases(2)[0], on_gpu=True)
         for name in ("fedavg", "scaffold", "fedprox")
     )
     assert scaffold == replace(plain, copies=plain.copies + 4 * 4 * 268)
@@ -205,7 +206,7 @@ def test_copies_of_the_objective() -> None:
 
 def test_offsets() -> None:
     """FLoRA's linear layers are there twice; on a CPU offsets and their start lie in the same memory, too."""
-    plain, flora = (planned_method(name, {}, 3, 9).phases(2)[0] for name in ("fedavg", "flora"))
+    plain, flora = (planned(name, SMALL, 2).phases(2)[0] for name in ("fedavg", "flora"))
     on_gpu, on_cpu = (
         [training_memory(SMALL, SETTINGS, phase, on_gpu=gpu) for phase in (plain, flora)] for gpu in (True, False)
     )
@@ -223,7 +224,7 @@ def test_offsets() -> None:
 
 def test_validation() -> None:
     """FedMoE's forward passes over 10 % of the shards: two per number and token, and attention."""
-    plain, fedmoe = (planned_method(name, {}, 3, 9).phases(2)[0] for name in ("fedavg", "fedmoe"))
+    plain, fedmoe = (planned(name, SMALL, 2).phases(2)[0] for name in ("fedavg", "fedmoe"))
     assert fedmoe.validates and not plain.validates
     layers, attention, head = 2 * 128, 2 * 2 * 7 * 4, 2 * 10 * 4 * 3
     assert forward_flops(SMALL, SETTINGS, plain) == 7 * 2 * (layers + attention + 232) + head + 4 * 2 * 36
@@ -231,13 +232,13 @@ def test_validation() -> None:
 
 def test_teacher() -> None:
     """FedDAT's shared phase on a GPU, where the whole start is on the device; bfloat16 halves the folded weights."""
-    plain, feddat = (planned_method(name, {}, 3, 9).phases(2)[0] for name in ("fedavg", "feddat"))
+    plain, feddat = (planned(name, SMALL, 2).phases(2)[0] for name in ("fedavg", "feddat"))
     rounded = replace(SETTINGS, precision="bfloat16")
     alone, taught = (training_memory(SMALL, rounded, phase, on_gpu=True) for phase in (plain, feddat))
     assert taught.weights == alone.weights + 2 * 2 * 240
-    assert taught.masters == alone.masters + 4 * 36
-    # The frozen connector and the offset as received; the shared adapter twice, the private LoRA, three offsets.
-    assert taught.copies == alone.copies + 4 * (36 + 240 + 2 * 268 + 232 + 3 * 240)
+    assert taught.masters == alone.masters + 4 * (36 + 2)  # the gate has two numbers
+    # The frozen connector, gate and offset as received; the shared adapter twice, the private LoRA, one more offset.
+    assert taught.copies == alone.copies + 4 * (36 + 2 + 240 + 2 * 268 + 232 + 240)
     assert taught.logits == 3 * alone.logits
     # One more forward pass with both connectors, of which the frozen one computes in the model as well.
     layers, attention, head = 2 * 128, 2 * 2 * 7 * 4, 2 * 10 * 4 * 3
@@ -247,13 +248,13 @@ def test_teacher() -> None:
 
 def test_flops() -> None:
     """One example of 7 tokens, FedAvg; layers 2 x 128, attention 2 S C per layer and product pair."""
-    (phase,) = planned_method("fedavg", {}, 3, 9).phases(1)
+    (phase,) = planned("fedavg", SMALL, 2).phases(1)
     layers, attention = 2 * 128, 2 * 2 * 7 * 4
     forward, backward = 2 * layers + 2 * attention, 2 * layers + 4 * attention
     head, connector = 4 * 10 * 4 * 3, 4 * 6 * 36
     assert example_flops(SMALL, SETTINGS, phase) == 7 * (forward + backward + 6 * 232) + head + connector
     # FFA-LoRA computes A without a gradient of its own, 120 numbers.
-    (frozen,) = planned_method("ffa_lora", {}, 3, 9).phases(1)
+    (frozen,) = planned("ffa_lora", SMALL, 2).phases(1)
     assert example_flops(SMALL, SETTINGS, phase) - example_flops(SMALL, SETTINGS, frozen) == 7 * 2 * 120
     again = example_flops(SMALL, replace(SETTINGS, gradient_checkpointing=True), phase)
     assert again - example_flops(SMALL, SETTINGS, phase) == 7 * forward

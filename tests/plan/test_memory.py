@@ -13,7 +13,8 @@ from pilot.config.load import load_profile
 from pilot.config.profile import Profile
 from pilot.plan.architecture import architecture_of
 from pilot.plan.memory import Settings, training_memory
-from pilot.plan.zoo import planned_method
+
+from .asked import planned
 
 SCRIPT = Path(__file__).with_name("train_once.py")
 TOLERANCE = 0.15
@@ -77,8 +78,9 @@ def test_estimate(
     measured = json.loads(done.stdout)
     architecture = architecture_of(profile)
     settings = Settings.of(profile, measured["lead"] + architecture.image_tokens + TEXT, ANSWERS)
-    planned = next(each for each in planned_method(method, {}, 3, 9).phases(1) if each.name == phase)
-    estimate = training_memory(architecture, settings, planned, on_gpu=False).peak
+    phases = planned(method, architecture, profile.lora.rank).phases(1)
+    asked = next(each for each in phases if each.name == phase)
+    estimate = training_memory(architecture, settings, asked, on_gpu=False).peak
     print(f"measured {measured['bytes'] / 1e6:.0f} MB, estimate {estimate / 1e6:.0f} MB")
     assert estimate == pytest.approx(measured["bytes"], rel=TOLERANCE)
     assert measured["bytes"] > 100e6

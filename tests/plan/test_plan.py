@@ -14,9 +14,8 @@ from pilot.errors import UserError
 from pilot.io.atomic import read_json, write_json
 from pilot.methods.families import METHODS as TABLE
 from pilot.plan.architecture import architecture_of
-from pilot.plan.plan import GPU_CONTEXT, Question, make_plan, measured_seconds
+from pilot.plan.plan import GPU_CONTEXT, Question, make_plan, measured_seconds, plan_of
 from pilot.plan.work import client_examples
-from pilot.plan.zoo import planned_method
 
 from ..small import Small
 
@@ -51,12 +50,11 @@ def test_what_runs_recorded(small: Small, method: str) -> None:
     """Steps, what is trained, and every byte up and down; where clients differ, at most what is planned."""
     run = small.run(method)
     ledger = read_json(run / "ledger.json")
-    plan = make_plan(ask(small), small.root / "nowhere")["methods"][method]
+    plan = make_plan(ask(small, methods=(method,)), small.root / "nowhere")["methods"][method]
     work = plan["work"]
     assert work["steps"] == ledger["optimiser_steps"]
-    table = planned_method(method, {}, 3, 6)
-    architecture, rank = architecture_of(small.profile), small.profile.lora.rank
-    trained = [phase.trained.parameters(architecture, rank) for number in (1, 2) for phase in table.phases(number)]
+    table = plan_of(small.spec(method), architecture_of(small.profile))
+    trained = [phase.trained for number in (1, 2) for phase in table.phases(number)]
     assert max(trained, default=0) == ledger["trainable_parameters"]
     clients = 1 if method == "central" else 6
     for way in ("down", "up"):
@@ -82,7 +80,7 @@ def test_plan_of_a_variant(small: Small) -> None:
 def test_bounds_are_reached(small: Small) -> None:
     """FedMoE's first round has all experts; clients 2 and 5 of FlexLoRA have the full rank, the others less."""
     for method, rounds, reached in (("fedmoe", (1,), {0, 1, 2, 3, 4, 5}), ("flexlora", (1, 2), {2, 5})):
-        work = make_plan(ask(small), small.root / "nowhere")["methods"][method]["work"]
+        work = make_plan(ask(small, methods=(method,)), small.root / "nowhere")["methods"][method]["work"]
         for number in rounds:
             for way in ("down", "up"):
                 found = [moved(small.run(method), number, way, client) for client in range(6)]
@@ -90,11 +88,11 @@ def test_bounds_are_reached(small: Small) -> None:
                 assert {client for client, size in enumerate(found) if size == most} == reached, (method, number, way)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "pilot+no-stage1"])
 def test_disk(small: Small, method: str) -> None:
     """Bytes of tensors in all kept checkpoints; a safetensors file has a header of under 200 bytes a tensor beside."""
     run = small.run(method)
-    work = make_plan(ask(small), small.root)["methods"][method]["work"]
+    work = make_plan(ask(small, methods=(method,)), small.root)["methods"][method]["work"]
     for files, planned in (
         (list(run.glob("checkpoint/round-*/server.safetensors")), work["server_disk"]),
         (list(run.glob("clients/*/*.safetensors")), work["client_disk"]),
@@ -106,7 +104,7 @@ def test_disk(small: Small, method: str) -> None:
 
 def test_features_on_disk(small: Small) -> None:
     """An image in two records is stored once."""
-    features = make_plan(ask(small), small.root)["features"]
+    features = make_plan(ask(small, methods=()), small.root)["features"]
     stored = sum(path.stat().st_size for path in (small.folder / "features").glob("*.npy"))
     assert features["images"] == 40 + 36 + 44 + 24
     assert 0 < stored <= features["bytes"] + 128 * len(list((small.folder / "features").glob("*.npy")))
@@ -191,17 +189,3 @@ def test_command(small: Small) -> None:
     assert "pilot: DOES NOT FIT, " in tight.output and "and that is not enough" in tight.output
     wrong = CliRunner().invoke(app, ["plan", "scenario2", "-m", "fedagv"])
     assert isinstance(wrong.exception, UserError) and "Did you mean 'fedavg'?" in str(wrong.exception)
-
-
-def test_plan_needs_no_pytorch() -> None:
-    """In a process of its own, as the command imports it."""
-    import subprocess
-    import sys
-
-    code = (
-        "import sys; from pathlib import Path; from pilot.config.load import load_profile, load_scenario; "
-        "from pilot.plan.plan import Question, make_plan; from pilot.plan.text import as_text; "
-        "q = Question(load_scenario('scenario2'), load_profile('llava'), ['pilot'], 1, 10**9, 128, 32, None); "
-        "as_text(make_plan(q, Path('nowhere'))); assert 'torch' not in sys.modules"
-    )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
