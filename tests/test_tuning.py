@@ -21,6 +21,7 @@ REFERENCE = Path(__file__).parents[1] / "results/reference/embedded/scenario2/tu
 GRID = "tuning_grid: [{text_adapter: 0.003, connector: 0.003}, {text_adapter: 0.001, connector: 0.002}]\n"
 
 
+@pytest.mark.slow
 def test_trials_of_a_method_and_a_variant(small: Small, tmp_path: Path) -> None:
     shutil.copytree(small.folder, tmp_path / "tiny/small", ignore=shutil.ignore_patterns("runs"))
     profile = tmp_path / "tiny.yaml"

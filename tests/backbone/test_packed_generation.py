@@ -88,6 +88,7 @@ def test_logits_are_those_of_transformers(num_kv_heads: int) -> None:
 @pytest.mark.parametrize(
     ("slots", "at_once"), [(96, 32), (3, 2), *(pytest.param(*each, marks=pytest.mark.slow) for each in WAITING)]
 )
+@pytest.mark.slow
 def test_tokens_are_those_of_each_prompt_alone(slots: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With fewer slots than prompts, prompts wait, and take the place of those that ended."""
     monkeypatch.setattr(generation, "READ_AT_ONCE", at_once)
@@ -129,6 +130,7 @@ def test_the_first_of_equally_likely_tokens_wins() -> None:
     assert model.answers([0], 1) == [[1]]
 
 
+@pytest.mark.slow
 def test_shipped_weights_answer_as_by_transformers(small: Small) -> None:
     """All prompts of the small scenario, of three tasks and many lengths, with an adapter that does something."""
     backbone: Backbone = small.backbone

@@ -37,6 +37,7 @@ def wrong(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda *arguments: function(*arguments) * 1.001
 
 
+@pytest.mark.slow
 def test_ct_moa() -> None:
     report = report_of("ct-moa", "--quick", "--repeats", "2")
     assert [tuple(row["case"].values()) for row in report["rows"]] == [(2, 8, 4, 3, 3), (1, 16, 8, 5, 3)]
@@ -84,6 +85,7 @@ def test_aggregate_that_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "weighted mean of 2 clients" in failure_of("aggregate", "--quick", "--repeats", "1")
 
 
+@pytest.mark.slow
 def test_train_step(small: Small) -> None:
     arguments = (str(small.folder), "--scenario", str(small.scenario_file), "--profile", str(small.profile_file))
     report = report_of("train-step", *arguments, "--repeats", "1")

@@ -233,6 +233,7 @@ def test_an_imported_run_has_no_model(scenario: Path) -> None:
         refuse_imported([made.run_dir])
 
 
+@pytest.mark.slow
 def test_tables_and_figures_hold_it(scenario: Path) -> None:
     bring(scenario, answers(scenario, "scene-vqa", 30))
     write_tables(scenario)

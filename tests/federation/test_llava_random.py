@@ -61,6 +61,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
         yield made
 
 
+@pytest.mark.slow
 def test_settings_reach_the_model(tiny: Small) -> None:
     """Frozen weights and features in bfloat16, LoRA in float32; what leaves a client is float32."""
     backbone, run = tiny.backbone, tiny.run("pilot")

@@ -74,6 +74,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("body", FAILURES)
+@pytest.mark.slow
 def test_a_failure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     monkeypatch.setattr(ray_process, "SECONDS_BETWEEN_LOOKS", 0.2)
     monkeypatch.setattr(ray_process, "SHUTDOWN_SECONDS", 0.5)

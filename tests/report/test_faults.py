@@ -227,6 +227,7 @@ def test_incidents_stand_below_the_main_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", few_of([COLUMN], PAPER), ids=lambda page: page.name)
+@pytest.mark.slow
 def test_figures_for_paper_are_legible(faulty: Path, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(7):
         for method in ("fedavg", "pilot"):

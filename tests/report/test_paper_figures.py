@@ -49,6 +49,7 @@ def test_letters_are_legible_and_nothing_is_cut_or_covered(
     assert_legible(partial(FIGURES[name], source), page, monkeypatch)
 
 
+@pytest.mark.slow
 def test_files_are_vector_pdfs_of_the_right_width_with_their_fonts_in_them_and_the_same_every_time(six: Path) -> None:
     written = write_figures(six, paper=True)
     assert {path.name for path in written} == {f"{name}-{page.name}.pdf" for name in FIGURES for page in PAPER}

@@ -66,6 +66,7 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_differences_are_to_the_baseline_and_corrected_over_the_part(results: Path) -> None:
     write_study(study(), "embedded", results)
     found = rows(results / "embedded/studies/mine/rounds.csv")
@@ -105,6 +106,7 @@ def test_differences_are_to_the_baseline_and_corrected_over_the_part(results: Pa
             assert float(row["p_holm"]) == pytest.approx(corrected[key], abs=1e-5)  # p has six decimals, times 12
 
 
+@pytest.mark.slow
 def test_rows_are_in_the_studys_order_with_cost_and_position(results: Path) -> None:
     write_study(study(), "embedded", results)
     folder = results / "embedded/studies/mine"
@@ -119,6 +121,7 @@ def test_rows_are_in_the_studys_order_with_cost_and_position(results: Path) -> N
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_part_is_written_the_same_twice_and_shown_in_the_index(results: Path) -> None:
     first = {path: path.read_bytes() for path in write_study(study(), "embedded", results)}
     endings = ("csv", "md", "tex", "png", "pdf")

@@ -21,6 +21,7 @@ def options(small: Small, *more: str) -> list[str]:
     return ["bench", "round", str(small.folder), *files, "--repeats", "1", "--rounds", "2", *more]
 
 
+@pytest.mark.slow
 def test_overhead_by_method(small: Small) -> None:
     """Steps of two rounds of six clients are most of a round even here, and not all of it."""
     before = sorted(path for path in small.folder.iterdir())
@@ -54,6 +55,7 @@ def test_both_engines(small: Small) -> None:
     assert engines["ratio"] == pytest.approx(measured[0] / measured[1])
 
 
+@pytest.mark.slow
 def test_other_server_states_are_seen(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that trains another seed."""
     from pilot.federation.training import train_run
