@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -36,9 +37,12 @@ TABLES = (
 )
 
 
+device_of = cache(lambda profile: load_profile(profile).device)  # Snakemake asks for a job's resources four times
+
+
 def sized(on_cpu, on_gpu):
     """Return a resource of jobs that run the model: `on_gpu` for profiles on a GPU, else `on_cpu`."""
-    return lambda wildcards: on_gpu if load_profile(wildcards.profile).device == "cuda" else on_cpu
+    return lambda wildcards: on_gpu if device_of(wildcards.profile) == "cuda" else on_cpu
 
 
 def outputs_of(scenario, profile=PROFILE):
