@@ -15,9 +15,9 @@ install: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python >= 3.11 is needed, {sys.executable} is {v.major}.{v.minor}; run: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --upgrade-deps $(VENV)
 	$(BIN)/pip install --quiet $(PIP_OPTIONS) "torch==$$(sed -n 's/^torch==//p' requirements.lock)"
-	$(BIN)/pip install --quiet $(PIP_OPTIONS) -r requirements.lock
+	$(BIN)/pip install --quiet $(PIP_OPTIONS) --no-deps -r requirements.lock  # complete, which `pip check` tests: nothing to resolve
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	$(BIN)/pip check
 	@touch $@
