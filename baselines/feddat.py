@@ -33,7 +33,7 @@ from torch.nn import functional
 
 from pilot.connector.base import Connector
 from pilot.connector.dual import DualConnector
-from pilot.connector.mlp import Projector
+from pilot.connector.projector import Projector
 from pilot.methods.averaging import PLAIN_GROUPS, mean_of_updates
 from pilot.methods.base import (
     ClientInfo,

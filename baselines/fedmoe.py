@@ -28,7 +28,7 @@ import torch
 
 from pilot.connector.base import Connector
 from pilot.connector.mixture import ExpertMixture
-from pilot.connector.mlp import Projector
+from pilot.connector.projector import Projector
 from pilot.methods.base import (
     VALIDATION_LOSS,
     ClientInfo,

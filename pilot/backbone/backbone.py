@@ -1,11 +1,9 @@
 """The frozen multimodal LLM with its LoRA: prompts, features, loss and answers.
 
-A sequence is `<s> before [image tokens] after answer </s>`, where `before` and `after` are the parts of the filled
-prompt template around `<image>`. Connectors are not part of it: callers pass image tokens, or a function that returns
-them.
+A sequence is `lead [image tokens] prompt answer`. Connectors are not part of it: callers pass image tokens, or a
+function that returns them. What differs between models is in `pilot.backbone.families`.
 """
 
-import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pilot.backbone.checkpoint import Checkpoint
+from pilot.backbone.families.base import Family
+from pilot.backbone.families.table import family_of
 from pilot.backbone.lora import attach
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.offsets import Offsets
@@ -24,16 +24,13 @@ from pilot.backbone.packed.llama import computes
 from pilot.backbone.packed.packing import IGNORED
 from pilot.backbone.packed.passes import PackedPasses
 from pilot.backbone.passes import ImageTokens, LanguageModel, ModulePasses, Passes
-from pilot.connector.mlp import Mlp
+from pilot.backbone.prompts import ChatPrompts, Prompts, TemplatePrompts
+from pilot.connector.projector import Projector
 from pilot.errors import UserError
-
-IMAGE_PLACEHOLDER = "<image>"
-_ROLE = re.compile(r"\S+:\s*$")
-"""Pattern of the user's role, which ends the template's text before the image."""
 
 
 class Backbone:
-    """A frozen LLaVA model from transformers, with its tokenizer, its image processor and one LoRA in its LLM."""
+    """A frozen model from transformers, with its tokenizer, its image processor and one LoRA in its LLM."""
 
     def __init__(
         self,
@@ -41,18 +38,19 @@ class Backbone:
         *,
         rank: int,
         alpha: float,
-        prompt_template: str,
+        prompt_template: str | None,
         numerics: Numerics | None = None,
         max_length: int | None = None,
     ) -> None:
         self.numerics = numerics or Numerics()
         self._checkpoint = checkpoint
         self.model, self.tokenizer = checkpoint.model, checkpoint.tokenizer
-        self.language_model: nn.Module = self.model.model.language_model
+        self.family: Family = family_of(self.model.config.model_type)(checkpoint, self.numerics)
+        self.language_model = self.family.language_model
         self.lm_head: nn.Module = self.model.lm_head
         self.embed: nn.Module = self.model.get_input_embeddings()
-        self.end: int = self.tokenizer.eos_token_id
-        self.begin: int = self.tokenizer.bos_token_id
+        self.prompts = self._make_prompts(prompt_template)
+        self.end = self.prompts.end
         self.num_language_parameters = sum(p.numel() for p in self.language_model.parameters())
         self.text_adapter = attach(self.language_model, rank, alpha, token_space=self.numerics.token_space)
         self._offsets: Offsets | None = None
@@ -60,15 +58,14 @@ class Backbone:
             with warnings.catch_warnings():  # about a new name, which older versions of transformers 5 lack
                 warnings.simplefilter("ignore", FutureWarning)
                 self.language_model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
-        before, self._after = prompt_template.split(IMAGE_PLACEHOLDER)
-        role = _ROLE.search(before)
-        self._later = (role[0] if role else "") + self._after.lstrip()
-        self._turn = self._after.split("{instruction}")[1].strip()
-        self._turn_ids: list[int] = self.tokenizer(self._turn, add_special_tokens=False)["input_ids"]
-        lead = [self.begin, *self.tokenizer(before, add_special_tokens=False)["input_ids"]]
-        self._before = torch.tensor(lead, device=self.numerics.device)
-        model = LanguageModel(self.language_model, self.lm_head, self.embed, self._before, self.end, self.numerics)
-        packs = self.numerics.packs and computes(self.model.config.text_config)
+        self._before = torch.tensor(self.prompts.lead, device=self.numerics.device)
+        after = self.family.after_image()
+        self._after_image = None if after is None else self.numerics.place(after)
+        positions = self.family.positions(self.num_lead_tokens)
+        model = LanguageModel(
+            self.language_model, self.lm_head, self.embed, self._before, self.end, self.numerics, positions
+        )
+        packs = self.numerics.packs and positions is None and computes(self.model.config.text_config)
         self._passes: Passes = PackedPasses(model) if packs else ModulePasses(model)
         self.max_ids = None if max_length is None else self._room(max_length)
 
@@ -84,25 +81,23 @@ class Backbone:
 
     @property
     def feature_shape(self) -> tuple[int, int]:
-        """(N, D): tokens per image, and the vision tower's width times the number of selected layers."""
-        vision = self.model.config.vision_config
-        patches = (vision.image_size // vision.patch_size) ** 2
-        return patches + self._class_token, len(self._vision_layers) * vision.hidden_size
+        """(N, D): features per image, and their width."""
+        return self.family.feature_shape
 
     @property
-    def _vision_layers(self) -> list[int]:
-        layers: int | list[int] = self.model.config.vision_feature_layer
-        return layers if isinstance(layers, list) else [layers]
+    def num_image_tokens(self) -> int:
+        """Number of tokens of an image in a sequence: N, and those that follow the image's own."""
+        return self.feature_shape[0] + (0 if self._after_image is None else len(self._after_image))
 
-    @property
-    def _class_token(self) -> bool:
-        """Whether the class token is one of an image's tokens."""
-        kept: bool = self.model.config.vision_feature_select_strategy == "full"
-        return kept
+    def _make_prompts(self, template: str | None) -> Prompts:
+        if template is not None:
+            return TemplatePrompts(self.tokenizer, template)
+        image = self.tokenizer.convert_ids_to_tokens(self.model.config.image_token_id)
+        return ChatPrompts(self.tokenizer, image, self.family.opening, self.family.closing)
 
     def _room(self, max_length: int) -> int:
         """Return how many tokens may follow the image in a sequence of at most `max_length`."""
-        taken = self.num_lead_tokens + self.feature_shape[0]
+        taken = self.num_lead_tokens + self.num_image_tokens
         if max_length <= taken:
             raise UserError(
                 f"profile: field max_length: the system prompt and the image take {taken} tokens, got {max_length}. "
@@ -110,13 +105,9 @@ class Backbone:
             )
         return max_length - taken
 
-    def projector(self) -> Mlp:
+    def projector(self) -> Projector:
         """Return a float32 copy of the backbone's pre-trained connector, in host memory."""
-        own = self.model.model.multi_modal_projector
-        with torch.device("cpu"):
-            copy = Mlp(own.linear_1.in_features, own.linear_2.out_features)
-        copy.load_state_dict(own.state_dict(), strict=True)
-        return copy.requires_grad_(False)
+        return self.family.projector()
 
     def load_text_adapter(self, state: dict[str, Tensor]) -> None:
         """Set the LoRA to `state`, whose names must match exactly.
@@ -151,48 +142,30 @@ class Backbone:
             self._passes.refresh()
 
     def image_features(self, images: Sequence[Image.Image]) -> Tensor:
-        """Return features (M, N, D) of the layers and tokens that the checkpoint's configuration names, in host memory.
-
-        LLaVA-1.5 takes the patches of the second-to-last layer without the class token; features of several layers are
-        concatenated along D. Images that are not square are padded to a square with the processor's mean colour, as
-        LLaVA-1.5 does.
-        """
+        """Return the family's features (M, N, D) of images, in host memory."""
         parts = []
         size = self.numerics.generation_batch
         for start in range(0, len(images), size):
-            squares = [self._square(image) for image in images[start : start + size]]
-            pixels = self.numerics.place(self.processor(squares, return_tensors="pt")["pixel_values"])
             with torch.no_grad():
-                output = self._checkpoint.vision_tower(pixels, output_hidden_states=True)
-            layers = [output.hidden_states[layer] for layer in self._vision_layers]
-            parts.append(torch.cat(layers, dim=-1)[:, 0 if self._class_token else 1 :].cpu())
+                batch = [image.convert("RGB") for image in images[start : start + size]]
+                parts.append(self.family.features(batch).cpu())
         return torch.cat(parts)
 
     def prompt_ids(self, instruction: str) -> list[int]:
-        """Return the ids of the prompt after the image; strip the instruction, as LLaVA's code does."""
-        return self._ids(self._after.replace("{instruction}", instruction.strip()))
+        """Return the ids between the image and the first answer."""
+        return self.prompts.first(instruction)
 
     def later_prompt_ids(self, instruction: str) -> list[int]:
         """Return the ids of a later question in a conversation, which follow the end token of the previous answer."""
-        return self._ids(self._later.replace("{instruction}", instruction))
-
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return self.prompts.later(instruction)
 
     def answer_ids(self, answer: str) -> list[int]:
         """Return the ids of an answer with its end token, as they are when the answer follows the prompt.
 
-        Prompt and answer are tokenised together: tokenised alone, an answer would start with the space that
-        SentencePiece puts before a text.
-
         Raises:
             ValueError: the tokenizer joins the prompt's last characters with the answer's first.
         """
-        both = self.tokenizer(f"{self._turn} {answer}", add_special_tokens=False)["input_ids"]
-        if both[: len(self._turn_ids)] != self._turn_ids:
-            raise ValueError(f"the tokenizer joins {self._turn!r} with the answer {answer!r}")
-        return [*both[len(self._turn_ids) :], self.end]
+        return self.prompts.answer(answer)
 
     def cross_entropy(self, image_tokens_BNC: Tensor, ids_BL: Tensor, labels_BL: Tensor) -> Tensor:
         """Return the mean cross-entropy of the labelled tokens, 0 if there are none.
@@ -202,31 +175,32 @@ class Backbone:
         if not (labels_BL != IGNORED).any():
             trained = (image_tokens_BNC, *self.text_adapter.values())
             return torch.stack([value.float().sum() for value in trained]).sum() * 0
-        return functional.cross_entropy(*self._passes.logits(image_tokens_BNC, ids_BL, labels_BL))
+        return functional.cross_entropy(*self._passes.logits(self._whole(image_tokens_BNC), ids_BL, labels_BL))
 
     def logits(self, image_tokens_BNC: Tensor, ids_BL: Tensor, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (M, V) of the M >= 1 labelled tokens, and the tokens (M,); arguments as in `cross_entropy`."""
-        logits_MV, targets_M = self._passes.logits(image_tokens_BNC, ids_BL, labels_BL)
+        logits_MV, targets_M = self._passes.logits(self._whole(image_tokens_BNC), ids_BL, labels_BL)
         num_labelled = int((labels_BL != IGNORED).sum())
         return logits_MV[:num_labelled], targets_M[:num_labelled]
 
     def answer(self, image_tokens: ImageTokens, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
         """Return greedy answers to `prompts` (instructions); `image_tokens(rows)` returns (len(rows), N, C)."""
+        def whole(rows: list[int]) -> Tensor:
+            return self._whole(image_tokens(rows))
+
         with torch.no_grad():
-            tokens = self._passes.answer(image_tokens, self._all_prompt_ids(prompts), max_new_tokens)
+            tokens = self._passes.answer(whole, self._all_prompt_ids(prompts), max_new_tokens)
         texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+    def _whole(self, image_tokens_BNC: Tensor) -> Tensor:
+        """Return the image's tokens with the fixed embeddings that follow them."""
+        if self._after_image is None:
+            return image_tokens_BNC
+        after_BEC = self._after_image.to(image_tokens_BNC.dtype).expand(len(image_tokens_BNC), -1, -1)
+        return torch.cat([image_tokens_BNC, after_BEC], dim=1)
 
     def _all_prompt_ids(self, instructions: Sequence[str]) -> list[list[int]]:
         """Return the ids of each prompt after the image; tokenise repeated instructions once."""
         ids = {instruction: self.prompt_ids(instruction) for instruction in dict.fromkeys(instructions)}
         return [ids[instruction] for instruction in instructions]
-
-    def _square(self, image: Image.Image) -> Image.Image:
-        if image.width == image.height:
-            return image.convert("RGB")
-        side = max(image.size)
-        red, green, blue = (int(255 * value) for value in self.processor.image_mean)
-        square = Image.new("RGB", (side, side), (red, green, blue))
-        square.paste(image.convert("RGB"), ((side - image.width) // 2, (side - image.height) // 2))
-        return square

@@ -15,17 +15,16 @@ from pilot.errors import UserError
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A frozen `LlavaForConditionalGeneration` on its device and in its dtype, with tokenizer and image processor."""
+    """A frozen model of transformers on its device and in its dtype, with tokenizer and image processor."""
 
     model: Any
     tokenizer: Any
     processor: Any
 
     @property
-    def vision_tower(self) -> nn.Module:
-        """The model's vision tower."""
-        tower: nn.Module = self.model.model.vision_tower
-        return tower
+    def whole(self) -> Any:
+        """The model with its vision tower."""
+        return self.model
 
 
 def read_checkpoint(folder: Path, numerics: Numerics) -> Checkpoint:
@@ -35,21 +34,21 @@ def read_checkpoint(folder: Path, numerics: Numerics) -> Checkpoint:
         UserError: the checkpoint does not fit (see `pilot.backbone.fitting`), or tensors are missing, unexpected or of
             other shapes than its configuration says.
     """
-    check_checkpoint(folder)
+    family = check_checkpoint(folder)
     import transformers
-    from transformers import AutoTokenizer, CLIPImageProcessorPil, LlavaForConditionalGeneration
+    from transformers import AutoTokenizer
 
     transformers.utils.logging.disable_progress_bar()
     placed: dict[str, Any] = {"device_map": {"": numerics.device}} if numerics.device != torch.device("cpu") else {}
-    loaded: Any = LlavaForConditionalGeneration.from_pretrained(
+    loaded: Any = getattr(transformers, family.model_class).from_pretrained(
         folder, local_files_only=True, attn_implementation=numerics.attention, dtype=numerics.dtype,
         output_loading_info=True, ignore_mismatched_sizes=True, **placed,
     )  # fmt: skip
     model, info = loaded
     _check_loaded(folder, info)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    _check_tokens(folder, tokenizer, model.config.text_config.vocab_size)
-    processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+    _check_tokens(folder, tokenizer, family.begin_token, model.config.text_config.vocab_size)
+    processor = getattr(transformers, family.processor_class).from_pretrained(folder, local_files_only=True)
     return Checkpoint(model.eval().requires_grad_(False), tokenizer, processor)
 
 
@@ -64,9 +63,9 @@ def _check_loaded(folder: Path, info: Mapping[str, Collection[Any]]) -> None:
             )
 
 
-def _check_tokens(folder: Path, tokenizer: Any, vocabulary: int) -> None:
-    """Refuse a tokenizer without a begin or end token, or with ids beyond the model's vocabulary."""
-    for name in ("bos_token", "eos_token"):
+def _check_tokens(folder: Path, tokenizer: Any, begin_token: bool, vocabulary: int) -> None:
+    """Refuse a tokenizer without an end token, without a begin token if needed, or with ids beyond the vocabulary."""
+    for name in ("bos_token", "eos_token") if begin_token else ("eos_token",):
         if getattr(tokenizer, f"{name}_id") is None:
             raise UserError(
                 f"{folder / 'tokenizer_config.json'}: field {name}: prompts begin and end with these tokens. Add it."

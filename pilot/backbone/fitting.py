@@ -1,13 +1,15 @@
 """Compatibility checks of a checkpoint before any weight is read; the first problem is reported in one message.
 
-Supported backbones have a CLIP vision tower, LLaVA's projector (two linear layers, GELU) and a language model whose
-layers have Llama's names and no biases. The checks read JSON files and the headers of safetensors files only.
+A checkpoint's `model_type` names its family, which says what else must hold. The checks read JSON files and the headers
+of safetensors files only.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pilot.backbone.families.base import Family
+from pilot.backbone.families.table import family_of
 from pilot.backbone.paths import INDEX, WEIGHTS
 from pilot.errors import UserError
 from pilot.io.text import decode, parse_json
@@ -21,28 +23,29 @@ CONVERT = (
     'python -c "from transformers import AutoTokenizer; '
     "AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER')\""
 )
-_PROJECTOR = {"projector_hidden_act": "gelu", "multimodal_projector_bias": True}
-_STRATEGIES = ("default", "full")
 
-
-def check_checkpoint(folder: Path) -> None:
-    """Check a checkpoint's configuration, tokenizer, image processor and list of weights.
+def check_checkpoint(folder: Path) -> type[Family]:
+    """Check a checkpoint's configuration, tokenizer, image processor and list of weights; return its family.
 
     Raises:
         UserError: something is missing, unreadable, or of another architecture; names the file and what to do.
     """
-    for name, text in _problems(folder):
-        raise UserError(f"{folder / name}: {text}.")
-
-
-def _problems(folder: Path) -> Iterator[Problem]:
     config, problem = _read(folder, "config.json")
     if problem:
-        yield problem
-        return
-    yield from _architecture(config)
+        raise UserError(f"{folder / problem[0]}: {problem[1]}.")
+    family = family_of(config.get("model_type"), str(folder / "config.json"))
+    for name, text in _problems(folder, family, config):
+        raise UserError(f"{folder / name}: {text}.")
+    return family
+
+
+def _problems(folder: Path, family: type[Family], config: Mapping[str, Any]) -> Iterator[Problem]:
+    if (found := config.get("quantization_config")) is not None:
+        yield "config.json", f"field quantization_config: expected weights that are not quantised, got {found!r}"
+    for text in family.problems(config):
+        yield "config.json", text
     yield from _tokenizer(folder)
-    yield from _processor(folder, config)
+    yield from _processor(folder, family, config)
     yield from _weights(folder)
 
 
@@ -55,43 +58,6 @@ def _read(folder: Path, name: str) -> tuple[Mapping[str, Any], Problem | None]:
     return (value, None) if isinstance(value, dict) else ({}, (name, "expected a JSON object"))
 
 
-def _architecture(config: Mapping[str, Any]) -> Iterator[Problem]:
-    text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
-    layer, depth = config.get("vision_feature_layer", -2), vision.get("num_hidden_layers", 24)
-    layers = layer if isinstance(layer, list) else [layer]
-    checks = [
-        ("model_type", config.get("model_type"), "'llava' (LLaVA-1.5's layout)", config.get("model_type") == "llava"),
-        (
-            "vision_config.model_type", kind := vision.get("model_type", "clip_vision_model"),
-            "'clip_vision_model': other towers, such as SigLIP, have no class token and other features",
-            kind == "clip_vision_model",
-        ),
-        *(
-            (name, found := config.get(name, expected), f"{expected!r}, as LLaVA-1.5's projector", found == expected)
-            for name, expected in _PROJECTOR.items()
-        ),
-        *(
-            (f"text_config.{name}", bias := text.get(name, False), "false: LoRA takes layers without biases", not bias)
-            for name in ("attention_bias", "mlp_bias")
-        ),
-        (
-            "vision_feature_select_strategy", strategy := config.get("vision_feature_select_strategy", "default"),
-            f"one of {', '.join(_STRATEGIES)}", strategy in _STRATEGIES,
-        ),
-        (
-            "vision_feature_layer", layer, f"a layer, or a list of layers, within -{depth + 1}..{depth}",
-            bool(layers) and all(type(each) is int and -depth - 1 <= each <= depth for each in layers),
-        ),
-        (
-            "quantization_config", config.get("quantization_config"), "weights that are not quantised",
-            config.get("quantization_config") is None,
-        ),
-    ]  # fmt: skip
-    for field, found, expected, fits in checks:
-        if not fits:
-            yield "config.json", f"field {field}: expected {expected}, got {found!r}. Choose another checkpoint"
-
-
 def _tokenizer(folder: Path) -> Iterator[Problem]:
     if not (folder / "tokenizer.json").is_file():
         if (folder / "tokenizer.model").is_file():
@@ -102,7 +68,7 @@ def _tokenizer(folder: Path) -> Iterator[Problem]:
         yield "tokenizer_config.json", "missing. Copy it from where the weights are from"
 
 
-def _processor(folder: Path, config: Mapping[str, Any]) -> Iterator[Problem]:
+def _processor(folder: Path, family: type[Family], config: Mapping[str, Any]) -> Iterator[Problem]:
     name = "preprocessor_config.json"
     if not (folder / name).is_file():
         nested, _ = (
@@ -118,13 +84,8 @@ def _processor(folder: Path, config: Mapping[str, Any]) -> Iterator[Problem]:
     if problem:
         yield problem
         return
-    side = (config.get("vision_config") or {}).get("image_size", 336)
-    field = "crop_size" if settings.get("do_center_crop", True) else "size"
-    size = settings.get(field)
-    sides = {size} if isinstance(size, int) else set((size or {}).values())
-    if sides and sides != {side}:
-        expected = f"{side} pixels, the vision tower's image_size"
-        yield name, f"field {field}: expected {expected}, got {size!r}. Copy the checkpoint's own file"
+    for text in family.processor_problems(config, settings):
+        yield name, text
 
 
 def _weights(folder: Path) -> Iterator[Problem]:
@@ -153,10 +114,7 @@ def _tensors(folder: Path, name: str) -> Iterator[Problem]:
 
     try:
         with safe_open(folder / name, framework="np") as file:
-            names = list(file.keys())
+            file.keys()
     except (OSError, SafetensorError) as error:
         yield name, f"not a whole safetensors file ({error}). Download it again"
         return
-    biases = [each for each in names if "language_model" in each and each.endswith("_proj.bias")]
-    if biases:
-        yield name, f"tensor {biases[0]}: LoRA takes layers without biases, as Llama's are. Choose another checkpoint"

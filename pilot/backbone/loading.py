@@ -5,7 +5,7 @@ from pilot.backbone.fitting import check_checkpoint
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.packed.checkpoint import LeanCheckpoint, is_lean
 from pilot.backbone.paths import checkpoint_folder
-from pilot.config.model import RandomLlava
+from pilot.config.model import RandomModel
 from pilot.config.profile import Profile
 
 
@@ -30,7 +30,7 @@ def load_checkpoint(profile: Profile, numerics: Numerics, *, lean: bool = False)
     return _load_random(profile, size, numerics)
 
 
-def _load_random(profile: Profile, size: RandomLlava, numerics: Numerics) -> Checkpoint:
+def _load_random(profile: Profile, size: RandomModel, numerics: Numerics) -> Checkpoint:
     from pilot.backbone.random_llava import random_model, random_processor, random_tokenizer, write_random_llava
 
     if not size.materialise:

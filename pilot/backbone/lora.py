@@ -29,9 +29,8 @@ class LoraLinear(nn.Module):
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, token_space: bool = False) -> None:
         super().__init__()
-        if base.bias is not None:
-            raise ValueError("LoraLinear expects a layer without bias, as Llama's are")
         self.weight: nn.Parameter = base.weight
+        self.bias: nn.Parameter | None = base.bias
         self.scale: float = alpha / rank
         self.token_space: bool = token_space
         device = base.weight.device
@@ -45,8 +44,8 @@ class LoraLinear(nn.Module):
         if self.offset is not None:
             return self._beside(x, functional.linear(x, self.offset), update)
         if update is not None:
-            return torch.add(functional.linear(x, self.weight), update, alpha=self.scale)
-        return functional.linear(x, self._own_weight())
+            return torch.add(functional.linear(x, self.weight, self.bias), update, alpha=self.scale)
+        return functional.linear(x, self._own_weight(), self.bias)
 
     def _own_weight(self) -> Tensor:
         """Return the weight that multiplies x: W in token space, W + s B A in weight space."""
@@ -58,7 +57,8 @@ class LoraLinear(nn.Module):
         """Add s D x to W x in one product: added after W x is rounded, less than half a rounding step would be lost."""
         total = offset if update is None else offset + update
         result_TO = torch.addmm(total.flatten(0, -2), x.flatten(0, -2), self._own_weight().t(), beta=self.scale)
-        return result_TO.view(total.shape)
+        result = result_TO.view(total.shape)
+        return result if self.bias is None else result + self.bias
 
     def updated_weight(self) -> Tensor:
         """Return W + s B A, shape (out, in): computed in float32, rounded to W's type."""

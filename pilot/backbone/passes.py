@@ -27,6 +27,7 @@ class LanguageModel:
         lead: ids before the image.
         end: id that ends an answer.
         numerics: device, types and sizes of batches.
+        positions: position ids (A, L) of sequences; None for 0, 1, 2, ...
     """
 
     layers: nn.Module
@@ -35,6 +36,13 @@ class LanguageModel:
     lead: Tensor
     end: int
     numerics: Numerics
+    positions: Callable[[int], Tensor] | None = None
+
+    def places(self, start: int, stop: int, count: int) -> Tensor | None:
+        """Return the position ids (A, B, L) of `count` sequences' tokens from `start` to `stop`; None for the usual."""
+        if self.positions is None:
+            return None
+        return self.positions(stop)[:, None, start:].expand(-1, count, -1).to(self.numerics.device)
 
     def inputs(self, image_tokens_BNC: Tensor, ids_BL: Tensor) -> Tensor:
         """Return the embedded sequences (B, lead + N + L, C)."""
@@ -69,7 +77,8 @@ class ModulePasses:
         model = self._model
         model.layers.train(model.numerics.gradient_checkpointing and torch.is_grad_enabled())
         inputs = model.inputs(image_tokens_BNC, ids_BL)
-        hidden = model.layers(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        places = model.places(0, inputs.shape[1], len(inputs))
+        hidden = model.layers(inputs_embeds=inputs, position_ids=places, use_cache=False).last_hidden_state
         hidden, kept = hidden[:, inputs.shape[1] - ids_BL.shape[1] - 1 : -1], labels_BL != IGNORED
         return model.head(hidden[kept]).float(), labels_BL[kept]
 
@@ -83,8 +92,9 @@ class ModulePasses:
                 after = torch.tensor([ids[row] for row in rows], device=model.numerics.device)
                 inputs = model.inputs(image_tokens(rows), after)
                 tokens = greedy(
-                    model.layers, model.head, model.embed, inputs, max_new_tokens=max_new_tokens, end=model.end
-                )
+                    model.layers, model.head, model.embed, inputs, max_new_tokens=max_new_tokens, end=model.end,
+                    places=model.places,
+                )  # fmt: skip
                 for row, answer in zip(rows, tokens, strict=True):
                     answers[row] = answer
         return answers

@@ -29,7 +29,7 @@ from transformers import (
 from transformers.initialization import no_init_weights
 
 from pilot.backbone.paths import INDEX, TINY_LLAVA
-from pilot.config.model import RandomLlava
+from pilot.config.model import RandomModel
 from pilot.io.atomic import set_mode
 from pilot.io.seeding import seed_for
 
@@ -44,7 +44,7 @@ HUB_NAMES = {
 """Prefixes of parameters in transformers' model, and those of the same tensors in `llava-hf/llava-1.5-7b-hf`."""
 
 
-def llava_config(size: RandomLlava, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
+def llava_config(size: RandomModel, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
     """Return the configuration of a size, with the special ids of `tokenizer`."""
     vision = CLIPVisionConfig(
         hidden_size=size.vision_hidden,
@@ -86,7 +86,7 @@ def random_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def random_processor(size: RandomLlava) -> CLIPImageProcessorPil:
+def random_processor(size: RandomModel) -> CLIPImageProcessorPil:
     """Return an image processor like LLaVA-1.5's: resize the shortest edge to the image size, then crop.
 
     The crop cuts nothing off a square.
@@ -102,7 +102,7 @@ def random_processor(size: RandomLlava) -> CLIPImageProcessorPil:
     )
 
 
-def random_model(size: RandomLlava, device: torch.device, dtype: torch.dtype) -> LlavaForConditionalGeneration:
+def random_model(size: RandomModel, device: torch.device, dtype: torch.dtype) -> LlavaForConditionalGeneration:
     """Create the model on `device`, without a checkpoint on disk or a copy in host memory."""
     config = llava_config(size, random_tokenizer())
     before = torch.get_default_dtype()
@@ -121,7 +121,7 @@ def random_model(size: RandomLlava, device: torch.device, dtype: torch.dtype) ->
 
 
 def write_random_llava(
-    size: RandomLlava, folder: Path, shard_bytes: int = SHARD_BYTES, dtype: torch.dtype = torch.bfloat16
+    size: RandomModel, folder: Path, shard_bytes: int = SHARD_BYTES, dtype: torch.dtype = torch.bfloat16
 ) -> None:
     """Write the checkpoint atomically: shards, index, configuration, tokenizer and processor."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -189,5 +189,5 @@ def _tensor(name: str, shape: torch.Size, seed: int, device: torch.device) -> Te
         return torch.zeros(shape, device=device)
     if len(shape) == 1 and "norm" in name:
         return torch.ones(shape, device=device)
-    source = torch.Generator(device).manual_seed(seed_for(RandomLlava.__name__, seed, name))
+    source = torch.Generator(device).manual_seed(seed_for("RandomLlava", seed, name))
     return torch.randn(shape, generator=source, device=device) * STD

@@ -1,4 +1,4 @@
-"""Model settings of a profile: the size of `llava-random`, LoRA, learning rates, number types, devices."""
+"""Model settings of a profile: the size of random models, LoRA, learning rates, number types, devices."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -16,13 +16,20 @@ Frame = Literal["original", "padded_square"]
 FRAMES: tuple[Frame, ...] = get_args(Frame)
 
 
-class RandomLlava(Model):
-    """The size of `llava-random`; the defaults are those of LLaVA-1.5-7B (7.06 billion parameters).
+class RandomModel(Sparse):
+    """The size of a model with random weights; the defaults are those of LLaVA-1.5-7B (7.06 billion parameters).
+
+    `family` is the `model_type` of its family, and `merge` the side of the squares of patches that families other than
+    LLaVA join to one token.
 
     With `materialise` the weights are written once, as a sharded checkpoint in the hub's layout, and read from there;
     without it, every process creates them on its device, which needs no disk.
     """
 
+    unwritten: ClassVar[frozenset[str]] = frozenset({"family", "merge"})
+
+    family: str = "llava"
+    merge: Count = 1
     seed: Annotated[int, Field(ge=0)] = 0
     vocabulary: Count = 32064
     text_layers: Count = 32
@@ -40,7 +47,7 @@ class RandomLlava(Model):
     materialise: bool = True
 
     @model_validator(mode="after")
-    def _divisible(self) -> "RandomLlava":
+    def _divisible(self) -> "RandomModel":
         rules = {
             "text_hidden": ("text_heads", self.text_hidden % (2 * self.text_heads) == 0, "an even multiple"),
             "text_heads": ("text_kv_heads", self.text_heads % self.text_kv_heads == 0, "a multiple"),
@@ -54,8 +61,26 @@ class RandomLlava(Model):
 
     @property
     def num_image_tokens(self) -> int:
-        """N: patches of an image."""
-        return (self.image_size // self.patch_size) ** 2
+        """N: patches of an image, or squares of patches that are joined."""
+        return (self.image_size // self.patch_size // self.merge) ** 2
+
+    def vision(self) -> dict[str, Any]:
+        """Return the vision tower's sizes under the names that most of transformers' configurations have."""
+        return {
+            "hidden_size": self.vision_hidden, "intermediate_size": self.vision_intermediate,
+            "num_hidden_layers": self.vision_layers, "num_attention_heads": self.vision_heads,
+            "image_size": self.image_size, "patch_size": self.patch_size,
+        }  # fmt: skip
+
+    def text(self, tokenizer: Any) -> dict[str, Any]:
+        """Return the LLM's sizes under transformers' names, with the special ids of `tokenizer`."""
+        return {
+            "vocab_size": max(self.vocabulary, len(tokenizer)), "hidden_size": self.text_hidden,
+            "intermediate_size": self.text_intermediate, "num_hidden_layers": self.text_layers,
+            "num_attention_heads": self.text_heads, "num_key_value_heads": self.text_kv_heads,
+            "max_position_embeddings": self.max_positions, "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+        }  # fmt: skip
 
 
 class LoraConfig(Sparse):

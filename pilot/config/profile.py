@@ -16,7 +16,7 @@ from pilot.config.model import (
     LearningRates,
     LoraConfig,
     Precision,
-    RandomLlava,
+    RandomModel,
     Trial,
 )
 from pilot.config.scenario import FullName, Seed, Share
@@ -44,7 +44,7 @@ class Profile(Sparse):
     backbone: str
     backbone_path: str | None = None
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
-    architecture: RandomLlava | None = None
+    architecture: RandomModel | None = None
     precision: Precision = "float32"
     attention: Attention = "eager"
     device: Device = "cpu"

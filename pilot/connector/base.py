@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from pilot.connector.mlp import Mlp, Projector
+from pilot.connector.projector import Projector
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PlainConnector(Connector):
 
     def __init__(self, projector: Projector) -> None:
         super().__init__()
-        self.connector: Mlp = projector.duplicate()
+        self.connector: Projector = projector.duplicate()
 
     def forward(self, features_BND: Tensor) -> ConnectorOutput:
         """Map vision features (B, N, D) to image tokens (B, N, C); no auxiliary loss."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from pilot.connector.base import Connector, ConnectorOutput
 from pilot.connector.losses import load_balance_loss, router_z_loss
 from pilot.connector.mixing import ROUTER_STD, Router, mix_experts
-from pilot.connector.mlp import Mlp, Projector
+from pilot.connector.projector import Projector
 from pilot.connector.two_stage import AdapterInit, initial_adapters
 from pilot.io.seeding import seed_for
 
@@ -93,8 +93,8 @@ class CrossTaskMixture(Connector):
                 {peer: _cross_task_adapter(projector, adapter_init) for peer in peers}
             )
         self.has_cross_task_adapters = cross_task_adapters
-        self.client_adapter: Mlp | None = client_adapter if stage1 and client_features == "add" else None
-        self.router = Router(projector.linear_1.weight, num_tasks)
+        self.client_adapter: Projector | None = client_adapter if stage1 and client_features == "add" else None
+        self.router = Router(projector.layers[0].weight, num_tasks)
         if not self.has_peers:
             generator = torch.Generator().manual_seed(seed_for("router", seed))
             with torch.no_grad():
@@ -125,9 +125,9 @@ class CrossTaskMixture(Connector):
         return expert_BNC
 
 
-def _cross_task_adapter(projector: Projector, adapter_init: AdapterInit) -> Mlp:
+def _cross_task_adapter(projector: Projector, adapter_init: AdapterInit) -> Projector:
     adapter = projector.duplicate()
     if adapter_init == "split":
-        nn.init.zeros_(adapter.linear_2.weight)
-        nn.init.zeros_(adapter.linear_2.bias)
+        for parameter in adapter.layers[-1].parameters():
+            nn.init.zeros_(parameter)
     return adapter

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pilot.connector.base import Connector, ConnectorOutput
-from pilot.connector.mlp import Mlp, Projector
+from pilot.connector.projector import Projector
 
 
 class DualConnector(Connector):
@@ -25,8 +25,8 @@ class DualConnector(Connector):
 
     def __init__(self, projector: Projector, gate: Sequence[float]) -> None:
         super().__init__()
-        self.connector: Mlp = projector.duplicate()
-        self.private_connector: Mlp = projector.duplicate()
+        self.connector: Projector = projector.duplicate()
+        self.private_connector: Projector = projector.duplicate()
         self.gate = Gate(gate)
 
     def forward(self, features_BND: Tensor) -> ConnectorOutput:

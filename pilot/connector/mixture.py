@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pilot.connector.base import Connector, ConnectorOutput
 from pilot.connector.losses import load_balance_loss
 from pilot.connector.mixing import ROUTER_STD, Router, mix_experts
-from pilot.connector.mlp import Mlp, Projector
+from pilot.connector.projector import Projector
 from pilot.io.seeding import seed_for
 
 
@@ -80,18 +80,18 @@ class ExpertMixture(Connector):
         return router + experts // len(self.held) * self.top_k
 
 
-def _noisy_copy(projector: Projector, noise: float, seed: int, expert: int) -> Mlp:
+def _noisy_copy(projector: Projector, noise: float, seed: int, expert: int) -> Projector:
     copy = projector.duplicate()
     generator = torch.Generator().manual_seed(seed_for("expert", seed, expert))
     with torch.no_grad():
-        for layer in (copy.linear_1, copy.linear_2):
+        for layer in copy.layers:
             values = torch.randn(layer.weight.shape, generator=generator).to(layer.weight)
             layer.weight += noise * layer.weight.std() * values
     return copy
 
 
 def _router_row(projector: Projector, seed: int, expert: int) -> Router:
-    row = Router(projector.linear_1.weight, 1)
+    row = Router(projector.layers[0].weight, 1)
     generator = torch.Generator().manual_seed(seed_for("router", seed, expert))
     with torch.no_grad():
         row.weight.copy_(ROUTER_STD * torch.randn(row.weight.shape, generator=generator))

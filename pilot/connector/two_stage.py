@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pilot.connector.base import Connector, ConnectorOutput
 from pilot.connector.losses import difference_loss
-from pilot.connector.mlp import Mlp, Projector
+from pilot.connector.projector import Projector
 
 AdapterInit = Literal["split", "copy"]
 
@@ -35,11 +35,11 @@ class TaskClientConnector(Connector):
         return ConnectorOutput(x_t_BNC + x_s_BNC, terms={"difference": difference_loss(x_t_BNC, x_s_BNC)})
 
 
-def initial_adapters(projector: Projector, adapter_init: AdapterInit) -> tuple[Mlp, Mlp]:
+def initial_adapters(projector: Projector, adapter_init: AdapterInit) -> tuple[Projector, Projector]:
     """Return the untrained task adapter and client adapter, the same on every client.
 
-    `split` gives the task adapter the projector's even hidden units and the client adapter its odd ones: the other
-    units' columns of linear_2 are 0 and its bias is halved. So the two sum to the projector, but differ.
+    `split` gives the task adapter the even inputs of the projector's last layer and the client adapter its odd ones:
+    the other inputs' columns are 0 and the bias is halved. So the two sum to the projector, but differ.
 
     Raises:
         ValueError: `adapter_init` is neither `split` nor `copy`.
@@ -49,8 +49,9 @@ def initial_adapters(projector: Projector, adapter_init: AdapterInit) -> tuple[M
     task_adapter, client_adapter = projector.duplicate(), projector.duplicate()
     if adapter_init == "split":
         with torch.no_grad():
-            task_adapter.linear_2.weight[:, 1::2] = 0
-            client_adapter.linear_2.weight[:, 0::2] = 0
-            task_adapter.linear_2.bias.mul_(0.5)
-            client_adapter.linear_2.bias.mul_(0.5)
+            for start, adapter in enumerate((client_adapter, task_adapter)):
+                last = adapter.layers[-1]
+                last.weight[:, start::2] = 0
+                if last.bias is not None:
+                    last.bias.mul_(0.5)
     return task_adapter, client_adapter

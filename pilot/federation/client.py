@@ -11,7 +11,7 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.lora import initial_state
 from pilot.backbone.offsets import GROUP as OFFSETS
 from pilot.connector.base import Connector
-from pilot.connector.mlp import Projector
+from pilot.connector.projector import Projector
 from pilot.federation.store import Version
 from pilot.methods.base import ClientInfo, Method, Phase, State, Update, group_of, without
 

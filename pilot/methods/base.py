@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from pilot.connector.base import Connector, PlainConnector
-from pilot.connector.mlp import Projector
+from pilot.connector.projector import Projector
 from pilot.methods.mean import Mean, check_state, weighted_mean
 from pilot.methods.state import State, belongs, group_of, like_state, prefixed, select, unprefixed, without
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from pilot.connector.base import Connector
 from pilot.connector.ct_moa import ClientFeatures, CrossTaskMixture, Experts
-from pilot.connector.mlp import Projector
+from pilot.connector.projector import Projector
 from pilot.connector.two_stage import AdapterInit, TaskClientConnector
 from pilot.methods.averaging import mean_of_updates
 from pilot.methods.base import (

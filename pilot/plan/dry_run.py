@@ -14,7 +14,7 @@ from pilot.backbone.lora import GROUP as LORA
 from pilot.backbone.offsets import GROUP as OFFSETS
 from pilot.connector.base import Connector
 from pilot.connector.mixing import Router
-from pilot.connector.mlp import Mlp
+from pilot.connector.projector import Projector
 from pilot.io.seeding import seed_for
 from pilot.methods.base import (
     ClientInfo,
@@ -194,6 +194,6 @@ def _statistics(phase: Phase, info: ClientInfo, number: int) -> State:
 
 def _num_mlps(connector: Connector, trained: State) -> tuple[int, int]:
     """Count a connector's MLPs with and without trained parameters."""
-    mlps = [name for name, module in connector.named_modules() if isinstance(module, Mlp)]
+    mlps = [name for name, module in connector.named_modules() if isinstance(module, Projector)]
     num_trained = sum(any(name.startswith(f"{mlp}.") for name in trained) for mlp in mlps)
     return num_trained, len(mlps) - num_trained

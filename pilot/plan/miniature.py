@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pilot.backbone.lora import TARGETS, initial_state
-from pilot.connector.mlp import Mlp, Projector
+from pilot.connector.projector import Projector
 from pilot.errors import UserError
 from pilot.methods.base import State
 from pilot.plan.architecture import Architecture
@@ -55,7 +55,7 @@ class Miniature:
         self.text_adapter = initial_state(pairs, 0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.projector: Projector = Mlp(vision, out)
+            self.projector: Projector = Projector(vision, out)
 
     def count(self, state: Mapping[str, Tensor]) -> int:
         """Count the numbers that the tensors would have in the full model.

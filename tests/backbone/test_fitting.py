@@ -20,11 +20,11 @@ from pilot.backbone.numerics import Numerics
 from pilot.backbone.paths import INDEX, TINY_LLAVA
 from pilot.backbone.random_llava import write_random_llava
 from pilot.config.load import load_profile
-from pilot.config.model import RandomLlava
+from pilot.config.model import RandomModel
 from pilot.errors import UserError
 from pilot.io.atomic import read_json
 
-SIZE = RandomLlava(
+SIZE = RandomModel(
     text_layers=1, text_hidden=16, text_intermediate=16, text_heads=2, text_kv_heads=2, vocabulary=1304,
     max_positions=128, vision_layers=2, vision_hidden=8, vision_intermediate=8, vision_heads=2, image_size=28,
 )  # fmt: skip

@@ -18,7 +18,7 @@ from pilot.backbone.lora import initial_state
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.paths import INDEX
 from pilot.backbone.random_llava import random_model, random_processor, random_tokenizer, write_random_llava
-from pilot.config.model import LearningRates, RandomLlava
+from pilot.config.model import LearningRates, RandomModel
 from pilot.errors import UserError
 from pilot.federation.client import PhaseTask
 from pilot.federation.shards import Example
@@ -27,7 +27,7 @@ from pilot.io.atomic import read_json
 from pilot.methods.base import ClientInfo, Method, State
 from pilot.registry import make_method
 
-SIZE = RandomLlava(
+SIZE = RandomModel(
     text_layers=2, text_hidden=32, text_intermediate=48, text_heads=4, text_kv_heads=2, vocabulary=1304,
     max_positions=256, vision_layers=2, vision_hidden=16, vision_intermediate=32, vision_heads=2, image_size=28,
 )  # fmt: skip

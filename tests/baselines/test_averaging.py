@@ -9,7 +9,7 @@ from baselines.fedprox import FedProx
 from baselines.local import Local
 from baselines.untuned import Untuned
 from pilot.connector.base import PlainConnector, set_trainable
-from pilot.connector.mlp import Mlp
+from pilot.connector.projector import Projector
 from pilot.methods.averaging import Averaging
 from pilot.methods.base import ClientInfo, Method, Phase, ServerState, Update
 
@@ -79,7 +79,7 @@ def test_what_methods_say_of_themselves() -> None:
 
 def test_untuned_never_trains_and_uses_the_projector() -> None:
     assert Untuned().phases(1) == ()
-    projector, features = Mlp(3, 4), torch.ones(1, 2, 3)
+    projector, features = Projector(3, 4), torch.ones(1, 2, 3)
     phase = Phase(name="none", trainable=frozenset(), shared=frozenset())
     connector = Untuned().make_connector(phase, CLIENT, projector)
     assert torch.equal(connector(features).tokens_BNC, projector(features))
@@ -88,7 +88,7 @@ def test_untuned_never_trains_and_uses_the_projector() -> None:
 def test_gradients_reach_the_connector() -> None:
     method = FedAvg()
     (phase,) = method.phases(1)
-    connector = method.make_connector(phase, CLIENT, Mlp(3, 4))
+    connector = method.make_connector(phase, CLIENT, Projector(3, 4))
     assert isinstance(connector, PlainConnector)
     set_trainable(connector, phase.trainable)
     connector(torch.ones(1, 2, 3)).tokens_BNC.sum().backward()

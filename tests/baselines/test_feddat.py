@@ -6,7 +6,7 @@ from torch import Tensor
 
 from baselines.feddat import FedDat
 from pilot.connector.dual import DualConnector
-from pilot.connector.mlp import Mlp
+from pilot.connector.projector import Projector
 from pilot.methods.base import ClientInfo, Phase, ServerState, State, Update, Work
 
 A, B, C, P = "text_adapter.q.lora_A", "text_adapter.q.lora_B", "connector.a", "private_connector.a"
@@ -51,7 +51,7 @@ def test_phases() -> None:
 
 
 def test_only_the_shared_connector_speaks_in_phase_shared() -> None:
-    connectors = [METHOD.make_connector(phase, CLIENT, Mlp(3, 4)) for phase in (SHARED, PRIVATE, METHOD.final_phase(1))]
+    connectors = [METHOD.make_connector(phase, CLIENT, Projector(3, 4)) for phase in (SHARED, PRIVATE, METHOD.final_phase(1))]
     gates = []
     for connector in connectors:
         assert isinstance(connector, DualConnector)

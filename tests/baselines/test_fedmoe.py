@@ -6,7 +6,7 @@ import torch
 from baselines.fedmoe import FedMoE
 from pilot.connector.base import set_trainable
 from pilot.connector.mixture import ExpertMixture
-from pilot.connector.mlp import Mlp
+from pilot.connector.projector import Projector
 from pilot.methods.base import ClientInfo, Phase, ServerState, State, Update, select, weighted_mean
 from pilot.methods.experts import choose_experts, expert_of, mean_over_holders, recommend_experts
 
@@ -57,7 +57,7 @@ def trained(
     """An update whose tensors are all shifted by the client's number."""
     (phase,) = method.phases(round_number)
     received = method.payload(server, client(number), phase)
-    connector = method.make_connector(phase, client(number), Mlp(3, 4), received)
+    connector = method.make_connector(phase, client(number), Projector(3, 4), received)
     connector.load_state_dict(select(received, {"experts", "router"}), strict=bool(received))
     text: State = {"text_adapter.q.lora_A": torch.zeros(1, 2)}
     state = {name: value.clone() + number for name, value in (connector.state_dict() | text).items()}
@@ -98,10 +98,10 @@ def test_a_client_without_chosen_experts_holds_all() -> None:
     (search,), (train,) = method.phases(1), method.phases(2)
     server = method.aggregate(search, [trained(method, 0, [1.0, 0.0, 0.0], ServerState(), 1)], ServerState())
     assert {expert_of(name) for name in method.payload(server, client(1), train)} == {0, 1, 2, None}
-    connector = method.make_connector(train, client(1), Mlp(3, 4), {})
+    connector = method.make_connector(train, client(1), Projector(3, 4), {})
     assert isinstance(connector, ExpertMixture) and connector.held == [0, 1, 2]
     with pytest.raises(ValueError, match="received"):
-        method.make_connector(train, client(1), Mlp(3, 4))
+        method.make_connector(train, client(1), Projector(3, 4))
 
 
 def test_recommendation_by_hand() -> None:
@@ -170,7 +170,7 @@ def test_gradients_reach_held_experts_and_router() -> None:
     method = FedMoE(num_experts=3)
     (phase,) = method.phases(2)
     received = {"experts.0.linear_1.bias": torch.zeros(4), "experts.2.linear_1.bias": torch.zeros(4)}
-    connector = method.make_connector(phase, client(0), Mlp(3, 4), received)
+    connector = method.make_connector(phase, client(0), Projector(3, 4), received)
     set_trainable(connector, phase.trainable)
     output = connector(torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)))
     assert output.terms.keys() == phase.loss_weights.keys()

@@ -9,7 +9,7 @@ from torch import Tensor
 from pilot.connector.base import Connector, PlainConnector, set_trainable
 from pilot.connector.ct_moa import CrossTaskMixture
 from pilot.connector.mixture import ExpertMixture
-from pilot.connector.mlp import Mlp
+from pilot.connector.projector import Projector
 from pilot.connector.two_stage import TaskClientConnector, initial_adapters
 
 B, N, D, C, T = 2, 3, 4, 6, 3
@@ -17,8 +17,8 @@ M = TypeVar("M", bound=torch.nn.Module)
 
 
 @pytest.fixture
-def projector() -> Mlp:
-    return randomised(Mlp(D, C), seed=1)
+def projector() -> Projector:
+    return randomised(Projector(D, C), seed=1)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def groups_with_gradient(connector: Connector, features: Tensor) -> set[str]:
 def test_mlp_by_hand() -> None:
     # gelu(1) = Phi(1) = 0.8413447; W_2 = 2, b_2 = 1: 2.6826895. (The tanh approximation would give
     # 0.8411920.)
-    mlp = Mlp(1, 1)
+    mlp = Projector(1, 1)
     mlp.load_state_dict(
         {
             "linear_1.weight": torch.tensor([[1.0]]),
@@ -55,7 +55,7 @@ def test_mlp_by_hand() -> None:
     assert mlp(torch.tensor([[[1.0]]])).item() == pytest.approx(2.6826895, abs=1e-6)
 
 
-def test_a_duplicate_shares_no_memory_and_draws_from_no_global_generator(projector: Mlp) -> None:
+def test_a_duplicate_shares_no_memory_and_draws_from_no_global_generator(projector: Projector) -> None:
     state = torch.get_rng_state()
     CrossTaskMixture(projector, T, 0), ExpertMixture(projector, 3, top_k=1, seed=0, noise=0.1)
     copy = projector.requires_grad_(False).duplicate()
@@ -65,13 +65,13 @@ def test_a_duplicate_shares_no_memory_and_draws_from_no_global_generator(project
     assert copy.linear_1.weight.requires_grad and not torch.equal(copy.linear_1.weight, projector.linear_1.weight)
 
 
-def test_plain_connector_is_the_projector(projector: Mlp, features: Tensor) -> None:
+def test_plain_connector_is_the_projector(projector: Projector, features: Tensor) -> None:
     connector = PlainConnector(projector)
     assert torch.equal(connector(features).tokens_BNC, projector(features))
     assert set(connector.state_dict()) == {f"connector.{name}" for name in projector.state_dict()}
 
 
-def test_split_adapters_sum_to_the_projector_and_differ(projector: Mlp, features: Tensor) -> None:
+def test_split_adapters_sum_to_the_projector_and_differ(projector: Projector, features: Tensor) -> None:
     task, client = initial_adapters(projector, "split")
     assert torch.equal(task.linear_2.weight + client.linear_2.weight, projector.linear_2.weight)
     assert torch.equal(task.linear_2.bias + client.linear_2.bias, projector.linear_2.bias)
@@ -81,12 +81,12 @@ def test_split_adapters_sum_to_the_projector_and_differ(projector: Mlp, features
     assert 0 < output.terms["difference"] < 1
 
 
-def test_copied_adapters_double_the_projector(projector: Mlp, features: Tensor) -> None:
+def test_copied_adapters_double_the_projector(projector: Projector, features: Tensor) -> None:
     output = TaskClientConnector(projector, "copy")(features)
     torch.testing.assert_close(output.tokens_BNC, 2 * projector(features))
 
 
-def test_unknown_options_are_refused(projector: Mlp) -> None:
+def test_unknown_options_are_refused(projector: Projector) -> None:
     with pytest.raises(ValueError, match="adapter_init"):
         TaskClientConnector(projector, "half")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="client_features"):
@@ -101,7 +101,7 @@ def test_unknown_options_are_refused(projector: Mlp) -> None:
 @pytest.mark.parametrize("client_features", ["add", "omit"])
 @pytest.mark.parametrize("cross_task", [True, False])
 def test_cross_task_mixture_is_the_loop_over_samples_tokens_and_experts(
-    projector: Mlp, features: Tensor, own: int, client_features: Literal["add", "omit"], cross_task: bool
+    projector: Projector, features: Tensor, own: int, client_features: Literal["add", "omit"], cross_task: bool
 ) -> None:
     mixture = CrossTaskMixture(projector, T, own, client_features=client_features, cross_task_adapters=cross_task)
     randomised(mixture, seed=3)
@@ -128,7 +128,7 @@ def test_cross_task_mixture_is_the_loop_over_samples_tokens_and_experts(
     torch.testing.assert_close(output.diagnostics["router_probabilities"], mean_probs)
 
 
-def test_experts_of_the_own_task_are_its_adapter_plus_their_own(projector: Mlp, features: Tensor) -> None:
+def test_experts_of_the_own_task_are_its_adapter_plus_their_own(projector: Projector, features: Tensor) -> None:
     mixture = CrossTaskMixture(projector, T, 1, experts="own_task")
     torch.testing.assert_close(mixture(features).tokens_BNC, projector(features), atol=1e-5, rtol=1e-5)
     randomised(mixture, seed=3)
@@ -144,7 +144,7 @@ def test_experts_of_the_own_task_are_its_adapter_plus_their_own(projector: Mlp, 
     torch.testing.assert_close(mixture(features).tokens_BNC, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_experts_of_the_own_task_do_not_stay_equal(projector: Mlp, features: Tensor) -> None:
+def test_experts_of_the_own_task_do_not_stay_equal(projector: Projector, features: Tensor) -> None:
     """Fresh ones are equal; their first gradients differ by the router's small random start, which the seed fixes."""
     mixture = CrossTaskMixture(projector, T, 1, experts="own_task", seed=7)
     assert torch.equal(
@@ -159,7 +159,7 @@ def test_experts_of_the_own_task_do_not_stay_equal(projector: Mlp, features: Ten
 
 @pytest.mark.parametrize("stage1", [True, False])
 def test_stage_two_starts_at_the_projector_with_a_uniform_router(
-    projector: Mlp, features: Tensor, stage1: bool
+    projector: Projector, features: Tensor, stage1: bool
 ) -> None:
     output = CrossTaskMixture(projector, T, 1, stage1=stage1)(features)
     torch.testing.assert_close(output.tokens_BNC, projector(features), atol=1e-5, rtol=1e-5)
@@ -167,7 +167,7 @@ def test_stage_two_starts_at_the_projector_with_a_uniform_router(
     assert output.terms["load_balance"].item() == pytest.approx(1.0)
 
 
-def test_stage_two_takes_over_the_adapters_of_stage_one_by_name(projector: Mlp) -> None:
+def test_stage_two_takes_over_the_adapters_of_stage_one_by_name(projector: Projector) -> None:
     stage1, stage2 = TaskClientConnector(projector), CrossTaskMixture(projector, T, 1)
     assert set(stage1.state_dict()) <= set(stage2.state_dict())
     groups = {name.split(".")[0] for name in stage2.state_dict()}
@@ -178,7 +178,7 @@ def test_stage_two_takes_over_the_adapters_of_stage_one_by_name(projector: Mlp) 
     }
 
 
-def test_gradients_reach_exactly_the_trainable_groups(projector: Mlp, features: Tensor) -> None:
+def test_gradients_reach_exactly_the_trainable_groups(projector: Projector, features: Tensor) -> None:
     stage1 = {"task_adapter", "client_adapter"}
     stage2 = {"task_adapter", "cross_task_adapter", "router"}
     for connector, groups in (
@@ -191,7 +191,7 @@ def test_gradients_reach_exactly_the_trainable_groups(projector: Mlp, features: 
         assert groups_with_gradient(connector, features) == groups
 
 
-def test_every_trainable_tensor_of_a_fresh_stage_two_receives_a_gradient(projector: Mlp, features: Tensor) -> None:
+def test_every_trainable_tensor_of_a_fresh_stage_two_receives_a_gradient(projector: Projector, features: Tensor) -> None:
     connector = CrossTaskMixture(projector, T, 1)
     set_trainable(connector, {"task_adapter", "cross_task_adapter", "router"})
     output = connector(features)
@@ -199,7 +199,7 @@ def test_every_trainable_tensor_of_a_fresh_stage_two_receives_a_gradient(project
     assert all((p.grad is not None) == p.requires_grad for p in connector.parameters())
 
 
-def test_expert_mixture_is_the_loop_over_samples_tokens_and_experts(projector: Mlp, features: Tensor) -> None:
+def test_expert_mixture_is_the_loop_over_samples_tokens_and_experts(projector: Projector, features: Tensor) -> None:
     held = [True, False, True, True]
     mixture = randomised(ExpertMixture(projector, 4, top_k=2, seed=0, noise=0.1, held=held), seed=5)
     output = mixture(features)
@@ -217,7 +217,7 @@ def test_expert_mixture_is_the_loop_over_samples_tokens_and_experts(projector: M
     torch.testing.assert_close(output.diagnostics["activation_probabilities"], activations)
 
 
-def test_experts_start_near_the_projector_equal_on_all_clients_whatever_they_hold(projector: Mlp) -> None:
+def test_experts_start_near_the_projector_equal_on_all_clients_whatever_they_hold(projector: Projector) -> None:
     everything = ExpertMixture(projector, 3, top_k=2, seed=7, noise=0.01).state_dict()
     part = ExpertMixture(projector, 3, top_k=2, seed=7, noise=0.01, held=[False, True, False])
     assert set(part.state_dict()) == {name for name in everything if name.split(".")[1] == "1"}
@@ -228,14 +228,14 @@ def test_experts_start_near_the_projector_equal_on_all_clients_whatever_they_hol
     assert not torch.equal(everything["experts.0.linear_1.weight"], everything["experts.1.linear_1.weight"])
 
 
-def test_activated_parameters_of_a_sparse_mixture_count_k_experts(projector: Mlp) -> None:
+def test_activated_parameters_of_a_sparse_mixture_count_k_experts(projector: Projector) -> None:
     # One expert: D*C + C + C*C + C = 24 + 6 + 36 + 6 = 72; router: 3 rows of D = 12. Two experts: 12 + 144.
     mixture = ExpertMixture(projector, 3, top_k=2, seed=0, noise=0.1)
     assert mixture.num_activated_parameters() == 156
     assert PlainConnector(projector).num_activated_parameters() == 72
 
 
-def test_an_expert_mixture_without_experts_is_refused(projector: Mlp) -> None:
+def test_an_expert_mixture_without_experts_is_refused(projector: Projector) -> None:
     with pytest.raises(ValueError, match="held"):
         ExpertMixture(projector, 2, top_k=1, seed=0, noise=0.1, held=[False, False])
     with pytest.raises(ValueError, match="top_k"):

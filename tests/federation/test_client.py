@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pilot.connector.base import Connector, ConnectorOutput, PlainConnector
-from pilot.connector.mlp import Projector
+from pilot.connector.projector import Projector
 from pilot.federation.client import PhaseTask, Trained, build_client_model
 from pilot.federation.driver import Driver
 from pilot.federation.guard import PrivacyError, check_outgoing

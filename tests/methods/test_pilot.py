@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pilot.connector.base import set_trainable
-from pilot.connector.mlp import Mlp
+from pilot.connector.projector import Projector
 from pilot.methods.base import ClientInfo, Phase, ServerState, State, Update, group_of, select
 from pilot.methods.pilot import Pilot
 
@@ -73,7 +73,7 @@ def test_gradients_reach_exactly_the_trainable_groups_and_terms_have_weights(
 ) -> None:
     method = Pilot(**options)  # type: ignore[arg-type]
     for phase in method.phases(1):
-        connector = method.make_connector(phase, client(3, "caption"), Mlp(4, 6))
+        connector = method.make_connector(phase, client(3, "caption"), Projector(4, 6))
         set_trainable(connector, phase.trainable)
         output = connector(torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)))
         assert output.terms.keys() == phase.loss_weights.keys()
@@ -130,7 +130,7 @@ def test_experts_of_the_own_task_need_no_other_adapter() -> None:
 
 def test_payload_names_are_names_of_the_clients_model() -> None:
     method = Pilot()
-    projector, infos = Mlp(4, 6), [client(k, task) for k, task in enumerate(TASKS)]
+    projector, infos = Projector(4, 6), [client(k, task) for k, task in enumerate(TASKS)]
     phases: list[Phase] = [*method.phases(1), *method.phases(2)]
     server = ServerState()
     for phase in phases:

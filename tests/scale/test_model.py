@@ -10,7 +10,7 @@ from pilot.backbone.paths import MODELS_VARIABLE
 from pilot.bench.scale.model import full_size, sized
 from pilot.cli.main import app
 from pilot.config.load import load_profile
-from pilot.config.model import RandomLlava
+from pilot.config.model import RandomModel
 from pilot.errors import UserError
 
 
@@ -47,6 +47,6 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
 def test_full_size_is_that_of_llava() -> None:
     """The profile `llava` in all but the weights, which are made on the device."""
     full, llava = full_size(load_profile("llava-random")), load_profile("llava")
-    assert full.architecture == RandomLlava(materialise=False) and full.architecture.num_image_tokens == 576
+    assert full.architecture == RandomModel(materialise=False) and full.architecture.num_image_tokens == 576
     for name in ("precision", "gradient_checkpointing", "lora", "batch_size", "accumulation", "learning_rates"):
         assert getattr(full, name) == getattr(llava, name)

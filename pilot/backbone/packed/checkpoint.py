@@ -51,22 +51,20 @@ class LeanCheckpoint:
         self.tokenizer: Any = LeanTokenizer(folder)
 
     @cached_property
-    def whole(self) -> Any:
-        """The checkpoint as transformers loads it."""
+    def _read(self) -> Any:
         from pilot.backbone.checkpoint import read_checkpoint
 
         return read_checkpoint(self._folder, self._numerics)
 
     @property
-    def vision_tower(self) -> nn.Module:
-        """Transformers' vision tower."""
-        tower: nn.Module = self.whole.vision_tower
-        return tower
+    def whole(self) -> Any:
+        """The model as transformers loads it, with its vision tower."""
+        return self._read.model
 
     @property
     def processor(self) -> Any:
         """Transformers' image processor."""
-        return self.whole.processor
+        return self._read.processor
 
 
 class LeanLlava(nn.Module):

@@ -19,7 +19,7 @@ from pilot.bench.kernels.references import reference
 from pilot.bench.kernels.report import Report, Row
 from pilot.connector.base import set_trainable
 from pilot.connector.ct_moa import CrossTaskMixture
-from pilot.connector.mlp import Mlp
+from pilot.connector.projector import Projector
 from pilot.io.seeding import seed_for
 
 TOLERANCE = 1e-5
@@ -107,7 +107,7 @@ class Sides:
         def normal(*size: int) -> Tensor:
             return torch.randn(size, generator=generator)
 
-        self.mixture = CrossTaskMixture(Mlp(shape.D, shape.C), shape.T, OWN_TASK)
+        self.mixture = CrossTaskMixture(Projector(shape.D, shape.C), shape.T, OWN_TASK)
         with torch.no_grad():
             for parameter in self.mixture.parameters():
                 parameter.copy_(normal(*parameter.shape) * parameter.shape[-1] ** -0.5)

@@ -1,0 +1,1 @@
+"""Families of multimodal LLMs, found by the `model_type` of a checkpoint's `config.json`."""

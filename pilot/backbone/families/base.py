@@ -1,0 +1,122 @@
+"""What differs between families of multimodal LLMs: features, image tokens, connector, positions and module names."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from pilot.backbone.numerics import Numerics
+from pilot.config.model import Frame, RandomModel
+from pilot.connector.projector import Projector
+
+Positions = Callable[[int], Tensor]
+"""Maps a length L to the position ids (A, L) of the first L tokens of every sequence, on A axes."""
+
+
+class Family(ABC):
+    """A family of multimodal LLMs; one instance per loaded checkpoint.
+
+    A sequence is `lead [image tokens] rest`. An image has N features (N, D): the vision tower's output after the
+    family's fixed reshaping and norms. The family's connector, and every adapter in its place, maps them to N tokens.
+
+    Attributes:
+        model_type: field of `config.json` by which the family is found.
+        model_class: name of the model's class in transformers.
+        processor_class: name of the image processor's class in transformers; one that does not need torchvision.
+        begin_token: whether prompts begin with the tokenizer's begin token.
+        frame: frame of the boxes that the family was trained with.
+        opening: text of the tokens before an image's tokens that the processor adds to the chat template's text.
+        closing: text of the tokens after them.
+        language: path of the LLM without its head in transformers' model.
+        connector: paths of the connector's linear layers, first to last.
+    """
+
+    model_type: ClassVar[str]
+    model_class: ClassVar[str]
+    processor_class: ClassVar[str]
+    begin_token: ClassVar[bool] = False
+    frame: ClassVar[Frame] = "original"
+    opening: ClassVar[str] = ""
+    closing: ClassVar[str] = ""
+    language: ClassVar[str] = "model.language_model"
+    connector: ClassVar[tuple[str, ...]] = (
+        "model.multi_modal_projector.linear_1",
+        "model.multi_modal_projector.linear_2",
+    )
+
+    def __init__(self, checkpoint: Any, numerics: Numerics) -> None:
+        self.checkpoint, self.numerics = checkpoint, numerics
+        self.model: Any = checkpoint.model
+        self.config: Any = checkpoint.model.config
+
+    @property
+    def language_model(self) -> nn.Module:
+        """The LLM without its head."""
+        found: nn.Module = self.model.get_submodule(self.language)
+        return found
+
+    @property
+    @abstractmethod
+    def feature_shape(self) -> tuple[int, int]:
+        """(N, D): features per image and their width."""
+
+    @abstractmethod
+    def features(self, images: Sequence[Image.Image]) -> Tensor:
+        """Return the features (B, N, D) of a batch of RGB images, on the model's device."""
+
+    @property
+    def activation(self) -> str:
+        """Name of the activation between the connector's linear layers."""
+        return str(self.config.projector_hidden_act)
+
+    def projector(self) -> Projector:
+        """Return a frozen float32 copy of the family's own connector, in host memory."""
+        layers = [self.model.get_submodule(path) for path in self.connector]
+        return Projector.of_layers(layers, self.activation).requires_grad_(False)
+
+    def after_image(self) -> Tensor | None:
+        """Return fixed embeddings (E, C) that follow an image's tokens; None for none."""
+        return None
+
+    def positions(self, num_lead: int) -> Positions | None:
+        """Return the position ids of sequences with `num_lead` tokens before the image; None for 0, 1, 2, ..."""
+        return None
+
+    @classmethod
+    def problems(cls, config: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what keeps a checkpoint with this `config.json` from being used, and what to do."""
+        yield from ()
+
+    @classmethod
+    def processor_problems(cls, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
+        """Yield why the settings of an image processor do not fit this `config.json`, and what to do."""
+        yield from ()
+
+    @classmethod
+    @abstractmethod
+    def random_config(cls, size: RandomModel, tokenizer: Any) -> Any:
+        """Return a configuration of this family at a size, with the special ids of `tokenizer`."""
+
+    @classmethod
+    @abstractmethod
+    def random_processor(cls, size: RandomModel) -> Any:
+        """Return an image processor with the family's published settings at a size."""
+
+    def _pixels(self, images: Sequence[Any], **options: Any) -> Mapping[str, Tensor]:
+        """Run the checkpoint's image processor; return its tensors on the model's device, floats in its type."""
+        made = self.checkpoint.processor(images, return_tensors="pt", **options)
+        return {name: self.numerics.place(value) for name, value in made.items() if torch.is_tensor(value)}
+
+
+def pixel_shuffle(features_BND: Tensor, factor: int) -> Tensor:
+    """Join squares of `factor` x `factor` neighbouring patches: (B, N, D) to (B, N / factor^2, factor^2 D).
+
+    Patches are in rows of a square image; within a joined one they follow each other row by row.
+    """
+    count, num, width = features_BND.shape
+    side = round(num**0.5)
+    grid = features_BND.view(count, side // factor, factor, side // factor, factor * width)
+    return grid.transpose(2, 3).reshape(count, num // factor**2, factor**2 * width)
