@@ -19,7 +19,7 @@ report: "pipelines/report/workflow.rst"
 wildcard_constraints:
     results=".+",
     # Folders below faults/ and studies/ would otherwise match as another profile or scenario.
-    profile=rf"(?!(?:faults|studies)/)[a-z0-9_-]+{VARIANT}",
+    profile=rf"(?!(?:faults|studies)/)[a-z0-9][a-z0-9._-]*{VARIANT}",
     scenario=rf"(?!(?:faults|studies)/)[a-z0-9_-]+{VARIANT}",
     fault=r"[a-z0-9_-]+",
     study=r"[a-z0-9_-]+",

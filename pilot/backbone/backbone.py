@@ -185,6 +185,7 @@ class Backbone:
 
     def answer(self, image_tokens: ImageTokens, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
         """Return greedy answers to `prompts` (instructions); `image_tokens(rows)` returns (len(rows), N, C)."""
+
         def whole(rows: list[int]) -> Tensor:
             return self._whole(image_tokens(rows))
 

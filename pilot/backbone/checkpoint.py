@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pilot.backbone.fitting import check_checkpoint
 from pilot.backbone.numerics import Numerics

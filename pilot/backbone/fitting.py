@@ -24,6 +24,7 @@ CONVERT = (
     "AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER')\""
 )
 
+
 def check_checkpoint(folder: Path) -> type[Family]:
     """Check a checkpoint's configuration, tokenizer, image processor and list of weights; return its family.
 

@@ -10,7 +10,7 @@ from pilot.config.profile import Profile
 
 
 def load_checkpoint(profile: Profile, numerics: Numerics, *, lean: bool = False) -> Checkpoint | LeanCheckpoint:
-    """Load the profile's backbone; create `llava-random` if it has no checkpoint yet.
+    """Load the profile's backbone; create one with random weights if it has no checkpoint yet.
 
     Args:
         profile: names the backbone.
@@ -32,12 +32,15 @@ def load_checkpoint(profile: Profile, numerics: Numerics, *, lean: bool = False)
 
 def _load_random(profile: Profile, size: RandomModel, numerics: Numerics) -> Checkpoint:
     from pilot.backbone.random_llava import random_model, random_processor, random_tokenizer, write_random_llava
+    from pilot.backbone.random_model import write_random_model
 
     if not size.materialise:
         model = random_model(size, numerics.device, numerics.dtype)
         model.set_attn_implementation(numerics.attention)
         return Checkpoint(model.eval().requires_grad_(False), random_tokenizer(), random_processor(size))
     folder = checkpoint_folder(profile)
-    if not folder.is_dir():
+    if not folder.is_dir() and size.family == "llava":
         write_random_llava(size, folder)
+    elif not folder.is_dir():
+        write_random_model(size, folder)
     return read_checkpoint(folder, numerics)

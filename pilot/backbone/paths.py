@@ -33,8 +33,14 @@ class Source:
 BACKBONES: dict[str, Source] = {
     "tiny-llava": Source(folder=TINY_LLAVA),
     "llava-1.5-7b": Source(hub="llava-hf/llava-1.5-7b-hf"),
-    RANDOM: Source(),
+    "llava-onevision-0.5b": Source(hub="llava-hf/llava-onevision-qwen2-0.5b-ov-hf"),
+    "smolvlm-256m": Source(hub="HuggingFaceTB/SmolVLM-256M-Instruct"),
+    "smolvlm2-500m": Source(hub="HuggingFaceTB/SmolVLM2-500M-Video-Instruct"),
+    "qwen2.5-vl-3b": Source(hub="Qwen/Qwen2.5-VL-3B-Instruct"),
+    "internvl3-1b": Source(hub="OpenGVLab/InternVL3-1B-hf"),
+    **{f"{name}-random": Source() for name in ("llava", "llava-onevision", "smolvlm", "qwen2.5-vl", "internvl")},
 }
+"""Checkpoints by name. A profile may also name a folder or another repository of the hub, with a slash in it."""
 
 
 def models_folder() -> Path:
@@ -46,20 +52,20 @@ def checkpoint_folder(profile: Profile) -> Path:
     """Return the folder with the profile's checkpoint; for `llava-random`, the one where it is to be written.
 
     In this order: the profile's `backbone_path`, the package, `PILOT_MODELS/<name>`, the hub at the profile's revision.
+    A `backbone` with a slash is a folder, or a repository of the hub.
 
     Raises:
         UserError: an unknown name, a folder without a checkpoint, a hub checkpoint without a pinned revision, or a
             failed download.
     """
     where = f"profile {profile.name}"
-    check_known(where, "backbone", [profile.backbone], BACKBONES)
-    source = BACKBONES[profile.backbone]
+    source = source_of(profile)
     if profile.backbone_path is not None:
         return _existing(Path(profile.backbone_path).expanduser().absolute(), f"{where}: field backbone_path")
     if source.folder is not None:
         return _existing(source.folder, f"{where}: field backbone")
     if profile.architecture is not None:
-        return models_folder() / f"{RANDOM}-{backbone_digest(profile)[:12]}"
+        return models_folder() / f"{profile.backbone}-{backbone_digest(profile)[:12]}"
     if (models_folder() / profile.backbone).is_dir():
         return _existing(models_folder() / profile.backbone, MODELS_VARIABLE)
     assert source.hub is not None, "a source is one of three"
@@ -72,8 +78,22 @@ def checkpoint_folder(profile: Profile) -> Path:
     return _from_hub(source.hub, profile.revision)
 
 
+def source_of(profile: Profile) -> Source:
+    """Return where the checkpoint of a profile's backbone comes from.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    name = profile.backbone
+    if "/" in name and name not in BACKBONES:
+        folder = Path(name).expanduser()
+        return Source(folder=folder.absolute()) if folder.is_dir() else Source(hub=name)
+    check_known(f"profile {profile.name}", "backbone", [name], BACKBONES)
+    return BACKBONES[name]
+
+
 def backbone_digest(profile: Profile) -> str:
-    """Return the digest of the weights for `config.json`: of their files, or of what `llava-random` is generated from.
+    """Return the digest of the weights for `config.json`: of their files, or of what random ones are generated from.
 
     Raises:
         UserError: as `checkpoint_folder` and `folder_digest`.
@@ -81,7 +101,8 @@ def backbone_digest(profile: Profile) -> str:
     if profile.architecture is not None:
         made_from = profile.architecture.model_dump(mode="json")
         made_from.pop("materialise")
-        return digest_json({"architecture": made_from, "source": code_digest(["pilot/backbone/random_llava.py"])})
+        file = "random_llava" if profile.architecture.family == "llava" else "random_model"
+        return digest_json({"architecture": made_from, "source": code_digest([f"pilot/backbone/{file}.py"])})
     return folder_digest(checkpoint_folder(profile))
 
 

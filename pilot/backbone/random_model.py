@@ -1,7 +1,7 @@
 """Models of any family with random weights at any size, for tests and measurements.
 
-Every parameter is drawn from a separate generator, seeded by its name: N(0, 0.02^2), plus 1 for the weights of norms. The
-tokenizer is tiny-llava's with the family's special tokens and a chat template in ChatML's form.
+Every parameter is drawn from a separate generator, seeded by its name: N(0, 0.02^2), plus 1 for the weights of norms.
+The tokenizer is tiny-llava's with the family's special tokens and a chat template in ChatML's form.
 """
 
 import os

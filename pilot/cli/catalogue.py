@@ -31,6 +31,10 @@ METRICS = {
     "mean_iou[original]": "grounding: mean intersection over union, unparsed answers count 0",
     "acc@0.5[padded_square]": "grounding: as above, boxes relative to the square that LLaVA-1.5 pads the image to",
     "mean_iou[padded_square]": "grounding: as above, in the padded square",
+    "acc@0.5[thousandths]": "grounding: as above, boxes in thousandths of the original image's sides (InternVL)",
+    "mean_iou[thousandths]": "grounding: as above, in thousandths",
+    "acc@0.5[pixels_448]": "grounding: as above, boxes in pixels of the image resized to 448 x 448 (Qwen2.5-VL)",
+    "mean_iou[pixels_448]": "grounding: as above, in these pixels",
     "parse_failure_rate": "grounding: share of answers that hold no box",
 }
 

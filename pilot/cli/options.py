@@ -55,6 +55,8 @@ class BoxFrame(StrEnum):
 
     original = "original"
     padded_square = "padded_square"
+    thousandths = "thousandths"
+    pixels_448 = "pixels_448"
 
 
 class Kind(StrEnum):

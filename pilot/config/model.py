@@ -11,9 +11,12 @@ Precision = Literal["float32", "bfloat16"]
 Attention = Literal["eager", "sdpa"]
 FeatureType = Literal["float32", "float16", "bfloat16"]
 Device = Literal["cpu", "cuda", "auto"]
-Frame = Literal["original", "padded_square"]
-"""Frame that boxes in answers are relative to: the image, or the centred square that LLaVA-1.5 pads it to."""
+Frame = Literal["original", "padded_square", "thousandths", "pixels_448"]
+"""Frame of boxes in answers: fractions of the image, fractions of the centred square that LLaVA-1.5 pads it to, whole
+thousandths of the image's sides (InternVL), or pixels of the image resized to 448 x 448 (Qwen2.5-VL)."""
 FRAMES: tuple[Frame, ...] = get_args(Frame)
+UNITS: Mapping[str, int] = {"original": 1, "padded_square": 1, "thousandths": 1000, "pixels_448": 448}
+"""Number that stands for a whole side in each frame; numbers of more than 1 per side are written as integers."""
 
 
 class RandomModel(Sparse):

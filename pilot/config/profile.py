@@ -19,8 +19,12 @@ from pilot.config.model import (
     RandomModel,
     Trial,
 )
-from pilot.config.scenario import FullName, Seed, Share
+from pilot.config.scenario import Seed, Share
 from pilot.config.variant import base_name, load_variant
+
+
+ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(\+[a-z0-9][a-z0-9._-]*)?$")]
+"""A name, with a variant after a plus sign if any; names of models have dots."""
 
 
 class Profile(Sparse):
@@ -31,16 +35,17 @@ class Profile(Sparse):
     unfinished phase is saved on the client's disk; null for never. `precision`, `attention`, `device`,
     `gradient_checkpointing`, `generation_batch` and `feature_dtype` control how and where the model is computed.
     `tuning_grid` has the candidates of `pilot-bench tune`; `tuning_grids` replaces them with as many others for some
-    methods. `box_frame` overrides the default of `frame`.
+    methods. Without a `prompt_template`, prompts are the checkpoint's own chat template. `box_frame` overrides the
+    default of `frame`.
     """
 
     unwritten: ClassVar[frozenset[str]] = frozenset({
         "local_epochs", "backbone_path", "revision", "architecture", "precision", "attention", "device",
         "gradient_checkpointing", "accumulation", "max_length", "feature_dtype", "generation_batch",
-        "checkpoint_minutes", "tuning_grids", "box_frame",
+        "checkpoint_minutes", "tuning_grids", "prompt_template", "box_frame",
     })  # fmt: skip
 
-    name: FullName
+    name: ProfileName
     backbone: str
     backbone_path: str | None = None
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
@@ -64,7 +69,7 @@ class Profile(Sparse):
     lora: LoraConfig
     learning_rates: Mapping[str, LearningRates]
     method_options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
-    prompt_template: str
+    prompt_template: str | None = None
     box_frame: Frame | None = None
     federation: FederationConfig = FederationConfig()
     tuning_grid: tuple[Trial, ...] = ()
@@ -81,12 +86,13 @@ class Profile(Sparse):
                     f"tuning_grids.{method}: expected as many trials as tuning_grid has ({len(self.tuning_grid)}), "
                     f"got {len(trials)}: every method gets the same budget"
                 )
-        if "<image>" not in self.prompt_template or "{instruction}" not in self.prompt_template:
+        template = self.prompt_template
+        if template is not None and ("<image>" not in template or "{instruction}" not in template):
             raise ValueError("prompt_template needs <image> and {instruction}")
         if (self.local_steps is None) == (self.local_epochs is None):
             raise ValueError("local_steps or local_epochs: expected exactly one of the two")
-        if (self.backbone == "llava-random") != (self.architecture is not None):
-            raise ValueError("architecture goes with backbone llava-random, and only with it")
+        if self.backbone.endswith("-random") != (self.architecture is not None):
+            raise ValueError("architecture goes with backbones with random weights (*-random), and only with them")
         return self
 
     @property

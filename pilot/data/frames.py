@@ -1,8 +1,8 @@
-"""Coordinate frame of boxes in answers: fractions of the image, or of the square that LLaVA-1.5 pads it to.
+"""Coordinate frame of boxes in answers; see `pilot.config.model.Frame`.
 
 Records hold boxes as fractions of the image. Training targets are written, and answers are parsed, in the profile's
 frame. An image of w x h pixels is centred in a square of side s = max(w, h): x' = (w x + (s - w) // 2) / s, and y'
-likewise; the margin is rounded down as in LLaVA's `expand2square`.
+likewise; the margin is rounded down as in LLaVA's `expand2square`. The other frames are the image's own in other units.
 """
 
 import io
@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pilot.config.model import Frame
-from pilot.data.prompts import relative_box_text
+from pilot.config.model import UNITS, Frame
+from pilot.data.prompts import box_answer
 from pilot.data.record import InstructionRecord, RelativeBox, Size
 
 _ROWS = 64
@@ -30,7 +30,7 @@ def from_frame(box: Sequence[float], frame: Frame, size: Size) -> RelativeBox:
 def _convert(box: Sequence[float], frame: Frame, size: Size, edge: Callable[[float, int, int], float]) -> RelativeBox:
     x1, y1, x2, y2 = box
     width, height = size
-    if frame == "original" or width == height:
+    if frame != "padded_square" or width == height:
         return x1, y1, x2, y2
     side = max(size)
     return edge(x1, width, side), edge(y1, height, side), edge(x2, width, side), edge(y2, height, side)
@@ -53,10 +53,10 @@ def _framed(record: InstructionRecord, box: RelativeBox, frame: Frame, size: Siz
 
 
 def answer_in_frame(answer: str, box: Sequence[float] | None, frame: Frame, size: Size) -> str:
-    """Rewrite the answer of a box in `frame`; return answers without a box or of a square image unchanged."""
-    if box is None or frame == "original" or size[0] == size[1]:
+    """Rewrite the answer of a box in `frame`; return answers without a box, or whose frame is the image, unchanged."""
+    if box is None or frame == "original" or (frame == "padded_square" and size[0] == size[1]):
         return answer
-    return relative_box_text(to_frame(box, frame, size))
+    return box_answer(to_frame(box, frame, size), UNITS[frame])
 
 
 def box_in_frame(record: InstructionRecord) -> RelativeBox | None:

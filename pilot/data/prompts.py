@@ -12,9 +12,11 @@ def question(text: str) -> str:
     return f"{text}\n{SINGLE_WORD}"
 
 
-def relative_box_text(box: Sequence[float]) -> str:
-    """Write a box in fractions (0..1) as a grounding answer; see `hundredths_text`."""
-    return hundredths_text(100 * edge for edge in box)
+def box_answer(box: Sequence[float], unit: int = 1) -> str:
+    """Write a box in fractions (0..1) as a grounding answer: see `hundredths_text`, or integers of `unit` per side."""
+    if unit == 1:
+        return hundredths_text(100 * edge for edge in box)
+    return f"[{', '.join(str(min(unit, max(0, round(unit * edge)))) for edge in box)}]"
 
 
 def hundredths_text(edges: Iterable[float]) -> str:

@@ -5,7 +5,8 @@ Answers are never repaired silently. `parse_box` returns None for an answer with
 - fewer or more than four numbers (outside a bracketed group of exactly four, which takes precedence over other
   numbers),
 - NaN, infinity, a percent sign after a number or its bracket, or a unit attached to a number ("0.4px"),
-- a coordinate outside 0..1: percent (0..100), pixels and the 0..999 integers of other models are NOT rescaled,
+- a coordinate outside the frame: 0..1, or 0..1000 for `thousandths`, 0..448 for `pixels_448`; numbers of another frame,
+  such as percent, are NOT rescaled,
 - reversed corners (x2 < x1 or y2 < y1),
 - two or more coordinates with names (`x`, `width`, `left`, `ymin`, `top-left`, ...; see `box_names`) that do not make a
   box together: names are never ignored in favour of positions.
@@ -17,7 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from pilot.config.model import FRAMES
+from pilot.config.model import FRAMES, UNITS
 from pilot.evaluation.box_names import Role, by_name, names_before, names_of
 from pilot.evaluation.result import MetricResult, check_ids, mean_result
 
@@ -47,7 +48,7 @@ class Box(NamedTuple):
     y2: float
 
 
-def parse_box(text: str) -> Box | None:
+def parse_box(text: str, frame: str = "original") -> Box | None:
     """Return the box in a model's answer, or None if it has no valid one (see the module's docstring).
 
     The box is the first group in brackets, parentheses or braces that holds exactly four numbers; without such a
@@ -57,9 +58,9 @@ def parse_box(text: str) -> Box | None:
     text = text.translate(_MINUS)
     for group in _GROUP.finditer(text):
         if _FOUR.fullmatch(group[1]):
-            return _named_box(names_before(text[: group.start()]), _NUMBERS.findall(group[1]))
+            return _named_box(names_before(text[: group.start()]), _NUMBERS.findall(group[1]), UNITS[frame])
     roles, unclear = names_of(text, _NUMBERS)
-    return None if unclear or not _all_numbers_whole(text) else _named_box(roles, _NUMBERS.findall(text))
+    return None if unclear or not _all_numbers_whole(text) else _named_box(roles, _NUMBERS.findall(text), UNITS[frame])
 
 
 def _all_numbers_whole(text: str) -> bool:
@@ -67,16 +68,16 @@ def _all_numbers_whole(text: str) -> bool:
     return _DIGITS.search(_NAME.sub(" ", _NUMBERS.sub(" ", text))) is None
 
 
-def _named_box(roles: Sequence[Role], numbers: Sequence[str]) -> Box | None:
+def _named_box(roles: Sequence[Role], numbers: Sequence[str], unit: int) -> Box | None:
     """Make a box from four numbers, assigned by name if they have names."""
-    return _box(by_name(roles, numbers) if roles and len(numbers) == 4 else numbers)
+    return _box(by_name(roles, numbers) if roles and len(numbers) == 4 else numbers, unit)
 
 
-def _box(numbers: Sequence[str]) -> Box | None:
+def _box(numbers: Sequence[str], unit: int = 1) -> Box | None:
     """Make a box in 0..1 with ordered corners from four numbers, or return None (also for NaN)."""
     if len(numbers) != 4:
         return None
-    box = Box(*map(float, numbers))
+    box = Box(*(float(number) / unit for number in numbers))
     valid = 0 <= box.x1 <= box.x2 <= 1 and 0 <= box.y1 <= box.y2 <= 1
     return box if valid else None
 
@@ -108,7 +109,7 @@ def score_example(prediction: str, reference: Sequence[float], frame: str = "ori
     target = _box([repr(float(value)) for value in reference])
     if target is None:
         raise ValueError(f"reference box {list(reference)} is not x1 <= x2, y1 <= y2 within 0..1")
-    box = parse_box(prediction)
+    box = parse_box(prediction, frame)
     overlap = 0.0 if box is None else iou(box, target)
     return {
         f"acc@0.5[{frame}]": float(is_hit(overlap)),

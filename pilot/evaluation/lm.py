@@ -12,7 +12,8 @@ from lm_eval.api.registry import register_model
 from PIL import Image
 from torch import Tensor
 
-from pilot.backbone.backbone import IMAGE_PLACEHOLDER, Backbone
+from pilot.backbone.backbone import Backbone
+from pilot.backbone.prompts import IMAGE_PLACEHOLDER
 from pilot.errors import UserError
 from pilot.federation.client import ClientModel
 

@@ -7,7 +7,8 @@ from typing import Any
 from transformers import LlavaProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from pilot.backbone.backbone import IMAGE_PLACEHOLDER, Backbone
+from pilot.backbone.backbone import Backbone
+from pilot.backbone.prompts import IMAGE_PLACEHOLDER
 from pilot.io.atomic import read_json, write_json
 
 _REFUSAL = "this model was trained on one user turn of one image and text: give a list of content parts"

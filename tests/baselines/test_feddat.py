@@ -51,7 +51,8 @@ def test_phases() -> None:
 
 
 def test_only_the_shared_connector_speaks_in_phase_shared() -> None:
-    connectors = [METHOD.make_connector(phase, CLIENT, Projector(3, 4)) for phase in (SHARED, PRIVATE, METHOD.final_phase(1))]
+    phases = (SHARED, PRIVATE, METHOD.final_phase(1))
+    connectors = [METHOD.make_connector(phase, CLIENT, Projector(3, 4)) for phase in phases]
     gates = []
     for connector in connectors:
         assert isinstance(connector, DualConnector)

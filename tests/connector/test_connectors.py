@@ -191,7 +191,9 @@ def test_gradients_reach_exactly_the_trainable_groups(projector: Projector, feat
         assert groups_with_gradient(connector, features) == groups
 
 
-def test_every_trainable_tensor_of_a_fresh_stage_two_receives_a_gradient(projector: Projector, features: Tensor) -> None:
+def test_every_trainable_tensor_of_a_fresh_stage_two_receives_a_gradient(
+    projector: Projector, features: Tensor
+) -> None:
     connector = CrossTaskMixture(projector, T, 1)
     set_trainable(connector, {"task_adapter", "cross_task_adapter", "router"})
     output = connector(features)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilot.data.boxes import TOLERANCE, BadBox, CheckedBox, check_box
-from pilot.data.prompts import relative_box_text
+from pilot.data.prompts import box_answer
 from pilot.data.record import InstructionRecord, check_records
 from pilot.data.rows import RawBox
 from pilot.data.scenes.scene import SIZE
@@ -92,7 +92,7 @@ def test_any_numbers_make_a_valid_box_or_a_reason(
         return
     x1, y1, x2, y2 = found.box
     assert 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 and 0 <= found.clipped <= TOLERANCE
-    text = relative_box_text(found.box)
+    text = box_answer(found.box)
     record = InstructionRecord("a", "ground", "s", b"\x89PNG", "Where?", text, (text,), {}, "train", found.box)
     check_records(Path("x"), [record])
 
@@ -112,5 +112,5 @@ def test_every_form_of_one_box_is_the_same_box(left: int, top: int, width: int, 
 
 
 def test_text_of_boxes() -> None:
-    assert relative_box_text((0.0, 0.126, 0.5, 1.0)) == "[0.00, 0.13, 0.50, 0.99]"
+    assert box_answer((0.0, 0.126, 0.5, 1.0)) == "[0.00, 0.13, 0.50, 0.99]"
     assert box_text((0, 10, 40, SIZE)) == "[0.00, 0.12, 0.50, 0.99]"  # 12.5 hundredths round to even

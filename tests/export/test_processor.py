@@ -98,7 +98,7 @@ def test_other_ids_are_noticed(small: Small, processor: LlavaProcessor) -> None:
         num_additional_image_tokens=1, chat_template=processor.chat_template.replace("ASSISTANT:", "ASSISTANT: x"),
     )  # fmt: skip
     assert not same_prompts(other, small.backbone, "What is it?")
-    assert prompt_ids(other, "What is it?")[0] == small.backbone.begin
+    assert prompt_ids(other, "What is it?")[0] == small.backbone.prompts.lead[0]
 
 
 @pytest.mark.parametrize(

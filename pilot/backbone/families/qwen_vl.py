@@ -100,6 +100,7 @@ class QwenVl(Family):
 
         pixels = size.image_size**2
         return Qwen2VLImageProcessorPil(
-            size={"shortest_edge": pixels // 4, "longest_edge": pixels}, patch_size=size.patch_size, merge_size=size.merge
+            size={"shortest_edge": pixels // 4, "longest_edge": pixels},
+            patch_size=size.patch_size,
+            merge_size=size.merge,
         )
-

@@ -39,6 +39,7 @@ def is_lean(folder: Path, numerics: Numerics) -> bool:
     config, tokens = read_json(folder / "config.json"), read_json(folder / "tokenizer_config.json")
     own = all(_at(config, path) == value for path, value in EXPECTED.items())
     own = own and computes(_namespace(config["text_config"]))
+    own = own and config.get("multimodal_projector_bias", True)
     return own and config.get("dtype") == "float32" and tokens.get("clean_up_tokenization_spaces") is False
 
 

@@ -10,7 +10,7 @@ from pilot.data.account import Account, Total
 from pilot.data.boxes import BadBox, CheckedBox, check_box
 from pilot.data.duplicates import near_duplicates
 from pilot.data.images import BadImage, NormalisedImage, load
-from pilot.data.prompts import relative_box_text
+from pilot.data.prompts import box_answer
 from pilot.data.quarantine import Quarantine
 from pilot.data.record import InstructionRecord, Turn
 from pilot.data.rows import RawBox, Rejected, Row, Rows
@@ -174,7 +174,7 @@ class Filler:
             box = self._box(turn.box, image)
             if isinstance(box, BadBox):
                 return box
-            answer = turn.answer if box is None else relative_box_text(box.box)
+            answer = turn.answer if box is None else box_answer(box.box)
             turns.append(Turn(turn.instruction, answer, None if box is None else box.box))
         return tuple(turns)
 
@@ -199,7 +199,7 @@ class Filler:
     def _record(
         self, split: str, row: Row, image: NormalisedImage, box: CheckedBox | None, earlier: tuple[Turn, ...]
     ) -> InstructionRecord:
-        answer = row.answer if box is None else relative_box_text(box.box)
+        answer = row.answer if box is None else box_answer(box.box)
         return InstructionRecord(
             id=row.id if self.own_ids else f"{self.source}-{split}-{row.id}",
             task=self.kind,

@@ -70,7 +70,7 @@ def sample_browser(source: Source, per_task: int = PER_TASK) -> dict[str, Any]:
 
 def _box(text: str, frame: Frame, size: Size) -> list[float] | None:
     """Return the box in an answer in the original frame, as the grounding metrics parse it; None without one."""
-    box = parse_box(text)
+    box = parse_box(text, frame)
     return None if box is None else [round(side, 4) for side in from_frame(box, frame, size)]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from pilot.config.model import FRAMES
 from pilot.config.variant import base_name
 from pilot.methods.families import CORE, FAMILIES
 from pilot.methods.families import REFERENCES as LAST
@@ -40,8 +41,8 @@ _METRICS = (
         "BLEU-3",
         "BLEU-4",
     ),
-    *("METEOR", "ROUGE-L", "SPICE", "acc@0.5[original]", "mean_iou[original]", "acc@0.5[padded_square]"),
-    "mean_iou[padded_square]",
+    *("METEOR", "ROUGE-L", "SPICE"),
+    *(f"{metric}[{frame}]" for frame in FRAMES for metric in ("acc@0.5", "mean_iou")),
 )
 
 

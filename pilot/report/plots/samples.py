@@ -145,12 +145,12 @@ def _samples(
     return samples
 
 
-def references_in(row: Mapping[str, Any], frame: str) -> tuple[str, ...]:
+def references_in(row: Mapping[str, Any], frame: Frame) -> tuple[str, ...]:
     """Return the references of a row of a records file; a box is written as a correct answer in `frame` would be."""
-    if row["box"] is None or frame != "padded_square":
+    if row["box"] is None or frame == "original":
         return tuple(row["references"])
     size = image_size(row["image"])
-    return tuple(answer_in_frame(text, row["box"], "padded_square", size) for text in row["references"])
+    return tuple(answer_in_frame(text, row["box"], frame, size) for text in row["references"])
 
 
 def _height(samples: list[Sample], layout: Layout, left_out: int) -> float:
@@ -205,7 +205,7 @@ def _picture(axes: Axes, sample: Sample) -> None:
     axes.add_patch(_rectangle(sample.box, width, height, "white", 3.4, "-"))
     axes.add_patch(_rectangle(sample.box, width, height, "black", 1.6, (0, (3, 1.5))))
     for label, answer in sample.answers.items():
-        if (box := parse_box(answer)) is not None:
+        if (box := parse_box(answer, sample.frames[label])) is not None:
             inside = from_frame(box, sample.frames[label], (width, height))
             axes.add_patch(_rectangle(inside, width, height, method_style(label).colour, 1.3, "-"))
     axes.set_xlim(0, width)
