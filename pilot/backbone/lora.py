@@ -125,9 +125,9 @@ def merged(language_model: nn.Module) -> Iterator[None]:
             layer._merged = None
 
 
-def to_peft(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the adapter under the names of a PEFT checkpoint over `LlavaForConditionalGeneration`."""
-    prefix = "base_model.model.model.language_model."
+def to_peft(state: dict[str, Tensor], language: str = "model.language_model") -> dict[str, Tensor]:
+    """Return the adapter under the names of a PEFT checkpoint; `language` is the LLM's path in transformers' model."""
+    prefix = f"base_model.model.{language}."
     return {
         f"{prefix}{name.removeprefix(GROUP + '.')}.weight": value
         for name, value in state.items()

@@ -22,7 +22,6 @@ from pilot.config.model import (
 from pilot.config.scenario import Seed, Share
 from pilot.config.variant import base_name, load_variant
 
-
 ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(\+[a-z0-9][a-z0-9._-]*)?$")]
 """A name, with a variant after a plus sign if any; names of models have dots."""
 

@@ -70,12 +70,19 @@ def loading(source: Source, form: str) -> str:
     if profile.backbone == "tiny-llava":
         base = "pilot.backbone.paths.TINY_LLAVA"
     text = LOADING[form].replace("{base}", base)
+    family = source.backbone.family
+    if family.model_type != "llava":
+        text = text.replace("LlavaForConditionalGeneration", family.model_class).replace(
+            "LlavaProcessor", "AutoProcessor"
+        )
+        text = text.replace('AutoProcessor.from_pretrained(".")', f"AutoProcessor.from_pretrained({base})")
+        text = text.replace(f"\n{_ASK}", f"\nvars(processor.image_processor).update({dict(family.one_tile)})\n{_ASK}")
     return text.replace("import PeftModel", "import PeftModel; import pilot.backbone.paths") if "TINY" in text else text
 
 
 def _front_matter(source: Source, form: str) -> str:
     spec = source.spec
-    tags = ["pilot-bench", "federated-learning", "llava", spec.method, spec.scenario.name]
+    tags = ["pilot-bench", "federated-learning", source.backbone.family.model_type, spec.method, spec.scenario.name]
     lines = [
         f"license: {backbone_licence(spec.profile.backbone)[0]}",
         f"library_name: {LIBRARIES[form]}",
@@ -93,7 +100,7 @@ def _summary(source: Source, form: str) -> str:
     others = [client for client in source.clients if client != source.client]
     shared = f"the same as that of clients {_enumerate(others)}" if others else "its own"
     kind = {
-        "merged": "A `LlavaForConditionalGeneration` checkpoint with LoRA merged into the weights.",
+        "merged": f"A `{source.backbone.family.model_class}` checkpoint with LoRA merged into the weights.",
         "adapter": "A PEFT adapter (LoRA and the projector) over the base model.",
         "mixture": "LoRA and several connectors over the frozen base model, which is not in this folder.",
     }[form]
@@ -169,7 +176,9 @@ def _limits(source: Source, form: str, exact_prompts: bool) -> list[str]:
             "Boxes in answers are fractions of the centred square that pads the image, not of the image: with "
             "s = max(w, h) of a w x h image, x = (s x' - (s - w) // 2) / w and y = (s y' - (s - h) // 2) / h."
         )
-    if form != "mixture":
+    if source.backbone.family.note:
+        lines.append(source.backbone.family.note)
+    if form != "mixture" and source.backbone.family.model_type == "llava":
         lines.append(
             "Images are padded to a square with the mean colour (`do_pad`), as in training. Pixels are equal to those "
             "of training with transformers' Pillow image processor. Its torchvision one, which may be taken where "

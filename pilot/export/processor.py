@@ -1,5 +1,6 @@
 """The stock processor of a backbone, which prepares images and prompts as `Backbone` does, without this package."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,15 @@ def save_processor(processor: LlavaProcessor, folder: Path) -> None:
         config["additional_special_tokens"] = extra
     config["model_input_names"] = ["input_ids", "attention_mask"]  # 4 would add token_type_ids, which LLaVA refuses
     write_json(path, config)
+
+
+def save_own_processor(backbone: Backbone, folder: Path) -> None:
+    """Write the backbone's tokenizer, with its chat template, and its image processor, set to one tile per image."""
+    backbone.tokenizer.save_pretrained(folder)
+    processor = copy.deepcopy(backbone.processor)
+    for name, value in backbone.family.one_tile.items():
+        setattr(processor, name, value)
+    processor.save_pretrained(folder)
 
 
 def chat_template(tokenizer: Any, prompt_template: str) -> str:

@@ -1,11 +1,12 @@
-"""Export of models with LLaVA's connector, in formats that transformers and PEFT read without this package."""
+"""Export of models with the backbone's own connector, in formats that transformers and PEFT read by themselves."""
 
 import gc
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from peft import LoraConfig
-from transformers import LlavaForConditionalGeneration
 
 from pilot.backbone.lora import GROUP, TARGETS, to_peft
 from pilot.backbone.offsets import GROUP as OFFSETS
@@ -16,12 +17,11 @@ from pilot.export.source import Source
 from pilot.io.atomic import write_bytes, write_json
 from pilot.methods.base import State, group_of
 
-PROJECTOR = "multi_modal_projector"
 SHARD_SIZE = "5GB"
 
 
 def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> list[str]:
-    """Write a `LlavaForConditionalGeneration` checkpoint: W + (alpha / r) (D + B A) in float32, then the base's dtype.
+    """Write a checkpoint of the family's class: W + (alpha / r) (D + B A) in float32, then the base's dtype.
 
     Hu et al. 2021, arXiv 2106.09685, section 4.1; D is the offset of methods that have one
     (`pilot.backbone.offsets`). The projector is the client's connector. Tensors are named as in published checkpoints.
@@ -38,13 +38,18 @@ def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> 
             f"{path}: no checkpoint of {source.spec.profile.backbone} to merge into. Set materialise: true in the "
             "profile's architecture, or export with --adapter."
         )
-    model = LlavaForConditionalGeneration.from_pretrained(path, local_files_only=True, dtype="auto")
+    family = source.backbone.family
+    model = getattr(transformers, family.model_class).from_pretrained(path, local_files_only=True, dtype="auto")
     with torch.no_grad():
         lost = _merge(source, model)
-        model.model.multi_modal_projector.load_state_dict(projector_of(source.state), strict=True)
-    # transformers 4 does not know version 5's names of the vision tower and would initialise it at random.
-    tensors = {hub_name(name): value.detach() for name, value in model.named_parameters()}
-    model.save_pretrained(folder, state_dict=tensors, save_original_format=False, max_shard_size=shard_size)
+        for name, value in projector_of(source).items():
+            model.get_parameter(name).copy_(value)
+    if family.model_type == "llava":
+        # transformers 4 does not know version 5's names of the vision tower and would initialise it at random.
+        tensors = {hub_name(name): value.detach() for name, value in model.named_parameters()}
+        model.save_pretrained(folder, state_dict=tensors, save_original_format=False, max_shard_size=shard_size)
+    else:
+        model.save_pretrained(folder, max_shard_size=shard_size)
     kind = str(model.dtype).removeprefix("torch.")
     del model
     gc.collect()
@@ -56,12 +61,12 @@ def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> 
     ]
 
 
-def _merge(source: Source, model: LlavaForConditionalGeneration) -> float:
+def _merge(source: Source, model: Any) -> float:
     """Merge LoRA and offsets into the LLM's weights; return the share of the change that rounding loses."""
     wanted = lost = 0.0
     for name, lora_a in layers_of(source.state).items():
         lora_b = source.state[f"{GROUP}.{name}.lora_B"]
-        weight = model.model.language_model.get_submodule(name).weight
+        weight = model.get_submodule(source.backbone.family.language).get_submodule(name).weight
         base = frozen = weight.float().clone()
         if (offset := source.state.get(f"{OFFSETS}.{name}.weight")) is not None:
             frozen = frozen.add(offset, alpha=source.scale)
@@ -73,7 +78,7 @@ def _merge(source: Source, model: LlavaForConditionalGeneration) -> float:
 
 
 def write_adapter(source: Source, folder: Path) -> list[str]:
-    """Write an adapter for `PeftModel.from_pretrained(base, folder)`: LoRA, and the projector in `modules_to_save`.
+    """Write an adapter for `PeftModel.from_pretrained(base, folder)`: LoRA, and the connector in `modules_to_save`.
 
     Raises:
         UserError: the method changed the frozen weights, which an adapter does not hold.
@@ -85,14 +90,14 @@ def write_adapter(source: Source, folder: Path) -> list[str]:
         )
     from safetensors.torch import save
 
-    lora = source.spec.profile.lora
+    lora, family = source.spec.profile.lora, source.backbone.family
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides it by r, an integer or not
         lora_dropout=0.0,
         bias="none",
-        target_modules=rf".*language_model.*\.({'|'.join(TARGETS)})",
-        modules_to_save=[PROJECTOR],
+        target_modules=rf".*{family.language.rsplit('.', 1)[-1]}.*\.({'|'.join(TARGETS)})",
+        modules_to_save=_saved_modules(source),
         task_type="CAUSAL_LM",
         base_model_name_or_path=source.base_name,
         revision=source.spec.profile.revision,
@@ -100,8 +105,9 @@ def write_adapter(source: Source, folder: Path) -> list[str]:
     )
     values = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
     write_json(folder / "adapter_config.json", values)
-    projector = {f"base_model.model.model.{PROJECTOR}.{k}": v for k, v in projector_of(source.state).items()}
-    tensors = {name: value.contiguous() for name, value in sorted((to_peft(source.state) | projector).items())}
+    projector = {f"base_model.model.{name}": value for name, value in projector_of(source).items()}
+    lora_values = to_peft(source.state, family.language)
+    tensors = {name: value.contiguous() for name, value in sorted((lora_values | projector).items())}
     write_bytes(folder / "adapter_model.safetensors", save(tensors, metadata={"format": "pt"}))
     return []
 
@@ -112,6 +118,20 @@ def layers_of(state: State) -> dict[str, torch.Tensor]:
     return {name.removeprefix(f"{GROUP}.").removesuffix(".lora_A"): state[name] for name in names}
 
 
-def projector_of(state: State) -> State:
-    """Return the single connector's parameters under the names of LLaVA's projector."""
-    return {name.removeprefix("connector."): value for name, value in state.items() if name.startswith("connector.")}
+def projector_of(source: Source) -> State:
+    """Return the single connector's parameters by their paths in transformers' model."""
+    paths = {f"linear_{number}": path for number, path in enumerate(source.backbone.family.connector, start=1)}
+    own = [name.split(".") for name in source.state if name.startswith("connector.")]
+    return {f"{paths[layer]}.{kind}": source.state[f"connector.{layer}.{kind}"] for _, layer, kind in own}
+
+
+def _saved_modules(source: Source) -> list[str]:
+    """Return PEFT's names of the connector: the module that holds its layers and nothing else, or each layer."""
+    paths = source.backbone.family.connector
+    parent = paths[0].rpartition(".")[0]
+    held = {f"{parent}.{name}" for name, _ in source.backbone.model.get_submodule(parent).named_parameters()}
+    if held == projector_of(source).keys():
+        last = parent.rpartition(".")[2]
+        alone = sum(name.rpartition(".")[2] == last for name, _ in source.backbone.model.named_modules()) == 1
+        return [last if alone else parent.removeprefix("model.")]
+    return [path.removeprefix("model.") for path in paths]

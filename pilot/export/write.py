@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 from pilot.errors import UserError
 from pilot.export.card import card_text
 from pilot.export.mixture import describe, write_mixture
-from pilot.export.processor import same_prompts, save_processor, stock_processor
+from pilot.export.processor import same_prompts, save_own_processor, save_processor, stock_processor
 from pilot.export.source import Source, open_source
 from pilot.export.stock import SHARD_SIZE, write_adapter, write_merged
 from pilot.io.atomic import set_mode, write_text
@@ -92,7 +92,11 @@ def _write_mixture(source: Source, folder: Path) -> list[str]:
 
 
 def _write_processor(source: Source, folder: Path) -> bool:
-    """Write the stock processor; return whether its prompts are those of training, id for id."""
-    processor = stock_processor(source.backbone, source.spec.profile.prompt_template)
+    """Write what prepares images and prompts; return whether its prompts are those of training, id for id."""
+    template = source.spec.profile.prompt_template
+    if source.backbone.family.model_type != "llava" or template is None:
+        save_own_processor(source.backbone, folder)
+        return template is None
+    processor = stock_processor(source.backbone, template)
     save_processor(processor, folder)
     return same_prompts(processor, source.backbone, _PROBE)

@@ -1,10 +1,18 @@
-"""Sizes of LLaVA architectures and the parameter counts that follow from them."""
+"""Sizes of multimodal LLMs and the parameter counts that follow from them.
 
+LLaVA's sizes are read from its configuration alone; those of other families from a model that transformers creates from
+the configuration on PyTorch's meta device, without memory for its weights.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilot.backbone.paths import BACKBONES, MODELS_VARIABLE, Source, models_folder
+from pilot.backbone.families.table import family_of
+from pilot.backbone.numerics import Numerics
+from pilot.backbone.paths import MODELS_VARIABLE, models_folder, source_of
+from pilot.config.model import RandomModel
 from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.io.text import decode, parse_json
@@ -24,9 +32,16 @@ SIZES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A CLIP vision tower, a two-layer projector and a Llama; widths are those of transformers' configurations.
+    """A vision tower, a connector and an LLM with Llama's layers; widths are those of transformers' configurations.
 
     The defaults are LLaVA-1.5-7B's (CLIP ViT-L/14 at 336 pixels, Vicuna-7B): constants of that architecture.
+
+    Attributes:
+        text_biases: whether q, k and v have biases, as Qwen2's.
+        features: (N, D) of an image's features; by default the patches and the width of the vision tower.
+        connector: (in, out) of the connector's linear layers; by default LLaVA's two, D -> C -> C.
+        connector_bias: whether they have biases.
+        tower: parameters of the vision tower, with fixed layers before the connector; counted from CLIP's by default.
     """
 
     text_layers: int = 32
@@ -41,11 +56,21 @@ class Architecture:
     vision_intermediate: int = 4096
     image_size: int = 336
     patch_size: int = 14
+    text_biases: bool = False
+    features: tuple[int, int] | None = None
+    connector: tuple[tuple[int, int], ...] | None = None
+    connector_bias: bool = True
+    tower: int | None = None
 
     @property
     def image_tokens(self) -> int:
-        """N: patches of an image, which the LLM sees as tokens (without the class token)."""
-        return (self.image_size // self.patch_size) ** 2
+        """N: features of an image, which the LLM sees as tokens (of LLaVA's patches without the class token)."""
+        return self.features[0] if self.features else (self.image_size // self.patch_size) ** 2
+
+    @property
+    def feature_width(self) -> int:
+        """D: width of a feature."""
+        return self.features[1] if self.features else self.vision_hidden
 
     @property
     def kv_width(self) -> int:
@@ -63,8 +88,9 @@ class Architecture:
 
     @property
     def layer_parameters(self) -> int:
-        """Parameters of one layer of the LLM: seven matrices and two norms."""
-        return sum(rows * columns for rows, columns in self.matrices) + 2 * self.text_hidden
+        """Parameters of one layer of the LLM: seven matrices, two norms and the biases of q, k and v if any."""
+        biases = self.text_biases * (self.text_hidden + 2 * self.kv_width)
+        return sum(rows * columns for rows, columns in self.matrices) + 2 * self.text_hidden + biases
 
     @property
     def language_parameters(self) -> int:
@@ -74,6 +100,8 @@ class Architecture:
     @property
     def vision_parameters(self) -> int:
         """Parameters of the vision tower: embeddings, layers, first and last norm."""
+        if self.tower is not None:
+            return self.tower
         width, inner = self.vision_hidden, self.vision_intermediate
         layer = 4 * (width * width + width) + 4 * width + 2 * width * inner + inner + width
         embeddings = width + 3 * width * self.patch_size**2 + (self.image_tokens + 1) * width
@@ -81,8 +109,10 @@ class Architecture:
 
     @property
     def projector_parameters(self) -> int:
-        """Parameters of one connector MLP, D -> C -> C with biases."""
-        return (self.vision_hidden + 1) * self.text_hidden + (self.text_hidden + 1) * self.text_hidden
+        """Parameters of one connector MLP."""
+        hidden = self.text_hidden
+        layers = self.connector or ((self.feature_width, hidden), (hidden, hidden))
+        return sum((rows + self.connector_bias) * columns for rows, columns in layers)
 
     @property
     def parameters(self) -> int:
@@ -112,29 +142,47 @@ def architecture_of(profile: Profile) -> Architecture:
     """Return the architecture of a profile's backbone; a checkpoint on disk needs only its configuration.
 
     Raises:
-        UserError: the backbone's sizes are not known, or the folder has no LLaVA configuration.
+        UserError: the backbone's sizes are not known, or the folder has no configuration of a known family.
     """
-    source, named = BACKBONES.get(profile.backbone, Source()), models_folder() / profile.backbone
+    source, named = source_of(profile), models_folder() / profile.backbone
     if profile.backbone_path is not None:
         return _read(Path(profile.backbone_path).expanduser(), f"profile {profile.name}: field backbone_path")
     if source.folder is not None:
         return _read(source.folder, f"profile {profile.name}: field backbone")
     if profile.architecture is not None:
         size = profile.architecture
-        return Architecture(
-            **{name: getattr(size, name) for name in Architecture.__dataclass_fields__ if name != "tied"}
-        )
+        if size.family != "llava":
+            from pilot.backbone.random_model import chat_tokenizer
+
+            family = family_of(size.family)
+            made = family.random_config(size, chat_tokenizer(size.family)).to_dict()
+            return _counted(made, f"profile {profile.name}", size)
+        return Architecture(**{name: getattr(size, name) for part in SIZES.values() for name in part})
+    if named.is_dir():
+        return _read(named, MODELS_VARIABLE)
     if profile.backbone == "llava-1.5-7b":
-        return _read(named, MODELS_VARIABLE) if named.is_dir() else Architecture()
+        return Architecture()
     raise UserError(
-        f"profile {profile.name}: field backbone: the sizes of {profile.backbone!r} are not known here. Expected "
-        "tiny-llava, llava-1.5-7b or llava-random."
+        f"profile {profile.name}: field backbone: the sizes of {profile.backbone!r} are not known here. Download its "
+        f"config.json and preprocessor_config.json into {named}, or name a folder with them as backbone_path; a plan "
+        "needs no weights."
     )
 
 
 def _read(folder: Path, where: str) -> Architecture:
     """Read the architecture from a checkpoint's configuration."""
-    config = _configuration(folder / "config.json", where)
+    path = folder / "config.json"
+    try:
+        written = parse_json(decode(path.read_bytes()))
+        model_type = written["model_type"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{where}: {path}: {type(error).__name__}: {error}. Expected a checkpoint's config.json."
+        ) from error
+    family_of(model_type, f"{where}: {path}")
+    if model_type != "llava":
+        return _counted(written, f"{where}: {path}")
+    config = _configuration(path, where)
     sizes = {part: {field: config[f"{part}_config"][name] for field, name in SIZES[part].items()} for part in SIZES}
     return Architecture(tied=config["tie_word_embeddings"], **sizes["text"], **sizes["vision"])
 
@@ -160,4 +208,37 @@ def _configuration(path: Path, where: str) -> dict[str, Any]:
         raise UserError(
             f"{where}: {path}: {type(error).__name__}: {error}. Expected the config.json of a LLaVA checkpoint "
             "(model_type llava), as transformers writes it."
+        ) from error
+
+
+def _counted(config: Mapping[str, Any], where: str, size: RandomModel | None = None) -> Architecture:
+    """Count the sizes of a model that transformers creates from a configuration, without memory for its weights."""
+    from pilot.backbone.families.base import MetaCheckpoint
+
+    family = family_of(config["model_type"], where)
+    try:
+        checkpoint = MetaCheckpoint.of(family, config, size)
+        made = family(checkpoint, Numerics())
+        text, layers = made.config.get_text_config(), [made.model.get_submodule(path) for path in family.connector]
+        language = sum(parameter.numel() for parameter in made.language_model.parameters())
+        connector = sum(parameter.numel() for layer in layers for parameter in layer.parameters())
+        head = 0 if made.config.tie_word_embeddings else made.model.lm_head.weight.numel()
+        total = sum(parameter.numel() for parameter in made.model.parameters())
+        return Architecture(
+            text_layers=text.num_hidden_layers,
+            text_hidden=text.hidden_size,
+            text_intermediate=text.intermediate_size,
+            text_heads=text.num_attention_heads,
+            text_kv_heads=text.num_key_value_heads,
+            vocabulary=text.vocab_size,
+            tied=made.config.tie_word_embeddings,
+            text_biases=any(name.endswith("q_proj.bias") for name, _ in made.language_model.named_parameters()),
+            features=made.feature_shape,
+            connector=tuple((layer.in_features, layer.out_features) for layer in layers),
+            connector_bias=layers[0].bias is not None,
+            tower=total - language - connector - head,
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{where}: {type(error).__name__}: {error}. Expected the configuration of a {family.model_type} checkpoint."
         ) from error

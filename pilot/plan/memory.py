@@ -154,7 +154,7 @@ def training_memory(architecture: Architecture, settings: Settings, phase: Plann
         working=_working_bytes(architecture, settings),
         logits=settings.batch_size * settings.answers * architecture.vocabulary * FLOAT32
         * (DISTILLED_LOGITS if phase.distils else LOGITS),
-        features=settings.batch_size * architecture.image_tokens * architecture.vision_hidden
+        features=settings.batch_size * architecture.image_tokens * architecture.feature_width
         * (size + BYTES[settings.feature_dtype]),
         stepping=FLOAT32 * trained,
         accumulated=settings.accumulation > 1,

@@ -44,7 +44,7 @@ class Miniature:
             layer.kv_width: architecture.kv_width,
             layer.text_intermediate: architecture.text_intermediate,
         }
-        self._widths = self._widths_of_layers | {vision: architecture.vision_hidden, out: architecture.text_hidden}
+        self._widths = self._widths_of_layers | {vision: architecture.feature_width, out: architecture.text_hidden}
         pairs: dict[str, torch.nn.Parameter] = {}
         self.offsets: State = {}
         for index, (target, (rows, columns)) in enumerate(zip(TARGETS, layer.matrices, strict=True)):
@@ -55,7 +55,10 @@ class Miniature:
         self.text_adapter = initial_state(pairs, 0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.projector: Projector = Projector(vision, out)
+            widths = {architecture.feature_width: vision, architecture.text_hidden: out}
+            inner = [columns for _, columns in architecture.connector or ()][:-1]
+            hidden = [widths[width] for width in inner] if architecture.connector else None
+            self.projector = Projector(vision, out, hidden=hidden, bias=architecture.connector_bias)
 
     def count(self, state: Mapping[str, Tensor]) -> int:
         """Count the numbers that the tensors would have in the full model.

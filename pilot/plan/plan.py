@@ -25,6 +25,8 @@ GPU_FRAGMENTS = 0.05
 GPU_TFLOPS, CPU_TFLOPS = 120.0, 0.006
 """Assumed 10^12 operations per second: two fifths of an A100's in bfloat16; those of one CPU core with a tiny model."""
 CHARACTERS_PER_TOKEN = 4
+CHAT_LEAD = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<image>"
+"""Assumed start of a chat template, which the checkpoint's tokenizer knows and its configuration does not."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Question:
 
     def settings(self, profile: Profile, architecture: Architecture) -> Settings:
         """Return a client's training settings with `profile`, at the longest sequence."""
-        before = profile.prompt_template.split("<image>")[0]
+        before = (profile.prompt_template or CHAT_LEAD).split("<image>")[0]
         lead = self.lead_tokens or 1 + math.ceil(len(before) / CHARACTERS_PER_TOKEN)
         sequence = lead + architecture.image_tokens + self.text_tokens
         return Settings.of(profile, sequence, self.answer_tokens)

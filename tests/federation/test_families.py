@@ -1,11 +1,24 @@
 """Runs on every family at test size: phases train what they name, kills change nothing, answers and scores exist."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
+from peft import PeftModel
 
+from pilot.backbone.paths import checkpoint_folder
+from pilot.backbone.prompts import ChatPrompts
+from pilot.evaluation.answers import answer_run
+from pilot.evaluation.scoring import score_runs
+from pilot.evaluation.trained import load_run
+from pilot.export.write import export_model
 from pilot.federation.training import train_run
+from pilot.io.atomic import read_json
 
+from ..families import QUESTION, images, prompt, stock_inputs
 from ..small import Small, contents, quiet
 
 PROFILES = ("smolvlm-random", "internvl-random", "llava-onevision-random", "qwen2.5-vl-random")
@@ -16,7 +29,7 @@ class Killed(Exception):
 
 
 @pytest.fixture(scope="module", params=PROFILES)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Small:
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
     """The small scenario for a profile that ships, cut to one client per task."""
     root = tmp_path_factory.mktemp("family")
     with pytest.MonkeyPatch.context() as patch:
@@ -43,3 +56,44 @@ def test_a_run_survives_a_kill(family: Small, method: str, tmp_path: Path) -> No
         train_run(family.spec(method), family.folder, tmp_path / "run", True, die)
     train_run(family.spec(method), family.folder, tmp_path / "run", True, quiet)
     assert contents(tmp_path / "run") == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["merged", "adapter"])
+def test_stock_transformers_gives_an_exports_answers(family: Small, form: str, tmp_path: Path) -> None:
+    run = family.run("fedavg")
+    export_model(run, 0, tmp_path / "model", form)
+    backbone, models = load_run(run)
+    model = next(loader() for clients, loader in models.items() if 0 in clients)
+    loader = getattr(transformers, backbone.family.model_class)
+    if form == "merged":
+        stock = loader.from_pretrained(tmp_path / "model", local_files_only=True)
+    else:
+        base = loader.from_pretrained(checkpoint_folder(family.profile), local_files_only=True)
+        stock = PeftModel.from_pretrained(base, tmp_path / "model").eval()
+    ids = prompt(backbone).expand(2, -1)
+    with torch.no_grad():
+        tokens = backbone._whole(model.connector(backbone.image_features(images())).tokens_BNC)
+        answers = backbone._passes.answer(lambda rows: tokens[rows], [backbone.prompt_ids(QUESTION)] * 2, 8)
+        made = stock.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), **stock_inputs(backbone, ids), max_new_tokens=8,
+            do_sample=False, eos_token_id=backbone.end, pad_token_id=0,
+        )  # fmt: skip
+    expected = [[token for token in row if token not in (0, backbone.end)] for row in made[:, ids.shape[1] :].tolist()]
+    assert answers == expected and any(answers)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model", local_files_only=True)
+    token = tokenizer.convert_ids_to_tokens(backbone.model.config.image_token_id)
+    again = ChatPrompts(tokenizer, token, backbone.family.opening, backbone.family.closing)
+    assert again.first(QUESTION) == backbone.prompt_ids(QUESTION)
+
+
+@pytest.mark.slow
+def test_answers_and_scores_of_pilot(family: Small, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(family.run("pilot"), tmp_path / "small" / "runs" / "pilot" / "seed0"))
+    for name in ("data", "partition", "features"):
+        (tmp_path / "small" / name).symlink_to(family.folder / name)
+    answer_run(run, quiet)
+    score_runs([run])
+    entries = read_json(run / "eval" / "metrics.json")["entries"]
+    found = {entry["metric"]: entry for entry in entries if entry["status"] == "ok"}
+    assert f"acc@0.5[{family.profile.frame}]" in found and "CIDEr" in found and "exact_match" in found

@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -31,6 +33,8 @@ class Family(ABC):
         opening: text of the tokens before an image's tokens that the processor adds to the chat template's text.
         closing: text of the tokens after them.
         language: path of the LLM without its head in transformers' model.
+        one_tile: options of the image processor with which every image is one tile.
+        note: what images undergo in training that `one_tile` does not do, for the cards of exported models.
         connector: paths of the connector's linear layers, first to last.
     """
 
@@ -42,6 +46,8 @@ class Family(ABC):
     opening: ClassVar[str] = ""
     closing: ClassVar[str] = ""
     language: ClassVar[str] = "model.language_model"
+    one_tile: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    note: ClassVar[str] = ""
     connector: ClassVar[tuple[str, ...]] = (
         "model.multi_modal_projector.linear_1",
         "model.multi_modal_projector.linear_2",
@@ -109,6 +115,30 @@ class Family(ABC):
         """Run the checkpoint's image processor; return its tensors on the model's device, floats in its type."""
         made = self.checkpoint.processor(images, return_tensors="pt", **options)
         return {name: self.numerics.place(value) for name, value in made.items() if torch.is_tensor(value)}
+
+
+@dataclass(frozen=True)
+class MetaCheckpoint:
+    """A model without weights, made from a configuration on PyTorch's meta device.
+
+    Attributes:
+        model: transformers' model.
+        processor: the image processor with the family's defaults, or at a size.
+    """
+
+    model: Any
+    processor: Any
+
+    @classmethod
+    def of(cls, family: type[Family], config: Mapping[str, Any], size: RandomModel | None = None) -> "MetaCheckpoint":
+        """Create a family's model from the content of `config.json`; `size` is that of a random model."""
+        import transformers
+
+        model_class = getattr(transformers, family.model_class)
+        with torch.device("meta"):
+            model = model_class(model_class.config_class.from_dict(dict(config)))
+        processor = getattr(transformers, family.processor_class)
+        return cls(model, family.random_processor(size) if size else processor())
 
 
 def pixel_shuffle(features_BND: Tensor, factor: int) -> Tensor:

@@ -4,6 +4,7 @@ An image is one tile, resized to the vision tower's square. N = (image side / pa
 """
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 from PIL import Image
@@ -22,6 +23,7 @@ class InternVl(Family):
     frame = "thousandths"
     opening = "<img>"
     closing = "</img>"
+    one_tile = MappingProxyType({"crop_to_patches": False})
 
     @property
     def feature_shape(self) -> tuple[int, int]:
@@ -34,7 +36,7 @@ class InternVl(Family):
         """Return the normalised, shuffled patches (B, N, D) of each image as one tile."""
         model, config = self.checkpoint.whole.model, self.config
         output = model.vision_tower(
-            pixel_values=self._pixels(images, crop_to_patches=False)["pixel_values"], output_hidden_states=True
+            pixel_values=self._pixels(images, **self.one_tile)["pixel_values"], output_hidden_states=True
         )
         layer = config.vision_feature_layer
         hidden = output.last_hidden_state if layer == -1 else output.hidden_states[layer]

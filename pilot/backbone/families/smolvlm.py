@@ -4,6 +4,7 @@ An image is one tile: it is resized to the vision tower's square, not split. N =
 """
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ class SmolVlm(Family):
     opening = "<fake_token_around_image><global-img>"
     closing = "<fake_token_around_image>"
     language = "model.text_model"
+    one_tile = MappingProxyType({"do_image_splitting": False})
     connector = ("model.connector.modality_projection.proj",)
     activation = "linear"
 
@@ -35,7 +37,7 @@ class SmolVlm(Family):
 
     def features(self, images: Sequence[Image.Image]) -> Tensor:
         """Return the shuffled patches (B, N, D) of each image as one tile."""
-        pixels = self._pixels(images, do_image_splitting=False)["pixel_values"].flatten(0, 1)
+        pixels = self._pixels(images, **self.one_tile)["pixel_values"].flatten(0, 1)
         side = self.config.vision_config.image_size // self.config.vision_config.patch_size
         mask = torch.ones(len(pixels), side, side, dtype=torch.bool, device=pixels.device)
         tower = self.checkpoint.whole.model.vision_model
