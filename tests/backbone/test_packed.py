@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaModel
+from transformers import LlamaConfig, LlamaModel, Qwen2Config, Qwen2Model
 
 from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.lora import attach
@@ -27,13 +27,17 @@ LEAD, IMAGE, WIDTH, VOCABULARY = 2, 3, 16, 11
 TEXTS = [([5, 6], [7, 1]), ([4], [3, 2, 9, 1]), ([8, 8, 8, 4, 5], [1]), ([5, 5], []), ([], [6, 1])]
 
 
-def make_model(num_kv_heads: int, **changes: Any) -> tuple[LlamaModel, dict[str, torch.nn.Parameter]]:
+def make_model(num_kv_heads: int, kind: str = "llama", **changes: Any) -> tuple[Any, dict[str, torch.nn.Parameter]]:
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config_class, model_class = {"llama": (LlamaConfig, LlamaModel), "qwen2": (Qwen2Config, Qwen2Model)}[kind]
+    config = config_class(
         hidden_size=WIDTH, intermediate_size=24, num_hidden_layers=3, num_attention_heads=4, vocab_size=VOCABULARY,
-        num_key_value_heads=num_kv_heads, head_dim=4, attn_implementation="eager", **changes,
+        num_key_value_heads=num_kv_heads, attn_implementation="eager", **changes,
     )  # fmt: skip
-    model = LlamaModel(config).requires_grad_(False).eval()
+    model = model_class(config).requires_grad_(False).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.normal_(std=0.5)
     for layer in model.layers:  # all ones would hide a norm that ignores its weight
         layer.input_layernorm.weight.uniform_(0.5, 1.5)
         layer.post_attention_layernorm.weight.uniform_(0.5, 1.5)
@@ -66,9 +70,10 @@ def plain_loss(model: LlamaModel, lead: Tensor, images: Tensor, ids: Tensor, lab
     return functional.cross_entropy((hidden @ model.embed_tokens.weight.T).flatten(0, 1), labels.flatten())
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
 @pytest.mark.parametrize("num_kv_heads", [4, 2, 1])
-def test_loss_and_gradients_are_those_of_transformers(num_kv_heads: int) -> None:
-    model, adapter = make_model(num_kv_heads)
+def test_loss_and_gradients_are_those_of_transformers(num_kv_heads: int, kind: str) -> None:
+    model, adapter = make_model(num_kv_heads, kind)
     ids, labels = collated(TEXTS)
     results = []
     for loss_of in (packed_loss, plain_loss):

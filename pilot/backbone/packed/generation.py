@@ -98,6 +98,7 @@ class _Decoder:
     def __init__(self, llama: PackedLlama, lm_head: Layer, embed: Layer, lead: Tensor, num_slots: int) -> None:
         self.llama, self.lm_head, self.embed, self.num_slots = llama, lm_head, embed, num_slots
         self.weights = [own | {"qkv": torch.cat([own["q"], own["kv"]])} for own in llama.weights.updated()]
+        self.biases = [torch.cat([own["q"], own["kv"]]) if own else None for own in llama.weights.biases]
         self.lead_TC = embed(lead)
         self.width = self.weights[0]["q"].shape[0] // llama.num_heads
         self.length_S = torch.zeros(num_slots, dtype=torch.long)
@@ -118,10 +119,12 @@ class _Decoder:
         for index, (own, cache) in enumerate(zip(self.weights, self.cache, strict=True)):
             last = index == len(self.weights) - 1
             n_TC = RmsNorm.apply(x_TC, llama.layers[index].input_layernorm.weight, llama.epsilon)
-            kv = functional.linear(n_TC, own["kv"])
+            biases = llama.weights.biases[index]
+            kv = functional.linear(n_TC, own["kv"], biases.get("kv"))
             if last:  # its output is used at the queries only
                 n_TC, x_TC = n_TC[packing.query_M], x_TC[packing.query_M]
-            mixed, (_, k, v, _) = attend(functional.linear(n_TC, own["q"]), kv, queries if last else every)
+            q = functional.linear(n_TC, own["q"], biases.get("q"))
+            mixed, (_, k, v, _) = attend(q, kv, queries if last else every)
             for part, heads in enumerate((k, v)):
                 by_head = heads.view(len(slots), llama.num_kv_heads, every.num_groups, -1, self.width)
                 cache[part, into, :, : packing.length] = by_head[:, :, 0]
@@ -144,7 +147,7 @@ class _Decoder:
         x_SC = self.embed(self.token_S)
         for index, (own, cache) in enumerate(zip(self.weights, self.cache, strict=True)):
             n_SC = RmsNorm.apply(x_SC, llama.layers[index].input_layernorm.weight, llama.epsilon)
-            qkv = functional.linear(n_SC, own["qkv"]).view(slots, -1, width)
+            qkv = functional.linear(n_SC, own["qkv"], self.biases[index]).view(slots, -1, width)
             rotate(qkv[:, : heads + llama.num_kv_heads], turn)
             cache.view(-1, width).index_copy_(0, place, qkv[:, heads:].reshape(-1, width))
             k, v = cache.view(2, -1, self.num_places, width)[:, : len(mask)]

@@ -1,4 +1,4 @@
-"""A training pass of a frozen Llama with LoRA in weight space, over sequences without padding.
+"""A training pass of a frozen Llama or Qwen2 with LoRA in weight space, over sequences without padding.
 
 It computes the same function as transformers' `LlamaModel` with its layers replaced by `LoraLinear`, with little work
 on a CPU besides the matrix products:
@@ -44,7 +44,8 @@ class PackedLlama:
         self.layers = list(model.layers)
         self.norm_C: Tensor = model.norm.weight
         self._rotary: nn.Module = model.rotary_emb
-        self.weights = Weights(self.layers, config.head_dim)
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.weights = Weights(self.layers, width)
 
     def predictions(self, inputs_TC: Tensor, packing: Packing) -> Tensor:
         """Return the hidden states (M, C) after the last norm, at the tokens that predict the packing's targets."""
@@ -55,10 +56,12 @@ class PackedLlama:
         for index, own in enumerate(weights):
             last = index == len(self.layers) - 1
             n_TC = RmsNorm.apply(x_TC, self.layers[index].input_layernorm.weight, self.epsilon)
-            kv = functional.linear(n_TC, own["kv"])
+            biases = self.weights.biases[index]
+            kv = functional.linear(n_TC, own["kv"], biases.get("kv"))
             if last:  # its output is used at the queries only
                 n_TC, x_TC = n_TC[packing.query_M], x_TC[packing.query_M]
-            mixed = Attention.apply(functional.linear(n_TC, own["q"]), kv, queries if last else every)
+            q = functional.linear(n_TC, own["q"], biases.get("q"))
+            mixed = Attention.apply(q, kv, queries if last else every)
             x_TC = self.after_attention(x_TC, mixed, index, own)
         out: Tensor = RmsNorm.apply(x_TC, self.norm_C, self.epsilon)
         return out
@@ -76,16 +79,34 @@ class PackedLlama:
         return torch.complex(cos[0, :, :half], sin[0, :, :half])
 
 
-COMPUTED = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
-"""Values that an LLM's configuration must have for the packed passes; other models are left to transformers."""
+COMPUTED: Mapping[str, Mapping[str, object]] = {
+    "llama": {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
+    "qwen2": {"hidden_act": "silu", "use_sliding_window": False},
+}
+"""Values that an LLM's configuration must have for the packed passes, by `model_type`; others are left to transformers.
+
+Llama here has no biases; Qwen2 has them in q, k and v.
+"""
 
 
 def computes(config: Any) -> bool:
     """Return whether the packed passes compute an LLM of this `text_config`."""
-    return all(getattr(config, name, None) == value for name, value in COMPUTED.items())
+    return not _differences(config)
+
+
+def _differences(config: Any) -> list[str]:
+    """Return what of a `text_config` the packed passes do not compute."""
+    kind = getattr(config, "model_type", None)
+    if kind not in COMPUTED:
+        return [f"field model_type: expected one of {', '.join(COMPUTED)}, got {kind!r}"]
+    found = {name: getattr(config, name, None) for name in COMPUTED[kind]}
+    return [
+        f"field {name}: this pass expects {value!r}, got {found[name]!r}"
+        for name, value in COMPUTED[kind].items()
+        if found[name] != value
+    ]
 
 
 def _check(config: Any) -> None:
-    for name, value in COMPUTED.items():
-        if getattr(config, name) != value:
-            raise ValueError(f"text_config: field {name}: this pass expects {value!r}, got {getattr(config, name)!r}")
+    for difference in _differences(config):
+        raise ValueError(f"text_config: {difference}")

@@ -28,6 +28,9 @@ class Weights:
     Args:
         layers: decoder layers.
         head_width: D.
+
+    Attributes:
+        biases: of each layer, the biases of its fused matrices `q` and `kv`, rows in the same order; none in Llama.
     """
 
     def __init__(self, layers: Sequence[nn.Module], head_width: int) -> None:
@@ -40,6 +43,7 @@ class Weights:
                 assert isinstance(module, LoraLinear), "every target has a LoRA"
                 places.setdefault(tuple(module.weight.shape), []).append((index, name, fused, module))
         self._stacks = [_Stack(of_shape, head_width) for of_shape in places.values()]
+        self.biases = [_biases(layer, head_width) for layer in layers]
 
     def refresh(self) -> None:
         """Copy the frozen weights again after their modules have received others."""
@@ -119,6 +123,22 @@ def _order(module: LoraLinear, turned: bool, head_width: int) -> Tensor:
     """Return the order of a layer's rows: unchanged, or by pairs within each head."""
     rows_O = torch.arange(len(module.weight))
     return rows_O.view(-1, 2, head_width // 2).transpose(1, 2).flatten() if turned else rows_O
+
+
+def _biases(layer: nn.Module, head_width: int) -> dict[str, Tensor]:
+    """Return the biases of a layer's fused matrices.
+
+    Raises:
+        ValueError: a bias of a matrix other than q, k and v.
+    """
+    parts: dict[str, list[Tensor]] = {}
+    for name, module in layer.named_modules():
+        own = name.rsplit(".", 1)[-1]
+        if isinstance(module, LoraLinear) and module.bias is not None:
+            if FUSED[own] not in ("q", "kv"):
+                raise ValueError(f"{name}: this pass has biases in q, k and v only")
+            parts.setdefault(FUSED[own], []).append(module.bias.detach()[_order(module, own in TURNED, head_width)])
+    return {fused: torch.cat(values) for fused, values in parts.items()}
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
