@@ -83,12 +83,14 @@ def processor_time(command: list[str]) -> float:
     return ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
 
 
-@pytest.mark.parametrize("what", ["scenarios", "profiles", "tasks", "faults", "variants", "studies", "metrics"])
+@pytest.mark.parametrize(
+    "what", ["scenarios", "profiles", "tasks", "faults", "variants", "studies", "metrics", "backbones"]
+)
 def test_listings_parse(what: str) -> None:
     entries = json.loads(call("list", what, "--json").stdout)
     expected = {
         "scenarios": "scenario2", "profiles": "embedded", "tasks": "scene-ground", "faults": "dropout-10",
-        "variants": "no-ata", "studies": "zoo", "metrics": "acc@0.5[original]",
+        "variants": "no-ata", "studies": "zoo", "backbones": "tiny-llava", "metrics": "acc@0.5[original]",
     }  # fmt: skip
     assert expected[what] in entries and all(isinstance(text, str) and text for text in entries.values())
 

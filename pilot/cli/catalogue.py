@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+from pilot.backbone.paths import BACKBONES, Source
 from pilot.config.fault import fault_names, load_fault
 from pilot.config.files import load_file, names_of
 from pilot.config.load import load_scenario, profile_names, scenario_names
@@ -69,9 +70,18 @@ def catalogue(what: str) -> dict[str, Any]:
         return {name: load_fault(name).title for name in fault_names()}
     if what == "variants":
         return _variants()
+    if what == "backbones":
+        return {name: _origin(source) for name, source in BACKBONES.items()}
     if what == "studies":
         return {name: load_study(name).title for name in study_names()}
     return METRICS
+
+
+def _origin(source: Source) -> str:
+    """Return where a backbone's checkpoint comes from."""
+    if source.hub:
+        return f"hub: {source.hub}"
+    return "ships with this package" if source.folder else "random weights, for tests and measurements"
 
 
 def _variants() -> dict[str, str]:

@@ -18,6 +18,7 @@ class Listing(StrEnum):
     faults = "faults"
     variants = "variants"
     studies = "studies"
+    backbones = "backbones"
 
 
 class TableFormat(StrEnum):

@@ -14,6 +14,7 @@ _BACKBONES = {
         "Llama 2 Community License (LLaVA-1.5 stands on Vicuna, which stands on Llama 2); its instruction data were "
         "partly made with OpenAI's models, whose terms apply to that use.",
     ),
+    "smolvlm-256m": ("apache-2.0", "Apache-2.0, as its publisher states."),
 }
 UNKNOWN = "other"
 

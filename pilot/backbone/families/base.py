@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pilot.backbone.numerics import Numerics
 from pilot.config.model import Frame, RandomModel
 from pilot.connector.projector import Projector
+from pilot.errors import UserError
 
 Positions = Callable[[int], Tensor]
 """Maps a length L to the position ids (A, L) of the first L tokens of every sequence, on A axes."""
@@ -102,14 +103,18 @@ class Family(ABC):
         yield from ()
 
     @classmethod
-    @abstractmethod
     def random_config(cls, size: RandomModel, tokenizer: Any) -> Any:
-        """Return a configuration of this family at a size, with the special ids of `tokenizer`."""
+        """Return a configuration of this family at a size, with the special ids of `tokenizer`.
+
+        Raises:
+            UserError: the family has no models with random weights.
+        """
+        raise UserError(f"architecture: field family: {cls.model_type!r} has no models with random weights.")
 
     @classmethod
-    @abstractmethod
     def random_processor(cls, size: RandomModel) -> Any:
-        """Return an image processor with the family's published settings at a size."""
+        """Return an image processor with the family's published settings at a size; raises as `random_config`."""
+        raise UserError(f"architecture: field family: {cls.model_type!r} has no models with random weights.")
 
     def _pixels(self, images: Sequence[Any], **options: Any) -> Mapping[str, Tensor]:
         """Run the checkpoint's image processor; return its tensors on the model's device, floats in its type."""
