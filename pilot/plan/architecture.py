@@ -12,6 +12,7 @@ from typing import Any
 from pilot.backbone.families.table import family_of
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.paths import MODELS_VARIABLE, models_folder, source_of
+from pilot.backbone.published import PUBLISHED
 from pilot.config.model import RandomModel
 from pilot.config.profile import Profile
 from pilot.errors import UserError
@@ -152,14 +153,12 @@ def architecture_of(profile: Profile) -> Architecture:
     if profile.architecture is not None:
         size = profile.architecture
         if size.family != "llava":
-            from pilot.backbone.random_model import chat_tokenizer
-
-            family = family_of(size.family)
-            made = family.random_config(size, chat_tokenizer(size.family)).to_dict()
-            return _counted(made, f"profile {profile.name}", size)
+            return _of_size(size, f"profile {profile.name}")
         return Architecture(**{name: getattr(size, name) for part in SIZES.values() for name in part})
     if named.is_dir():
         return _read(named, MODELS_VARIABLE)
+    if profile.backbone in PUBLISHED:
+        return _of_size(PUBLISHED[profile.backbone], f"profile {profile.name}")
     if profile.backbone == "llava-1.5-7b":
         return Architecture()
     raise UserError(
@@ -209,6 +208,13 @@ def _configuration(path: Path, where: str) -> dict[str, Any]:
             f"{where}: {path}: {type(error).__name__}: {error}. Expected the config.json of a LLaVA checkpoint "
             "(model_type llava), as transformers writes it."
         ) from error
+
+
+def _of_size(size: RandomModel, where: str) -> Architecture:
+    """Count the sizes of a family's model at a size."""
+    from pilot.backbone.random_model import chat_tokenizer
+
+    return _counted(family_of(size.family).random_config(size, chat_tokenizer(size.family)).to_dict(), where, size)
 
 
 def _counted(config: Mapping[str, Any], where: str, size: RandomModel | None = None) -> Architecture:

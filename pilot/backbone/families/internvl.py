@@ -58,9 +58,10 @@ class InternVl(Family):
         vision = size.vision() | {"image_size": [size.image_size] * 2, "patch_size": [size.patch_size] * 2}
         return InternVLConfig(
             vision_config=InternVLVisionConfig(**vision).to_dict(),
-            text_config=Qwen2Config(**size.text(tokenizer)).to_dict(),
+            text_config=Qwen2Config(**size.text(tokenizer), tie_word_embeddings=False).to_dict(),
             image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
             downsample_ratio=1 / size.merge,
+            tie_word_embeddings=False,
         )
 
     @classmethod

@@ -46,15 +46,15 @@ class SmolVlm(Family):
 
     @classmethod
     def random_config(cls, size: RandomModel, tokenizer: Any) -> Any:
-        """Return SmolVLM's configuration with SmolLM2 (Llama without biases, tied embeddings) at a size."""
+        """Return SmolVLM's configuration with SmolLM2 (Llama without biases, with a head of its own) at a size."""
         from transformers import LlamaConfig, SmolVLMConfig
 
         return SmolVLMConfig(
             vision_config=size.vision() | {"max_image_size": {"longest_edge": size.image_size}},
-            text_config=LlamaConfig(**size.text(tokenizer), tie_word_embeddings=True).to_dict(),
+            text_config=LlamaConfig(**size.text(tokenizer), tie_word_embeddings=False).to_dict(),
             image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
             scale_factor=size.merge,
-            tie_word_embeddings=True,
+            tie_word_embeddings=False,
             pad_token_id=tokenizer.pad_token_id,
         )
 
