@@ -11,9 +11,9 @@ from pilot.io.atomic import write_jsonl
 FILE = "quarantine.jsonl"
 FAILED = "quarantine.failed.jsonl"
 """Unusable rows of the last failed intake; `FILE` lists those of the intake that wrote the records beside it."""
-DEFAULT_SHARE = 0.01
+DEFAULT_MAX_SHARE = 0.01
 NUM_SHOWN = 5
-_PARTICULAR = re.compile(r"'[^']*'|\"[^\"]*\"|(?<![\w.])[-+]?\d[\w.+-]*")
+_VARIABLE_PARTS = re.compile(r"'[^']*'|\"[^\"]*\"|(?<![\w.])[-+]?\d[\w.+-]*")
 
 
 class Quarantine:
@@ -32,7 +32,7 @@ class Quarantine:
 
     def reasons(self) -> list[tuple[str, int]]:
         """Count rows by `field: reason`, most frequent first; replace values specific to a row with `...`."""
-        counts = Counter(f"{row.field}: {_PARTICULAR.sub('...', row.reason)}" for row in self._rows.values())
+        counts = Counter(f"{row.field}: {_VARIABLE_PARTS.sub('...', row.reason)}" for row in self._rows.values())
         return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
     def write(self, path: Path) -> None:
