@@ -13,7 +13,7 @@ from pilot.io.atomic import read_json, read_jsonl, write_json, write_jsonl
 from pilot.io.layout import run_folder, scenario_folder
 from pilot.report.compare.side_by_side import compare
 from pilot.report.numbers.faults import describe, fault_rows, load_faults
-from pilot.report.numbers.incidents import named
+from pilot.report.numbers.incidents import format_rounds
 from pilot.report.numbers.load import load_runs
 from pilot.report.plots import faults as plot
 from pilot.report.plots.page import COLUMN, PAPER, Page
@@ -191,7 +191,11 @@ def test_settings_in_words() -> None:
 
 
 def test_rounds_in_words() -> None:
-    assert [named([3]), named([2, 1]), named([1, 2, 3, 5, 9, 8])] == ["round 3", "rounds 1-2", "rounds 1-3, 5, 8-9"]
+    assert [format_rounds([3]), format_rounds([2, 1]), format_rounds([1, 2, 3, 5, 9, 8])] == [
+        "round 3",
+        "rounds 1-2",
+        "rounds 1-3, 5, 8-9",
+    ]
 
 
 def test_folder_of_the_data(tmp_path: Path) -> None:

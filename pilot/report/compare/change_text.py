@@ -9,7 +9,7 @@ from pilot.errors import UserError
 from pilot.report.compare.change_causes import Cause
 from pilot.report.compare.changes import ChangeRow, Changes, CostChange
 from pilot.report.numbers.statistics import LEVEL
-from pilot.report.tables.render import DIGITS, amount, column_names, pipe, rounded, rows_to_csv
+from pilot.report.tables.render import DIGITS, amount, column_names, markdown_table, pipe, rounded, rows_to_csv
 
 _COSTS = ("megabytes", "trainable_parameters", "wall_seconds")
 _VERDICTS = ("equal", "within noise", "better", "worse", "scored differently", "not compared")
@@ -108,9 +108,8 @@ def _cause(cause: Cause) -> str:
 
 def _table(titles: Sequence[str], lines: Sequence[Sequence[str]], left: int, padded: bool) -> list[str]:
     """Format a Markdown table, with `left` left-aligned columns; `padded` aligns the columns in plain text too."""
-    rules = ["---"] * left + ["---:"] * (len(titles) - left)
     if not padded:
-        return [pipe(titles), pipe(rules), *(pipe(line) for line in lines)]
+        return markdown_table(titles, lines, left)
     widths = [max(len(cell) for cell in column) for column in zip(titles, *lines, strict=True)]
     sides = ["<"] * left + [">"] * (len(titles) - left)
     rows = [[f"{c:{side}{w}}" for c, side, w in zip(line, sides, widths, strict=True)] for line in (titles, *lines)]
