@@ -86,7 +86,7 @@ def test_losses_by_hand(faulty: Path) -> None:
     assert "| sign-flip | 0.600 → 0.450 (25.0 % lost) | 0.600 → 0.450 (25.0 % lost) |" in text
     assert "| dropout-50 | missing | 0.600 → 0.700 (16.7 % gained) |" in text
     assert "| sign-flip | client 1: the change with its sign flipped | 0 / 0 / 0 | 0 / 0 / 0 |" in text
-    assert "One seed" in text and "Missing, since there is no such run: pilot with dropout-50." in text
+    assert "One seed" in text and "Missing (no such run): pilot with dropout-50." in text
 
 
 def test_absences_exclusions_and_skipped_rounds_are_counted(faulty: Path) -> None:
@@ -155,7 +155,7 @@ def test_no_faults_and_no_counterpart_are_refused(faulty: Path) -> None:
     [
         ({"hyperparameters": {"learning_rates": 1}}, "differ in more than the fault: hyperparameters"),
         ({"budget": {"rounds": 4}}, "budget rounds differs"),
-        ({"profile_config": {"federation": DROPOUT}}, "their federation differs"),
+        ({"profile_config": {"federation": DROPOUT}}, "`federation` settings differ"),
     ],
     ids=["hyperparameters", "budget", "fault"],
 )

@@ -48,8 +48,8 @@ def _markdown(changes: Changes, *, padded: bool) -> str:
     names = ["method", "MB", "trainable parameters", "wall seconds"]
     lines = [_cost(change, several) for change in changes.costs]
     out += _table(names, lines, 1, padded)
-    out += ["", "### What else differs", "", *(f"- {_cause(cause)}" for cause in changes.causes)]
-    out += [] if changes.causes else ["- Nothing: versions, digests, budgets and settings are the same."]
+    out += ["", "### Other differences", "", *(f"- {_cause(cause)}" for cause in changes.causes)]
+    out += [] if changes.causes else ["- None: versions, digests, budgets and settings are the same."]
     out += [f"- Only in {changes.old}: {name}" for name in changes.only_old]
     out += [f"- Only in {changes.new}: {name}" for name in changes.only_new]
     return "\n".join([*out, "", *(f"- {note}" for note in notes(changes))]) + "\n"
@@ -64,10 +64,10 @@ def notes(changes: Changes) -> list[str]:
         f"p: paired permutation over images, Holm-corrected over the {tests} rows that were tested. better, worse: "
         f"p < {LEVEL} and the interval excludes 0. equal: the same answers, byte for byte. scored differently: the "
         "same answers with other scores.",
-        "Wall time is as it was measured, with whatever else the machines did, and is not tested.",
+        "Wall time depends on the load of the machines and is not tested.",
     ]
     if any(row.num_seeds == 1 and row.p_value is not None for row in changes.rows):
-        out.append("Rows of one seed: the interval knows clients and images only, not how seeds differ.")
+        out.append("Rows of one seed: the interval covers clients and images only, not the variation over seeds.")
     if reasons := {f"{row.method}, {row.task}: {row.reason}" for row in changes.rows if row.reason}:
         out.append("Not compared: " + "; ".join(sorted(reasons)) + ".")
     return out

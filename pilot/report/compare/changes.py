@@ -182,7 +182,7 @@ def _pair_settings(old: Mapping[Setting, object], new: Mapping[Setting, object])
     if not shared:
         names = [", ".join("/".join(setting) for setting in sorted(side)) for side in (old, new)]
         raise UserError(
-            f"nothing to compare: one side has {names[0]}, the other {names[1]}. Expected a scenario of both."
+            f"no scenario in common: one side has {names[0]}, the other {names[1]}. Expected a scenario of both."
         )
     return shared
 

@@ -54,8 +54,8 @@ def against_reference(scenario_dir: Path, reference: Path | None = None) -> list
     if not path.is_file():
         known = sorted("/".join(each.parts[-3:-1]) for each in tables.glob("*/*/main.csv"))
         raise UserError(
-            f"{path}: there are no reference tables of {folder.parent.name}/{folder.name}. There are some of: "
-            f"{', '.join(known) or 'nothing'}; they are in a clone of the repository, not in an installed package."
+            f"{path}: no reference tables of {folder.parent.name}/{folder.name}. Expected one of: "
+            f"{', '.join(known) or 'none'}; they are in a clone of the repository, not in an installed package."
         )
     with path.open(newline="", encoding="utf-8") as file:
         lines = [line for line in csv.DictReader(file) if line["protocol"] == "personalised"]
@@ -109,7 +109,7 @@ def as_text(rows: Sequence[ReferenceRow], form: str) -> str:
     if form == "json":
         return json.dumps([asdict(row) for row in rows], indent=2) + "\n"
     if form == "latex":
-        raise UserError("--format latex: not with --reference. Expected table, markdown, csv or json.")
+        raise UserError("--format latex: not supported with --reference. Expected table, markdown, csv or json.")
     return rows_to_csv(COLUMNS, [asdict(row) for row in rows]) if form == "csv" else _table(rows)
 
 

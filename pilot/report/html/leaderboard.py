@@ -29,7 +29,7 @@ def read_grid(source: Source) -> dict[str, Any]:
         raise damaged(path, f"no rows of methods: {error!r}") from error
     if lacking := [label for label in source.methods if label not in shown]:
         raise UserError(
-            f"{path}: no rows of {', '.join(lacking)}, whose runs are there. "
+            f"{path}: no rows of {', '.join(lacking)}, which have runs. "
             f"Write the tables again: pilot-bench tables {source.scenario_dir}"
         )
     return grid

@@ -63,7 +63,7 @@ def _commands(source: Source) -> list[list[str]]:
     option, setting = ("", "") if profile == "embedded" else (f" --profile {profile}", f" --config profile={profile}")
     chosen = " ".join(f"--method {label}" for label in source.methods)
     return [
-        ["the scenario's own methods, from nothing", f"snakemake --cores all {folder}/report.html{setting}"],
+        ["the scenario's methods, from scratch", f"snakemake --cores all {folder}/report.html{setting}"],
         ["one run", f"pilot-bench train --scenario {scenario}{option} --method {method} --seed 0"],
         ["its answers and scores", f"pilot-bench evaluate {folder}/runs/{method}/seed0"],
         ["the leaderboard in a terminal", f"pilot-bench compare {folder}"],

@@ -51,8 +51,9 @@ class AnswerTable:
 def sample_browser(source: Source, per_task: int = PER_TASK) -> dict[str, Any]:
     """Collect examples, the answers of every method's lowest seed, and their scores on the primary metric.
 
-    Per example and method, answers (as numbers, see `AnswerTable`) and scores are lists: one entry if all clients of the
-    task have the same answer and score, else one per client, in the task's order. Boxes are fractions of the image's sides.
+    Per example and method, answers (as numbers, see `AnswerTable`) and scores are lists: one entry if all clients of
+    the task have the same answer and score, else one per client, in the task's order. Boxes are fractions of the
+    image's sides.
     """
     words = AnswerTable()
     runs = source.first_runs()

@@ -58,8 +58,8 @@ def check_comparable(runs: Sequence[Run], allow: Collection[str] = ()) -> Allowe
     if refused := [difference for difference in found if difference.what not in names]:
         options = " ".join(f"--allow-different {name}" for name in dict.fromkeys(each.what for each in refused))
         raise UserError(
-            "these runs cannot be compared:\n" + "\n".join(f"- {each.text}" for each in refused) + "\nRun the odd "
-            f"ones again so that they agree, compare fewer paths, or pass {options} to compare them all the same."
+            "these runs cannot be compared:\n" + "\n".join(f"- {each.text}" for each in refused) + "\nRun again "
+            f"those that differ, compare fewer paths, or pass {options} to compare them anyway."
         )
     return AllowedDifferences(names, found)
 

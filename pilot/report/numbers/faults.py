@@ -204,7 +204,7 @@ def _counterpart(scenario_dir: Path, run: Run) -> Run:
     folder = run_folder(scenario_dir, run.method, run.seed)
     if not folder.is_dir():
         raise UserError(
-            f"{run.path}: no run without the fault to hold it against (looked for {folder}). Train it: `pilot-bench "
+            f"{run.path}: no run of the method without the fault (looked for {folder}). Train it: `pilot-bench "
             f"train --scenario {run.scenario} --method {run.method} --seed {run.seed}`, then `pilot-bench evaluate`."
         )
     return load_run(folder)
@@ -231,7 +231,9 @@ def _common_settings(runs: Sequence[Run]) -> FederationConfig:
     first = next(iter(sections))
     for path, section in sections.items():
         if section != sections[first]:
-            raise UserError(f"{first} and {path}: their federation differs. Train both again with the same file.")
+            raise UserError(
+                f"{first} and {path}: their `federation` settings differ. Train both again with the same file."
+            )
     return sections[first]
 
 

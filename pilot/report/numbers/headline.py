@@ -115,12 +115,12 @@ def footnotes(grid: Headline) -> list[str]:
         "equal.",
         "Worst: per seed the task's worst client, mean over seeds; where one model serves all, the mean. "
         "Local: each client's model on a held-out part of its own data, mean over clients and seeds.",
-        "Bold (and * in a terminal): best method of the column, references aside. †: not significantly different from "
+        "Bold (and * in a terminal): best method of the column, except references. †: not significantly different from "
         "it (paired permutation of the trained models' scores over images, Holm-corrected within the column, "
         "p >= 0.05).",
         tested
         if grid.baseline
-        else f"No {DEFAULT_BASELINE} among the runs: nothing is tested against a baseline (choose with --baseline).",
+        else f"No {DEFAULT_BASELINE} among the runs, so no tests against a baseline (set one with --baseline).",
         *_reference_notes(grid),
         *_gap_notes(grid),
         *grid.quarantined,
@@ -130,7 +130,7 @@ def footnotes(grid: Headline) -> list[str]:
 def _difference_notes(allowed: AllowedDifferences) -> list[str]:
     """Describe the differences that were allowed and found, and name those that were allowed but not found."""
     lines = [" ".join(line.strip() for line in each.text.splitlines()) for each in allowed.found]
-    notes = [f"Compared in spite of a difference (--allow-different): {line}." for line in lines]
+    notes = [f"Allowed difference (--allow-different): {line}." for line in lines]
     found = {each.what for each in allowed.found}
     if idle := [name for name in allowed.names if name not in found]:
         notes.append(f"Allowed to differ (--allow-different), but the same in all runs: {', '.join(idle)}.")
@@ -145,7 +145,7 @@ def _reference_notes(grid: Headline) -> list[str]:
     if imported := [f"{line.method} ({', '.join(line.imported)})" for line in grid.lines if line.imported]:
         notes.append(
             f"Imported, never marked: {', '.join(imported)}: answers of another tool to the same test sets, scored "
-            "here as all others; no shards, so no local protocol, and no cost is known."
+            "here like all others; without local protocol and cost."
         )
     return notes
 
@@ -153,7 +153,7 @@ def _reference_notes(grid: Headline) -> list[str]:
 def _gap_notes(grid: Headline) -> list[str]:
     notes = ["MB: 10^6 bytes sent up and down, all clients and rounds. -: not known, or not applicable."]
     if any(cell.row is not None and cell.row.status == "missing" for line in grid.lines for cell in line.cells):
-        notes.append("Missing: the method's runs hold no answers to this task.")
+        notes.append("Missing: the method's runs have no answers to this task.")
     if any(task.kind == "ground" for task in grid.tasks):
         notes.append("Parse failures: share of answers without a readable box; they count as misses.")
     if grid.unavailable:

@@ -141,7 +141,7 @@ def load_methods(scenario_dir: Path, methods: Sequence[str] | None = None) -> li
         return load_runs([scenario_dir])
     known = sorted(path.name for path in (scenario_dir / "runs").glob("*") if path.is_dir())
     if unknown := [name for name in methods if name not in known]:
-        raise UserError(f"unknown method {', '.join(unknown)}. Runs here: {', '.join(known) or 'none'}.")
+        raise UserError(f"unknown method {', '.join(unknown)}. Expected some of: {', '.join(known) or 'none'}.")
     return load_runs([scenario_dir / "runs" / name for name in methods])
 
 
@@ -166,7 +166,7 @@ def load_run(folder: Path) -> Run:
         return _read_run(folder)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{folder}: config.json or eval/metrics.json lacks or misstates the field {error}. "
+            f"{folder}: config.json or eval/metrics.json: field {error} is missing or invalid. "
             "It was written by another version or by hand; remove the folder and run it again."
         ) from error
 

@@ -99,7 +99,7 @@ def draw_distances(source: Source, page: Page = SCREEN) -> Figure:
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     values = np.concatenate([aggregation.off_diagonal().compressed() for aggregation in shown])
     if not values.size:
-        raise SkipFigure(f"no aggregation of {METHOD} that is shown had two clients")
+        raise SkipFigure(f"no shown aggregation of {METHOD} had two clients")
     for axes, aggregation in zip(panels, shown, strict=True):
         image = _distances(axes, aggregation, tasks, (float(values.min()), float(values.max())), page)
     figure.colorbar(image, ax=panels, shrink=0.75, pad=0.02).outline.set_visible(False)

@@ -154,7 +154,7 @@ class Source:
     def _table(self, name: str) -> pandas.DataFrame:
         path = self.scenario_dir / "tables" / name
         if not path.exists():
-            raise SkipFigure(f"{path} is missing (make the tables first)")
+            raise SkipFigure(f"{path} is missing (write the tables first)")
         rows = pandas.read_csv(path, keep_default_na=False, na_values=[""])
         return rows[rows.method.isin(self.methods)]
 

@@ -37,7 +37,7 @@ def markdown(table: FaultTable, rows: Sequence[FaultRow]) -> str:
     out = [f"## {table.scenario}: quality lost by faults", ""]
     for task in table.tasks:
         out += [f"### {task.name}, {task.metric}", "", *_quality(table, rows, task), ""]
-    out += ["### What happened", "", *_counts(table, rows), "", *(f"- {note}" for note in _notes(table))]
+    out += ["### Incidents", "", *_counts(table, rows), "", *(f"- {note}" for note in _notes(table))]
     return "\n".join(out) + "\n"
 
 
@@ -82,18 +82,18 @@ def _notes(table: FaultTable) -> list[str]:
         + ("One seed: " if len(table.seeds) == 1 else "")
         + "a difference within the spread over seeds (the standard deviations in tables/main.md) is no evidence of a "
         "loss or a gain.",
-        "What happened: absences of clients (counted per round) / updates that the guard excluded (per phase; Pilot "
-        "has two in the first round) / rounds that were skipped for want of a quorum, in all rounds and seeds.",
+        "Incidents: absences of clients (counted per round) / updates that the guard excluded (per phase; Pilot "
+        "has two in the first round) / rounds that were skipped for lack of a quorum, in all rounds and seeds.",
     ]
     if table.ordinary_settings != FederationConfig():
         notes.append(f"Runs without a fault have these settings: {describe(table.ordinary_settings)}.")
     if any(settings.defence != table.ordinary_settings.defence for settings in table.settings.values()):
         notes.append(
-            "Where the settings name a defence, the run without the fault does not have it: what the defence itself "
-            "costs is part of what is lost."
+            "Where the settings name a defence, the run without the fault does not have it: the loss "
+            "includes the cost of the defence."
         )
     if missing := [f"{m} with {f}" for f in table.settings for m in table.methods if (f, m) not in table.pairs]:
-        notes.append(f"Missing, since there is no such run: {'; '.join(missing)}.")
+        notes.append(f"Missing (no such run): {'; '.join(missing)}.")
     for (fault, method), pairs in table.pairs.items():
         for pair in pairs:
             if lines := exclusions(pair.faulty):

@@ -51,7 +51,7 @@ def write_tuning(scenario_dir: Path, methods: Sequence[str] | None = None) -> li
     }.items():
         if len(set(values.values())) > 1:
             found = ", ".join(f"{name} {value}" for name, value in values.items())
-            raise UserError(f"{folder}: {what} differ: {found}. Methods get equal budgets; tune the odd ones again.")
+            raise UserError(f"{folder}: {what} differ: {found}. Methods get equal budgets; tune them again.")
     trials = [trial for name, each in tuned.items() for trial in _trials(name, each)]
     texts = {"tuning.csv": to_csv(trials, column_names(Trial)), "tuning.md": _markdown(scenario_dir.name, trials)}
     for name, text in texts.items():
@@ -86,9 +86,9 @@ def _markdown(scenario: str, trials: Sequence[Trial]) -> str:
         lines.append([trial.method, str(trial.trial), *rates, f"**{loss}**" if trial.best else loss])
     num_trials = max(trial.trial for trial in trials) + 1
     notes = [
-        f"Every method: {num_trials} trials, one seed, which is none of the runs' seeds. Bold: the lowest loss.",
+        f"Every method: {num_trials} trials, one seed, different from the runs' seeds. Bold: the lowest loss.",
         "Validation loss: cross-entropy per answer token on each client's own validation part with its own model, mean "
-        "over clients. Test data take no part.",
+        "over clients. Test data are not used.",
     ]
     out = [f"## {scenario}: tuning", "", *markdown_table(titles, lines), ""]
     return "\n".join([*out, *(f"- {note}" for note in notes)]) + "\n"
