@@ -160,7 +160,7 @@ def make_row(make: Callable[..., Row], place: Place, item: Any, *arguments: Any)
         return Rejected(place, error.field, error.reason)
 
 
-def each(items: Iterable[tuple[int | str, Any]], file: str, make: Callable[..., Row], *arguments: Any) -> Rows:
+def make_rows(items: Iterable[tuple[int | str, Any]], file: str, make: Callable[..., Row], *arguments: Any) -> Rows:
     """Yield the result of `make_row` for every item of a file, given with its index or key."""
     for key, item in items:
         yield make_row(make, Place(file, key), item, *arguments)
