@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pilot.data.quarantine import Quarantine, plain
+from pilot.data.quarantine import Quarantine, escape_surrogates
 from pilot.data.rows import Rejected, Row, Rows, Skipped
 from pilot.io.seeding import seed_for
 
@@ -60,7 +60,7 @@ def survey(rows: Rows, kind: str, quarantine: Quarantine) -> Survey:
         found.num_read += 1
         found.first_file = found.first_file or row.place.file
         if isinstance(row, Skipped):
-            found.skipped[item] = plain(row.reason)
+            found.skipped[item] = escape_surrogates(row.reason)
             continue
         rejected = row if isinstance(row, Rejected) else check_row(row, kind)
         if rejected is None and isinstance(row, Row) and row.id in ids:
