@@ -144,7 +144,7 @@ def test_ordinary_tables_do_not_change(faulty: Path) -> None:
 
 def test_no_faults_and_no_counterpart_are_refused(faulty: Path) -> None:
     add_fault(faulty, "sign-flip", "fedprox", SIGN_FLIP)
-    with pytest.raises(UserError, match="runs/fedprox/seed0: no run without the fault"):
+    with pytest.raises(UserError, match="runs/fedprox/seed0: no run of the method without the fault"):
         load_faults(faulty)
     with pytest.raises(UserError, match="no runs with a fault.*--fault NAME"):
         load_faults(faulty / "runs")
