@@ -16,15 +16,17 @@ from pilot.methods.families import FAMILIES, OTHERS
 INTRODUCTION = f"""\
 # Methods
 
-This page is made from the methods' own docstrings when the site is built; `pilot-bench list methods` prints the same
-summaries and costs. Every trained method gets the same number of optimiser steps. Throughout, k is a client,
-n<sub>k</sub> its number of examples, n their sum, θ what is trained, θ<sub>g</sub> the global model, L<sub>ce</sub> the
-cross-entropy of the answer's tokens; LoRA's product is B A.
+This page is generated from the methods' docstrings when the site is built; `pilot-bench list methods` prints the same
+summaries and costs. Every trained method gets the same number of optimiser steps. Notation: k is a client,
+n<sub>k</sub> its number of examples, n their sum, θ the trained parameters, θ<sub>g</sub> the global model,
+L<sub>ce</sub> the cross-entropy of the answer's tokens; LoRA's product is B A.
 
-**Leaves the client** are the groups of parameters that the method declares; the server refuses anything else.
-**MB down, up** are of one client in round {ROUND} of {SCENARIO} with the profile `{PROFILE}`; ≤ means at most, where
-clients differ. **One model**: all clients end with the same one. Measured times and memory are in `tables/timing.csv`
-of a [result folder](results.md).
+- **Leaves the client**: the parameter groups that the method declares; the server refuses all others.
+- **MB down, MB up**: for one client in round {ROUND} of {SCENARIO} with the profile `{PROFILE}`; ≤ is an upper bound
+  for methods whose clients differ.
+- **One model**: whether all clients end with the same model.
+
+Measured times and memory are in `tables/timing.csv` of a [result folder](results.md).
 """
 GREEK = {
     **{"alpha": "α", "beta": "β", "gamma": "γ", "eta": "η", "theta": "θ", "lambda": "λ", "mu": "μ", "phi": "φ"},

@@ -113,7 +113,7 @@ def stages(small: Small, folder: Path, part: str) -> dict[str, Callable[[], obje
 
     def report() -> None:
         (one,) = load_runs([run])
-        _ = one.rounds, one.per_example, one.asked
+        _ = one.rounds, one.per_example, one.test_examples
         image_of_example.cache_clear()
         image_of_example(folder, "scene-caption")
 

@@ -64,9 +64,9 @@ def import_(
     scenario: Annotated[Path | None, typer.Option(help="Also write a scenario of this task alone.")] = None,
 ) -> None:
     """Check your own examples and images, and write them as records for scenarios (`source: imported`)."""
-    from pilot.data.importing import ImportRequest, import_data, options_of, write_scenario
+    from pilot.data.importing import ImportRequest, import_data, reader_options, write_scenario
 
-    options = options_of(boxes.value if boxes else None, [each.value for each in form or ()], keep_turns)
+    options = reader_options(boxes.value if boxes else None, [each.value for each in form or ()], keep_turns)
     request = ImportRequest(
         file, images, task.value, name, to, held_out, options, seed, max_quarantine, licence
     )  # fmt: skip

@@ -14,7 +14,7 @@ NUM_SHOWN = 8
 
 
 @dataclass
-class Account:
+class SplitCounts:
     """Row counts of one split: each of the `num_read` rows is in exactly one of the other counts."""
 
     num_read: int
@@ -31,7 +31,7 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Total:
+class SourceCounts:
     """Row counts of a source: each of the `num_read` rows is in exactly one of the other counts.
 
     Attributes:
@@ -68,32 +68,32 @@ class Total:
             ("Skipped", self.skipped),
             ("No text or number, so no attribute", self.left_out),
         ):
-            text += f" {said}: {shown_counts(counts)}." if counts else ""
+            text += f" {said}: {format_counts(counts)}." if counts else ""
         return text
 
 
-def total_of(
-    surveys: Sequence[Survey], accounts: Mapping[str, Account], quarantine: Quarantine, left_out: Mapping[str, int]
-) -> Total:
+def combine_counts(
+    surveys: Sequence[Survey], accounts: Mapping[str, SplitCounts], quarantine: Quarantine, left_out: Mapping[str, int]
+) -> SourceCounts:
     """Combine the accounts of both splits.
 
     Args:
         surveys: a single one if test rows are held out of the training rows, else one per split.
         accounts: by split, after all records are made.
         quarantine: all rows that cannot be used.
-        left_out: see `Total`.
+        left_out: see `SourceCounts`.
     """
     settled = set().union(*(survey.used | survey.rejected for survey in surveys))
     skipped = {item: reason for survey in surveys for item, reason in survey.skipped.items() if item not in settled}
     reasons = Counter(skipped.values())
     for account in accounts.values():
         reasons += Counter({IN_TEST: account.num_duplicates, NOT_CHOSEN: account.num_not_chosen})
-    num_read = sum(survey.num_read for survey in surveys) - _num_read_again(surveys)
+    num_read = sum(survey.num_read for survey in surveys) - _num_read_twice(surveys)
     taken = {split: account.num_taken for split, account in accounts.items()}
-    return Total(num_read, taken, dict(quarantine.reasons()), dict(reasons.most_common()), left_out)
+    return SourceCounts(num_read, taken, dict(quarantine.reasons()), dict(reasons.most_common()), left_out)
 
 
-def _num_read_again(surveys: Sequence[Survey]) -> int:
+def _num_read_twice(surveys: Sequence[Survey]) -> int:
     """Count the rows that the second survey found again, except those that both splits use."""
     if len(surveys) < 2:
         return 0
@@ -106,7 +106,7 @@ def _sum(counts: Mapping[str, int]) -> int:
     return sum(counts.values())
 
 
-def shown_counts(counts: Mapping[str, int]) -> str:
+def format_counts(counts: Mapping[str, int]) -> str:
     """Format the most frequent names with their counts, then the sum of the other counts."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = [f"{name} ({count})" for name, count in ranked[:NUM_SHOWN]]

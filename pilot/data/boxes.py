@@ -54,10 +54,10 @@ def check_box(raw: RawBox, width: int, height: int) -> CheckedBox | BadBox:
     if x2 <= x1 or y2 <= y1:
         return BadBox("the box has no area, or its corners are reversed")
     if x2 <= 0 or y2 <= 0 or x1 >= 1 or y1 >= 1:
-        return BadBox("the box lies outside the image")
+        return BadBox("the box is outside the image")
     beyond = max(0.0, -x1, -y1, x2 - 1, y2 - 1)
     if beyond > TOLERANCE:
-        return BadBox(f"the box sticks out of the image by more than {TOLERANCE:.0%} of its side")
+        return BadBox(f"the box extends beyond the image by more than {TOLERANCE:.0%} of its side")
     inside = (max(0.0, x1), max(0.0, y1), min(1.0, x2), min(1.0, y2))
     return CheckedBox(inside, beyond if beyond > _ROUNDING else 0.0)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pilot.config.scenario import Scenario, TaskConfig
 from pilot.data import quarantine
-from pilot.data.account import Total
+from pilot.data.account import SourceCounts
 from pilot.data.card import write_card
 from pilot.data.intake import intake
 from pilot.data.quarantine import Quarantine
@@ -55,7 +55,7 @@ def build_data(scenario: Scenario, scenario_dir: Path, progress: Progress) -> di
 
 def write_intake(
     folder: Path, task: str, request: intake.Request, progress: Callable[[int, int], None]
-) -> tuple[dict[str, str], Total]:
+) -> tuple[dict[str, str], SourceCounts]:
     """Take records from files; write them with their card and quarantine to `folder`.
 
     Args:
@@ -69,14 +69,14 @@ def write_intake(
         sha256 of every file that the options name, and the row counts.
 
     Raises:
-        UserError: see `intake.take`; also if `folder` or a parent of it is not a folder.
+        UserError: see `intake.make_records`; also if `folder` or a parent of it is not a folder.
     """
     check_folder(folder)
-    options, share = intake.checked_options(request)
+    options, share = intake.validate_options(request)
     rejected = Quarantine()
     failed = folder / quarantine.FAILED
     try:
-        taken = intake.take(request, rejected, progress)
+        taken = intake.make_records(request, rejected, progress)
     except UserError as error:
         if not rejected:
             raise
@@ -89,7 +89,7 @@ def write_intake(
     assert taken.total is not None
     account = taken.to_json(rejected) | {"licence": request.source.licence, "options": stated}
     write_card(folder, task, request.source.origin, request.seed, taken.records, account)
-    return intake.source_files(options, request.root), taken.total
+    return intake.digest_source_files(options, request.root), taken.total
 
 
 def _write_generated(

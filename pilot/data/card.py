@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pilot.data.account import shown_counts
+from pilot.data.account import format_counts
 from pilot.data.record import SPLITS, InstructionRecord
 from pilot.io.atomic import write_bytes, write_json, write_text
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NUM_ANSWERS = 20
 _ROWS, _COLUMNS = 3, 4
 _WRAP, _LINES = 44, 4
-_LARGEST = 600
+_MAX_SIDE = 600
 """Largest side of a drawn image in pixels."""
 _CELL, _GAP, _TITLE = (2.6, 3.4), 0.1, 0.35
 """Inches: a cell's width and height, the gap between images, the height of the title."""
@@ -41,7 +41,7 @@ def write_card(
         origin: where the data come from.
         seed: seed of the selection.
         records: all records of the task, at least one.
-        account: for data read from files (`Taken.to_json`, with `licence` and `options`); becomes the card's `intake`.
+        account: for data read from files: `IntakeResult.to_json`, with `licence` and `options`; the card's `intake`.
     """
     card = summarise(task, origin, seed, records) | ({} if account is None else {"intake": dict(account)})
     write_json(folder / "card.json", card)
@@ -63,8 +63,8 @@ def summarise(task: str, origin: str, seed: int, records: Sequence[InstructionRe
         "image_sizes": shown,
         **({"num_image_sizes": len(sizes)} if len(sizes) > len(shown) else {}),
         "num_words": {
-            "instruction": _span(record.instruction for record in records),
-            "answer": _span(record.answer for record in records),
+            "instruction": _min_max(record.instruction for record in records),
+            "answer": _min_max(record.answer for record in records),
         },
         "references_per_example": sorted({len(record.references) for record in records}),
         "splits": {split: _describe(members) for split, members in splits.items()},
@@ -76,10 +76,10 @@ def contact_sheet(task: str, records: Sequence[InstructionRecord]) -> bytes:
     from pilot.drawing import matplotlib
 
     with matplotlib.rc_context(dict(matplotlib.rcParamsDefault)):  # ignore the user's settings
-        return _drawn(task, records)
+        return _draw_sheet(task, records)
 
 
-def _drawn(task: str, records: Sequence[InstructionRecord]) -> bytes:
+def _draw_sheet(task: str, records: Sequence[InstructionRecord]) -> bytes:
     from pilot.drawing import Figure
 
     train = [record for record in records if record.split == "train"]
@@ -92,7 +92,7 @@ def _drawn(task: str, records: Sequence[InstructionRecord]) -> bytes:
         row, column = divmod(place, _COLUMNS)
         left, top = column * _CELL[0] + _GAP, height - _TITLE - row * _CELL[1]
         side = _CELL[0] - _GAP
-        _draw(figure.add_axes((left / width, (top - side) / height, side / width, side / height)), record)
+        _draw_example(figure.add_axes((left / width, (top - side) / height, side / width, side / height)), record)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -100,7 +100,7 @@ def _drawn(task: str, records: Sequence[InstructionRecord]) -> bytes:
     return buffer.getvalue()
 
 
-def _draw(axes: "Axes", record: InstructionRecord) -> None:
+def _draw_example(axes: "Axes", record: InstructionRecord) -> None:
     from PIL import Image
 
     from pilot.drawing import Rectangle
@@ -108,7 +108,7 @@ def _draw(axes: "Axes", record: InstructionRecord) -> None:
     image = Image.open(io.BytesIO(record.image)).convert("RGB")
     axes.axis("off")
     width, height = image.size
-    image.thumbnail((_LARGEST, _LARGEST))
+    image.thumbnail((_MAX_SIDE, _MAX_SIDE))
     axes.imshow(image, extent=(0, width, height, 0), interpolation="nearest")
     if record.box is not None:
         x1, y1, x2, y2 = record.box
@@ -146,7 +146,7 @@ def _ranked(counts: Counter[str]) -> list[list[Any]]:
     return [[value, count] for value, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
 
-def _span(texts: Iterable[str]) -> dict[str, int]:
+def _min_max(texts: Iterable[str]) -> dict[str, int]:
     lengths = [len(text.split()) for text in texts]
     return {"min": min(lengths), "max": max(lengths)}
 
@@ -206,8 +206,8 @@ def _intake_lines(account: Mapping[str, Any]) -> list[str]:
         values = [counts[name] for name in names] + [sum(counts["num_skipped"].values())]
         lines.append(f"| {split} | {' | '.join(map(str, values))} |")
     skipped, left_out = account["total"]["skipped"], account["total"]["left_out"]
-    lines += ["", f"Skipped: {shown_counts(skipped) or 'nothing'}."]
-    return [*lines, *([f"No text or number, so no attribute: {shown_counts(left_out)}."] if left_out else []), ""]
+    lines += ["", f"Skipped: {format_counts(skipped) or 'nothing'}."]
+    return [*lines, *([f"No text or number, so no attribute: {format_counts(left_out)}."] if left_out else []), ""]
 
 
 def _list(ranked: list[list[Any]]) -> str:

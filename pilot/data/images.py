@@ -127,7 +127,7 @@ def normalise(data: bytes, limits: Limits = Limits()) -> NormalisedImage | BadIm
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 return _normalised(image, data, limits)
     except UnidentifiedImageError:
-        return BadImage(f"not a picture in a known format ({', '.join(FORMATS)})")
+        return BadImage(f"not an image in a supported format ({', '.join(FORMATS)})")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return BadImage(f"more than {limits.pixels} pixels")
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise many types of errors for damaged files
@@ -137,16 +137,16 @@ def normalise(data: bytes, limits: Limits = Limits()) -> NormalisedImage | BadIm
 def _normalised(image: "Image", data: bytes, limits: Limits) -> NormalisedImage | BadImage:
     width, height = image.size
     if width < 1 or height < 1:
-        return BadImage("it has no pixels")
+        return BadImage("the image has no pixels")
     if width * height > limits.pixels:
         return BadImage(f"more than {limits.pixels} pixels")
     if image.mode in ("I", "F"):
-        return BadImage(f"pixels of mode {image.mode}, whose range is not known; save it with 8 bits")
-    notes = _oddities(image, data)
+        return BadImage(f"mode {image.mode} has no fixed range of values; save the image with 8 bits")
+    notes = _conversions(image, data)
     rotated = _orientation(image) != _UPRIGHT
     notes += ("EXIF rotation carried out",) if rotated else ()
     image.load()
-    upright = _turned(image, _rgb(image)) if rotated else _rgb(image)
+    upright = _rotate(image, _rgb(image)) if rotated else _rgb(image)
     if notes:
         buffer = io.BytesIO()
         upright.save(buffer, format="PNG")
@@ -154,7 +154,7 @@ def _normalised(image: "Image", data: bytes, limits: Limits) -> NormalisedImage 
     return NormalisedImage(data, *upright.size, notes, rotated, perceptual_hash(upright))
 
 
-def _oddities(image: "Image", data: bytes) -> tuple[str, ...]:
+def _conversions(image: "Image", data: bytes) -> tuple[str, ...]:
     """List the reasons, apart from rotation, why an image's original bytes cannot be kept."""
     found = []
     if getattr(image, "is_animated", False):
@@ -196,7 +196,7 @@ def _orientation(image: "Image") -> int:
     return value if value in range(1, 9) else _UPRIGHT
 
 
-def _turned(tagged: "Image", plain: "Image") -> "Image":
+def _rotate(tagged: "Image", plain: "Image") -> "Image":
     """Rotate `plain` by the orientation of `tagged`; a TIFF's decoder has already rotated it and dropped the tag."""
     from PIL import Image, ImageOps
 

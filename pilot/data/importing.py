@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pilot.data.account import Total
+from pilot.data.account import SourceCounts
 from pilot.data.build import write_intake
 from pilot.data.intake.intake import HELD_OUT, Request
-from pilot.data.quarantine import DEFAULT_SHARE
+from pilot.data.quarantine import DEFAULT_MAX_SHARE
 from pilot.data.readers.catalogue import READERS
 from pilot.data.readers.own import JSON
 from pilot.data.registry import datasets_folder
@@ -71,15 +71,15 @@ class ImportRequest:
     held_out: float | None = None
     options: tuple[tuple[str, Any], ...] = ()
     seed: int = 0
-    max_quarantine: float = DEFAULT_SHARE
+    max_quarantine: float = DEFAULT_MAX_SHARE
     licence: str = ""
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportResult:
     """Row counts of an import, and the text of a scenario file with the task."""
 
-    total: Total
+    total: SourceCounts
     scenario: str
 
     @property
@@ -88,7 +88,7 @@ class Imported:
         return self.scenario[self.scenario.index("tasks:\n") + len("tasks:\n") :]
 
 
-def import_data(request: ImportRequest, progress: Callable[[int, int], None]) -> Imported:
+def import_data(request: ImportRequest, progress: Callable[[int, int], None]) -> ImportResult:
     """Check the request and its files; write `records.parquet`, data card, contact sheet and `quarantine.jsonl`.
 
     Raises:
@@ -109,7 +109,7 @@ def import_data(request: ImportRequest, progress: Callable[[int, int], None]) ->
         where, request.name, source, options, Path(), request.kind, None, None, request.seed, request.max_quarantine
     )
     _, total = write_intake(request.to, request.name, intake, progress)
-    return Imported(total, _scenario(request, total))
+    return ImportResult(total, _scenario(request, total))
 
 
 def _reader(file: Path) -> str:
@@ -118,7 +118,7 @@ def _reader(file: Path) -> str:
     return "llava-json" if isinstance(first, dict) and "conversations" in first else "own"
 
 
-def _scenario(request: ImportRequest, total: Total) -> str:
+def _scenario(request: ImportRequest, total: SourceCounts) -> str:
     train, test, bad = total.taken["train"], total.taken["test"], sum(total.quarantined.values())
     clients = max(1, min(NUM_CLIENTS, train // 2))
     scenario = _SCENARIO.format(
@@ -134,7 +134,7 @@ def _scenario(request: ImportRequest, total: Total) -> str:
         num_clients=clients,
     )
     share = bad / (bad + train + test)
-    return scenario + (f"    max_quarantine: {math.ceil(1000 * share) / 1000}\n" if share > DEFAULT_SHARE else "")
+    return scenario + (f"    max_quarantine: {math.ceil(1000 * share) / 1000}\n" if share > DEFAULT_MAX_SHARE else "")
 
 
 def _below_datasets(folder: Path) -> str:
@@ -143,7 +143,7 @@ def _below_datasets(folder: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
-def write_scenario(path: Path, imported: Imported) -> None:
+def write_scenario(path: Path, imported: ImportResult) -> None:
     """Write a scenario file with the imported task only.
 
     Raises:
@@ -154,7 +154,7 @@ def write_scenario(path: Path, imported: Imported) -> None:
     write_text(path, imported.scenario)
 
 
-def options_of(boxes: str | None, forms: Sequence[str], keep_turns: bool) -> tuple[tuple[str, Any], ...]:
+def reader_options(boxes: str | None, forms: Sequence[str], keep_turns: bool) -> tuple[tuple[str, Any], ...]:
     """Collect the readers' options from those of the command line; omit options that were not given."""
     stated: dict[str, Any] = {"box_form": boxes, "forms": tuple(forms) or None, "turns": "keep" if keep_turns else None}
     return tuple((name, value) for name, value in stated.items() if value is not None)

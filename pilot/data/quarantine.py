@@ -11,9 +11,9 @@ from pilot.io.atomic import write_jsonl
 FILE = "quarantine.jsonl"
 FAILED = "quarantine.failed.jsonl"
 """Unusable rows of the last failed intake; `FILE` lists those of the intake that wrote the records beside it."""
-DEFAULT_SHARE = 0.01
+DEFAULT_MAX_SHARE = 0.01
 NUM_SHOWN = 5
-_PARTICULAR = re.compile(r"'[^']*'|\"[^\"]*\"|(?<![\w.])[-+]?\d[\w.+-]*")
+_VARIABLE_PARTS = re.compile(r"'[^']*'|\"[^\"]*\"|(?<![\w.])[-+]?\d[\w.+-]*")
 
 
 class Quarantine:
@@ -32,7 +32,7 @@ class Quarantine:
 
     def reasons(self) -> list[tuple[str, int]]:
         """Count rows by `field: reason`, most frequent first; replace values specific to a row with `...`."""
-        counts = Counter(f"{row.field}: {_PARTICULAR.sub('...', row.reason)}" for row in self._rows.values())
+        counts = Counter(f"{row.field}: {_VARIABLE_PARTS.sub('...', row.reason)}" for row in self._rows.values())
         return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
     def write(self, path: Path) -> None:
@@ -41,10 +41,10 @@ class Quarantine:
             path,
             [
                 {
-                    "file": plain(r.place.file),
+                    "file": escape_surrogates(r.place.file),
                     "row": _row(r.place.row),
-                    "field": plain(r.field),
-                    "reason": plain(r.reason),
+                    "field": escape_surrogates(r.field),
+                    "reason": escape_surrogates(r.reason),
                 }
                 for r in self._rows.values()
             ],
@@ -69,7 +69,7 @@ class Quarantine:
         shown = "; ".join(f"{reason} ({count})" for reason, count in self.reasons()[:NUM_SHOWN])
         raise UserError(
             f"{where}: {num_bad} of {num_all} {what} cannot be used ({share:.1%}; max_quarantine allows "
-            f"{max_share:.1%}). Most frequent reasons: {shown}. First: {plain(first.place.file)}, row "
+            f"{max_share:.1%}). Most frequent reasons: {shown}. First: {escape_surrogates(first.place.file)}, row "
             f"{first.place.row}. Correct them, or allow more with max_quarantine (here at least {_ceiling(share)})."
         )
 
@@ -79,10 +79,10 @@ def _ceiling(share: float) -> float:
     return min(1.0, round(share + 0.0005, 3))
 
 
-def plain(text: str) -> str:
+def escape_surrogates(text: str) -> str:
     """Escape characters that cannot be encoded as UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _row(row: int | str) -> int | str:
-    return plain(row) if isinstance(row, str) else row
+    return escape_surrogates(row) if isinstance(row, str) else row

@@ -204,7 +204,7 @@ def check_records(path: Path, records: Sequence[InstructionRecord], *, images: b
     if shared := sorted(digests["train"] & digests["test"]):
         raise UserError(
             f"{path}: field image: {len(shared)} images are in both splits, first sha256 {shared[0]}. "
-            "Splits must be disjoint by image: leave one side out."
+            "Splits must be disjoint by image: remove these images from one of them."
         )
 
 
@@ -263,7 +263,7 @@ def _row(record: InstructionRecord, columns: Sequence[str]) -> dict[str, Any]:
     return row
 
 
-def turns_of(row: Mapping[str, Any]) -> tuple[Turn, ...]:
+def earlier_turns(row: Mapping[str, Any]) -> tuple[Turn, ...]:
     """Return the earlier turns in a row of a records file."""
     turns = row.get(EARLIER) or ()
     return tuple(
@@ -280,7 +280,7 @@ def _record(path: Path, row: Mapping[str, Any]) -> InstructionRecord:
     fields["image"] = fields["image"] or b""
     fields["references"] = tuple(text or "" for text in fields["references"] or ())
     fields["box"] = None if fields["box"] is None else tuple(fields["box"])
-    fields[EARLIER] = turns_of(row)
+    fields[EARLIER] = earlier_turns(row)
     try:
         fields["attributes"] = {name: str(value) for name, value in json.loads(fields["attributes"]).items()}
     except (TypeError, ValueError, AttributeError) as error:

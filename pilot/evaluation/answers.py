@@ -49,7 +49,7 @@ class EvaluationSet:
         records = (*self.test, *chain.from_iterable(self.parts.values()))
         return records[0].frame if records else "original"
 
-    def of(self, clients: Sequence[int]) -> "EvaluationSet":
+    def for_clients(self, clients: Sequence[int]) -> "EvaluationSet":
         """Return the evaluation set with the parts of `clients` only."""
         return replace(self, parts={client: part for client, part in self.parts.items() if client in clients})
 
@@ -73,14 +73,14 @@ def check_same_data(run_dir: Path, scenario_dir: Path) -> None:
     """
     if not (scenario_dir / "data").is_dir():
         raise UserError(
-            f"{run_dir}: expected the scenario's data in {scenario_dir / 'data'}, since a run lies at "
-            "<scenario folder>/runs/<method>/seed<k>. Put it back there."
+            f"{run_dir}: expected the scenario's data in {scenario_dir / 'data'} (a run's folder is "
+            "<scenario folder>/runs/<method>/seed<k>). Move the run into its scenario's folder."
         )
     here, trained = scenario_digests(scenario_dir), finished_config(run_dir)["digests"]
     if other := [name for name in ("data", "partition") if here[name] != trained[name]]:
         raise UserError(
-            f"{scenario_dir}: {' and '.join(other)} are not those that {run_dir} was trained on. Train it again, or "
-            "make them as they were."
+            f"{scenario_dir}: {' and '.join(other)} are not those that {run_dir} was trained on. Restore them, or "
+            "train the run again."
         )
 
 
@@ -109,8 +109,8 @@ def answer_rows(run_dir: Path, progress: Callable[[int, int], None], limit: int 
     asked = [request for of_task in requests.values() for request in of_task.values()]
     images.preload(*_stored_features(run_dir, scenario_dir / "features", asked))
     for done, (clients, load) in enumerate(models.items(), start=1):
-        model = PilotLM.of(backbone, load(), images)
-        for evaluation_set in (evaluation_set.of(clients) for evaluation_set in sets):
+        model = PilotLM.from_model(backbone, load(), images)
+        for evaluation_set in (evaluation_set.for_clients(clients) for evaluation_set in sets):
             if evaluation_set.parts:
                 asked = [requests[evaluation_set.task.name][name] for name in evaluation_set.ids]
                 answers = dict(zip(evaluation_set.ids, model.generate_until(asked), strict=True))

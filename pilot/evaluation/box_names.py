@@ -12,7 +12,7 @@ from decimal import Decimal
 Role = tuple[str, int | str]
 """Axis, and `size`, `centre` or the rank of an edge (x or x0, x1, x2, right; the lower of two is the box's start)."""
 
-LAST = 3
+END = 3
 _WORDS = frozenset({"left", "right", "top", "bottom", "width", "height", "corner"})
 """Names that are also ordinary words."""
 _CORNER = r"\b(?i:(?:top|upper|bottom|lower)[-_ ]?(?:left|right))\b"
@@ -27,7 +27,7 @@ def _roles() -> dict[str, Role]:
         first = (axis, f"{axis}0", low, f"{axis}min", f"min{axis}", f"{axis}{low}", f"{low}{axis}")
         last = (high, f"{axis}max", f"max{axis}", f"{axis}{high}", f"{high}{axis}")
         centre = [name for word in ("c", "center", "centre") for name in (word + axis, axis + word)]
-        roles |= {name: (axis, 0) for name in first} | {name: (axis, LAST) for name in last}
+        roles |= {name: (axis, 0) for name in first} | {name: (axis, END) for name in last}
         roles |= {f"{axis}1": (axis, 1), f"{axis}2": (axis, 2), size: (axis, "size"), size[0]: (axis, "size")}
         roles |= {name: (axis, "centre") for name in centre}
     return roles
@@ -50,13 +50,13 @@ class _Run:
         return [role for _, role in self.names[-len(self.numbers) :]] if enough else []
 
 
-def names_before(text: str) -> list[Role]:
+def roles_before(text: str) -> list[Role]:
     """Return the roles of a text's last list of names, which other words may follow; empty unless it has four."""
     names = _runs(text, None)[-1].names
     return [role for _, role in names] if len(names) == 4 else []
 
 
-def names_of(text: str, number: re.Pattern[str]) -> tuple[list[Role], bool]:
+def roles_of_numbers(text: str, number: re.Pattern[str]) -> tuple[list[Role], bool]:
     """Return the roles of a text's numbers if all are named, and whether several names cover only some of them."""
     runs = _runs(text, number)
     roles = [role for run in runs for role in run.roles]
@@ -66,10 +66,10 @@ def names_of(text: str, number: re.Pattern[str]) -> tuple[list[Role], bool]:
     return [], max(len({*roles}), len(technical)) > 1
 
 
-def by_name(roles: Sequence[Role], numbers: Sequence[str]) -> list[str]:
+def box_from_roles(roles: Sequence[Role], numbers: Sequence[str]) -> list[str]:
     """Return x1, y1, x2, y2 from four named numbers; empty if they are not in 0..1 or the names make no box."""
     if list(roles[:2]) == list(roles[2:]):  # x and y of two points
-        roles = [*roles[:2], *((axis, LAST) for axis, order in roles[2:] if order == 0)]
+        roles = [*roles[:2], *((axis, END) for axis, order in roles[2:] if order == 0)]
     if len({*roles}) < len(numbers) or not all(0 <= float(number) <= 1 for number in numbers):
         return []
     values = {role: Decimal(repr(float(number))) for role, number in zip(roles, numbers, strict=True)}
@@ -80,7 +80,7 @@ def by_name(roles: Sequence[Role], numbers: Sequence[str]) -> list[str]:
 def _span(values: Mapping[int | str, Decimal]) -> tuple[Decimal, ...]:
     """Return start and end on an axis, without rounding; empty if the names do not determine them."""
     edges = sorted(role for role in values if isinstance(role, int))
-    if len(values) != 2 or edges == [LAST]:
+    if len(values) != 2 or edges == [END]:
         return ()
     if len(edges) == 2:
         return values[edges[0]], values[edges[1]]
@@ -107,7 +107,7 @@ def _runs(text: str, number: re.Pattern[str] | None) -> list[_Run]:
             runs.append(_Run())
         names, parted = runs[-1].names, False
         if match["corner"]:
-            corner = {"x": ("x", LAST if "right" in name else 0), "y": ("y", LAST if name[0] in "bl" else 0)}
+            corner = {"x": ("x", END if "right" in name else 0), "y": ("y", END if name[0] in "bl" else 0)}
             names += [("corner", role) for role in corner.values()]
             continue
         if names and names[0][0] == "corner":

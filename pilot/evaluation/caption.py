@@ -51,15 +51,6 @@ def score(
     return score_sets({"": (predictions, references)}, metrics)[""]
 
 
-def score_many(
-    systems: Mapping[str, Mapping[str, str]],
-    references: Mapping[str, Sequence[str]],
-    metrics: Sequence[str] = METRICS,
-) -> dict[str, Results]:
-    """Score several systems (name -> image id -> caption) on the same images; see `score`."""
-    return score_sets({name: (predictions, references) for name, predictions in systems.items()}, metrics)
-
-
 def score_sets(sets: Mapping[Key, Captions], metrics: Sequence[str] = METRICS) -> dict[Key, Results]:
     """Score several sets of (predictions, references), each with its own images, together; see `score`."""
     unknown = sorted(set(metrics) - set(METRICS))

@@ -24,7 +24,7 @@ SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar
 _BRACKETS = ("-LRB-", "-RRB-", "-LCB-", "-RCB-")
 PUNCTUATION = frozenset(("''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";", *_BRACKETS))
 # Line after every sentence: the tokeniser looks at the next word before it splits the period off an abbreviation.
-AFTER_EACH = "A b"
+SEPARATOR = "A b"
 # The user's locale must not affect a metric (Turkish lower-casing of "I"; the encoding of output).
 _LOCALE = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8")
 # One garbage collection thread and a heap large enough from the start: METEOR starts in 6 s instead of 9 s.
@@ -94,10 +94,10 @@ def tokenise(sentences: Iterable[str]) -> dict[str, str]:
     if distinct:
         jar = str(_jars() / "tokenizer" / "stanford-corenlp-3.4.1.jar")
         program = ["-cp", jar, "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
-        output = _run(program, "".join(f"{line}\n{AFTER_EACH}\n" for line in distinct).encode("utf-8"))
+        output = _run(program, "".join(f"{line}\n{SEPARATOR}\n" for line in distinct).encode("utf-8"))
         lines = output.decode("utf-8").split("\n")
-        if len(lines) != 2 * len(distinct) + 1 or set(lines[1::2]) != {AFTER_EACH.lower()}:
-            raise JavaError(f"the PTB tokeniser gave {len(lines)} lines for {len(distinct)} sentences")
+        if len(lines) != 2 * len(distinct) + 1 or set(lines[1::2]) != {SEPARATOR.lower()}:
+            raise JavaError(f"the PTB tokeniser returned {len(lines)} lines for {len(distinct)} sentences")
         for sentence, line in zip(distinct, lines[:-1:2], strict=True):
             tokens[sentence] = " ".join(word for word in line.rstrip().split(" ") if word not in PUNCTUATION)
     return {sentence: tokens[text] for sentence, text in collapsed.items()}
@@ -144,7 +144,7 @@ class Meteor:
         try:
             *segments, whole = [float(self._read()) for _ in range(len(statistics) + 1)]
         except ValueError as error:
-            raise JavaError(f"METEOR answered something that is not a number: {error}") from error
+            raise JavaError(f"METEOR returned a value that is not a number: {error}") from error
         return whole, segments
 
     def _write(self, line: str) -> None:
@@ -206,5 +206,5 @@ def spice(pairs: Sequence[tuple[str, Sequence[str]]]) -> list[float]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise JavaError(f"SPICE wrote no usable scores: {error!r}") from error
     if not all(map(math.isfinite, values)):
-        raise JavaError("SPICE gave a caption a score that is not a number")
+        raise JavaError("SPICE returned a score that is not a number")
     return values

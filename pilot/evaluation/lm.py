@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,12 @@ class PilotLM(LM):
         backbone, models = load_run(Path(run))
         chosen = [loader for clients, loader in models.items() if int(client) in clients]
         if not chosen:
-            raise UserError(f"{run}: no client {client} in this run.")
+            known = ", ".join(str(number) for number in sorted(chain.from_iterable(models)))
+            raise UserError(f"{run}: no client {client} in this run. Expected one of: {known}.")
         self._set(backbone, chosen[0](), ImageFeatures(backbone))
 
     @classmethod
-    def of(cls, backbone: Backbone, model: ClientModel, images: "ImageFeatures") -> "PilotLM":
+    def from_model(cls, backbone: Backbone, model: ClientModel, images: "ImageFeatures") -> "PilotLM":
         """Create the lm-eval model from a loaded client model; several models may share `images`."""
         instance = cls.__new__(cls)
         LM.__init__(instance)
@@ -108,7 +110,7 @@ class ImageFeatures:
         for request in requests:
             known = self._known.get(id(request))
             if known is None:
-                image = only_image(request)
+                image = request_image(request)
                 names.append(image_digest(image))
                 if names[-1] not in self._features:
                     new[names[-1]] = image
@@ -130,7 +132,7 @@ def image_digest(image: Image.Image) -> str:
     return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
 
 
-def only_image(request: Instance) -> Image.Image:
+def request_image(request: Instance) -> Image.Image:
     """Return the image of a request, RGB.
 
     Raises:
@@ -138,7 +140,7 @@ def only_image(request: Instance) -> Image.Image:
     """
     visual = request.args[2]["visual"] if len(request.args) > 2 else []
     if len(visual) != 1:
-        raise UserError(f"task {request.task_name}: a request has {len(visual)} images, the model `pilot` takes one.")
+        raise UserError(f"task {request.task_name}: a request has {len(visual)} images, the model `pilot` expects one.")
     image: Image.Image = visual[0]
     return image if image.mode == "RGB" else image.convert("RGB")
 

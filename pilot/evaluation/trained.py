@@ -35,7 +35,7 @@ def load_run(run_dir: Path, *, lean: bool = False) -> tuple[Backbone, Models]:
     if trained != here:
         raise UserError(
             f"{run_dir}: trained on the backbone {trained[:12]}, but profile {spec.profile.name} loads {here[:12]}. "
-            "Bring back the checkpoint that it was trained on, or train again."
+            "Restore the checkpoint that it was trained on, or train again."
         )
     backbone = load_backbone(spec.profile, lean=lean)
     return backbone, client_models(spec, backbone, run_dir)

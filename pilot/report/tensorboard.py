@@ -54,7 +54,7 @@ def write_events(paths: Sequence[Path], to: Path | None = None) -> list[Path]:
             replace_file(target, lambda part, events=events: _write(part, events))  # type: ignore[misc]
             written.append(target)
     if not written:
-        raise UserError(f"{', '.join(map(str, paths))}: no run here has finished a round, so there is nothing to show.")
+        raise UserError(f"{', '.join(map(str, paths))}: no run has finished a round. Train one round first.")
     return written
 
 

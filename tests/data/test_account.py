@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilot.data.account import Total
-from pilot.data.intake.intake import Request, take
+from pilot.data.account import SourceCounts
+from pilot.data.intake.intake import Request, make_records
 from pilot.data.quarantine import Quarantine
 from pilot.data.readers.catalogue import READERS
 from pilot.errors import UserError
@@ -28,13 +28,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def total(root: Path, file: str, reader: str = "own", **values: Any) -> Total | None:
+def total(root: Path, file: str, reader: str = "own", **values: Any) -> SourceCounts | None:
     """What became of a file's rows; None where a split has no usable row."""
     options = {"file": file, "images": "."} | values.pop("options", {})
     fields = {"kind": "vqa", "num_train": None, "num_test": None, "seed": 0, "max_quarantine": 1.0} | values
     quarantine = Quarantine()
     try:
-        taken = take(
+        taken = make_records(
             Request(where="here", name="made", source=READERS[reader], root=root, options=options, **fields),
             quarantine,
             lambda done, total: None,
@@ -111,9 +111,9 @@ def test_the_closing_line_names_every_reason(root: Path) -> None:
     found = total(root, "rows.jsonl")
     assert str(found) == (
         "9 rows read: 2 for training, 1 for testing, 3 in quarantine, 3 skipped. In quarantine: answer: is missing or "
-        "empty (1); image: no such file below the image folder (1); image: not a picture in a known format (JPEG, PNG, "
-        "GIF, WEBP, BMP, TIFF) (1). Skipped: split val (2); the picture is in the test split (1). No text or number, "
-        "so no attribute: meta (1)."
+        "empty (1); image: no such file below the image folder (1); image: not an image in a supported format (JPEG, "
+        "PNG, GIF, WEBP, BMP, TIFF) (1). Skipped: split val (2); the picture is in the test split (1). No text or "
+        "number, so no attribute: meta (1)."
     )
     found = total(root, "rows.jsonl", num_train=1, num_test=1)
     assert found is not None and found.skipped["more than num_train or num_test asks for"] >= 1
@@ -134,4 +134,4 @@ def test_a_row_of_both_splits_is_read_for_either(root: Path) -> None:
 
 def test_a_sum_that_is_wrong_is_a_fault() -> None:
     with pytest.raises(AssertionError, match=r"3 rows read, \[2, 0, 0\] taken, quarantined, skipped"):
-        Total(3, {"train": 1, "test": 1}, {}, {})
+        SourceCounts(3, {"train": 1, "test": 1}, {}, {})

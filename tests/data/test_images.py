@@ -208,9 +208,9 @@ def test_large_files_are_not_read_whole(root: Path) -> None:
 
 def test_what_is_no_picture() -> None:
     assert reason(b"") == "the file is empty"
-    assert reason(b"hello" * 100).startswith("not a picture in a known format (JPEG, PNG")
-    assert reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n").startswith("not a picture")
-    assert "damaged" in reason(raw_png(0, 5, b"")) or "not a picture" in reason(raw_png(0, 5, b""))
+    assert reason(b"hello" * 100).startswith("not an image in a supported format (JPEG, PNG")
+    assert reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n").startswith("not an image")
+    assert "damaged" in reason(raw_png(0, 5, b"")) or "not an image" in reason(raw_png(0, 5, b""))
     jpeg = encoded(Image.fromarray(pixels(2, 200, 200)), "JPEG")
     for data in (jpeg[: len(jpeg) // 2], png(2)[: len(png(2)) // 2], raw_png(4, 4, b"\0" * 5)):
         assert reason(data).startswith("damaged or truncated")

@@ -132,7 +132,7 @@ def test_boxes_survive_the_import(own: Path) -> None:
     assert by_id["2"].box == (4 / 48, 4 / 32, 20 / 48, 0.5) and by_id["2"].answer == "[0.08, 0.12, 0.42, 0.50]"
     assert by_id["22"].box == (4 / 300, 4 / 20, 40 / 300, 16 / 20)
     card = read_json(own / "out/data/my-boxes/card.json")
-    assert card["intake"]["quarantined"] == {"by_reason": [["box: the box lies outside the image", 1]], "num_rows": 1}
+    assert card["intake"]["quarantined"] == {"by_reason": [["box: the box is outside the image", 1]], "num_rows": 1}
 
 
 _SCENARIO = """\
@@ -239,7 +239,7 @@ def test_questions_of_another_form_are_named_with_their_option(own: Path) -> Non
     [
         (("--name", "My Data"), "--name: expected lower-case letters"),
         (("--images", "nowhere"), "--images: nowhere: no such folder"),
-        ((), "the source has 0 usable rows for split test .*or state held_out"),
+        ((), "the source has 0 usable rows for split test .*or set held_out"),
         (("--held-out", "0.3", "--max-quarantine", "0"), "1 of 15 rows that were opened for split train"),
         (("--held-out", "7"), "field held_out: expected a share"),
         (("--held-out", "0.3", "--boxes", "pixels_xyxy", "--form", "open"), "field forms: unknown name 'forms'"),
@@ -259,7 +259,7 @@ def test_a_file_without_rows_is_said_to_have_none(
     own: Path, name: str, content: str, words: tuple[object, ...]
 ) -> None:
     (own / name).write_text(content)
-    with pytest.raises(UserError, match=rf"^{name}: holds no rows\. Name a file with rows\.$"):
+    with pytest.raises(UserError, match=rf"^{name}: no rows\. Name a file with at least one row\.$"):
         imported(*words, to="datasets/my", task="vqa", file=name)
     assert not (own / "datasets").exists()
 
@@ -274,7 +274,7 @@ def test_held_out_is_not_advised_where_it_is_stated(own: Path) -> None:
 def test_the_target_is_checked_before_anything_is_read(own: Path, to: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (own / "file").write_text("mine")
     (own / "link").symlink_to("nowhere")
-    monkeypatch.setattr("pilot.data.intake.intake.take", None)
+    monkeypatch.setattr("pilot.data.intake.intake.make_records", None)
     with pytest.raises(UserError, match=rf"{to.split('/')[0]}: is not a folder\. Choose another folder\.$"):
         imported("--held-out", 0.3, to=to, task="vqa", file="questions.jsonl")
     assert (own / "file").read_text() == "mine" and not (own / "nowhere").exists()
@@ -318,7 +318,7 @@ def test_refused_sources(own: Path) -> None:
         ),
         ({"source": "scene-vqa"}, "source 'scene-vqa' takes no options, got file, held_out, images"),
         ({"options": {}}, "scenario smoke, task q, options: field file: is missing"),
-        ({"options": {"file": "a.csv", "kind": "vqa"}}, "field kind: is the task's own field"),
+        ({"options": {"file": "a.csv", "kind": "vqa"}}, "field kind: set by the task's field"),
         ({"source": "imported", "options": {"records": "none"}}, r"none/records\.parquet: no such file. Import your"),
         ({"source": "imported", "options": {"records": "none", "held_out": 0.5}}, "no such file"),
     ):
@@ -356,7 +356,7 @@ def test_a_failed_import_changes_nothing_in_a_finished_folder(own: Path) -> None
 
 def test_a_failed_import_without_bad_rows_makes_nothing(own: Path) -> None:
     write_lines(own / "train.jsonl", [{"image": "0.png", "question": "What?", "answer": "red"}])
-    with pytest.raises(UserError, match=r"0 usable rows for split test .*, or state held_out"):
+    with pytest.raises(UserError, match=r"0 usable rows for split test .*, or set held_out"):
         imported(to="datasets/my", task="vqa", file="train.jsonl")
     assert not (own / "datasets").exists()
 
@@ -365,7 +365,7 @@ def test_altered_imports_are_refused(own: Path) -> None:
     imported("--held-out", 0.3, to="datasets/my", task="vqa", file="questions.jsonl")
     (own / "datasets/my/quarantine.jsonl").write_text("{}\n")
     altered = task(source="imported", options={"records": "my"})
-    with pytest.raises(UserError, match="quarantine.jsonl: not as the import wrote it"):
+    with pytest.raises(UserError, match="quarantine.jsonl: damaged or altered"):
         build_data(scenario_of(altered), own / "out", quiet)
     (own / "datasets/my/records.parquet").write_bytes(b"PAR1")
     (own / "datasets/my/quarantine.jsonl").write_text("")

@@ -13,9 +13,9 @@ from PIL import Image
 
 from pilot.config.base import Model
 from pilot.data.intake import filling
-from pilot.data.intake.filling import Account, Taken
-from pilot.data.intake.intake import Request, source_files, take
-from pilot.data.intake.survey import held_out, ranked, survey
+from pilot.data.intake.filling import IntakeResult, SplitCounts
+from pilot.data.intake.intake import Request, digest_source_files, make_records
+from pilot.data.intake.survey import hold_out, survey, trial_order
 from pilot.data.quarantine import Quarantine
 from pilot.data.readers.file_source import FileSource
 from pilot.data.rows import Place, RawBox, Rejected, Row, Skipped
@@ -50,17 +50,17 @@ def request(root: Path, train: Sequence[Item], test: Sequence[Item] = (), **valu
     return Request(where="here", name="made", source=source, root=root, options=fields.pop("options", {}), **fields)
 
 
-def taken(asked: Request) -> tuple[Taken, Quarantine]:
+def taken(asked: Request) -> tuple[IntakeResult, Quarantine]:
     """What is taken, every row of every split accounted for."""
     quarantine = Quarantine()
-    found = take(asked, quarantine, lambda done, total: None)
+    found = make_records(asked, quarantine, lambda done, total: None)
     for split, account in found.accounts.items():
         check_sum(account)
         assert account.num_taken == sum(record.split == split for record in found.records)
     return found, quarantine
 
 
-def check_sum(account: Account) -> None:
+def check_sum(account: SplitCounts) -> None:
     """Every row that was read is in exactly one count."""
     counts = (account.num_rejected, account.num_unusable, account.num_duplicates, account.num_not_chosen)
     assert account.num_read == account.num_skipped.total() + sum(counts) + account.num_taken
@@ -94,7 +94,7 @@ def test_every_image_once_before_any_twice(root: Path) -> None:
     rows[3] = replace(rows[3], image="./3.png")  # the same image in other words
     found, _ = taken(request(root, rows, [row(20), row(21)]))
     assert len({record.image_sha256 for record in found.records[:4]}) == 4
-    assert ranked({0: "a", 1: "a", 2: "a", 3: "b"}, np.random.default_rng(0))[:2] != [0, 1]
+    assert trial_order({0: "a", 1: "a", 2: "a", 3: "b"}, np.random.default_rng(0))[:2] != [0, 1]
 
 
 def test_images_of_other_rows_are_not_opened(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_too_few_rows(root: Path) -> None:
     rows = [row(0), row(1), row(2, "gone.png"), Skipped(Place("rows", 9), "no image")]
     message = (
         r"here: num_train is 4, but the source has 2 usable rows for split train \(of 4 read: 1 unusable, 0 with an "
-        r"image of the test split; 1 rows: no image\)\. Lower it, or state"
+        r"image of the test split; 1 rows: no image\)\. Lower it, or set"
     )
     with pytest.raises(UserError, match=message):
         taken(request(root, rows, [row(20), row(21)]))
@@ -158,7 +158,7 @@ def test_quarantine_stops(root: Path, tmp_path: Path) -> None:
         r"answer: expected text, got \.\.\. \(3\)\. First: rows, row 40.*max_quarantine \(here at least 0\.188\)"
     )
     with pytest.raises(UserError, match=message):
-        take(request(root, rows, [row(20)], num_test=1, max_quarantine=0.1), quarantine, lambda *_: None)
+        make_records(request(root, rows, [row(20)], num_test=1, max_quarantine=0.1), quarantine, lambda *_: None)
     quarantine.write(tmp_path / "quarantine.jsonl")
     assert read_jsonl(tmp_path / "quarantine.jsonl")[0] == {
         "file": "rows", "row": 40, "field": "answer", "reason": "expected text, got 40"
@@ -193,10 +193,10 @@ def test_held_out_is_by_image(root: Path) -> None:
 
 def test_held_out_leaves_images_on_both_sides(root: Path) -> None:
     for fraction in (0.01, 0.99):
-        sides = held_out(survey(iter([row(0), row(1)]), "vqa", Quarantine()), fraction, 0, "made")
+        sides = hold_out(survey(iter([row(0), row(1)]), "vqa", Quarantine()), fraction, 0, "made")
         assert [len(side) for side in sides] == [1, 1]
-    assert held_out(survey(iter([row(0)]), "vqa", Quarantine()), 0.5, 0, "made") == ({0: "0.png"}, {})
-    assert held_out(survey(iter([]), "vqa", Quarantine()), 0.5, 0, "made") == ({}, {})
+    assert hold_out(survey(iter([row(0)]), "vqa", Quarantine()), 0.5, 0, "made") == ({0: "0.png"}, {})
+    assert hold_out(survey(iter([]), "vqa", Quarantine()), 0.5, 0, "made") == ({}, {})
 
 
 def test_options_are_checked(root: Path) -> None:
@@ -257,7 +257,7 @@ def test_rows_that_cannot_become_records(root: Path, change: Mapping[str, Any], 
 def test_ten_references_or_not(root: Path) -> None:
     ten = [replace(row(n), references=("red",) * 10) for n in range(4)]
     taken(request(root, ten, [replace(row(20), references=("red",) * 10)], num_test=1))
-    with pytest.raises(UserError, match="some questions have 10 answers and others 1 to 10: no one metric covers both"):
+    with pytest.raises(UserError, match="questions have 10 answers and others 1 to 10: no single metric covers both"):
         taken(request(root, ten, [row(20)], num_test=1))
 
 
@@ -285,7 +285,7 @@ def test_no_row_is_dropped_in_silence(root: Path, train: list[Item], test: list[
     try:
         found, quarantine = taken(asked)
     except UserError as error:
-        none = "no rows. Name a file with rows" in str(error) and not (train and test)
+        none = "no rows. Name a file with at least one row" in str(error) and not (train and test)
         assert none or "usable rows for split" in str(error)
         return
     assert len({record.id for record in found.records}) == len(found.records)
@@ -300,4 +300,4 @@ def test_digests_of_what_the_options_name(root: Path) -> None:
         number: int = 3
 
     digests = {name: sha256_bytes((root / name).read_bytes()) for name in ("images/0.png", "images/1.png")}
-    assert source_files(Files(), root) == digests
+    assert digest_source_files(Files(), root) == digests

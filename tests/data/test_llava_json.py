@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilot.data.readers.llava_json import LlavaJson, form_of, read
+from pilot.data.readers.llava_json import Options, form_of, read
 from pilot.data.rows import Place, RawBox, RawTurn, Rejected, Row, Skipped
 from pilot.errors import UserError
 
@@ -52,7 +52,7 @@ def root(tmp_path: Path) -> Path:
 
 def rows(root: Path, split: str = "train", **options: Any) -> list[Row | Rejected | Skipped]:
     """What the reader yields."""
-    return list(read(LlavaJson(**{"file": "mix.json", "kind": "vqa"} | options), root, split))
+    return list(read(Options(**{"file": "mix.json", "kind": "vqa"} | options), root, split))
 
 
 def good(root: Path, **options: Any) -> list[Row]:
@@ -146,9 +146,7 @@ def test_conversations_without_an_answer_teach_nothing(root: Path, texts: tuple[
 
 
 def test_test_file_and_lines(root: Path) -> None:
-    with pytest.raises(
-        UserError, match="mix.json: has training rows only. State test_file in the options, or held_out"
-    ):
+    with pytest.raises(UserError, match="mix.json: no test rows. Set the option test_file, or held_out"):
         rows(root, split="test")
     (root / "test.jsonl").write_text(json.dumps(MIX[1]) + "\n\nnot json\n" + json.dumps(MIX[7]))
     found = rows(root, split="test", test_file="test.jsonl")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pilot.data.prompts import CAPTION
-from pilot.data.readers.own import Own, read
+from pilot.data.readers.own import Options, read
 from pilot.data.rows import Place, RawBox, Rejected, Row, Skipped
 from pilot.errors import UserError
 
@@ -22,7 +22,7 @@ Items = list[Row | Rejected | Skipped]
 def rows(path: Path, kind: str = "vqa", split: str = "train", **options: Any) -> Items:
     """What the reader yields for a file."""
     forms = {"box_form": "pixels_xyxy"} if kind == "ground" else {}
-    return list(read(Own(**forms | {"file": path.name, "kind": kind} | options), path.parent, split))
+    return list(read(Options(**forms | {"file": path.name, "kind": kind} | options), path.parent, split))
 
 
 def one(tmp_path: Path, kind: str, values: dict[str, Any]) -> Row | Rejected | Skipped:
@@ -151,7 +151,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.csv: cannot be read"):
         rows(tmp_path / "none.csv")
     with pytest.raises(ValidationError, match="box_form is needed for grounding"):
-        Own(file="a.csv", kind="ground")
+        Options(file="a.csv", kind="ground")
 
 
 def test_bad_lines_are_named(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
     ("lines", "said"),
     [
         (['a.png,"What?,red', "b.png,Why?,blue", 'c.png,"Who?",green'], "lines 2 to 4: not readable as a table"),
-        (['a.png,"What?,red', "b.png,Why?,blue", 'c.png,Who?"'], "lines 2 to 4: a text in quotes reads like"),
+        (['a.png,"What?,red', "b.png,Why?,blue", 'c.png,Who?"'], "lines 2 to 4: a quoted text looks like"),
         (['a.png,What?,"red', "b.png,Why?,blue"], "lines 2 to 3: not readable as a table (unexpected end of data)"),
         (['a.png,What?,"""Red \n', *["b.png,Why?,blue"] * 300, 'c.png,Who?,"""A'], "lines 2 to 304: not readable as"),
     ],

@@ -42,15 +42,7 @@ def test_every_set_has_its_own_document_frequencies() -> None:
     together = caption.score_sets(sets, NO_JAVA)
     for ids, (predictions, references) in sets.items():
         assert together[ids] == caption.score(predictions, references, NO_JAVA)
-
-
-@pytest.mark.usefixtures("split_on_spaces")
-def test_score_many_is_score_for_each_system() -> None:
-    systems = {"x": {"1": "a cat", "2": "a dog"}, "y": {"1": "a red cat", "2": ""}}
-    references = {"1": ["a red cat sits"], "2": ["a dog runs"]}
-    many = caption.score_many(systems, references, NO_JAVA)
-    assert many == {name: caption.score(system, references, NO_JAVA) for name, system in systems.items()}
-    assert caption.score_many({}, references) == {}
+    assert caption.score_sets({}) == {}
 
 
 def test_errors() -> None:

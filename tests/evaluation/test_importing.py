@@ -8,7 +8,7 @@ import pytest
 
 from pilot.data.record import read_records
 from pilot.errors import UserError
-from pilot.evaluation.imported.run import Imported, import_answers, refuse_imported
+from pilot.evaluation.imported.run import ImportSummary, import_answers, refuse_imported
 from pilot.evaluation.scoring import score_runs
 from pilot.io.atomic import read_json, read_jsonl, write_json, write_jsonl
 from pilot.io.digest import digest_json, sha256_file
@@ -35,7 +35,7 @@ def answers(scenario: Path, task: str, num_right: int) -> list[Row]:
     return [{"id": r.id, "prediction": r.answer if n < num_right else "?"} for n, r in enumerate(records)]
 
 
-def bring(scenario: Path, rows: list[Row], name: str = "llava-next", **options: Any) -> Imported:
+def bring(scenario: Path, rows: list[Row], name: str = "llava-next", **options: Any) -> ImportSummary:
     """Import lines of our own format."""
     file = scenario.parent / f"{name}.jsonl"
     write_jsonl(file, rows)
@@ -70,7 +70,7 @@ def test_boxes_of_other_tools_in_their_frame(scenario: Path) -> None:
 
 def test_a_run_like_any_other_but_for_what_is_not_known(scenario: Path) -> None:
     made = bring(scenario, answers(scenario, "scene-vqa", 30))
-    assert made == Imported(
+    assert made == ImportSummary(
         scenario / "runs/llava-next/seed0", {"scene-vqa": NUM_EXAMPLES}, ("scene-caption", "scene-ground")
     )
     rows = of_method(scenario, "llava-next")
@@ -132,7 +132,7 @@ def test_answers_are_replaced_only_on_request(scenario: Path) -> None:
     vqa = answers(scenario, "scene-vqa", 30)
     before = contents(bring(scenario, vqa).run_dir)
     assert contents(bring(scenario, vqa).run_dir) == before
-    with pytest.raises(UserError, match=r"vqa.json: answers of another file \(llava-next.jsonl, jsonl\) are there"):
+    with pytest.raises(UserError, match=r"vqa.json: already has answers of another file \(llava-next.jsonl, jsonl\)"):
         bring(scenario, vqa[::-1])
     assert contents(scenario / "runs" / "llava-next" / "seed0") == before
     bring(scenario, answers(scenario, "scene-vqa", 20), replace=True)
@@ -154,7 +154,7 @@ def test_seeds_of_one_name(scenario: Path) -> None:
     [
         ("fedavg", "--as fedavg: this is the name of a method of the suite. Choose another, such as fedavg-import"),
         ("FedMoE", "--as FedMoE: this is the name of a method of the suite"),
-        ("pilot-small", "--as pilot-small: .*runs/pilot-small/seed1 is a run that was not imported"),
+        ("pilot-small", "--as pilot-small: .*runs/pilot-small/seed1 was trained, not imported"),
         ("../llava", "--as '../llava': expected letters, digits"),
         ("llava next", "--as 'llava next': expected letters"),
     ],
@@ -187,7 +187,7 @@ def test_other_data_are_refused(scenario: Path) -> None:
 
 
 def test_a_folder_without_runs(scenario: Path) -> None:
-    with pytest.raises(UserError, match="no run here to compare with .looked for runs/<method>/seed<k>/config.json"):
+    with pytest.raises(UserError, match="no trained run .looked for runs/<method>/seed<k>/config.json"):
         import_answers(scenario.parent / "a.jsonl", "jsonl", "llava", scenario.parent)
 
 
@@ -229,7 +229,7 @@ def test_compare_checks_the_examples(scenario: Path) -> None:
 def test_an_imported_run_has_no_model(scenario: Path) -> None:
     made = bring(scenario, answers(scenario, "scene-vqa", 30))
     refuse_imported([scenario / "runs" / "pilot" / "seed0"])
-    with pytest.raises(UserError, match="llava-next/seed0: this run was imported, there is no model to answer with"):
+    with pytest.raises(UserError, match="llava-next/seed0: this run was imported and has no model"):
         refuse_imported([made.run_dir])
 
 

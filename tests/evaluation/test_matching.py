@@ -66,9 +66,9 @@ def test_numbers_are_places_in_the_test_set_if_the_answers_agree() -> None:
     assert match_answers(FILE, numbered(0, references), TESTS, "colours") == {"colours": EXPECTED}
     with pytest.raises(UserError, match="1 of its ids are unknown, first: '4'; 1 ids have no answer, first: 'col"):
         match_answers(FILE, numbered(1, references), TESTS, "colours")
-    with pytest.raises(UserError, match="3 examples differ, first: 'colours-0', 'colours-1', 'colours-2'. Of"):
+    with pytest.raises(UserError, match="3 examples differ, first: 'colours-0', 'colours-1', 'colours-2'. For"):
         match_answers(FILE, numbered(0, ["blue", "green", "red", "red"]), TESTS, "colours")
-    with pytest.raises(UserError, match="by number only, and 1 of them without the reference answer .*first: '2'"):
+    with pytest.raises(UserError, match="row numbers, and 1 rows have no reference answer .*first: '2'"):
         match_answers(FILE, numbered(0, ["red", "blue", None, "red"]), TESTS, "colours")
 
 
@@ -78,7 +78,7 @@ def test_other_ids_are_counted_and_named() -> None:
         match_answers(FILE, [*own[:1], Answer(9, "x", "?"), Answer(10, "y", "?")], TESTS, "colours")
     assert str(caught.value) == (
         "theirs.jsonl: not the test set of colours: 2 of its ids are unknown, first: 'x', 'y'; 3 ids have no answer, "
-        "first: 'colours-1', 'colours-2', 'colours-3'. Answer the whole test split and nothing else."
+        "first: 'colours-1', 'colours-2', 'colours-3'. Answer exactly the test split."
     )
 
 
@@ -86,7 +86,7 @@ def test_other_ids_are_counted_and_named() -> None:
     ("field", "values", "said"),
     [
         ("answer", ["red", "blue", "grey", "red"], "1 examples differ, first: 'colours-2'.*answer 'grey', .*'green'"),
-        ("image_sha256", ["0", "0", "0", "0"], "4 examples differ, first: .*and 1 more. Of 'colours-0'.*image_sha256"),
+        ("image_sha256", ["0", "0", "0", "0"], "4 examples differ, first: .*and 1 more. For 'colours-0'.*image_sha256"),
         ("references", [["red"], ["blue"], ["green", "teal"], ["red"]], "1 examples differ, .*references"),
         ("instruction", ["What?", "What?", "What?", "Which?"], "1 examples differ, first: 'colours-3'.*instruction"),
         ("box", [None, [0.0, 0.0, 1.0, 1.0], None, None], "1 examples differ, first: 'colours-1'.*box"),

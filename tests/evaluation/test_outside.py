@@ -160,7 +160,7 @@ def test_jsonl(tmp_path: Path) -> None:
         (
             "lm-eval",
             [LM_EVAL, {**LM_EVAL, "filter": "first"}],
-            r"answers after 2 filters \(first, none\), exp",
+            r"answers of 2 filters \(first, none\), exp",
         ),
     ],
 )
@@ -194,5 +194,5 @@ def test_unreadable_files(tmp_path: Path) -> None:
 def test_answers_that_were_never_given(tmp_path: Path) -> None:
     rows = [{"index": n, "prediction": "Failed to obtain answer via API."} for n in range(5)]
     (tmp_path / "m_d.json").write_text(json.dumps([*rows, {"index": 9, "prediction": "a"}]))
-    with pytest.raises(UserError, match="5 answers were never given .*first: '0', '1', '2' and 2 more. Let the tool"):
+    with pytest.raises(UserError, match="5 requests failed .*first: '0', '1', '2' and 2 more. Repeat them"):
         read_answers(tmp_path / "m_d.json", "vlmevalkit")

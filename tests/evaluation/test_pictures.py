@@ -59,7 +59,7 @@ def test_stored_features_are_those_of_their_requests() -> None:
 
 def test_one_picture_is_expected() -> None:
     backbone: Any = Counting()
-    with pytest.raises(UserError, match="a request has 2 images, the model `pilot` takes one"):
+    with pytest.raises(UserError, match="a request has 2 images, the model `pilot` expects one"):
         ImageFeatures(backbone).names([request(square(1), square(2))])
 
 

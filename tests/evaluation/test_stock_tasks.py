@@ -112,7 +112,7 @@ def test_mmmu(model: PilotLM, tmp_path: Path) -> None:
     results = evaluate(model, *arguments, [mmmu("How many are in <image 1>?", [RED])], columns, tmp_path)
     assert 0 <= results["results"]["local"]["acc,none"] <= 1
     two = [mmmu("Is <image 1> as large as <image 2>?", [RED, WIDE])]
-    with pytest.raises(UserError, match="task local: a request has 2 images, the model `pilot` takes one"):
+    with pytest.raises(UserError, match="task local: a request has 2 images, the model `pilot` expects one"):
         evaluate(model, *arguments, two, columns, tmp_path)
 
 

@@ -16,7 +16,7 @@ from pilot.io.atomic import read_json, write_json, write_jsonl, write_text
 from pilot.io.digest import digest_json, sha256_file
 from pilot.io.layout import scenario_folder
 from pilot.io.sealed import write_sealed
-from pilot.report.numbers.files import SCORED
+from pilot.report.numbers.files import DIGEST_FIELDS
 
 TASKS: list[dict[str, Any]] = [
     {"name": "scene-vqa", "kind": "vqa", "clients": [0, 1, 2]},
@@ -155,7 +155,7 @@ def _evaluation(folder: Path, method: str, seed: int) -> None:
 
 def write_metrics(run: Path, metrics: dict[str, Any]) -> None:
     """Write `eval/metrics.json` with the digests of the files that lie beside it."""
-    digests = {field: sha256_file(run / "eval" / name) for field, name in SCORED.items()}
+    digests = {field: sha256_file(run / "eval" / name) for field, name in DIGEST_FIELDS.items()}
     write_json(run / "eval" / "metrics.json", metrics | digests)
 
 

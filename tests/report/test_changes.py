@@ -178,7 +178,9 @@ def test_nothing_in_common_is_refused(sides: tuple[Path, Path], tmp_path: Path) 
     other = Path(shutil.copytree(sides[1], tmp_path / "other" / "embedded" / "scenario1"))
     for config in other.glob("runs/*/*/config.json"):
         config.write_text(config.read_text().replace("scenario2", "scenario1"))
-    with pytest.raises(UserError, match="nothing to compare: one side has embedded/scenario2, the other embedded/scen"):
+    with pytest.raises(
+        UserError, match="no scenario in common: one side has embedded/scenario2, the other embedded/scen"
+    ):
         find_changes(sides[0], other)
 
 

@@ -41,7 +41,7 @@ def test_other_digests_are_refused(scenario_copy: Path, name: str) -> None:
     message = refusal(scenario_copy)
     assert f"- {name} digest differs" in message
     assert f"xxxxxxxxxxxx...: {scenario_copy}/runs/fedmoe/seed2" in message
-    assert message.endswith(f"or pass --allow-different {name} to compare them all the same.")
+    assert message.endswith(f"or pass --allow-different {name} to compare them anyway.")
     allowed = check_comparable(load_runs([scenario_copy]), [name])
     assert allowed.names == (name,) and [each.what for each in allowed.found] == [name]
 

@@ -107,7 +107,7 @@ def test_every_format_says_what_was_allowed(scenario_copy: Path) -> None:
     path = scenario_copy / "runs" / "fedmoe" / "seed2" / "config.json"
     path.write_text(path.read_text().replace('"rounds": 3', '"rounds": 5'))
     allow: dict[str, Any] = {"allow_different": ["budget", "seeds"]}
-    note = "Compared in spite of a difference (--allow-different): budget rounds differs: 3: "
+    note = "Allowed difference (--allow-different): budget rounds differs: 3: "
     odd = f"5: {scenario_copy}/runs/fedmoe/seed2."
     idle = "Allowed to differ (--allow-different), but the same in all runs: seeds."
     for text in (printed([scenario_copy], width=2_000, **allow), compare([scenario_copy], format="markdown", **allow)):

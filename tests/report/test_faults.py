@@ -13,7 +13,7 @@ from pilot.io.atomic import read_json, read_jsonl, write_json, write_jsonl
 from pilot.io.layout import run_folder, scenario_folder
 from pilot.report.compare.side_by_side import compare
 from pilot.report.numbers.faults import describe, fault_rows, load_faults
-from pilot.report.numbers.incidents import named
+from pilot.report.numbers.incidents import format_rounds
 from pilot.report.numbers.load import load_runs
 from pilot.report.plots import faults as plot
 from pilot.report.plots.page import COLUMN, PAPER, Page
@@ -86,7 +86,7 @@ def test_losses_by_hand(faulty: Path) -> None:
     assert "| sign-flip | 0.600 → 0.450 (25.0 % lost) | 0.600 → 0.450 (25.0 % lost) |" in text
     assert "| dropout-50 | missing | 0.600 → 0.700 (16.7 % gained) |" in text
     assert "| sign-flip | client 1: the change with its sign flipped | 0 / 0 / 0 | 0 / 0 / 0 |" in text
-    assert "One seed" in text and "Missing, since there is no such run: pilot with dropout-50." in text
+    assert "One seed" in text and "Missing (no such run): pilot with dropout-50." in text
 
 
 def test_absences_exclusions_and_skipped_rounds_are_counted(faulty: Path) -> None:
@@ -144,7 +144,7 @@ def test_ordinary_tables_do_not_change(faulty: Path) -> None:
 
 def test_no_faults_and_no_counterpart_are_refused(faulty: Path) -> None:
     add_fault(faulty, "sign-flip", "fedprox", SIGN_FLIP)
-    with pytest.raises(UserError, match="runs/fedprox/seed0: no run without the fault"):
+    with pytest.raises(UserError, match="runs/fedprox/seed0: no run of the method without the fault"):
         load_faults(faulty)
     with pytest.raises(UserError, match="no runs with a fault.*--fault NAME"):
         load_faults(faulty / "runs")
@@ -155,7 +155,7 @@ def test_no_faults_and_no_counterpart_are_refused(faulty: Path) -> None:
     [
         ({"hyperparameters": {"learning_rates": 1}}, "differ in more than the fault: hyperparameters"),
         ({"budget": {"rounds": 4}}, "budget rounds differs"),
-        ({"profile_config": {"federation": DROPOUT}}, "their federation differs"),
+        ({"profile_config": {"federation": DROPOUT}}, "`federation` settings differ"),
     ],
     ids=["hyperparameters", "budget", "fault"],
 )
@@ -191,7 +191,11 @@ def test_settings_in_words() -> None:
 
 
 def test_rounds_in_words() -> None:
-    assert [named([3]), named([2, 1]), named([1, 2, 3, 5, 9, 8])] == ["round 3", "rounds 1-2", "rounds 1-3, 5, 8-9"]
+    assert [format_rounds([3]), format_rounds([2, 1]), format_rounds([1, 2, 3, 5, 9, 8])] == [
+        "round 3",
+        "rounds 1-2",
+        "rounds 1-3, 5, 8-9",
+    ]
 
 
 def test_folder_of_the_data(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_no_runs_at_all_still_shows_the_partition(scenario_copy: Path) -> None:
 def test_wrong_names_are_refused(scenario: Path) -> None:
     with pytest.raises(UserError, match="unknown figure pie. Expected some of: bars, cost"):
         write_figures(scenario, only=["pie"])
-    with pytest.raises(UserError, match="unknown method fedsgd. Runs here: central, fedavg"):
+    with pytest.raises(UserError, match="unknown method fedsgd. Expected some of: central, fedavg"):
         write_figures(scenario, methods=["fedsgd"])
 
 

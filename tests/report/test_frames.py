@@ -9,7 +9,7 @@ from PIL import Image
 
 from pilot.errors import UserError
 from pilot.report.compare.side_by_side import compare
-from pilot.report.html.samples import Words
+from pilot.report.html.samples import AnswerTable
 from pilot.report.numbers.comparable import check_comparable
 from pilot.report.numbers.load import load_runs
 from pilot.report.plots.samples import references_in
@@ -57,7 +57,7 @@ def test_runs_that_report_both_still_have_a_frame_of_their_own(scenario_copy: Pa
 
 def test_boxes_are_drawn_where_they_are_meant() -> None:
     """640 x 480: (0.25, 0.5, 0.75, 0.875) of the square is (0.25, 0.5, 0.75, 1) of the picture."""
-    words = Words()
+    words = AnswerTable()
     framed = words.number(("[0.25, 0.5, 0.75, 0.875]", ("padded_square", (640, 480))))
     plain = words.number(("[0.25, 0.5, 0.75, 0.875]", ("original", (1, 1))))
     assert (words.boxes()[framed], words.boxes()[plain]) == ([0.25, 0.5, 0.75, 1.0], [0.25, 0.5, 0.75, 0.875])

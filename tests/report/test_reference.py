@@ -76,7 +76,7 @@ def test_formats(fresh: tuple[Path, Path]) -> None:
     rows = against_reference(*fresh)
     assert "2 outside it" in as_text(rows, "table") and "| pilot | scene-vqa |" in as_text(rows, "markdown")
     assert len(as_text(rows, "csv").splitlines()) == len(rows) + 1 == len(json.loads(as_text(rows, "json"))) + 1
-    with pytest.raises(UserError, match="not with --reference"):
+    with pytest.raises(UserError, match="not supported with --reference"):
         as_text(rows, "latex")
 
 

@@ -152,8 +152,8 @@ def test_missing_runs_name_the_target_and_nothing_is_written(results: Path) -> N
     (results / "embedded+rounds-3/scenario2/runs/local/seed1/eval/metrics.json").unlink()
     shutil.rmtree(results / "embedded+rounds-3/scenario2/runs/local/seed2")
     expected = (
-        r"study mine, part rounds: 2 of 18 runs are not there or not scored, first "
-        r".*embedded\+rounds-3/scenario2/runs/local/seed1. Make them all: `snakemake --cores all mine`"
+        r"study mine, part rounds: 2 of 18 runs are missing or not scored, first "
+        r".*embedded\+rounds-3/scenario2/runs/local/seed1. Run `snakemake --cores all mine`"
     )
     with pytest.raises(UserError, match=expected):
         write_study(study(), "embedded", results)

@@ -166,7 +166,7 @@ def test_runs_of_other_methods_beside_change_nothing(scenario: Path, scenario_co
         assert (scenario_copy / "tables" / name).read_bytes() == (scenario / "tables" / name).read_bytes(), name
     write_tables(scenario_copy, "fedavg", methods=["fedavg", "local"])
     assert {row["method"] for row in rows(scenario_copy / "tables" / "main.csv")} == {"fedavg", "local"}
-    with pytest.raises(UserError, match=r"unknown method fedzoo. Runs here: central, fedavg, .*pilot\+no-ata"):
+    with pytest.raises(UserError, match=r"unknown method fedzoo. Expected some of: central, fedavg, .*pilot\+no-ata"):
         write_tables(scenario_copy, "fedavg", methods=["fedavg", "fedzoo"])
 
 

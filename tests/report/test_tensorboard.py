@@ -84,7 +84,7 @@ def test_a_run_that_is_training_has_the_rounds_it_finished(run: Path, tmp_path: 
     kinds = {tag.split("/")[0] for tag in reader.Tags()["scalars"]}
     assert kinds == {"loss", "drift", "excluded", "router"}
     (run / "rounds.jsonl").unlink()
-    with pytest.raises(UserError, match="no run here has finished a round"):
+    with pytest.raises(UserError, match="no run has finished a round"):
         write_events([run], tmp_path)
 
 

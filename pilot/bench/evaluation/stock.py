@@ -104,7 +104,7 @@ def stock_rows(
         stock.load(weights)
         own = [
             evaluation_set
-            for evaluation_set in (evaluation_set.of(weights.clients) for evaluation_set in sets)
+            for evaluation_set in (evaluation_set.for_clients(weights.clients) for evaluation_set in sets)
             if evaluation_set.parts
         ]
         answers = _evaluate(stock.lm, own, data)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pilot.data.account import Account, Total
+from pilot.data.account import SourceCounts, SplitCounts
 from pilot.data.boxes import BadBox, CheckedBox, check_box
 from pilot.data.duplicates import near_duplicates
 from pilot.data.images import BadImage, NormalisedImage, load
@@ -22,7 +22,7 @@ SPARE = 16
 
 
 @dataclass
-class Taken:
+class IntakeResult:
     """Records with an account of their intake.
 
     Attributes:
@@ -37,13 +37,13 @@ class Taken:
     """
 
     records: list[InstructionRecord] = field(default_factory=list)
-    accounts: dict[str, Account] = field(default_factory=dict)
+    accounts: dict[str, SplitCounts] = field(default_factory=dict)
     image_notes: Counter[str] = field(default_factory=Counter)
     num_clipped: int = 0
     largest_clip: float = 0.0
     fingerprints: dict[str, dict[str, int | None]] = field(default_factory=lambda: {"train": {}, "test": {}})
     left_out: Counter[str] = field(default_factory=Counter)
-    total: Total | None = None
+    total: SourceCounts | None = None
 
     def to_json(self, quarantine: Quarantine) -> dict[str, Any]:
         """Return the account for the data card."""
@@ -66,7 +66,7 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Filler:
+class RecordBuilder:
     """Second pass for one task, which fills its splits with records.
 
     Attributes:
@@ -76,10 +76,10 @@ class Filler:
         images: folder that image references are relative to.
         own_ids: whether the rows' ids are kept unchanged.
         max_quarantine: largest allowed share of unusable rows among the opened rows.
-        is_divided: whether test rows are a share of the training images.
+        is_test_held_out: whether test rows are a share of the training images.
         quarantine: receives every unusable row.
         advance: called after every record.
-        taken: records made so far, and their counts.
+        result: records made so far, and their counts.
     """
 
     where: str
@@ -88,12 +88,12 @@ class Filler:
     images: Path
     own_ids: bool
     max_quarantine: float
-    is_divided: bool
+    is_test_held_out: bool
     quarantine: Quarantine
     advance: Callable[[], None]
-    taken: Taken
+    result: IntakeResult
 
-    def fill(
+    def build(
         self, split: str, order: Sequence[int], number: int | None, read: Callable[[], Rows]
     ) -> list[InstructionRecord]:
         """Make the records of a split, in the order of the files.
@@ -107,7 +107,7 @@ class Filler:
         Raises:
             UserError: too few usable rows, too many unusable ones, or files that changed between the passes.
         """
-        account = self.taken.accounts[split]
+        account = self.result.accounts[split]
         wanted, tried = len(order) if number is None else number, 0
         made: dict[int, InstructionRecord] = {}
         while len(made) < wanted and tried < len(order):
@@ -117,7 +117,7 @@ class Filler:
                 if len(made) == wanted:
                     break
                 tried += 1
-                if record := self._try(split, rows.pop(position)):
+                if record := self._build_record(split, rows.pop(position)):
                     made[position] = record
                 if number is not None:
                     self._check(split, account.num_unusable + number)
@@ -129,7 +129,7 @@ class Filler:
 
     def _check(self, split: str, num_opened: int) -> None:
         """Raise an error if too many of the rows that are, or at least will be, opened are unusable."""
-        num_bad = self.taken.accounts[split].num_unusable
+        num_bad = self.result.accounts[split].num_unusable
         what = f"rows that were opened for split {split}"
         self.quarantine.check(self.where, what, num_bad, num_opened, self.max_quarantine)
 
@@ -139,9 +139,9 @@ class Filler:
             raise UserError(f"{self.where}: the files changed while they were read. Run the command again.")
         return rows
 
-    def _try(self, split: str, row: Row) -> InstructionRecord | None:
+    def _build_record(self, split: str, row: Row) -> InstructionRecord | None:
         """Return the record of a row; count it and return None if it is unusable or its image is in the test data."""
-        account = self.taken.accounts[split]
+        account = self.result.accounts[split]
         image = load(self.images, row.image)
         if isinstance(image, BadImage):
             self._reject(split, row, "image", image.reason)
@@ -155,17 +155,17 @@ class Filler:
             self._reject(split, row, "box", f"of an earlier turn: {earlier.reason}")
             return None
         digest = sha256_bytes(image.data)
-        if split == "train" and digest in self.taken.fingerprints["test"]:
+        if split == "train" and digest in self.result.fingerprints["test"]:
             account.num_duplicates += 1
             return None
-        self.taken.left_out.update(row.left_out)
-        self._note(split, digest, image, box)
+        self.result.left_out.update(row.left_out)
+        self._count(split, digest, image, box)
         self.advance()
         return self._record(split, row, image, box, earlier)
 
     def _reject(self, split: str, row: Row, name: str, reason: str) -> None:
         self.quarantine.add(Rejected(row.place, name, reason), f"{split} {row.id}")
-        self.taken.accounts[split].num_unusable += 1
+        self.result.accounts[split].num_unusable += 1
 
     def _earlier(self, row: Row, image: NormalisedImage) -> tuple[Turn, ...] | BadBox:
         """Return the turns before a row's question, with boxes as fractions of the image."""
@@ -183,18 +183,18 @@ class Filler:
             return None
         if image.rotated:
             return BadBox(
-                "the image's EXIF data rotate it: whether the box is meant before or after that is not known. "
+                "the image has an EXIF rotation, and it is unknown whether the box refers to the rotated image. "
                 "Save the image upright without the tag"
             )
         return check_box(raw, image.width, image.height)
 
-    def _note(self, split: str, digest: str, image: NormalisedImage, box: CheckedBox | None) -> None:
-        self.taken.accounts[split].num_taken += 1
-        self.taken.fingerprints[split][digest] = image.fingerprint
-        self.taken.image_notes.update(image.notes)
+    def _count(self, split: str, digest: str, image: NormalisedImage, box: CheckedBox | None) -> None:
+        self.result.accounts[split].num_taken += 1
+        self.result.fingerprints[split][digest] = image.fingerprint
+        self.result.image_notes.update(image.notes)
         if box is not None and box.clipped > 0:
-            self.taken.num_clipped += 1
-            self.taken.largest_clip = max(self.taken.largest_clip, box.clipped)
+            self.result.num_clipped += 1
+            self.result.largest_clip = max(self.result.largest_clip, box.clipped)
 
     def _record(
         self, split: str, row: Row, image: NormalisedImage, box: CheckedBox | None, earlier: tuple[Turn, ...]
@@ -214,7 +214,7 @@ class Filler:
             earlier=earlier,
         )
 
-    def _too_few(self, split: str, number: int | None, account: Account) -> UserError:
+    def _too_few(self, split: str, number: int | None, account: SplitCounts) -> UserError:
         expected = "rows were expected" if number is None else f"num_{split} is {number}"
         skipped = "".join(f"; {count} rows: {reason}" for reason, count in account.num_skipped.most_common(3))
         return UserError(
@@ -222,5 +222,5 @@ class Filler:
             f"{account.num_read} read: {account.num_rejected + account.num_unusable} unusable, "
             f"{account.num_duplicates} with an image of the test split{skipped}). "
             + ("Lower it" if number and account.num_taken else "Check file and options")
-            + ("." if self.is_divided else ", or state held_out to test on a share of the training images.")
+            + ("." if self.is_test_held_out else ", or set held_out to test on a share of the training images.")
         )

@@ -16,10 +16,10 @@ from typing import Any
 
 from pilot.config.base import Model
 from pilot.config.files import validated
-from pilot.data.account import Account, total_of
-from pilot.data.intake.filling import Filler, Taken
-from pilot.data.intake.survey import Survey, held_out, ranked, survey
-from pilot.data.quarantine import DEFAULT_SHARE, Quarantine
+from pilot.data.account import SplitCounts, combine_counts
+from pilot.data.intake.filling import IntakeResult, RecordBuilder
+from pilot.data.intake.survey import Survey, hold_out, survey, trial_order
+from pilot.data.quarantine import DEFAULT_MAX_SHARE, Quarantine
 from pilot.data.readers.file_source import FileSource
 from pilot.data.readers.files import below, matching
 from pilot.errors import UserError
@@ -60,10 +60,10 @@ class Request:
     num_train: int | None
     num_test: int | None
     seed: int
-    max_quarantine: float = DEFAULT_SHARE
+    max_quarantine: float = DEFAULT_MAX_SHARE
 
 
-def take(request: Request, quarantine: Quarantine, progress: Progress) -> Taken:
+def make_records(request: Request, quarantine: Quarantine, progress: Progress) -> IntakeResult:
     """Select and make the requested records.
 
     Args:
@@ -74,7 +74,7 @@ def take(request: Request, quarantine: Quarantine, progress: Progress) -> Taken:
     Raises:
         UserError: wrong options, an unreadable file, too few usable rows, or too many unusable ones.
     """
-    options, share = checked_options(request)
+    options, share = validate_options(request)
     reading = {split: "train" if share else split for split in SPLITS}
     read = {split: partial(request.source.read, options, request.root, reading[split]) for split in SPLITS}
     found = {}
@@ -84,22 +84,22 @@ def take(request: Request, quarantine: Quarantine, progress: Progress) -> Taken:
     surveys = {split: found[reading[split]] for split in SPLITS}
     candidates = {split: surveys[split].candidates for split in SPLITS}
     if share:
-        candidates["train"], candidates["test"] = held_out(found["train"], share, request.seed, request.name)
+        candidates["train"], candidates["test"] = hold_out(found["train"], share, request.seed, request.name)
     numbers = {"train": request.num_train, "test": request.num_test}
     total = sum(len(candidates[split]) if number is None else number for split, number in numbers.items())
-    taken = Taken(accounts={split: _account(surveys[split], candidates[split]) for split in SPLITS})
-    filler = _filler(request, options, quarantine, taken, lambda: progress(_num_taken(taken), total))
+    result = IntakeResult(accounts={split: _account(surveys[split], candidates[split]) for split in SPLITS})
+    builder = _record_builder(request, options, quarantine, result, lambda: progress(_num_made(result), total))
     records = {}
     for split in SPLITS:
-        order = ranked(candidates[split], generator("intake", request.seed, request.name, split))
-        records[split] = filler.fill(split, order, numbers[split], read[split])
-    taken.records = [*records["train"], *records["test"]]
-    taken.total = total_of(list(found.values()), taken.accounts, quarantine, taken.left_out)
-    _check_references(request, taken)
-    return taken
+        order = trial_order(candidates[split], generator("intake", request.seed, request.name, split))
+        records[split] = builder.build(split, order, numbers[split], read[split])
+    result.records = [*records["train"], *records["test"]]
+    result.total = combine_counts(list(found.values()), result.accounts, quarantine, result.left_out)
+    _check_references(request, result)
+    return result
 
 
-def checked_options(request: Request) -> tuple[Model, float | None]:
+def validate_options(request: Request) -> tuple[Model, float | None]:
     """Return the source's validated options, and the share of images to hold out for testing.
 
     Raises:
@@ -111,12 +111,12 @@ def checked_options(request: Request) -> tuple[Model, float | None]:
         raise UserError(f"{where}: field {HELD_OUT}: expected a share above 0 and below 1, got {share!r}. Correct it.")
     if "kind" in request.source.options_model.model_fields:
         if "kind" in values:
-            raise UserError(f"{where}: field kind: is the task's own field `kind`. Remove it from the options.")
+            raise UserError(f"{where}: field kind: set by the task's field `kind`. Remove it from the options.")
         values["kind"] = request.kind
     return validated(request.source.options_model, where, values), share
 
 
-def source_files(options: Model, root: Path) -> dict[str, str]:
+def digest_source_files(options: Model, root: Path) -> dict[str, str]:
     """Return sha256 by name of every file that the options name: directly, by a wildcard, or as JSON in a folder.
 
     A property `file_names` of the options may name further files that follow from them. Images are not included; every
@@ -144,47 +144,47 @@ def _check(request: Request, options: Model, found: Sequence[Survey], quarantine
     """Raise an error if there are no rows or too many malformed ones; a row read for both splits counts once."""
     if not any(each.num_read for each in found):
         file = getattr(options, "file", None)
-        what = f"{request.root / file}: holds" if file else f"{request.where}: the files of the options hold"
-        raise UserError(f"{what} no rows. Name a file with rows.")
+        where = request.root / file if file else f"{request.where}, options"
+        raise UserError(f"{where}: no rows. Name a file with at least one row.")
     num_all = len(quarantine) + sum(len(each.candidates) for each in found)
     files = ", ".join(sorted({each.first_file for each in found} - {""})) or "the files"
     quarantine.check(request.where, f"rows of {files}", len(quarantine), num_all, request.max_quarantine)
 
 
-def _check_references(request: Request, taken: Taken) -> None:
+def _check_references(request: Request, result: IntakeResult) -> None:
     """Refuse VQA records of which only some have the ten answers of the official VQA accuracy."""
-    numbers = {len(record.references) for record in taken.records} if request.kind == "vqa" else set()
+    numbers = {len(record.references) for record in result.records} if request.kind == "vqa" else set()
     if OFFICIAL_NUM_REFERENCES in numbers and len(numbers) > 1:
         raise UserError(
             f"{request.where}: some questions have {OFFICIAL_NUM_REFERENCES} answers and others {min(numbers)} to "
-            f"{max(numbers)}: no one metric covers both (the official VQA accuracy needs ten, exact match is for "
+            f"{max(numbers)}: no single metric covers both (the official VQA accuracy needs ten, exact match is for "
             "fewer). Give every question ten answers, or none of them."
         )
 
 
-def _account(found: Survey, candidates: Mapping[int, str]) -> Account:
+def _account(found: Survey, candidates: Mapping[int, str]) -> SplitCounts:
     skipped = Counter(found.skipped.values())
     if others := len(found.candidates) - len(candidates):
         skipped["on the other side of held_out"] = others
-    return Account(found.num_read, skipped, len(found.rejected))
+    return SplitCounts(found.num_read, skipped, len(found.rejected))
 
 
-def _filler(
-    request: Request, options: Model, quarantine: Quarantine, taken: Taken, advance: Callable[[], None]
-) -> Filler:
-    return Filler(
+def _record_builder(
+    request: Request, options: Model, quarantine: Quarantine, result: IntakeResult, advance: Callable[[], None]
+) -> RecordBuilder:
+    return RecordBuilder(
         where=request.where,
         source=request.name,
         kind=request.kind,
         images=request.root / getattr(options, "images", ""),
         own_ids=request.source.own_ids,
         max_quarantine=request.max_quarantine,
-        is_divided=HELD_OUT in request.options,
+        is_test_held_out=HELD_OUT in request.options,
         quarantine=quarantine,
         advance=advance,
-        taken=taken,
+        result=result,
     )
 
 
-def _num_taken(taken: Taken) -> int:
-    return sum(account.num_taken for account in taken.accounts.values())
+def _num_made(result: IntakeResult) -> int:
+    return sum(account.num_taken for account in result.accounts.values())

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pilot.data.quarantine import Quarantine, plain
+from pilot.data.quarantine import Quarantine, escape_surrogates
 from pilot.data.rows import Rejected, Row, Rows, Skipped
 from pilot.io.seeding import seed_for
 
 IMAGE_TOKEN = "<image>"
-LONGEST_ID = 200
+MAX_ID_LENGTH = 200
 
 
 Item = tuple[str, int | str, int]
@@ -60,7 +60,7 @@ def survey(rows: Rows, kind: str, quarantine: Quarantine) -> Survey:
         found.num_read += 1
         found.first_file = found.first_file or row.place.file
         if isinstance(row, Skipped):
-            found.skipped[item] = plain(row.reason)
+            found.skipped[item] = escape_surrogates(row.reason)
             continue
         rejected = row if isinstance(row, Rejected) else check_row(row, kind)
         if rejected is None and isinstance(row, Row) and row.id in ids:
@@ -84,7 +84,7 @@ def check_row(row: Row, kind: str) -> Rejected | None:
     texts += [] if ground else [("answer", row.answer), *(("references", text) for text in row.references)]
     problems = [
         ("id", "expected 1 to 200 printable characters", not (row.id.isprintable() and row.id.strip())),
-        ("id", "expected 1 to 200 printable characters", len(row.id) > LONGEST_ID),
+        ("id", "expected 1 to 200 printable characters", len(row.id) > MAX_ID_LENGTH),
         ("image", "expected an image", not row.image),
         ("references", "expected at least one answer", not ground and not row.references),
         ("box", "expected a box", ground and row.box is None),
@@ -102,7 +102,7 @@ def image_key(image: str | bytes) -> str:
     return hashlib.sha256(image).hexdigest() if isinstance(image, bytes) else posixpath.normpath(image)
 
 
-def held_out(found: Survey, fraction: float, seed: int, source: str) -> tuple[dict[int, str], dict[int, str]]:
+def hold_out(found: Survey, fraction: float, seed: int, source: str) -> tuple[dict[int, str], dict[int, str]]:
     """Divide the candidates by image into training and test candidates.
 
     Every image has an independent draw, and those with the smallest draws are held out: the order of rows does not
@@ -116,7 +116,7 @@ def held_out(found: Survey, fraction: float, seed: int, source: str) -> tuple[di
     return train, test
 
 
-def ranked(candidates: Mapping[int, str], rng: np.random.Generator) -> list[int]:
+def trial_order(candidates: Mapping[int, str], rng: np.random.Generator) -> list[int]:
     """Return all positions in the order in which they are tried; no image repeats before every image occurred once."""
     positions = list(candidates)
     turn: Counter[str] = Counter()

@@ -13,11 +13,11 @@ from pilot.data.prompts import question
 from pilot.data.readers.files import NumberedImage, RelativePath, elements, read_json
 from pilot.data.readers.values import (
     FieldError,
-    each,
     expect,
     identifier,
     integer,
     labels,
+    make_rows,
     most_frequent,
     text,
     texts,
@@ -53,7 +53,7 @@ def read(options: Options, root: Path, split: str) -> Rows:
     file = options.train if split == "train" else options.test
     images = options.train_image_path if split == "train" else options.test_image_path
     items = elements(read_json(root, file, WHAT), "", root / file, WHAT)
-    yield from unique(each(enumerate(items), file, _row, images, options.form), "question_id")
+    yield from unique(make_rows(enumerate(items), file, _row, images, options.form), "question_id")
 
 
 def _row(place: Place, item: Mapping[str, Any], images: str, form: str) -> Row:

@@ -39,6 +39,6 @@ def caption_rows(
         yield Row(place, f"{key}-{number}", image, CAPTION, caption, references, labels)
 
 
-def per_of(train_rows: TrainRows, split: str) -> TrainRows:
+def rows_per(train_rows: TrainRows, split: str) -> TrainRows:
     """Return whether a split has rows per image or per caption."""
     return train_rows if split == "train" else "image"

@@ -9,15 +9,15 @@ _UNKNOWN = "not known to this project: state it where you publish results"
 READERS: dict[str, FileSource] = {
     "llava-json": FileSource(
         llava_json.read,
-        llava_json.LlavaJson,
+        llava_json.Options,
         None,
         "instruction file in LLaVA's form (id, image, conversations)",
         _UNKNOWN,
     ),
-    "own": FileSource(own.read, own.Own, None, "the user's own file", _UNKNOWN),
+    "own": FileSource(own.read, own.Options, None, "the user's own file", _UNKNOWN),
     "imported": FileSource(
         imported.read,
-        imported.Imported,
+        imported.Options,
         None,
         "records that `pilot-bench data import` wrote; their data card says where they come from",
         _UNKNOWN,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.config.base import Model
-from pilot.data.readers.captions import TrainRows, caption_rows, per_of
+from pilot.data.readers.captions import TrainRows, caption_rows, rows_per
 from pilot.data.readers.categories import NONE, largest_objects
 from pilot.data.readers.files import FileImage, RelativePath, elements, read_json
 from pilot.data.readers.values import FieldError, identifier, mapping, text, unique
@@ -85,8 +85,8 @@ def _image(
 ) -> Rows:
     key = identifier(item, "id")
     if key not in captions:
-        raise FieldError("id", f"expected a caption of image {key}, there is none")
+        raise FieldError("id", f"no caption of image {key}")
     images = options.train_image_path if split == "train" else options.test_image_path
     attributes = objects.get(key, NONE) if options.instances else {}
     image = images.format(file_name=text(item, "file_name"))
-    yield from caption_rows(place, key, image, captions[key], per_of(options.train_rows, split), attributes)
+    yield from caption_rows(place, key, image, captions[key], rows_per(options.train_rows, split), attributes)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pilot.config.base import Model
-from pilot.data.readers.captions import TrainRows, caption_rows, per_of
+from pilot.data.readers.captions import TrainRows, caption_rows, rows_per
 from pilot.data.readers.categories import NONE, largest_objects
 from pilot.data.readers.files import FolderImage, RelativePath, elements, read_json
-from pilot.data.readers.values import expect, identifier, mapping, of_split, one_of, sequence, text, unique
+from pilot.data.readers.values import expect, identifier, mapping, one_of, rows_of_split, sequence, text, unique
 from pilot.data.rows import Place, Rows
 
 WHAT = "a file of Karpathy's caption_datasets.zip (an object with the list `images`)"
@@ -53,7 +53,7 @@ def image_rows(root: Path, file: str, wanted: Sequence[str], make: Callable[[Pla
     """
     document = read_json(root, file, WHAT, {"tokens", "sentids"})
     images = enumerate(elements(document, "images", root / file, WHAT))
-    return of_split(images, file, lambda image: one_of(image, "split", SPLITS), wanted, make)
+    return rows_of_split(images, file, lambda image: one_of(image, "split", SPLITS), wanted, make)
 
 
 def sentences(item: Mapping[str, Any]) -> list[str]:
@@ -69,7 +69,7 @@ def sentences(item: Mapping[str, Any]) -> list[str]:
 
 def _rows(options: Options, root: Path, split: str) -> Rows:
     wanted = options.train_splits if split == "train" else options.test_splits
-    objects, per = largest_objects(root, options.instances), per_of(options.train_rows, split)
+    objects, per = largest_objects(root, options.instances), rows_per(options.train_rows, split)
 
     def make(place: Place, item: Mapping[str, Any]) -> Rows:
         key = identifier(item, "cocoid")

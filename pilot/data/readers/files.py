@@ -14,7 +14,7 @@ from pilot.data.readers.values import FieldError
 from pilot.errors import UserError
 from pilot.io.text import JsonError, decode, is_blank, json_rows, parse_json
 
-GUIDE = "docs/data-sets.md says where to get it and where it goes."
+GUIDE = "docs/data-sets.md says where to download it and where to put it."
 
 
 def _relative(path: str) -> str:
@@ -78,7 +78,7 @@ def read_bytes(root: Path, name: str, what: str) -> bytes:
     """Read the file `name` below `root`.
 
     Raises:
-        UserError: it cannot be read; names the file, `what` it should be, and the page that says where to get it.
+        UserError: it cannot be read; names the file, `what` it should be, and the page that says where to download it.
     """
     path = root / name
     try:
@@ -125,24 +125,24 @@ def read_lines(root: Path, name: str, what: str) -> Iterator[tuple[int, str]]:
         UserError: as `read_bytes`.
     """
     data = read_bytes(root, name, what)
-    with readable(root / name):
+    with reading(root / name):
         lines = decode(data, "surrogateescape").split("\n")
     yield from ((number, line) for number, line in enumerate(lines, start=1) if not is_blank(line))
 
 
-def own_rows(path: Path) -> Iterator[tuple[int, Any]]:
+def read_json_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield the rows of `pilot.io.text.json_rows`; convert a line that is not JSON to `FieldError`.
 
     Raises:
         UserError: the file cannot be read, or is neither a JSON list nor JSON lines.
     """
-    with readable(path):
+    with reading(path):
         for number, value in json_rows(path):
             yield number, FieldError("line", f"not valid JSON ({value})") if isinstance(value, JsonError) else value
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Convert errors from reading a file to `UserError`.
 
     Raises:
@@ -153,9 +153,9 @@ def readable(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Name an existing file.") from error
     except JsonError as error:
-        raise UserError(f"{path}: not valid JSON ({error}). Correct it there.") from error
+        raise UserError(f"{path}: not valid JSON ({error}). Correct the file.") from error
     except UnicodeError as error:
-        raise UserError(f"{path}: not a text ({error}). Save it as UTF-8.") from error
+        raise UserError(f"{path}: not a text file ({error}). Save it as UTF-8.") from error
 
 
 def elements(document: Any, field: str, path: Path, what: str) -> Sequence[Any]:

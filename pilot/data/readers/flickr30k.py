@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.config.base import Model
-from pilot.data.readers.captions import TrainRows, caption_rows, per_of
+from pilot.data.readers.captions import TrainRows, caption_rows, rows_per
 from pilot.data.readers.coco_karpathy import KarpathySplit, image_rows, sentences
 from pilot.data.readers.files import GUIDE, FileImage, RelativePath, read_lines
 from pilot.data.readers.values import FieldError, plain_text, text, unique
@@ -20,7 +20,7 @@ from pilot.data.rows import Place, Rejected, Rows
 from pilot.errors import UserError
 
 TOKENS = "Flickr30k's results_20130124.token (lines: file name#number, tab, caption)"
-LIST = "a list of Flickr30k images (a name a line)"
+LIST = "a list of Flickr30k images (one name per line)"
 
 
 class Options(Model):
@@ -54,7 +54,7 @@ def _karpathy(options: Options, root: Path, split: str) -> Rows:
     def make(place: Place, item: Mapping[str, Any]) -> Rows:
         key = text(item, "filename")
         image = options.image_path.format(file_name=key)
-        return caption_rows(place, key, image, sentences(item), per_of(options.train_rows, split))
+        return caption_rows(place, key, image, sentences(item), rows_per(options.train_rows, split))
 
     return image_rows(root, options.file, wanted, make)
 
@@ -84,9 +84,9 @@ def _listed(options: Options, place: Place, line: str, captions: Mapping[str, li
     name = plain_text(line, "name")
     key = name if name in captions else f"{name}.jpg"
     if key not in captions:
-        raise FieldError("name", f"expected an image of {options.file}, it has no usable caption of {name[:80]}")
+        raise FieldError("name", f"expected an image with a usable caption in {options.file}, got {name[:80]}")
     image = options.image_path.format(file_name=key)
-    yield from caption_rows(place, key, image, captions[key], per_of(options.train_rows, split))
+    yield from caption_rows(place, key, image, captions[key], rows_per(options.train_rows, split))
 
 
 def _token(line: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 from pilot.config.base import Model
 from pilot.data.prompts import question
 from pilot.data.readers.files import GUIDE, NamedImage, RelativePath, entries, read_json
-from pilot.data.readers.values import each, labels, mapping, text, unique
+from pilot.data.readers.values import labels, make_rows, mapping, text, unique
 from pilot.data.rows import Place, Row, Rows
 from pilot.errors import UserError
 
@@ -46,7 +46,7 @@ def _all(options: Options, root: Path, name: str) -> Rows:
             raise UserError(f"{root / name}: a folder without .json files. Expected {WHAT}. {GUIDE}")
     for file in names:
         questions = entries(read_json(root, file, WHAT, UNREAD), root / file, WHAT)
-        yield from each(questions.items(), file, _row, options.image_path)
+        yield from make_rows(questions.items(), file, _row, options.image_path)
 
 
 def _row(place: Place, item: Mapping[str, Any], images: str) -> Row:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pilot.config.base import Model
 from pilot.data.quarantine import FILE
-from pilot.data.record import check_columns, turns_of
+from pilot.data.record import check_columns, earlier_turns
 from pilot.data.rows import Place, RawBox, RawTurn, Rejected, Row, Rows, Skipped
 from pilot.errors import UserError
 from pilot.io.atomic import read_jsonl
@@ -15,14 +15,14 @@ from pilot.io.atomic import read_jsonl
 BATCH = 256
 
 
-class Imported(Model):
+class Options(Model):
     """Options of `imported`: the folder given to `data import --to`; `kind` is the task's kind."""
 
     records: str
     kind: str
 
 
-def read(options: Imported, root: Path, split: str) -> Rows:
+def read(options: Options, root: Path, split: str) -> Rows:
     """Yield the rows that the import rejected, then the rows of a split.
 
     Raises:
@@ -48,7 +48,7 @@ def _rejected(path: Path) -> Iterator[Rejected]:
         for row in read_jsonl(path):
             yield Rejected(Place(str(row["file"]), row["row"]), str(row["field"]), str(row["reason"]))
     except (UserError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not as the import wrote it ({error}). Import the data again.") from error
+        raise UserError(f"{path}: damaged or altered ({error}). Import the data again.") from error
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -72,7 +72,7 @@ def _row(place: Place, row: Mapping[str, Any], kind: str, split: str) -> Row | S
     ground = kind == "ground"
     earlier = (
         RawTurn(question, answer, RawBox(box, "fractions_xyxy") if box else None)
-        for question, answer, box in turns_of(row)
+        for question, answer, box in earlier_turns(row)
     )
     return Row(
         place=place,

@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 
 from pilot.config.base import Model
 from pilot.data.prompts import SINGLE_WORD
-from pilot.data.readers.files import own_rows
+from pilot.data.readers.files import read_json_rows
 from pilot.data.readers.values import FieldError
 from pilot.data.rows import Place, RawBox, RawTurn, Rejected, Row, Rows, Skipped
 from pilot.errors import UserError
@@ -41,11 +41,11 @@ _BOX = re.compile(rf"\s*\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]\.?\s*")
 Form = Literal["short_answer", "multiple_choice", "open", "caption", "box", "region"]
 VqaForm = Literal["short_answer", "multiple_choice", "open"]
 Turns = list[tuple[str, str]]
-_TAKEN_BY = {form: f" (--form {form} takes it, in a scenario forms: [{form}])" for form in get_args(VqaForm)}
-_TAKEN_BY |= {"caption": " (of a task of kind caption)", "box": " (of a task of kind ground)"}
+_INCLUDED_BY = {form: f" (--form {form} takes it, in a scenario forms: [{form}])" for form in get_args(VqaForm)}
+_INCLUDED_BY |= {"caption": " (of a task of kind caption)", "box": " (of a task of kind ground)"}
 
 
-class LlavaJson(Model):
+class Options(Model):
     """Options of `llava-json`.
 
     Attributes:
@@ -68,7 +68,7 @@ class LlavaJson(Model):
     kind: str
 
 
-def read(options: LlavaJson, root: Path, split: str) -> Rows:
+def read(options: Options, root: Path, split: str) -> Rows:
     """Yield the rows of the training or the test file.
 
     Raises:
@@ -77,10 +77,10 @@ def read(options: LlavaJson, root: Path, split: str) -> Rows:
     name = options.file if split == "train" else options.test_file
     if not name:
         raise UserError(
-            f"{options.file}: has training rows only. State test_file in the options, or held_out to test on a share "
-            "of the training images."
+            f"{options.file}: no test rows. Set the option test_file, or held_out to test on a share of the training "
+            "images."
         )
-    for row, element in own_rows(root / name):
+    for row, element in read_json_rows(root / name):
         place = Place(name, row)
         if isinstance(element, FieldError):
             yield Rejected(place, element.field, element.reason)
@@ -100,7 +100,7 @@ def form_of(question: str) -> Form:
     return "region" if _BOX.fullmatch(question) else "open"
 
 
-def _rows(options: LlavaJson, place: Place, element: Any) -> Rows:
+def _rows(options: Options, place: Place, element: Any) -> Rows:
     """Yield the rows of one element: rejected or skipped as a whole, or one row per question or conversation."""
     if not isinstance(element, dict):
         yield Rejected(place, "row", "expected an object with id, image and conversations")
@@ -121,9 +121,9 @@ def _rows(options: LlavaJson, place: Place, element: Any) -> Rows:
         return
     name = f"{'' if element.get('id') is None else element['id']}-{place.row}"
     if options.turns == "keep":
-        yield _kept(options, place, name, image, turns)
+        yield _conversation_row(options, place, name, image, turns)
         return
-    for number, (question, answer) in enumerate(_with_form([(q.strip(), a.strip()) for q, a in turns])):
+    for number, (question, answer) in enumerate(_with_format_line([(q.strip(), a.strip()) for q, a in turns])):
         yield _row(options, place, f"{name}-{number}", image, question, answer)
 
 
@@ -141,7 +141,7 @@ def _turns(value: Any) -> Turns | str:
     return list(zip(texts[::2], texts[1::2], strict=True))
 
 
-def _with_form(turns: Turns) -> Turns:
+def _with_format_line(turns: Turns) -> Turns:
     """Make questions self-contained: apply the first question's answer-format line, or its request, to the others."""
     first = turns[0][0]
     line = next((line for line in FORM_LINES if line in first), None)
@@ -157,9 +157,9 @@ def _with_form(turns: Turns) -> Turns:
     return found
 
 
-def _kept(options: LlavaJson, place: Place, name: str, image: str, turns: Turns) -> Row | Rejected | Skipped:
+def _conversation_row(options: Options, place: Place, name: str, image: str, turns: Turns) -> Row | Rejected | Skipped:
     """Return a conversation as one row; its form is that of the last question with the first one's format line."""
-    form = form_of(_with_form(turns)[-1][0])
+    form = form_of(_with_format_line(turns)[-1][0])
     *earlier, (question, answer) = turns
     row = _row(options, place, name, image, question, answer, form)
     if not isinstance(row, Row):
@@ -176,12 +176,12 @@ def _kept(options: LlavaJson, place: Place, name: str, image: str, turns: Turns)
 
 
 def _row(
-    options: LlavaJson, place: Place, name: str, image: str, question: str, answer: str, form: Form | None = None
+    options: Options, place: Place, name: str, image: str, question: str, answer: str, form: Form | None = None
 ) -> Row | Rejected | Skipped:
     form = form or form_of(question)
     wanted = {"vqa": options.forms, "caption": ("caption",), "ground": ("box",)}[options.kind]
     if form not in wanted:
-        return Skipped(place, f"form {form}{_TAKEN_BY.get(form, '')}")
+        return Skipped(place, f"form {form}{_INCLUDED_BY.get(form, '')}")
     if not answer:
         return Skipped(place, NO_ANSWER)
     attributes = {"data": image.split("/")[0], "form": form}

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pilot.config.base import Model
 from pilot.data.readers.files import RelativePath, entries, read_json, template
 from pilot.data.readers.question_lists import question_pairs, question_rows
-from pilot.data.readers.values import FieldError, expect, labels, of_split, plain_text, text
+from pilot.data.readers.values import FieldError, expect, labels, plain_text, rows_of_split, text
 from pilot.data.rows import Place, Rows
 
 WHAT = "OCR-VQA's dataset.json (an object of books by key)"
@@ -47,7 +47,7 @@ def read(options: Options, root: Path, split: str) -> Rows:
     def make(place: Place, book: Mapping[str, Any]) -> Rows:
         return _questions(place, book, options.image_path)
 
-    yield from of_split(books.items(), options.file, _split, wanted, make)
+    yield from rows_of_split(books.items(), options.file, _split, wanted, make)
 
 
 def _split(book: Mapping[str, Any]) -> int:

@@ -22,19 +22,19 @@ from pydantic import model_validator
 
 from pilot.config.base import Model
 from pilot.data.prompts import CAPTION, GROUND, question
-from pilot.data.readers.files import own_rows, readable
+from pilot.data.readers.files import read_json_rows, reading
 from pilot.data.readers.tables import Record, records
-from pilot.data.readers.values import FieldError, listed, mapping, shown
+from pilot.data.readers.values import FieldError, mapping, parse_if_list, shown
 from pilot.data.rows import BoxForm, Place, RawBox, Rejected, Row, Rows, Skipped
 from pilot.errors import UserError
 from pilot.io.text import open_text
 
-ASKED = {
+REQUEST_COLUMNS = {
     "vqa": ("question", "instruction"),
     "caption": ("instruction",),
     "ground": ("expression", "instruction"),
 }
-RIGHT = {"vqa": ("answer", "answers"), "caption": ("caption", "captions"), "ground": ("box",)}
+TARGET_COLUMNS = {"vqa": ("answer", "answers"), "caption": ("caption", "captions"), "ground": ("box",)}
 COLUMNS = ("image", "question", "instruction", "expression", "answer", "answers", "caption", "captions", "box",
            "split", "id")  # fmt: skip
 JSON = (".jsonl", ".json")
@@ -42,7 +42,7 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _BRACKETS = re.compile(r"^[\[(]|[\])]$")
 
 
-class Own(Model):
+class Options(Model):
     """Options of `own`.
 
     Attributes:
@@ -62,7 +62,7 @@ class Own(Model):
     kind: str
 
     @model_validator(mode="after")
-    def _complete(self) -> "Own":
+    def _complete(self) -> "Options":
         if self.kind == "ground" and self.box_form is None:
             raise ValueError(
                 "box_form is needed for grounding: pixels_xyxy, pixels_xywh, fractions_xyxy, fractions_xywh or "
@@ -71,7 +71,7 @@ class Own(Model):
         return self
 
 
-def read(options: Own, root: Path, split: str) -> Rows:
+def read(options: Options, root: Path, split: str) -> Rows:
     """Yield the rows of a split.
 
     Raises:
@@ -93,9 +93,9 @@ def _lines(path: Path, kind: str) -> Iterator[tuple[int, Any]]:
     """Yield every example, or `FieldError`, with its line (the last one, if a table's field has line breaks)."""
     suffix = path.suffix.lower()
     if suffix in JSON:
-        yield from own_rows(path)
+        yield from read_json_rows(path)
     elif suffix in SEPARATORS:
-        with readable(path), open_text(path, newline="") as file:
+        with reading(path), open_text(path, newline="") as file:
             yield from _table(path, kind, records(file, SEPARATORS[suffix]))
     else:
         raise UserError(f"{path}: expected a .jsonl, .json, .csv or .tsv file, got suffix {path.suffix!r}. Rename it.")
@@ -116,7 +116,7 @@ def _table(path: Path, kind: str, table: Iterator[Record]) -> Iterator[tuple[int
 
 def _header(path: Path, kind: str, line: int, fields: list[str]) -> list[str]:
     names = [field.strip() for field in fields]
-    needed = [("image",), RIGHT[kind]] + ([] if kind == "caption" else [ASKED[kind]])
+    needed = [("image",), TARGET_COLUMNS[kind]] + ([] if kind == "caption" else [REQUEST_COLUMNS[kind]])
     for choice in needed:
         if not set(choice) & set(names):
             raise UserError(
@@ -128,7 +128,7 @@ def _header(path: Path, kind: str, line: int, fields: list[str]) -> list[str]:
     return names
 
 
-def _row(options: Own, place: Place, values: Mapping[str, Any]) -> Row:
+def _row(options: Options, place: Place, values: Mapping[str, Any]) -> Row:
     answers = _answers(options.kind, values)
     chosen = _single(values, "answer", "answers") if options.kind == "vqa" else None
     attributes, left_out = _attributes(values)
@@ -137,7 +137,7 @@ def _row(options: Own, place: Place, values: Mapping[str, Any]) -> Row:
     return Row(
         place=place,
         id=_text(values, "id") or str(place.row),
-        image=_needed(values, "image"),
+        image=_required_text(values, "image"),
         instruction=_instruction(options.kind, values),
         answer=chosen or best,
         references=tuple(answers),
@@ -148,12 +148,12 @@ def _row(options: Own, place: Place, values: Mapping[str, Any]) -> Row:
 
 
 def _instruction(kind: str, values: Mapping[str, Any]) -> str:
-    names = [name for name in ASKED[kind] if values.get(name) not in (None, "")]
+    names = [name for name in REQUEST_COLUMNS[kind] if values.get(name) not in (None, "")]
     if len(names) > 1:
         raise FieldError("instruction", f"expected one of {' and '.join(names)}, got both")
     if not names and kind == "caption":
         return CAPTION
-    text = _needed(values, names[0] if names else ASKED[kind][0])
+    text = _required_text(values, names[0] if names else REQUEST_COLUMNS[kind][0])
     if names[0] == "question":
         return question(text)
     return GROUND.format(expression=text.rstrip(". ")) if names[0] == "expression" else text
@@ -163,10 +163,10 @@ def _answers(kind: str, values: Mapping[str, Any]) -> list[str]:
     """Return acceptable answers or captions; none for grounding."""
     if kind == "ground":
         return []
-    one, several = RIGHT[kind]
-    value = listed(values.get(several), several)
+    one, several = TARGET_COLUMNS[kind]
+    value = parse_if_list(values.get(several), several)
     if value in (None, ""):
-        return [_single(values, one, several) or _needed(values, one)]
+        return [_single(values, one, several) or _required_text(values, one)]
     if isinstance(value, str):
         value = [text.strip() for text in value.split("|")]
     if not isinstance(value, list) or not value:
@@ -181,7 +181,7 @@ def _single(values: Mapping[str, Any], one: str, several: str) -> str:
     """Return the text of a column for one text; empty if there is none."""
     value = values.get(one)
     with suppress(FieldError):  # a text in brackets need not be a list
-        value = listed(value, one)
+        value = parse_if_list(value, one)
     if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
         raise FieldError(one, f"expected one text, got a list; name the column {several}")
     return _text(values, one)
@@ -194,7 +194,7 @@ def _attributes(values: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, .
     return {name: _label(name, value) for name, value in others.items() if name not in left_out}, left_out
 
 
-def _box(options: Own, value: Any) -> RawBox:
+def _box(options: Options, value: Any) -> RawBox:
     assert options.box_form is not None
     if isinstance(value, str):
         value = _BRACKETS.sub("", value.strip()).replace(",", " ").split()
@@ -207,7 +207,7 @@ def _box(options: Own, value: Any) -> RawBox:
     return RawBox((x, y, z, w), options.box_form)
 
 
-def _needed(values: Mapping[str, Any], name: str) -> str:
+def _required_text(values: Mapping[str, Any], name: str) -> str:
     text = _text(values, name)
     if not text:
         raise FieldError(name, "is missing or empty")

@@ -15,15 +15,15 @@ from pilot.config.base import Model
 from pilot.data.prompts import GROUND
 from pilot.data.readers.categories import category_names
 from pilot.data.readers.files import GUIDE, FileImage, elements, read_bytes, read_json
-from pilot.data.readers.safe_pickle import Refused, loads
+from pilot.data.readers.safe_pickle import InvalidPickle, loads
 from pilot.data.readers.values import (
     FieldError,
     expect,
     identifier,
     mapping,
     numbers,
-    of_split,
     one_of,
+    rows_of_split,
     sequence,
     text,
     unique,
@@ -37,7 +37,7 @@ INSTANCES = "RefCOCO's instances.json (an object with the lists `images`, `annot
 SPLITS = ("train", "val", "test", "testA", "testB")
 SplitBy = Literal["unc", "google", "umd"]
 RefSplit = Literal["train", "val", "test", "testA", "testB"]
-USUAL: dict[tuple[str, SplitBy], tuple[RefSplit, ...]] = {
+DEFAULT_TEST_SPLITS: dict[tuple[str, SplitBy], tuple[RefSplit, ...]] = {
     ("refcoco", "unc"): ("testA", "testB"),
     ("refcoco+", "unc"): ("testA", "testB"),
     ("refcoco", "google"): ("test",),
@@ -54,7 +54,7 @@ class Options(Model):
         variant: the data set; its files are in the folder of that name.
         split_by: author of the split; default `unc`, for RefCOCOg `umd`, in which no image is in two splits.
         train_splits: splits for training.
-        test_splits: splits for testing; default `testA` and `testB` together, or the available ones (see `USUAL`).
+        test_splits: splits for testing; by default those of `DEFAULT_TEST_SPLITS`, such as `testA` and `testB`.
         rows: `sentence`: one row per sentence; `ref`: one per object, with the sentence at
             `seed_for("refcoco", ref_id) % number of sentences`.
         image_path: path template of images by the file name in instances.json.
@@ -81,7 +81,7 @@ class Options(Model):
         """Return the data set's splits for `train` or `test`."""
         if split == "train":
             return self.train_splits
-        return self.test_splits or USUAL.get((self.variant, self.author), ("test",))
+        return self.test_splits or DEFAULT_TEST_SPLITS.get((self.variant, self.author), ("test",))
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,13 @@ def _rows(options: Options, root: Path, split: str) -> Rows:
         return _ref(options, place, ref, tables)
 
     refs = enumerate(_refs(root, file))
-    yield from of_split(refs, file, lambda ref: one_of(ref, "split", SPLITS), options.wanted(split), make)
+    yield from rows_of_split(refs, file, lambda ref: one_of(ref, "split", SPLITS), options.wanted(split), make)
 
 
 def _refs(root: Path, file: str) -> Sequence[Any]:
     try:
         refs = loads(read_bytes(root, file, REFS))
-    except Refused as error:
+    except InvalidPickle as error:
         raise UserError(
             f"{root / file}: refused: {error}. Expected {REFS}. Download it again from its official page. {GUIDE}"
         ) from error

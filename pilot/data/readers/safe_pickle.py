@@ -18,7 +18,7 @@ MAX_EXPANDED = 20_000_000
 """Limit on values reached from the root, each counted as often as it is reached (RefCOCOg: an estimated 3 million)."""
 
 
-class Refused(ValueError):
+class InvalidPickle(ValueError):
     """Error for bytes that are not a pickle of plain data; the message gives the reason."""
 
 
@@ -26,23 +26,25 @@ def loads(data: bytes) -> Any:
     """Parse a pickle of plain data and return its value.
 
     Raises:
-        Refused: an opcode that is not allowed, a truncated or malformed file, a cycle, or an exceeded limit.
+        InvalidPickle: an opcode that is not allowed, a truncated or malformed file, a cycle, or an exceeded limit.
     """
     if len(data) > MAX_BYTES:
-        raise Refused(f"it is larger than {MAX_BYTES} bytes")
+        raise InvalidPickle(f"it is larger than {MAX_BYTES} bytes")
     machine = _Machine()
     try:
         for number, (opcode, argument, position) in enumerate(pickletools.genops(data)):
             if number >= MAX_OPCODES:
-                raise Refused(f"it has more than {MAX_OPCODES} opcodes")
+                raise InvalidPickle(f"it has more than {MAX_OPCODES} opcodes")
             step = _STEPS.get(opcode.name)
             if step is None:
-                raise Refused(f"opcode {opcode.name} at byte {position} does not build plain data")
+                raise InvalidPickle(f"opcode {opcode.name} at byte {position} does not build plain data")
             step(machine, argument)
     except (ValueError, OverflowError) as error:
-        raise error if isinstance(error, Refused) else Refused(f"it is malformed ({str(error)[:200]})") from error
+        raise (
+            error if isinstance(error, InvalidPickle) else InvalidPickle(f"it is malformed ({str(error)[:200]})")
+        ) from error
     if position != len(data) - 1:
-        raise Refused(f"there is more data after its end at byte {position}")
+        raise InvalidPickle(f"there is more data after its end at byte {position}")
     value = machine.result()
     _check_shape(value)
     return value
@@ -58,7 +60,7 @@ class _Machine:
 
     def top(self) -> Any:
         if not self.stack:
-            raise Refused("it takes a value from an empty stack")
+            raise InvalidPickle("it pops from an empty stack")
         return self.stack[-1]
 
     def pop(self) -> Any:
@@ -72,7 +74,7 @@ class _Machine:
 
     def pop_to_mark(self) -> list[Any]:
         if not self.outer:
-            raise Refused("it takes values up to a mark that is not there")
+            raise InvalidPickle("it pops to a missing mark")
         values, self.stack = self.stack, self.outer.pop()
         return values
 
@@ -83,37 +85,37 @@ class _Machine:
     def extend(self, values: list[Any]) -> None:
         target = self.top()
         if not isinstance(target, list):
-            raise Refused("it appends to something that is no list")
+            raise InvalidPickle("it appends to a value that is not a list")
         target.extend(values)
 
     def update(self, values: list[Any]) -> None:
         target = self.top()
         if not isinstance(target, dict):
-            raise Refused("it sets an item of something that is no dict")
+            raise InvalidPickle("it sets an item of a value that is not a dict")
         target.update(_pairs(values))
 
     def result(self) -> Any:
         if self.outer or len(self.stack) != 1:
-            raise Refused("it does not end with exactly one value")
+            raise InvalidPickle("it does not end with exactly one value")
         return self.stack[0]
 
 
 def _pairs(values: list[Any]) -> dict[Any, Any]:
     keys = values[0::2]
     if len(values) % 2 or not all(isinstance(key, str | bytes | int | float | None) for key in keys):
-        raise Refused("a dict has a key without value, or a key that is neither text nor number")
+        raise InvalidPickle("a dict has a key without value, or a key that is neither text nor number")
     return dict(zip(keys, values[1::2], strict=True))
 
 
 def _integer(machine: _Machine, value: int) -> None:
     if value.bit_length() > 64:
-        raise Refused("it has an integer of more than 64 bits")
+        raise InvalidPickle("it has an integer of more than 64 bits")
     machine.stack.append(value)
 
 
 def _get(machine: _Machine, key: int) -> None:
     if key not in machine.memo:
-        raise Refused(f"it recalls value {key}, which it did not store")
+        raise InvalidPickle(f"it reads memo entry {key}, which was not stored")
     machine.stack.append(machine.memo[key])
 
 
@@ -189,7 +191,7 @@ def _check_shape(value: Any) -> None:
         elif not isinstance(child, list | tuple | dict):
             depth, size = 0, 1
         elif id(child) in on_path:
-            raise Refused("a container holds itself")
+            raise InvalidPickle("a container contains itself")
         elif id(child) in shapes:
             depth, size = shapes[id(child)]
         else:
@@ -200,4 +202,4 @@ def _check_shape(value: Any) -> None:
         if totals:
             totals[-1] = [max(totals[-1][0], depth + 1), totals[-1][1] + size]
         if len(path) > MAX_DEPTH or depth > MAX_DEPTH or (totals and totals[-1][1] > MAX_EXPANDED):
-            raise Refused(f"it is nested deeper than {MAX_DEPTH} or holds more than {MAX_EXPANDED} values")
+            raise InvalidPickle(f"it is nested deeper than {MAX_DEPTH} or holds more than {MAX_EXPANDED} values")

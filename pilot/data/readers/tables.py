@@ -26,7 +26,7 @@ class _Lines:
         self.taken.append(self._again.popleft() if self._again else next(self._lines))
         return self.taken[-1]
 
-    def give_back(self) -> None:
+    def push_back(self) -> None:
         """Keep the first of the taken lines; give back the others."""
         self._again.extendleft(reversed(self.taken[1:]))
         del self.taken[1:]
@@ -46,10 +46,10 @@ def records(lines: Iterable[str], separator: str) -> Iterator[Record]:
         except csv.Error as error:
             problem = f"not readable as a table ({error})"
         if not problem and width and len(source.taken) > 1 and not _is_one_row(fields, separator, width):
-            problem = "a text in quotes reads like several rows"
+            problem = "a quoted text looks like several rows"
         if problem and len(source.taken) > 1:
-            problem = f"is a quote not closed? lines {last + 1} to {last + len(source.taken)}: {problem}"
-            source.give_back()
+            problem = f"unclosed quote? lines {last + 1} to {last + len(source.taken)}: {problem}"
+            source.push_back()
         last += len(source.taken)
         width = width or len(fields)
         if problem or fields:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.config.base import Model
-from pilot.data.readers.captions import TrainRows, caption_rows, per_of
+from pilot.data.readers.captions import TrainRows, caption_rows, rows_per
 from pilot.data.readers.files import NamedImage, RelativePath, elements, read_json
 from pilot.data.readers.values import FieldError, mapping, text, texts
 from pilot.data.rows import Place, Rejected, Rows
@@ -48,7 +48,7 @@ def read(options: Options, root: Path, split: str) -> Rows:
             yield Rejected(place, error.field, error.reason)
     for key, (place, captions) in images.items():
         image = options.image_path.format(image_id=key)
-        yield from caption_rows(place, key, image, tuple(captions), per_of(options.train_rows, split))
+        yield from caption_rows(place, key, image, tuple(captions), rows_per(options.train_rows, split))
 
 
 def _captions(item: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from pilot.config.base import Model
 from pilot.data.prompts import question
 from pilot.data.readers.files import NamedImage, RelativePath, elements, read_json
-from pilot.data.readers.values import each, identifier, most_frequent, plain_text, text, texts, unique
+from pilot.data.readers.values import identifier, make_rows, most_frequent, plain_text, text, texts, unique
 from pilot.data.rows import Place, Row, Rows
 
 WHAT = "a TextVQA file (an object with the list `data`)"
@@ -34,7 +34,7 @@ def read(options: Options, root: Path, split: str) -> Rows:
     """
     file = options.train if split == "train" else options.test
     items = elements(read_json(root, file, WHAT, {"ocr_tokens", "ocr_info"}), "data", root / file, WHAT)
-    yield from unique(each(enumerate(items), file, _row, options.image_path), "question_id")
+    yield from unique(make_rows(enumerate(items), file, _row, options.image_path), "question_id")
 
 
 def _row(place: Place, item: Mapping[str, Any], images: str) -> Row:

@@ -1,6 +1,6 @@
 """Checked access to the fields of a row, and functions shared by all readers of official files.
 
-An invalid field raises `FieldError`, which readers convert to a `Rejected` row (see `attempt`).
+An invalid field raises `FieldError`, which readers convert to a `Rejected` row (see `make_row`).
 """
 
 import ast
@@ -66,7 +66,7 @@ def plain_text(value: Any, field: str) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise FieldError(field, "expected a text, got one with half a surrogate pair") from error
+        raise FieldError(field, "expected a text, got one with an unpaired surrogate") from error
     return value.strip()
 
 
@@ -82,13 +82,13 @@ def texts(row: Mapping[str, Any], field: str) -> tuple[str, ...]:
     return tuple(plain_text(value, f"{field}.{index}") for index, value in enumerate(values))
 
 
-def listed(value: Any, field: str) -> Any:
-    """Parse a text in square brackets as a list (see `list_in`); return any other value unchanged."""
+def parse_if_list(value: Any, field: str) -> Any:
+    """Parse a text in square brackets as a list (see `parse_list`); return any other value unchanged."""
     in_brackets = isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]")
-    return list_in(value, field) if in_brackets else value
+    return parse_list(value, field) if in_brackets else value
 
 
-def list_in(value: str, field: str) -> Any:
+def parse_list(value: str, field: str) -> Any:
     """Parse a list that is written as text in JSON or Python syntax.
 
     Raises:
@@ -152,7 +152,7 @@ def most_frequent(answers: Sequence[str]) -> str:
     return Counter(answers).most_common(1)[0][0]
 
 
-def attempt(make: Callable[..., Row], place: Place, item: Any, *arguments: Any) -> Row | Rejected:
+def make_row(make: Callable[..., Row], place: Place, item: Any, *arguments: Any) -> Row | Rejected:
     """Return `make(place, item, *arguments)` for an item that is an object, or why the item cannot be used."""
     try:
         return make(place, mapping(item), *arguments)
@@ -160,13 +160,13 @@ def attempt(make: Callable[..., Row], place: Place, item: Any, *arguments: Any) 
         return Rejected(place, error.field, error.reason)
 
 
-def each(items: Iterable[tuple[int | str, Any]], file: str, make: Callable[..., Row], *arguments: Any) -> Rows:
-    """Yield the result of `attempt` for every item of a file, given with its index or key."""
+def make_rows(items: Iterable[tuple[int | str, Any]], file: str, make: Callable[..., Row], *arguments: Any) -> Rows:
+    """Yield the result of `make_row` for every item of a file, given with its index or key."""
     for key, item in items:
-        yield attempt(make, Place(file, key), item, *arguments)
+        yield make_row(make, Place(file, key), item, *arguments)
 
 
-def of_split(
+def rows_of_split(
     items: Iterable[tuple[int | str, Any]],
     file: str,
     split_of: Callable[[Mapping[str, Any]], Any],
@@ -207,7 +207,7 @@ def unique(rows: Rows, field: str) -> Rows:
     for row in rows:
         if isinstance(row, Row):
             if row.id in seen:
-                yield Rejected(row.place, field, f"expected a value that occurs once, {shown(row.id)} was there before")
+                yield Rejected(row.place, field, f"expected a unique value, {shown(row.id)} occurred before")
                 continue
             seen.add(row.id)
         yield row

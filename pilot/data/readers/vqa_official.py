@@ -14,10 +14,10 @@ from pilot.data.prompts import question
 from pilot.data.readers.files import NumberedImage, RelativePath, elements, read_json
 from pilot.data.readers.values import (
     FieldError,
-    attempt,
     identifier,
     integer,
     labels,
+    make_row,
     mapping,
     most_frequent,
     plain_text,
@@ -75,14 +75,14 @@ def _joined(root: Path, names: Mapping[str, str]) -> Rows:
         try:
             key = identifier(mapping(annotation), "question_id")
             if key in annotations:
-                raise FieldError("question_id", f"expected one annotation per question, {key} was there before")
+                raise FieldError("question_id", f"expected one annotation per question, {key} occurred before")
             annotations[key] = annotation
         except FieldError as error:
             yield Rejected(Place(names["annotations"], index), error.field, error.reason)
     asked: set[str] = set()
     document = read_json(root, names["questions"], QUESTIONS)
     for index, item in enumerate(elements(document, "questions", root / names["questions"], QUESTIONS)):
-        yield attempt(_row, Place(names["questions"], index), item, annotations, names, asked)
+        yield make_row(_row, Place(names["questions"], index), item, annotations, names, asked)
     for key in annotations:
         if key not in asked:
             yield Rejected(
@@ -96,11 +96,11 @@ def _row(
     key = identifier(item, "question_id")
     asked.add(key)
     if key not in annotations:
-        raise FieldError("question_id", f"expected an annotation in {names['annotations']}, there is none for {key}")
+        raise FieldError("question_id", f"no annotation of question {key} in {names['annotations']}")
     annotation = annotations[key]
     image = integer(item, "image_id")
-    if integer(annotation, "image_id") != image:
-        raise FieldError("image_id", f"expected {image} as in the question, the annotation has another")
+    if (other := integer(annotation, "image_id")) != image:
+        raise FieldError("image_id", f"expected {image}, as in the question, got {other} in the annotation")
     references = human_answers(annotation.get("answers"))
     chosen = annotation.get("multiple_choice_answer")
     return Row(

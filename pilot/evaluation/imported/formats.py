@@ -21,10 +21,10 @@ from zipfile import BadZipFile
 from pilot.errors import UserError
 from pilot.io.text import encoding_of, json_rows
 
-STATED = ("image_sha256", "instruction", "references", "box", "answer")
+RECORD_FIELDS = ("image_sha256", "instruction", "references", "box", "answer")
 """Fields of the record that a file may also state."""
 
-NUM_NAMED = 3
+NUM_SHOWN = 3
 _FAILED = "Failed to obtain answer"
 _ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _HINTS = {
@@ -43,14 +43,14 @@ class Answer:
         row: number of the row, from 1 (in a table, without its header).
         id: the record's id, or its number in the test split from 0.
         prediction: the model's answer.
-        stated: values of the fields in `STATED` that the file gives.
+        record_fields: values of the fields in `RECORD_FIELDS` that the file gives.
         task: the task, if the row names one.
     """
 
     row: int
     id: str
     prediction: str
-    stated: Mapping[str, Any] = field(default_factory=dict)
+    record_fields: Mapping[str, Any] = field(default_factory=dict)
     task: str | None = None
 
 
@@ -74,36 +74,36 @@ def read_answers(path: Path, format: str) -> list[Answer]:
             answers.append(FORMATS[format](number, row))
         except ValueError as error:
             raise UserError(f"{path}, row {number}: {error}. {_HINTS[format]}") from error
-    return _whole(path, answers, rows)
+    return _checked(path, answers, rows)
 
 
-def _whole(path: Path, answers: list[Answer], rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
+def _checked(path: Path, answers: list[Answer], rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
     """Return the answers; refuse files with several answers per example, or with requests that failed."""
     if len(filters := sorted({str(row["filter"]) for row in rows if "filter" in row})) > 1:
         raise UserError(
-            f"{path}: answers after {len(filters)} filters ({', '.join(filters)}), expected one. "
-            "Keep the lines of one filter in a file of their own and import that."
+            f"{path}: answers of {len(filters)} filters ({', '.join(filters)}), expected one. "
+            "Write the lines of one filter to a separate file and import that."
         )
     rows_of: dict[tuple[str | None, str], list[int]] = {}
     for answer in answers:
         rows_of.setdefault((answer.task, answer.id), []).append(answer.row)
     if repeated := {id: found for (_, id), found in rows_of.items() if len(found) > 1}:
-        shown = [f"{id!r} in rows {', '.join(map(str, found))}" for id, found in repeated.items()][:NUM_NAMED]
+        shown = [f"{id!r} in rows {', '.join(map(str, found))}" for id, found in repeated.items()][:NUM_SHOWN]
         raise UserError(
             f"{path}: {len(repeated)} ids occur more than once, first: {'; '.join(shown)}. Keep one answer of each."
         )
     if failed := [answer.id for answer in answers if answer.prediction.startswith(_FAILED)]:
         raise UserError(
-            f"{path}: {len(failed)} answers were never given ({_FAILED!r}), first: {named(failed)}. "
-            "Let the tool ask them again (VLMEvalKit: --reuse), then import the file."
+            f"{path}: {len(failed)} requests failed ({_FAILED!r}), first: {format_ids(failed)}. "
+            "Repeat them with the tool (VLMEvalKit: --reuse), then import the file."
         )
     return answers
 
 
-def named(ids: Sequence[str]) -> str:
+def format_ids(ids: Sequence[str]) -> str:
     """Format the first ids of a list for a message."""
-    more = f" and {len(ids) - NUM_NAMED} more" if len(ids) > NUM_NAMED else ""
-    return ", ".join(map(repr, ids[:NUM_NAMED])) + more
+    more = f" and {len(ids) - NUM_SHOWN} more" if len(ids) > NUM_SHOWN else ""
+    return ", ".join(map(repr, ids[:NUM_SHOWN])) + more
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -114,7 +114,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if ending in (".tsv", ".xlsx"):
         options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
         if ending == ".xlsx":
-            table = pandas.read_excel(path, **options).rename(columns=_unescaped).map(_unescaped)
+            table = pandas.read_excel(path, **options).rename(columns=_unescape).map(_unescape)
         else:
             table = pandas.read_csv(path, sep="\t", encoding=encoding_of(path), **options)
         return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
@@ -128,7 +128,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _unescaped(value: Any) -> Any:
+def _unescape(value: Any) -> Any:
     """Decode a spreadsheet text, in which `_xHHHH_` is a UTF-16 code unit (ECMA-376, ST_Xstring)."""
     if not isinstance(value, str) or not _ESCAPED.search(value):
         return value
@@ -136,28 +136,28 @@ def _unescaped(value: Any) -> Any:
     return units.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
-def _of_harness(number: int, row: Mapping[str, Any]) -> Answer:
+def _parse_harness(number: int, row: Mapping[str, Any]) -> Answer:
     """Parse a line of lm-eval or lmms-eval."""
     doc = row.get("doc", {})
     if not isinstance(doc, dict):
         raise ValueError(f"field 'doc' is {doc!r}, expected an object")
     id = _field(doc, "id") if "id" in doc else _field(row, "doc_id")
-    stated = {name: doc[name] for name in STATED if name in doc and name != "answer"}
-    return Answer(number, str(id), _one_text(_field(row, "filtered_resps")), stated | _answer(row.get("target")))
+    record_fields = {name: doc[name] for name in RECORD_FIELDS if name in doc and name != "answer"}
+    return Answer(number, str(id), _one_text(_field(row, "filtered_resps")), record_fields | _answer(row.get("target")))
 
 
-def _of_vlmevalkit(number: int, row: Mapping[str, Any]) -> Answer:
+def _parse_vlmevalkit(number: int, row: Mapping[str, Any]) -> Answer:
     return Answer(number, str(_field(row, "index")), _text(row, "prediction"), _answer(row.get("answer")))
 
 
-def _of_jsonl(number: int, row: Mapping[str, Any]) -> Answer:
+def _parse_jsonl(number: int, row: Mapping[str, Any]) -> Answer:
     return Answer(
         number, _text(row, "id"), _text(row, "prediction"), task=_text(row, "task") if "task" in row else None
     )
 
 
 FORMATS: Mapping[str, Callable[[int, Mapping[str, Any]], Answer]] = MappingProxyType(
-    {"lm-eval": _of_harness, "lmms-eval": _of_harness, "vlmevalkit": _of_vlmevalkit, "jsonl": _of_jsonl}
+    {"lm-eval": _parse_harness, "lmms-eval": _parse_harness, "vlmevalkit": _parse_vlmevalkit, "jsonl": _parse_jsonl}
 )
 
 
@@ -187,7 +187,7 @@ def _unicode(value: Any, name: str, expected: str) -> str:
 
 
 def _answer(value: Any) -> dict[str, Any]:
-    """Return the stated reference answer as a field; none if it is missing, null (NaN in JSON) or blank."""
+    """Return the reference answer as a field; none if it is missing, null (NaN in JSON) or blank."""
     return {} if value is None or not str(value).strip() else {"answer": value}
 
 

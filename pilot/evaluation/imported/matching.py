@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pilot.data.record import InstructionRecord
 from pilot.errors import UserError
-from pilot.evaluation.imported.formats import Answer, named
+from pilot.evaluation.imported.formats import Answer, format_ids
 
 
 def match_answers(
@@ -26,16 +26,16 @@ def match_answers(
     if task is not None and task not in tests:
         raise UserError(f"--task {task}: not a task of this scenario. Expected one of: {', '.join(tests)}.")
     if any(answer.task is not None for answer in answers):
-        by_task = _as_stated(file, answers, tests)
+        by_task = _group_by_task(file, answers, tests)
         if task is not None and task not in by_task:
             raise UserError(f"{file}: no rows of task {task}, only of {', '.join(by_task)}. Choose another --task.")
         by_task = {name: rows for name, rows in by_task.items() if task in (None, name)}
     else:
-        by_task = {task or _task_of_ids(file, answers, tests): list(answers)}
+        by_task = {task or _find_task(file, answers, tests): list(answers)}
     return {name: _checked(rows, tests[name], f"{file}: not the test set of {name}") for name, rows in by_task.items()}
 
 
-def _as_stated(
+def _group_by_task(
     file: Path, answers: Sequence[Answer], tests: Mapping[str, Sequence[InstructionRecord]]
 ) -> dict[str, list[Answer]]:
     """Group the answers by the task that their rows name."""
@@ -50,7 +50,7 @@ def _as_stated(
     return by_task
 
 
-def _task_of_ids(file: Path, answers: Sequence[Answer], tests: Mapping[str, Sequence[InstructionRecord]]) -> str:
+def _find_task(file: Path, answers: Sequence[Answer], tests: Mapping[str, Sequence[InstructionRecord]]) -> str:
     """Return the only task whose test set has any of the ids."""
     ids = {answer.id for answer in answers}
     fitting = [name for name, records in tests.items() if any(record.id in ids for record in records)]
@@ -67,37 +67,37 @@ def _checked(answers: Sequence[Answer], test: Sequence[InstructionRecord], place
     by_id = {record.id: record for record in test}
     given = {answer.id: answer for answer in answers}
     if not given.keys() & by_id.keys() and all(id.isdecimal() for id in given):
-        if silent := [id for id, answer in given.items() if "answer" not in answer.stated]:
+        if silent := [id for id, answer in given.items() if "answer" not in answer.record_fields]:
             raise UserError(
-                f"{place}: it names its examples by number only, and {len(silent)} of them without the reference "
-                f"answer (target, answer) that would show which they are, first: {named(silent)}. Write the "
-                "records' ids, or the answers, into the file."
+                f"{place}: its ids are row numbers, and {len(silent)} rows have no reference answer (target, answer) "
+                f"to check them by, first: {format_ids(silent)}. Add the records' ids, or the answers, to the file."
             )
         given = {test[int(id)].id if int(id) < len(test) else id: answer for id, answer in given.items()}
     unknown = [id for id in given if id not in by_id]
     missing = [id for id in by_id if id not in given]
     if unknown or missing:
-        parts = [f"{len(unknown)} of its ids are unknown, first: {named(unknown)}"] if unknown else []
-        parts += [f"{len(missing)} ids have no answer, first: {named(missing)}"] if missing else []
-        raise UserError(f"{place}: {'; '.join(parts)}. Answer the whole test split and nothing else.")
-    odd = [(id, name) for id, answer in given.items() if (name := _other_fact(answer, by_id[id]))]
+        parts = [f"{len(unknown)} of its ids are unknown, first: {format_ids(unknown)}"] if unknown else []
+        parts += [f"{len(missing)} ids have no answer, first: {format_ids(missing)}"] if missing else []
+        raise UserError(f"{place}: {'; '.join(parts)}. Answer exactly the test split.")
+    odd = [(id, name) for id, answer in given.items() if (name := _contradiction(answer, by_id[id]))]
     if odd:
         id, name = odd[0]
         raise UserError(
-            f"{place}: {len(odd)} examples differ, first: {named([id for id, _ in odd])}. Of {id!r} the file says "
-            f"{name} {given[id].stated[name]!r}, the test set {getattr(by_id[id], name)!r}. Answer this test set."
+            f"{place}: {len(odd)} examples differ, first: {format_ids([id for id, _ in odd])}. For {id!r}, the file "
+            f"has {name} {given[id].record_fields[name]!r}, the test set {getattr(by_id[id], name)!r}. Answer this "
+            "test set."
         )
     return {id: answer.prediction for id, answer in given.items()}
 
 
-def _other_fact(answer: Answer, record: InstructionRecord) -> str:
+def _contradiction(answer: Answer, record: InstructionRecord) -> str:
     """Return the first field in which the file contradicts the record; empty if none does."""
-    for name, value in answer.stated.items():
+    for name, value in answer.record_fields.items():
         own = getattr(record, name)
         if name == "answer":
             references = list(record.references)
-            accepted = {_squeezed(text) for text in (own, *references, references)}
-            agrees = _squeezed(value) in accepted
+            accepted = {_collapse(text) for text in (own, *references, references)}
+            agrees = _collapse(value) in accepted
         else:
             agrees = (tuple(value) if isinstance(value, list) else value) == own
         if not agrees:
@@ -105,6 +105,6 @@ def _other_fact(answer: Answer, record: InstructionRecord) -> str:
     return ""
 
 
-def _squeezed(value: object) -> str:
+def _collapse(value: object) -> str:
     """Convert a value to text and collapse its whitespace."""
     return " ".join(str(value).split())

@@ -24,12 +24,12 @@ from pilot.io.digest import digest_json, sha256_file
 from pilot.io.layout import run_folder
 from pilot.methods.families import known_methods
 
-SOURCE = {"format": str, "file": str, "sha256": str}
+SOURCE_FIELDS = {"format": str, "file": str, "sha256": str}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportSummary:
     """Summary of an imported run after an import.
 
     Attributes:
@@ -61,7 +61,7 @@ def import_answers(
     seed: int = 0,
     replace: bool = False,
     frame: Frame | None = None,
-) -> Imported:
+) -> ImportSummary:
     """Add the answers in `file` to the imported run `name`, and score all its answers.
 
     Args:
@@ -93,12 +93,12 @@ def import_answers(
     num_skipped = len(answers) - sum(map(len, matched.values()))
     source["sha256"] = sha256_file(file)
     for found in matched:
-        _check_new(run_dir / "imported" / f"{found}.json", source, replace)
+        _check_overwrite(run_dir / "imported" / f"{found}.json", source, replace)
     remove(run_dir / "manifest.json")
     for found, by_id in matched.items():
         write_json(run_dir / "imported" / f"{found}.json", source | {"answers": by_id})
     return dataclasses.replace(
-        _build(run_dir, scenario | {"method": name, "seed": seed}, tests), num_skipped=num_skipped
+        _write_run(run_dir, scenario | {"method": name, "seed": seed}, tests), num_skipped=num_skipped
     )
 
 
@@ -111,7 +111,7 @@ def refuse_imported(run_dirs: Sequence[Path]) -> None:
     for run_dir in run_dirs:
         if (run_dir / "imported").is_dir():
             raise UserError(
-                f"{run_dir}: this run was imported, there is no model to answer with. Score its answers again with "
+                f"{run_dir}: this run was imported and has no model. Score its answers again with "
                 f"pilot-bench evaluate --no-answers {run_dir}, or import others."
             )
 
@@ -122,8 +122,8 @@ def _read_scenario(scenario_dir: Path) -> dict[str, Any]:
     trained = [path for path in configs if not (path.parent / "imported").is_dir()]
     if not trained:
         raise UserError(
-            f"{scenario_dir}: no run here to compare with (looked for runs/<method>/seed<k>/config.json). Name a "
-            "scenario folder such as results/embedded/scenario2, and train a method first, if only `majority`."
+            f"{scenario_dir}: no trained run (looked for runs/<method>/seed<k>/config.json). Name a scenario folder "
+            "such as results/embedded/scenario2, and train a method first, for example `majority`."
         )
     config = read_json(trained[0], {"scenario": str, "profile": str, "tasks": list, "digests": dict})
     manifest = scenario_dir / "data" / "manifest.json"
@@ -156,22 +156,24 @@ def _check_name(name: str, folder: Path) -> None:
             f"--as {name}: this is the name of a method of the suite. Choose another, such as {name}-import."
         )
     if own := [path for path in sorted(folder.glob("seed*")) if not (path / "imported").is_dir()]:
-        raise UserError(f"--as {name}: {own[0]} is a run that was not imported. Choose another name.")
+        raise UserError(f"--as {name}: {own[0]} was trained, not imported. Choose another name.")
 
 
-def _check_new(path: Path, source: Mapping[str, str], replace: bool) -> None:
+def _check_overwrite(path: Path, source: Mapping[str, str], replace: bool) -> None:
     """Refuse to overwrite answers that were imported from another file, unless `replace` is set."""
     if replace or not path.is_file():
         return
-    old = read_json(path, SOURCE)
+    old = read_json(path, SOURCE_FIELDS)
     if old["sha256"] != source["sha256"]:
         raise UserError(
-            f"{path}: answers of another file ({old['file']}, {old['format']}) are there already. Pass --replace to "
-            "take the new ones, or choose another name (--as) or --seed."
+            f"{path}: already has answers of another file ({old['file']}, {old['format']}). Pass --replace to "
+            "replace them, or choose another name (--as) or --seed."
         )
 
 
-def _build(run_dir: Path, config: Mapping[str, Any], tests: Mapping[str, Sequence[InstructionRecord]]) -> Imported:
+def _write_run(
+    run_dir: Path, config: Mapping[str, Any], tests: Mapping[str, Sequence[InstructionRecord]]
+) -> ImportSummary:
     """Write everything in the run that is derived from `imported/`, the manifest last."""
     from pilot.evaluation.answers import sample_rows
 
@@ -180,10 +182,10 @@ def _build(run_dir: Path, config: Mapping[str, Any], tests: Mapping[str, Sequenc
         path = run_dir / "imported" / f"{task['name']}.json"
         if not path.is_file():
             continue
-        source = read_json(path, SOURCE | {"answers": dict})
+        source = read_json(path, SOURCE_FIELDS | {"answers": dict})
         answers, test = source.pop("answers"), tests[task["name"]]
         if answers.keys() != {record.id for record in test}:
-            raise UserError(f"{path}: imported for other data than lie there now. Remove {run_dir} and import again.")
+            raise UserError(f"{path}: imported for data with other ids. Remove {run_dir} and import again.")
         rows += sample_rows(task["name"], test, {client: [] for client in task["clients"]}, answers)
         sources[task["name"]], counts[task["name"]] = source, len(answers)
     complete = dict(config) | {"imported": sources}
@@ -193,4 +195,4 @@ def _build(run_dir: Path, config: Mapping[str, Any], tests: Mapping[str, Sequenc
     files = [run_dir / "config.json", *sorted((run_dir / "imported").glob("*.json"))]
     digests = {path.relative_to(run_dir).as_posix(): sha256_file(path) for path in files}
     write_json(run_dir / "manifest.json", {"config_digest": digest_json(complete), "files": digests})
-    return Imported(run_dir, counts, tuple(task["name"] for task in config["tasks"] if task["name"] not in counts))
+    return ImportSummary(run_dir, counts, tuple(task["name"] for task in config["tasks"] if task["name"] not in counts))

@@ -42,7 +42,7 @@ _COLUMNS = ("id", "instruction", "answer", "references", "box", "attributes", "i
 # Image bytes by digest. They are not in the documents, which lm-eval hashes and logs as JSON.
 _IMAGES: dict[str, bytes] = {}
 
-Item = tuple[str, str, tuple[str, ...]]
+CaptionItem = tuple[str, str, tuple[str, ...]]
 
 
 def load_records(
@@ -67,7 +67,7 @@ def load_records(
     if not name or not place:
         raise UserError(
             "lm-eval task for any data: expected the metadata keys `task` (its name) and `data` (the folder that holds "
-            f"<task>/records.parquet; or the variable {DATA_VARIABLE}). State them with --metadata."
+            f"<task>/records.parquet; or the variable {DATA_VARIABLE}). Pass them with --metadata."
         )
     path = Path(place) / name / "records.parquet"
     if not path.is_file():
@@ -154,14 +154,14 @@ def process_ground(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, 
     return grounding.score_example(results[0], box, frame)
 
 
-def process_caption(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Item]:
+def process_caption(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, CaptionItem]:
     """Return id, caption and references for every metric; the aggregation scores the whole corpus."""
     item = (str(doc["id"]), results[0], tuple(doc["references"]))
     return dict.fromkeys(caption.METRICS, item)
 
 
 @lru_cache(maxsize=1)
-def _score_corpus(items: tuple[Item, ...]) -> caption.Results:
+def _score_corpus(items: tuple[CaptionItem, ...]) -> caption.Results:
     """Compute all metrics of a corpus; cached, since lm-eval requests them one by one with the same items.
 
     Raises:
@@ -170,11 +170,11 @@ def _score_corpus(items: tuple[Item, ...]) -> caption.Results:
     predictions = {name: prediction for name, prediction, _ in items}
     if len(predictions) < len(items):
         repeated = Counter(name for name, _, _ in items).most_common(1)[0][0]
-        raise UserError(f"two captions have the id {repeated!r}: give every record of the task an id of its own")
+        raise UserError(f"two captions have the id {repeated!r}: ids must be unique within a task")
     return caption.score(predictions, {name: references for name, _, references in items})
 
 
-def _corpus(items: Sequence[Item], *, metric: str) -> float:
+def _corpus(items: Sequence[CaptionItem], *, metric: str) -> float:
     """Compute one metric of a corpus, NaN if unavailable; log the reason, which lm-eval cannot store."""
     frozen = tuple((name, prediction, tuple(references)) for name, prediction, references in items)
     result = _score_corpus(frozen)[metric]

@@ -29,11 +29,11 @@ class Cause:
     methods: tuple[str, ...]
 
 
-def causes(pairs: Sequence[tuple[str, tuple[Run, Run]]]) -> list[Cause]:
+def find_causes(pairs: Sequence[tuple[str, tuple[Run, Run]]]) -> list[Cause]:
     """Compare the inputs and settings of each pair's runs (label, old and new); return differences sorted by name."""
     found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for label, (old, new) in pairs:
-        before, after = _facts(old), _facts(new)
+        before, after = _properties(old), _properties(new)
         for what in sorted(before.keys() | after.keys()):
             values = before.get(what, "none"), after.get(what, "none")
             if values[0] != values[1]:
@@ -48,7 +48,7 @@ def _cause(what: str, lines: Sequence[tuple[str, str, str]], everything: set[str
     return Cause(what, old, new, () if set(methods) == everything else tuple(methods))
 
 
-def _facts(run: Run) -> dict[str, str]:
+def _properties(run: Run) -> dict[str, str]:
     """Return a run's versions, digests, budget and settings by name."""
     return dict(
         [

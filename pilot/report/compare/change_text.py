@@ -9,7 +9,7 @@ from pilot.errors import UserError
 from pilot.report.compare.change_causes import Cause
 from pilot.report.compare.changes import ChangeRow, Changes, CostChange
 from pilot.report.numbers.statistics import LEVEL
-from pilot.report.tables.render import DIGITS, amount, column_names, pipe, rounded, rows_to_csv
+from pilot.report.tables.render import DIGITS, amount, column_names, markdown_table, pipe, rounded, rows_to_csv
 
 _COSTS = ("megabytes", "trainable_parameters", "wall_seconds")
 _VERDICTS = ("equal", "within noise", "better", "worse", "scored differently", "not compared")
@@ -48,8 +48,8 @@ def _markdown(changes: Changes, *, padded: bool) -> str:
     names = ["method", "MB", "trainable parameters", "wall seconds"]
     lines = [_cost(change, several) for change in changes.costs]
     out += _table(names, lines, 1, padded)
-    out += ["", "### What else differs", "", *(f"- {_cause(cause)}" for cause in changes.causes)]
-    out += [] if changes.causes else ["- Nothing: versions, digests, budgets and settings are the same."]
+    out += ["", "### Other differences", "", *(f"- {_cause(cause)}" for cause in changes.causes)]
+    out += [] if changes.causes else ["- None: versions, digests, budgets and settings are the same."]
     out += [f"- Only in {changes.old}: {name}" for name in changes.only_old]
     out += [f"- Only in {changes.new}: {name}" for name in changes.only_new]
     return "\n".join([*out, "", *(f"- {note}" for note in notes(changes))]) + "\n"
@@ -64,10 +64,10 @@ def notes(changes: Changes) -> list[str]:
         f"p: paired permutation over images, Holm-corrected over the {tests} rows that were tested. better, worse: "
         f"p < {LEVEL} and the interval excludes 0. equal: the same answers, byte for byte. scored differently: the "
         "same answers with other scores.",
-        "Wall time is as it was measured, with whatever else the machines did, and is not tested.",
+        "Wall time depends on the load of the machines and is not tested.",
     ]
     if any(row.num_seeds == 1 and row.p_value is not None for row in changes.rows):
-        out.append("Rows of one seed: the interval knows clients and images only, not how seeds differ.")
+        out.append("Rows of one seed: the interval covers clients and images only, not the variation over seeds.")
     if reasons := {f"{row.method}, {row.task}: {row.reason}" for row in changes.rows if row.reason}:
         out.append("Not compared: " + "; ".join(sorted(reasons)) + ".")
     return out
@@ -108,9 +108,8 @@ def _cause(cause: Cause) -> str:
 
 def _table(titles: Sequence[str], lines: Sequence[Sequence[str]], left: int, padded: bool) -> list[str]:
     """Format a Markdown table, with `left` left-aligned columns; `padded` aligns the columns in plain text too."""
-    rules = ["---"] * left + ["---:"] * (len(titles) - left)
     if not padded:
-        return [pipe(titles), pipe(rules), *(pipe(line) for line in lines)]
+        return markdown_table(titles, lines, left)
     widths = [max(len(cell) for cell in column) for column in zip(titles, *lines, strict=True)]
     sides = ["<"] * left + [">"] * (len(titles) - left)
     rows = [[f"{c:{side}{w}}" for c, side, w in zip(line, sides, widths, strict=True)] for line in (titles, *lines)]

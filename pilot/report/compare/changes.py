@@ -21,21 +21,19 @@ from typing import Literal
 import numpy as np
 
 from pilot.errors import UserError
-from pilot.report.compare.change_causes import Cause, causes
+from pilot.report.compare.change_causes import Cause, find_causes
 from pilot.report.numbers.cost import CostSummary, summarise
 from pilot.report.numbers.files import discover, read_samples
 from pilot.report.numbers.intervals import bootstrap_interval
 from pilot.report.numbers.load import Run, Task, load_runs
 from pilot.report.numbers.order import method_key
-from pilot.report.numbers.statistics import LEVEL, Scores, holm, paired_permutation
+from pilot.report.numbers.statistics import LEVEL, ROUNDING, Scores, holm, paired_permutation
 from pilot.report.numbers.summary import Group, group_runs, image_of_example, primary_metric, scores_of
 
 Verdict = Literal["equal", "within noise", "better", "worse", "scored differently", "not compared"]
 CHANGED: tuple[Verdict, ...] = ("better", "worse", "scored differently")
 Setting = tuple[str, str]
 """Profile and scenario."""
-_EQUAL = 5e-7
-"""Largest difference that counts as equal: scores are written with six decimals."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +129,12 @@ def find_changes(old: Path, new: Path) -> Changes:
             differ.
     """
     sides = _load(old), _load(new)
-    settings = _common(*sides)
+    settings = _pair_settings(*sides)
     pairs: list[Pair] = []
     known = {own for own, _ in settings}, {other for _, other in settings}
     only = [["/".join(own) for own in side if own not in paired] for side, paired in zip(sides, known, strict=True)]
     for first, second in settings:
-        found, *lonely = _pair(sides[0][first], sides[1][second], first[0])
+        found, *lonely = _pair_methods(sides[0][first], sides[1][second], first[0])
         pairs += found
         for names, more in zip(only, lonely, strict=True):
             names += more
@@ -150,9 +148,9 @@ def find_changes(old: Path, new: Path) -> Changes:
         CostChange(pair.profile, pair.old.scenario, pair.old.label, summarise(pair.old), summarise(pair.new))
         for pair in pairs
     ]
-    found_causes = causes([(pair.old.label, seeds) for pair in pairs for seeds in pair.seeds])
+    causes = find_causes([(pair.old.label, seeds) for pair in pairs for seeds in pair.seeds])
     return Changes(
-        str(old), str(new), tuple(_judge(rows)), tuple(costs), tuple(found_causes), tuple(only[0]), tuple(only[1])
+        str(old), str(new), tuple(_set_verdicts(rows)), tuple(costs), tuple(causes), tuple(only[0]), tuple(only[1])
     )
 
 
@@ -175,7 +173,7 @@ def _load(path: Path) -> dict[Setting, list[Group]]:
     return loaded
 
 
-def _common(old: Mapping[Setting, object], new: Mapping[Setting, object]) -> list[tuple[Setting, Setting]]:
+def _pair_settings(old: Mapping[Setting, object], new: Mapping[Setting, object]) -> list[tuple[Setting, Setting]]:
     """Pair the settings of both sides; if each side has only one, just the scenarios have to match."""
     shared = [(setting, setting) for setting in sorted(old) if setting in new]
     if not shared and len(old) == len(new) == 1:
@@ -184,12 +182,12 @@ def _common(old: Mapping[Setting, object], new: Mapping[Setting, object]) -> lis
     if not shared:
         names = [", ".join("/".join(setting) for setting in sorted(side)) for side in (old, new)]
         raise UserError(
-            f"nothing to compare: one side has {names[0]}, the other {names[1]}. Expected a scenario of both."
+            f"no scenario in common: one side has {names[0]}, the other {names[1]}. Expected a scenario of both."
         )
     return shared
 
 
-def _pair(old: Sequence[Group], new: Sequence[Group], profile: str) -> tuple[list[Pair], list[str], list[str]]:
+def _pair_methods(old: Sequence[Group], new: Sequence[Group], profile: str) -> tuple[list[Pair], list[str], list[str]]:
     """Pair methods by the seeds that both sides have; return the pairs, and what only the old or the new side has."""
     sides = {group.label: group for group in old}, {group.label: group for group in new}
     pairs: list[Pair] = []
@@ -212,7 +210,7 @@ def _check_tests(pairs: Sequence[Pair]) -> None:
     for pair in pairs:
         for old, new in pair.seeds:
             imported = old.imported or new.imported
-            if old.asked != new.asked if imported else old.test_digest != new.test_digest:
+            if old.test_examples != new.test_examples if imported else old.test_digest != new.test_digest:
                 raise UserError(
                     f"{old.path} and {new.path}: their test sets differ, so answers cannot be paired. Compare results "
                     "over the same data, or use --side-by-side --allow-different tests."
@@ -262,7 +260,7 @@ def _tested(
     return ChangeRow(*start, *means, *tested, None, num_images, "within noise")
 
 
-def _judge(rows: Sequence[ChangeRow]) -> list[ChangeRow]:
+def _set_verdicts(rows: Sequence[ChangeRow]) -> list[ChangeRow]:
     """Apply Holm's correction over the tested rows and set their verdicts."""
     adjusted = iter(holm([row.p_value for row in rows if row.p_value is not None]))
     return [row if row.p_value is None else _with_verdict(replace(row, p_holm=next(adjusted))) for row in rows]
@@ -272,7 +270,7 @@ def _with_verdict(row: ChangeRow) -> ChangeRow:
     assert row.p_holm is not None and row.difference is not None
     # Without an interval all differences are equal: no spread can explain them, unless they are 0.
     apart = (
-        abs(row.difference) > _EQUAL
+        abs(row.difference) > ROUNDING
         if row.ci_low is None or row.ci_high is None
         else not row.ci_low <= 0 <= row.ci_high
     )

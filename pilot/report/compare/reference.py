@@ -15,14 +15,13 @@ from typing import Literal
 from pilot.errors import UserError
 from pilot.report.numbers.load import load_methods, load_runs
 from pilot.report.numbers.order import method_key
+from pilot.report.numbers.statistics import ROUNDING
 from pilot.report.numbers.summary import Group, MainRow, group_runs, main_rows, primary_metric
-from pilot.report.tables.render import pipe, rows_to_csv
+from pilot.report.tables.render import markdown_table, rows_to_csv
 
 Verdict = Literal["equal", "agrees", "differs", "not here", "not in the reference"]
 REFERENCE = Path(__file__).resolve().parents[3] / "results" / "reference"
 COLUMNS = ("method", "task", "metric", "reference", "ci_low", "ci_high", "here", "verdict")
-_EQUAL = 5e-7
-"""Largest difference that counts as equal: reference tables have six decimals."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ def against_reference(scenario_dir: Path, reference: Path | None = None) -> list
     if not path.is_file():
         known = sorted("/".join(each.parts[-3:-1]) for each in tables.glob("*/*/main.csv"))
         raise UserError(
-            f"{path}: there are no reference tables of {folder.parent.name}/{folder.name}. There are some of: "
-            f"{', '.join(known) or 'nothing'}; they are in a clone of the repository, not in an installed package."
+            f"{path}: no reference tables of {folder.parent.name}/{folder.name}. Expected one of: "
+            f"{', '.join(known) or 'none'}; they are in a clone of the repository, not in an installed package."
         )
     with path.open(newline="", encoding="utf-8") as file:
         lines = [line for line in csv.DictReader(file) if line["protocol"] == "personalised"]
@@ -92,7 +91,7 @@ def _verdict(
         return "not in the reference"
     if here is None or expected is None:
         return "equal" if here is expected else "not here" if here is None else "differs"
-    if abs(here - expected) <= _EQUAL:
+    if abs(here - expected) <= ROUNDING:
         return "equal"
     return "agrees" if low is not None and high is not None and low <= here <= high else "differs"
 
@@ -110,23 +109,18 @@ def as_text(rows: Sequence[ReferenceRow], form: str) -> str:
     if form == "json":
         return json.dumps([asdict(row) for row in rows], indent=2) + "\n"
     if form == "latex":
-        raise UserError("--format latex: not with --reference. Expected table, markdown, csv or json.")
-    return as_csv(rows) if form == "csv" else as_table(rows)
+        raise UserError("--format latex: not supported with --reference. Expected table, markdown, csv or json.")
+    return rows_to_csv(COLUMNS, [asdict(row) for row in rows]) if form == "csv" else _table(rows)
 
 
-def as_table(rows: Sequence[ReferenceRow]) -> str:
+def _table(rows: Sequence[ReferenceRow]) -> str:
     """Format the rows as a Markdown table with a sentence that counts the verdicts."""
-    out = [pipe(COLUMNS[:3] + ("reference", "95 % interval", "here", "verdict")), pipe(["---"] * 7)]
+    titles, lines = [*COLUMNS[:3], "reference", "95 % interval", "here", "verdict"], []
     for row in rows:
         interval = "" if row.ci_low is None or row.ci_high is None else f"[{row.ci_low:.3f}, {row.ci_high:.3f}]"
         expected, here = ("-" if value is None else f"{value:.3f}" for value in (row.reference, row.here))
-        out.append(pipe([row.method, row.task, row.metric, expected, interval, here, row.verdict]))
-    return "\n".join([*out, "", summary(rows)]) + "\n"
-
-
-def as_csv(rows: Sequence[ReferenceRow]) -> str:
-    """Format the rows as CSV."""
-    return rows_to_csv(COLUMNS, [asdict(row) for row in rows])
+        lines.append([row.method, row.task, row.metric, expected, interval, here, row.verdict])
+    return "\n".join([*markdown_table(titles, lines, len(titles)), "", summary(rows)]) + "\n"
 
 
 def summary(rows: Sequence[ReferenceRow]) -> str:

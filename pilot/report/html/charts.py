@@ -77,9 +77,9 @@ def _quality(source: Source, text: str) -> Layers | None:
 
 def _clients(source: Source, text: str) -> Layers | None:
     """Plot methods by clients, coloured from each task's lowest to highest value; frames mark worst clients."""
-    if text.count("\n") < 2:
+    if _has_no_rows(text):
         return None
-    order = [f"{task.name} {client}" for task in source.tasks for client in task.clients]
+    order = _client_names(source)
     base = (
         alt.Chart(data(text, ["value", "norm", "worst"]))
         .transform_filter(IS_SHOWN)
@@ -101,7 +101,7 @@ def _clients(source: Source, text: str) -> Layers | None:
 
 def _losses(source: Source, text: str) -> Layers | None:
     """Plot the chosen loss of the chosen task over rounds: mean over clients and seeds, band from lowest to highest."""
-    if text.count("\n") < 2:
+    if _has_no_rows(text):
         return None
     ink, form = scales(source)
     tasks = [task.name for task in source.tasks]
@@ -133,7 +133,7 @@ def _losses(source: Source, text: str) -> Layers | None:
 
 def _router(source: Source, text: str) -> Layers | None:
     """Plot router weights of the chosen method's clients in the chosen round; frames mark their own task's adapter."""
-    if text.count("\n") < 2:
+    if _has_no_rows(text):
         return None
     experts = [task.name for task in source.tasks]
     base = _matrix(source, text, ["round", "weight", "own"], "expert", experts, "adapter of")
@@ -151,9 +151,9 @@ def _router(source: Source, text: str) -> Layers | None:
 
 def _neighbours(source: Source, text: str) -> Layers | None:
     """Plot the distances between text adapters in the chosen round; dots mark chosen neighbours."""
-    if text.count("\n") < 2:
+    if _has_no_rows(text):
         return None
-    order = [f"{task.name} {client}" for task in source.tasks for client in task.clients]
+    order = _client_names(source)
     base = _matrix(source, text, ["round", "distance", "chosen", "weight"], "other", order, "other client")
     values = [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("distance", "weight")]
     tips = ["method:N", "round:Q", "client:N", "other:N", *values]
@@ -172,14 +172,21 @@ def _neighbours(source: Source, text: str) -> Layers | None:
     return _with_rounds(alt.layer(cells, dots, width="container", height=alt.Step(26)), source, text)
 
 
+def _has_no_rows(text: str) -> bool:
+    return text.count("\n") < 2
+
+
+def _client_names(source: Source) -> list[str]:
+    return [f"{task.name} {client}" for task in source.tasks for client in task.clients]
+
+
 def _matrix(
     source: Source, text: str, numbers: Sequence[str], across: str, order: Sequence[str], title: str
 ) -> alt.Chart:
-    clients = [f"{task.name} {client}" for task in source.tasks for client in task.clients]
     chart = alt.Chart(data(text, numbers)).transform_filter("datum.method == method && datum.round == round")
     return chart.encode(
         x=alt.X(f"{across}:N", sort=list(order), title=title, axis=slanted()),
-        y=alt.Y("client:N", sort=clients, title=None, axis=bare()),
+        y=alt.Y("client:N", sort=_client_names(source), title=None, axis=bare()),
     )
 
 
@@ -190,7 +197,7 @@ def _with_rounds(chart: Layers, source: Source, text: str) -> Layers:
 
 def _partition(source: Source, text: str) -> alt.Chart | None:
     """Plot the training examples of the chosen task's clients by label, as counts or shares."""
-    if text.count("\n") < 2:
+    if _has_no_rows(text):
         return None
     chart = alt.Chart(data(text, ["count"])).transform_filter("datum.task == task")
     chart = chart.transform_joinaggregate(all="sum(count)", groupby=["client"])
@@ -215,7 +222,7 @@ def _partition(source: Source, text: str) -> alt.Chart | None:
 
 def _divergence(text: str) -> Layers | None:
     """Plot the Jensen-Shannon distances between the clients' label distributions."""
-    if text.count("\n") < 2:
+    if _has_no_rows(text):
         return None
     names = list(dict.fromkeys(line.split(",")[0] for line in text.splitlines()[1:]))
     base = alt.Chart(data(text, ["distance"])).encode(

@@ -1,13 +1,12 @@
 """Rows of the leaderboard, from `tables/main.csv`, `tables/leaderboard.json`, and the ledgers and timing of runs."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas
 
 from pilot.errors import UserError
 from pilot.io.atomic import damaged, read_json
-from pilot.report.numbers.cost import summarise
+from pilot.report.numbers.cost import mean_of_known, summarise
 from pilot.report.numbers.order import metric_bounds
 from pilot.report.numbers.summary import Group, group_runs
 from pilot.report.plots.style import Source
@@ -30,7 +29,7 @@ def read_grid(source: Source) -> dict[str, Any]:
         raise damaged(path, f"no rows of methods: {error!r}") from error
     if lacking := [label for label in source.methods if label not in shown]:
         raise UserError(
-            f"{path}: no rows of {', '.join(lacking)}, whose runs are there. "
+            f"{path}: no rows of {', '.join(lacking)}, which have runs. "
             f"Write the tables again: pilot-bench tables {source.scenario_dir}"
         )
     return grid
@@ -66,11 +65,11 @@ def leaderboard(source: Source, grid: dict[str, Any]) -> dict[str, Any]:
 def costs(group: Group) -> dict[str, float | None]:
     """Average megabytes, trainable parameters, training TFLOPs and wall seconds of a method over its seeds."""
     summary = summarise(group)
-    flops = [run.ledger["training_flops"] for run in group.runs if run.ledger.get("training_flops") is not None]
+    flops = mean_of_known([run.ledger.get("training_flops") for run in group.runs])
     return {
         "megabytes": _rounded(summary.megabytes),
         "parameters": _rounded(summary.trainable_parameters),
-        "teraflops": _rounded(sum(flops) / len(flops) / 1e12 if flops else None),
+        "teraflops": _rounded(None if flops is None else flops / 1e12),
         "seconds": _rounded(summary.wall_seconds),
     }
 
@@ -89,12 +88,8 @@ def _cells(rows: pandas.DataFrame) -> dict[str, list[Any]]:
             *(_known(value) for value in (row.mean, row.std, row.ci_low, row.ci_high)),
             row.status,
         ]
-        for row in _records(rows)
+        for row in list[Any](rows.itertuples(index=False))
     }
-
-
-def _records(rows: pandas.DataFrame) -> Sequence[Any]:
-    return list(rows.itertuples(index=False))
 
 
 def _mark(row: dict[str, Any]) -> dict[str, Any]:

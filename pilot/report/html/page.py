@@ -67,7 +67,7 @@ def write_report(scenario_dir: Path, methods: Sequence[str] | None = None, sampl
     return scenario_dir / NAME
 
 
-def page(source: Source, samples: int = PER_TASK) -> str:
+def page(source: Source, samples: int) -> str:
     """Render the page as HTML."""
     grid = read_grid(source)
     drawn = charts(source)
@@ -83,7 +83,7 @@ def page(source: Source, samples: int = PER_TASK) -> str:
         title=f"{source.scenario} ({config['profile']})",
         scenario=source.scenario,
         profile=config["profile"],
-        lead=_lead(source),
+        lead=_summary(source),
         notes=grid["footnotes"],
         sections=[
             {"id": name, "title": title}
@@ -102,7 +102,7 @@ def page(source: Source, samples: int = PER_TASK) -> str:
     )
 
 
-def _lead(source: Source) -> str:
+def _summary(source: Source) -> str:
     rivals = [label for label in source.methods if not source.is_reference(label)]
     clients = sum(len(task.clients) for task in source.tasks)
     seeds = len({run.seed for run in source.runs})

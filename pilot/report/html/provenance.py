@@ -60,20 +60,16 @@ def _commands(source: Source) -> list[list[str]]:
     scenario, profile = config["scenario"], config["profile"]
     folder = f"results/{profile}/{scenario}"
     method = next((label for label in source.methods if not source.is_reference(label)), source.methods[0])
-    option = "" if profile == "embedded" else f" --profile {profile}"
+    option, setting = ("", "") if profile == "embedded" else (f" --profile {profile}", f" --config profile={profile}")
     chosen = " ".join(f"--method {label}" for label in source.methods)
     return [
-        ["the scenario's own methods, from nothing", f"snakemake --cores all {folder}/report.html" + _config(profile)],
+        ["the scenario's methods, from scratch", f"snakemake --cores all {folder}/report.html{setting}"],
         ["one run", f"pilot-bench train --scenario {scenario}{option} --method {method} --seed 0"],
         ["its answers and scores", f"pilot-bench evaluate {folder}/runs/{method}/seed0"],
         ["the leaderboard in a terminal", f"pilot-bench compare {folder}"],
         ["tables/*", f"pilot-bench tables {folder} {chosen}"],
         ["this page", f"pilot-bench report {folder} {chosen}"],
     ]
-
-
-def _config(profile: str) -> str:
-    return "" if profile == "embedded" else f" --config profile={profile}"
 
 
 def _run(run: Run, manifest: dict[str, Any]) -> dict[str, Any]:

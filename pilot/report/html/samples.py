@@ -8,35 +8,34 @@ from typing import Any
 
 from pilot.config.model import Frame
 from pilot.data.frames import Size, from_frame
-from pilot.data.record import read_table
 from pilot.evaluation.grounding import parse_box
 from pilot.report.numbers.files import read_samples
 from pilot.report.numbers.load import Run, Task
-from pilot.report.plots.samples import pick, references_in
+from pilot.report.plots.samples import read_examples, references_in
 from pilot.report.plots.style import Source
 
 PER_TASK = 300
 """Largest number of examples per task, drawn by the digest of their id."""
 LONGEST_SIDE = 256
 """Largest side of an image in pixels; smaller images keep their size and are stored without loss."""
-RIGHT_FROM = {"CIDEr": 1.0}
+MIN_RIGHT_SCORE = {"CIDEr": 1.0}
 """Lowest score of an answer that counts as right in the browser's filters; 0.5 for the other metrics."""
 
 ORIGINAL: tuple[Frame, Size] = "original", (1, 1)
 
-Said = tuple[str, tuple[Frame, Size]]
+FramedAnswer = tuple[str, tuple[Frame, Size]]
 """An answer, and the coordinate frame of its boxes with the size of the image."""
-Answers = dict[str, dict[str, dict[int, tuple[Said, float | None]]]]
+Answers = dict[str, dict[str, dict[int, tuple[FramedAnswer, float | None]]]]
 """task -> example id -> client -> answer and its score."""
 
 
-class Words:
+class AnswerTable:
     """Distinct answers, numbered in order of appearance: answers repeat, so the page stores their numbers."""
 
     def __init__(self) -> None:
-        self._numbers: dict[Said, int] = {}
+        self._numbers: dict[FramedAnswer, int] = {}
 
-    def number(self, said: Said) -> int:
+    def number(self, said: FramedAnswer) -> int:
         """Return the number of an answer; a new answer gets the next one."""
         return self._numbers.setdefault(said, len(self._numbers))
 
@@ -52,10 +51,11 @@ class Words:
 def sample_browser(source: Source, per_task: int = PER_TASK) -> dict[str, Any]:
     """Collect examples, the answers of every method's lowest seed, and their scores on the primary metric.
 
-    Per example and method, answers (as numbers, see `Words`) and scores are lists: one entry if all clients of the task
-    have the same answer and score, else one per client, in the task's order. Boxes are fractions of the image's sides.
+    Per example and method, answers (as numbers, see `AnswerTable`) and scores are lists: one entry if all clients of
+    the task have the same answer and score, else one per client, in the task's order. Boxes are fractions of the
+    image's sides.
     """
-    words = Words()
+    words = AnswerTable()
     runs = source.first_runs()
     answers = {label: _answers(run, {task.name: task.metric for task in source.tasks}) for label, run in runs.items()}
     tasks = [shown for task in source.tasks if (shown := _task(source.scenario_dir, task, answers, words, per_task))]
@@ -89,24 +89,20 @@ def _answers(run: Run, metrics: Mapping[str, str]) -> Answers:
 
 
 def _task(
-    folder: Path, task: Task, answers: Mapping[str, Answers], words: Words, per_task: int
+    folder: Path, task: Task, answers: Mapping[str, Answers], words: AnswerTable, per_task: int
 ) -> dict[str, Any] | None:
-    path = folder / "data" / task.name / "records.parquet"
-    ids = sorted({id for found in answers.values() for id in found.get(task.name, {})})
-    if not path.exists() or not ids:
+    ids = {id for found in answers.values() for id in found.get(task.name, {})}
+    rows = sorted(read_examples(folder, task.name, ids, per_task), key=lambda row: row["id"])
+    if not rows:
         return None
-    chosen = pick(ids, per_task)
-    columns = ["id", "image", "instruction", "references", "box"]
-    table = read_table(path, columns, id=chosen)
-    rows = sorted(table.to_pylist(), key=lambda row: row["id"])
     return {
         **{"name": task.name, "kind": task.kind, "metric": task.metric, "clients": list(task.clients)},
-        **{"rightFrom": RIGHT_FROM.get(task.metric, 0.5), "total": len(ids)},
+        **{"rightFrom": MIN_RIGHT_SCORE.get(task.metric, 0.5), "total": len(ids)},
         "examples": [_example(row, task, answers, words) for row in rows],
     }
 
 
-def _example(row: Mapping[str, Any], task: Task, answers: Mapping[str, Answers], words: Words) -> dict[str, Any]:
+def _example(row: Mapping[str, Any], task: Task, answers: Mapping[str, Answers], words: AnswerTable) -> dict[str, Any]:
     said, scores = [], []
     for found in answers.values():
         own = found.get(task.name, {}).get(row["id"], {})
@@ -115,12 +111,12 @@ def _example(row: Mapping[str, Any], task: Task, answers: Mapping[str, Answers],
         said.append([None if pair is None else words.number(pair[0]) for pair in pairs])
         scores.append([None if pair is None or pair[1] is None else round(pair[1], 3) for pair in pairs])
     return {
-        **{"id": row["id"], "image": picture(row["image"]), "question": row["instruction"]},
+        **{"id": row["id"], "image": data_uri(row["image"]), "question": row["instruction"]},
         **{"references": list(references_in(row, task.frame)), "box": row["box"], "answers": said, "scores": scores},
     }
 
 
-def picture(data: bytes) -> str:
+def data_uri(data: bytes) -> str:
     """Encode an image as a data URI: WebP, lossless unless the image had to be scaled down."""
     from PIL import Image
 

@@ -14,7 +14,7 @@ DIFFERENCES = ("data", "partition", "backbone", "tests", "budget", "seeds", "fra
 """Properties in which compared runs may differ."""
 
 EVERYTHING = "all"
-_NUM_NAMED = 3
+_NUM_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Allowed:
+class AllowedDifferences:
     """Names of the differences that a comparison allows, and the differences that were found."""
 
     names: tuple[str, ...] = ()
     found: tuple[Difference, ...] = ()
 
 
-def check_comparable(runs: Sequence[Run], allow: Collection[str] = ()) -> Allowed:
+def check_comparable(runs: Sequence[Run], allow: Collection[str] = ()) -> AllowedDifferences:
     """Refuse runs that differ in data, partition, backbone, test set, budget, seeds or coordinate frame.
 
     The seeds of references are not compared, nor the budgets of references that were not trained. Imported runs have
@@ -58,10 +58,10 @@ def check_comparable(runs: Sequence[Run], allow: Collection[str] = ()) -> Allowe
     if refused := [difference for difference in found if difference.what not in names]:
         options = " ".join(f"--allow-different {name}" for name in dict.fromkeys(each.what for each in refused))
         raise UserError(
-            "these runs cannot be compared:\n" + "\n".join(f"- {each.text}" for each in refused) + "\nRun the odd "
-            f"ones again so that they agree, compare fewer paths, or pass {options} to compare them all the same."
+            "these runs cannot be compared:\n" + "\n".join(f"- {each.text}" for each in refused) + "\nRun again "
+            f"those that differ, compare fewer paths, or pass {options} to compare them anyway."
         )
-    return Allowed(names, found)
+    return AllowedDifferences(names, found)
 
 
 def _differences(runs: Sequence[Run]) -> Iterable[Difference]:
@@ -87,7 +87,7 @@ def _by_value(what: str, name: str, values: Iterable[tuple[Run, Any]]) -> Iterab
         return
     lines = [f"{name} differs:"]
     for value, paths in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
-        shown = paths if len(paths) <= _NUM_NAMED + 1 else [*paths[:_NUM_NAMED], f"and {len(paths) - _NUM_NAMED} more"]
+        shown = paths if len(paths) <= _NUM_SHOWN + 1 else [*paths[:_NUM_SHOWN], f"and {len(paths) - _NUM_SHOWN} more"]
         lines.append(f"    {_short(value)}: {', '.join(shown)}")
     yield Difference(what, "\n".join(lines))
 
@@ -125,13 +125,13 @@ def _imported_tests(runs: Sequence[Run]) -> Iterable[Difference]:
     """
     for run in runs:
         others = [other for other in runs if other.scenario == run.scenario and other.label != run.label]
-        for task in sorted(run.asked) if run.imported else ():
-            base = next((o for o in sorted(others, key=lambda o: o.imported) if task in o.asked), None)
+        for task in sorted(run.test_examples) if run.imported else ():
+            base = next((o for o in sorted(others, key=lambda o: o.imported) if task in o.test_examples), None)
             if base is None:
                 continue
-            mine, theirs = run.asked[task], base.asked[task]
+            mine, theirs = run.test_examples[task], base.test_examples[task]
             odd = sorted(id for id in mine.keys() | theirs.keys() if mine.get(id) != theirs.get(id))
             if odd:
-                shown = ", ".join(repr(id) for id in odd[:_NUM_NAMED])
+                shown = ", ".join(repr(id) for id in odd[:_NUM_SHOWN])
                 text = f"test set of {task} differs: {run.path} and {base.path} disagree on {len(odd)} examples, first:"
                 yield Difference("tests", f"{text} {shown}")

@@ -89,9 +89,9 @@ def summarise(group: Group) -> CostSummary:
     """Average over seeds: megabytes sent (10^6 bytes, up plus down, all clients and rounds), parameters, wall time."""
     totals = [run.ledger["totals"] for run in group.runs if "totals" in run.ledger]
     return CostSummary(
-        megabytes=_mean([(total["bytes_up"] + total["bytes_down"]) / 1e6 for total in totals]),
-        trainable_parameters=_mean([run.ledger.get("trainable_parameters") for run in group.runs]),
-        wall_seconds=_mean([run.timing.get("wall_seconds") for run in group.runs]),
+        megabytes=mean_of_known([(total["bytes_up"] + total["bytes_down"]) / 1e6 for total in totals]),
+        trainable_parameters=mean_of_known([run.ledger.get("trainable_parameters") for run in group.runs]),
+        wall_seconds=mean_of_known([run.timing.get("wall_seconds") for run in group.runs]),
     )
 
 
@@ -110,6 +110,7 @@ def _byte_rows(run: Run, start: tuple[str, str, int]) -> list[CostRow]:
     ]
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """Average the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

@@ -17,10 +17,10 @@ from pilot.report.numbers.incidents import absences, excluded_updates, skipped_r
 from pilot.report.numbers.load import Run, Task, load_run, load_runs
 from pilot.report.numbers.order import PARSE_FAILURES, metric_key, sort_methods
 
-SAME = ("source", "features", "scenario")
+SAME_DIGESTS = ("source", "features", "scenario")
 """Digests that must be the same for a faulty run and its counterpart, in addition to those that `compare` checks."""
 
-WHAT_IS_SENT = {
+ATTACK_TEXTS = {
     "nan": "a NaN in every tensor",
     "sign_flip": "the change with its sign flipped",
     "scale": "{factor:g} times the change",
@@ -71,7 +71,7 @@ class FaultTable:
     Attributes:
         pairs: faulty and ordinary runs by fault and method; no entry without a run.
         settings: section `federation` of each fault.
-        usual: section `federation` of the ordinary runs.
+        ordinary_settings: section `federation` of the ordinary runs.
     """
 
     scenario: str
@@ -79,7 +79,7 @@ class FaultTable:
     methods: tuple[str, ...]
     pairs: dict[tuple[str, str], tuple[Pair, ...]]
     settings: dict[str, FederationConfig]
-    usual: FederationConfig
+    ordinary_settings: FederationConfig
 
     @property
     def seeds(self) -> list[int]:
@@ -115,10 +115,10 @@ def load_faults(scenario_dir: Path) -> FaultTable:
     runs_of: dict[str, list[Run]] = defaultdict(list)
     for (fault, _), of_cell in pairs.items():
         runs_of[fault] += [pair.faulty for pair in of_cell]
-    settings = {fault: _agreed(runs) for fault, runs in runs_of.items()}
+    settings = {fault: _common_settings(runs) for fault, runs in runs_of.items()}
     first = everything[0].ordinary
     methods = tuple(sort_methods(method for _, method in pairs))
-    return FaultTable(first.scenario, first.tasks, methods, pairs, settings, _agreed(list(ordinary.values())))
+    return FaultTable(first.scenario, first.tasks, methods, pairs, settings, _common_settings(list(ordinary.values())))
 
 
 def fault_rows(table: FaultTable) -> list[FaultRow]:
@@ -148,7 +148,7 @@ def describe(settings: FederationConfig) -> str:
             parts.append(f"{name} {value}")
     for attack in settings.attacks:
         named = f"client{'s' if len(attack.clients) > 1 else ''} {', '.join(map(str, attack.clients))}"
-        parts.append(f"{named}: {WHAT_IS_SENT[attack.kind].format(factor=attack.factor)}")
+        parts.append(f"{named}: {ATTACK_TEXTS[attack.kind].format(factor=attack.factor)}")
     for name, value in settings.defence:
         if value != getattr(default.defence, name):
             parts.append(f"{name} {value}")
@@ -204,7 +204,7 @@ def _counterpart(scenario_dir: Path, run: Run) -> Run:
     folder = run_folder(scenario_dir, run.method, run.seed)
     if not folder.is_dir():
         raise UserError(
-            f"{run.path}: no run without the fault to hold it against (looked for {folder}). Train it: `pilot-bench "
+            f"{run.path}: no run of the method without the fault (looked for {folder}). Train it: `pilot-bench "
             f"train --scenario {run.scenario} --method {run.method} --seed {run.seed}`, then `pilot-bench evaluate`."
         )
     return load_run(folder)
@@ -213,7 +213,9 @@ def _counterpart(scenario_dir: Path, run: Run) -> Run:
 def _check_pair(pair: Pair) -> None:
     """Raise `UserError` if the two runs of a pair differ in more than the fault."""
     faulty, ordinary = pair.faulty.config, pair.ordinary.config
-    different = [f"{name} digest" for name in SAME if faulty["digests"].get(name) != ordinary["digests"].get(name)]
+    different = [
+        f"{name} digest" for name in SAME_DIGESTS if faulty["digests"].get(name) != ordinary["digests"].get(name)
+    ]
     if faulty["hyperparameters"] != ordinary["hyperparameters"]:
         different.append("hyperparameters")
     if different:
@@ -223,13 +225,15 @@ def _check_pair(pair: Pair) -> None:
         )
 
 
-def _agreed(runs: Sequence[Run]) -> FederationConfig:
+def _common_settings(runs: Sequence[Run]) -> FederationConfig:
     """Return the section `federation` that the runs share; raise `UserError` if they differ."""
     sections = {run.path: FederationConfig.model_validate(_section(run)) for run in runs}
     first = next(iter(sections))
     for path, section in sections.items():
         if section != sections[first]:
-            raise UserError(f"{first} and {path}: their federation differs. Train both again with the same file.")
+            raise UserError(
+                f"{first} and {path}: their `federation` settings differ. Train both again with the same file."
+            )
     return sections[first]
 
 

@@ -8,15 +8,15 @@ from pilot.errors import UserError
 from pilot.io.atomic import Kind, damaged, read_json, read_jsonl
 from pilot.io.verified import check_digest
 
-SAMPLE = {"protocol": str, "task": str, "id": str, "clients": list, "prediction": str, "references": list}
+SAMPLE_FIELDS = {"protocol": str, "task": str, "id": str, "clients": list, "prediction": str, "references": list}
 """Fields that reports read from the rows of `eval/samples.jsonl`."""
-PER_EXAMPLE: dict[str, Kind] = {
+PER_EXAMPLE_FIELDS: dict[str, Kind] = {
     "task": str, "protocol": str, "metric": str, "client": int, "id": str, "value": (int, float, NoneType)
 }  # fmt: skip
 """Fields that reports read from the rows of `eval/per_example.jsonl`."""
-SCORED = {"samples_digest": "samples.jsonl", "per_example_digest": "per_example.jsonl"}
+DIGEST_FIELDS = {"samples_digest": "samples.jsonl", "per_example_digest": "per_example.jsonl"}
 """Field of `eval/metrics.json` -> the file whose digest it holds."""
-READ_HERE = {"config.json", "ledger.json", "rounds.jsonl"}
+MANIFEST_FILES = {"config.json", "ledger.json", "rounds.jsonl"}
 """Files of a run that reports read and whose digests are in its manifest."""
 
 
@@ -48,10 +48,10 @@ def check_files(folder: Path) -> None:
     files = read_json(folder / "manifest.json", {"files": dict})["files"]
     if not files:
         raise damaged(folder / "manifest.json", "field files: expected the run's files, got none")
-    for name in READ_HERE & files.keys():
+    for name in MANIFEST_FILES & files.keys():
         check_digest(folder / name, files[name])
-    scored = read_json(folder / "eval" / "metrics.json", dict.fromkeys(SCORED, str))
-    for field, name in SCORED.items():
+    scored = read_json(folder / "eval" / "metrics.json", dict.fromkeys(DIGEST_FIELDS, str))
+    for field, name in DIGEST_FIELDS.items():
         if (path := folder / "eval" / name).exists():
             check_digest(path, scored[field])
 
@@ -62,7 +62,7 @@ def read_samples(run_dir: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: it is missing, damaged or empty.
     """
-    rows = read_jsonl(path := run_dir / "eval" / "samples.jsonl", SAMPLE)
+    rows = read_jsonl(path := run_dir / "eval" / "samples.jsonl", SAMPLE_FIELDS)
     if not rows:
         raise damaged(path, "no answers")
     return rows

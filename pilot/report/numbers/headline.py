@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pilot.report.numbers.comparable import Allowed
+from pilot.report.numbers.comparable import AllowedDifferences
 from pilot.report.numbers.cost import CostSummary, summarise
 from pilot.report.numbers.incidents import incident_notes, quarantine_notes
 from pilot.report.numbers.load import Task
@@ -62,12 +62,12 @@ class Headline:
     lines: tuple[Line, ...]
     baseline: str | None
     unavailable: tuple[str, ...]
-    allowed: Allowed
+    allowed: AllowedDifferences
     incidents: tuple[str, ...]
     quarantined: tuple[str, ...]
 
 
-def build_headlines(groups: Sequence[Group], baseline: str, allowed: Allowed | None = None) -> list[Headline]:
+def build_headlines(groups: Sequence[Group], baseline: str, allowed: AllowedDifferences) -> list[Headline]:
     """Build one grid per scenario among `groups`: methods in table order, references last.
 
     Args:
@@ -92,7 +92,7 @@ def build_headlines(groups: Sequence[Group], baseline: str, allowed: Allowed | N
                 lines=tuple(sorted(lines, key=lambda line: line.reference)),
                 baseline=baseline if any(group.label == baseline for group in members) else None,
                 unavailable=tuple(unavailable_reasons(members)),
-                allowed=allowed or Allowed(),
+                allowed=allowed,
                 incidents=tuple(incident_notes(members)),
                 quarantined=tuple(quarantine_notes(members)),
             )
@@ -105,7 +105,7 @@ def footnotes(grid: Headline) -> list[str]:
     metrics = "; ".join(f"{task.name}: {task.metric}" for task in grid.tasks)
     tested = f"↑ ↓: significantly above or below {grid.baseline} (the same test, Holm-corrected over the table)."
     return [
-        *_overlooked(grid.allowed),
+        *_difference_notes(grid.allowed),
         *grid.incidents,
         f"Metrics: {metrics}. CIDEr is on a scale of 0 to 10, the others 0 to 1.",
         "Protocol: personalised (each client's model on its task's test set, mean over the task's clients); "
@@ -115,29 +115,29 @@ def footnotes(grid: Headline) -> list[str]:
         "equal.",
         "Worst: per seed the task's worst client, mean over seeds; where one model serves all, the mean. "
         "Local: each client's model on a held-out part of its own data, mean over clients and seeds.",
-        "Bold (and * in a terminal): best method of the column, references aside. †: not significantly different from "
+        "Bold (and * in a terminal): best method of the column, except references. †: not significantly different from "
         "it (paired permutation of the trained models' scores over images, Holm-corrected within the column, "
         "p >= 0.05).",
         tested
         if grid.baseline
-        else f"No {DEFAULT_BASELINE} among the runs: nothing is tested against a baseline (choose with --baseline).",
-        *_about_references(grid),
-        *_about_gaps(grid),
+        else f"No {DEFAULT_BASELINE} among the runs, so no tests against a baseline (set one with --baseline).",
+        *_reference_notes(grid),
+        *_gap_notes(grid),
         *grid.quarantined,
     ]
 
 
-def _overlooked(allowed: Allowed) -> list[str]:
+def _difference_notes(allowed: AllowedDifferences) -> list[str]:
     """Describe the differences that were allowed and found, and name those that were allowed but not found."""
     lines = [" ".join(line.strip() for line in each.text.splitlines()) for each in allowed.found]
-    notes = [f"Compared in spite of a difference (--allow-different): {line}." for line in lines]
+    notes = [f"Allowed difference (--allow-different): {line}." for line in lines]
     found = {each.what for each in allowed.found}
     if idle := [name for name in allowed.names if name not in found]:
         notes.append(f"Allowed to differ (--allow-different), but the same in all runs: {', '.join(idle)}.")
     return notes
 
 
-def _about_references(grid: Headline) -> list[str]:
+def _reference_notes(grid: Headline) -> list[str]:
     notes = []
     present = [line.method for line in grid.lines if line.reference]
     if said := [f"{name}: {REFERENCE_NOTES[name]}" for name in REFERENCES if name in present]:
@@ -145,15 +145,15 @@ def _about_references(grid: Headline) -> list[str]:
     if imported := [f"{line.method} ({', '.join(line.imported)})" for line in grid.lines if line.imported]:
         notes.append(
             f"Imported, never marked: {', '.join(imported)}: answers of another tool to the same test sets, scored "
-            "here as all others; no shards, so no local protocol, and no cost is known."
+            "here like all others; without local protocol and cost."
         )
     return notes
 
 
-def _about_gaps(grid: Headline) -> list[str]:
+def _gap_notes(grid: Headline) -> list[str]:
     notes = ["MB: 10^6 bytes sent up and down, all clients and rounds. -: not known, or not applicable."]
     if any(cell.row is not None and cell.row.status == "missing" for line in grid.lines for cell in line.cells):
-        notes.append("Missing: the method's runs hold no answers to this task.")
+        notes.append("Missing: the method's runs have no answers to this task.")
     if any(task.kind == "ground" for task in grid.tasks):
         notes.append("Parse failures: share of answers without a readable box; they count as misses.")
     if grid.unavailable:

@@ -39,7 +39,9 @@ def exclusions(run: Run) -> list[str]:
     for row in run.rounds:
         for update in row["excluded"]:
             found[update["client"], update["reason"]].add(row["round"])
-    return [f"client {client} in {named(rounds)} ({reason})" for (client, reason), rounds in sorted(found.items())]
+    return [
+        f"client {client} in {format_rounds(rounds)} ({reason})" for (client, reason), rounds in sorted(found.items())
+    ]
 
 
 def incident_notes(groups: Sequence[Group]) -> list[str]:
@@ -47,14 +49,14 @@ def incident_notes(groups: Sequence[Group]) -> list[str]:
     runs = [(f"{group.label}, seed {run.seed}", run) for group in groups for run in group.runs]
     notes = [f"Excluded updates of {name}: {'; '.join(lines)}." for name, run in runs if (lines := exclusions(run))]
     skipped = [
-        f"Skipped by {name} (fewer usable updates than the quorum, so nothing changed): {named(rounds)}."
+        f"Skipped by {name} (fewer usable updates than the quorum, so nothing changed): {format_rounds(rounds)}."
         for name, run in runs
         if (rounds := skipped_rounds(run))
     ]
     return notes + skipped
 
 
-def named(rounds: Iterable[int]) -> str:
+def format_rounds(rounds: Iterable[int]) -> str:
     """Format round numbers: `round 3`, or `rounds 1-3, 5`."""
     spans: list[list[int]] = []
     for number in sorted(rounds):
@@ -69,11 +71,11 @@ def named(rounds: Iterable[int]) -> str:
 def quarantine_notes(groups: Sequence[Group]) -> list[str]:
     """Return a line for each task with quarantined rows of source files, in the order of the tasks."""
     places = [(group.runs[0].scenario_dir, task.name) for group in groups for task in group.tasks]
-    notes = [_note(folder / "data" / task / "card.json", task) for folder, task in dict.fromkeys(places)]
+    notes = [_quarantine_note(folder / "data" / task / "card.json", task) for folder, task in dict.fromkeys(places)]
     return [note for note in notes if note]
 
 
-def _note(path: Path, task: str) -> str:
+def _quarantine_note(path: Path, task: str) -> str:
     """Describe the quarantined rows of a task; empty if there are none or the data folder is not there."""
     if not path.is_file():
         return ""

@@ -46,16 +46,14 @@ def bootstrap_interval(
     *,
     bounds: tuple[float, float] = UNBOUNDED,
     num_replicates: int = NUM_REPLICATES,
-    level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Compute the interval of the mean over seeds, clients and images (see the module).
+    """Compute the 95 % interval of the mean over seeds, clients and images (see the module).
 
     Args:
         scores: per-example scores of one method on one task.
         bounds: the metric's smallest and largest possible value; the ends are clipped to them.
         num_replicates: number of bootstrap samples.
-        level: 0.05 gives the 95 % interval.
         seed: of the generator; the same seed draws the same samples for every method.
 
     Returns:
@@ -71,25 +69,20 @@ def bootstrap_interval(
     sums_RSC = (weights_RI @ filled.T).reshape(num_replicates, S, C)
     means_RSC = sums_RSC / (weights_RI @ present_CI.T.astype(float))[:, None, :]
     replicates_R = _over_seeds_and_clients(means_RSC, generator)
-    return _stretched(replicates_R, float(scores.client_means().mean()), error, freedom, level, bounds)
+    return _stretched(replicates_R, float(scores.client_means().mean()), error, freedom, bounds)
 
 
 def bootstrap_clients(
-    values_SC: Floats,
-    *,
-    bounds: tuple[float, float] = UNBOUNDED,
-    num_replicates: int = NUM_REPLICATES,
-    level: float = LEVEL,
-    seed: int = 0,
+    values_SC: Floats, *, bounds: tuple[float, float] = UNBOUNDED, num_replicates: int = NUM_REPLICATES
 ) -> tuple[float, float] | None:
-    """Compute the interval over seeds and clients only, for metrics without per-example values (BLEU).
+    """Compute the 95 % interval over seeds and clients only, for metrics without per-example values (BLEU).
 
     Arguments and result are as for `bootstrap_interval`, except `values_SC`: the metric by seed and client.
     """
     error, freedom = standard_error(values_SC[..., None])
     means_RSC = np.broadcast_to(values_SC, (num_replicates, *values_SC.shape))
-    replicates_R = _over_seeds_and_clients(means_RSC, np.random.default_rng(seed))
-    return _stretched(replicates_R, float(values_SC.mean()), error, freedom, level, bounds)
+    replicates_R = _over_seeds_and_clients(means_RSC, np.random.default_rng(0))
+    return _stretched(replicates_R, float(values_SC.mean()), error, freedom, bounds)
 
 
 def standard_error(values_SCK: Floats) -> tuple[float, float]:
@@ -171,12 +164,12 @@ def _over_seeds_and_clients(means_RSC: Floats, generator: np.random.Generator) -
 
 
 def _stretched(
-    replicates_R: Floats, center: float, error: float, freedom: float, level: float, bounds: tuple[float, float]
+    replicates_R: Floats, center: float, error: float, freedom: float, bounds: tuple[float, float]
 ) -> tuple[float, float] | None:
     """Take percentiles of the replicates, stretched about `center` until their spread is t standard errors."""
     if min(error, float(replicates_R.std())) < _ROUNDING:
         return None
-    quantiles = float(stdtrit(freedom, 1 - level / 2)) / float(ndtri(1 - level / 2))
+    quantiles = float(stdtrit(freedom, 1 - LEVEL / 2)) / float(ndtri(1 - LEVEL / 2))
     stretch = quantiles * error / float(replicates_R.std())
-    low, high = (center + stretch * (np.quantile(replicates_R, [level / 2, 1 - level / 2]) - center)).tolist()
+    low, high = (center + stretch * (np.quantile(replicates_R, [LEVEL / 2, 1 - LEVEL / 2]) - center)).tolist()
     return max(bounds[0], low), min(bounds[1], high)

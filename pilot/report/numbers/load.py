@@ -12,10 +12,10 @@ from typing import Any
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, read_jsonl
 from pilot.io.layout import scenario_folder
-from pilot.report.numbers.files import PER_EXAMPLE, check_files, discover, read_run_file, read_samples
+from pilot.report.numbers.files import PER_EXAMPLE_FIELDS, check_files, discover, read_run_file, read_samples
 from pilot.report.numbers.order import OFFICIAL_METRIC, PRIMARY_METRIC
 
-Asked = dict[str, dict[str, tuple[tuple[str, ...], tuple[float, ...] | None]]]
+TestExamples = dict[str, dict[str, tuple[tuple[str, ...], tuple[float, ...] | None]]]
 """task -> example id -> references and box."""
 
 _FRAME = re.compile(r"\[(\w+)\]$")
@@ -94,16 +94,16 @@ class Run:
         scores: PerExample = defaultdict(lambda: defaultdict(dict))
         path = self.path / "eval" / "per_example.jsonl"
         if path.exists():
-            for row in read_jsonl(path, PER_EXAMPLE):
+            for row in read_jsonl(path, PER_EXAMPLE_FIELDS):
                 if row["value"] is not None:
                     key = (row["task"], row["protocol"], row["metric"])
                     scores[key][row["client"]][row["id"]] = float(row["value"])
         return {key: dict(clients) for key, clients in scores.items()}
 
     @cached_property
-    def asked(self) -> Asked:
+    def test_examples(self) -> TestExamples:
         """Test examples that were answered, by task (read on first use)."""
-        found: Asked = defaultdict(dict)
+        found: TestExamples = defaultdict(dict)
         for row in read_samples(self.path):
             if row["protocol"] == "personalised":
                 box = None if row.get("box") is None else tuple(row["box"])
@@ -127,7 +127,7 @@ def load_runs(paths: Sequence[Path | str]) -> list[Run]:
     for path in paths:
         for folder in discover(Path(path)):
             folders.setdefault(folder.resolve(), folder)
-    runs = _agree(_label([load_run(folder) for folder in folders.values()]))
+    runs = _share_ten_references(_disambiguate([load_run(folder) for folder in folders.values()]))
     return sorted(runs, key=lambda run: (run.scenario, run.label, run.seed, str(run.path)))
 
 
@@ -141,7 +141,7 @@ def load_methods(scenario_dir: Path, methods: Sequence[str] | None = None) -> li
         return load_runs([scenario_dir])
     known = sorted(path.name for path in (scenario_dir / "runs").glob("*") if path.is_dir())
     if unknown := [name for name in methods if name not in known]:
-        raise UserError(f"unknown method {', '.join(unknown)}. Runs here: {', '.join(known) or 'none'}.")
+        raise UserError(f"unknown method {', '.join(unknown)}. Expected some of: {', '.join(known) or 'none'}.")
     return load_runs([scenario_dir / "runs" / name for name in methods])
 
 
@@ -163,15 +163,15 @@ def load_run(folder: Path) -> Run:
             f"{folder}: this run is not evaluated (eval/metrics.json is missing). Run: pilot-bench evaluate {folder}"
         )
     try:
-        return _build(folder)
+        return _read_run(folder)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{folder}: config.json or eval/metrics.json lacks or misstates the field {error}. "
+            f"{folder}: config.json or eval/metrics.json: field {error} is missing or invalid. "
             "It was written by another version or by hand; remove the folder and run it again."
         ) from error
 
 
-def _build(folder: Path) -> Run:
+def _read_run(folder: Path) -> Run:
     check_files(folder)
     config = read_run_file(folder / "config.json")
     metrics = read_json(folder / "eval" / "metrics.json", {"entries": list, "test_digest": str})
@@ -188,7 +188,7 @@ def _build(folder: Path) -> Run:
         path=folder,
         scenario=config["scenario"],
         method=config["method"],
-        label=_label_alone(folder, config["method"]),
+        label=_method_label(folder, config["method"]),
         seed=int(config["seed"]),
         reference=reference,
         config=config,
@@ -213,7 +213,7 @@ def _frame(task: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
     return own if own in scored or not scored else scored[0]
 
 
-def _agree(runs: list[Run]) -> list[Run]:
+def _share_ten_references(runs: list[Run]) -> list[Run]:
     """Set `ten_references` in all runs of a scenario: a run without answers has no metric to derive it from."""
     official = {(run.scenario, task.name) for run in runs for task in run.tasks if task.ten_references}
     return [
@@ -222,13 +222,13 @@ def _agree(runs: list[Run]) -> list[Run]:
     ]
 
 
-def _label_alone(folder: Path, method: str) -> str:
+def _method_label(folder: Path, method: str) -> str:
     """Return the method's name, suffixed with the fault if any."""
     holder = folder.resolve().parents[2]
     return method if scenario_folder(folder) == holder else f"{method} [{holder.name}]"
 
 
-def _label(runs: list[Run]) -> list[Run]:
+def _disambiguate(runs: list[Run]) -> list[Run]:
     """Suffix the labels of a method's runs if a seed occurs twice or their hyperparameters differ."""
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:

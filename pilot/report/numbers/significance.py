@@ -36,16 +36,14 @@ def against_baseline(groups: Sequence[Group], baseline: str) -> list[Significanc
     Raises:
         UserError: a baseline other than the default is not among the runs.
     """
-    found: list[tuple[str, Task, Group, tuple[float, float, int]]] = []
-    scenarios = sorted({group.scenario for group in groups})
     rows = []
-    for scenario in scenarios:
+    for scenario in sorted({group.scenario for group in groups}):
         members = [group for group in groups if group.scenario == scenario]
         base = _find_baseline(members, baseline)
         if base is None:
             continue
         found = [
-            (group.label, task, group, result)
+            (group.label, task, result)
             for task in base.tasks
             for group in members
             if group is not base and (result := compare_groups(group, base, task)) is not None
@@ -56,7 +54,7 @@ def against_baseline(groups: Sequence[Group], baseline: str) -> list[Significanc
                 *(scenario, task.name, primary_metric(base, task), "personalised", label, baseline),
                 *(result[0], result[1], p_holm, result[2]),
             )
-            for (label, task, _, result), p_holm in zip(found, adjusted, strict=True)
+            for (label, task, result), p_holm in zip(found, adjusted, strict=True)
         ]
     return rows
 

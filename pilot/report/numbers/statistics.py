@@ -24,6 +24,8 @@ Integers = NDArray[np.int64]
 
 NUM_PERMUTATIONS = 10_000
 LEVEL = 0.05
+ROUNDING = 5e-7
+"""Largest difference between equal scores: files have six decimals."""
 _EXACT_UP_TO = 12
 
 

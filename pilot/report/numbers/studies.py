@@ -72,7 +72,9 @@ def load_part(study: str, part: Part, profile: str, results: Path) -> PartTable:
     grids = {setting: _grid(part, setting, results) for setting in settings}
     tasks = {setting: [(task.name, task.metric) for task in grid.tasks] for setting, grid in grids.items()}
     if len({tuple(named) for named in tasks.values()}) > 1:
-        raise UserError(f"study {study}, part {part.name}: field scenarios: their tasks differ. Make a part of each.")
+        raise UserError(
+            f"study {study}, part {part.name}: field scenarios: their tasks differ. Define a part for each."
+        )
     first = next(iter(grids.values()))
     return PartTable(part, first.tasks, grids, tuple(_rows(part, profile, _corrected(grids))))
 
@@ -84,9 +86,9 @@ def _require(study: str, part: Part, settings: Sequence[Setting], results: Path)
     ]
     if missing:
         raise UserError(
-            f"study {study}, part {part.name}: {len(missing)} of {len(runs)} runs are not there or not scored, first "
-            f"{missing[0]}. Make them all: `snakemake --cores all {study}`; results/<profile>/studies/{study}/index.md "
-            "is what it ends with."
+            f"study {study}, part {part.name}: {len(missing)} of {len(runs)} runs are missing or not scored, first "
+            f"{missing[0]}. Run `snakemake --cores all {study}`, which also writes "
+            f"results/<profile>/studies/{study}/index.md."
         )
 
 

@@ -42,9 +42,7 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
     return figure
 
 
-def bar(
-    axes: Axes, place: float, style: MethodStyle, mean: float, low: float, high: float, page: Page = SCREEN
-) -> float:
+def bar(axes: Axes, place: float, style: MethodStyle, mean: float, low: float, high: float, page: Page) -> float:
     """Draw a horizontal bar with its interval (none if its ends are NaN); return the largest x that it reaches."""
     thick, thin = (1.6, 0.7) if page.paper else (2.6, 1.1)
     axes.barh(place, mean, height=0.72, color=style.colour, hatch=style.hatch, edgecolor="white", lw=0)
@@ -55,13 +53,17 @@ def bar(
     return max(mean, high)
 
 
-def shares_only(axes: Axes, task: Task, top: float, page: Page = SCREEN) -> None:
-    """Set the x axis from 0 to slightly above `top`; a metric that is a share gets no tick above 1."""
+def finish_panel(axes: Axes, task: Task, top: float, page: Page) -> None:
+    """Set title, grid and x axis, from 0 to slightly above `top`; a metric that is a share gets no tick above 1."""
     if page.narrow:
         axes.xaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
     axes.set_xlim(0, top * (1.05 if page.narrow else 1.2))
     if task.kind != "caption":
         axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= min(1.0, top * 1.2) + 1e-9])
+    axes.set_title(task.name)
+    axes.set_xlabel(task.metric.replace("[", "\n[") if page.narrow else task.metric)
+    axes.grid(axis="x", color="#E5E5E5", lw=0.6)
+    axes.tick_params(axis="y", length=0)
 
 
 def _panel(axes: Axes, source: Source, task: Task, places: dict[str, float], page: Page) -> None:
@@ -86,8 +88,4 @@ def _panel(axes: Axes, source: Source, task: Task, places: dict[str, float], pag
             end = max(end, points.max())
         if not page.narrow:
             axes.text(end + 0.025 * top, place, f"{row['mean']:.2f}", va="center", fontsize=page.points(7))
-    shares_only(axes, task, top, page)
-    axes.set_title(task.name)
-    axes.set_xlabel(task.metric.replace("[", "\n[") if page.narrow else task.metric)
-    axes.grid(axis="x", color="#E5E5E5", lw=0.6)
-    axes.tick_params(axis="y", length=0)
+    finish_panel(axes, task, top, page)

@@ -12,7 +12,7 @@ from pilot.report.plots.style import DARK, SkipFigure, Source, new_figure, title
 CAPTION = (
     "Aggregation drift ‖mean(BA) − mean(B) mean(A)‖ / ‖mean(BA)‖ of the updates of all clients, by method and "
     "round, mean over seeds. Methods that send no LoRA pairs have no row; those that do not average over all clients "
-    "are measured all the same."
+    "are measured too."
 )
 _DARK_CELL = 0.6  # share of the colour scale above which numbers are white
 _BESIDE, _NUMBER, _TICK = 1.9, 0.27, 0.3

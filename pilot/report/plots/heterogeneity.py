@@ -9,7 +9,7 @@ import numpy as np
 from pilot.drawing import Axes, Figure, ScaledTranslation
 from pilot.io.sealed import read_sealed
 from pilot.report.plots.page import SCREEN, Page
-from pilot.report.plots.style import DARK, GREY, OKABE_ITO, SkipFigure, Source, new_figure
+from pilot.report.plots.style import DARK, GREY, OKABE_ITO, SkipFigure, Source, new_figure, separate_tasks
 
 _MAX_LABELS = 7
 _MATRIX, _NARROW_PANEL, _TICK, _LEGEND_BELOW = 2.2, 0.7, 0.17, 0.34
@@ -134,10 +134,7 @@ def _matrix(axes: Axes, distances: np.ndarray, report: dict[str, Any], page: Pag
                 fontsize=page.points(6),
                 color="black" if value > 0.55 else "white",
             )
-    for place in range(1, len(tasks)):
-        if tasks[place] != tasks[place - 1]:
-            axes.axhline(place - 0.5, color="white", lw=1.5)
-            axes.axvline(place - 0.5, color="white", lw=1.5)
+    separate_tasks(axes, tasks)
     _client_ticks(axes.set_xticks, clients, _MATRIX if page.paper else None)
     _client_ticks(axes.set_yticks, clients, _MATRIX if page.paper else None)
     axes.set_xlabel("client")

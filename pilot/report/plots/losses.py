@@ -166,7 +166,7 @@ def _panel(axes: Axes, curves: list[Curve], task: Task, tasks: tuple[Task, ...],
         axes.text(
             0.5,
             0.5,
-            "no own curve\n(one pooled model)",
+            "no curve per client\n(one pooled model)",
             ha="center",
             va="center",
             transform=axes.transAxes,

@@ -9,7 +9,7 @@ import numpy as np
 from pilot.drawing import Axes, AxesImage, Figure, Rectangle
 from pilot.report.numbers.load import Run
 from pilot.report.plots.page import SCREEN, Page
-from pilot.report.plots.style import OKABE_ITO, SkipFigure, Source, new_figure
+from pilot.report.plots.style import OKABE_ITO, SkipFigure, Source, new_figure, separate_tasks
 
 METHOD = "pilot"
 _TICK, _NAME = 0.17, 10
@@ -39,7 +39,7 @@ def draw_router(source: Source, page: Page = SCREEN) -> Figure:
         _router_row(axes, row, weights[task.name], top, page)
         place = (names.index(task.name) - 0.47, row - 0.46)
         axes.add_patch(Rectangle(place, 0.94, 0.92, fill=False, ec=OKABE_ITO[1], lw=2))
-    shown = [_broken(name) if page.narrow else name for name in names]
+    shown = [textwrap.fill(name, _NAME) if page.narrow else name for name in names]
     axes.set_xticks(range(len(names)), shown)
     axes.set_yticks(range(len(found)), [shown[names.index(task.name)] for task in found])
     axes.set_xlabel("task whose adapter the router weighs")
@@ -53,11 +53,6 @@ def draw_router(source: Source, page: Page = SCREEN) -> Figure:
         )
     figure.colorbar(image, ax=axes, pad=0.02).outline.set_visible(False)
     return figure
-
-
-def _broken(name: str) -> str:
-    """Wrap a task's name to the width of a narrow cell."""
-    return textwrap.fill(name, _NAME)
 
 
 def _router_row(axes: Axes, row: int, clients: np.ndarray, top: float, page: Page) -> None:
@@ -104,7 +99,7 @@ def draw_distances(source: Source, page: Page = SCREEN) -> Figure:
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     values = np.concatenate([aggregation.off_diagonal().compressed() for aggregation in shown])
     if not values.size:
-        raise SkipFigure(f"no aggregation of {METHOD} that is shown had two clients")
+        raise SkipFigure(f"no shown aggregation of {METHOD} had two clients")
     for axes, aggregation in zip(panels, shown, strict=True):
         image = _distances(axes, aggregation, tasks, (float(values.min()), float(values.max())), page)
     figure.colorbar(image, ax=panels, shrink=0.75, pad=0.02).outline.set_visible(False)
@@ -160,10 +155,7 @@ def _distances(
         size, line = (9 if page.narrow else 16, 0.5) if page.paper else (26, 0.9)
         places = [client] * len(neighbours)
         axes.scatter(neighbours, places, s=size, color=OKABE_ITO[1], edgecolor="white", linewidth=line)
-    for place in range(1, min(count, len(tasks))):
-        if tasks[place] != tasks[place - 1]:
-            axes.axhline(place - 0.5, color="white", lw=1.5)
-            axes.axvline(place - 0.5, color="white", lw=1.5)
+    separate_tasks(axes, tasks[:count])
     spacing = math.ceil(count * _TICK / (1.0 if page.narrow else 2.5)) if page.paper else 1
     axes.set_xticks(range(0, count, spacing))
     axes.set_yticks(range(0, count, spacing))

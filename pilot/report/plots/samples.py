@@ -3,8 +3,9 @@
 import hashlib
 import io
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from pilot.report.plots.page import COLUMN, SCREEN, TEXT, Page
 from pilot.report.plots.style import DARK, SkipFigure, Source, method_style
 
 _MAX_LINES = 3
-_MOST_ON_PAPER = 8
+_MAX_METHODS_ON_PAPER = 8
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
     paper only the first eight methods in table order are shown. Reads `data/<task>/records.parquet` and
     `eval/samples.jsonl`.
     """
-    layout, most = _LAYOUTS[page], _MOST_ON_PAPER if page.paper else None
+    layout, most = _LAYOUTS[page], _MAX_METHODS_ON_PAPER if page.paper else None
     answers = {label: _answers(source.first_runs()[label]) for label in source.methods[:most]}
     left_out = len(source.methods) - len(answers)
     rows = [samples for task in source.tasks if (samples := _samples(source, task, answers, layout))]
@@ -95,9 +96,19 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
     return figure
 
 
-def pick(ids: list[str], count: int) -> list[str]:
+def pick(ids: Iterable[str], count: int) -> list[str]:
     """Return the first `count` ids in the order of their SHA-256: a fixed draw that depends on nothing else."""
     return sorted(ids, key=lambda id: hashlib.sha256(id.encode()).hexdigest())[:count]
+
+
+def read_examples(scenario_dir: Path, task: str, ids: Iterable[str], count: int) -> list[dict[str, Any]]:
+    """Read the examples that `pick` chooses from a task's records, in its order; none without ids or without data."""
+    path = scenario_dir / "data" / task / "records.parquet"
+    chosen = pick(ids, count)
+    if not path.exists() or not chosen:
+        return []
+    table = read_table(path, ["id", "image", "instruction", "references", "box"], id=chosen)
+    return sorted(table.to_pylist(), key=lambda row: chosen.index(row["id"]))
 
 
 def _title(source: Source) -> str:
@@ -121,17 +132,11 @@ def _answers(run: Run) -> dict[tuple[str, str], dict[str, Any]]:
 def _samples(
     source: Source, task: Task, answers: dict[str, dict[tuple[str, str], dict[str, Any]]], layout: Layout
 ) -> list[Sample]:
-    path = source.scenario_dir / "data" / task.name / "records.parquet"
-    ids = sorted({id for found in answers.values() for name, id in found if name == task.name})
-    if not path.exists() or not ids:
-        return []
     from PIL import Image
 
-    chosen = pick(ids, layout.per_task)
-    columns = ["id", "image", "instruction", "references", "box"]
-    table = read_table(path, columns, id=chosen)
+    ids = {id for found in answers.values() for name, id in found if name == task.name}
     samples = []
-    for row in sorted(table.to_pylist(), key=lambda row: chosen.index(row["id"])):
+    for row in read_examples(source.scenario_dir, task.name, ids, layout.per_task):
         said = {
             label: found[task.name, row["id"]]["prediction"]
             for label, found in answers.items()

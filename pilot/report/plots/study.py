@@ -8,7 +8,7 @@ from pilot.config.variant import base_name
 from pilot.drawing import Axes, Figure, Line2D, ScaledTranslation, Transform
 from pilot.report.numbers.load import Task
 from pilot.report.numbers.studies import PartTable, StudyRow
-from pilot.report.plots.bars import PAPER_ROW, bar, shares_only
+from pilot.report.plots.bars import PAPER_ROW, bar, finish_panel
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, legend_below, legend_height, method_style, new_figure, title
 
@@ -52,11 +52,7 @@ def _bar_panel(axes: Axes, task: Task, rows: Sequence[StudyRow], page: Page) -> 
         end = bar(axes, place, method_style(row.method), row.mean, low, high, page)
         if not page.narrow:
             axes.text(end + 0.025 * top, place, f"{row.mean:.2f}", va="center", fontsize=page.points(7))
-    shares_only(axes, task, top, page)
-    axes.set_title(task.name)
-    axes.set_xlabel(task.metric.replace("[", "\n[") if page.narrow else task.metric)
-    axes.grid(axis="x", color="#E5E5E5", lw=0.6)
-    axes.tick_params(axis="y", length=0)
+    finish_panel(axes, task, top, page)
 
 
 def _lines(table: PartTable, page: Page) -> Figure:

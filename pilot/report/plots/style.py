@@ -18,7 +18,7 @@ from typing import Any
 import pandas
 
 from pilot.config.variant import base_name
-from pilot.drawing import Figure, matplotlib
+from pilot.drawing import Axes, Figure, matplotlib
 from pilot.io.atomic import write_bytes
 from pilot.methods.families import FAMILIES
 from pilot.report.numbers.load import Run, Task
@@ -154,7 +154,7 @@ class Source:
     def _table(self, name: str) -> pandas.DataFrame:
         path = self.scenario_dir / "tables" / name
         if not path.exists():
-            raise SkipFigure(f"{path} is missing (make the tables first)")
+            raise SkipFigure(f"{path} is missing (write the tables first)")
         rows = pandas.read_csv(path, keep_default_na=False, na_values=[""])
         return rows[rows.method.isin(self.methods)]
 
@@ -206,12 +206,20 @@ def save_paper(draw: Callable[[Page], Figure], folder: Path, name: str) -> list[
     return written
 
 
-def title(figure: Figure, text: str, page: Page = SCREEN) -> None:
+def title(figure: Figure, text: str, page: Page) -> None:
     """Set a small title above all axes, wrapped to the figure's width; not on paper, where the caption replaces it."""
     if page.paper:
         return
     width = int(figure.get_figwidth() * _CHARACTERS_PER_INCH)
     figure.suptitle("\n".join(textwrap.wrap(text, width)), fontsize=8, color=DARK)
+
+
+def separate_tasks(axes: Axes, tasks: Sequence[str]) -> None:
+    """Draw white lines between tasks in a matrix of clients; `tasks` holds each client's task."""
+    for place in range(1, len(tasks)):
+        if tasks[place] != tasks[place - 1]:
+            axes.axhline(place - 0.5, color="white", lw=1.5)
+            axes.axvline(place - 0.5, color="white", lw=1.5)
 
 
 def legend_below(figure: Figure, handles: Sequence[Any]) -> None:

@@ -1,6 +1,6 @@
 """Tables and figure of a scenario's faults: `faults/tables/`, `faults/figures/`. Equal results give equal bytes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pilot.report.numbers.incidents import exclusions
 from pilot.report.numbers.load import Task
 from pilot.report.plots import faults as plot
 from pilot.report.plots.style import save_pages
-from pilot.report.tables.render import DIGITS, column_names, pipe, to_csv
+from pilot.report.tables.render import DIGITS, column_names, markdown_table, to_csv
 
 
 def write_faults(scenario_dir: Path, paper: bool = False) -> list[Path]:
@@ -37,7 +37,7 @@ def markdown(table: FaultTable, rows: Sequence[FaultRow]) -> str:
     out = [f"## {table.scenario}: quality lost by faults", ""]
     for task in table.tasks:
         out += [f"### {task.name}, {task.metric}", "", *_quality(table, rows, task), ""]
-    out += ["### What happened", "", *_counts(table, rows), "", *(f"- {note}" for note in _notes(table))]
+    out += ["### Incidents", "", *_counts(table, rows), "", *(f"- {note}" for note in _notes(table))]
     return "\n".join(out) + "\n"
 
 
@@ -54,7 +54,7 @@ def cell(row: FaultRow) -> str:
 def _quality(table: FaultTable, rows: Sequence[FaultRow], task: Task) -> list[str]:
     found = {(row.fault, row.method): cell(row) for row in rows if (row.task, row.metric) == (task.name, task.metric)}
     lines = [[fault, *(found.get((fault, name), "unavailable") for name in table.methods)] for fault in table.settings]
-    return _table(["fault", *table.methods], lines)
+    return markdown_table(["fault", *table.methods], lines)
 
 
 def _counts(table: FaultTable, rows: Sequence[FaultRow]) -> list[str]:
@@ -68,7 +68,7 @@ def _counts(table: FaultTable, rows: Sequence[FaultRow]) -> list[str]:
             for method in table.methods
         ]
         lines.append([fault, describe(settings), *counts])
-    return _table(["fault", "settings", *table.methods], lines, left=2)
+    return markdown_table(["fault", "settings", *table.methods], lines, left=2)
 
 
 def _notes(table: FaultTable) -> list[str]:
@@ -82,26 +82,20 @@ def _notes(table: FaultTable) -> list[str]:
         + ("One seed: " if len(table.seeds) == 1 else "")
         + "a difference within the spread over seeds (the standard deviations in tables/main.md) is no evidence of a "
         "loss or a gain.",
-        "What happened: absences of clients (counted per round) / updates that the guard excluded (per phase; Pilot "
-        "has two in the first round) / rounds that were skipped for want of a quorum, in all rounds and seeds.",
+        "Incidents: absences of clients (counted per round) / updates that the guard excluded (per phase; Pilot "
+        "has two in the first round) / rounds that were skipped for lack of a quorum, in all rounds and seeds.",
     ]
-    if table.usual != FederationConfig():
-        notes.append(f"Runs without a fault have these settings: {describe(table.usual)}.")
-    if any(settings.defence != table.usual.defence for settings in table.settings.values()):
+    if table.ordinary_settings != FederationConfig():
+        notes.append(f"Runs without a fault have these settings: {describe(table.ordinary_settings)}.")
+    if any(settings.defence != table.ordinary_settings.defence for settings in table.settings.values()):
         notes.append(
-            "Where the settings name a defence, the run without the fault does not have it: what the defence itself "
-            "costs is part of what is lost."
+            "Where the settings name a defence, the run without the fault does not have it: the loss "
+            "includes the cost of the defence."
         )
     if missing := [f"{m} with {f}" for f in table.settings for m in table.methods if (f, m) not in table.pairs]:
-        notes.append(f"Missing, since there is no such run: {'; '.join(missing)}.")
+        notes.append(f"Missing (no such run): {'; '.join(missing)}.")
     for (fault, method), pairs in table.pairs.items():
         for pair in pairs:
             if lines := exclusions(pair.faulty):
                 notes.append(f"Excluded with {fault}, {method}, seed {pair.faulty.seed}: {'; '.join(lines)}.")
     return notes
-
-
-def _table(titles: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) -> list[str]:
-    """Format a Markdown table whose first `left` columns are left-aligned, the others right-aligned."""
-    rule = ["---"] * left + ["---:"] * (len(titles) - left)
-    return [pipe(titles), pipe(rule), *(pipe(line) for line in lines)]

@@ -42,7 +42,8 @@ def _grid(grid: Headline) -> str:
         "task's test set. Bold: best federated method; $\\dagger$: not significantly different from it. "
         f"{above}Below the rule: references."
     )
-    return _table(f"{grid.scenario}-quality", caption, ["", *map(_task_of_two, grid.tasks)], rows, "r@{\\,}l")
+    titles = [rf"\multicolumn{{2}}{{c}}{{{_task(task)}}}" for task in grid.tasks]
+    return _table(f"{grid.scenario}-quality", caption, ["", *titles], rows, "r@{\\,}l")
 
 
 def _significance(grid: Headline) -> str:
@@ -98,10 +99,6 @@ def _name(line: Line) -> str:
 def _task(task: Task) -> str:
     """Format the task's name above its metric."""
     return rf"\shortstack{{{escape(task.name)}\\{escape(task.metric)}}}"
-
-
-def _task_of_two(task: Task) -> str:
-    return rf"\multicolumn{{2}}{{c}}{{{_task(task)}}}"
 
 
 def _value(cell: Cell) -> str:

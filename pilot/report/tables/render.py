@@ -84,44 +84,28 @@ def header(grid: Headline) -> list[str]:
 
 def markdown(grid: Headline) -> str:
     """Format the grid as a GitHub Markdown table with footnotes; references are last."""
-    titles = header(grid)
-    out = [f"## {grid.scenario}", "", pipe(titles), pipe(["---"] + ["---:"] * (len(titles) - 1))]
+    lines = []
     for line in grid.lines:
         name = f"*{line.method}* (reference)" if line.reference else line.method
-        out.append(pipe([name, *_texts(grid, line, "**{}**".format, " {}".format)]))
-    out += ["", *(f"- {note}" for note in footnotes(grid))]
-    return "\n".join(out) + "\n"
+        lines.append([name, *_texts(grid, line, "**{}**".format, " {}".format)])
+    notes = [f"- {note}" for note in footnotes(grid)]
+    return "\n".join([f"## {grid.scenario}", "", *markdown_table(header(grid), lines), "", *notes]) + "\n"
 
 
 def latex(grid: Headline) -> str:
     """Format the grid as a booktabs `table` environment: references below a rule, footnotes below the table."""
-    out = [
-        "% needs \\usepackage{booktabs,graphicx}",
-        r"\begin{table}",
-        r"\centering\small",
-        rf"\caption{{{escape(grid.scenario)}: primary metrics by method and task.}}",
-        r"\resizebox{\linewidth}{!}{%",
-        r"\begin{tabular}{l" + "r" * (len(header(grid)) - 1) + "}",
-        r"\toprule",
-        *_latex_header(grid),
-        r"\midrule",
-    ]
+    lines = []
     previous = False
     for position, line in enumerate(grid.lines):
         if line.reference and not previous and position:
-            out.append(r"\midrule")
+            lines.append(r"\midrule")
         previous = line.reference
         name = rf"\emph{{{escape(line.method)}}}" if line.reference else escape(line.method)
         texts = _texts(grid, line, r"\textbf{{{}}}".format, r" {{\scriptsize {}}}".format, clean=escape)
-        out.append(" & ".join([name, *texts]) + r" \\")
-    notes = r" \\ ".join(escape(note) for note in footnotes(grid))
-    out += [
-        r"\bottomrule",
-        r"\end{tabular}}",
-        r"\par\smallskip",
-        rf"\begin{{minipage}}{{\linewidth}}\footnotesize {notes}",
-    ]
-    return "\n".join([*out, r"\end{minipage}", r"\end{table}"]) + "\n"
+        lines.append(" & ".join([name, *texts]) + r" \\")
+    caption = f"{escape(grid.scenario)}: primary metrics by method and task."
+    columns = "l" + "r" * (len(header(grid)) - 1)
+    return latex_table(caption, columns, _latex_header(grid), lines, footnotes(grid))
 
 
 def records(grid: Headline) -> list[dict[str, Any]]:
@@ -237,9 +221,47 @@ def rounded(value: Any) -> Any:
     return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def markdown_table(titles: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) -> list[str]:
+    """Format a Markdown table whose first `left` columns are left-aligned, the others right-aligned."""
+    rule = ["---"] * left + ["---:"] * (len(titles) - left)
+    return [pipe(titles), pipe(rule), *(pipe(line) for line in lines)]
+
+
 def pipe(cells: Iterable[str]) -> str:
     """Format a row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def latex_table(caption: str, columns: str, header: Iterable[str], lines: Iterable[str], notes: Sequence[str]) -> str:
+    """Format a booktabs `table` environment, scaled to the line's width, with notes below it; escapes only the notes.
+
+    Args:
+        caption: LaTeX text.
+        columns: column specification of the `tabular` environment.
+        header: lines above the first rule.
+        lines: lines below it.
+        notes: plain text.
+    """
+    below = r" \\ ".join(map(escape, notes))
+    text = [
+        "% needs \\usepackage{booktabs,graphicx}",
+        r"\begin{table}",
+        r"\centering\small",
+        rf"\caption{{{caption}}}",
+        r"\resizebox{\linewidth}{!}{%",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        *header,
+        r"\midrule",
+        *lines,
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\par\smallskip",
+        rf"\begin{{minipage}}{{\linewidth}}\footnotesize {below}",
+        r"\end{minipage}",
+        r"\end{table}",
+    ]
+    return "\n".join(text) + "\n"
 
 
 def escape(text: str) -> str:

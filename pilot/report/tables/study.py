@@ -13,7 +13,18 @@ from pilot.report.numbers.summary import MainRow
 from pilot.report.plots import drift
 from pilot.report.plots import study as plot
 from pilot.report.plots.style import SkipFigure, Source, save_pages
-from pilot.report.tables.render import ARROWS, DIGITS, amount, column_names, escape, interval, number, pipe, to_csv
+from pilot.report.tables.render import (
+    ARROWS,
+    DIGITS,
+    amount,
+    column_names,
+    escape,
+    interval,
+    latex_table,
+    markdown_table,
+    number,
+    to_csv,
+)
 
 DRIFT = "-drift"
 
@@ -77,31 +88,19 @@ def _pictures(table: PartTable, drifts: Collection[str]) -> str:
 def markdown(table: PartTable) -> str:
     """Format a part as a GitHub Markdown table with notes."""
     titles, left = header(table)
-    out = [f"## {table.part.title}", "", pipe(titles), pipe(["---"] * left + ["---:"] * (len(titles) - left))]
-    out += [pipe(line) for line in lines(table, " {}".format)]
+    out = [f"## {table.part.title}", "", *markdown_table(titles, lines(table, " {}".format), left)]
     return "\n".join([*out, "", *(f"- {note}" for note in notes(table))]) + "\n"
 
 
 def latex(table: PartTable) -> str:
     """Format a part as a booktabs `table` environment with the notes below it."""
     titles, left = header(table)
-    out = [
-        "% needs \\usepackage{booktabs,graphicx}",
-        r"\begin{table}",
-        r"\centering\small",
-        rf"\caption{{{escape(table.part.title)}.}}",
-        r"\resizebox{\linewidth}{!}{%",
-        r"\begin{tabular}{" + "l" * left + "r" * (len(titles) - left) + "}",
-        r"\toprule",
-        " & ".join(map(escape, titles)) + r" \\",
-        r"\midrule",
-    ]
     small = r" {{\scriptsize {}}}".format
-    out += [" & ".join(line) + r" \\" for line in lines(table, small, escape)]
-    under = r" \\ ".join(map(escape, notes(table)))
-    out += [r"\bottomrule", r"\end{tabular}}", r"\par\smallskip"]
-    out += [rf"\begin{{minipage}}{{\linewidth}}\footnotesize {under}", r"\end{minipage}", r"\end{table}"]
-    return "\n".join(out) + "\n"
+    text = [" & ".join(line) + r" \\" for line in lines(table, small, escape)]
+    columns = "l" * left + "r" * (len(titles) - left)
+    return latex_table(
+        f"{escape(table.part.title)}.", columns, [" & ".join(map(escape, titles)) + r" \\"], text, notes(table)
+    )
 
 
 def header(table: PartTable) -> tuple[list[str], int]:

@@ -9,7 +9,7 @@ from typing import Any
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, write_text
 from pilot.report.numbers.order import sort_methods
-from pilot.report.tables.render import column_names, pipe, to_csv
+from pilot.report.tables.render import column_names, markdown_table, to_csv
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def write_tuning(scenario_dir: Path, methods: Sequence[str] | None = None) -> li
     }.items():
         if len(set(values.values())) > 1:
             found = ", ".join(f"{name} {value}" for name, value in values.items())
-            raise UserError(f"{folder}: {what} differ: {found}. Methods get equal budgets; tune the odd ones again.")
+            raise UserError(f"{folder}: {what} differ: {found}. Methods get equal budgets; tune them again.")
     trials = [trial for name, each in tuned.items() for trial in _trials(name, each)]
     texts = {"tuning.csv": to_csv(trials, column_names(Trial)), "tuning.md": _markdown(scenario_dir.name, trials)}
     for name, text in texts.items():
@@ -79,15 +79,16 @@ def _json(value: Any) -> str:
 
 def _markdown(scenario: str, trials: Sequence[Trial]) -> str:
     titles = ["method", "trial", "text adapter", "connector", "phases", "options", "validation loss"]
-    out = [f"## {scenario}: tuning", "", pipe(titles), pipe(["---"] + ["---:"] * (len(titles) - 1))]
+    lines = []
     for trial in trials:
         loss = f"{trial.validation_loss:.4f}"
         rates = [f"{trial.text_adapter:g}", f"{trial.connector:g}", trial.phases, trial.options]
-        out.append(pipe([trial.method, str(trial.trial), *rates, f"**{loss}**" if trial.best else loss]))
+        lines.append([trial.method, str(trial.trial), *rates, f"**{loss}**" if trial.best else loss])
     num_trials = max(trial.trial for trial in trials) + 1
     notes = [
-        f"Every method: {num_trials} trials, one seed, which is none of the runs' seeds. Bold: the lowest loss.",
+        f"Every method: {num_trials} trials, one seed, different from the runs' seeds. Bold: the lowest loss.",
         "Validation loss: cross-entropy per answer token on each client's own validation part with its own model, mean "
-        "over clients. Test data take no part.",
+        "over clients. Test data are not used.",
     ]
-    return "\n".join([*out, "", *(f"- {note}" for note in notes)]) + "\n"
+    out = [f"## {scenario}: tuning", "", *markdown_table(titles, lines), ""]
+    return "\n".join([*out, *(f"- {note}" for note in notes)]) + "\n"

@@ -211,7 +211,7 @@ def test_files_that_are_no_usable_json(source: str, content: bytes, tmp_path: Pa
 @pytest.mark.parametrize("source", [name for name in OFFICIAL if name != "hub"])
 def test_missing_files_are_named(source: str, tmp_path: Path) -> None:
     official = OFFICIAL[source]
-    with pytest.raises(UserError, match="no such file. Expected .* docs/data-sets.md says where to get it"):
+    with pytest.raises(UserError, match="no such file. Expected .* docs/data-sets.md says where to download it"):
         list(official.read(official.options_model(), tmp_path, "train"))
 
 

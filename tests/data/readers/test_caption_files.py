@@ -129,7 +129,7 @@ def test_coco_2017_image_whose_only_caption_is_blank(tmp_path: Path) -> None:
     rejected, row, last = coco_2017.read(coco_2017.Options(), tmp_path, "train")
     assert isinstance(rejected, Rejected) and rejected.field == "caption"
     assert isinstance(row, Row) and row.id == "391895"
-    assert last == Rejected(Place(f"{file}#images", 1), "id", "expected a caption of image 522418, there is none")
+    assert last == Rejected(Place(f"{file}#images", 1), "id", "no caption of image 522418")
 
 
 def test_textcaps_gathers_the_entries_of_an_image(tmp_path: Path) -> None:

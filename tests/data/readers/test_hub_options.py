@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pilot.data.readers.hub import reader as hub
 from pilot.data.readers.hub.reader import Options
-from pilot.data.readers.hub.sets import HUB_SETS, Columns, known_set, names_of
+from pilot.data.readers.hub.sets import HUB_SETS, Columns, dataset_names, known_set
 from pilot.data.rows import Place, Rejected, Row
 from pilot.errors import UserError
 
@@ -26,7 +26,7 @@ def test_columns_of_an_unknown_data_set(tmp_path: Path) -> None:
     columns = Columns(image="picture", question="q", answer="a")
     (row,) = hub.read(local("vqa", "some/thing", columns=columns), tmp_path, "train")
     assert isinstance(row, Row) and (row.id, row.answer, row.references) == ("0", "This.", ("This.",))
-    with pytest.raises(UserError, match="option columns: question is needed for kind vqa"):
+    with pytest.raises(UserError, match="option columns: question is required for kind vqa"):
         list(hub.read(local("vqa", "some/thing"), tmp_path, "train"))
     with pytest.raises(UserError, match=r"column 'b' is missing \(found: picture, q, a\)"):
         list(
@@ -43,7 +43,7 @@ def test_a_column_of_a_known_data_set_may_have_another_name(tmp_path: Path) -> N
 
 
 def test_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="lmms-lab/VQAv2: is of kind vqa, not caption"):
+    with pytest.raises(UserError, match="lmms-lab/VQAv2: expected a task of kind vqa, got caption"):
         list(hub.read(local("caption", "lmms-lab/VQAv2"), tmp_path, "train"))
 
 
@@ -55,7 +55,7 @@ def test_a_revision_that_is_no_commit_is_refused(revision: str) -> None:
 
 @pytest.mark.parametrize("files_", [{}, {"train_files": ("a",)}, {"test_files": ("a",)}])
 def test_no_revision_without_files(files_: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="revision: is needed unless train_files and test_files are given"):
+    with pytest.raises(ValidationError, match="revision: required unless train_files and test_files are given"):
         Options(kind="vqa", dataset="lmms-lab/VQAv2", **files_)
 
 
@@ -112,7 +112,7 @@ def test_every_moved_set_is_known_under_both_names() -> None:
     assert len(moved) == 10
     for name in moved:
         assert known_set(name.replace("lmms-lab/", "lmms-lab-encoder/")) is known_set(name) is HUB_SETS[name]
-    assert names_of("nlphuji/flickr30k") == ("nlphuji/flickr30k",) and known_set("a/b") is None
+    assert dataset_names("nlphuji/flickr30k") == ("nlphuji/flickr30k",) and known_set("a/b") is None
 
 
 def test_without_network_the_message_says_what_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_without_network_the_message_says_what_to_download(tmp_path: Path, monke
 
 def test_a_split_that_the_hub_does_not_have(tmp_path: Path) -> None:
     options = Options(kind="vqa", dataset="lmms-lab/VQAv2", revision=COMMIT)
-    with pytest.raises(UserError, match="has no split for train that is known here"):
+    with pytest.raises(UserError, match="no known split for train"):
         list(hub.read(options, tmp_path, "train"))
 
 

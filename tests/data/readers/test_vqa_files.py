@@ -88,7 +88,7 @@ def test_questions_and_annotations_are_joined_and_none_is_lost(tmp_path: Path) -
         (QUESTIONS, 6, "question_id"),
         (ANNOTATIONS, "11", "question_id"),  # no question
     ]
-    assert rejected[3].reason == "expected an annotation in " + ANNOTATIONS + ", there is none for 9"
+    assert rejected[3].reason == "no annotation of question 9 in " + ANNOTATIONS
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from typing import Literal
 from pydantic import model_validator
 
 from pilot.config.base import Model
-from pilot.data.readers.captions import TrainRows, per_of
+from pilot.data.readers.captions import TrainRows, rows_per
 from pilot.data.readers.files import RelativePath
-from pilot.data.readers.hub.rows import NEEDED, image_bytes, rows_of
+from pilot.data.readers.hub.rows import NEEDED, convert_row, image_bytes
 from pilot.data.readers.hub.sets import HUB_SETS, Columns, HubSet, ImageTable, known_set
-from pilot.data.readers.hub.tables import Item, Table, items_of
+from pilot.data.readers.hub.tables import Item, Table, read_items
 from pilot.data.readers.values import FieldError, identifier, shown, unique
 from pilot.data.rows import Rejected, Rows, Skipped
 from pilot.errors import UserError
@@ -71,7 +71,7 @@ class Options(Model):
                 "tags can change. Copy the commit from the data set's page, Files and versions, History"
             )
         if not self.revision and not (self.train_files and self.test_files):
-            raise ValueError("revision: is needed unless train_files and test_files are given")
+            raise ValueError("revision: required unless train_files and test_files are given")
         return self
 
 
@@ -101,22 +101,22 @@ def _plan(options: Options, root: Path, split: str) -> _Plan:
     known = known_set(options.dataset) or HubSet(options.kind, Columns(), "train", "test")
     if known.kind != options.kind:
         raise UserError(
-            f"data set {options.dataset}: is of kind {known.kind}, not {options.kind}. Set the task's kind."
+            f"data set {options.dataset}: expected a task of kind {known.kind}, got {options.kind}. Set its kind."
         )
     changes = {name: getattr(options.columns, name) for name in options.columns.model_fields_set}
     columns = known.columns.model_copy(update=changes)
     for group in NEEDED[options.kind]:
         if not any(getattr(columns, name) for name in group):
             raise UserError(
-                f"data set {options.dataset}: option columns: {' or '.join(group)} is needed for kind {options.kind}. "
-                f"Name the column, or use a known data set: {', '.join(HUB_SETS)}."
+                f"data set {options.dataset}: option columns: {' or '.join(group)} is required for kind "
+                f"{options.kind}. Name the column, or use a known data set: {', '.join(HUB_SETS)}."
             )
     ours = options.model_dump()
     files = tuple(ours[f"{split}_files"])
     chosen = ours[f"{split}_split"] or getattr(known, f"{split}_split")
     if chosen is None and not files:
         raise UserError(
-            f"data set {options.dataset}: has no split for {split} that is known here. Set the option {split}_split or "
+            f"data set {options.dataset}: no known split for {split}. Set the option {split}_split or "
             f"{split}_files, or use the official files."
         )
     name = ours[f"{split}_name"] or getattr(known, f"{split}_name")
@@ -127,7 +127,7 @@ def _plan(options: Options, root: Path, split: str) -> _Plan:
         image_files, image_name = getattr(of_images, f"{split}_files"), getattr(of_images, f"{split}_name")
         images = Table(root, options.dataset, options.revision, image_name, table.split, image_files, options.streaming)
     elif columns.image is None:
-        raise UserError(f"data set {options.dataset}: option columns: image is needed. Name the column with images.")
+        raise UserError(f"data set {options.dataset}: option columns: image is required. Name the column with images.")
     values = ours[f"{split}_values"] or getattr(known, f"{split}_values")
     return _Plan(table, images, of_images or ImageTable(), columns, tuple(values))
 
@@ -140,8 +140,8 @@ def _rows(options: Options, plan: _Plan, split: str) -> Rows:
             yield pair
             continue
         (place, number, item), image = pair
-        per = per_of(options.train_rows, split)
-        yield from rows_of(place, number, item, image, plan.columns, options.kind, per)
+        per = rows_per(options.train_rows, split)
+        yield from convert_row(place, number, item, image, plan.columns, options.kind, per)
 
 
 def _wanted(plan: _Plan) -> Iterator[Item | Rejected | Skipped]:
@@ -150,7 +150,9 @@ def _wanted(plan: _Plan) -> Iterator[Item | Rejected | Skipped]:
     named = [columns.id, columns.image, columns.question, columns.answer, columns.answers, columns.captions]
     named += [columns.expressions, columns.box, columns.split, *columns.labels]
     named += [] if plan.images is None else [plan.image_table.reference]
-    for place, number, item in items_of(plan.table, [name.partition(".")[0] for name in named if name], columns.image):
+    for place, number, item in read_items(
+        plan.table, [name.partition(".")[0] for name in named if name], columns.image
+    ):
         if columns.split is not None:
             try:
                 if (found := identifier(item, columns.split)) not in plan.values:
@@ -189,7 +191,7 @@ def _with_image_table(
             waiting.setdefault(identifier(one[2], names.reference), []).append(one)
         except FieldError as error:
             yield Rejected(one[0], error.field, error.reason)
-    for place, _, item in items_of(images, [names.id, names.image], names.image):
+    for place, _, item in read_items(images, [names.id, names.image], names.image):
         try:
             key, image = identifier(item, names.id), image_bytes(item, names.image)
         except FieldError as error:

@@ -12,10 +12,10 @@ from pilot.data.readers.values import (
     expect,
     identifier,
     labels,
-    list_in,
-    listed,
     most_frequent,
     numbers,
+    parse_if_list,
+    parse_list,
     plain_text,
     sequence,
     text,
@@ -31,7 +31,7 @@ NEEDED = {
 """Required columns by kind: at least one of each group."""
 
 
-def rows_of(
+def convert_row(
     place: Place, number: int, item: Mapping[str, Any], image: bytes, columns: Columns, kind: str, per: TrainRows
 ) -> Rows:
     """Yield the examples of a table row; `number` is the row's id if the table has no column for it."""
@@ -73,7 +73,7 @@ def _labels(item: Mapping[str, Any], columns: Columns) -> dict[str, str]:
 
 def _list(item: Mapping[str, Any], column: str) -> tuple[str, ...]:
     """Return the texts of a column that holds a text or a list of texts."""
-    value = listed(item.get(column), column)
+    value = parse_if_list(item.get(column), column)
     values = [value] if isinstance(value, str) else sequence(value, column)
     expect(len(values) > 0, column, "at least one text", values)
     return tuple(plain_text(one, f"{column}.{n}") for n, one in enumerate(values))
@@ -109,4 +109,4 @@ def _listed(value: Any, column: str) -> Any:
     """Return a list, also from text or from one list per field (as `datasets` stores sequences of objects)."""
     if isinstance(value, Mapping) and "answer" in value:
         return value["answer"]
-    return list_in(value, column) if isinstance(value, str) else value
+    return parse_list(value, column) if isinstance(value, str) else value

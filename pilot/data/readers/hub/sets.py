@@ -138,7 +138,7 @@ OWNERS = ("lmms-lab", "lmms-lab-encoder")
 """Owners of moved data sets: those of the first were moved to the second, under the same names and commits."""
 
 
-def names_of(dataset: str) -> tuple[str, ...]:
+def dataset_names(dataset: str) -> tuple[str, ...]:
     """List the names under which the hub has or had a data set, the given one first."""
     owner, _, name = dataset.partition("/")
     others = OWNERS if owner in OWNERS else ()
@@ -147,4 +147,4 @@ def names_of(dataset: str) -> tuple[str, ...]:
 
 def known_set(dataset: str) -> HubSet | None:
     """Find a data set under any of its names."""
-    return next((HUB_SETS[name] for name in names_of(dataset) if name in HUB_SETS), None)
+    return next((HUB_SETS[name] for name in dataset_names(dataset) if name in HUB_SETS), None)

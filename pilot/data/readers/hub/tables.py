@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.data.readers.files import GUIDE, below, matching
-from pilot.data.readers.hub.sets import names_of
+from pilot.data.readers.hub.sets import dataset_names
 from pilot.data.rows import Place
 from pilot.errors import UserError
 
@@ -31,7 +31,7 @@ class Table:
     streaming: bool
 
 
-def items_of(table: Table, columns: Sequence[str], image: str | None) -> Iterator[Item]:
+def read_items(table: Table, columns: Sequence[str], image: str | None) -> Iterator[Item]:
     """Return an iterator over a table's rows with the named columns; leave the column `image` undecoded.
 
     Raises:
@@ -91,7 +91,7 @@ def _remote(table: Table, columns: list[str], image: str | None) -> Iterator[Ite
     except UserError:
         raise
     except Exception as error:  # the hub's client, file systems and builders each raise different types of errors
-        raise UserError(_unreachable(table, where, error)) from error
+        raise UserError(_load_failure(table, where, error)) from error
 
 
 def _place(table: Table, dataset: str) -> str:
@@ -102,7 +102,7 @@ def _loaded(table: Table) -> tuple[str, Any]:
     """Return the name under which the hub has the data set, the given one or a new one, and its rows."""
     import datasets
 
-    names = names_of(table.dataset)
+    names = dataset_names(table.dataset)
     for name in names:
         try:
             rows = datasets.load_dataset(
@@ -118,14 +118,14 @@ def _loaded(table: Table) -> tuple[str, Any]:
     raise AssertionError("a data set has a name")
 
 
-def _unreachable(table: Table, where: str, error: Exception) -> str:
+def _load_failure(table: Table, where: str, error: Exception) -> str:
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    others = "".join(f"; tried as {name} too" for name in names_of(table.dataset)[1:])
+    others = "".join(f"; also tried as {name}" for name in dataset_names(table.dataset)[1:])
     return (
         f"{where}: cannot be loaded from the hub ({reason}{others}). Check dataset, name, split and revision. Without "
-        f"network, run this where there is one: hf download {table.dataset} --repo-type dataset --revision "
-        f"{table.revision} --local-dir DIR; put its .parquet files below {table.root} and name them in the options "
-        f"train_files and test_files (for images in a table of their own: image_table). {GUIDE}"
+        f"network access, run this on a machine that has it: hf download {table.dataset} --repo-type dataset --revision"
+        f" {table.revision} --local-dir DIR; put its .parquet files below {table.root} and name them in the options "
+        f"train_files and test_files (for images in a separate table: image_table). {GUIDE}"
     )
 
 

@@ -27,12 +27,12 @@ function boardValue(row, column) {
 
 function whisker(cell, top) {
   const place = (value) => (100 * value) / top;
-  const svg = drawn("svg", { class: "whisker", viewBox: "0 0 100 9", preserveAspectRatio: "none", "aria-hidden": "true" });
-  svg.append(drawn("line", { x1: 0, x2: 100, y1: 4.5, y2: 4.5, stroke: "currentColor", "stroke-opacity": 0.15, "stroke-width": 1 }));
+  const svg = svgElement("svg", { class: "whisker", viewBox: "0 0 100 9", preserveAspectRatio: "none", "aria-hidden": "true" });
+  svg.append(svgElement("line", { x1: 0, x2: 100, y1: 4.5, y2: 4.5, stroke: "currentColor", "stroke-opacity": 0.15, "stroke-width": 1 }));
   if (cell[2] !== null) {
-    svg.append(drawn("line", { x1: place(cell[2]), x2: place(cell[3]), y1: 4.5, y2: 4.5, stroke: "currentColor", "stroke-width": 2, "stroke-opacity": 0.55 }));
+    svg.append(svgElement("line", { x1: place(cell[2]), x2: place(cell[3]), y1: 4.5, y2: 4.5, stroke: "currentColor", "stroke-width": 2, "stroke-opacity": 0.55 }));
   }
-  svg.append(drawn("rect", { x: place(cell[0]) - 1, y: 0.5, width: 2, height: 8, fill: "currentColor" }));
+  svg.append(svgElement("rect", { x: place(cell[0]) - 1, y: 0.5, width: 2, height: 8, fill: "currentColor" }));
   return svg;
 }
 
@@ -103,7 +103,7 @@ function drawBoard() {
   byId("board").querySelector("thead").replaceChildren(head);
   byId("board").querySelector("tbody").replaceChildren(...rows.map((row) => element(
     "tr", { class: row.reference ? "reference" : null, "data-method": row.method },
-    element("th", { scope: "row" }, named(row.method)),
+    element("th", { scope: "row" }, methodLabel(row.method)),
     ...columns.map((column) => boardCell(row, column, tops.get(column.key))),
   )));
   byId("board-empty").hidden = rows.length > 0;
@@ -111,8 +111,8 @@ function drawBoard() {
 }
 
 function setUpBoard() {
-  fill(byId("board-task"), [["", "all tasks, main metric"], ...BOARD.tasks.map((task) => [task.name, `${task.name}, all metrics`])], "");
-  fill(byId("board-protocol"), Object.keys(PROTOCOLS).map((name) => [name, name.replace("_", " ")]), "personalised");
+  fillSelect(byId("board-task"), [["", "all tasks, main metric"], ...BOARD.tasks.map((task) => [task.name, `${task.name}, all metrics`])], "");
+  fillSelect(byId("board-protocol"), Object.keys(PROTOCOLS).map((name) => [name, name.replace("_", " ")]), "personalised");
   byId("board-task").addEventListener("change", drawBoard);
   byId("board-protocol").addEventListener("change", drawBoard);
   byId("board-filter").addEventListener("input", drawBoard);

@@ -15,7 +15,7 @@ function valueOf(control) {
 
 function setUpControls() {
   for (const control of document.querySelectorAll("[data-signal]")) {
-    if (control.tagName === "SELECT") fill(control, CHOICES[control.dataset.values], null);
+    if (control.tagName === "SELECT") fillSelect(control, CHOICES[control.dataset.values], null);
     control.addEventListener("change", () => setSignal(control.dataset.for, control.dataset.signal, valueOf(control)));
   }
   listeners.push(() => {
@@ -58,7 +58,7 @@ function setUpRounds() {
     slider.value = chosen.rounds.length - 1;
     draw();
   };
-  fill(method, entries.map((entry) => [entry.method, entry.method]), entries[0].method);
+  fillSelect(method, entries.map((entry) => [entry.method, entry.method]), entries[0].method);
   method.addEventListener("change", () => { stop(); choose(); });
   slider.addEventListener("input", () => { stop(); draw(); });
   play.addEventListener("click", () => {

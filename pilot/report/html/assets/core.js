@@ -1,5 +1,5 @@
 "use strict";
-// What all parts of the page share: data, the methods that are shown, marks, small helpers.
+// Shared by all parts of the page: data, the methods shown, marks, small helpers.
 const read = (name) => JSON.parse(document.getElementById(`data-${name}`).textContent);
 const byId = (id) => document.getElementById(id);
 const METHODS = read("methods");
@@ -29,7 +29,7 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-function drawn(tag, attributes) {
+function svgElement(tag, attributes) {
   const made = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   return made;
@@ -37,16 +37,16 @@ function drawn(tag, attributes) {
 
 function markOf(name) {
   const method = METHODS.find((each) => each.name === name);
-  const svg = drawn("svg", { viewBox: "-1.3 -1.3 2.6 2.6", class: "mark", "aria-hidden": "true" });
-  svg.append(drawn("path", { d: NAMED[method.shape] || method.shape, fill: method.colour }));
+  const svg = svgElement("svg", { viewBox: "-1.3 -1.3 2.6 2.6", class: "mark", "aria-hidden": "true" });
+  svg.append(svgElement("path", { d: NAMED[method.shape] || method.shape, fill: method.colour }));
   return svg;
 }
 
-function named(name) {
+function methodLabel(name) {
   return element("span", {}, markOf(name), name);
 }
 
-function fill(select, values, chosen) {
+function fillSelect(select, values, chosen) {
   select.replaceChildren(...values.map(([value, text]) => element("option", { value, selected: value === chosen }, text)));
 }
 
@@ -58,7 +58,7 @@ function showMethods(names) {
   shown.clear();
   names.forEach((name) => shown.add(name));
   for (const box of byId("methods").querySelectorAll("input")) box.checked = shown.has(box.value);
-  for (const key of document.querySelectorAll(".key")) key.replaceChildren(...shownMethods().map(named));
+  for (const key of document.querySelectorAll(".key")) key.replaceChildren(...shownMethods().map(methodLabel));
   byId("shown-count").textContent = `${shown.size} of ${METHODS.length}`;
   listeners.forEach((listener) => listener());
 }
@@ -71,7 +71,7 @@ function setUpMethods() {
       if (box.checked) names.add(method.name); else names.delete(method.name);
       showMethods(names);
     });
-    return element("label", {}, box, named(method.name));
+    return element("label", {}, box, methodLabel(method.name));
   }));
   const all = METHODS.map((method) => method.name);
   const core = ["pilot", "fedavg", "local", "central"];

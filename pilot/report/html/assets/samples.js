@@ -1,6 +1,6 @@
-// The sample browser: one test example at a time, with what every method answered.
+// The sample browser: one test example at a time, with every method's answer.
 const SAMPLES = read("samples");
-const at = { task: null, found: [], place: 0 };
+const browser = { task: null, found: [], place: 0 };
 const RULES = [
   ["all", "all samples", false],
   ["disagree", "methods disagree: some right, some wrong", false],
@@ -20,14 +20,14 @@ function answerOf(example, index) {
 }
 
 function isRight(answer) {
-  return answer !== null && answer.score !== null && answer.score >= at.task.rightFrom;
+  return answer !== null && answer.score !== null && answer.score >= browser.task.rightFrom;
 }
 
 function shownIndices() {
   return SAMPLES.methods.map((name, index) => [name, index]).filter(([name]) => shown.has(name));
 }
 
-function fits(example) {
+function matches(example) {
   const rule = byId("sample-filter").value;
   const wanted = byId("sample-search").value.trim().toLowerCase();
   const answers = shownIndices().map(([name, index]) => [name, answerOf(example, index)]).filter(([, answer]) => answer !== null);
@@ -53,15 +53,15 @@ function fits(example) {
 
 function boxOf(box, colour, dash) {
   const shape = { x: 100 * box[0], y: 100 * box[1], width: 100 * (box[2] - box[0]), height: 100 * (box[3] - box[1]) };
-  return drawn("rect", { ...shape, fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash, "vector-effect": "non-scaling-stroke" });
+  return svgElement("rect", { ...shape, fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash, "vector-effect": "non-scaling-stroke" });
 }
 
 function picture(example) {
   const holder = element("div", { class: "picture" }, element("img", { src: example.image, alt: "The sample's image" }));
   const image = holder.firstChild;
   image.addEventListener("load", () => holder.classList.toggle("small", image.naturalWidth < 200));
-  if (!byId("sample-boxes").checked || at.task.kind !== "ground") return holder;
-  const svg = drawn("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" });
+  if (!byId("sample-boxes").checked || browser.task.kind !== "ground") return holder;
+  const svg = svgElement("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" });
   for (const [name, index] of shownIndices()) {
     const answer = answerOf(example, index);
     const colour = METHODS.find((method) => method.name === name).colour;
@@ -82,55 +82,55 @@ function picture(example) {
 function answerRow(example, name, index) {
   const answer = answerOf(example, index);
   const sign = answer === null || answer.score === null ? "" : isRight(answer) ? "✓" : "✗";
-  const score = answer === null || answer.score === null ? "-" : answer.score.toFixed(at.task.kind === "caption" ? 2 : 0);
+  const score = answer === null || answer.score === null ? "-" : answer.score.toFixed(browser.task.kind === "caption" ? 2 : 0);
   const side = sign === "✓" ? "score right" : "score wrong";
   const text = answer === null ? "no answer" : answer.text.trim() === "" ? "(empty)" : answer.text;
-  return element("tr", { "data-method": name }, element("th", { scope: "row" }, named(name)), element("td", {}, text),
-    element("td", { class: sign ? side : "score" }, at.task.kind === "caption" ? `${score} ${sign}` : sign || score));
+  return element("tr", { "data-method": name }, element("th", { scope: "row" }, methodLabel(name)), element("td", {}, text),
+    element("td", { class: sign ? side : "score" }, browser.task.kind === "caption" ? `${score} ${sign}` : sign || score));
 }
 
 function drawSample() {
-  const example = at.found[at.place];
-  byId("sample-place").textContent = example ? `${at.place + 1} of ${at.found.length}` : "none fits";
-  byId("sample-previous").disabled = at.place <= 0;
-  byId("sample-next").disabled = at.place >= at.found.length - 1;
+  const example = browser.found[browser.place];
+  byId("sample-place").textContent = example ? `${browser.place + 1} of ${browser.found.length}` : "no match";
+  byId("sample-previous").disabled = browser.place <= 0;
+  byId("sample-next").disabled = browser.place >= browser.found.length - 1;
   if (!example) {
-    byId("sample").replaceChildren(element("p", { class: "hint" }, "No sample fits these choices."));
+    byId("sample").replaceChildren(element("p", { class: "hint" }, "No sample matches these choices."));
     return;
   }
   const facts = element("dl", {}, element("dt", {}, "question"), element("dd", {}, example.question),
     element("dt", {}, example.references.length > 1 ? "references" : "reference"),
     ...example.references.map((reference) => element("dd", {}, reference)), element("dt", {}, "id"), element("dd", {}, example.id));
   const body = element("tbody", {}, ...shownIndices().map(([name, index]) => answerRow(example, name, index)));
-  const titles = ["method", "answer", at.task.kind === "caption" ? at.task.metric : "right"];
+  const titles = ["method", "answer", browser.task.kind === "caption" ? browser.task.metric : "right"];
   const head = element("thead", {}, element("tr", {}, ...titles.map((title) => element("th", { scope: "col" }, title))));
-  byId("sample").replaceChildren(element("div", {}, picture(example), at.task.kind === "ground" ? element("p", { class: "hint" }, "Dashed: the reference's box.") : null),
+  byId("sample").replaceChildren(element("div", {}, picture(example), browser.task.kind === "ground" ? element("p", { class: "hint" }, "Dashed: the reference's box.") : null),
     element("div", {}, facts, element("div", { class: "scroll" }, element("table", {}, head, body))));
 }
 
 function findSamples() {
-  if (at.task === null) return;
+  if (browser.task === null) return;
   byId("sample-method").disabled = !RULES.find(([name]) => name === byId("sample-filter").value)[2];
-  at.found = at.task.examples.filter(fits);
-  at.place = 0;
+  browser.found = browser.task.examples.filter(matches);
+  browser.place = 0;
   drawSample();
 }
 
 function chooseTask() {
-  at.task = SAMPLES.tasks.find((task) => task.name === byId("sample-task").value);
-  fill(byId("sample-client"), at.task.clients.map((client, index) => [String(index), `client ${client}`]), "0");
-  const rules = RULES.filter(([name]) => name !== "unread" || at.task.kind === "ground");
-  fill(byId("sample-filter"), rules.map(([name, text]) => [name, text]), "all");
+  browser.task = SAMPLES.tasks.find((task) => task.name === byId("sample-task").value);
+  fillSelect(byId("sample-client"), browser.task.clients.map((client, index) => [String(index), `client ${client}`]), "0");
+  const rules = RULES.filter(([name]) => name !== "unread" || browser.task.kind === "ground");
+  fillSelect(byId("sample-filter"), rules.map(([name, text]) => [name, text]), "all");
   const seeds = [...new Set(Object.values(SAMPLES.seeds))].join(", ");
-  const counted = at.task.examples.length < at.task.total ? `${at.task.examples.length} of ${at.task.total} test examples, drawn by the digest of their id` : `all ${at.task.total} test examples`;
-  byId("sample-hint").textContent = `${counted}; answers of seed ${seeds}. Right: ${at.task.metric} of at least ${at.task.rightFrom} on the example.`;
+  const counted = browser.task.examples.length < browser.task.total ? `${browser.task.examples.length} of ${browser.task.total} test examples, drawn by the digest of their id` : `all ${browser.task.total} test examples`;
+  byId("sample-hint").textContent = `${counted}; answers of seed ${seeds}. Right: ${browser.task.metric} of at least ${browser.task.rightFrom} on the example.`;
   findSamples();
 }
 
 function step(by) {
-  const next = at.place + by;
-  if (next < 0 || next >= at.found.length) return;
-  at.place = next;
+  const next = browser.place + by;
+  if (next < 0 || next >= browser.found.length) return;
+  browser.place = next;
   drawSample();
 }
 
@@ -138,8 +138,8 @@ function setUpSamples() {
   byId("browser").hidden = SAMPLES.tasks.length === 0;
   byId("browser-none").hidden = SAMPLES.tasks.length > 0;
   if (SAMPLES.tasks.length === 0) return;
-  fill(byId("sample-task"), SAMPLES.tasks.map((task) => [task.name, task.name]), null);
-  fill(byId("sample-method"), [["", "any method"], ...SAMPLES.methods.map((name) => [name, name])], "");
+  fillSelect(byId("sample-task"), SAMPLES.tasks.map((task) => [task.name, task.name]), null);
+  fillSelect(byId("sample-method"), [["", "any method"], ...SAMPLES.methods.map((name) => [name, name])], "");
   byId("sample-task").addEventListener("change", chooseTask);
   for (const id of ["sample-client", "sample-filter", "sample-method"]) byId(id).addEventListener("change", findSamples);
   byId("sample-search").addEventListener("input", findSamples);

@@ -1,4 +1,4 @@
-// Everything that can be seen first comes first; the charts follow one by one.
+// What is visible first is drawn first; the charts follow one by one.
 setUpTheme();
 setUpMethods();
 setUpBoard();
