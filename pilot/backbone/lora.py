@@ -69,7 +69,9 @@ class LoraLinear(nn.Module):
         return weight.to(self.weight.dtype)
 
 
-def attach(language_model: nn.Module, rank: int, alpha: float, token_space: bool = False) -> dict[str, nn.Parameter]:
+def attach_lora(
+    language_model: nn.Module, rank: int, alpha: float, token_space: bool = False
+) -> dict[str, nn.Parameter]:
     """Replace the attention and feed-forward layers by `LoraLinear`; return the adapter's parameters by name.
 
     Names are `text_adapter.<path of the layer>.lora_A|lora_B`.
@@ -94,7 +96,7 @@ def attach(language_model: nn.Module, rank: int, alpha: float, token_space: bool
     return parameters
 
 
-def initial_state(parameters: dict[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
+def initial_lora_state(parameters: dict[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
     """Return LoRA's initial values: A Kaiming-uniform from the run's seed (the same on every client), B zero."""
     state = {}
     for name, parameter in parameters.items():

@@ -23,17 +23,17 @@ INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckpointSource:
     """Origin of a backbone's checkpoint: the package, the hub, or generation from its architecture (neither field)."""
 
     folder: Path | None = None
     hub: str | None = None
 
 
-BACKBONES: dict[str, Source] = {
-    "tiny-llava": Source(folder=TINY_LLAVA),
-    "llava-1.5-7b": Source(hub="llava-hf/llava-1.5-7b-hf"),
-    RANDOM: Source(),
+BACKBONES: dict[str, CheckpointSource] = {
+    "tiny-llava": CheckpointSource(folder=TINY_LLAVA),
+    "llava-1.5-7b": CheckpointSource(hub="llava-hf/llava-1.5-7b-hf"),
+    RANDOM: CheckpointSource(),
 }
 
 

@@ -40,7 +40,7 @@ class _Allocations(TorchDispatchMode):
         return sum(size for key, (reference, size) in made if key not in own and not reference.expired() and size > 8)
 
 
-def kept_by_objective(method: Method, phase: Phase, trainable: State, received: State) -> int:
+def count_saved_numbers(method: Method, phase: Phase, trainable: State, received: State) -> int:
     """Count the float32 numbers that a method's own loss terms keep for the backward pass.
 
     A term that cannot be computed without values is assumed to keep as much as is trained.

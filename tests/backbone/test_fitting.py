@@ -148,7 +148,7 @@ def test_shipped_and_nested_forms_fit(folder: Path) -> None:
     ("change", "message"),
     [
         (lambda tensors: tensors.pop("multi_modal_projector.linear_2.bias"), "linear_2.bias is missing"),
-        (lambda tensors: tensors.update({"language_model.model.extra.weight": torch.zeros(1)}), "is left over"),
+        (lambda tensors: tensors.update({"language_model.model.extra.weight": torch.zeros(1)}), "is unexpected"),
         (lambda tensors: tensors.update({"multi_modal_projector.linear_2.bias": torch.zeros(3)}), "has another shape"),
     ],
 )
@@ -166,7 +166,7 @@ def test_weights_of_another_checkpoint(folder: Path, change: Callable[[Any], Any
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bos_token": None}, "field bos_token: prompts begin and end"),
+        ({"bos_token": None}, "field bos_token: missing or null, but prompts begin and end"),
         ({"eos_token": None}, "field eos_token"),
     ],
 )

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaModel
 
 from pilot.backbone.from_profile import load_backbone
-from pilot.backbone.lora import attach
+from pilot.backbone.lora import attach_lora
 from pilot.backbone.packed.llama import PackedLlama
 from pilot.backbone.packed.ops import RmsNorm, SwiGlu
 from pilot.backbone.packed.packing import IGNORED, MULTIPLE, pack
@@ -37,7 +37,7 @@ def make_model(num_kv_heads: int, **changes: Any) -> tuple[LlamaModel, dict[str,
     for layer in model.layers:  # all ones would hide a norm that ignores its weight
         layer.input_layernorm.weight.uniform_(0.5, 1.5)
         layer.post_attention_layernorm.weight.uniform_(0.5, 1.5)
-    adapter = attach(model, 4, 8.0)
+    adapter = attach_lora(model, 4, 8.0)
     with torch.no_grad():
         for parameter in adapter.values():
             parameter.normal_(std=0.3)

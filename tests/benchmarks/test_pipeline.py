@@ -47,9 +47,9 @@ def test_text_says_whether_jobs_are_left(benchmarks: Path) -> None:
     } | account(50.0, 90.0, 2, rules)  # fmt: skip
     text = as_text(report)
     assert "train            2     82.0     80.0       42.0    700" in text
-    assert "whole scenario: 50.0 s, 90.0 s computed on 2 cores, 90.0% of their time" in text
+    assert "whole scenario: 50.0 s; CPU time 90.0 s on 2 cores, 90.0% of their time" in text
     assert text.splitlines()[-3].endswith("nothing to do")
-    assert "JOBS ARE LEFT" in as_text(report | {"nothing_left_to_do": False})
+    assert "JOBS REMAIN" in as_text(report | {"nothing_left_to_do": False})
 
 
 def test_a_run_that_is_there_is_refused(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ def simulation(clients: int, width: int, rounds: int) -> dict[str, Any]:
 def _rounds(made: ShiftedClients, transport: Transport, rounds: int) -> list[float]:
     """Run the rounds; return the time at which each one ended."""
     driver, stamps = made.driver(), list[float]()
-    everybody = schedule(Participation(), list(made.num_examples), rounds, 0)
-    plan = replace(driver.plan, rounds=rounds, schedule=everybody)
+    full_participation = schedule(Participation(), list(made.num_examples), rounds, 0)
+    plan = replace(driver.plan, rounds=rounds, schedule=full_participation)
 
     def note(now: Progress) -> None:
         stamps.append(time.perf_counter())
