@@ -148,5 +148,5 @@ def test_runs_depend_on_every_file_of_a_package(install: Install) -> None:
 
 def test_a_module_that_is_gone_is_explained(install: Install) -> None:
     install("gone", "plug_gone:Gone").unlink()
-    with pytest.raises(UserError, match="method 'gone': entry point plug_gone:Gone .*no module 'plug_gone'"):
+    with pytest.raises(UserError, match="method 'gone': entry point plug_gone:Gone .*module 'plug_gone' is missing"):
         plugin_digest("gone")

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.feature_files import SHARD_BYTES, FeatureLayout, write_features
+from pilot.backbone.feature_files import FeatureLayout, write_features
 from pilot.backbone.paths import backbone_digest
 from pilot.config.profile import Profile
 from pilot.data.record import InstructionRecord
@@ -23,7 +23,6 @@ def compute_features(
     folder: Path,
     progress: Callable[[int, int], None],
     log: Callable[[str], None] = lambda text: None,
-    shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write the features of all images of `records` to `folder`, ordered by the images' sha256.
 
@@ -34,7 +33,6 @@ def compute_features(
         folder: see `pilot.backbone.feature_files`.
         progress: called with the number of finished images and the total.
         log: called with a description of the size before anything is written.
-        shard_bytes: maximum bytes of a shard.
 
     Raises:
         UserError: the disk has too little space or cannot be written to.
@@ -49,4 +47,4 @@ def compute_features(
 
     computed_as = {name: getattr(profile, name) for name in ("precision", "attention")}
     made_of = {"backbone": backbone_digest(profile), "source": stage_digest("features"), **computed_as}
-    write_features(folder, names, layout, digest_json(made_of), compute, progress, shard_bytes)
+    write_features(folder, names, layout, digest_json(made_of), compute, progress)

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from pilot.backbone.generation import by_length, greedy
+from pilot.backbone.generation import greedy, group_by_length
 from pilot.backbone.lora import merged
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.packed.packing import IGNORED
@@ -79,7 +79,7 @@ class ModulePasses:
         answers: list[list[int]] = [[] for _ in ids]
         model.layers.eval()
         with model.numerics.autocast(), merged(model.layers):
-            for rows in by_length([len(row) for row in ids], model.numerics.generation_batch):
+            for rows in group_by_length([len(row) for row in ids], model.numerics.generation_batch):
                 after = torch.tensor([ids[row] for row in rows], device=model.numerics.device)
                 inputs = model.inputs(image_tokens(rows), after)
                 tokens = greedy(

@@ -235,7 +235,7 @@ class Method(ABC):
         return ServerState()
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """Return what a client receives at the start of a phase, under the names of its own model."""
+        """Return what a client receives at the start of a phase, named as in the client's model."""
         return {}
 
     def rejection_reason(self, phase: Phase, update: Update) -> str:

@@ -98,9 +98,7 @@ def find_neighbourhoods(
     )
 
 
-def pairwise_distances(
-    states: Sequence[State], distance: Distance = "parameters", memory: int = DEFAULT_MEMORY
-) -> list[list[float]]:
+def pairwise_distances(states: Sequence[State], distance: Distance = "parameters") -> list[list[float]]:
     """Compute (K, K) distances d_kj in float64: exactly symmetric, and exactly 0 between equal states."""
     measures: dict[str, Callable[[Sequence[State]], list[list[float]]]] = {
         "parameters": _parameter_distances, "product": _product_distances,
@@ -108,7 +106,7 @@ def pairwise_distances(
     if distance not in measures:
         raise ValueError(f"distance: expected one of {sorted(measures)}, got {distance!r}")
     if len(states) > NUM_PAIRWISE and distance == "parameters":
-        matrix: list[list[float]] = distance_matrix(StateRows(states), memory).tolist()
+        matrix: list[list[float]] = distance_matrix(StateRows(states)).tolist()
         return matrix
     for index, state in enumerate(states):
         if [(n, state[n].shape) for n in sorted(state)] != [(n, states[0][n].shape) for n in sorted(states[0])]:

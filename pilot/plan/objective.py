@@ -1,4 +1,4 @@
-"""The memory that a method's objective takes besides the model, asked of its own terms at full size.
+"""The memory that a method's objective takes besides the model, computed from its loss terms at full size.
 
 `Method.penalty` and `Method.distillation` run on tensors of the meta device, which have sizes, but no memory: what
 autograd still refers to afterwards is what training would hold.

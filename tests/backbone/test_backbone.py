@@ -14,7 +14,7 @@ from torch.nn import functional
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
 from pilot.backbone.from_profile import load_backbone
-from pilot.backbone.generation import by_length
+from pilot.backbone.generation import group_by_length
 from pilot.backbone.lora import TARGETS, attach_lora, initial_lora_state, merged, to_peft
 from pilot.backbone.paths import TINY_LLAVA
 from pilot.data.record import read_records
@@ -209,4 +209,4 @@ def test_missing_checkpoint(small: Small, tmp_path: Path) -> None:
 
 
 def test_rows_of_equal_length_go_together() -> None:
-    assert by_length([3, 5, 3, 3, 5], 2) == [[1, 4], [0, 2], [3]]
+    assert group_by_length([3, 5, 3, 3, 5], 2) == [[1, 4], [0, 2], [3]]

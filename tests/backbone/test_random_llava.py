@@ -223,6 +223,6 @@ def test_no_gpu_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_place_keeps_ids() -> None:
-    placed: Tensor = Numerics(precision="bfloat16").place(torch.tensor([1, 2]))
+    placed: Tensor = Numerics(precision="bfloat16").to_device(torch.tensor([1, 2]))
     assert placed.dtype == torch.int64
-    assert Numerics(precision="bfloat16").place(torch.zeros(1)).dtype == torch.bfloat16
+    assert Numerics(precision="bfloat16").to_device(torch.zeros(1)).dtype == torch.bfloat16

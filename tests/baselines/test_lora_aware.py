@@ -172,7 +172,7 @@ def test_flexlora_forms_no_product_for_the_mean_that_runs_pass(monkeypatch: pyte
     """W is as large as the layer: 180 MB in LLaVA's largest, and the driver passes the weighted mean by name."""
     products = flexlora.lora_products
     asked: list[Any] = []
-    monkeypatch.setattr(flexlora, "products", lambda state: asked.append(state) or products(state))
+    monkeypatch.setattr(flexlora, "lora_products", lambda state: asked.append(state) or products(state))
     method, mean = FlexLora(), Defence().mean
     (phase,) = method.phases(1)
     server = method.initial_server_state(lora([[0.0]], [[0.0]]), CLIENTS[:2])

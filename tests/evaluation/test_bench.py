@@ -88,7 +88,7 @@ def test_runs_without_a_model_are_left_out(tmp_path: Path) -> None:
     assert bench.trained_runs(tmp_path, []) == [tmp_path / "runs/fedavg/seed0"]
     with pytest.raises(UserError, match=r"no trained run of 'majority'. Found: \['fedavg'\]"):
         bench.trained_runs(tmp_path, ["majority"])
-    with pytest.raises(UserError, match="no trained run\. Expected"):
+    with pytest.raises(UserError, match=r"no trained run\. Expected"):
         bench.trained_runs(tmp_path / "runs", [])
 
 

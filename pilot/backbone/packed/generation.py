@@ -101,7 +101,7 @@ class _Decoder:
         self.prefix_TC = embed(prefix)
         self.width = self.weights[0]["q"].shape[0] // llama.num_heads
         self.length_S = torch.zeros(num_slots, dtype=torch.long)
-        self.active_S = torch.zeros(num_slots, dtype=torch.long)  # 1 where a slot is taken
+        self.active_S = torch.zeros(num_slots, dtype=torch.long)  # 1 for occupied slots
         self.token_S = torch.zeros(num_slots, dtype=torch.long)
         self.num_positions = 0
         room = (2, num_slots, llama.num_kv_heads, 0, self.width)
