@@ -72,16 +72,16 @@ class HetLora(HeterogeneousRanks):
         if self.strength < 0:
             raise ValueError(f"strength: expected a number of at least 0, got {self.strength}")
 
-    def pruned(self, rank: int) -> int:
+    def pruned_rank(self, rank: int) -> int:
         """Return gamma times a rank, rounded down, at least 1."""
         return max(1, math.floor(round(self.gamma * rank, 9)))
 
     def penalty(self, trainable: State, received: State) -> Tensor | None:
         """Return strength * T_k; None if the strength is 0 or the rank cannot be pruned."""
         rank = int(received[OWN])
-        if self.strength == 0 or self.pruned(rank) == rank:
+        if self.strength == 0 or self.pruned_rank(rank) == rank:
             return None
-        return self.strength * tail_norm(trainable, self.pruned(rank), rank).float()
+        return self.strength * tail_norm(trainable, self.pruned_rank(rank), rank).float()
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
@@ -91,7 +91,7 @@ class HetLora(HeterogeneousRanks):
         per_client, texts, pruned = dict(server.per_client), [], []
         for update in updates:
             rank, text = int(per_client[update.client][OWN]), select(update.state, {"text_adapter"})
-            less = self.pruned(rank)
+            less = self.pruned_rank(rank)
             if less < rank and tail_norm(text, less, rank) < tail_norm(server.shared, less, rank):
                 per_client[update.client] = {OWN: torch.tensor([float(less)])}
                 pruned.append(update.client)

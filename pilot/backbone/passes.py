@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pilot.backbone.generation import greedy, group_by_length
-from pilot.backbone.lora import merged
+from pilot.backbone.lora import merged_lora
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.packed.packing import IGNORED
 
@@ -78,7 +78,7 @@ class ModulePasses:
         model = self._model
         answers: list[list[int]] = [[] for _ in ids]
         model.layers.eval()
-        with model.numerics.autocast(), merged(model.layers):
+        with model.numerics.autocast(), merged_lora(model.layers):
             for rows in group_by_length([len(row) for row in ids], model.numerics.generation_batch):
                 after = torch.tensor([ids[row] for row in rows], device=model.numerics.device)
                 inputs = model.inputs(image_tokens(rows), after)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pilot.bench.kernels.references import repository
+from pilot.bench.kernels.references import repository_root
 from pilot.bench.scale.measure import machine
 from pilot.errors import UserError
 
@@ -53,7 +53,7 @@ def bench_pipeline(scenario: str, profile: str, cores: int, results: Path) -> di
     Raises:
         UserError: that folder exists, there is no Snakefile, or the pipeline failed.
     """
-    root, results = repository(), results.resolve()
+    root, results = repository_root(), results.resolve()
     folder = results / profile / scenario
     if folder.exists():
         raise UserError(
@@ -77,10 +77,10 @@ def bench_pipeline(scenario: str, profile: str, cores: int, results: Path) -> di
         "settings": {"scenario": scenario, "profile": profile, "cores": cores},
         "rules": [asdict(rule) for rule in rules],
         "nothing_left_to_do": "Nothing to be done" in dry.stdout + dry.stderr,
-    } | account(seconds, cpu_seconds, cores, rules)
+    } | summarise_times(seconds, cpu_seconds, cores, rules)
 
 
-def account(seconds: float, cpu_seconds: float, cores: int, rules: Sequence[Rule]) -> dict[str, float]:
+def summarise_times(seconds: float, cpu_seconds: float, cores: int, rules: Sequence[Rule]) -> dict[str, float]:
     """Return wall and CPU seconds, the used share of the cores' time, the floor, and the run's ratio to the floor."""
     floor = sum(rule.seconds for rule in rules) / cores
     return {

@@ -19,11 +19,11 @@ from torch import Tensor
 from pilot.connector.base import Connector, PlainConnector
 from pilot.connector.mlp import Projector
 from pilot.methods.mean import Mean, check_state, weighted_mean
-from pilot.methods.state import State, belongs, group_of, like_state, prefixed, select, unprefixed, without
+from pilot.methods.state import State, belongs, group_of, prefixed, select, unprefixed, view_like, without
 
 __all__ = [
     "ClientInfo", "SplitResult", "Mean", "Method", "Phase", "ServerState", "State", "Update", "PhaseResult",
-    "belongs", "sort_by_client", "check_state", "group_of", "like_state", "prefixed", "select",
+    "belongs", "sort_by_client", "check_state", "group_of", "view_like", "prefixed", "select",
     "unprefixed", "untrained_state", "weighted_mean", "without",
 ]  # fmt: skip
 

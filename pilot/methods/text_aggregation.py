@@ -172,16 +172,16 @@ def mix(states: Sequence[State], neighbourhoods: Sequence[Neighbourhood]) -> lis
     """Compute Theta_k' of every client."""
     if len({value.dtype for value in states[0].values()}) != 1 or len(states) > NUM_PAIRWISE:
         return list(iter_mix(states, neighbourhoods))
-    return weighted_means(states, _parts(states, neighbourhoods))
+    return weighted_means(states, _mixing_weights(states, neighbourhoods))
 
 
 def iter_mix(states: Sequence[State], neighbourhoods: Sequence[Neighbourhood]) -> Iterator[State]:
     """Yield Theta_k' client by client; for each, one state at a time is loaded."""
-    for part in _parts(states, neighbourhoods):
+    for part in _mixing_weights(states, neighbourhoods):
         yield weighted_mean((states[j], weight) for j, weight in part)
 
 
-def _parts(states: Sequence[State], neighbourhoods: Sequence[Neighbourhood]) -> list[list[tuple[int, float]]]:
+def _mixing_weights(states: Sequence[State], neighbourhoods: Sequence[Neighbourhood]) -> list[list[tuple[int, float]]]:
     """Return for each client the positions of the states to mix, and their weights."""
     if len(states) != len(neighbourhoods):
         raise ValueError(f"{len(states)} states but {len(neighbourhoods)} neighbourhoods")

@@ -110,7 +110,7 @@ def _plan_method(inputs: PlanInputs, architecture: Architecture, name: str, runs
         },
         "device_bytes": needed,
         "fits": needed <= inputs.memory,
-        "changes": [] if needed <= inputs.memory else list(advise(inputs, architecture, method)),
+        "changes": [] if needed <= inputs.memory else list(suggest_changes(inputs, architecture, method)),
         "sequence": settings.sequence,
         "server_bytes": FLOAT32 * method.server,
         "work": asdict(work),
@@ -146,7 +146,7 @@ def device_bytes(inputs: PlanInputs, profile: Profile, architecture: Architectur
     return max(needs, default=architecture.parameters * size)
 
 
-def advise(inputs: PlanInputs, architecture: Architecture, method: PlannedMethod) -> Iterator[dict[str, Any]]:
+def suggest_changes(inputs: PlanInputs, architecture: Architecture, method: PlannedMethod) -> Iterator[dict[str, Any]]:
     """Yield cumulative changes of the profile, each with the memory needed after it, until the method fits.
 
     A change that saves nothing is skipped. The last entry tells whether the result fits.

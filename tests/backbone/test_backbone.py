@@ -15,7 +15,7 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
 from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.generation import group_by_length
-from pilot.backbone.lora import TARGETS, attach_lora, initial_lora_state, merged, to_peft
+from pilot.backbone.lora import TARGETS, attach_lora, initial_lora_state, merged_lora, to_peft
 from pilot.backbone.paths import TINY_LLAVA
 from pilot.data.record import read_records
 from pilot.errors import UserError
@@ -98,7 +98,7 @@ def test_same_logits_as_peft(backbone: Backbone, images: list[Image.Image]) -> N
 
 def test_merged_is_unmerged(backbone: Backbone, images: list[Image.Image]) -> None:
     plain = own_logits(backbone, images[1], QUESTIONS[2])
-    with merged(backbone.language_model):
+    with merged_lora(backbone.language_model):
         assert torch.equal(own_logits(backbone, images[1], QUESTIONS[2]), plain)
         for parameter in backbone.text_adapter.values():
             parameter.data.zero_()

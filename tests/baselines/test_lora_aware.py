@@ -314,9 +314,9 @@ def test_hetlora_prunes_where_the_tail_shrank() -> None:
 
 def test_hetlora_rounds_ranks_down() -> None:
     # 0.99 of 32, 8 and 1: 31.68, 7.92 and 0.99.
-    assert [HetLora().pruned(rank) for rank in (32, 8, 1)] == [31, 7, 1]
-    assert HetLora(gamma=1.0).pruned(5) == 5
-    assert HetLora(gamma=0.29).pruned(100) == 29  # 0.29 * 100 = 28.999999999999996
+    assert [HetLora().pruned_rank(rank) for rank in (32, 8, 1)] == [31, 7, 1]
+    assert HetLora(gamma=1.0).pruned_rank(5) == 5
+    assert HetLora(gamma=0.29).pruned_rank(100) == 29  # 0.29 * 100 = 28.999999999999996
 
 
 TWO = [update(0, 1, lora([[1.0, 0.0]], [[4.0]], 2.0)), update(1, 3, lora([[0.0, 1.0]], [[8.0]], 6.0))]

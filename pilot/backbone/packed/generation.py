@@ -97,7 +97,7 @@ class _Decoder:
 
     def __init__(self, llama: PackedLlama, lm_head: Layer, embed: Layer, prefix: Tensor, num_slots: int) -> None:
         self.llama, self.lm_head, self.embed, self.num_slots = llama, lm_head, embed, num_slots
-        self.weights = [own | {"qkv": torch.cat([own["q"], own["kv"]])} for own in llama.weights.updated()]
+        self.weights = [own | {"qkv": torch.cat([own["q"], own["kv"]])} for own in llama.weights.merged()]
         self.prefix_TC = embed(prefix)
         self.width = self.weights[0]["q"].shape[0] // llama.num_heads
         self.length_S = torch.zeros(num_slots, dtype=torch.long)

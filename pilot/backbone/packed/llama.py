@@ -23,7 +23,7 @@ from torch.nn import functional
 from pilot.backbone.packed.attention import Attention, make_attention_indices
 from pilot.backbone.packed.ops import RmsNorm, SwiGlu
 from pilot.backbone.packed.packing import Packing
-from pilot.backbone.packed.weights import Weights
+from pilot.backbone.packed.weights import StackedWeights
 
 
 class PackedLlama:
@@ -44,11 +44,11 @@ class PackedLlama:
         self.layers = list(model.layers)
         self.norm_C: Tensor = model.norm.weight
         self._rotary: nn.Module = model.rotary_emb
-        self.weights = Weights(self.layers, config.head_dim)
+        self.weights = StackedWeights(self.layers, config.head_dim)
 
-    def predictions(self, inputs_TC: Tensor, packing: Packing) -> Tensor:
+    def prediction_states(self, inputs_TC: Tensor, packing: Packing) -> Tensor:
         """Return the hidden states (M, C) after the last norm, at the tokens that predict the packing's targets."""
-        weights = self.weights.updated()
+        weights = self.weights.merged()
         rotations = self.rotations(inputs_TC, packing.length)
         every, queries = make_attention_indices(packing, self.num_heads, self.num_kv_heads, rotations)
         x_TC = inputs_TC

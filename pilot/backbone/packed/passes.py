@@ -22,7 +22,7 @@ class PackedPasses:
         model = self._model
         packing = pack(ids_BL, labels_BL, len(model.prefix), image_tokens_BNC.shape[1])
         parts = [model.embed(model.prefix), image_tokens_BNC.flatten(0, 1), model.embed(packing.text_T)]
-        hidden = self._llama.predictions(torch.cat(parts), packing)
+        hidden = self._llama.prediction_states(torch.cat(parts), packing)
         return model.head(hidden), packing.targets_M
 
     def answer(self, image_tokens: ImageTokens, ids: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:

@@ -18,7 +18,7 @@ ROTATED = ("q_proj", "k_proj")
 """Linear layers whose outputs get the rotary position embedding."""
 
 
-class Weights:
+class StackedWeights:
     """The linear layers of a `LlamaModel` after `pilot.backbone.lora.attach_lora`.
 
     Frozen weights are copied and stacked by shape; the adapter's parameters are not moved. If they are contiguous in
@@ -46,17 +46,17 @@ class Weights:
         for stack in self._stacks:
             stack.refresh()
 
-    def updated(self) -> list[dict[str, Tensor]]:
+    def merged(self) -> list[dict[str, Tensor]]:
         """Return W + s B A of every layer, by the names of the fused matrices in `FUSED`: one (out, in) matrix each."""
         weights: list[dict[str, Tensor]] = [{} for _ in range(self.num_layers)]
         for stack in self._stacks:
-            parts = Update.apply(stack, *stack.parameters())
+            parts = MergeLora.apply(stack, *stack.parameters())
             for (index, fused), weight in zip(stack.rows, parts, strict=True):
                 weights[index][fused] = weight
         return weights
 
 
-class Update(torch.autograd.Function):
+class MergeLora(torch.autograd.Function):
     """W + s B A of a stack's K layers, split into the fused matrices; takes the K matrices B and the K matrices A."""
 
     @staticmethod
@@ -67,8 +67,8 @@ class Update(torch.autograd.Function):
             b_KOR = b_KOR.flatten(0, 1).index_select(0, stack.order).view_as(b_KOR)
         ctx.save_for_backward(b_KOR, a_KRI)
         ctx.stack = stack
-        updated_KOI = torch.baddbmm(stack.frozen_KOI, b_KOR, a_KRI, alpha=stack.scale)
-        return updated_KOI.view(-1, updated_KOI.shape[2]).split(list(stack.rows.values()))
+        merged_KOI = torch.baddbmm(stack.frozen_KOI, b_KOR, a_KRI, alpha=stack.scale)
+        return merged_KOI.view(-1, merged_KOI.shape[2]).split(list(stack.rows.values()))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -106,7 +106,7 @@ class _Stack:
         self.inverse_order = order.argsort()
 
     def refresh(self) -> None:
-        """Copy the frozen weights again; see `Weights.refresh`."""
+        """Copy the frozen weights again; see `StackedWeights.refresh`."""
         frozen = zip(self._modules, self._orders, strict=True)
         self.frozen_KOI: Tensor = torch.stack([module.weight.detach()[order_O] for module, order_O in frozen])
 

@@ -29,7 +29,7 @@ def reference(name: str) -> ModuleType:
     return module
 
 
-def repository() -> Path:
+def repository_root() -> Path:
     """Return the root of the clone that this package is installed from.
 
     Raises:

@@ -57,11 +57,13 @@ def _simulated(made: ShiftedClients, rounds: int) -> list[float]:
     def main(grid: Grid, context: Context) -> None:
         stamps.extend(_rounds(made, FlowerTransport(grid, {}, {}), rounds))
 
-    run_simulation(app, _echo(made.num_examples.values()), len(made.num_examples), backend_config=simulation_backend())
+    run_simulation(
+        app, _make_echo_app(made.num_examples.values()), len(made.num_examples), backend_config=simulation_backend()
+    )
     return stamps
 
 
-def _echo(num_examples: Iterable[int]) -> Any:
+def _make_echo_app(num_examples: Iterable[int]) -> Any:
     """Make a ClientApp that sends back the payload it received; the partition id is the client's number."""
     from flwr.app import Context, Message
     from flwr.clientapp import ClientApp
