@@ -68,7 +68,7 @@ def test_counts_are_those_of_real_models() -> None:
 
 def test_unknown_backbone() -> None:
     profile = load_profile("embedded").model_copy(update={"backbone": "other"})
-    with pytest.raises(UserError, match="field backbone: the sizes of 'other' are not known"):
+    with pytest.raises(UserError, match="field backbone: the sizes of 'other' are unknown"):
         architecture_of(profile)
 
 
