@@ -62,7 +62,7 @@ def checkpoint_folder(profile: Profile) -> Path:
         return models_folder() / f"{RANDOM}-{backbone_digest(profile)[:12]}"
     if (models_folder() / profile.backbone).is_dir():
         return _require_checkpoint(models_folder() / profile.backbone, MODELS_VARIABLE)
-    assert source.hub is not None, "a source is one of three"
+    assert source.hub is not None, "a source has a folder, an architecture or a hub name"
     if profile.revision is None:
         raise UserError(
             f"{where}: field revision: expected the 40 hexadecimal digits of a commit of {source.hub}, got none. "

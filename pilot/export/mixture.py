@@ -104,8 +104,8 @@ def load(folder: Path | str) -> ExportedModel:
     found = backbone_digest(profile)
     if found != description["backbone_digest"]:
         raise UserError(
-            f"{folder / CONFIG}: field backbone_digest: the model was trained on another {profile.backbone}: expected "
-            f"sha256 {description['backbone_digest'][:12]}..., found {found[:12]}.... Install the expected checkpoint."
+            f"{folder / CONFIG}: field backbone_digest: the model was trained on another {profile.backbone} (sha256 "
+            f"expected {description['backbone_digest'][:12]}, found {found[:12]}). Install the expected checkpoint."
         )
     try:
         phase = method.final_phase(profile.rounds)

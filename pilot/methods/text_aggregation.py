@@ -234,7 +234,7 @@ def _product(a: State, b: State) -> float:
         if partner == name:
             total += float((a[name].double() - b[name].double()).square().sum())
         elif partner not in a:
-            raise ValueError(f"{name}: there is no {partner} to multiply it with")
+            raise ValueError(f"{name}: expected its other factor {partner}, which is missing")
         elif not (torch.equal(a[name], b[name]) and torch.equal(a[partner], b[partner])):
             left = torch.cat([a[partner].double(), -b[partner].double()], dim=1)
             right = torch.cat([a[name].double(), b[name].double()], dim=0)
