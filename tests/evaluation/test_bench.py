@@ -123,7 +123,7 @@ def test_stock_prompts_are_our_prompts(small: Small, tmp_path: Path) -> None:
     ids = lm.tok_batch_multimodal_encode([prompt], [[Image.new("RGB", (80, 80))]])["input_ids"][0].tolist()
     backbone = small.backbone
     image = [backbone.model.config.image_token_id] * backbone.model.config.image_seq_length
-    assert ids == [*backbone._before.tolist(), *image, *backbone.prompt_ids(instruction)]
+    assert ids == [*backbone._prefix_ids.tolist(), *image, *backbone.prompt_ids(instruction)]
 
 
 @pytest.mark.slow

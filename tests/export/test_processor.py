@@ -85,7 +85,7 @@ def test_prompts_are_those_of_training(small: Small, processor: LlavaProcessor, 
     """Begin token, 25 image tokens, and the ids of the instruction."""
     instruction = text.lstrip("\n")
     inputs = stock_inputs(processor, picture(30, 20), instruction)
-    before = small.backbone._before.tolist()
+    before = small.backbone._prefix_ids.tolist()
     image = [processor.image_token_id] * 25
     assert inputs["input_ids"][0].tolist() == [*before, *image, *small.backbone.prompt_ids(instruction)]
     assert has_same_prompts(processor, small.backbone, instruction)
