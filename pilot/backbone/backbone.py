@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pilot.backbone.checkpoint import Checkpoint
-from pilot.backbone.lora import attach
+from pilot.backbone.lora import attach_lora
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.offsets import Offsets
 from pilot.backbone.packed.checkpoint import LeanCheckpoint
-from pilot.backbone.packed.llama import computes
+from pilot.backbone.packed.llama import supports
 from pilot.backbone.packed.packing import IGNORED
 from pilot.backbone.packed.passes import PackedPasses
 from pilot.backbone.passes import ImageTokens, LanguageModel, ModulePasses, Passes
@@ -51,10 +51,10 @@ class Backbone:
         self.language_model: nn.Module = self.model.model.language_model
         self.lm_head: nn.Module = self.model.lm_head
         self.embed: nn.Module = self.model.get_input_embeddings()
-        self.end: int = self.tokenizer.eos_token_id
-        self.begin: int = self.tokenizer.bos_token_id
+        self.eos_id: int = self.tokenizer.eos_token_id
+        self.bos_id: int = self.tokenizer.bos_token_id
         self.num_language_parameters = sum(p.numel() for p in self.language_model.parameters())
-        self.text_adapter = attach(self.language_model, rank, alpha, token_space=self.numerics.token_space)
+        self.text_adapter = attach_lora(self.language_model, rank, alpha, token_space=self.numerics.token_space)
         self._offsets: Offsets | None = None
         if self.numerics.gradient_checkpointing:
             with warnings.catch_warnings():  # about a new name, which older versions of transformers 5 lack
@@ -62,15 +62,17 @@ class Backbone:
                 self.language_model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
         before, self._after = prompt_template.split(IMAGE_PLACEHOLDER)
         role = _ROLE.search(before)
-        self._later = (role[0] if role else "") + self._after.lstrip()
-        self._turn = self._after.split("{instruction}")[1].strip()
-        self._turn_ids: list[int] = self.tokenizer(self._turn, add_special_tokens=False)["input_ids"]
-        lead = [self.begin, *self.tokenizer(before, add_special_tokens=False)["input_ids"]]
-        self._before = torch.tensor(lead, device=self.numerics.device)
-        model = LanguageModel(self.language_model, self.lm_head, self.embed, self._before, self.end, self.numerics)
-        packs = self.numerics.packs and computes(self.model.config.text_config)
+        self._follow_up = (role[0] if role else "") + self._after.lstrip()
+        self._answer_role = self._after.split("{instruction}")[1].strip()
+        self._answer_role_ids: list[int] = self.tokenizer(self._answer_role, add_special_tokens=False)["input_ids"]
+        prefix = [self.bos_id, *self.tokenizer(before, add_special_tokens=False)["input_ids"]]
+        self._prefix_ids = torch.tensor(prefix, device=self.numerics.device)
+        model = LanguageModel(
+            self.language_model, self.lm_head, self.embed, self._prefix_ids, self.eos_id, self.numerics
+        )
+        packs = self.numerics.can_pack and supports(self.model.config.text_config)
         self._passes: Passes = PackedPasses(model) if packs else ModulePasses(model)
-        self.max_ids = None if max_length is None else self._room(max_length)
+        self.max_ids = None if max_length is None else self._max_text_ids(max_length)
 
     @property
     def processor(self) -> Any:
@@ -78,9 +80,9 @@ class Backbone:
         return self._checkpoint.processor
 
     @property
-    def num_lead_tokens(self) -> int:
+    def num_prefix_tokens(self) -> int:
         """Number of tokens before the image: the begin token and the system prompt."""
-        return len(self._before)
+        return len(self._prefix_ids)
 
     @property
     def feature_shape(self) -> tuple[int, int]:
@@ -100,13 +102,13 @@ class Backbone:
         kept: bool = self.model.config.vision_feature_select_strategy == "full"
         return kept
 
-    def _room(self, max_length: int) -> int:
+    def _max_text_ids(self, max_length: int) -> int:
         """Return how many tokens may follow the image in a sequence of at most `max_length`."""
-        taken = self.num_lead_tokens + self.feature_shape[0]
+        taken = self.num_prefix_tokens + self.feature_shape[0]
         if max_length <= taken:
             raise UserError(
-                f"profile: field max_length: the system prompt and the image take {taken} tokens, got {max_length}. "
-                "Allow more."
+                f"profile: field max_length: expected more than the {taken} tokens of system prompt and image, got "
+                f"{max_length}. Increase it."
             )
         return max_length - taken
 
@@ -161,7 +163,7 @@ class Backbone:
         size = self.numerics.generation_batch
         for start in range(0, len(images), size):
             squares = [self._square(image) for image in images[start : start + size]]
-            pixels = self.numerics.place(self.processor(squares, return_tensors="pt")["pixel_values"])
+            pixels = self.numerics.to_device(self.processor(squares, return_tensors="pt")["pixel_values"])
             with torch.no_grad():
                 output = self._checkpoint.vision_tower(pixels, output_hidden_states=True)
             layers = [output.hidden_states[layer] for layer in self._vision_layers]
@@ -172,9 +174,9 @@ class Backbone:
         """Return the ids of the prompt after the image; strip the instruction, as LLaVA's code does."""
         return self._ids(self._after.replace("{instruction}", instruction.strip()))
 
-    def later_prompt_ids(self, instruction: str) -> list[int]:
+    def follow_up_prompt_ids(self, instruction: str) -> list[int]:
         """Return the ids of a later question in a conversation, which follow the end token of the previous answer."""
-        return self._ids(self._later.replace("{instruction}", instruction))
+        return self._ids(self._follow_up.replace("{instruction}", instruction))
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -189,10 +191,10 @@ class Backbone:
         Raises:
             ValueError: the tokenizer joins the prompt's last characters with the answer's first.
         """
-        both = self.tokenizer(f"{self._turn} {answer}", add_special_tokens=False)["input_ids"]
-        if both[: len(self._turn_ids)] != self._turn_ids:
-            raise ValueError(f"the tokenizer joins {self._turn!r} with the answer {answer!r}")
-        return [*both[len(self._turn_ids) :], self.end]
+        both = self.tokenizer(f"{self._answer_role} {answer}", add_special_tokens=False)["input_ids"]
+        if both[: len(self._answer_role_ids)] != self._answer_role_ids:
+            raise ValueError(f"the tokenizer joins {self._answer_role!r} with the answer {answer!r}")
+        return [*both[len(self._answer_role_ids) :], self.eos_id]
 
     def cross_entropy(self, image_tokens_BNC: Tensor, ids_BL: Tensor, labels_BL: Tensor) -> Tensor:
         """Return the mean cross-entropy of the labelled tokens, 0 if there are none.

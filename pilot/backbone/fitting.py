@@ -16,7 +16,7 @@ Problem = tuple[str, str]
 """Name of a file, and a text that says what is wrong with it and what to do."""
 
 CONVERT = (
-    "only tokenizer.model is here, which is SentencePiece's format. Convert it once, in an environment of its own with "
+    "found only tokenizer.model, which is in SentencePiece's format. Convert it once, in a separate environment with "
     "`pip install 'transformers<5' sentencepiece protobuf` (version 5 loses the space before a text): "
     'python -c "from transformers import AutoTokenizer; '
     "AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER')\""
@@ -71,7 +71,7 @@ def _architecture(config: Mapping[str, Any]) -> Iterator[Problem]:
             for name, expected in _PROJECTOR.items()
         ),
         *(
-            (f"text_config.{name}", bias := text.get(name, False), "false: LoRA takes layers without biases", not bias)
+            (f"text_config.{name}", bias := text.get(name, False), "false: LoRA needs layers without biases", not bias)
             for name in ("attention_bias", "mlp_bias")
         ),
         (
@@ -97,9 +97,9 @@ def _tokenizer(folder: Path) -> Iterator[Problem]:
         if (folder / "tokenizer.model").is_file():
             yield "tokenizer.json", f"missing; {CONVERT.replace('FOLDER', str(folder))}"
         else:
-            yield "tokenizer.json", "missing: no tokenizer in this checkpoint. Copy it from where the weights are from"
+            yield "tokenizer.json", "missing: no tokenizer in this checkpoint. Copy it from the weights' source"
     if not (folder / "tokenizer_config.json").is_file():
-        yield "tokenizer_config.json", "missing. Copy it from where the weights are from"
+        yield "tokenizer_config.json", "missing. Copy it from the weights' source"
 
 
 def _processor(folder: Path, config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -109,7 +109,7 @@ def _processor(folder: Path, config: Mapping[str, Any]) -> Iterator[Problem]:
             _read(folder, "processor_config.json") if (folder / "processor_config.json").is_file() else ({}, None)
         )
         if "image_processor" not in nested:
-            yield name, "missing: how images become pixels is not known. Copy it from where the weights are from"
+            yield name, "missing: it defines the preprocessing of images. Copy it from the weights' source"
             return
         settings, problem = nested["image_processor"], None
         name = "processor_config.json"
@@ -124,7 +124,7 @@ def _processor(folder: Path, config: Mapping[str, Any]) -> Iterator[Problem]:
     sides = {size} if isinstance(size, int) else set((size or {}).values())
     if sides and sides != {side}:
         expected = f"{side} pixels, the vision tower's image_size"
-        yield name, f"field {field}: expected {expected}, got {size!r}. Copy the checkpoint's own file"
+        yield name, f"field {field}: expected {expected}, got {size!r}. Copy the checkpoint's original file"
 
 
 def _weights(folder: Path) -> Iterator[Problem]:
@@ -155,8 +155,8 @@ def _tensors(folder: Path, name: str) -> Iterator[Problem]:
         with safe_open(folder / name, framework="np") as file:
             names = list(file.keys())
     except (OSError, SafetensorError) as error:
-        yield name, f"not a whole safetensors file ({error}). Download it again"
+        yield name, f"incomplete or damaged safetensors file ({error}). Download it again"
         return
     biases = [each for each in names if "language_model" in each and each.endswith("_proj.bias")]
     if biases:
-        yield name, f"tensor {biases[0]}: LoRA takes layers without biases, as Llama's are. Choose another checkpoint"
+        yield name, f"tensor {biases[0]}: LoRA needs layers without biases, as in Llama. Choose another checkpoint"

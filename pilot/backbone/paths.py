@@ -23,17 +23,17 @@ INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckpointSource:
     """Origin of a backbone's checkpoint: the package, the hub, or generation from its architecture (neither field)."""
 
     folder: Path | None = None
     hub: str | None = None
 
 
-BACKBONES: dict[str, Source] = {
-    "tiny-llava": Source(folder=TINY_LLAVA),
-    "llava-1.5-7b": Source(hub="llava-hf/llava-1.5-7b-hf"),
-    RANDOM: Source(),
+BACKBONES: dict[str, CheckpointSource] = {
+    "tiny-llava": CheckpointSource(folder=TINY_LLAVA),
+    "llava-1.5-7b": CheckpointSource(hub="llava-hf/llava-1.5-7b-hf"),
+    RANDOM: CheckpointSource(),
 }
 
 
@@ -55,21 +55,21 @@ def checkpoint_folder(profile: Profile) -> Path:
     check_known(where, "backbone", [profile.backbone], BACKBONES)
     source = BACKBONES[profile.backbone]
     if profile.backbone_path is not None:
-        return _existing(Path(profile.backbone_path).expanduser().absolute(), f"{where}: field backbone_path")
+        return _require_checkpoint(Path(profile.backbone_path).expanduser().absolute(), f"{where}: field backbone_path")
     if source.folder is not None:
-        return _existing(source.folder, f"{where}: field backbone")
+        return _require_checkpoint(source.folder, f"{where}: field backbone")
     if profile.architecture is not None:
         return models_folder() / f"{RANDOM}-{backbone_digest(profile)[:12]}"
     if (models_folder() / profile.backbone).is_dir():
-        return _existing(models_folder() / profile.backbone, MODELS_VARIABLE)
-    assert source.hub is not None, "a source is one of three"
+        return _require_checkpoint(models_folder() / profile.backbone, MODELS_VARIABLE)
+    assert source.hub is not None, "a source has a folder, an architecture or a hub name"
     if profile.revision is None:
         raise UserError(
             f"{where}: field revision: expected the 40 hexadecimal digits of a commit of {source.hub}, got none. "
             f"Copy them from https://huggingface.co/{source.hub}/commits/main, or name a folder with the checkpoint: "
             f"backbone_path in the profile, or {MODELS_VARIABLE}/{profile.backbone}."
         )
-    return _from_hub(source.hub, profile.revision)
+    return _download(source.hub, profile.revision)
 
 
 def backbone_digest(profile: Profile) -> str:
@@ -105,7 +105,7 @@ def folder_digest(folder: Path) -> str:
     return digest_json({name: digest_of(folder / name, stamps) for name in names})
 
 
-def _existing(folder: Path, where: str) -> Path:
+def _require_checkpoint(folder: Path, where: str) -> Path:
     lacking = [name for name in ("config.json",) if not (folder / name).is_file()]
     if not lacking and not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
         lacking = [f"{WEIGHTS} or {INDEX}"]
@@ -117,7 +117,7 @@ def _existing(folder: Path, where: str) -> Path:
     return folder
 
 
-def _from_hub(repository: str, revision: str) -> Path:
+def _download(repository: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.safetensors", "tokenizer.model"]

@@ -12,7 +12,7 @@ from pilot.backbone.offsets import GROUP as OFFSETS
 from pilot.backbone.paths import checkpoint_folder
 from pilot.backbone.random_llava import hub_name
 from pilot.errors import UserError
-from pilot.export.source import Source
+from pilot.export.source import TrainedModel
 from pilot.io.atomic import write_bytes, write_json
 from pilot.methods.base import State, group_of
 
@@ -20,7 +20,7 @@ PROJECTOR = "multi_modal_projector"
 SHARD_SIZE = "5GB"
 
 
-def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> list[str]:
+def write_merged(trained: TrainedModel, folder: Path, shard_size: str = SHARD_SIZE) -> list[str]:
     """Write a `LlavaForConditionalGeneration` checkpoint: W + (alpha / r) (D + B A) in float32, then the base's dtype.
 
     Hu et al. 2021, arXiv 2106.09685, section 4.1; D is the offset of methods that have one
@@ -32,16 +32,16 @@ def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> 
     Raises:
         UserError: the base's checkpoint is not on disk (`llava-random` that was created in memory).
     """
-    path = checkpoint_folder(source.spec.profile)
+    path = checkpoint_folder(trained.spec.profile)
     if not path.is_dir():
         raise UserError(
-            f"{path}: no checkpoint of {source.spec.profile.backbone} to merge into. Set materialise: true in the "
+            f"{path}: no checkpoint of {trained.spec.profile.backbone} to merge into. Set materialise: true in the "
             "profile's architecture, or export with --adapter."
         )
     model = LlavaForConditionalGeneration.from_pretrained(path, local_files_only=True, dtype="auto")
     with torch.no_grad():
-        lost = _merge(source, model)
-        model.model.multi_modal_projector.load_state_dict(projector_of(source.state), strict=True)
+        lost = _merge(trained, model)
+        model.model.multi_modal_projector.load_state_dict(projector_of(trained.state), strict=True)
     # transformers 4 does not know version 5's names of the vision tower and would initialise it at random.
     tensors = {hub_name(name): value.detach() for name, value in model.named_parameters()}
     model.save_pretrained(folder, state_dict=tensors, save_original_format=False, max_shard_size=shard_size)
@@ -51,41 +51,41 @@ def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> 
     if not lost:
         return []
     return [
-        f"Rounding the merged weights to {kind} lost {lost:.1%} of what training changed in them (norm of the rounding "
-        "errors by norm of the change). In training the change stays beside the weights."
+        f"Rounding the merged weights to {kind} lost {lost:.1%} of the change by training (norm of the rounding errors "
+        "relative to the norm of the change). In training the change is stored separately from the weights."
     ]
 
 
-def _merge(source: Source, model: LlavaForConditionalGeneration) -> float:
+def _merge(trained: TrainedModel, model: LlavaForConditionalGeneration) -> float:
     """Merge LoRA and offsets into the LLM's weights; return the share of the change that rounding loses."""
     wanted = lost = 0.0
-    for name, lora_a in layers_of(source.state).items():
-        lora_b = source.state[f"{GROUP}.{name}.lora_B"]
+    for name, lora_a in lora_a_by_layer(trained.state).items():
+        lora_b = trained.state[f"{GROUP}.{name}.lora_B"]
         weight = model.model.language_model.get_submodule(name).weight
         base = frozen = weight.float().clone()
-        if (offset := source.state.get(f"{OFFSETS}.{name}.weight")) is not None:
-            frozen = frozen.add(offset, alpha=source.scale)
-        merged = torch.addmm(frozen, lora_b.float(), lora_a.float(), alpha=source.scale)
+        if (offset := trained.state.get(f"{OFFSETS}.{name}.weight")) is not None:
+            frozen = frozen.add(offset, alpha=trained.scale)
+        merged = torch.addmm(frozen, lora_b.float(), lora_a.float(), alpha=trained.scale)
         weight.copy_(merged)
         wanted += float((merged - base).square().sum())
         lost += float((merged - weight.float()).square().sum())
     return (lost / wanted) ** 0.5 if wanted else 0.0
 
 
-def write_adapter(source: Source, folder: Path) -> list[str]:
+def write_adapter(trained: TrainedModel, folder: Path) -> list[str]:
     """Write an adapter for `PeftModel.from_pretrained(base, folder)`: LoRA, and the projector in `modules_to_save`.
 
     Raises:
         UserError: the method changed the frozen weights, which an adapter does not hold.
     """
-    if any(bool(value.any()) for name, value in source.state.items() if group_of(name) == OFFSETS):
+    if any(bool(value.any()) for name, value in trained.state.items() if group_of(name) == OFFSETS):
         raise UserError(
-            f"{source.run_dir}: --adapter: method {source.spec.method} added offsets to the frozen weights, which a "
-            "PEFT adapter does not hold. Leave the option out: a merged checkpoint does."
+            f"{trained.run_dir}: --adapter: method {trained.spec.method} added offsets to the frozen weights, which a "
+            "PEFT adapter cannot contain. Omit the option to export a merged checkpoint."
         )
     from safetensors.torch import save
 
-    lora = source.spec.profile.lora
+    lora = trained.spec.profile.lora
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides it by r, an integer or not
@@ -94,19 +94,19 @@ def write_adapter(source: Source, folder: Path) -> list[str]:
         target_modules=rf".*language_model.*\.({'|'.join(TARGETS)})",
         modules_to_save=[PROJECTOR],
         task_type="CAUSAL_LM",
-        base_model_name_or_path=source.base_name,
-        revision=source.spec.profile.revision,
+        base_model_name_or_path=trained.base_name,
+        revision=trained.spec.profile.revision,
         inference_mode=True,
     )
     values = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
     write_json(folder / "adapter_config.json", values)
-    projector = {f"base_model.model.model.{PROJECTOR}.{k}": v for k, v in projector_of(source.state).items()}
-    tensors = {name: value.contiguous() for name, value in sorted((to_peft(source.state) | projector).items())}
+    projector = {f"base_model.model.model.{PROJECTOR}.{k}": v for k, v in projector_of(trained.state).items()}
+    tensors = {name: value.contiguous() for name, value in sorted((to_peft(trained.state) | projector).items())}
     write_bytes(folder / "adapter_model.safetensors", save(tensors, metadata={"format": "pt"}))
     return []
 
 
-def layers_of(state: State) -> dict[str, torch.Tensor]:
+def lora_a_by_layer(state: State) -> dict[str, torch.Tensor]:
     """Return `lora_A` (r, in) by the path of its layer in the LLM."""
     names = [name for name in state if name.startswith(f"{GROUP}.") and name.endswith(".lora_A")]
     return {name.removeprefix(f"{GROUP}.").removesuffix(".lora_A"): state[name] for name in names}

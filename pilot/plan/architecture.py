@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilot.backbone.paths import BACKBONES, MODELS_VARIABLE, Source, models_folder
+from pilot.backbone.paths import BACKBONES, MODELS_VARIABLE, CheckpointSource, models_folder
 from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.io.text import decode, parse_json
@@ -114,7 +114,7 @@ def architecture_of(profile: Profile) -> Architecture:
     Raises:
         UserError: the backbone's sizes are not known, or the folder has no LLaVA configuration.
     """
-    source, named = BACKBONES.get(profile.backbone, Source()), models_folder() / profile.backbone
+    source, named = BACKBONES.get(profile.backbone, CheckpointSource()), models_folder() / profile.backbone
     if profile.backbone_path is not None:
         return _read(Path(profile.backbone_path).expanduser(), f"profile {profile.name}: field backbone_path")
     if source.folder is not None:
@@ -127,7 +127,7 @@ def architecture_of(profile: Profile) -> Architecture:
     if profile.backbone == "llava-1.5-7b":
         return _read(named, MODELS_VARIABLE) if named.is_dir() else Architecture()
     raise UserError(
-        f"profile {profile.name}: field backbone: the sizes of {profile.backbone!r} are not known here. Expected "
+        f"profile {profile.name}: field backbone: the sizes of {profile.backbone!r} are unknown. Expected "
         "tiny-llava, llava-1.5-7b or llava-random."
     )
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pilot.backbone.lora import TARGETS
 from pilot.backbone.numerics import Numerics
-from pilot.backbone.packed.llama import computes
+from pilot.backbone.packed.llama import supports
 from pilot.backbone.paths import WEIGHTS
 from pilot.io.atomic import read_json
 
@@ -29,16 +29,16 @@ EXPECTED = {
     ("tie_word_embeddings",): True,
     ("text_config", "rope_parameters", "rope_type"): "default",
 }
-"""Values that a checkpoint's config.json must have to be read here, besides `pilot.backbone.packed.llama.COMPUTED`."""
+"""Values that a checkpoint's config.json must have to be read here, besides `pilot.backbone.packed.llama.SUPPORTED`."""
 
 
-def is_lean(folder: Path, numerics: Numerics) -> bool:
+def can_load_lean(folder: Path, numerics: Numerics) -> bool:
     """Return whether the packed passes are all that this checkpoint's language part needs on this device."""
-    if not numerics.packs or not all((folder / name).is_file() for name in (WEIGHTS, "tokenizer.json")):
+    if not numerics.can_pack or not all((folder / name).is_file() for name in (WEIGHTS, "tokenizer.json")):
         return False
     config, tokens = read_json(folder / "config.json"), read_json(folder / "tokenizer_config.json")
     own = all(_at(config, path) == value for path, value in EXPECTED.items())
-    own = own and computes(_namespace(config["text_config"]))
+    own = own and supports(_namespace(config["text_config"]))
     return own and config.get("dtype") == "float32" and tokens.get("clean_up_tokenization_spaces") is False
 
 
@@ -51,7 +51,7 @@ class LeanCheckpoint:
         self.tokenizer: Any = LeanTokenizer(folder)
 
     @cached_property
-    def whole(self) -> Any:
+    def full(self) -> Any:
         """The checkpoint as transformers loads it."""
         from pilot.backbone.checkpoint import read_checkpoint
 
@@ -60,13 +60,13 @@ class LeanCheckpoint:
     @property
     def vision_tower(self) -> nn.Module:
         """Transformers' vision tower."""
-        tower: nn.Module = self.whole.vision_tower
+        tower: nn.Module = self.full.vision_tower
         return tower
 
     @property
     def processor(self) -> Any:
         """Transformers' image processor."""
-        return self.whole.processor
+        return self.full.processor
 
 
 class LeanLlava(nn.Module):

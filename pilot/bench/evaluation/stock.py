@@ -57,7 +57,7 @@ def stock_weights(run_dir: Path) -> list[StockWeights]:
     for clients, load in models.items():
         connector = load().connector
         with torch.no_grad():
-            merged = {name: layer.updated_weight() for name, layer in layers}
+            merged = {name: layer.merged_weight() for name, layer in layers}
         weights.append(StockWeights(clients, merged, ImageTokens(connector).requires_grad_(False)))
     return weights
 
