@@ -36,9 +36,9 @@ from pilot.methods.base import (
     ServerState,
     State,
     Update,
-    by_client,
     prefixed,
     select,
+    sort_by_client,
     unprefixed,
     weighted_mean,
     without,
@@ -79,7 +79,7 @@ class Clustered(Averaging):
         name = "average" if round_number <= self.warm_up else "cluster"
         return (Phase(name=name, trainable=PLAIN_GROUPS, shared=PLAIN_GROUPS),)
 
-    def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
+    def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """Put all clients in one cluster, named after its lowest client; store the initial model for first updates."""
         lowest = float(min(info.client for info in clients))
         return ServerState(prefixed(initial, INITIAL), {info.client: {ID: torch.tensor(lowest)} for info in clients})
@@ -92,13 +92,19 @@ class Clustered(Averaging):
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Cut clusters, then average inside them; a cluster without an update is unchanged."""
-        present = {update.client: update for update in by_client(updates)}
-        moves = {k: self._move(u, server, phase) for k, u in present.items()} if phase.name == "cluster" else {}
+        present = {update.client: update for update in sort_by_client(updates)}
+        deltas_by_client = (
+            {k: self._update_delta(u, server, phase) for k, u in present.items()} if phase.name == "cluster" else {}
+        )
         per_client = dict(server.per_client)
         cuts: list[dict[str, Any]] = []
         for members in clusters(server.per_client):
             here = [client for client in members if client in present]
-            parts = self._parts([present[client] for client in here], moves, cuts) if moves and here else [here]
+            parts = (
+                self._split([present[client] for client in here], deltas_by_client, cuts)
+                if deltas_by_client and here
+                else [here]
+            )
             larger = max(parts, key=len)
             for part in filter(None, parts):
                 theta = mean_of_updates((present[client] for client in part), phase.shared, mean)
@@ -106,16 +112,18 @@ class Clustered(Averaging):
                 per_client |= {k: {**theta, ID: torch.tensor(float(joined[0]))} for k in joined}
         return ServerState({}, per_client, {"clusters": clusters(per_client), "cuts": cuts})
 
-    def _move(self, update: Update, server: ServerState, phase: Phase) -> Tensor:
+    def _update_delta(self, update: Update, server: ServerState, phase: Phase) -> Tensor:
         before = without(server.per_client[update.client], {CLUSTER}) or unprefixed(server.shared, INITIAL)
         return flat_update(select(update.state, phase.shared), before)
 
-    def _parts(self, members: list[Update], moves: Mapping[int, Tensor], cuts: list[dict[str, Any]]) -> list[list[int]]:
+    def _split(
+        self, members: list[Update], deltas_by_client: Mapping[int, Tensor], cuts: list[dict[str, Any]]
+    ) -> list[list[int]]:
         """Return the clients of each part, recursively; append a row to `cuts` for every cut that was tested."""
         clients = [update.client for update in members]
         if len(members) < 2:
             return [clients]
-        deltas, total = [moves[client] for client in clients], sum(update.num_examples for update in members)
+        deltas, total = [deltas_by_client[client] for client in clients], sum(update.num_examples for update in members)
         mean = torch.stack([u.num_examples / total * delta for u, delta in zip(members, deltas, strict=True)]).sum(0)
         longest = max(delta.norm().item() for delta in deltas)
         ratio = mean.norm().item() / longest if longest else 1.0  # without any change, clients cannot be told apart
@@ -123,7 +131,7 @@ class Clustered(Averaging):
         cut = ratio < self.stationarity and math.sqrt((1 - alpha) / 2) > self.separation
         cuts.append({"clients": clients, "stationarity": ratio, "cross_similarity": alpha, "cut": cut})
         halves = ([members[position] for position in half] for half in (first, second))
-        return [part for half in halves for part in self._parts(half, moves, cuts)] if cut else [clients]
+        return [part for half in halves for part in self._split(half, deltas_by_client, cuts)] if cut else [clients]
 
 
 def clusters(per_client: Mapping[int, State]) -> list[list[int]]:

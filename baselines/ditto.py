@@ -22,13 +22,13 @@ from torch import Tensor
 from pilot.methods.averaging import PLAIN_GROUPS, Averaging
 from pilot.methods.base import (
     ClientInfo,
-    Handover,
     Mean,
     Phase,
+    PhaseResult,
     ServerState,
+    SplitResult,
     State,
     Update,
-    Work,
     prefixed,
     select,
     unprefixed,
@@ -69,7 +69,7 @@ class Ditto(Averaging):
             ),
         )
 
-    def arrive(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
+    def initial_state(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
         """Load w^t in the global phase, v_k in the personal one; without it the initial model remains."""
         return unprefixed(stored, PERSONAL) if phase.name == "personal" else dict(payload)
 
@@ -78,12 +78,12 @@ class Ditto(Averaging):
         anchor = unprefixed(received, ANCHOR)
         return self.strength / 2 * squared_distance(trainable, anchor) if anchor else None
 
-    def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
+    def split_result(self, phase: Phase, client: ClientInfo, result: PhaseResult) -> SplitResult:
         """Send the model after the global phase and nothing after the personal one; keep w^t and v_k."""
         if phase.name == "personal":
-            return Handover({}, {**select(work.stored, {ANCHOR}), **prefixed(work.end, PERSONAL)})
-        anchor = prefixed(select(work.start, phase.shared), ANCHOR)
-        return Handover(select(work.end, phase.shared), {**select(work.stored, {PERSONAL}), **anchor})
+            return SplitResult({}, {**select(result.stored, {ANCHOR}), **prefixed(result.end, PERSONAL)})
+        anchor = prefixed(select(result.start, phase.shared), ANCHOR)
+        return SplitResult(select(result.end, phase.shared), {**select(result.stored, {PERSONAL}), **anchor})
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
         """Return the global model in the global phase, nothing in the personal one."""

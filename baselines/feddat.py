@@ -37,14 +37,14 @@ from pilot.connector.projector import Projector
 from pilot.methods.averaging import PLAIN_GROUPS, mean_of_updates
 from pilot.methods.base import (
     ClientInfo,
-    Handover,
     Mean,
     Method,
     Phase,
+    PhaseResult,
     ServerState,
+    SplitResult,
     State,
     Update,
-    Work,
     prefixed,
     select,
     unprefixed,
@@ -97,7 +97,7 @@ class FedDat(Method):
         """Return the shared adapter; nothing in phase `private`, for which clients have kept it."""
         return {} if phase.name == "private" else dict(server.shared)
 
-    def arrive(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
+    def initial_state(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
         """Load the shared adapter as the model's own in `shared`, else as half an offset under the private one."""
         own = select(stored, {"private_connector"})
         if phase.name == "shared":
@@ -126,13 +126,13 @@ class FedDat(Method):
         divergence = functional.kl_div(model_MV, teacher_MV, reduction="batchmean", log_target=True)
         return self.temperature**2 * divergence
 
-    def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
+    def split_result(self, phase: Phase, client: ClientInfo, result: PhaseResult) -> SplitResult:
         """Send the shared adapter after `shared`; keep it as received and as trained for `private`."""
         if phase.name == "shared":
-            before, after = select(work.start, PLAIN_GROUPS), select(work.end, PLAIN_GROUPS)
-            return Handover(after, {**work.stored, **prefixed(before, RECEIVED), **prefixed(after, TRAINED)})
-        own = prefixed(select(work.end, {"text_adapter"}), PRIVATE) | select(work.end, {"private_connector"})
-        return Handover({}, {**work.stored, **own})
+            before, after = select(result.start, PLAIN_GROUPS), select(result.end, PLAIN_GROUPS)
+            return SplitResult(after, {**result.stored, **prefixed(before, RECEIVED), **prefixed(after, TRAINED)})
+        own = prefixed(select(result.end, {"text_adapter"}), PRIVATE) | select(result.end, {"private_connector"})
+        return SplitResult({}, {**result.stored, **own})
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean

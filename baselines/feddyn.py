@@ -21,13 +21,13 @@ from torch import Tensor
 from pilot.methods.averaging import PLAIN_GROUPS, Averaging
 from pilot.methods.base import (
     ClientInfo,
-    Handover,
     Mean,
     Phase,
+    PhaseResult,
     ServerState,
+    SplitResult,
     State,
     Update,
-    Work,
     prefixed,
     unprefixed,
     weighted_mean,
@@ -64,17 +64,17 @@ class FedDyn(Averaging):
         own = unprefixed(received, OWN)
         return proximal - inner_product(trainable, own) if own else proximal
 
-    def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
+    def split_result(self, phase: Phase, client: ClientInfo, result: PhaseResult) -> SplitResult:
         """Send the model; keep h_k - alpha (theta_k - theta_g)."""
-        handover = super().hand_over(phase, client, work)
-        change = difference(handover.shared, work.start)
+        split = super().split_result(phase, client, result)
+        change = difference(split.shared, result.start)
         own = {
-            f"{OWN}.{name}": work.stored.get(f"{OWN}.{name}", torch.zeros_like(value)) - self.alpha * value
+            f"{OWN}.{name}": result.stored.get(f"{OWN}.{name}", torch.zeros_like(value)) - self.alpha * value
             for name, value in change.items()
         }
-        return Handover(handover.shared, {**handover.private, **own})
+        return SplitResult(split.shared, {**split.private, **own})
 
-    def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
+    def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """Store theta_g and N; h is 0 and not stored."""
         return ServerState({**prefixed(initial, INITIAL), COUNT: torch.tensor(float(len(clients)))})
 

@@ -38,7 +38,7 @@ from pilot.methods.base import (
     ServerState,
     State,
     Update,
-    by_client,
+    sort_by_client,
     weighted_mean,
 )
 from pilot.methods.experts import choose_experts, expert_of, indices_of, mask_of, mean_over_holders, recommend_experts
@@ -96,7 +96,7 @@ class FedMoE(Method):
     ) -> Connector:
         """Build a mixture of the experts that the server sent; of all experts if it has sent none."""
         if phase.name != "search" and received is None:
-            raise ValueError("fedmoe: the payload decides which experts a client holds; pass it as `received`")
+            raise ValueError("fedmoe: `received` is None; expected the payload, which decides the client's experts")
         sent = {expert_of(name) for name in received or {}} - {None}
         held = [expert in sent for expert in range(self.num_experts)] if sent else None
         return ExpertMixture(
@@ -112,7 +112,7 @@ class FedMoE(Method):
             if held is None or (expert := expert_of(name)) is None or held[expert] > 0
         }
 
-    def reject(self, phase: Phase, update: Update) -> str:
+    def rejection_reason(self, phase: Phase, update: Update) -> str:
         """Reject activation probabilities that are negative or all zero."""
         shares = update.statistics[ACTIVATION]
         return "" if shares.min() >= 0 and shares.sum() > 0 else f"{ACTIVATION}: no probabilities"
@@ -121,21 +121,21 @@ class FedMoE(Method):
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Average over holders; choose experts for new clients, revise those of the other participants."""
-        updates, known = by_client(updates), dict(server.per_client)
-        first = {u.client: self._chosen(u) for u in updates if u.client not in known}
-        revised = {u.client: self._revised(u, known) for u in updates if u.client in known}
+        updates, known = sort_by_client(updates), dict(server.per_client)
+        first = {u.client: self._first_experts(u) for u in updates if u.client not in known}
+        revised = {u.client: self._next_experts(u, known) for u in updates if u.client in known}
         per_client = {**known, **first, **revised}
         experts = {str(k): indices_of(per_client[k][HELD]) for k in sorted(per_client)}
         tried = [k for k in sorted(per_client) if not torch.equal(per_client[k][HELD], per_client[k][PROVEN])]
         shared = mean_over_holders(updates, server.shared, mean)
         return ServerState(shared, per_client, {"experts": experts, "tried": tried})
 
-    def _chosen(self, update: Update) -> State:
+    def _first_experts(self, update: Update) -> State:
         shares = update.statistics[ACTIVATION]
         held = mask_of(choose_experts(shares.tolist(), self.theta), self.num_experts)
         return {ACTIVATION: shares, HELD: held, PROVEN: held, VALIDATION_LOSS: update.statistics[VALIDATION_LOSS]}
 
-    def _revised(self, update: Update, known: Mapping[int, State]) -> State:
+    def _next_experts(self, update: Update, known: Mapping[int, State]) -> State:
         """Choose a client's next experts: keep what helped, undo what did not, or try the recommended set."""
         own, loss = known[update.client], update.statistics[VALIDATION_LOSS]
         if loss < own[VALIDATION_LOSS]:

@@ -27,9 +27,9 @@ from pilot.methods.base import (
     ServerState,
     State,
     Update,
-    by_client,
     prefixed,
     select,
+    sort_by_client,
     unprefixed,
     weighted_mean,
 )
@@ -59,7 +59,7 @@ class FedMosaic(Averaging):
         if not 0 <= self.self_weight <= 1:
             raise ValueError(f"self_weight: expected a number in 0..1, got {self.self_weight}")
 
-    def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
+    def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """Store the initial model, from which first updates are measured."""
         return ServerState(prefixed(initial, INITIAL))
 
@@ -71,7 +71,7 @@ class FedMosaic(Averaging):
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Apply the equations of the module; a robust `mean` of the others' models may ignore s."""
-        updates = by_client(updates)
+        updates = sort_by_client(updates)
         states = [select(update.state, phase.shared) for update in updates]
         initial = unprefixed(server.shared, INITIAL)
         received = [server.per_client.get(update.client) or initial for update in updates]

@@ -19,7 +19,7 @@ from pilot.methods.lora_products import A, B
 
 @dataclass(frozen=True, kw_only=True)
 class FedSaLora(Averaging):
-    """Averaging of A and the connector; the default `hand_over` keeps B on the client."""
+    """Averaging of A and the connector; the default `split_result` keeps B on the client."""
 
     name: ClassVar[str] = "fedsa_lora"
     single_model: ClassVar[bool] = False

@@ -10,9 +10,9 @@ a quarter, a half and all of it, since the method is made for unequal ranks; (1.
 equal ranks.
 
 Deviations: singular values are split evenly between the factors; W is not built, and signs are fixed (see
-`factorised`). Where W has a lower rank than the factors, the remaining rows restart as in LoRA, A at its initial values
-and B at zero: with zeros in both they could never be learned. s = alpha / r is the same for every rank. The connector
-is averaged by numbers of examples. With a robust mean, W is the robust mean of the B_k A_k.
+`low_rank_factors`). Where W has a lower rank than the factors, the remaining rows restart as in LoRA, A at its initial
+values and B at zero: with zeros in both they could never be learned. s = alpha / r is the same for every rank. The
+connector is averaged by numbers of examples. With a robust mean, W is the robust mean of the B_k A_k.
 AdamW instead of SGD, like every method here.
 """
 
@@ -23,8 +23,15 @@ from typing import ClassVar
 import torch
 
 from pilot.methods.averaging import mean_of_updates
-from pilot.methods.base import Mean, Phase, ServerState, State, Update, by_client, unprefixed, weighted_mean
-from pilot.methods.lora_products import factorised, filled_pair, full_rank, layers_of, products, stacked
+from pilot.methods.base import Mean, Phase, ServerState, State, Update, sort_by_client, unprefixed, weighted_mean
+from pilot.methods.lora_products import (
+    complete_pair,
+    layers_of,
+    lora_products,
+    lora_rank,
+    low_rank_factors,
+    stack_factors,
+)
 from pilot.methods.ranks import OWN, START, HeterogeneousRanks
 
 
@@ -38,12 +45,12 @@ class FlexLora(HeterogeneousRanks):
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Compute W and its factors in every layer, and average the connectors."""
-        updates = by_client(updates)
+        updates = sort_by_client(updates)
         start, shared = unprefixed(server.shared, START), dict(server.shared)
         shared |= mean_of_updates(updates, {"connector"}, mean)
         robust: State = {}
         if mean is not weighted_mean:
-            robust = mean((products(update.state), update.num_examples) for update in updates)
+            robust = mean((lora_products(update.state), update.num_examples) for update in updates)
         total = sum(update.num_examples for update in updates)
         weighted = [(update.state, update.num_examples / total) for update in updates]
         for layer in layers_of(updates[0].state):
@@ -51,8 +58,8 @@ class FlexLora(HeterogeneousRanks):
                 w_OI = robust[f"offset.{layer}.weight"]
                 left_OR, right_RI = w_OI, torch.eye(w_OI.shape[1], dtype=w_OI.dtype)
             else:
-                left_OR, right_RI = stacked(weighted, layer)
-            factors = factorised(left_OR, right_RI, full_rank(start))
-            shared |= filled_pair(layer, *factors, start[f"text_adapter.{layer}.lora_A"])
+                left_OR, right_RI = stack_factors(weighted, layer)
+            factors = low_rank_factors(left_OR, right_RI, lora_rank(start))
+            shared |= complete_pair(layer, *factors, start[f"text_adapter.{layer}.lora_A"])
         ranks = {str(client): int(state[OWN]) for client, state in sorted(server.per_client.items())}
         return ServerState(shared, server.per_client, {"ranks": ranks})

@@ -28,8 +28,26 @@ import torch
 from torch import Tensor
 
 from pilot.methods.averaging import mean_of_updates
-from pilot.methods.base import Mean, Phase, ServerState, State, Update, by_client, select, unprefixed, weighted_mean
-from pilot.methods.lora_products import cut, full_rank, layers_of, pad, pair_of, product_norm, restarted
+from pilot.methods.base import (
+    Mean,
+    Phase,
+    ServerState,
+    State,
+    Update,
+    select,
+    sort_by_client,
+    unprefixed,
+    weighted_mean,
+)
+from pilot.methods.lora_products import (
+    layers_of,
+    lora_rank,
+    pad_rank,
+    pair_of,
+    product_norm,
+    reset_dead_rows,
+    truncate_rank,
+)
 from pilot.methods.ranks import OWN, START, HeterogeneousRanks
 
 
@@ -54,38 +72,38 @@ class HetLora(HeterogeneousRanks):
         if self.strength < 0:
             raise ValueError(f"strength: expected a number of at least 0, got {self.strength}")
 
-    def pruned(self, rank: int) -> int:
+    def pruned_rank(self, rank: int) -> int:
         """Return gamma times a rank, rounded down, at least 1."""
         return max(1, math.floor(round(self.gamma * rank, 9)))
 
     def penalty(self, trainable: State, received: State) -> Tensor | None:
         """Return strength * T_k; None if the strength is 0 or the rank cannot be pruned."""
         rank = int(received[OWN])
-        if self.strength == 0 or self.pruned(rank) == rank:
+        if self.strength == 0 or self.pruned_rank(rank) == rank:
             return None
-        return self.strength * tail_norm(trainable, self.pruned(rank), rank).float()
+        return self.strength * tail_norm(trainable, self.pruned_rank(rank), rank).float()
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Prune, then average the padded pairs by S_k, or by numbers of examples while all products are zero."""
-        updates = by_client(updates)
+        updates = sort_by_client(updates)
         per_client, texts, pruned = dict(server.per_client), [], []
         for update in updates:
             rank, text = int(per_client[update.client][OWN]), select(update.state, {"text_adapter"})
-            less = self.pruned(rank)
+            less = self.pruned_rank(rank)
             if less < rank and tail_norm(text, less, rank) < tail_norm(server.shared, less, rank):
                 per_client[update.client] = {OWN: torch.tensor([float(less)])}
                 pruned.append(update.client)
-                text = cut(text, less)
+                text = truncate_rank(text, less)
             texts.append(text)
         norms = [product_norm(text) for text in texts]
         weights = norms if any(norms) else [float(update.num_examples) for update in updates]
         start = select(server.shared, {START})
-        full = full_rank(unprefixed(start, START))
-        padded = ((pad(text, full), weight) for text, weight in zip(texts, weights, strict=True) if weight > 0)
+        full = lora_rank(unprefixed(start, START))
+        padded = ((pad_rank(text, full), weight) for text, weight in zip(texts, weights, strict=True) if weight > 0)
         most = max(int(state[OWN]) for state in per_client.values())
-        text = restarted(mean(padded), unprefixed(start, START), most)
+        text = reset_dead_rows(mean(padded), unprefixed(start, START), most)
         shared = {**start, **text, **mean_of_updates(updates, {"connector"}, mean)}
         shares = {str(u.client): float(f"{w / sum(weights):.6g}") for u, w in zip(updates, weights, strict=True)}
         ranks = {str(client): int(state[OWN]) for client, state in sorted(per_client.items())}

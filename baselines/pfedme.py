@@ -24,13 +24,13 @@ from torch import Tensor
 from pilot.methods.averaging import PLAIN_GROUPS, Averaging
 from pilot.methods.base import (
     ClientInfo,
-    Handover,
     Mean,
     Phase,
+    PhaseResult,
     ServerState,
+    SplitResult,
     State,
     Update,
-    Work,
     prefixed,
     select,
     unprefixed,
@@ -74,7 +74,7 @@ class PFedMe(Averaging):
         """Return the phase of each client's model theta~, for which nothing is sent."""
         return Phase(name="personal", trainable=PLAIN_GROUPS, shared=frozenset())
 
-    def arrive(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
+    def initial_state(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
         """Load w in training, theta~ in the final phase; without it the initial model remains."""
         return unprefixed(stored, PERSONAL) if phase.name == "personal" else dict(payload)
 
@@ -82,15 +82,15 @@ class PFedMe(Averaging):
         """Return lambda / 2 ||theta - w||^2."""
         return self.strength / 2 * squared_distance(trainable, received)
 
-    def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
+    def split_result(self, phase: Phase, client: ClientInfo, result: PhaseResult) -> SplitResult:
         """Send w_k; keep theta~."""
-        theta = select(work.end, phase.shared)
-        way = difference(theta, work.start)
+        theta = select(result.end, phase.shared)
+        way = difference(theta, result.start)
         step = self.eta * self.strength
-        local = {name: (work.start[name] + step * way[name]).to(value.dtype) for name, value in theta.items()}
-        return Handover(local, prefixed(theta, PERSONAL))
+        local = {name: (result.start[name] + step * way[name]).to(value.dtype) for name, value in theta.items()}
+        return SplitResult(local, prefixed(theta, PERSONAL))
 
-    def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
+    def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """Store the initial model, which beta mixes with."""
         return ServerState(prefixed(initial, INITIAL))
 

@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from pilot.methods.base import State, Update, select
-from pilot.methods.lora_products import factorised, filled_pair, layers_of, stacked
-from pilot.methods.pilot import Pilot, record_of
-from pilot.methods.text_aggregation import Distance, neighbourhoods, pairwise_distances
+from pilot.methods.lora_products import complete_pair, layers_of, low_rank_factors, stack_factors
+from pilot.methods.pilot import Pilot, mixing_record
+from pilot.methods.text_aggregation import Distance, neighbourhoods_from_distances, pairwise_distances
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +33,21 @@ class PilotExactAta(Pilot):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.adaptive_text_aggregation:
-            raise ValueError("adaptive_text_aggregation: this method is about ATA, so it cannot be without")
+            raise ValueError("adaptive_text_aggregation: expected true, since this method is a form of ATA")
 
-    def mix_texts(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
+    def mix_text_adapters(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
         """Mix products with ATA's neighbours and weights."""
         texts = [select(update.state, {"text_adapter"}) for update in updates]
         distances = pairwise_distances(texts, self.distance)
         counts = [update.num_examples for update in updates]
-        around = neighbourhoods(distances, counts, self.num_neighbors, self.self_weight)
+        neighbourhoods = neighbourhoods_from_distances(distances, counts, self.num_neighbors, self.self_weight)
         mixed = []
-        for k, hood in enumerate(around):
+        for k, hood in enumerate(neighbourhoods):
             rest = 1.0 - hood.self_weight
             parts = [(texts[k], hood.self_weight)]
             parts += [(texts[j], rest * weight) for j, weight in zip(hood.neighbours, hood.weights, strict=True)]
             mixed.append(mixed_product([part for part in parts if part[1] > 0]))
-        return mixed, record_of(updates, distances, around)
+        return mixed, mixing_record(updates, distances, neighbourhoods)
 
 
 def mixed_product(parts: Sequence[tuple[Mapping[str, Tensor], float]]) -> State:
@@ -59,5 +59,5 @@ def mixed_product(parts: Sequence[tuple[Mapping[str, Tensor], float]]) -> State:
     result: State = {}
     for layer in layers_of(first):
         start_RI = first[f"text_adapter.{layer}.lora_A"]
-        result |= filled_pair(layer, *factorised(*stacked(parts, layer), len(start_RI)), start_RI)
+        result |= complete_pair(layer, *low_rank_factors(*stack_factors(parts, layer), len(start_RI)), start_RI)
     return {name: result[name] for name in first}

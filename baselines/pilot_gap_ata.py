@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pilot.methods.base import State, Update, select
-from pilot.methods.pilot import Pilot, record_of
-from pilot.methods.text_aggregation import mix, neighbourhoods_of, pairwise_distances
+from pilot.methods.pilot import Pilot, mixing_record
+from pilot.methods.text_aggregation import mix, neighbourhoods_from_nearest, pairwise_distances
 
 UNBOUNDED = 1_000_000
 
@@ -32,24 +32,26 @@ class PilotGapAta(Pilot):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.adaptive_text_aggregation:
-            raise ValueError("adaptive_text_aggregation: this method is about ATA, so it cannot be without")
+            raise ValueError("adaptive_text_aggregation: expected true, since this method is a form of ATA")
 
-    def mix_texts(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
+    def mix_text_adapters(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
         """Mix with ATA's weights over the neighbours before the gap."""
         texts = [select(update.state, {"text_adapter"}) for update in updates]
         distances = pairwise_distances(texts, self.distance)
         chosen = []
         for k, row in enumerate(distances):
             others = sorted((distance, j) for j, distance in enumerate(row) if j != k)
-            count = before_the_gap([distance for distance, _ in others])
+            count = count_before_gap([distance for distance, _ in others])
             chosen.append(others[: min(count, self.num_neighbors)])
         indices = [[j for _, j in of_client] for of_client in chosen]
         near = [[distance for distance, _ in of_client] for of_client in chosen]
-        around = neighbourhoods_of(indices, near, [update.num_examples for update in updates], self.self_weight)
-        return mix(texts, around), record_of(updates, distances, around)
+        neighbourhoods = neighbourhoods_from_nearest(
+            indices, near, [update.num_examples for update in updates], self.self_weight
+        )
+        return mix(texts, neighbourhoods), mixing_record(updates, distances, neighbourhoods)
 
 
-def before_the_gap(distances: Sequence[float]) -> int:
+def count_before_gap(distances: Sequence[float]) -> int:
     """Count the sorted distances before the widest relative gap; see the module."""
     if len(distances) < 2:
         return len(distances)

@@ -47,11 +47,9 @@ class PilotMomentum(Pilot):
         if not 0 <= self.beta < 1:
             raise ValueError(f"beta: expected a number in [0, 1), got {self.beta}")
         if not self.adaptive_text_aggregation:
-            raise ValueError(
-                "adaptive_text_aggregation: momentum is kept of clients' own text adapters, so they are needed"
-            )
+            raise ValueError("adaptive_text_aggregation: expected true, since each text adapter has its own momentum")
 
-    def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
+    def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """Store the initial model, from which the first update is measured."""
         return ServerState(prefixed(initial, INITIAL))
 

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 from pilot.methods.averaging import mean_of_updates
 from pilot.methods.base import State, Update, select
 from pilot.methods.lora_products import A, B
-from pilot.methods.pilot import Pilot, record_of
-from pilot.methods.text_aggregation import mix, neighbourhoods, pairwise_distances
+from pilot.methods.pilot import Pilot, mixing_record
+from pilot.methods.text_aggregation import mix, neighbourhoods_from_distances, pairwise_distances
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +31,16 @@ class PilotSharedA(Pilot):
         super().__post_init__()
         if not self.adaptive_text_aggregation or self.distance != "parameters":
             raise ValueError(
-                "adaptive_text_aggregation, distance: expected true and 'parameters', of which B's are used"
+                "adaptive_text_aggregation, distance: expected true and 'parameters'; distances are between B factors"
             )
 
-    def mix_texts(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
+    def mix_text_adapters(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
         """Average A over all clients and mix B by ATA."""
         shared = mean_of_updates(updates, {A})
         own = [select(update.state, {B}) for update in updates]
         distances = pairwise_distances(own, self.distance)
         counts = [update.num_examples for update in updates]
-        around = neighbourhoods(distances, counts, self.num_neighbors, self.self_weight)
+        neighbourhoods = neighbourhoods_from_distances(distances, counts, self.num_neighbors, self.self_weight)
         order = [name for name in updates[0].state if name in shared or name in own[0]]
-        mixed = [{name: {**shared, **state}[name] for name in order} for state in mix(own, around)]
-        return mixed, record_of(updates, distances, around)
+        mixed = [{name: {**shared, **state}[name] for name in order} for state in mix(own, neighbourhoods)]
+        return mixed, mixing_record(updates, distances, neighbourhoods)

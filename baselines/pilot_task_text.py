@@ -22,7 +22,7 @@ class PilotTaskText(Pilot):
 
     name: ClassVar[str] = "pilot_task_text"
 
-    def mix_texts(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
+    def mix_text_adapters(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
         """Average text adapters within each task; record each task's clients."""
         states = [select(update.state, {"text_adapter"}) for update in updates]
         tasks = [update.task for update in updates]

@@ -24,13 +24,13 @@ from torch import Tensor
 from pilot.methods.averaging import PLAIN_GROUPS, Averaging
 from pilot.methods.base import (
     ClientInfo,
-    Handover,
     Mean,
     Phase,
+    PhaseResult,
     ServerState,
+    SplitResult,
     State,
     Update,
-    Work,
     prefixed,
     select,
     unprefixed,
@@ -68,15 +68,15 @@ class Scaffold(Averaging):
         """Return <c - c_k, theta>."""
         return inner_product(trainable, correction(trainable, received))
 
-    def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
-        """Send the model and c_k+ - c_k; keep c_k+. `work.gradients` are the means of g + c - c_k."""
-        handover = super().hand_over(phase, client, work)
-        control = difference(work.gradients, correction(work.gradients, {**work.stored, **work.payload}))
-        own = unprefixed(work.stored, OWN) or {name: torch.zeros_like(value) for name, value in control.items()}
+    def split_result(self, phase: Phase, client: ClientInfo, result: PhaseResult) -> SplitResult:
+        """Send the model and c_k+ - c_k; keep c_k+. `result.gradients` are the means of g + c - c_k."""
+        split = super().split_result(phase, client, result)
+        control = difference(result.gradients, correction(result.gradients, {**result.stored, **result.payload}))
+        own = unprefixed(result.stored, OWN) or {name: torch.zeros_like(value) for name, value in control.items()}
         change = prefixed(difference(control, own), CHANGE)
-        return Handover({**handover.shared, **change}, {**handover.private, **prefixed(control, OWN)})
+        return SplitResult({**split.shared, **change}, {**split.private, **prefixed(control, OWN)})
 
-    def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
+    def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """Store theta_g and N; c is 0 and not stored."""
         theta = prefixed(without(initial, {CHANGE}), INITIAL)
         return ServerState({**theta, COUNT: torch.tensor(float(len(clients)))})

@@ -18,8 +18,8 @@ from pilot.methods.base import (
     ServerState,
     State,
     Update,
-    by_client,
     prefixed,
+    sort_by_client,
     unprefixed,
     weighted_mean,
 )
@@ -41,7 +41,7 @@ class TaskAvg(Averaging):
     ) -> ServerState:
         """Average within every task that has an update."""
         by_task: dict[str, list[Update]] = {}
-        for update in by_client(updates):
+        for update in sort_by_client(updates):
             by_task.setdefault(update.task, []).append(update)
         shared = dict(server.shared)
         for task, members in by_task.items():

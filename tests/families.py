@@ -22,13 +22,13 @@ def whole_ids(made: Backbone) -> Tensor:
     """The ids of a whole sequence, as transformers' model takes them."""
     config = made.model.config
     image = [config.image_token_id] * made.num_image_tokens
-    return torch.tensor([*made.prompts.lead, *image, *made.prompt_ids(QUESTION), *made.answer_ids(ANSWER)])
+    return torch.tensor([*made.prompts.prefix, *image, *made.prompt_ids(QUESTION), *made.answer_ids(ANSWER)])
 
 
 def prompt(made: Backbone) -> Tensor:
     """The ids of a prompt with its image's tokens."""
     image = [made.model.config.image_token_id] * made.num_image_tokens
-    return torch.tensor([*made.prompts.lead, *image, *made.prompt_ids(QUESTION)])
+    return torch.tensor([*made.prompts.prefix, *image, *made.prompt_ids(QUESTION)])
 
 
 def stock_inputs(made: Backbone, ids: Tensor) -> dict[str, Any]:

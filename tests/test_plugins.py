@@ -13,7 +13,7 @@ from pilot.federation.spec import RunSpec
 from pilot.methods.families import known_methods
 from pilot.methods.plugins import plugin_digest, plugins
 from pilot.plan.architecture import Architecture
-from pilot.plan.plan import plan_of
+from pilot.plan.plan import plan_run
 from pilot.provenance import sources, stage_digest
 from pilot.registry import make_method, method_class
 
@@ -66,9 +66,11 @@ def test_a_plan_asks_the_method(install: Install) -> None:
     example = Path(__file__).resolve().parents[1] / "examples" / "fedmedian_lora" / "fedmedian_lora.py"
     install("fedmedian_lora", "fedmedian_lora:FedMedianLora", example.read_text(encoding="utf-8"))
     architecture, scenario, profile = Architecture(), load_scenario("scenario2"), load_profile("llava")
-    mine, fedavg = (plan_of(RunSpec(scenario, profile, name, 0), architecture) for name in ("fedmedian_lora", "fedavg"))
-    assert mine.phases(1)[0].held == 0
-    same = [[replace(phase, held=0) for phase in plan.phases(2)] for plan in (mine, fedavg)]
+    mine, fedavg = (
+        plan_run(RunSpec(scenario, profile, name, 0), architecture) for name in ("fedmedian_lora", "fedavg")
+    )
+    assert mine.phases(1)[0].extra_copies == 0
+    same = [[replace(phase, extra_copies=0) for phase in plan.phases(2)] for plan in (mine, fedavg)]
     assert same[0] == same[1] and (mine.server, mine.leaves, mine.stays) == (fedavg.server, fedavg.leaves, fedavg.stays)
 
 
@@ -81,7 +83,7 @@ def test_one_package_that_is_on_the_path_twice_is_no_conflict(install: Install) 
 def test_two_packages_cannot_offer_one_name(install: Install) -> None:
     install("same", "plug_one:One")
     install("same", "plug_two:Two")
-    with pytest.raises(UserError, match="method 'same': offered twice, as plug_one:One and plug_two:Two"):
+    with pytest.raises(UserError, match="method 'same': defined twice, as plug_one:One and plug_two:Two"):
         plugins()
 
 
@@ -146,5 +148,5 @@ def test_runs_depend_on_every_file_of_a_package(install: Install) -> None:
 
 def test_a_module_that_is_gone_is_explained(install: Install) -> None:
     install("gone", "plug_gone:Gone").unlink()
-    with pytest.raises(UserError, match="method 'gone': entry point plug_gone:Gone .*no module 'plug_gone'"):
+    with pytest.raises(UserError, match="method 'gone': entry point plug_gone:Gone .*module 'plug_gone' is missing"):
         plugin_digest("gone")

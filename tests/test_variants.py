@@ -13,7 +13,7 @@ from pilot.federation.spec import RunSpec, configured
 from pilot.io.atomic import read_json
 from pilot.methods.families import METHODS
 from pilot.methods.pilot import Pilot
-from pilot.plan.plan import Question, make_plan
+from pilot.plan.plan import PlanInputs, make_plan
 from pilot.provenance import profile_digest, scenario_digest, stage_digest, tuning_digest
 from pilot.runs.inputs import load_run_inputs
 
@@ -85,7 +85,7 @@ def test_presumed_first_scenario_of_the_paper() -> None:
     assert [(task.name, task.partition.kind, task.num_clients) for task in scenario.tasks] == [
         ("gqa", "iid", 3), ("ocr-vqa", "iid", 3), ("coco-caption", "iid", 3),
     ]  # fmt: skip
-    planned = make_plan(Question(scenario, load_profile("llava"), ("pilot",), 1, 80 * 10**9, 128, 32, None), Path())
+    planned = make_plan(PlanInputs(scenario, load_profile("llava"), ("pilot",), 1, 80 * 10**9, 128, 32, None), Path())
     assert planned["scenario"] == "llava-scenario1+iid"
     usual = load_profile("embedded")
     for name, rounds, steps in (("rounds-3", 3, 36), ("rounds-6", 6, 18), ("rounds-36", 36, 3)):

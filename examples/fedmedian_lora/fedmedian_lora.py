@@ -48,7 +48,7 @@ class FedMedianLora(Method):
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:
         """Combine LoRA by medians and connectors by a mean; record the number of clients."""
-        taken = list(updates)  # an iterator; a median needs all of them at once
-        lora = coordinate_median((select(update.state, LORA), update.num_examples) for update in taken)
-        connector = mean_of_updates(taken, CONNECTOR, mean)
-        return ServerState({**lora, **connector}, record={"num_clients": len(taken)})
+        collected = list(updates)  # an iterator; a median needs all of them at once
+        lora = coordinate_median((select(update.state, LORA), update.num_examples) for update in collected)
+        connector = mean_of_updates(collected, CONNECTOR, mean)
+        return ServerState({**lora, **connector}, record={"num_clients": len(collected)})

@@ -1,6 +1,6 @@
 """The frozen multimodal LLM with its LoRA: prompts, features, loss and answers.
 
-A sequence is `lead [image tokens] prompt answer`. Connectors are not part of it: callers pass image tokens, or a
+A sequence is `prefix [image tokens] prompt answer`. Connectors are not part of it: callers pass image tokens, or a
 function that returns them. What differs between models is in `pilot.backbone.families`.
 """
 
@@ -16,11 +16,11 @@ from torch.nn import functional
 from pilot.backbone.checkpoint import Checkpoint
 from pilot.backbone.families.base import Family
 from pilot.backbone.families.table import family_of
-from pilot.backbone.lora import attach
+from pilot.backbone.lora import attach_lora
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.offsets import Offsets
 from pilot.backbone.packed.checkpoint import LeanCheckpoint
-from pilot.backbone.packed.llama import computes
+from pilot.backbone.packed.llama import supports
 from pilot.backbone.packed.packing import IGNORED
 from pilot.backbone.packed.passes import PackedPasses
 from pilot.backbone.passes import ImageTokens, LanguageModel, ModulePasses, Passes
@@ -50,24 +50,24 @@ class Backbone:
         self.lm_head: nn.Module = self.model.lm_head
         self.embed: nn.Module = self.model.get_input_embeddings()
         self.prompts = self._make_prompts(prompt_template)
-        self.end = self.prompts.end
+        self.eos_id = self.prompts.eos_id
         self.num_language_parameters = sum(p.numel() for p in self.language_model.parameters())
-        self.text_adapter = attach(self.language_model, rank, alpha, token_space=self.numerics.token_space)
+        self.text_adapter = attach_lora(self.language_model, rank, alpha, token_space=self.numerics.token_space)
         self._offsets: Offsets | None = None
         if self.numerics.gradient_checkpointing:
             with warnings.catch_warnings():  # about a new name, which older versions of transformers 5 lack
                 warnings.simplefilter("ignore", FutureWarning)
                 self.language_model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
-        self._before = torch.tensor(self.prompts.lead, device=self.numerics.device)
+        self._prefix_ids = torch.tensor(self.prompts.prefix, device=self.numerics.device)
         after = self.family.after_image()
-        self._after_image = None if after is None else self.numerics.place(after)
-        positions = self.family.positions(self.num_lead_tokens)
+        self._after_image = None if after is None else self.numerics.to_device(after)
+        positions = self.family.positions(self.num_prefix_tokens)
         model = LanguageModel(
-            self.language_model, self.lm_head, self.embed, self._before, self.end, self.numerics, positions
+            self.language_model, self.lm_head, self.embed, self._prefix_ids, self.eos_id, self.numerics, positions
         )
-        packs = self.numerics.packs and positions is None and computes(self.model.config.text_config)
-        self._passes: Passes = PackedPasses(model) if packs else ModulePasses(model)
-        self.max_ids = None if max_length is None else self._room(max_length)
+        can_pack = self.numerics.can_pack and positions is None and supports(self.model.config.text_config)
+        self._passes: Passes = PackedPasses(model) if can_pack else ModulePasses(model)
+        self.max_ids = None if max_length is None else self._max_text_ids(max_length)
 
     @property
     def processor(self) -> Any:
@@ -75,9 +75,9 @@ class Backbone:
         return self._checkpoint.processor
 
     @property
-    def num_lead_tokens(self) -> int:
+    def num_prefix_tokens(self) -> int:
         """Number of tokens before the image: the begin token and the system prompt."""
-        return len(self._before)
+        return len(self._prefix_ids)
 
     @property
     def feature_shape(self) -> tuple[int, int]:
@@ -95,13 +95,13 @@ class Backbone:
         image = self.tokenizer.convert_ids_to_tokens(self.model.config.image_token_id)
         return ChatPrompts(self.tokenizer, image, self.family.opening, self.family.closing)
 
-    def _room(self, max_length: int) -> int:
+    def _max_text_ids(self, max_length: int) -> int:
         """Return how many tokens may follow the image in a sequence of at most `max_length`."""
-        taken = self.num_lead_tokens + self.num_image_tokens
+        taken = self.num_prefix_tokens + self.num_image_tokens
         if max_length <= taken:
             raise UserError(
-                f"profile: field max_length: the system prompt and the image take {taken} tokens, got {max_length}. "
-                "Allow more."
+                f"profile: field max_length: expected more than the {taken} tokens of system prompt and image, got "
+                f"{max_length}. Increase it."
             )
         return max_length - taken
 
@@ -155,7 +155,7 @@ class Backbone:
         """Return the ids between the image and the first answer."""
         return self.prompts.first(instruction)
 
-    def later_prompt_ids(self, instruction: str) -> list[int]:
+    def follow_up_prompt_ids(self, instruction: str) -> list[int]:
         """Return the ids of a later question in a conversation, which follow the end token of the previous answer."""
         return self.prompts.later(instruction)
 

@@ -53,12 +53,12 @@ def read_checkpoint(folder: Path, numerics: Numerics) -> Checkpoint:
 
 def _check_loaded(folder: Path, info: Mapping[str, Collection[Any]]) -> None:
     """Refuse missing, unexpected or mismatched tensors, which transformers would initialise at random or drop."""
-    kinds = {"missing_keys": "is missing", "unexpected_keys": "is left over", "mismatched_keys": "has another shape"}
+    kinds = {"missing_keys": "is missing", "unexpected_keys": "is unexpected", "mismatched_keys": "has another shape"}
     for kind, text in kinds.items():
         if names := sorted(str(each if isinstance(each, str) else each[0]) for each in info[kind]):
             raise UserError(
-                f"{folder}: tensor {names[0]} {text} ({len(names)} in all): weights and config.json are not of one "
-                "checkpoint. Download both again."
+                f"{folder}: tensor {names[0]} {text} ({len(names)} in all): weights and config.json belong to "
+                "different checkpoints. Download both again."
             )
 
 
@@ -67,11 +67,12 @@ def _check_tokens(folder: Path, tokenizer: Any, begin_token: bool, vocabulary: i
     for name in ("bos_token", "eos_token") if begin_token else ("eos_token",):
         if getattr(tokenizer, f"{name}_id") is None:
             raise UserError(
-                f"{folder / 'tokenizer_config.json'}: field {name}: prompts begin and end with these tokens. Add it."
+                f"{folder / 'tokenizer_config.json'}: field {name}: missing or null, but prompts begin and end with "
+                "these tokens. Add it."
             )
     largest = max(tokenizer.get_vocab().values())
     if largest >= vocabulary:
         raise UserError(
             f"{folder / 'tokenizer.json'}: expected ids below the model's vocab_size {vocabulary}, got {largest}. "
-            "Copy the tokenizer from where the weights are from."
+            "Copy the tokenizer that belongs to the weights."
         )

@@ -34,7 +34,7 @@ TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.b
 
 
 @dataclass(frozen=True)
-class Layout:
+class FeatureLayout:
     """Size of stored features: images, tokens per image, width and type."""
 
     count: int
@@ -93,7 +93,7 @@ class FeatureCache:
 def write_features(
     folder: Path,
     names: Sequence[str],
-    layout: Layout,
+    layout: FeatureLayout,
     made_of: str,
     compute: Callable[[Sequence[str]], Tensor],
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -118,17 +118,17 @@ def write_features(
     rows = layout.rows_per_shard(shard_bytes)
     parts = [names[start : start + rows] for start in range(0, len(names), rows)]
     keys = [digest_json({"made_of": made_of, "type": layout.dtype, "names": list(part)}) for part in parts]
-    shards = [_finished(folder, number, key) for number, key in enumerate(keys)]
+    shards = [_read_finished_shard(folder, number, key) for number, key in enumerate(keys)]
     missing = sum(len(part) for part, shard in zip(parts, shards, strict=True) if shard is None)
-    _check_room(folder, layout, missing * layout.row_bytes)
+    _check_disk_space(folder, layout, missing * layout.row_bytes)
     done = 0
     for number, part in enumerate(parts):
         if shards[number] is None:
-            values = _shard(part, layout, compute, partial(_within, progress, done, len(names)))
+            values = _compute_shard(part, layout, compute, partial(_shift_progress, progress, done, len(names)))
             shards[number] = _write_shard(folder, number, values, keys[number], len(part))
         done += len(part)
         progress(done, len(names))
-    _remove_others(folder, len(parts))
+    _remove_stale(folder, len(parts))
     entries = [{name: shard[name] for name in ("file", "rows", "sha256")} for shard in shards if shard]
     index = {"shards": entries, "dtype": layout.dtype, "rows": {name: row for row, name in enumerate(names)}}
     write_sealed(folder / "index.json", index | {"digest": digest_json({"shards": entries, "dtype": layout.dtype})})
@@ -157,26 +157,26 @@ def open_features(folder: Path) -> FeatureCache:
     try:
         shards = [np.load(folder / shard["file"], mmap_mode="r", allow_pickle=False) for shard in index["shards"]]
     except (OSError, ValueError) as error:
-        raise damaged(folder / "index.json", f"a shard of it cannot be mapped: {error}") from error
+        raise damaged(folder / "index.json", f"a shard cannot be memory-mapped: {error}") from error
     return FeatureCache(shards, index["dtype"], index["rows"], index["digest"])
 
 
-def _within(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+def _shift_progress(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
     progress(before + done, total)
 
 
-def _check_room(folder: Path, layout: Layout, needed: int) -> None:
+def _check_disk_space(folder: Path, layout: FeatureLayout, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"{folder}: {layout.describe()}, of which {needed / 1e9:.3f} GB are still to be written; the disk has "
-            f"{free / 1e9:.3f} GB. Free some, choose another --results, fewer examples, or a feature_dtype of 16 bits."
+            f"{folder}: {layout.describe()}; {needed / 1e9:.3f} GB remain to be written, but only {free / 1e9:.3f} GB "
+            "are free. Free disk space, choose another --results, use fewer examples, or a feature_dtype of 16 bits."
         )
 
 
-def _shard(
+def _compute_shard(
     names: Sequence[str],
-    layout: Layout,
+    layout: FeatureLayout,
     compute: Callable[[Sequence[str]], Tensor],
     progress: Callable[[int], None],
 ) -> np.ndarray:
@@ -200,7 +200,7 @@ def _write_shard(folder: Path, number: int, values: np.ndarray, key: str, rows: 
     return entry
 
 
-def _finished(folder: Path, number: int, key: str) -> dict[str, Any] | None:
+def _read_finished_shard(folder: Path, number: int, key: str) -> dict[str, Any] | None:
     """Return the entry of a shard that is complete and has this content; None otherwise."""
     try:
         entry: dict[str, Any] = read_json(folder / f"features-{number:05d}.json", dict.fromkeys(_ENTRY, (str, int)))
@@ -211,7 +211,7 @@ def _finished(folder: Path, number: int, key: str) -> dict[str, Any] | None:
     return entry if whole and sha256_file(file) == entry["sha256"] else None
 
 
-def _remove_others(folder: Path, count: int) -> None:
+def _remove_stale(folder: Path, count: int) -> None:
     keep = {f"features-{number:05d}" for number in range(count)}
     for path in [*folder.glob("features-*.npy"), *folder.glob("features-*.json")]:
         if path.stem not in keep:

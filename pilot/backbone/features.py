@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.feature_files import SHARD_BYTES, Layout, write_features
+from pilot.backbone.feature_files import FeatureLayout, write_features
 from pilot.backbone.paths import backbone_digest
 from pilot.config.profile import Profile
 from pilot.data.record import InstructionRecord
@@ -22,8 +22,7 @@ def compute_features(
     records: Sequence[InstructionRecord],
     folder: Path,
     progress: Callable[[int, int], None],
-    say: Callable[[str], None] = lambda text: None,
-    shard_bytes: int = SHARD_BYTES,
+    log: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Write the features of all images of `records` to `folder`, ordered by the images' sha256.
 
@@ -33,20 +32,19 @@ def compute_features(
         records: their images may repeat.
         folder: see `pilot.backbone.feature_files`.
         progress: called with the number of finished images and the total.
-        say: called with a description of the size before anything is written.
-        shard_bytes: maximum bytes of a shard.
+        log: called with a description of the size before anything is written.
 
     Raises:
         UserError: the disk has too little space or cannot be written to.
     """
     images = {record.image_sha256: record.image for record in records}
     names = sorted(images)
-    layout = Layout(len(names), *backbone.feature_shape, profile.feature_dtype)
-    say(layout.describe())
+    layout = FeatureLayout(len(names), *backbone.feature_shape, profile.feature_dtype)
+    log(layout.describe())
 
     def compute(chunk: Sequence[str]) -> Tensor:
         return backbone.image_features([Image.open(io.BytesIO(images[name])) for name in chunk])
 
     computed_as = {name: getattr(profile, name) for name in ("precision", "attention")}
     made_of = {"backbone": backbone_digest(profile), "source": stage_digest("features"), **computed_as}
-    write_features(folder, names, layout, digest_json(made_of), compute, progress, shard_bytes)
+    write_features(folder, names, layout, digest_json(made_of), compute, progress)

@@ -18,7 +18,7 @@ Problem = tuple[str, str]
 """Name of a file, and a text that says what is wrong with it and what to do."""
 
 CONVERT = (
-    "only tokenizer.model is here, which is SentencePiece's format. Convert it once, in an environment of its own with "
+    "found only tokenizer.model, which is in SentencePiece's format. Convert it once, in a separate environment with "
     "`pip install 'transformers<5' sentencepiece protobuf` (version 5 loses the space before a text): "
     'python -c "from transformers import AutoTokenizer; '
     "AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER')\""
@@ -64,9 +64,9 @@ def _tokenizer(folder: Path) -> Iterator[Problem]:
         if (folder / "tokenizer.model").is_file():
             yield "tokenizer.json", f"missing; {CONVERT.replace('FOLDER', str(folder))}"
         else:
-            yield "tokenizer.json", "missing: no tokenizer in this checkpoint. Copy it from where the weights are from"
+            yield "tokenizer.json", "missing: no tokenizer in this checkpoint. Copy it from the weights' source"
     if not (folder / "tokenizer_config.json").is_file():
-        yield "tokenizer_config.json", "missing. Copy it from where the weights are from"
+        yield "tokenizer_config.json", "missing. Copy it from the weights' source"
 
 
 def _processor(folder: Path, family: type[Family], config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -76,7 +76,7 @@ def _processor(folder: Path, family: type[Family], config: Mapping[str, Any]) ->
             _read(folder, "processor_config.json") if (folder / "processor_config.json").is_file() else ({}, None)
         )
         if "image_processor" not in nested:
-            yield name, "missing: how images become pixels is not known. Copy it from where the weights are from"
+            yield name, "missing: it defines the preprocessing of images. Copy it from the weights' source"
             return
         settings, problem = nested["image_processor"], None
         name = "processor_config.json"
@@ -117,5 +117,5 @@ def _tensors(folder: Path, name: str) -> Iterator[Problem]:
         with safe_open(folder / name, framework="np") as file:
             file.keys()
     except (OSError, SafetensorError) as error:
-        yield name, f"not a whole safetensors file ({error}). Download it again"
+        yield name, f"incomplete or damaged safetensors file ({error}). Download it again"
         return

@@ -2,13 +2,13 @@
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.loading import load_checkpoint
-from pilot.backbone.numerics import Numerics, set_up
+from pilot.backbone.numerics import Numerics, configure_torch
 from pilot.backbone.paths import backbone_digest
 from pilot.config.profile import Profile
 
 
 def load_backbone(profile: Profile, *, lean: bool = False) -> Backbone:
-    """Set up PyTorch for a profile and load its backbone with LoRA attached; see `pilot.backbone.numerics.set_up`.
+    """Configure PyTorch for a profile (`configure_torch`) and load its backbone with LoRA attached.
 
     Args:
         profile: names the backbone.
@@ -18,8 +18,8 @@ def load_backbone(profile: Profile, *, lean: bool = False) -> Backbone:
         UserError: an unknown backbone, a missing or damaged checkpoint, or no GPU although the profile asks for one.
     """
     backbone_digest(profile)  # refuses an altered shipped checkpoint before it is read
-    numerics = Numerics.of(profile)
-    set_up(numerics)
+    numerics = Numerics.from_profile(profile)
+    configure_torch(numerics)
     return Backbone(
         load_checkpoint(profile, numerics, lean=lean),
         rank=profile.lora.rank,

@@ -47,7 +47,7 @@ def greedy(
     return answers
 
 
-def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+def group_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Group indices of equal length, at most `batch_size` per group, longest first; the order is deterministic."""
     groups: dict[int, list[int]] = {}
     for index, length in enumerate(lengths):

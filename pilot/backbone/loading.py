@@ -3,7 +3,7 @@
 from pilot.backbone.checkpoint import Checkpoint, read_checkpoint
 from pilot.backbone.fitting import check_checkpoint
 from pilot.backbone.numerics import Numerics
-from pilot.backbone.packed.checkpoint import LeanCheckpoint, is_lean
+from pilot.backbone.packed.checkpoint import LeanCheckpoint, can_load_lean
 from pilot.backbone.paths import checkpoint_folder
 from pilot.config.model import RandomModel
 from pilot.config.profile import Profile
@@ -24,7 +24,7 @@ def load_checkpoint(profile: Profile, numerics: Numerics, *, lean: bool = False)
     if size is None:
         folder = checkpoint_folder(profile)
         check_checkpoint(folder)
-        if lean and is_lean(folder, numerics):
+        if lean and can_load_lean(folder, numerics):
             return LeanCheckpoint(folder, numerics)
         return read_checkpoint(folder, numerics)
     return _load_random(profile, size, numerics)

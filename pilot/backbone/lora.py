@@ -30,7 +30,7 @@ class LoraLinear(nn.Module):
     def __init__(self, base: nn.Linear, rank: int, alpha: float, token_space: bool = False) -> None:
         super().__init__()
         self.weight: nn.Parameter = base.weight
-        self.bias: nn.Parameter | None = base.bias
+        self.bias: Tensor | None = base.bias
         self.scale: float = alpha / rank
         self.token_space: bool = token_space
         device = base.weight.device
@@ -42,25 +42,25 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         update = functional.linear(functional.linear(x, self.lora_A), self.lora_B) if self.token_space else None
         if self.offset is not None:
-            return self._beside(x, functional.linear(x, self.offset), update)
+            return self._add_offset(x, functional.linear(x, self.offset), update)
         if update is not None:
             return torch.add(functional.linear(x, self.weight, self.bias), update, alpha=self.scale)
-        return functional.linear(x, self._own_weight(), self.bias)
+        return functional.linear(x, self._effective_weight(), self.bias)
 
-    def _own_weight(self) -> Tensor:
+    def _effective_weight(self) -> Tensor:
         """Return the weight that multiplies x: W in token space, W + s B A in weight space."""
         if self.token_space:
             return self.weight
-        return self._merged if self._merged is not None else self.updated_weight()
+        return self._merged if self._merged is not None else self.merged_weight()
 
-    def _beside(self, x: Tensor, offset: Tensor, update: Tensor | None) -> Tensor:
+    def _add_offset(self, x: Tensor, offset: Tensor, update: Tensor | None) -> Tensor:
         """Add s D x to W x in one product: added after W x is rounded, less than half a rounding step would be lost."""
         total = offset if update is None else offset + update
-        result_TO = torch.addmm(total.flatten(0, -2), x.flatten(0, -2), self._own_weight().t(), beta=self.scale)
+        result_TO = torch.addmm(total.flatten(0, -2), x.flatten(0, -2), self._effective_weight().t(), beta=self.scale)
         result = result_TO.view(total.shape)
         return result if self.bias is None else result + self.bias
 
-    def updated_weight(self) -> Tensor:
+    def merged_weight(self) -> Tensor:
         """Return W + s B A, shape (out, in): computed in float32, rounded to W's type."""
         if self.weight.dtype == torch.float32:
             return torch.addmm(self.weight, self.lora_B, self.lora_A, alpha=self.scale)
@@ -69,7 +69,9 @@ class LoraLinear(nn.Module):
         return weight.to(self.weight.dtype)
 
 
-def attach(language_model: nn.Module, rank: int, alpha: float, token_space: bool = False) -> dict[str, nn.Parameter]:
+def attach_lora(
+    language_model: nn.Module, rank: int, alpha: float, token_space: bool = False
+) -> dict[str, nn.Parameter]:
     """Replace the attention and feed-forward layers by `LoraLinear`; return the adapter's parameters by name.
 
     Names are `text_adapter.<path of the layer>.lora_A|lora_B`.
@@ -94,7 +96,7 @@ def attach(language_model: nn.Module, rank: int, alpha: float, token_space: bool
     return parameters
 
 
-def initial_state(parameters: dict[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
+def initial_lora_state(parameters: dict[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
     """Return LoRA's initial values: A Kaiming-uniform from the run's seed (the same on every client), B zero."""
     state = {}
     for name, parameter in parameters.items():
@@ -108,7 +110,7 @@ def initial_state(parameters: dict[str, nn.Parameter], seed: int) -> dict[str, T
 
 
 @contextmanager
-def merged(language_model: nn.Module) -> Iterator[None]:
+def merged_lora(language_model: nn.Module) -> Iterator[None]:
     """Form W + s B A once for every layer and use it within the context; for generation, without gradients.
 
     Layers in token space do not change: token space exists to avoid a second copy of every weight.
@@ -118,7 +120,7 @@ def merged(language_model: nn.Module) -> Iterator[None]:
     try:
         with torch.no_grad():
             for layer in layers:
-                layer._merged = layer.updated_weight()
+                layer._merged = layer.merged_weight()
         yield
     finally:
         for layer in layers:

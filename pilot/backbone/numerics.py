@@ -39,7 +39,7 @@ class Numerics:
     generation_batch: int = 96
 
     @classmethod
-    def of(cls, profile: Profile) -> "Numerics":
+    def from_profile(cls, profile: Profile) -> "Numerics":
         """Return the numerics of a profile.
 
         Raises:
@@ -48,8 +48,8 @@ class Numerics:
         has_gpu = torch.cuda.is_available()
         if profile.device == "cuda" and not has_gpu:
             raise UserError(
-                f"profile {profile.name}: field device: cuda, but PyTorch sees no GPU here. Choose a machine with one, "
-                "or set device to cpu or auto."
+                f"profile {profile.name}: field device: cuda, but PyTorch finds no GPU. Use a machine with a GPU, or "
+                "set device to cpu or auto."
             )
         name = "cuda" if profile.device != "cpu" and has_gpu else "cpu"
         return cls(
@@ -58,7 +58,7 @@ class Numerics:
         )  # fmt: skip
 
     @property
-    def packs(self) -> bool:
+    def can_pack(self) -> bool:
         """Whether training and answers are packed (`pilot.backbone.packed.llama`).
 
         Requires a CPU, LoRA in weight space, float32 and no gradient checkpointing.
@@ -77,7 +77,7 @@ class Numerics:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def place(self, values: Tensor) -> Tensor:
+    def to_device(self, values: Tensor) -> Tensor:
         """Move values to the device; cast floating-point ones to the frozen weights' type."""
         dtype = self.dtype if values.is_floating_point() else values.dtype
         if self.device.type == "cuda":
@@ -100,7 +100,7 @@ def fast_matmul_precision() -> Literal["medium", "highest"]:
 
 
 @contextmanager
-def stock_matmul_precision() -> Iterator[None]:
+def default_matmul_precision() -> Iterator[None]:
     """Restore PyTorch's default setting within the context, for code that is measured for comparison.
 
     PyTorch's flash attention is slow with `medium`.
@@ -117,7 +117,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameter numbers of glibc's mallopt, from its malloc.h."""
 
 
-def set_up(numerics: Numerics) -> None:
+def configure_torch(numerics: Numerics) -> None:
     """Set one thread and deterministic kernels, and keep freed memory for the next step.
 
     In deterministic mode PyTorch fills every new tensor; this is turned off, because no code here reads memory that it
@@ -133,7 +133,7 @@ def set_up(numerics: Numerics) -> None:
     torch.set_float32_matmul_precision(fast_matmul_precision())
     torch.set_deterministic_debug_mode("warn" if on_gpu else "error")  # does not import torch's compiler (1 s)
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (untyped in torch)
-    if numerics.packs and platform.libc_ver()[0] == "glibc":  # larger models would keep far more than they use
+    if numerics.can_pack and platform.libc_ver()[0] == "glibc":  # larger models would keep far more than they use
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(M_TRIM_THRESHOLD, 256 << 20)

@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from pilot.backbone.generation import by_length, greedy
-from pilot.backbone.lora import merged
+from pilot.backbone.generation import greedy, group_by_length
+from pilot.backbone.lora import merged_lora
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.packed.packing import IGNORED
 
@@ -24,8 +24,8 @@ class LanguageModel:
         layers: transformers' module, its linear layers replaced by those with LoRA.
         head: maps hidden states (M, C) to logits (M, V).
         embed: maps ids to (..., C).
-        lead: ids before the image.
-        end: id that ends an answer.
+        prefix: ids before the image.
+        eos_id: id that ends an answer.
         numerics: device, types and sizes of batches.
         positions: position ids (A, L) of sequences; None for 0, 1, 2, ...
     """
@@ -33,8 +33,8 @@ class LanguageModel:
     layers: nn.Module
     head: nn.Module
     embed: nn.Module
-    lead: Tensor
-    end: int
+    prefix: Tensor
+    eos_id: int
     numerics: Numerics
     positions: Callable[[int], Tensor] | None = None
 
@@ -45,9 +45,9 @@ class LanguageModel:
         return self.positions(stop)[:, None, start:].expand(-1, count, -1).to(self.numerics.device)
 
     def inputs(self, image_tokens_BNC: Tensor, ids_BL: Tensor) -> Tensor:
-        """Return the embedded sequences (B, lead + N + L, C)."""
-        lead_BLC = self.embed(self.lead).expand(len(ids_BL), -1, -1)
-        return torch.cat([lead_BLC, image_tokens_BNC.to(lead_BLC.dtype), self.embed(ids_BL)], dim=1)
+        """Return the embedded sequences (B, prefix + N + L, C)."""
+        prefix_BLC = self.embed(self.prefix).expand(len(ids_BL), -1, -1)
+        return torch.cat([prefix_BLC, image_tokens_BNC.to(prefix_BLC.dtype), self.embed(ids_BL)], dim=1)
 
 
 class Passes(Protocol):
@@ -60,7 +60,7 @@ class Passes(Protocol):
         """
 
     def answer(self, image_tokens: ImageTokens, ids: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
-        """Continue lead, image and prompt ids with the most likely tokens; the end token is not returned."""
+        """Continue prefix, image and prompt ids with the most likely tokens; the end token is not returned."""
 
     def refresh(self) -> None:
         """Read the frozen weights again; they have changed."""
@@ -87,12 +87,12 @@ class ModulePasses:
         model = self._model
         answers: list[list[int]] = [[] for _ in ids]
         model.layers.eval()
-        with model.numerics.autocast(), merged(model.layers):
-            for rows in by_length([len(row) for row in ids], model.numerics.generation_batch):
+        with model.numerics.autocast(), merged_lora(model.layers):
+            for rows in group_by_length([len(row) for row in ids], model.numerics.generation_batch):
                 after = torch.tensor([ids[row] for row in rows], device=model.numerics.device)
                 inputs = model.inputs(image_tokens(rows), after)
                 tokens = greedy(
-                    model.layers, model.head, model.embed, inputs, max_new_tokens=max_new_tokens, end=model.end,
+                    model.layers, model.head, model.embed, inputs, max_new_tokens=max_new_tokens, end=model.eos_id,
                     places=model.places,
                 )  # fmt: skip
                 for row, answer in zip(rows, tokens, strict=True):

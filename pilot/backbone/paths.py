@@ -23,22 +23,25 @@ INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckpointSource:
     """Origin of a backbone's checkpoint: the package, the hub, or generation from its architecture (neither field)."""
 
     folder: Path | None = None
     hub: str | None = None
 
 
-BACKBONES: dict[str, Source] = {
-    "tiny-llava": Source(folder=TINY_LLAVA),
-    "llava-1.5-7b": Source(hub="llava-hf/llava-1.5-7b-hf"),
-    "llava-onevision-0.5b": Source(hub="llava-hf/llava-onevision-qwen2-0.5b-ov-hf"),
-    "smolvlm-256m": Source(hub="HuggingFaceTB/SmolVLM-256M-Instruct"),
-    "smolvlm2-500m": Source(hub="HuggingFaceTB/SmolVLM2-500M-Video-Instruct"),
-    "qwen2.5-vl-3b": Source(hub="Qwen/Qwen2.5-VL-3B-Instruct"),
-    "internvl3-1b": Source(hub="OpenGVLab/InternVL3-1B-hf"),
-    **{f"{name}-random": Source() for name in ("llava", "llava-onevision", "smolvlm", "qwen2.5-vl", "internvl")},
+BACKBONES: dict[str, CheckpointSource] = {
+    "tiny-llava": CheckpointSource(folder=TINY_LLAVA),
+    "llava-1.5-7b": CheckpointSource(hub="llava-hf/llava-1.5-7b-hf"),
+    "llava-onevision-0.5b": CheckpointSource(hub="llava-hf/llava-onevision-qwen2-0.5b-ov-hf"),
+    "smolvlm-256m": CheckpointSource(hub="HuggingFaceTB/SmolVLM-256M-Instruct"),
+    "smolvlm2-500m": CheckpointSource(hub="HuggingFaceTB/SmolVLM2-500M-Video-Instruct"),
+    "qwen2.5-vl-3b": CheckpointSource(hub="Qwen/Qwen2.5-VL-3B-Instruct"),
+    "internvl3-1b": CheckpointSource(hub="OpenGVLab/InternVL3-1B-hf"),
+    **{
+        f"{name}-random": CheckpointSource()
+        for name in ("llava", "llava-onevision", "smolvlm", "qwen2.5-vl", "internvl")
+    },
 }
 """Checkpoints by name. A profile may also name a folder or another repository of the hub, with a slash in it."""
 
@@ -61,24 +64,24 @@ def checkpoint_folder(profile: Profile) -> Path:
     where = f"profile {profile.name}"
     source = source_of(profile)
     if profile.backbone_path is not None:
-        return _existing(Path(profile.backbone_path).expanduser().absolute(), f"{where}: field backbone_path")
+        return _require_checkpoint(Path(profile.backbone_path).expanduser().absolute(), f"{where}: field backbone_path")
     if source.folder is not None:
-        return _existing(source.folder, f"{where}: field backbone")
+        return _require_checkpoint(source.folder, f"{where}: field backbone")
     if profile.architecture is not None:
         return models_folder() / f"{profile.backbone}-{backbone_digest(profile)[:12]}"
     if (models_folder() / profile.backbone).is_dir():
-        return _existing(models_folder() / profile.backbone, MODELS_VARIABLE)
-    assert source.hub is not None, "a source is one of three"
+        return _require_checkpoint(models_folder() / profile.backbone, MODELS_VARIABLE)
+    assert source.hub is not None, "a source has a folder, an architecture or a hub name"
     if profile.revision is None:
         raise UserError(
             f"{where}: field revision: expected the 40 hexadecimal digits of a commit of {source.hub}, got none. "
             f"Copy them from https://huggingface.co/{source.hub}/commits/main, or name a folder with the checkpoint: "
             f"backbone_path in the profile, or {MODELS_VARIABLE}/{profile.backbone}."
         )
-    return _from_hub(source.hub, profile.revision)
+    return _download(source.hub, profile.revision)
 
 
-def source_of(profile: Profile) -> Source:
+def source_of(profile: Profile) -> CheckpointSource:
     """Return where the checkpoint of a profile's backbone comes from.
 
     Raises:
@@ -87,7 +90,7 @@ def source_of(profile: Profile) -> Source:
     name = profile.backbone
     if "/" in name and name not in BACKBONES:
         folder = Path(name).expanduser()
-        return Source(folder=folder.absolute()) if folder.is_dir() else Source(hub=name)
+        return CheckpointSource(folder=folder.absolute()) if folder.is_dir() else CheckpointSource(hub=name)
     check_known(f"profile {profile.name}", "backbone", [name], BACKBONES)
     return BACKBONES[name]
 
@@ -126,7 +129,7 @@ def folder_digest(folder: Path) -> str:
     return digest_json({name: digest_of(folder / name, stamps) for name in names})
 
 
-def _existing(folder: Path, where: str) -> Path:
+def _require_checkpoint(folder: Path, where: str) -> Path:
     lacking = [name for name in ("config.json",) if not (folder / name).is_file()]
     if not lacking and not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
         lacking = [f"{WEIGHTS} or {INDEX}"]
@@ -138,7 +141,7 @@ def _existing(folder: Path, where: str) -> Path:
     return folder
 
 
-def _from_hub(repository: str, revision: str) -> Path:
+def _download(repository: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.safetensors", "tokenizer.model"]

@@ -1,6 +1,6 @@
 """Ids of prompts and answers: from a profile's template, or from the checkpoint's own chat template.
 
-A conversation is `lead [image tokens] first prompt, answer, later prompt, answer, ...`.
+A conversation is `prefix [image tokens] first prompt, answer, later prompt, answer, ...`.
 """
 
 import re
@@ -18,12 +18,12 @@ class Prompts(Protocol):
     """Ids of the parts of a conversation.
 
     Attributes:
-        lead: ids before the image, the same in every conversation.
-        end: id that ends an answer.
+        prefix: ids before the image, the same in every conversation.
+        eos_id: id that ends an answer.
     """
 
-    lead: Sequence[int]
-    end: int
+    prefix: Sequence[int]
+    eos_id: int
 
     def first(self, instruction: str) -> list[int]:
         """Return the ids between the image and the first answer."""
@@ -43,13 +43,13 @@ class TemplatePrompts:
     """Prompts of a template with `<image>` and `{instruction}`, which the tokenizer's begin token precedes."""
 
     def __init__(self, tokenizer: Any, template: str) -> None:
-        self._tokenizer, self.end = tokenizer, tokenizer.eos_token_id
+        self._tokenizer, self.eos_id = tokenizer, tokenizer.eos_token_id
         before, self._after = template.split(IMAGE_PLACEHOLDER)
         role = _ROLE.search(before)
         self._later = (role[0] if role else "") + self._after.lstrip()
         self._turn = self._after.split("{instruction}")[1].strip()
         self._turn_ids = self._ids(self._turn)
-        self.lead: Sequence[int] = [tokenizer.bos_token_id, *self._ids(before)]
+        self.prefix: Sequence[int] = [tokenizer.bos_token_id, *self._ids(before)]
 
     def first(self, instruction: str) -> list[int]:
         """Return the ids after the image; strip the instruction, as LLaVA's code does."""
@@ -68,7 +68,7 @@ class TemplatePrompts:
         both = self._ids(f"{self._turn} {answer}")
         if both[: len(self._turn_ids)] != self._turn_ids:
             raise ValueError(f"the tokenizer joins {self._turn!r} with the answer {answer!r}")
-        return [*both[len(self._turn_ids) :], self.end]
+        return [*both[len(self._turn_ids) :], self.eos_id]
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -97,7 +97,7 @@ class ChatPrompts:
         before, rest = self._around(probe)
         if self._around(other)[0] != before:
             raise self._unusable("the text before the image depends on the question")
-        self.lead: Sequence[int] = [*before, *self._tokens(opening)]
+        self.prefix: Sequence[int] = [*before, *self._tokens(opening)]
         if rest == self._around(probe, generate=False)[1]:
             raise self._unusable("it has no generation prompt (add_generation_prompt changes nothing)")
         self._probe = probe
@@ -108,7 +108,7 @@ class ChatPrompts:
         self._tail = one[len(one) - same :]
         if not self._tail:
             raise self._unusable("no token ends an answer")
-        self.end: int = self._tail[0]
+        self.eos_id: int = self._tail[0]
 
     def first(self, instruction: str) -> list[int]:
         """Return the ids between the image's tokens and the first answer; strip the instruction."""
@@ -128,7 +128,7 @@ class ChatPrompts:
         turn = self._turn(answer)
         if turn[len(turn) - len(self._tail) :] != self._tail:
             raise ValueError(f"the tokenizer joins the answer {answer!r} with what ends it")
-        return [*turn[: len(turn) - len(self._tail)], self.end]
+        return [*turn[: len(turn) - len(self._tail)], self.eos_id]
 
     def _turn(self, answer: str) -> list[int]:
         """Return the ids after the generation prompt, to the end of the answer's turn."""

@@ -1,14 +1,15 @@
 """Sizes of published checkpoints, with which a plan needs no download. No file of the hub was read for them here."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from pilot.config.model import RandomModel
 
-_QWEN2_05B = {
+_QWEN2_05B: dict[str, Any] = {
     "text_layers": 24, "text_hidden": 896, "text_intermediate": 4864, "text_heads": 14, "text_kv_heads": 2,
     "max_positions": 32768,
 }  # fmt: skip
-_SIGLIP_512 = {
+_SIGLIP_512: dict[str, Any] = {
     "vision_layers": 12, "vision_hidden": 768, "vision_intermediate": 3072, "vision_heads": 12, "image_size": 512,
     "patch_size": 16, "merge": 4,
 }  # fmt: skip

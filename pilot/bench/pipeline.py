@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pilot.bench.kernels.references import repository
+from pilot.bench.kernels.references import repository_root
 from pilot.bench.scale.measure import machine
 from pilot.errors import UserError
 
@@ -53,11 +53,11 @@ def bench_pipeline(scenario: str, profile: str, cores: int, results: Path) -> di
     Raises:
         UserError: that folder exists, there is no Snakefile, or the pipeline failed.
     """
-    root, results = repository(), results.resolve()
+    root, results = repository_root(), results.resolve()
     folder = results / profile / scenario
     if folder.exists():
         raise UserError(
-            f"{folder}: exists already. Give --results a folder without it: the time is that of a fresh run."
+            f"{folder}: exists already, but only a run from scratch is measured. Choose another --results folder."
         )
     command = [
         sys.executable, "-m", "snakemake", "--cores", str(cores), scenario, "--config", f"results={results}",
@@ -77,10 +77,10 @@ def bench_pipeline(scenario: str, profile: str, cores: int, results: Path) -> di
         "settings": {"scenario": scenario, "profile": profile, "cores": cores},
         "rules": [asdict(rule) for rule in rules],
         "nothing_left_to_do": "Nothing to be done" in dry.stdout + dry.stderr,
-    } | account(seconds, cpu_seconds, cores, rules)
+    } | summarise_times(seconds, cpu_seconds, cores, rules)
 
 
-def account(seconds: float, cpu_seconds: float, cores: int, rules: Sequence[Rule]) -> dict[str, float]:
+def summarise_times(seconds: float, cpu_seconds: float, cores: int, rules: Sequence[Rule]) -> dict[str, float]:
     """Return wall and CPU seconds, the used share of the cores' time, the floor, and the run's ratio to the floor."""
     floor = sum(rule.seconds for rule in rules) / cores
     return {
@@ -126,10 +126,10 @@ def as_text(report: Mapping[str, Any]) -> str:
     lines.append("CPU s: as Snakemake sampled it, a lower bound")
     cores = report["settings"]["cores"]
     lines += [
-        f"whole scenario: {report['seconds']:.1f} s, {report['cpu_seconds']:.1f} s computed on {cores} cores, "
+        f"whole scenario: {report['seconds']:.1f} s; CPU time {report['cpu_seconds']:.1f} s on {cores} cores, "
         f"{report['busy_share']:.1%} of their time",
-        f"jobs alone on cores that never wait: {report['floor_seconds']:.1f} s; ratio {report['ratio']:.3f}",
-        "a dry run afterwards: " + ("nothing to do" if report["nothing_left_to_do"] else "JOBS ARE LEFT"),
+        f"jobs alone, without idle cores: {report['floor_seconds']:.1f} s; ratio {report['ratio']:.3f}",
+        "dry run afterwards: " + ("nothing to do" if report["nothing_left_to_do"] else "JOBS REMAIN"),
     ]
     for name in ("settings", "machine"):
         lines.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in report[name].items()))

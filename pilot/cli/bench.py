@@ -119,10 +119,10 @@ def llava_random(
     as_json: JsonOption = False,
 ) -> None:
     """Run one Pilot round of both stages on random weights of any size: peak memory, samples/s, tokens/s."""
-    from pilot.bench.scale.model import Workload, as_text, bench_model, full_size, sized
+    from pilot.bench.scale.model import Workload, as_text, bench_model, full_size_profile, resize_profile
     from pilot.config.load import load_profile
 
-    loaded = full_size(load_profile(profile)) if full else load_profile(profile)
+    loaded = full_size_profile(load_profile(profile)) if full else load_profile(profile)
     changes = {
         "text_layers": layers, "text_hidden": hidden, "text_intermediate": intermediate, "text_heads": heads,
         "text_kv_heads": heads, "batch_size": batch, "accumulation": accumulation, "device": device,
@@ -130,7 +130,7 @@ def llava_random(
     lora = {"rank": rank, "alpha": 2 * rank, "space": loaded.lora.space} if rank else None
     work = Workload(text_tokens, max(1, text_tokens // 4), steps)
     with progress("bench llava-random") as advance:
-        report = bench_model(sized(loaded, changes | {"lora": lora, "max_length": None}), work, advance)
+        report = bench_model(resize_profile(loaded, changes | {"lora": lora, "max_length": None}), work, advance)
     _tell(report, as_text, as_json)
 
 
@@ -146,10 +146,10 @@ def round_(
     as_json: JsonOption = False,
 ) -> None:
     """Time rounds in this process against Flower's simulation, and each method's overhead beyond optimiser steps."""
-    from pilot.bench.scale.round import as_text, bench_round, specs_of
+    from pilot.bench.scale.round import as_text, bench_round, load_specs
 
     scenario_dir = scenario_dir.resolve()
-    specs, both = specs_of(
+    specs, both = load_specs(
         scenario or scenario_dir.name, profile or scenario_dir.parent.name, method or (), compared, rounds
     )
     with progress("bench round") as advance:

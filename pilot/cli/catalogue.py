@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from pilot.backbone.paths import BACKBONES, Source
+from pilot.backbone.paths import BACKBONES, CheckpointSource
 from pilot.config.fault import fault_names, load_fault
 from pilot.config.files import load_file, names_of
 from pilot.config.load import load_scenario, profile_names, scenario_names
@@ -77,7 +77,7 @@ def catalogue(what: str) -> dict[str, Any]:
     return METRICS
 
 
-def _origin(source: Source) -> str:
+def _origin(source: CheckpointSource) -> str:
     """Return where a backbone's checkpoint comes from."""
     if source.hub:
         return f"hub: {source.hub}"

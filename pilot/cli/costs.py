@@ -12,7 +12,7 @@ from pilot.federation.spec import RunSpec
 from pilot.io.atomic import write_json
 from pilot.methods.families import METHODS
 from pilot.plan.architecture import architecture_of
-from pilot.plan.plan import plan_of
+from pilot.plan.plan import plan_run
 from pilot.plan.work import client_bytes
 from pilot.registry import method_class
 
@@ -20,7 +20,7 @@ from pilot.registry import method_class
 def method_costs(name: str) -> dict[str, Any]:
     """Return a method's groups, traffic and properties from its plan."""
     profile = load_profile(PROFILE)
-    planned = plan_of(RunSpec(load_scenario(SCENARIO), profile, name, 0), architecture_of(profile))
+    planned = plan_run(RunSpec(load_scenario(SCENARIO), profile, name, 0), architecture_of(profile))
     down, up = client_bytes(planned, ROUND)
     return {
         "leaves": list(planned.leaves),

@@ -23,14 +23,14 @@ def plan(
 ) -> None:
     """Estimate memory, disk, bytes per round, steps and hours; suggest changes if a method does not fit."""
     from pilot.config.load import load_setting, scenario_for_profile
-    from pilot.plan.plan import Question, make_plan
+    from pilot.plan.plan import PlanInputs, make_plan
     from pilot.plan.text import as_text
     from pilot.runs.inputs import check_named_methods
 
     loaded, sizes, folder = load_setting(scenario_for_profile(scenario, profile), profile, results)
     methods = method or list(loaded.methods)
     check_named_methods(methods)
-    asked = Question(
+    asked = PlanInputs(
         loaded, sizes, methods, gpus, round(memory * 1e9), text_tokens, min(answer_tokens, text_tokens), tflops
     )  # fmt: skip
     made = make_plan(asked, folder)

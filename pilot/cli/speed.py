@@ -65,14 +65,14 @@ def measured_rate(seconds: float = 0.3, patience: float = 2.0) -> float:
     import torch
 
     from pilot.backbone.numerics import fast_matmul_precision
-    from pilot.bench.kernels.products import Product, bare, flops
+    from pilot.bench.kernels.products import Product, flops, make_product_runner
 
     products = [Product(*shape, times=4) for shape in SHAPES]
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision(fast_matmul_precision())
     try:
-        work = bare(products)
+        work = make_product_runner(products)
         work()
         least, began, started = float("inf"), time.monotonic(), time.thread_time()
         while time.thread_time() - started < seconds and time.monotonic() - began < patience:

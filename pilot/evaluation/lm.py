@@ -78,7 +78,7 @@ class PilotLM(LM):
 
     def _answer(self, names: Sequence[str], prompts: Sequence[str], limit: int) -> list[str]:
         def image_tokens(rows: list[int]) -> Tensor:
-            features = self._backbone.numerics.place(self._images.features([names[row] for row in rows]))
+            features = self._backbone.numerics.to_device(self._images.features([names[row] for row in rows]))
             return torch.cat([self._model.connector(part).tokens_BNC for part in features.split(CONNECTOR_BATCH)])
 
         return self._backbone.answer(image_tokens, prompts, limit)

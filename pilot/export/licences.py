@@ -8,11 +8,11 @@ _BACKBONES = {
         "apache-2.0",
         "Apache-2.0, pre-trained by this project on images composed from Twemoji graphics (CC-BY 4.0).",
     ),
-    "llava-random": ("apache-2.0", "random weights; the model is of no use but for tests and measurements."),
+    "llava-random": ("apache-2.0", "random weights, for tests and measurements only."),
     "llava-1.5-7b": (
         "llama2",
-        "Llama 2 Community License (LLaVA-1.5 stands on Vicuna, which stands on Llama 2); its instruction data were "
-        "partly made with OpenAI's models, whose terms apply to that use.",
+        "Llama 2 Community License (LLaVA-1.5 is built on Vicuna, which is built on Llama 2); part of its instruction "
+        "data was generated with OpenAI's models, whose terms apply to that use.",
     ),
     "smolvlm-256m": ("apache-2.0", "Apache-2.0, as its publisher states."),
 }
@@ -21,7 +21,7 @@ UNKNOWN = "other"
 
 def backbone_licence(name: str) -> tuple[str, str]:
     """Return the hub's licence tag of a backbone, and a sentence about it."""
-    return _BACKBONES.get(name, (UNKNOWN, "no licence is on record here. Ask whoever published it."))
+    return _BACKBONES.get(name, (UNKNOWN, "licence unknown. Ask the publisher."))
 
 
 def source_note(card: Mapping[str, Any]) -> str:

@@ -63,7 +63,7 @@ class ExportedModel:
             return self.backbone.answer(image_tokens, instructions, max_new_tokens)
 
 
-def describe(profile: Profile, method: str, info: ClientInfo, digest: str) -> dict[str, Any]:
+def model_description(profile: Profile, method: str, info: ClientInfo, digest: str) -> dict[str, Any]:
     """Return the content of `pilot_model.json` without the digest of the weights; `digest` is the backbone's."""
     return {
         "format": FORMAT,
@@ -97,23 +97,25 @@ def load(folder: Path | str) -> ExportedModel:
     info = ClientInfo(client["client"], client["task"], tuple(client["tasks"]), client["seed"])
     state = load_state(folder / WEIGHTS)
     if sha256_file(folder / WEIGHTS) != description["weights_digest"]:
-        raise UserError(f"{folder / WEIGHTS}: not the weights that {CONFIG} names (their sha256 differs).")
+        raise UserError(
+            f"{folder / WEIGHTS}: the sha256 differs from field weights_digest of {CONFIG}. Export the model again."
+        )
     backbone = load_backbone(profile)
     found = backbone_digest(profile)
     if found != description["backbone_digest"]:
         raise UserError(
-            f"{folder / CONFIG}: field backbone_digest: the model was trained on another {profile.backbone} (its "
-            f"sha256 begins {description['backbone_digest'][:12]}, the one here {found[:12]}). Install that one."
+            f"{folder / CONFIG}: field backbone_digest: the model was trained on another {profile.backbone} (sha256 "
+            f"expected {description['backbone_digest'][:12]}, found {found[:12]}). Install the expected checkpoint."
         )
     try:
         phase = method.final_phase(profile.rounds)
-        assert phase is not None, "what is exported was trained"
+        assert phase is not None, "an exported model was trained"
         connector = method.make_connector(phase, info, backbone.projector(), state)
         model = loaded_model(backbone, method, connector, info, state)
         if missing := sorted(model.parameters.keys() - state.keys()):
             raise ValueError(f"{len(missing)} tensors are missing, first {missing[0]}")
     except ValueError as error:
-        raise UserError(f"{folder / WEIGHTS}: {error}. Use the package version that exported it.") from error
+        raise UserError(f"{folder / WEIGHTS}: {error}. Use the package version that wrote the export.") from error
     model.connector.requires_grad_(False)
     return ExportedModel(backbone, model, description)
 

@@ -12,8 +12,8 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.prompts import IMAGE_PLACEHOLDER
 from pilot.io.atomic import read_json, write_json
 
-_REFUSAL = "this model was trained on one user turn of one image and text: give a list of content parts"
-_OF_THIS_MACHINE = ("is_local", "local_files_only", "backend", "name_or_path", "model_specific_special_tokens")
+_REFUSAL = "this model was trained on one user turn of one image and text: expected a list of content parts"
+_MACHINE_FIELDS = ("is_local", "local_files_only", "backend", "name_or_path", "model_specific_special_tokens")
 """Fields in which transformers 5 records how the tokenizer was loaded on this machine."""
 _IMAGE_OPTIONS = (
     "do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor",
@@ -42,7 +42,7 @@ def save_processor(processor: LlavaProcessor, folder: Path) -> None:
     """Write the processor for transformers 4 and 5; replace a class name and a list of version 5 that 4 rejects."""
     processor.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
-    config = {name: value for name, value in read_json(path).items() if name not in _OF_THIS_MACHINE}
+    config = {name: value for name, value in read_json(path).items() if name not in _MACHINE_FIELDS}
     if config["tokenizer_class"] == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(extra := config.pop("extra_special_tokens", None), list) and extra:
@@ -91,7 +91,7 @@ def prompt_ids(processor: LlavaProcessor, instruction: str) -> list[int]:
     return ids
 
 
-def same_prompts(processor: LlavaProcessor, backbone: Backbone, instruction: str) -> bool:
+def has_same_prompts(processor: LlavaProcessor, backbone: Backbone, instruction: str) -> bool:
     """Return whether the stock processor's ids after the image are those that the model was trained with."""
     ids = prompt_ids(processor, instruction)
     return ids[ids.index(processor.image_token_id) + 1 :] == backbone.prompt_ids(instruction)

@@ -16,7 +16,7 @@ from pilot.methods.blind import Blind
 
 
 @dataclass(frozen=True)
-class Source:
+class TrainedModel:
     """One client's model of a run.
 
     Attributes:
@@ -53,7 +53,7 @@ class Source:
         return self.spec.profile.lora.alpha / self.spec.profile.lora.rank
 
 
-def open_source(run_dir: Path, client: int) -> Source:
+def load_trained_model(run_dir: Path, client: int) -> TrainedModel:
     """Open the model of one client after training.
 
     Raises:
@@ -77,4 +77,4 @@ def open_source(run_dir: Path, client: int) -> Source:
     plain = isinstance(model.connector, PlainConnector)
     config = finished_config(run_dir)
     info = infos[client if client in infos else 0]
-    return Source(run_dir, spec, config, client, info, clients, model.state(), plain, backbone)
+    return TrainedModel(run_dir, spec, config, client, info, clients, model.state(), plain, backbone)

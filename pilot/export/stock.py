@@ -13,14 +13,14 @@ from pilot.backbone.offsets import GROUP as OFFSETS
 from pilot.backbone.paths import checkpoint_folder
 from pilot.backbone.random_llava import hub_name
 from pilot.errors import UserError
-from pilot.export.source import Source
+from pilot.export.source import TrainedModel
 from pilot.io.atomic import write_bytes, write_json
 from pilot.methods.base import State, group_of
 
 SHARD_SIZE = "5GB"
 
 
-def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> list[str]:
+def write_merged(trained: TrainedModel, folder: Path, shard_size: str = SHARD_SIZE) -> list[str]:
     """Write a checkpoint of the family's class: W + (alpha / r) (D + B A) in float32, then the base's dtype.
 
     Hu et al. 2021, arXiv 2106.09685, section 4.1; D is the offset of methods that have one
@@ -32,17 +32,17 @@ def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> 
     Raises:
         UserError: the base's checkpoint is not on disk (`llava-random` that was created in memory).
     """
-    path = checkpoint_folder(source.spec.profile)
+    path = checkpoint_folder(trained.spec.profile)
     if not path.is_dir():
         raise UserError(
-            f"{path}: no checkpoint of {source.spec.profile.backbone} to merge into. Set materialise: true in the "
+            f"{path}: no checkpoint of {trained.spec.profile.backbone} to merge into. Set materialise: true in the "
             "profile's architecture, or export with --adapter."
         )
-    family = source.backbone.family
+    family = trained.backbone.family
     model = getattr(transformers, family.model_class).from_pretrained(path, local_files_only=True, dtype="auto")
     with torch.no_grad():
-        lost = _merge(source, model)
-        for name, value in projector_of(source).items():
+        lost = _merge(trained, model)
+        for name, value in projector_of(trained).items():
             model.get_parameter(name).copy_(value)
     if family.model_type == "llava":
         # transformers 4 does not know version 5's names of the vision tower and would initialise it at random.
@@ -56,76 +56,76 @@ def write_merged(source: Source, folder: Path, shard_size: str = SHARD_SIZE) -> 
     if not lost:
         return []
     return [
-        f"Rounding the merged weights to {kind} lost {lost:.1%} of what training changed in them (norm of the rounding "
-        "errors by norm of the change). In training the change stays beside the weights."
+        f"Rounding the merged weights to {kind} lost {lost:.1%} of the change by training (norm of the rounding errors "
+        "relative to the norm of the change). In training the change is stored separately from the weights."
     ]
 
 
-def _merge(source: Source, model: Any) -> float:
+def _merge(trained: TrainedModel, model: Any) -> float:
     """Merge LoRA and offsets into the LLM's weights; return the share of the change that rounding loses."""
     wanted = lost = 0.0
-    for name, lora_a in layers_of(source.state).items():
-        lora_b = source.state[f"{GROUP}.{name}.lora_B"]
-        weight = model.get_submodule(source.backbone.family.language).get_submodule(name).weight
+    for name, lora_a in lora_a_by_layer(trained.state).items():
+        lora_b = trained.state[f"{GROUP}.{name}.lora_B"]
+        weight = model.get_submodule(trained.backbone.family.language).get_submodule(name).weight
         base = frozen = weight.float().clone()
-        if (offset := source.state.get(f"{OFFSETS}.{name}.weight")) is not None:
-            frozen = frozen.add(offset, alpha=source.scale)
-        merged = torch.addmm(frozen, lora_b.float(), lora_a.float(), alpha=source.scale)
+        if (offset := trained.state.get(f"{OFFSETS}.{name}.weight")) is not None:
+            frozen = frozen.add(offset, alpha=trained.scale)
+        merged = torch.addmm(frozen, lora_b.float(), lora_a.float(), alpha=trained.scale)
         weight.copy_(merged)
         wanted += float((merged - base).square().sum())
         lost += float((merged - weight.float()).square().sum())
     return (lost / wanted) ** 0.5 if wanted else 0.0
 
 
-def write_adapter(source: Source, folder: Path) -> list[str]:
+def write_adapter(trained: TrainedModel, folder: Path) -> list[str]:
     """Write an adapter for `PeftModel.from_pretrained(base, folder)`: LoRA, and the connector in `modules_to_save`.
 
     Raises:
         UserError: the method changed the frozen weights, which an adapter does not hold.
     """
-    if any(bool(value.any()) for name, value in source.state.items() if group_of(name) == OFFSETS):
+    if any(bool(value.any()) for name, value in trained.state.items() if group_of(name) == OFFSETS):
         raise UserError(
-            f"{source.run_dir}: --adapter: method {source.spec.method} added offsets to the frozen weights, which a "
-            "PEFT adapter does not hold. Leave the option out: a merged checkpoint does."
+            f"{trained.run_dir}: --adapter: method {trained.spec.method} added offsets to the frozen weights, which a "
+            "PEFT adapter cannot contain. Omit the option to export a merged checkpoint."
         )
     from safetensors.torch import save
 
-    lora, family = source.spec.profile.lora, source.backbone.family
+    lora, family = trained.spec.profile.lora, trained.backbone.family
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides it by r, an integer or not
         lora_dropout=0.0,
         bias="none",
         target_modules=rf".*{family.language.rsplit('.', 1)[-1]}.*\.({'|'.join(TARGETS)})",
-        modules_to_save=_saved_modules(source),
+        modules_to_save=_saved_modules(trained),
         task_type="CAUSAL_LM",
-        base_model_name_or_path=source.base_name,
-        revision=source.spec.profile.revision,
+        base_model_name_or_path=trained.base_name,
+        revision=trained.spec.profile.revision,
         inference_mode=True,
     )
     values = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
     write_json(folder / "adapter_config.json", values)
-    projector = {f"base_model.model.{name}": value for name, value in projector_of(source).items()}
-    lora_values = to_peft(source.state, family.language)
+    projector = {f"base_model.model.{name}": value for name, value in projector_of(trained).items()}
+    lora_values = to_peft(trained.state, family.language)
     tensors = {name: value.contiguous() for name, value in sorted((lora_values | projector).items())}
     write_bytes(folder / "adapter_model.safetensors", save(tensors, metadata={"format": "pt"}))
     return []
 
 
-def layers_of(state: State) -> dict[str, torch.Tensor]:
+def lora_a_by_layer(state: State) -> dict[str, torch.Tensor]:
     """Return `lora_A` (r, in) by the path of its layer in the LLM."""
     names = [name for name in state if name.startswith(f"{GROUP}.") and name.endswith(".lora_A")]
     return {name.removeprefix(f"{GROUP}.").removesuffix(".lora_A"): state[name] for name in names}
 
 
-def projector_of(source: Source) -> State:
+def projector_of(source: TrainedModel) -> State:
     """Return the single connector's parameters by their paths in transformers' model."""
     paths = {f"linear_{number}": path for number, path in enumerate(source.backbone.family.connector, start=1)}
     own = [name.split(".") for name in source.state if name.startswith("connector.")]
     return {f"{paths[layer]}.{kind}": source.state[f"connector.{layer}.{kind}"] for _, layer, kind in own}
 
 
-def _saved_modules(source: Source) -> list[str]:
+def _saved_modules(source: TrainedModel) -> list[str]:
     """Return PEFT's names of the connector: the module that holds its layers and nothing else, or each layer."""
     paths = source.backbone.family.connector
     parent = paths[0].rpartition(".")[0]

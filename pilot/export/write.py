@@ -10,9 +10,9 @@ from transformers.utils import logging as transformers_logging
 
 from pilot.errors import UserError
 from pilot.export.card import card_text
-from pilot.export.mixture import describe, write_mixture
-from pilot.export.processor import same_prompts, save_own_processor, save_processor, stock_processor
-from pilot.export.source import Source, open_source
+from pilot.export.mixture import model_description, write_mixture
+from pilot.export.processor import has_same_prompts, save_own_processor, save_processor, stock_processor
+from pilot.export.source import TrainedModel, load_trained_model
 from pilot.export.stock import SHARD_SIZE, write_adapter, write_merged
 from pilot.io.atomic import set_mode, write_text
 
@@ -37,23 +37,24 @@ def export_model(
         `target`.
 
     Raises:
-        UserError: `target` is not empty or cannot be written, the form does not fit the method, or as `open_source`.
+        UserError: `target` is not empty or cannot be written, or the form does not fit the method; also as
+            `load_trained_model`.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target}: --to is not an empty folder, and nothing is overwritten. Name another folder.")
-    source = open_source(run_dir, client)
-    chosen = _form(source, form)
-    writers: dict[str, Callable[[Source, Path], list[str]]] = {
-        MERGED: lambda source, folder: write_merged(source, folder, shard_size),
+        raise UserError(f"{target}: --to: exists and is not an empty folder. Choose another folder.")
+    trained = load_trained_model(run_dir, client)
+    chosen = _choose_form(trained, form)
+    writers: dict[str, Callable[[TrainedModel, Path], list[str]]] = {
+        MERGED: lambda trained, folder: write_merged(trained, folder, shard_size),
         ADAPTER: write_adapter,
         MIXTURE: _write_mixture,
     }
     transformers_logging.disable_progress_bar()
-    _write(source, chosen, target, lambda part: writers[chosen](source, part))
+    _write(trained, chosen, target, lambda part: writers[chosen](trained, part))
     return target
 
 
-def _write(source: Source, form: str, target: Path, weights: Callable[[Path], list[str]]) -> None:
+def _write(trained: TrainedModel, form: str, target: Path, weights: Callable[[Path], list[str]]) -> None:
     """Write everything to a folder beside `target`, then rename it to `target`."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,41 +63,43 @@ def _write(source: Source, form: str, target: Path, weights: Callable[[Path], li
         raise UserError(f"{target}: cannot be written ({error.strerror}). Choose another folder.") from error
     try:
         notes = weights(part)
-        exact = _write_processor(source, part)
-        write_text(part / "README.md", card_text(source, form, part, exact_prompts=exact, notes=notes))
+        exact = _write_processor(trained, part)
+        write_text(part / "README.md", card_text(trained, form, part, exact_prompts=exact, notes=notes))
         set_mode(part, 0o755)
         for path in part.iterdir():
             set_mode(path, 0o644)  # safetensors creates files that only their owner can read
         os.replace(part, target)
     except OSError as error:
-        raise UserError(f"{target}: writing failed ({error.strerror}). Nothing was left there.") from error
+        raise UserError(f"{target}: writing failed ({error.strerror}). The partial export was removed.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _form(source: Source, form: str | None) -> str:
-    if source.plain:
+def _choose_form(trained: TrainedModel, form: str | None) -> str:
+    if trained.plain:
         return form or MERGED
     if form is not None:
         raise UserError(
-            f"{source.run_dir}: --{form}: method {source.spec.method} puts several connectors between picture and LLM, "
-            "which no stock class has. Leave the option out: the folder then loads with pilot.export.load."
+            f"{trained.run_dir}: --{form}: method {trained.spec.method} has several connectors, which no class of "
+            "transformers supports. Omit the option and load the exported folder with pilot.export.load."
         )
     return MIXTURE
 
 
-def _write_mixture(source: Source, folder: Path) -> list[str]:
-    digest = source.config["digests"]["backbone"]
-    write_mixture(folder, describe(source.spec.profile, source.spec.method, source.info, digest), source.state)
+def _write_mixture(trained: TrainedModel, folder: Path) -> list[str]:
+    digest = trained.config["digests"]["backbone"]
+    write_mixture(
+        folder, model_description(trained.spec.profile, trained.spec.method, trained.info, digest), trained.state
+    )
     return []
 
 
-def _write_processor(source: Source, folder: Path) -> bool:
+def _write_processor(trained: TrainedModel, folder: Path) -> bool:
     """Write what prepares images and prompts; return whether its prompts are those of training, id for id."""
-    template = source.spec.profile.prompt_template
-    if source.backbone.family.model_type != "llava" or template is None:
-        save_own_processor(source.backbone, folder)
+    template = trained.spec.profile.prompt_template
+    if trained.backbone.family.model_type != "llava" or template is None:
+        save_own_processor(trained.backbone, folder)
         return template is None
-    processor = stock_processor(source.backbone, template)
+    processor = stock_processor(trained.backbone, template)
     save_processor(processor, folder)
-    return same_prompts(processor, source.backbone, _PROBE)
+    return has_same_prompts(processor, trained.backbone, _PROBE)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
-from pilot.backbone.lora import initial_state
+from pilot.backbone.lora import initial_lora_state
 from pilot.config.files import check_known
 from pilot.errors import UserError
 from pilot.federation.attacks import corrupt
@@ -22,7 +22,7 @@ from pilot.federation.shards import Example
 from pilot.federation.spec import RunSpec, run_digest
 from pilot.federation.store import ClientStore
 from pilot.federation.trainer import Keeping, LocalTrainer, TrainSettings
-from pilot.methods.base import ClientInfo, Method, Phase, State, Update, select, untrained
+from pilot.methods.base import ClientInfo, Method, Phase, State, Update, select, untrained_state
 
 TEMPLATES = 32
 """Maximum number of templates of initial tensors cached between phases."""
@@ -44,9 +44,9 @@ def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: M
     _check_federation(spec, method, where)
     _check_rates(spec, method)
     _check_steps(spec, method, steps)
-    start = initial_state(backbone.text_adapter, spec.seed)
+    start = initial_lora_state(backbone.text_adapter, spec.seed)
     seen: dict[tuple[str, frozenset[str], ClientInfo, frozenset[str]], State] = {}
-    custom = (type(method).arrive, type(method).hand_over) != (Method.arrive, Method.hand_over)
+    custom = (type(method).initial_state, type(method).split_result) != (Method.initial_state, Method.split_result)
 
     def template(phase: Phase, info: ClientInfo, payload: State) -> State:
         key = (phase.name, phase.shared, info, frozenset(payload))
@@ -57,9 +57,9 @@ def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: M
             own = {name: value.detach() for name, value in connector.named_parameters()} | start
             seen[key] = own if custom else select(own, phase.shared)
         if custom:
-            values = method.arrive(phase, info, {}, payload)
+            values = method.initial_state(phase, info, {}, payload)
             begun = {name: values.get(name, value) for name, value in seen[key].items()}
-            return untrained(method, phase, info, begun, {}, payload)
+            return untrained_state(method, phase, info, begun, {}, payload)
         return {name: payload.get(name, value) for name, value in seen[key].items()}
 
     participation = _participation(spec, method)

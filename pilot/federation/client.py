@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.lora import initial_state
+from pilot.backbone.lora import initial_lora_state
 from pilot.backbone.offsets import GROUP as OFFSETS
 from pilot.connector.base import Connector
 from pilot.connector.projector import Projector
@@ -117,7 +117,7 @@ def build_client_model(
 ) -> ClientModel:  # fmt: skip
     """Build the client's model at the start of a phase; pass the backbone's `projector` if many models are built."""
     connector = method.make_connector(phase, info, projector or backbone.projector(), payload)
-    values = method.arrive(phase, info, stored, payload)
+    values = method.initial_state(phase, info, stored, payload)
     passed_over = stored.keys() - without(payload, phase.auxiliary).keys()
     return loaded_model(backbone, method, connector, info, values, passed_over)
 
@@ -132,7 +132,7 @@ def loaded_model(
     offsets = backbone.offset_parameters() if method.offsets else {}
     model = ClientModel(connector, {**dict(connector.named_parameters()), **backbone.text_adapter, **offsets})
     if not backbone.text_adapter.keys() <= values.keys():
-        backbone.load_text_adapter(initial_state(backbone.text_adapter, info.seed))
+        backbone.load_text_adapter(initial_lora_state(backbone.text_adapter, info.seed))
     model.load(values, passed_over)
     backbone.fold_offsets()
     return model

@@ -82,7 +82,7 @@ class Collector:
             update, phase, method = answer.update, self.step.phase, self.plan.method
             expected, num_examples = self._untrained(update.client), self.plan.num_examples[update.client]
             reason = reason_to_exclude(update, expected, phase, self._infos[update.client].task, num_examples)
-            reason = reason or method.reject(phase, update)
+            reason = reason or method.rejection_reason(phase, update)
             if reason:
                 self._exclude(update.client, reason)
                 continue

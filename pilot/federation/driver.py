@@ -57,7 +57,7 @@ class Driver:
         phases = self.plan.method.phases(1)
         if not (phases and self.plan.method.exchanges):
             return ServerState()
-        return self.plan.method.begin(self.plan.template(phases[0], clients[0], {}), clients)
+        return self.plan.method.initial_server_state(self.plan.template(phases[0], clients[0], {}), clients)
 
     def _run_phase(self, now: Progress, step: Step, before: Mapping[int, Version]) -> None:
         collector = Collector(self.plan, step, now.server, self.ledger, self.clock, self.transport.parallel)

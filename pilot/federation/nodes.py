@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.feature_files import FeatureCache, Layout, open_features, write_features
+from pilot.backbone.feature_files import FeatureCache, FeatureLayout, open_features, write_features
 from pilot.config.model import Frame
 from pilot.config.scenario import Scenario
 from pilot.data.frames import in_frame
@@ -77,7 +77,7 @@ def _write_node(
     for name, records in zip(FILES, (*parts, []), strict=False):
         write_records(folder / name, records)
     _, tokens, width = features.shards[0].shape
-    layout = Layout(len(names), tokens, width, features.dtype)
+    layout = FeatureLayout(len(names), tokens, width, features.dtype)
     write_features(
         folder, names, layout, features.digest, lambda chunk: features.take([features.row_of[name] for name in chunk])
     )  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from pilot.methods.base import State, like_state
+from pilot.methods.base import State, view_like
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 SUM = "gradient_sum"
@@ -112,7 +112,7 @@ class _Flat:
         """Return views of a tensor like `values` by parameter; a scalar is returned for every parameter."""
         if flat.ndim == 0:
             return dict.fromkeys(self.parameters, flat)
-        return like_state(flat, self.parameters)
+        return view_like(flat, self.parameters)
 
     def joined(self, state: Mapping[str, Tensor], prefix: str) -> Tensor:
         """Concatenate tensors by name into a copy on the parameters' device: the inverse of `by_name`."""

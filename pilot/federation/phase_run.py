@@ -11,7 +11,7 @@ from pilot.backbone.packed.packing import IGNORED
 from pilot.federation.client import ClientModel, ClientReport, PhaseTask
 from pilot.federation.recorder import Recorder
 from pilot.federation.shards import Batch
-from pilot.methods.base import Handover, Method, State, Work, belongs, select, untrained
+from pilot.methods.base import Method, PhaseResult, SplitResult, State, belongs, select, untrained_state
 
 
 class PhaseRun:
@@ -56,16 +56,16 @@ class PhaseRun:
         if missing:
             raise RuntimeError(f"no gradient reaches {len(missing)} trainable tensors, the first is {missing[0]}")
 
-    def hand_over(self, gradients: State) -> Handover:
-        """Split the result into what leaves the client and what it keeps; `gradients` as in `Work`."""
+    def hand_over(self, gradients: State) -> SplitResult:
+        """Split the result into what leaves the client and what it keeps; `gradients` as in `PhaseResult`."""
         task = self.task
-        work = Work(self.start, self.model.state(), self.stored, task.payload, task.steps, gradients)
-        return self.method.hand_over(task.phase, task.info, work)
+        work = PhaseResult(self.start, self.model.state(), self.stored, task.payload, task.steps, gradients)
+        return self.method.split_result(task.phase, task.info, work)
 
     def untrained(self) -> State:
         """Return what the client would send without training."""
         task = self.task
-        return untrained(self.method, task.phase, task.info, self.start, self.stored, task.payload)
+        return untrained_state(self.method, task.phase, task.info, self.start, self.stored, task.payload)
 
     def report(self, truncated: dict[str, int]) -> ClientReport:
         """Return the measurements so far; `truncated` counts what `max_length` cut off the client's examples."""
@@ -107,7 +107,7 @@ class PhaseRun:
         """Compute a batch's part of the loss, given its shares of the step's labelled tokens and batches."""
         numerics = self.backbone.numerics
         with numerics.autocast():
-            output = self.model.connector(numerics.place(batch.features_BND))
+            output = self.model.connector(numerics.to_device(batch.features_BND))
             terms = self._answer_terms(batch, output.tokens_BNC)
         terms = {name: term * of_tokens for name, term in terms.items()}
         total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else terms["cross_entropy"]
@@ -124,7 +124,7 @@ class PhaseRun:
 
     def _answer_terms(self, batch: Batch, tokens_BNC: Tensor) -> dict[str, Tensor]:
         """Compute cross-entropy and, in phases that distil, the method's term; both are means over labelled tokens."""
-        backbone, place, phase = self.backbone, self.backbone.numerics.place, self.task.phase
+        backbone, place, phase = self.backbone, self.backbone.numerics.to_device, self.task.phase
         ids_BL, labels_BL = place(batch.ids_BL), place(batch.labels_BL)
         if not phase.distils or not (labels_BL != IGNORED).any():
             return {"cross_entropy": backbone.cross_entropy(tokens_BNC, ids_BL, labels_BL)}

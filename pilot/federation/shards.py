@@ -86,7 +86,7 @@ def _example(backbone: Backbone, row: int, record: InstructionRecord) -> Example
 def _turns(backbone: Backbone, record: InstructionRecord) -> list[tuple[list[int], list[int]]]:
     """Return the ids of every question and answer; an empty answer masks the whole example, as in LLaVA's code."""
     first, *later = (*(turn.instruction for turn in record.earlier), record.instruction)
-    prompts = [backbone.prompt_ids(first), *map(backbone.later_prompt_ids, later)]
+    prompts = [backbone.prompt_ids(first), *map(backbone.follow_up_prompt_ids, later)]
     answers = [*(turn.answer for turn in record.earlier), record.answer]
     turns = [(prompt, backbone.answer_ids(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
     return turns if all(answers) else [(prompt + answer, []) for prompt, answer in turns]

@@ -116,7 +116,7 @@ class LocalTrainer:
         done = _go_on(run, optimiser, unfinished)
         source = batches(
             self.examples[info.client], self.features, settings.batch_size,
-            seed_for(info.seed, task.round_number, info.client, f"batches {task.phase.name}"), self.backbone.end,
+            seed_for(info.seed, task.round_number, info.client, f"batches {task.phase.name}"), self.backbone.eos_id,
             skip=done * settings.accumulation,
         )  # fmt: skip
         kept = time.monotonic()

@@ -34,10 +34,10 @@ def validate(
     backbone: Backbone, connector: Connector, features: FeatureCache, examples: Sequence[Example], batch_size: int
 ) -> Validation:
     """Measure the loaded LoRA with `connector` on `examples` (at least one)."""
-    total, num_labelled, num_tokens, place = 0.0, 0, 0, backbone.numerics.place
+    total, num_labelled, num_tokens, place = 0.0, 0, 0, backbone.numerics.to_device
     sums: dict[str, Tensor] = {}
     for start in range(0, len(examples), batch_size):
-        batch = collate(examples[start : start + batch_size], features, backbone.end)
+        batch = collate(examples[start : start + batch_size], features, backbone.eos_id)
         count, size = int((batch.labels_BL != IGNORED).sum()), len(batch.ids_BL)
         with backbone.numerics.autocast():
             output = connector(place(batch.features_BND))

@@ -4,9 +4,9 @@ A method defines the connector between image features and LLM, the phases of a r
 in each, the groups that leave the client, the terms that the local objective adds to cross-entropy, and how the server
 combines updates. It touches no disk, process or device.
 
-At the start of a phase a client takes its own stored state, overwrites it with the payload (`arrive`), trains the
-phase's trainable groups, stores everything, and sends the phase's shared groups (`hand_over`). All hooks are pure
-functions of their arguments.
+At the start of a phase a client overwrites its stored state with the payload (`initial_state`), trains the phase's
+trainable groups, stores everything, and sends the phase's shared groups (`split_result`). All hooks are pure functions
+of their arguments.
 """
 
 from abc import ABC, abstractmethod
@@ -19,12 +19,12 @@ from torch import Tensor
 from pilot.connector.base import Connector, PlainConnector
 from pilot.connector.projector import Projector
 from pilot.methods.mean import Mean, check_state, weighted_mean
-from pilot.methods.state import State, belongs, group_of, like_state, prefixed, select, unprefixed, without
+from pilot.methods.state import State, belongs, group_of, prefixed, select, unprefixed, view_like, without
 
 __all__ = [
-    "ClientInfo", "Handover", "Mean", "Method", "Phase", "ServerState", "State", "Update", "Work",
-    "belongs", "by_client", "check_state", "group_of", "like_state", "prefixed", "select",
-    "unprefixed", "untrained", "weighted_mean", "without",
+    "ClientInfo", "SplitResult", "Mean", "Method", "Phase", "ServerState", "State", "Update", "PhaseResult",
+    "belongs", "sort_by_client", "check_state", "group_of", "view_like", "prefixed", "select",
+    "unprefixed", "untrained_state", "weighted_mean", "without",
 ]  # fmt: skip
 
 VALIDATION_LOSS = "validation_loss"  # a statistic of phases with `validates`
@@ -65,7 +65,7 @@ class Phase:
         validates: whether the statistics are instead those of the trained model on the validation part of the client's
             shard; `validation_loss` (1,), the cross-entropy per answer token, may then be among them.
         auxiliary: groups that are sent, received or kept without being parameters of the model.
-        mean_gradients: whether `Work.gradients` is computed.
+        mean_gradients: whether `PhaseResult.gradients` is computed.
         distils: whether `Method.distillation` is called in every step.
     """
 
@@ -82,7 +82,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Work:
+class PhaseResult:
     """The result of a phase on a client.
 
     Attributes:
@@ -104,7 +104,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Handover:
+class SplitResult:
     """The state that leaves a client after a phase, and the state that it keeps."""
 
     shared: State
@@ -179,8 +179,10 @@ class Method(ABC):
         phases = self.phases(rounds)
         return phases[-1] if phases else None
 
-    def arrive(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
-        """Return what replaces the model's initial values: the client's stored state, overwritten by the payload.
+    def initial_state(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
+        """Return the values that a phase starts from: the client's stored state, overwritten by the payload.
+
+        They replace the model's initial values.
 
         Stored names that the phase's model lacks are ignored.
         """
@@ -208,20 +210,22 @@ class Method(ABC):
             logits_of: computes (M, V) logits of the same tokens, without gradients, with the given parameters in
                 place of the model's own.
         """
-        raise NotImplementedError(f"{self.name}: phase {phase.name} distils, but the method does not say how")
+        raise NotImplementedError(
+            f"{self.name}: phase {phase.name} distils, but the method does not implement `distillation`"
+        )
 
-    def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
+    def split_result(self, phase: Phase, client: ClientInfo, result: PhaseResult) -> SplitResult:
         """Split a phase's result into what leaves the client and what it keeps.
 
         By default the shared groups leave; the client keeps its stored state and all parameters that neither leave nor
         came with the payload. Names and shapes of what leaves must not depend on values, since the server calls this
         on untrained values to learn what to expect.
         """
-        shared = select(work.end, phase.shared)
-        own = {name: value for name, value in work.end.items() if name not in shared and name not in work.payload}
-        return Handover(shared, {**work.stored, **own})
+        shared = select(result.end, phase.shared)
+        own = {name: value for name, value in result.end.items() if name not in shared and name not in result.payload}
+        return SplitResult(shared, {**result.stored, **own})
 
-    def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
+    def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """Return the server's state before round 1.
 
         Args:
@@ -231,11 +235,11 @@ class Method(ABC):
         return ServerState()
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
-        """Return what a client receives at the start of a phase, under the names of its own model."""
+        """Return what a client receives at the start of a phase, named as in the client's model."""
         return {}
 
-    def reject(self, phase: Phase, update: Update) -> str:
-        """Return why this method cannot use an update of the right form; empty if it can."""
+    def rejection_reason(self, phase: Phase, update: Update) -> str:
+        """Return why this method rejects an update with valid names, shapes and types; empty if it accepts it."""
         return ""
 
     def aggregate(
@@ -252,16 +256,18 @@ class Method(ABC):
         return ServerState(server.shared, server.per_client)
 
 
-def untrained(method: Method, phase: Phase, client: ClientInfo, start: State, stored: State, payload: State) -> State:
+def untrained_state(
+    method: Method, phase: Phase, client: ClientInfo, start: State, stored: State, payload: State
+) -> State:
     """Return what a client would send without training: the reference for attacks, clipping, noise and checks.
 
-    Args as in `Method.hand_over` and `Work`; `stored` is empty where it is not known.
+    Args as in `Method.split_result` and `PhaseResult`; `stored` is empty where it is not known.
     """
     trained = select(start, phase.trainable) if phase.mean_gradients else {}
     zeros = {name: value.new_zeros(value.shape) for name, value in trained.items()}
-    return method.hand_over(phase, client, Work(start, start, stored, payload, 1, zeros)).shared
+    return method.split_result(phase, client, PhaseResult(start, start, stored, payload, 1, zeros)).shared
 
 
-def by_client(updates: Iterable[Update]) -> list[Update]:
+def sort_by_client(updates: Iterable[Update]) -> list[Update]:
     """Sort updates by client id, so that the order of arrival changes no sum."""
     return sorted(updates, key=lambda update: update.client)

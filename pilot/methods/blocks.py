@@ -125,14 +125,14 @@ def tiles(rows: Rows, memory: int = DEFAULT_MEMORY) -> Iterator[Tile]:
     if size == rows.count:
         _fill(rows, 0, own, None)
         own -= own.mean(dim=0)
-        yield Tile(0, 0, _within(own))
+        yield Tile(0, 0, _distances_within(own))
         return
     other, mean_D = torch.empty_like(own), _mean(rows, own[0])
     for first in range(0, rows.count, size):
         a = _fill(rows, first, own, mean_D)
         for before in range(0, first, size):
-            yield Tile(first, before, _between(a, _fill(rows, before, other, mean_D)))
-        yield Tile(first, first, _within(a))
+            yield Tile(first, before, _distances_between(a, _fill(rows, before, other, mean_D)))
+        yield Tile(first, first, _distances_within(a))
 
 
 def distance_matrix(rows: Rows, memory: int = DEFAULT_MEMORY) -> Tensor:
@@ -194,7 +194,7 @@ def _fill(rows: Rows, first: int, block_BD: Tensor, mean_D: Tensor | None) -> Te
     return filled
 
 
-def _within(a_BD: Tensor) -> Tensor:
+def _distances_within(a_BD: Tensor) -> Tensor:
     """Compute distances within a block, panel by panel, which saves nearly half of the products."""
     squares_BB = torch.zeros(len(a_BD), len(a_BD), dtype=torch.float64)
     for start in range(0, len(a_BD), _PANEL):
@@ -203,7 +203,7 @@ def _within(a_BD: Tensor) -> Tensor:
     return squares_BB.tril_(-1).add_(squares_BB.T.clone()).sqrt_()
 
 
-def _between(a_RD: Tensor, b_CD: Tensor) -> Tensor:
+def _distances_between(a_RD: Tensor, b_CD: Tensor) -> Tensor:
     return _squares(a_RD, b_CD, diagonal=False).sqrt_()
 
 
@@ -217,14 +217,14 @@ def _squares(a_RD: Tensor, b_CD: Tensor, *, diagonal: bool) -> Tensor:
     if diagonal:
         suspicious_RC = suspicious_RC.tril_(-1)
     if suspicious_RC.any():
-        _compute_anew(squares_RC, suspicious_RC, a_RD, b_CD)
+        _recompute(squares_RC, suspicious_RC, a_RD, b_CD)
     return squares_RC
 
 
-def _compute_anew(squares_RC: Tensor, suspicious_RC: Tensor, a_RD: Tensor, b_CD: Tensor) -> None:
+def _recompute(squares_RC: Tensor, suspicious_RC: Tensor, a_RD: Tensor, b_CD: Tensor) -> None:
     """Recompute suspicious distances from differences, or set them to 0 where the rows' bytes are equal."""
     a_marks, b_marks = (
-        {int(i): _mark(block[i]) for i in found.nonzero()[:, 0]}
+        {int(i): _row_digest(block[i]) for i in found.nonzero()[:, 0]}
         for block, found in ((a_RD, suspicious_RC.any(1)), (b_CD, suspicious_RC.any(0)))
     )
     for row, column in suspicious_RC.nonzero().tolist():
@@ -232,7 +232,7 @@ def _compute_anew(squares_RC: Tensor, suspicious_RC: Tensor, a_RD: Tensor, b_CD:
         squares_RC[row, column] = 0.0 if equal else float((a_RD[row] - b_CD[column]).square().sum())
 
 
-def _mark(row_D: Tensor) -> bytes:
+def _row_digest(row_D: Tensor) -> bytes:
     return hashlib.sha256(row_D.numpy().data).digest()
 
 

@@ -1,7 +1,7 @@
 """LoRA pairs by layer, their products B A, and best approximations of sums of products; arithmetic in float64.
 
-A is (r, I), B is (O, r) for a layer of I inputs and O outputs. `cut` and `pad` change the rank by removing or adding
-rows of A and columns of B.
+A is (r, I), B is (O, r) for a layer of I inputs and O outputs. `truncate_rank` and `pad_rank` remove or add rows of A
+and columns of B.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ def pair_of(state: Mapping[str, Tensor], layer: str) -> tuple[Tensor, Tensor]:
     return state[f"text_adapter.{layer}.lora_A"].double(), state[f"text_adapter.{layer}.lora_B"].double()
 
 
-def products(state: Mapping[str, Tensor]) -> State:
+def lora_products(state: Mapping[str, Tensor]) -> State:
     """Compute B A (O, I) of every pair in float64, under the name of the layer's offset: `offset.<layer>.weight`."""
     result = {}
     for layer in layers_of(state):
@@ -53,7 +53,7 @@ def product_norm(state: Mapping[str, Tensor]) -> float:
     return max(total, 0.0) ** 0.5
 
 
-def full_rank(state: Mapping[str, Tensor]) -> int:
+def lora_rank(state: Mapping[str, Tensor]) -> int:
     """Return r, the number of rows of the first A.
 
     Raises:
@@ -61,11 +61,11 @@ def full_rank(state: Mapping[str, Tensor]) -> int:
     """
     rows = [value.shape[0] for name, value in state.items() if belongs(name, {A})]
     if not rows:
-        raise ValueError("there is no lora_A to read the rank from")
+        raise ValueError("expected a tensor lora_A, from which the rank is read")
     return rows[0]
 
 
-def cut(state: Mapping[str, Tensor], rank: int) -> State:
+def truncate_rank(state: Mapping[str, Tensor], rank: int) -> State:
     """Keep the first `rank` rows of every A and columns of every B; leave other tensors unchanged."""
     return {
         name: value[:rank].clone() if belongs(name, {A})
@@ -75,7 +75,7 @@ def cut(state: Mapping[str, Tensor], rank: int) -> State:
     }  # fmt: skip
 
 
-def pad(state: Mapping[str, Tensor], rank: int) -> State:
+def pad_rank(state: Mapping[str, Tensor], rank: int) -> State:
     """Add zeros below every A and to the right of every B, up to `rank`; leave other tensors unchanged."""
     return {
         name: functional.pad(value, (0, 0, 0, rank - value.shape[0])) if belongs(name, {A})
@@ -85,13 +85,13 @@ def pad(state: Mapping[str, Tensor], rank: int) -> State:
     }  # fmt: skip
 
 
-def stacked(states: Sequence[tuple[Mapping[str, Tensor], float]], layer: str) -> tuple[Tensor, Tensor]:
+def stack_factors(states: Sequence[tuple[Mapping[str, Tensor], float]], layer: str) -> tuple[Tensor, Tensor]:
     """Stack [p_k B_k] (O, R) and [A_k] (R, I) with R the sum of ranks: their product is sum_k p_k B_k A_k."""
     pairs = [(*pair_of(state, layer), weight) for state, weight in states]
     return torch.cat([weight * b_OR for _, b_OR, weight in pairs], dim=1), torch.cat([a_RI for a_RI, _, _ in pairs])
 
 
-def factorised(left_OR: Tensor, right_RI: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+def low_rank_factors(left_OR: Tensor, right_RI: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Factorise the best approximation of left right of rank k <= `rank` into A (k, I) and B (O, k), in float64.
 
     With left = Q_1 R_1 and right^T = Q_2 R_2 (thin QR) and R_1 R_2^T = U S V^T, B = Q_1 U sqrt(S) and
@@ -107,7 +107,7 @@ def factorised(left_OR: Tensor, right_RI: Tensor, rank: int) -> tuple[Tensor, Te
     return (root_K * sign_K)[:, None] * right_KI, left_OK * (root_K * sign_K)
 
 
-def filled_pair(layer: str, a_KI: Tensor, b_OK: Tensor, start_RI: Tensor) -> State:
+def complete_pair(layer: str, a_KI: Tensor, b_OK: Tensor, start_RI: Tensor) -> State:
     """Extend factors of rank K to a layer's pair of rank R >= K, in the dtype of the initial A (`start_RI`).
 
     Rows K..R of A are the initial ones and their columns of B zero: with zeros in both they could never be learned.
@@ -119,7 +119,7 @@ def filled_pair(layer: str, a_KI: Tensor, b_OK: Tensor, start_RI: Tensor) -> Sta
     }
 
 
-def restarted(state: Mapping[str, Tensor], start: Mapping[str, Tensor], rank: int) -> State:
+def reset_dead_rows(state: Mapping[str, Tensor], start: Mapping[str, Tensor], rank: int) -> State:
     """Reset those of the first `rank` rows of A to `start` whose factors are both zero and could never be learned."""
     result = dict(state)
     for layer in layers_of(state):

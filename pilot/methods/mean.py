@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from pilot.methods.state import State, like_state
+from pilot.methods.state import State, view_like
 
 Mean = Callable[[Iterable[tuple[State, float]]], State]
 """A mean over (state, weight) pairs: `weighted_mean`, or a robust one that replaces it."""
@@ -36,7 +36,7 @@ def weighted_mean(states: Iterable[tuple[State, float]]) -> State:
         if count == 0:
             dtypes = {name: value.dtype for name, value in state.items()}
             flat_D = torch.zeros(sum(value.numel() for value in state.values()), dtype=torch.float64)
-            sums = like_state(flat_D, state)
+            sums = view_like(flat_D, state)
         check_state(state, weight, sums, dtypes, count)
         add_scaled(flat_D, (state[name] for name in sums), weight)
         total, count = total + weight, count + 1
@@ -81,7 +81,7 @@ def weighted_means(states: Sequence[State], parts: Sequence[Sequence[tuple[int, 
                 for k, weight in part:
                     sums.add_(torch.mul(wide[k], weight, out=scaled))
                 result[here] = sums.div_(total)
-    return [like_state(result, like) for result in results]
+    return [view_like(result, like) for result in results]
 
 
 @torch.no_grad()

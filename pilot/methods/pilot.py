@@ -42,8 +42,8 @@ from pilot.methods.base import (
     ServerState,
     State,
     Update,
-    by_client,
     select,
+    sort_by_client,
     weighted_mean,
 )
 from pilot.methods.text_aggregation import (
@@ -51,7 +51,7 @@ from pilot.methods.text_aggregation import (
     Neighbourhood,
     adaptive_text_aggregation,
     mix,
-    neighbourhoods,
+    neighbourhoods_from_distances,
     pairwise_distances,
 )
 
@@ -159,7 +159,7 @@ class Pilot(Method):
         `server.shared` holds `task_adapter.<task name>.*`. A task or client without an update keeps its previous
         state. `mean` is used within tasks, and for text adapters without ATA; it does not affect ATA's mixing.
         """
-        updates = by_client(updates)
+        updates = sort_by_client(updates)
         shared, per_client = dict(server.shared), dict(server.per_client)
         task_adapters = task_aware_aggregation(
             [select(update.state, {"task_adapter"}) for update in updates],
@@ -171,17 +171,17 @@ class Pilot(Method):
             shared |= _renamed(adapter, "task_adapter.", f"task_adapter.{task}.")
         if not self.adaptive_text_aggregation:
             return ServerState(shared | mean_of_updates(updates, {"text_adapter"}, mean), per_client)
-        mixed, record = self.mix_texts(updates)
+        mixed, record = self.mix_text_adapters(updates)
         per_client |= {update.client: text for update, text in zip(updates, mixed, strict=True)}
         return ServerState(shared, per_client, record)
 
-    def mix_texts(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
+    def mix_text_adapters(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
         """Mix text adapters by ATA; return each client's next adapter, and a record of neighbours and weights."""
         texts = [select(update.state, {"text_adapter"}) for update in updates]
         distances = pairwise_distances(texts, self.distance)
         counts = [update.num_examples for update in updates]
-        around = neighbourhoods(distances, counts, self.num_neighbors, self.self_weight)
-        return mix(texts, around), record_of(updates, distances, around)
+        neighbourhoods = neighbourhoods_from_distances(distances, counts, self.num_neighbors, self.self_weight)
+        return mix(texts, neighbourhoods), mixing_record(updates, distances, neighbourhoods)
 
 
 def task_aware_aggregation(
@@ -211,18 +211,18 @@ def _renamed(state: Mapping[str, Tensor], prefix: str, new_prefix: str) -> State
     return {new_prefix + name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
 
 
-def record_of(
-    updates: Sequence[Update], distances: Sequence[Sequence[float]], around: Sequence[Neighbourhood]
+def mixing_record(
+    updates: Sequence[Update], distances: Sequence[Sequence[float]], neighbourhoods: Sequence[Neighbourhood]
 ) -> dict[str, Any]:
     """Record distances, neighbours and weights by client id; `distances` has rows and columns as in `clients`."""
     ids = [update.client for update in updates]
-    hoods = list(zip(map(str, ids), around, strict=True))
+    by_client = list(zip(map(str, ids), neighbourhoods, strict=True))
     return {
         "clients": ids,
         "distances": [[_rounded(value) for value in row] for row in distances],
-        "neighbours": {client: [ids[j] for j in hood.neighbours] for client, hood in hoods},
-        "weights": {client: [_rounded(weight) for weight in hood.weights] for client, hood in hoods},
-        "self_weights": {client: _rounded(hood.self_weight) for client, hood in hoods},
+        "neighbours": {client: [ids[j] for j in hood.neighbours] for client, hood in by_client},
+        "weights": {client: [_rounded(weight) for weight in hood.weights] for client, hood in by_client},
+        "self_weights": {client: _rounded(hood.self_weight) for client, hood in by_client},
     }
 
 

@@ -34,7 +34,7 @@ def plugins() -> dict[str, EntryPoint]:
         other = found.setdefault(point.name, point)
         if other.value != point.value:
             raise UserError(
-                f"method {point.name!r}: offered twice, as {other.value} and {point.value} (entry points "
+                f"method {point.name!r}: defined twice, as {other.value} and {point.value} (entry point group "
                 f"{GROUP}). Rename one, or uninstall its package."
             )
     return found
@@ -70,7 +70,7 @@ def _files(name: str) -> tuple[Path, list[Path]]:
     spec = find_spec(top)
     if spec is None or spec.origin is None:
         raise UserError(
-            f"method {name!r}: entry point {point.value} (group {GROUP}): there is no module {top!r}, or it is a "
+            f"method {name!r}: entry point {point.value} (group {GROUP}): module {top!r} is missing, or it is a "
             "folder without __init__.py. Install its package again, or correct the entry point."
         )
     origin = Path(spec.origin)

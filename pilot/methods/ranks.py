@@ -15,18 +15,18 @@ import torch
 from pilot.methods.averaging import PLAIN_GROUPS
 from pilot.methods.base import (
     ClientInfo,
-    Handover,
     Method,
     Phase,
+    PhaseResult,
     ServerState,
+    SplitResult,
     State,
-    Work,
     prefixed,
     select,
     unprefixed,
     without,
 )
-from pilot.methods.lora_products import A, cut, full_rank, pad
+from pilot.methods.lora_products import A, lora_rank, pad_rank, truncate_rank
 
 START = "start"
 """Group of the server's state: the initial A of all clients."""
@@ -53,9 +53,9 @@ class HeterogeneousRanks(Method):
         """Return one phase with all steps of the round."""
         return (Phase(name="train", trainable=PLAIN_GROUPS, shared=PLAIN_GROUPS, auxiliary=frozenset({"rank"})),)
 
-    def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
+    def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """Store every client's rank, and the initial A."""
-        full = full_rank(initial)
+        full = lora_rank(initial)
         per_client = {}
         for info in clients:
             rank = max(1, round(self.ranks[info.client % len(self.ranks)] * full))
@@ -68,14 +68,14 @@ class HeterogeneousRanks(Method):
             return {}
         start = unprefixed(server.shared, START)
         own = server.per_client[client.client][OWN]
-        sent = cut(without(server.shared, {START}) or start, int(own))
-        return {**sent, OWN: own, FULL: torch.tensor([float(full_rank(start))])}
+        sent = truncate_rank(without(server.shared, {START}) or start, int(own))
+        return {**sent, OWN: own, FULL: torch.tensor([float(lora_rank(start))])}
 
-    def arrive(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
+    def initial_state(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
         """Pad the payload with zeros up to the model's rank."""
-        return pad(without(payload, phase.auxiliary), int(payload[FULL])) if payload else {}
+        return pad_rank(without(payload, phase.auxiliary), int(payload[FULL])) if payload else {}
 
-    def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
+    def split_result(self, phase: Phase, client: ClientInfo, result: PhaseResult) -> SplitResult:
         """Send the connector, and LoRA at the client's rank, or at full rank if the payload is empty."""
-        shared = select(work.end, phase.shared)
-        return Handover(cut(shared, int(work.payload[OWN])) if work.payload else shared, {})
+        shared = select(result.end, phase.shared)
+        return SplitResult(truncate_rank(shared, int(result.payload[OWN])) if result.payload else shared, {})

@@ -98,7 +98,7 @@ def clip_update(state: State, reference: State, max_norm: float) -> tuple[State,
     """Scale the difference of `state` to `reference` down to a global L2 norm of at most `max_norm`.
 
     The bound holds for the result as stored: where rounding to the dtype would enlarge a coordinate's difference, the
-    next value towards the reference is taken.
+    next value towards the reference is used.
 
     Args:
         state: the state that a client sends.

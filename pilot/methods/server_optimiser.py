@@ -78,7 +78,7 @@ class ServerOptimiser(Averaging):
             moments: its moments, of the same shape.
         """
 
-    def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
+    def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """Store the initial model, from which the first update is measured."""
         return ServerState(prefixed(initial, INITIAL))
 

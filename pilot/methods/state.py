@@ -40,7 +40,7 @@ def unprefixed(state: Mapping[str, Tensor], group: str) -> State:
     return {name[len(start) :]: value for name, value in state.items() if name.startswith(start)}
 
 
-def like_state(flat_D: Tensor, state: Mapping[str, Tensor]) -> State:
+def view_like(flat_D: Tensor, state: Mapping[str, Tensor]) -> State:
     """Return views of `flat_D` with the names and shapes of `state`, in its order."""
     parts = flat_D.split([value.numel() for value in state.values()])
     return {name: part.view(state[name].shape) for name, part in zip(state, parts, strict=True)}

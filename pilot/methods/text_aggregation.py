@@ -68,10 +68,10 @@ def adaptive_text_aggregation(
     Raises:
         ValueError: lengths, names or shapes do not match, an option is invalid, or there are no states.
     """
-    around = find_neighbourhoods(
+    neighbourhoods = find_neighbourhoods(
         states, num_examples, num_neighbors=num_neighbors, self_weight=self_weight, distance=distance, memory=memory
     )
-    return mix(states, around)
+    return mix(states, neighbourhoods)
 
 
 def find_neighbourhoods(
@@ -88,15 +88,17 @@ def find_neighbourhoods(
     Args as in `adaptive_text_aggregation`. `iter_mix` then yields one client's adapter at a time.
     """
     if len(states) <= NUM_PAIRWISE or distance != "parameters":
-        return neighbourhoods(pairwise_distances(states, distance), num_examples, num_neighbors, self_weight)
+        return neighbourhoods_from_distances(
+            pairwise_distances(states, distance), num_examples, num_neighbors, self_weight
+        )
     _check(len(states), num_examples, num_neighbors, self_weight)
     found = nearest(StateRows(states), num_neighbors, memory)
-    return neighbourhoods_of(found.indices_KM.tolist(), found.distances_KM.tolist(), num_examples, self_weight)
+    return neighbourhoods_from_nearest(
+        found.indices_KM.tolist(), found.distances_KM.tolist(), num_examples, self_weight
+    )
 
 
-def pairwise_distances(
-    states: Sequence[State], distance: Distance = "parameters", memory: int = DEFAULT_MEMORY
-) -> list[list[float]]:
+def pairwise_distances(states: Sequence[State], distance: Distance = "parameters") -> list[list[float]]:
     """Compute (K, K) distances d_kj in float64: exactly symmetric, and exactly 0 between equal states."""
     measures: dict[str, Callable[[Sequence[State]], list[list[float]]]] = {
         "parameters": _parameter_distances, "product": _product_distances,
@@ -104,7 +106,7 @@ def pairwise_distances(
     if distance not in measures:
         raise ValueError(f"distance: expected one of {sorted(measures)}, got {distance!r}")
     if len(states) > NUM_PAIRWISE and distance == "parameters":
-        matrix: list[list[float]] = distance_matrix(StateRows(states), memory).tolist()
+        matrix: list[list[float]] = distance_matrix(StateRows(states)).tolist()
         return matrix
     for index, state in enumerate(states):
         if [(n, state[n].shape) for n in sorted(state)] != [(n, states[0][n].shape) for n in sorted(states[0])]:
@@ -112,7 +114,7 @@ def pairwise_distances(
     return measures[distance](states)
 
 
-def neighbourhoods(
+def neighbourhoods_from_distances(
     distances: Sequence[Sequence[float]],
     num_examples: Sequence[int],
     num_neighbors: int,
@@ -125,10 +127,10 @@ def neighbourhoods(
         others = sorted((j for j in range(len(row)) if j != k), key=lambda j: (row[j], j))
         indices.append(others[:num_neighbors])
     near = [[row[j] for j in chosen] for row, chosen in zip(distances, indices, strict=True)]
-    return neighbourhoods_of(indices, near, num_examples, self_weight)
+    return neighbourhoods_from_nearest(indices, near, num_examples, self_weight)
 
 
-def neighbourhoods_of(
+def neighbourhoods_from_nearest(
     indices: Sequence[Sequence[int]],
     distances: Sequence[Sequence[float]],
     num_examples: Sequence[int],
@@ -139,8 +141,8 @@ def neighbourhoods_of(
     result = []
     for k, (nearest_others, near) in enumerate(zip(indices, distances, strict=True)):
         weights = inverse_distance_weights(near)
-        around = sum(w * num_examples[j] for w, j in zip(weights, nearest_others, strict=True))
-        own = num_examples[k] / (num_examples[k] + around) if self_weight == "samples" else float(self_weight)
+        num_mixed = sum(w * num_examples[j] for w, j in zip(weights, nearest_others, strict=True))
+        own = num_examples[k] / (num_examples[k] + num_mixed) if self_weight == "samples" else float(self_weight)
         result.append(Neighbourhood(tuple(nearest_others), weights, own if nearest_others else 1.0))
     return result
 
@@ -166,25 +168,25 @@ def inverse_distance_weights(distances: Sequence[float]) -> tuple[float, ...]:
     return tuple(value / total for value in closeness)
 
 
-def mix(states: Sequence[State], around: Sequence[Neighbourhood]) -> list[State]:
+def mix(states: Sequence[State], neighbourhoods: Sequence[Neighbourhood]) -> list[State]:
     """Compute Theta_k' of every client."""
     if len({value.dtype for value in states[0].values()}) != 1 or len(states) > NUM_PAIRWISE:
-        return list(iter_mix(states, around))
-    return weighted_means(states, _parts(states, around))
+        return list(iter_mix(states, neighbourhoods))
+    return weighted_means(states, _mixing_weights(states, neighbourhoods))
 
 
-def iter_mix(states: Sequence[State], around: Sequence[Neighbourhood]) -> Iterator[State]:
+def iter_mix(states: Sequence[State], neighbourhoods: Sequence[Neighbourhood]) -> Iterator[State]:
     """Yield Theta_k' client by client; for each, one state at a time is loaded."""
-    for part in _parts(states, around):
+    for part in _mixing_weights(states, neighbourhoods):
         yield weighted_mean((states[j], weight) for j, weight in part)
 
 
-def _parts(states: Sequence[State], around: Sequence[Neighbourhood]) -> list[list[tuple[int, float]]]:
+def _mixing_weights(states: Sequence[State], neighbourhoods: Sequence[Neighbourhood]) -> list[list[tuple[int, float]]]:
     """Return for each client the positions of the states to mix, and their weights."""
-    if len(states) != len(around):
-        raise ValueError(f"{len(states)} states but {len(around)} neighbourhoods")
+    if len(states) != len(neighbourhoods):
+        raise ValueError(f"{len(states)} states but {len(neighbourhoods)} neighbourhoods")
     parts = []
-    for k, hood in enumerate(around):
+    for k, hood in enumerate(neighbourhoods):
         rest = 1.0 - hood.self_weight
         mixed = [(k, hood.self_weight), *((j, rest * w) for j, w in zip(hood.neighbours, hood.weights, strict=True))]
         parts.append([(j, weight) for j, weight in mixed if weight > 0])
@@ -232,7 +234,7 @@ def _product(a: State, b: State) -> float:
         if partner == name:
             total += float((a[name].double() - b[name].double()).square().sum())
         elif partner not in a:
-            raise ValueError(f"{name}: there is no {partner} to multiply it with")
+            raise ValueError(f"{name}: expected its other factor {partner}, which is missing")
         elif not (torch.equal(a[name], b[name]) and torch.equal(a[partner], b[partner])):
             left = torch.cat([a[partner].double(), -b[partner].double()], dim=1)
             right = torch.cat([a[name].double(), b[name].double()], dim=0)

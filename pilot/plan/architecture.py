@@ -162,7 +162,7 @@ def architecture_of(profile: Profile) -> Architecture:
     if profile.backbone == "llava-1.5-7b":
         return Architecture()
     raise UserError(
-        f"profile {profile.name}: field backbone: the sizes of {profile.backbone!r} are not known here. Download its "
+        f"profile {profile.name}: field backbone: the sizes of {profile.backbone!r} are unknown. Download its "
         f"config.json and preprocessor_config.json into {named}, or name a folder with them as backbone_path; a plan "
         "needs no weights."
     )

@@ -1,4 +1,4 @@
-"""The plan of a method, asked of the method: rounds of it on a miniature, with invented training.
+"""The plan of a method, asked of the method: rounds of it on a miniature, with simulated training.
 
 Clients with even ids move away from where they started and send equal statistics; those with odd ids shrink and send
 statistics with a single value. So a method whose messages depend on results shows that they do.
@@ -20,42 +20,42 @@ from pilot.methods.base import (
     ClientInfo,
     Method,
     Phase,
+    PhaseResult,
     ServerState,
     State,
     Update,
-    Work,
     group_of,
     select,
-    untrained,
+    untrained_state,
     without,
 )
 from pilot.plan.miniature import Miniature
-from pilot.plan.objective import kept_by_objective
+from pilot.plan.objective import count_saved_numbers
 from pilot.plan.phases import PlannedMethod, PlannedPhase
 
-LEAST_ROUNDS = 3
+MIN_ROUNDS = 3
 """Rounds that are asked for at least: what the third sends shows what the server does after two."""
 
 
-def planned_method(method: Method, miniature: Miniature, clients: Sequence[ClientInfo], rounds: int) -> PlannedMethod:
+def dry_run_method(method: Method, miniature: Miniature, clients: Sequence[ClientInfo], rounds: int) -> PlannedMethod:
     """Ask a method for its plan: what a run of `rounds` rounds sends and keeps if every client takes part in each.
 
     Raises:
         UserError: the method keeps or sends tensors of a size of which no full size is known.
     """
     run, found = _DryRun(method, miniature, clients), list[tuple[PlannedPhase, ...]]()
-    last = max(rounds, LEAST_ROUNDS)
+    last = max(rounds, MIN_ROUNDS)
     for number in range(1, last + 1):
         found.append(run.round(number))
         lasting = all(method.phases(later) == method.phases(number) for later in range(number + 1, last + 1))
-        if number >= LEAST_ROUNDS and lasting and found[-1] == found[-2]:
+        if number >= MIN_ROUNDS and lasting and found[-1] == found[-2]:
             break
     phases = [phase for number in range(1, last + 1) for phase in method.phases(number)]
     leaves = {group for phase in phases for group in phase.shared}
     return PlannedMethod(
         rounds=tuple(found),
         server=run.server_numbers(),
-        leaves=_ordered(leaves),
+        leaves=_sort_groups(leaves),
         stays=run.stays(leaves),
         pooled=method.pooled,
         upper_bound=run.clients_differ,
@@ -73,12 +73,14 @@ class _DryRun:
         self._method, self._miniature, self._clients = method, miniature, clients
         self._stored: dict[int, State] = {info.client: {} for info in clients}
         self._server = ServerState()
-        self._held_before: dict[tuple[object, ...], int] = {}
+        self._extra_copies_cache: dict[tuple[object, ...], int] = {}
         self.clients_differ = False
         phases = method.phases(1)
         if phases and method.exchanges:
             start = self._start(self._connector(phases[0], clients[0], {}), phases[0], clients[0], {})
-            self._server = method.begin(untrained(method, phases[0], clients[0], start, {}, {}), clients)
+            self._server = method.initial_server_state(
+                untrained_state(method, phases[0], clients[0], start, {}, {}), clients
+            )
 
     def round(self, number: int) -> tuple[PlannedPhase, ...]:
         """Run a round; in the first, all clients are newcomers."""
@@ -97,7 +99,7 @@ class _DryRun:
         divided = {group.partition(":")[0] for group in leaves if ":" in group}
         names = {name for state in self._stored.values() for name in state}
         parts = {name: f":{name.rpartition('.')[2]}" if group_of(name) in divided else "" for name in names}
-        return _ordered({group_of(name) + part for name, part in parts.items()})
+        return _sort_groups({group_of(name) + part for name, part in parts.items()})
 
     def _phase(self, phase: Phase, number: int, *, early: bool) -> PlannedPhase:
         """Run a phase on all clients, and the aggregation."""
@@ -116,12 +118,12 @@ class _DryRun:
         connector = self._connector(phase, info, payload)
         start = self._start(connector, phase, info, payload)
         trained = select(start, phase.trainable)
-        end = start | _trained(trained, info, number, phase)
+        end = start | _simulate_training(trained, info, number, phase)
         gradients = {name: torch.ones_like(value) for name, value in trained.items()} if phase.mean_gradients else {}
-        handover = method.hand_over(phase, info, Work(start, end, stored, payload, 1, gradients))
-        update = Update(info.client, info.task, 1, handover.shared, _statistics(phase, info, number))
-        self._stored[info.client] = handover.private or stored
-        num_trained_mlps, num_frozen_mlps = _num_mlps(connector, trained)
+        split = method.split_result(phase, info, PhaseResult(start, end, stored, payload, 1, gradients))
+        update = Update(info.client, info.task, 1, split.shared, _simulate_statistics(phase, info, number))
+        self._stored[info.client] = split.private or stored
+        num_trained_mlps, num_frozen_mlps = _count_mlps(connector, trained)
         planned = PlannedPhase(
             name=phase.name,
             share=phase.share_of_steps,
@@ -130,12 +132,12 @@ class _DryRun:
             trained_mlps=num_trained_mlps,
             frozen=count(without(start, phase.trainable | {OFFSETS})),
             frozen_mlps=num_frozen_mlps,
-            mixed=sum(module.out_features for module in connector.modules() if isinstance(module, Router)),
+            num_experts=sum(module.out_features for module in connector.modules() if isinstance(module, Router)),
             down=count(payload),
             up=count(update.state) + count(update.statistics),
             private=count(self._stored[info.client]),
-            held=self._held(phase, start, stored, payload),
-            folded=method.offsets * (2 if phase.distils else 1),
+            extra_copies=self._extra_copies(phase, start, stored, payload),
+            extra_linear_sets=method.offsets * (2 if phase.distils else 1),
             distils=phase.distils,
             validates=phase.validates,
         )
@@ -148,33 +150,33 @@ class _DryRun:
         """Return the parameters of a client's model at the start of a phase."""
         offsets = self._miniature.offsets if self._method.offsets else {}
         initial = {name: value.detach() for name, value in connector.named_parameters()}
-        values = self._method.arrive(phase, info, self._stored[info.client], payload)
+        values = self._method.initial_state(phase, info, self._stored[info.client], payload)
         own = {**initial, **self._miniature.text_adapter, **offsets}
         return {name: values.get(name, value) for name, value in own.items()}
 
-    def _held(self, phase: Phase, start: State, stored: State, payload: State) -> int:
+    def _extra_copies(self, phase: Phase, start: State, stored: State, payload: State) -> int:
         """Count the copies that the objective needs: auxiliary tensors, mean gradients, and what its terms keep."""
         own = select({**stored, **payload}, phase.auxiliary)
         numbers = ((name, value.shape, value.item() if value.numel() == 1 else None) for name, value in own.items())
         key = (phase.name, len(start), *numbers)
-        if key not in self._held_before:
+        if key not in self._extra_copies_cache:
             trained, full = select(start, phase.trainable), self._miniature.full
             auxiliary = full(own)
             received = full(start if phase.distils else trained) | auxiliary
-            kept = kept_by_objective(self._method, phase, full(trained), received)
+            kept = count_saved_numbers(self._method, phase, full(trained), received)
             gradients = self._miniature.count(trained) if phase.mean_gradients else 0
             stays = sum(value.numel() for value in auxiliary.values() if value.is_meta)
-            self._held_before[key] = kept + gradients + stays
-        return self._held_before[key]
+            self._extra_copies_cache[key] = kept + gradients + stays
+        return self._extra_copies_cache[key]
 
 
-def _ordered(groups: Set[str]) -> tuple[str, ...]:
+def _sort_groups(groups: Set[str]) -> tuple[str, ...]:
     """Sort groups, LoRA first."""
     return tuple(sorted(groups, key=lambda group: (group.partition(":")[0] != LORA, group)))
 
 
-def _trained(trained: State, info: ClientInfo, number: int, phase: Phase) -> State:
-    """Return invented results of training: the values, or half of them, plus noise."""
+def _simulate_training(trained: State, info: ClientInfo, number: int, phase: Phase) -> State:
+    """Return simulated results of training: the values, or half of them, plus noise."""
     source = torch.Generator().manual_seed(seed_for("plan", number, info.client, phase.name))
     scale, noise = (0.5, 0.001) if info.client % 2 else (1.0, 0.01)
     return {
@@ -182,8 +184,8 @@ def _trained(trained: State, info: ClientInfo, number: int, phase: Phase) -> Sta
     }  # fmt: skip
 
 
-def _statistics(phase: Phase, info: ClientInfo, number: int) -> State:
-    """Return invented statistics that fall from round to round."""
+def _simulate_statistics(phase: Phase, info: ClientInfo, number: int) -> State:
+    """Return simulated statistics that fall from round to round."""
     found: dict[str, Tensor] = {}
     for name, shape in phase.statistics.items():
         found[name] = torch.full(shape, 1 / number)
@@ -192,7 +194,7 @@ def _statistics(phase: Phase, info: ClientInfo, number: int) -> State:
     return found
 
 
-def _num_mlps(connector: Connector, trained: State) -> tuple[int, int]:
+def _count_mlps(connector: Connector, trained: State) -> tuple[int, int]:
     """Count a connector's MLPs with and without trained parameters."""
     mlps = [name for name, module in connector.named_modules() if isinstance(module, Projector)]
     num_trained = sum(any(name.startswith(f"{mlp}.") for name in trained) for mlp in mlps)

@@ -14,7 +14,7 @@ LoRA's rank, s the bytes of an activation:
 With gradient checkpointing a layer keeps only its input, s C, and the above exists for one layer at a time.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pilot.config.profile import Profile
 from pilot.plan.architecture import Architecture
@@ -52,7 +52,7 @@ class Settings:
     feature_dtype: str
 
     @classmethod
-    def of(cls, profile: Profile, sequence: int, answers: int) -> "Settings":
+    def from_profile(cls, profile: Profile, sequence: int, answers: int) -> "Settings":
         """Make the settings of a profile; limit `sequence` to its `max_length`."""
         return cls(
             batch_size=profile.batch_size,
@@ -139,16 +139,16 @@ def training_memory(architecture: Architecture, settings: Settings, phase: Plann
     """
     size = settings.activation_bytes
     trained, frozen = phase.trained, phase.frozen
-    offsets = architecture.linear_parameters if phase.folded else 0
+    offsets = architecture.linear_parameters if phase.extra_linear_sets else 0
     rounded = size * trained if size < FLOAT32 else 0
     received = trained + (frozen + offsets if phase.distils and on_gpu else 0)
     host = 0 if on_gpu else trained + frozen + offsets
     connector = connector_bytes(architecture, settings, phase)
     return Memory(
-        weights=(architecture.parameters + phase.folded * architecture.linear_parameters) * size,
+        weights=(architecture.parameters + phase.extra_linear_sets * architecture.linear_parameters) * size,
         masters=FLOAT32 * (trained + frozen + (0 if on_gpu else offsets)),
         optimiser=ADAM_STATES * FLOAT32 * trained,
-        copies=FLOAT32 * (received + host + phase.held) + rounded,
+        copies=FLOAT32 * (received + host + phase.extra_copies) + rounded,
         gradients=FLOAT32 * trained,
         activations=_language_bytes(architecture, settings) + connector,
         working=_working_bytes(architecture, settings),
@@ -182,8 +182,8 @@ def connector_bytes(architecture: Architecture, settings: Settings, phase: Plann
     tokens, hidden = settings.batch_size * architecture.image_tokens, architecture.text_hidden
     size = settings.activation_bytes
     kept = 2 * size * phase.trained_mlps + size  # and the sum of their outputs
-    if phase.mixed:
-        kept += size * phase.mixed
+    if phase.num_experts:
+        kept += size * phase.num_experts
     elif phase.trained_mlps > 1:
         kept += 2 * FLOAT32 + (2 * FLOAT32 if size < FLOAT32 else 0)
     return tokens * hidden * kept
@@ -209,10 +209,3 @@ def _working_bytes(architecture: Architecture, settings: Settings) -> int:
         gradients += largest * (size + (FLOAT32 if size < FLOAT32 else 0))
     again = layer_bytes(architecture, settings) if settings.gradient_checkpointing else 0
     return gradients + again
-
-
-def with_batch(settings: Settings, batch_size: int) -> Settings:
-    """Return the settings with smaller batches and more accumulation, for the same examples per step."""
-    return replace(
-        settings, batch_size=batch_size, accumulation=settings.accumulation * settings.batch_size // batch_size
-    )  # fmt: skip

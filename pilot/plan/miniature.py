@@ -12,13 +12,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pilot.backbone.lora import TARGETS, initial_state
+from pilot.backbone.lora import TARGETS, initial_lora_state
 from pilot.connector.projector import Projector
 from pilot.errors import UserError
 from pilot.methods.base import State
 from pilot.plan.architecture import Architecture
 
-LEAST_WIDTH = 65
+MIN_WIDTH = 65
 """Above the sizes of what does not grow with the model: tasks, experts, masks."""
 
 
@@ -34,11 +34,11 @@ class Miniature:
 
     def __init__(self, architecture: Architecture, rank: int, num_clients: int) -> None:
         self.architecture, self.rank = architecture, rank
-        self._least = max(LEAST_WIDTH, rank + 1, num_clients + 1)
+        self._min_width = max(MIN_WIDTH, rank + 1, num_clients + 1)
         layer = Architecture(
-            text_hidden=2 * self._least, text_heads=2, text_kv_heads=1, text_intermediate=self._least + 1
+            text_hidden=2 * self._min_width, text_heads=2, text_kv_heads=1, text_intermediate=self._min_width + 1
         )
-        vision, out = self._least + 2, self._least + 3
+        vision, out = self._min_width + 2, self._min_width + 3
         self._widths_of_layers = {
             layer.text_hidden: architecture.text_hidden,
             layer.kv_width: architecture.kv_width,
@@ -52,7 +52,7 @@ class Miniature:
             pairs[f"text_adapter.{path}.lora_A"] = torch.nn.Parameter(torch.empty(rank, rows))
             pairs[f"text_adapter.{path}.lora_B"] = torch.nn.Parameter(torch.empty(columns, rank))
             self.offsets[f"offset.{path}.weight"] = torch.zeros(columns, rows)
-        self.text_adapter = initial_state(pairs, 0)
+        self.text_adapter = initial_lora_state(pairs, 0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             widths = {architecture.feature_width: vision, architecture.text_hidden: out}
@@ -88,12 +88,12 @@ class Miniature:
     def _full_shape(self, item: tuple[str, Tensor]) -> tuple[int, tuple[int, ...]]:
         """Return in how many layers a tensor exists, and its full shape."""
         name, value = item
-        unknown = [size for size in value.shape if size >= self._least and size not in self._widths]
+        unknown = [size for size in value.shape if size >= self._min_width and size not in self._widths]
         if unknown:
             raise UserError(
-                f"{name}: no plan is possible: the size {unknown[0]} of its shape {tuple(value.shape)}, in a model of "
-                f"widths {', '.join(map(str, self._widths))}, is none of these widths. Keep and send parameters in "
-                "their own shapes."
+                f"{name}: cannot be planned: size {unknown[0]} of its shape {tuple(value.shape)} is none of the widths "
+                f"{', '.join(map(str, self._widths))} of the dry run's model. Keep and send parameters in their "
+                "original shapes."
             )
         layers = self.architecture.text_layers if any(size in self._widths_of_layers for size in value.shape) else 1
         return layers, tuple(self._widths.get(size, size) for size in value.shape)

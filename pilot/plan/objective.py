@@ -1,4 +1,4 @@
-"""The memory that a method's objective takes besides the model, asked of its own terms at full size.
+"""The memory that a method's objective takes besides the model, computed from its loss terms at full size.
 
 `Method.penalty` and `Method.distillation` run on tensors of the meta device, which have sizes, but no memory: what
 autograd still refers to afterwards is what training would hold.
@@ -40,7 +40,7 @@ class _Allocations(TorchDispatchMode):
         return sum(size for key, (reference, size) in made if key not in own and not reference.expired() and size > 8)
 
 
-def kept_by_objective(method: Method, phase: Phase, trainable: State, received: State) -> int:
+def count_saved_numbers(method: Method, phase: Phase, trainable: State, received: State) -> int:
     """Count the float32 numbers that a method's own loss terms keep for the backward pass.
 
     A term that cannot be computed without values is assumed to keep as much as is trained.

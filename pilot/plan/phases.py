@@ -17,12 +17,12 @@ class PlannedPhase:
         trained_mlps: connector MLPs with gradients.
         frozen: parameters that take part in the computation without gradients, except offsets.
         frozen_mlps: connector MLPs among them.
-        mixed: experts whose outputs are weighted by a router; 0 if a connector's output is a plain sum.
+        num_experts: experts whose outputs are weighted by a router; 0 if a connector's output is a plain sum.
         down: parameters that a client receives.
         up: parameters and statistics that it sends.
         private: parameters that it keeps on its disk, one version.
-        held: float32 copies that the objective needs in addition to the model, including its differences.
-        folded: additional sets of the LLM's linear layers: with an offset added, or the offsets alone.
+        extra_copies: float32 copies that the objective needs in addition to the model, including its differences.
+        extra_linear_sets: additional sets of the LLM's linear layers: with an offset added, or the offsets alone.
         distils: whether every step also computes a teacher's logits.
         validates: whether the trained model is run on the client's validation part.
     """
@@ -34,12 +34,12 @@ class PlannedPhase:
     trained_mlps: int
     frozen: int = 0
     frozen_mlps: int = 0
-    mixed: int = 0
+    num_experts: int = 0
     down: int = 0
     up: int = 0
     private: int = 0
-    held: int = 0
-    folded: int = 0
+    extra_copies: int = 0
+    extra_linear_sets: int = 0
     distils: bool = False
     validates: bool = False
 

@@ -12,11 +12,11 @@ from pilot.errors import UserError
 from pilot.federation.spec import RunSpec
 from pilot.io.atomic import read_json
 from pilot.plan.architecture import Architecture, architecture_of
-from pilot.plan.dry_run import planned_method
+from pilot.plan.dry_run import dry_run_method
 from pilot.plan.memory import Memory, Settings, training_memory
 from pilot.plan.miniature import Miniature
 from pilot.plan.phases import FLOAT32, PlannedMethod
-from pilot.plan.work import feature_work, planned_work
+from pilot.plan.work import estimate_work, feature_work
 
 GPU_CONTEXT = 750_000_000
 """Bytes that CUDA and its libraries use before the first tensor; assumed, not measured here."""
@@ -30,7 +30,7 @@ CHAT_LEAD = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_st
 
 
 @dataclass(frozen=True)
-class Question:
+class PlanInputs:
     """Inputs of a plan.
 
     Attributes:
@@ -39,7 +39,6 @@ class Question:
         text_tokens: tokens of the longest prompt with its answer, without the image and the text before it.
         answer_tokens: tokens of the longest answer.
         tflops: sustained throughput of one device; None for the assumed one.
-        lead_tokens: tokens before the image; None to estimate them from the prompt template.
     """
 
     scenario: Scenario
@@ -50,7 +49,6 @@ class Question:
     text_tokens: int
     answer_tokens: int
     tflops: float | None
-    lead_tokens: int | None = None
 
     @property
     def on_gpu(self) -> bool:
@@ -65,66 +63,66 @@ class Question:
     def settings(self, profile: Profile, architecture: Architecture) -> Settings:
         """Return a client's training settings with `profile`, at the longest sequence."""
         before = (profile.prompt_template or CHAT_LEAD).split("<image>")[0]
-        lead = self.lead_tokens or 1 + math.ceil(len(before) / CHARACTERS_PER_TOKEN)
-        sequence = lead + architecture.image_tokens + self.text_tokens
-        return Settings.of(profile, sequence, self.answer_tokens)
+        num_prefix_tokens = 1 + math.ceil(len(before) / CHARACTERS_PER_TOKEN)  # with the begin token
+        sequence = num_prefix_tokens + architecture.image_tokens + self.text_tokens
+        return Settings.from_profile(profile, sequence, self.answer_tokens)
 
 
-def make_plan(question: Question, scenario_dir: Path) -> dict[str, Any]:
+def make_plan(inputs: PlanInputs, scenario_dir: Path) -> dict[str, Any]:
     """Make the plan as JSON values; take measured times from earlier runs in the scenario's folder.
 
     Raises:
         UserError: there is no plan for a method or the backbone.
     """
-    profile, scenario = question.profile, question.scenario
+    profile, scenario = inputs.profile, inputs.scenario
     architecture = architecture_of(profile)
     folder = scenario_dir / "runs"
     return {
         "scenario": scenario.name,
         "profile": profile.name,
         "parameters": architecture.parameters,
-        "gpus": question.gpus,
-        "memory": question.memory,
+        "gpus": inputs.gpus,
+        "memory": inputs.memory,
         "assumptions": {
-            "device": "gpu" if question.on_gpu else "cpu",
-            "text_tokens": question.text_tokens,
-            "answer_tokens": question.answer_tokens,
-            "tflops_per_device": question.throughput / 1e12,
+            "device": "gpu" if inputs.on_gpu else "cpu",
+            "text_tokens": inputs.text_tokens,
+            "answer_tokens": inputs.answer_tokens,
+            "tflops_per_device": inputs.throughput / 1e12,
             "clients": len(scenario.client_tasks),
             "participation": "every client in every round; a task's examples split evenly",
-            **({"gpu_context_bytes": GPU_CONTEXT, "gpu_fragments": GPU_FRAGMENTS} if question.on_gpu else {}),
+            **({"gpu_context_bytes": GPU_CONTEXT, "gpu_fragments": GPU_FRAGMENTS} if inputs.on_gpu else {}),
         },
         "features": dict(feature_work(architecture, profile, scenario)),
-        "methods": {name: _plan_method(question, architecture, name, folder / name) for name in question.methods},
+        "methods": {name: _plan_method(inputs, architecture, name, folder / name) for name in inputs.methods},
     }
 
 
-def _plan_method(question: Question, architecture: Architecture, name: str, runs: Path) -> dict[str, Any]:
-    profile, scenario = question.profile, question.scenario
-    method = plan_of(RunSpec(scenario, profile, name, 0), architecture)
-    settings = question.settings(profile, architecture)
-    work = planned_work(architecture, settings, method, profile, scenario)
-    parallel = 1 if method.pooled else min(question.gpus, len(scenario.client_tasks))
+def _plan_method(inputs: PlanInputs, architecture: Architecture, name: str, runs: Path) -> dict[str, Any]:
+    profile, scenario = inputs.profile, inputs.scenario
+    method = plan_run(RunSpec(scenario, profile, name, 0), architecture)
+    settings = inputs.settings(profile, architecture)
+    work = estimate_work(architecture, settings, method, profile, scenario)
+    parallel = 1 if method.pooled else min(inputs.gpus, len(scenario.client_tasks))
     seconds = measured_seconds(runs)
-    needed = device_bytes(question, profile, architecture, method)
+    needed = device_bytes(inputs, profile, architecture, method)
     return {
         "memory": {
-            phase: asdict(memory) | {"peak": memory.peak, "device": needed_bytes(memory, question.on_gpu)}
-            for phase, memory in _phases(question, profile, architecture, method)
+            phase: asdict(memory) | {"peak": memory.peak, "device": needed_bytes(memory, inputs.on_gpu)}
+            for phase, memory in _phases(inputs, profile, architecture, method)
         },
         "device_bytes": needed,
-        "fits": needed <= question.memory,
-        "changes": [] if needed <= question.memory else list(advise(question, architecture, method)),
+        "fits": needed <= inputs.memory,
+        "changes": [] if needed <= inputs.memory else list(suggest_changes(inputs, architecture, method)),
         "sequence": settings.sequence,
         "server_bytes": FLOAT32 * method.server,
         "work": asdict(work),
         "bytes_are_upper_bounds": method.upper_bound,
-        "hours": work.flops / question.throughput / parallel / 3600,
+        "hours": work.flops / inputs.throughput / parallel / 3600,
         "measured_hours": None if seconds is None else seconds * work.steps / parallel / 3600,
     }
 
 
-def plan_of(run: RunSpec, architecture: Architecture) -> PlannedMethod:
+def plan_run(run: RunSpec, architecture: Architecture) -> PlannedMethod:
     """Ask a run's method for its plan.
 
     Raises:
@@ -133,7 +131,7 @@ def plan_of(run: RunSpec, architecture: Architecture) -> PlannedMethod:
     method = run.make_method()
     clients, profile = run.clients(method), run.profile
     try:
-        return planned_method(method, Miniature(architecture, profile.lora.rank, len(clients)), clients, profile.rounds)
+        return dry_run_method(method, Miniature(architecture, profile.lora.rank, len(clients)), clients, profile.rounds)
     except UserError as error:
         raise UserError(f"--method {run.method}: {error}") from error
 
@@ -143,27 +141,27 @@ def needed_bytes(memory: Memory, on_gpu: bool) -> int:
     return math.ceil(memory.peak * (1 + GPU_FRAGMENTS)) + GPU_CONTEXT if on_gpu else memory.peak
 
 
-def device_bytes(question: Question, profile: Profile, architecture: Architecture, method: PlannedMethod) -> int:
+def device_bytes(inputs: PlanInputs, profile: Profile, architecture: Architecture, method: PlannedMethod) -> int:
     """Return the device memory of the largest phase; that of the bare model if nothing is trained."""
-    needs = [needed_bytes(memory, question.on_gpu) for _, memory in _phases(question, profile, architecture, method)]
-    size = question.settings(profile, architecture).activation_bytes
+    needs = [needed_bytes(memory, inputs.on_gpu) for _, memory in _phases(inputs, profile, architecture, method)]
+    size = inputs.settings(profile, architecture).activation_bytes
     return max(needs, default=architecture.parameters * size)
 
 
-def advise(question: Question, architecture: Architecture, method: PlannedMethod) -> Iterator[dict[str, Any]]:
+def suggest_changes(inputs: PlanInputs, architecture: Architecture, method: PlannedMethod) -> Iterator[dict[str, Any]]:
     """Yield cumulative changes of the profile, each with the memory needed after it, until the method fits.
 
     A change that saves nothing is skipped. The last entry tells whether the result fits.
     """
-    profile = question.profile
-    needed = device_bytes(question, profile, architecture, method)
+    profile = inputs.profile
+    needed = device_bytes(inputs, profile, architecture, method)
     for field, changed in _changes(profile):
         profile = changed(profile)
-        after = device_bytes(question, profile, architecture, method)
+        after = device_bytes(inputs, profile, architecture, method)
         if after < needed:
             needed = after
-            yield {"change": field(profile), "device_bytes": needed, "fits": needed <= question.memory}
-        if needed <= question.memory:
+            yield {"change": field(profile), "device_bytes": needed, "fits": needed <= inputs.memory}
+        if needed <= inputs.memory:
             return
 
 
@@ -190,13 +188,13 @@ def _changes(profile: Profile) -> Iterator[tuple[Any, Any]]:
 
 
 def _phases(
-    question: Question, profile: Profile, architecture: Architecture, method: PlannedMethod
+    inputs: PlanInputs, profile: Profile, architecture: Architecture, method: PlannedMethod
 ) -> Iterator[tuple[str, Memory]]:
     """Yield the name and memory of each of a method's phases."""
-    settings = question.settings(profile, architecture)
+    settings = inputs.settings(profile, architecture)
     named = {phase.name: phase for phases in method.rounds for phase in phases}
     for name, phase in named.items():
-        yield name, training_memory(architecture, settings, phase, on_gpu=question.on_gpu)
+        yield name, training_memory(architecture, settings, phase, on_gpu=inputs.on_gpu)
 
 
 def measured_seconds(runs: Path) -> float | None:

@@ -88,7 +88,7 @@ def _verdicts(plan: Mapping[str, Any]) -> list[str]:
         for change in method["changes"]:
             lines.append(f"  {change['change']}  ->  {_gb(change['device_bytes'])} GB")
         if not method["changes"] or not method["changes"][-1]["fits"]:
-            lines.append("  and that is not enough: take more memory, a smaller backbone or a lower rank.")
+            lines.append("  This still does not fit: use more memory, a smaller backbone or a lower LoRA rank.")
     return lines
 
 

@@ -38,7 +38,7 @@ class Work:
     client_disk: int
 
 
-def planned_work(
+def estimate_work(
     architecture: Architecture, settings: Settings, method: PlannedMethod, profile: Profile, scenario: Scenario
 ) -> Work:
     """Estimate the work of one run in which every client takes part in every round."""
@@ -95,7 +95,7 @@ def example_flops(architecture: Architecture, settings: Settings, phase: Planned
     attention = architecture.text_layers * 2 * settings.sequence * architecture.text_hidden
     again = 1 if settings.gradient_checkpointing else 0
     per_token = (2 * layers + 2 * attention) * (1 + again) + 2 * layers + 4 * attention
-    if phase.folded and settings.activation_bytes < FLOAT32:
+    if phase.extra_linear_sets and settings.activation_bytes < FLOAT32:
         per_token += (2 * (1 + again) + 2) * architecture.linear_parameters
     lora = architecture.lora_parameters(settings.rank)
     per_token += 4 * lora + 2 * phase.trained_lora

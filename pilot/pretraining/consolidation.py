@@ -72,15 +72,15 @@ def consolidate(
     model.model.vision_tower.requires_grad_(False)
     torch.manual_seed(seed_for("lookup head", recipe.seed))
     head = nn.Linear(recipe.text_width, HEAD_WIDTH)
-    halfway = model.model.language_model.layers[recipe.text_layers // 2 - 1]
-    seen: list[Tensor] = []
-    hook = halfway.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    middle_layer = model.model.language_model.layers[recipe.text_layers // 2 - 1]
+    outputs: list[Tensor] = []
+    hook = middle_layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
 
     def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         rows = batch.get("rows")
         features = None if rows is None else focused.features_MND[rows]
         text = sequence_loss(model, batch["ids"], batch["labels"], features)
-        hidden = seen.pop()[:, -batch["ids"].shape[1] :]
+        hidden = outputs.pop()[:, -batch["ids"].shape[1] :]
         if rows is None:
             return {"loss": text}
         lookup = lookup_loss(head, hidden, batch["ids"], facts.lookup, rows)
@@ -88,13 +88,13 @@ def consolidate(
 
     language, projector = model.model.language_model, model.model.multi_modal_projector
     parameters = [*language.parameters(), *projector.parameters(), *head.parameters()]
-    with _fast_products(model):
+    with _fast_matmul(model):
         optimise(recipe.consolidate, parameters, _batches(focused, facts, recipe), loss_of, report)
     hook.remove()
 
 
 @contextmanager
-def _fast_products(model: LlavaForConditionalGeneration) -> Iterator[None]:
+def _fast_matmul(model: LlavaForConditionalGeneration) -> Iterator[None]:
     """Use oneDNN's products and plain attention: a step takes two thirds of the time (docs/notes/training-step.md)."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
@@ -109,7 +109,7 @@ def _batches(focused: Corpus, facts: FactCorpus, recipe: Recipe) -> Iterator[dic
     rng = np.random.default_rng(seed)
     for number, visits in enumerate(index_batches(len(facts.visits), size, seed), start=1):
         rows = facts.visits[visits]
-        ids, labels = _pad([_one(focused, facts, int(row), rng) for row in rows])
+        ids, labels = _pad_labelled([_draw_caption(focused, facts, int(row), rng) for row in rows])
         yield {"ids": ids, "labels": labels, "rows": rows}
         if number % CAPTIONS_PER_TEXT == 0:
             sentences = rng.integers(0, len(focused.sentences), size)
@@ -117,14 +117,14 @@ def _batches(focused: Corpus, facts: FactCorpus, recipe: Recipe) -> Iterator[dic
             yield {"ids": ids, "labels": labels}
 
 
-def _one(focused: Corpus, facts: FactCorpus, row: int, rng: np.random.Generator) -> Labelled:
+def _draw_caption(focused: Corpus, facts: FactCorpus, row: int, rng: np.random.Generator) -> Labelled:
     if rng.random() < FACT_SHARE:
         return facts.captions[row][int(rng.integers(len(facts.captions[row])))]
     ids = focused.captions[row][int(rng.integers(len(focused.captions[row])))]
     return ids, [1] * len(ids)
 
 
-def _pad(rows: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
+def _pad_labelled(rows: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
     ids, labels = pad([ids for ids, _ in rows])
     for row, (_, learned) in enumerate(rows):
         labels[row, : len(learned)][torch.tensor(learned) == 0] = IGNORED

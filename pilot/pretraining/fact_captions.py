@@ -18,18 +18,18 @@ from pilot.pretraining.captions import article, extent, plural
 from pilot.pretraining.corpus import PublicScene
 from pilot.pretraining.general_text import STATEMENTS
 
-LEAST_NUMBER, MOST_NUMBER = 6, 9
+MIN_FACTS, MAX_FACTS = 6, 9
 """Range of the number of facts drawn for a caption; those that a scene does not allow are left out."""
-APART_SHARE = 0.5
+FILLER_SHARE = 0.5
 """Share of facts with unrelated words between lead and ending."""
-MOST_WORDS_APART = 16
-LEAST_DIFFERENCE = 4.0
+MAX_FILLER_WORDS = 16
+MIN_DISTANCE = 4.0
 """Pixels by which an extreme item must exceed the next, and two items must differ to have a direction."""
-LEAST_RATIO = 1.2
+MIN_AREA_RATIO = 1.2
 """Minimum ratio of areas between the largest (smallest) item and the next."""
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
-_WORDS = tuple(" ".join(STATEMENTS).lower().replace("?", ".").split())
+_FILLER_WORDS = tuple(" ".join(STATEMENTS).lower().replace("?", ".").split())
 
 Fact = tuple[str, str]
 """Lead and ending, both without surrounding spaces."""
@@ -41,18 +41,18 @@ def fact_caption(public: PublicScene) -> list[Fact]:
     scene, rng = public.scene, public.rng
     makers = MAKERS[public.kind]
     shares = np.array([share for _, share in makers])
-    number = int(rng.integers(LEAST_NUMBER, MOST_NUMBER + 1))
+    number = int(rng.integers(MIN_FACTS, MAX_FACTS + 1))
     facts = [makers[int(i)][0](scene, rng) for i in rng.choice(len(makers), number, p=shares / shares.sum())]
-    distinct = list(dict.fromkeys(fact for fact in facts if fact)) or [_last_resort(scene, rng)]
-    return [(_apart(lead, rng), ending) for lead, ending in distinct]
+    distinct = list(dict.fromkeys(fact for fact in facts if fact)) or [_fallback_fact(scene, rng)]
+    return [(_append_filler(lead, rng), ending) for lead, ending in distinct]
 
 
-def _apart(lead: str, rng: np.random.Generator) -> str:
+def _append_filler(lead: str, rng: np.random.Generator) -> str:
     """Append a few words of the general statements to the lead, half of the time."""
-    if rng.random() >= APART_SHARE:
+    if rng.random() >= FILLER_SHARE:
         return lead
-    start, number = int(rng.integers(len(_WORDS))), int(rng.integers(1, MOST_WORDS_APART + 1))
-    return " ".join([lead, *_WORDS[start : start + number]])
+    start, number = int(rng.integers(len(_FILLER_WORDS))), int(rng.integers(1, MAX_FILLER_WORDS + 1))
+    return " ".join([lead, *_FILLER_WORDS[start : start + number]])
 
 
 def _choose(rng: np.random.Generator, options: Sequence[str]) -> str:
@@ -102,9 +102,9 @@ def _furthest(scene: Scene, rng: np.random.Generator) -> Fact | None:
     side = _choose(rng, ("left", "right", "top", "bottom"))
     axis, sign = (0 if side in ("left", "right") else 1), (1 if side in ("left", "top") else -1)
     order = sorted(scene.objects, key=lambda item: sign * item.centre[axis])
-    if len(order) < 2 or sign * (order[1].centre[axis] - order[0].centre[axis]) < LEAST_DIFFERENCE:
+    if len(order) < 2 or sign * (order[1].centre[axis] - order[0].centre[axis]) < MIN_DISTANCE:
         return None
-    return _who_or_where(
+    return _name_or_extent(
         _choose(rng, (f"Furthest to the {side}", f"At the {side} edge", f"All along the {side}, first")), order[0], rng
     )
 
@@ -116,7 +116,7 @@ def _quarter(scene: Scene, rng: np.random.Generator) -> Fact | None:
         return None
     place = f"the {vertical} {horizontal}"
     leads = (f"In {place}", f"At {place}", f"The {vertical} {horizontal} part has", f"Seen in {place}")
-    return _who_or_where(_choose(rng, leads), inside[0], rng)
+    return _name_or_extent(_choose(rng, leads), inside[0], rng)
 
 
 def _in_quarter(item: Item, vertical: str, horizontal: str) -> bool:
@@ -127,12 +127,12 @@ def _in_quarter(item: Item, vertical: str, horizontal: str) -> bool:
 def _size(scene: Scene, rng: np.random.Generator) -> Fact | None:
     largest = bool(rng.random() < 0.5)
     order = sorted(scene.objects, key=lambda item: -item.area if largest else item.area)
-    if len(order) < 2 or max(order[0].area, order[1].area) < LEAST_RATIO * min(order[0].area, order[1].area):
+    if len(order) < 2 or max(order[0].area, order[1].area) < MIN_AREA_RATIO * min(order[0].area, order[1].area):
         return None
-    return _who_or_where(f"The {'largest' if largest else 'smallest'}", order[0], rng)
+    return _name_or_extent(f"The {'largest' if largest else 'smallest'}", order[0], rng)
 
 
-def _who_or_where(lead: str, item: Item, rng: np.random.Generator) -> Fact:
+def _name_or_extent(lead: str, item: Item, rng: np.random.Generator) -> Fact:
     return (f"{lead}:", f"{item.name}.") if rng.random() < 0.8 else (f"{lead} spans", f"{extent(item)}.")
 
 
@@ -142,7 +142,7 @@ def _direction(scene: Scene, rng: np.random.Generator) -> Fact | None:
         return None
     item, other = (single[int(i)] for i in rng.choice(len(single), 2, replace=False))
     dx, dy = item.centre[0] - other.centre[0], item.centre[1] - other.centre[1]
-    if max(abs(dx), abs(dy)) < LEAST_DIFFERENCE:
+    if max(abs(dx), abs(dy)) < MIN_DISTANCE:
         return None
     true = ("left of" if dx < 0 else "right of") if abs(dx) > abs(dy) else ("above" if dy < 0 else "below")
     a, b = f"the {item.name}", f"the {other.name}"
@@ -215,7 +215,7 @@ def _shape_truth(scene: Scene, rng: np.random.Generator) -> Fact:
     return _claim(claim, rng), _truth(true)
 
 
-def _last_resort(scene: Scene, rng: np.random.Generator) -> Fact:
+def _fallback_fact(scene: Scene, rng: np.random.Generator) -> Fact:
     return _ground(scene, rng) if scene.background else _shape_name(scene, rng)
 
 

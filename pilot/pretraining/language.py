@@ -19,7 +19,7 @@ from pilot.pretraining.recipe import Recipe
 from pilot.pretraining.step import Report, index_batches, optimise
 
 IGNORED = -100
-TEXT_EVERY = 6
+TEXT_INTERVAL = 6
 """In the joint phase every sixth batch is plain text, so that the words of phase 2 are not forgotten."""
 
 
@@ -74,8 +74,8 @@ def train_language(
     projector = [*model.model.multi_modal_projector.parameters()]
     parameters = {"text": language, "connector": projector, "joint": language + projector}[phase]
     settings = {"text": recipe.text, "connector": recipe.connector, "joint": recipe.joint}[phase]
-    text_every = {"text": 1, "connector": 0, "joint": TEXT_EVERY}[phase]
-    batches = _batches(corpus, settings.batch_size, text_every, seed_for("language batches", recipe.seed, phase))
+    text_interval = {"text": 1, "connector": 0, "joint": TEXT_INTERVAL}[phase]
+    batches = _batches(corpus, settings.batch_size, text_interval, seed_for("language batches", recipe.seed, phase))
     optimise(settings, parameters, batches, lambda batch: {"loss": _loss(model, batch)}, report)
 
 
@@ -83,7 +83,7 @@ def _loss(model: LlavaForConditionalGeneration, batch: dict[str, Tensor]) -> Ten
     return sequence_loss(model, batch["ids"], batch["labels"], batch.get("features"))
 
 
-def _batches(corpus: Corpus, batch_size: int, text_every: int, seed: int) -> Iterator[dict[str, Tensor]]:
+def _batches(corpus: Corpus, batch_size: int, text_interval: int, seed: int) -> Iterator[dict[str, Tensor]]:
     rng = np.random.default_rng(seed)
     scenes = index_batches(len(corpus.captions), batch_size, seed)
     step = 0
@@ -91,7 +91,7 @@ def _batches(corpus: Corpus, batch_size: int, text_every: int, seed: int) -> Ite
         step += 1
         rows = next(scenes)
         chosen = [corpus.captions[int(i)][int(rng.integers(len(corpus.captions[int(i)])))] for i in rows]
-        if text_every and step % text_every == 0:
+        if text_interval and step % text_interval == 0:
             sentences = [corpus.sentences[int(i)] for i in rng.integers(0, len(corpus.sentences), batch_size)]
             ids, labels = pad([*sentences, *chosen[: batch_size // 4]])
             yield {"ids": ids, "labels": labels}

@@ -21,10 +21,10 @@ from pilot.pretraining.captions import percent, plural
 
 WORDS = (*sprites.OBJECTS, *sprites.FAMILIES, *sprites.SHAPES)
 NO_WORD = -1
-MOST = 4
+MAX_COUNT = 4
 """Maximum number of items of one name or family in a scene."""
-HEAD_WIDTH = MOST + 1 + 4 * NUM_BINS
-"""Outputs of the head: the count (0 to MOST), then a bin for each of the four edges."""
+HEAD_WIDTH = MAX_COUNT + 1 + 4 * NUM_BINS
+"""Outputs of the head: the count (0 to MAX_COUNT), then a bin for each of the four edges."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LookupTargets:
 
 def lookup_targets(tokenizer: PreTrainedTokenizerBase, scenes: Sequence[Scene]) -> LookupTargets:
     """Compute the targets of `lookup_loss` for `scenes`."""
-    counts, edges = zip(*(_look_up(scene) for scene in scenes), strict=True)
+    counts, edges = zip(*(_count_words(scene) for scene in scenes), strict=True)
     return LookupTargets(_words_of_tokens(tokenizer), torch.stack(counts), torch.stack(edges))
 
 
@@ -53,7 +53,7 @@ def _words_of_tokens(tokenizer: PreTrainedTokenizerBase) -> Tensor:
     return words
 
 
-def _look_up(scene: Scene) -> tuple[Tensor, Tensor]:
+def _count_words(scene: Scene) -> tuple[Tensor, Tensor]:
     """Count each of WORDS in the scene (W,); also return the edges of its last item in whole percent (W, 4)."""
     counts, edges = torch.zeros(len(WORDS), dtype=torch.int8), torch.zeros(len(WORDS), 4, dtype=torch.int8)
     for item in scene.items:
@@ -69,7 +69,7 @@ def lookup_loss(head: nn.Module, hidden_BLC: Tensor, ids_BL: Tensor, targets: Lo
     named = words_BL != NO_WORD
     scene = rows.unsqueeze(1).expand_as(words_BL)[named]
     counts, edges = targets.counts[scene, words_BL[named]].long(), targets.edges[scene, words_BL[named]].long()
-    how_often, bins = head(hidden_BLC[named]).split([MOST + 1, 4 * NUM_BINS], dim=-1)
+    how_often, bins = head(hidden_BLC[named]).split([MAX_COUNT + 1, 4 * NUM_BINS], dim=-1)
     once = counts == 1
     loss = functional.cross_entropy(how_often, counts)
     if not bool(once.any()):

@@ -21,7 +21,7 @@ from pilot.pretraining.corpus import PublicScene, public_scene
 from pilot.pretraining.focused_captions import focused_caption
 from pilot.pretraining.general_text import TOKENIZER_ONLY, general_sentence
 from pilot.pretraining.language import Corpus, tokenise_captions, train_language
-from pilot.pretraining.quality import image_processor, measure, pool_features
+from pilot.pretraining.quality import image_processor, measure_held_out, pool_features
 from pilot.pretraining.recipe import Recipe
 from pilot.pretraining.step import Report, run_phase
 from pilot.pretraining.tokenizer import train_tokenizer
@@ -39,8 +39,8 @@ def make_tiny_llava(recipe: Recipe, work: Path, target: Path, report: PhaseRepor
     result depend only on the recipe, the code, the library versions and the processor's instruction set.
     """
     torch.set_num_threads(1)
-    captions, sentences = _texts(recipe, lambda step, total: report("corpus", step, total, {}))
-    tokenizer = _tokenizer(recipe, captions, sentences)
+    captions, sentences = _make_texts(recipe, lambda step, total: report("corpus", step, total, {}))
+    tokenizer = _make_tokenizer(recipe, captions, sentences)
     model = new_tiny_llava(recipe, len(tokenizer))
     processor = image_processor()
     statistics = (torch.tensor(processor.image_mean), torch.tensor(processor.image_std))
@@ -52,7 +52,7 @@ def make_tiny_llava(recipe: Recipe, work: Path, target: Path, report: PhaseRepor
     run_phase(
         work / f"vision-{recipe.vision_digest()[:12]}.safetensors",
         vision,
-        lambda: train_vision(vision, pool, recipe, statistics, _named(report, "vision")),
+        lambda: train_vision(vision, pool, recipe, statistics, _for_phase(report, "vision")),
     )
     corpus = Corpus(
         tokenise_captions(tokenizer, captions),
@@ -60,19 +60,19 @@ def make_tiny_llava(recipe: Recipe, work: Path, target: Path, report: PhaseRepor
         pool_features(model, pool, statistics),
     )
     for phase in ("text", "connector", "joint"):
-        train = _language_phase(model, corpus, recipe, phase, _named(report, phase))
+        train = _language_phase(model, corpus, recipe, phase, _for_phase(report, phase))
         run_phase(work / f"{phase}-{recipe.language_digest()[:12]}.safetensors", model, train)
-    focused, facts = _late_corpora(tokenizer, corpus.features_MND, recipe)
+    focused, facts = _make_late_corpora(tokenizer, corpus.features_MND, recipe)
     path = work / f"refine-{recipe.refinement_digest()[:12]}.safetensors"
     run_phase(path, model, lambda: _refine(model, tokenizer, pool, focused, recipe, report))
     path = work / f"consolidate-{recipe.digest()[:12]}.safetensors"
-    run_phase(path, model, lambda: consolidate(model, focused, facts, recipe, _named(report, "consolidate")))
-    quality = measure(model, tokenizer, recipe)
+    run_phase(path, model, lambda: consolidate(model, focused, facts, recipe, _for_phase(report, "consolidate")))
+    quality = measure_held_out(model, tokenizer, recipe)
     _export(model, tokenizer, processor, recipe, quality, target)
     return quality
 
 
-def _texts(recipe: Recipe, progress: Callable[[int, int], None]) -> tuple[list[list[str]], list[str]]:
+def _make_texts(recipe: Recipe, progress: Callable[[int, int], None]) -> tuple[list[list[str]], list[str]]:
     captions = []
     for index in range(recipe.num_train_scenes):
         public = public_scene(recipe.seed, "train", index)
@@ -82,7 +82,7 @@ def _texts(recipe: Recipe, progress: Callable[[int, int], None]) -> tuple[list[l
     return captions, [general_sentence(rng) for _ in range(recipe.num_text_sentences)]
 
 
-def _tokenizer(recipe: Recipe, captions: list[list[str]], sentences: list[str]) -> PreTrainedTokenizerBase:
+def _make_tokenizer(recipe: Recipe, captions: list[list[str]], sentences: list[str]) -> PreTrainedTokenizerBase:
     texts = [text for group in captions[:NUM_TOKENIZER_SCENES] for text in group]
     whole = [text for text in TOKENIZER_ONLY for _ in range(len(texts))]
     return train_tokenizer([*texts, *sentences, *whole], recipe.vocabulary_size)
@@ -119,7 +119,7 @@ def _export(
     write_json(target / "recipe.json", value)
 
 
-def _late_corpora(
+def _make_late_corpora(
     tokenizer: PreTrainedTokenizerBase, features_MND: Tensor, recipe: Recipe
 ) -> tuple[Corpus, FactCorpus]:
     """Generate the data of phases 6 and 7: focused captions of every training scene and plain text; facts."""
@@ -146,9 +146,9 @@ def _refine(
 ) -> None:
     """Run phases 5 and 6, which share the edge head and are therefore kept as one."""
     aligner = Aligner(model, dense_targets(pool, tokenizer, recipe.patch_size), recipe)
-    aligner.align(focused.features_MND, _named(report, "align"))
-    aligner.refine(focused, _named(report, "refine"))
+    aligner.align(focused.features_MND, _for_phase(report, "align"))
+    aligner.refine(focused, _for_phase(report, "refine"))
 
 
-def _named(report: PhaseReport, phase: str) -> Report:
+def _for_phase(report: PhaseReport, phase: str) -> Report:
     return lambda step, total, measures: report(phase, step, total, measures)

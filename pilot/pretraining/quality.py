@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from pilot.backbone.generation import by_length, greedy
+from pilot.backbone.generation import greedy, group_by_length
 from pilot.data.scenes.scene import SIZE, Item, Scene
 from pilot.pretraining.architecture import BEGIN, END
 from pilot.pretraining.captions import extent
@@ -41,7 +41,7 @@ def pool_features(model: LlavaForConditionalGeneration, pool: ScenePool, statist
     return torch.cat(parts)
 
 
-def measure(
+def measure_held_out(
     model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, recipe: Recipe
 ) -> dict[str, float]:
     """Run `measure_quality` on the recipe's held-out public scenes."""
@@ -53,7 +53,7 @@ def measure(
     return measure_quality(model, tokenizer, scenes, pool_features(model, pool, statistics))
 
 
-def load_checkpoint(folder: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerBase]:
+def load_model_and_tokenizer(folder: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerBase]:
     """Load model and tokenizer of a checkpoint folder with transformers' classes."""
     model = LlavaForConditionalGeneration.from_pretrained(folder, local_files_only=True).float().eval()
     return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -127,7 +127,7 @@ def _complete(
     ids = tokenizer(list(leads), add_special_tokens=False)["input_ids"]
     embed = model.get_input_embeddings()
     texts = [""] * len(leads)
-    for rows in by_length([len(row) for row in ids], 128):
+    for rows in group_by_length([len(row) for row in ids], 128):
         begin = embed(torch.full((len(rows), 1), BEGIN))
         image = model.model.multi_modal_projector(features_MND[rows])
         lead = embed(torch.tensor([ids[row] for row in rows]))

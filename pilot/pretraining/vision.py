@@ -20,7 +20,7 @@ from pilot.pretraining.step import Report, index_batches, optimise
 
 EDGE_LOSS_WEIGHT = 4.0
 PRESENCE_LOSS_WEIGHT = 1.0
-MINIMUM_COVER = 0.12
+MIN_COVERAGE = 0.12
 """Share of a patch that an item must cover to be the patch's label."""
 
 
@@ -31,7 +31,7 @@ def dense_labels(scene: Scene, patch: int) -> tuple[np.ndarray, np.ndarray]:
     """
     side = SIZE // patch
     classes, edges = np.zeros(side * side, dtype=np.int64), np.zeros((side * side, 4), dtype=np.float32)
-    best = np.full(side * side, MINIMUM_COVER * patch * patch)
+    best = np.full(side * side, MIN_COVERAGE * patch * patch)
     corners = np.arange(side) * patch
     for item in scene.items:
         x1, y1, x2, y2 = item.box

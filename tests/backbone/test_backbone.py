@@ -14,8 +14,8 @@ from torch.nn import functional
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
 from pilot.backbone.from_profile import load_backbone
-from pilot.backbone.generation import by_length
-from pilot.backbone.lora import TARGETS, attach, initial_state, merged, to_peft
+from pilot.backbone.generation import group_by_length
+from pilot.backbone.lora import TARGETS, attach_lora, initial_lora_state, merged_lora, to_peft
 from pilot.backbone.paths import TINY_LLAVA
 from pilot.data.record import read_records
 from pilot.errors import UserError
@@ -41,7 +41,7 @@ def backbone(small: Small) -> Iterator[Backbone]:
     state = {name: noise(p.shape, seed) for seed, (name, p) in enumerate(small.backbone.text_adapter.items())}
     small.backbone.load_text_adapter(state)
     yield small.backbone
-    small.backbone.load_text_adapter(initial_state(small.backbone.text_adapter, 0))
+    small.backbone.load_text_adapter(initial_lora_state(small.backbone.text_adapter, 0))
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def images(small: Small) -> list[Image.Image]:
 
 def llava_inputs(backbone: Backbone, image: Image.Image, question: str) -> dict[str, Tensor]:
     """Ids with image placeholders, and pixels, as transformers' own Llava reads them."""
-    lead, placeholder = backbone._before.tolist(), backbone.model.config.image_token_index
+    lead, placeholder = backbone._prefix_ids.tolist(), backbone.model.config.image_token_index
     ids = [*lead, *[placeholder] * 25, *backbone.prompt_ids(question)]
     pixels = backbone.processor([image], return_tensors="pt")["pixel_values"]
     return {"input_ids": torch.tensor([ids]), "pixel_values": pixels, "attention_mask": torch.ones(1, len(ids))}
@@ -98,7 +98,7 @@ def test_same_logits_as_peft(backbone: Backbone, images: list[Image.Image]) -> N
 
 def test_merged_is_unmerged(backbone: Backbone, images: list[Image.Image]) -> None:
     plain = own_logits(backbone, images[1], QUESTIONS[2])
-    with merged(backbone.language_model):
+    with merged_lora(backbone.language_model):
         assert torch.equal(own_logits(backbone, images[1], QUESTIONS[2]), plain)
         for parameter in backbone.text_adapter.values():
             parameter.data.zero_()
@@ -148,7 +148,7 @@ def test_cross_entropy_is_the_naive_one(backbone: Backbone, images: list[Image.I
 
 
 def test_wrong_adapter_is_refused(small: Small) -> None:
-    state = initial_state(small.backbone.text_adapter, 0)
+    state = initial_lora_state(small.backbone.text_adapter, 0)
     name = "text_adapter.layers.0.self_attn.q_proj.lora_A"
     without = {other: value for other, value in state.items() if other != name}
     with pytest.raises(ValueError, match="text adapter does not fit this backbone.*q_proj.lora_Z"):
@@ -158,13 +158,13 @@ def test_wrong_adapter_is_refused(small: Small) -> None:
     with pytest.raises(ValueError, match=r"q_proj.lora_A: shape \(8,\), expected \(8, 128\)"):
         small.backbone.load_text_adapter({**state, name: torch.zeros(8)})
     with pytest.raises(ValueError, match="no linear layer named q_proj"):
-        attach(torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False)), 2, 2.0)
+        attach_lora(torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False)), 2, 2.0)
 
 
 def test_initial_adapter(small: Small) -> None:
     """B is zero, A is uniform within 1 / sqrt(in), and both depend on seed and name only."""
-    first, again = (initial_state(small.backbone.text_adapter, 5) for _ in range(2))
-    other = initial_state(small.backbone.text_adapter, 6)
+    first, again = (initial_lora_state(small.backbone.text_adapter, 5) for _ in range(2))
+    other = initial_lora_state(small.backbone.text_adapter, 6)
     assert all(torch.equal(first[name], again[name]) for name in first)
     name = "text_adapter.layers.2.mlp.down_proj.lora_A"
     assert first[name].shape == (8, 256) and 0.06 < float(first[name].abs().max()) <= 1 / 16
@@ -195,7 +195,7 @@ def test_features_on_disk_are_those_of_the_images(small: Small, images: list[Ima
 def test_prompts_and_answers_decode_back(small: Small) -> None:
     backbone = small.backbone
     decode = backbone.tokenizer.decode
-    assert decode(backbone._before.tolist()) == "<s>USER: "
+    assert decode(backbone._prefix_ids.tolist()) == "<s>USER: "
     for question in QUESTIONS:
         assert decode(backbone.prompt_ids(question)) == f"\n{question} ASSISTANT:"
     for answer in ("red", "[0.12, 0.34, 0.56, 0.99]", "A dog and two apples on a green background."):
@@ -209,4 +209,4 @@ def test_missing_checkpoint(small: Small, tmp_path: Path) -> None:
 
 
 def test_rows_of_equal_length_go_together() -> None:
-    assert by_length([3, 5, 3, 3, 5], 2) == [[1, 4], [0, 2], [3]]
+    assert group_by_length([3, 5, 3, 3, 5], 2) == [[1, 4], [0, 2], [3]]

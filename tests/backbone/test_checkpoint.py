@@ -9,7 +9,7 @@ import torch
 from pilot.backbone.paths import TINY_LLAVA
 from pilot.data.scenes.scene import Item
 from pilot.io.atomic import read_json
-from pilot.pretraining.quality import _stated_iou, load_checkpoint, measure
+from pilot.pretraining.quality import _stated_iou, load_model_and_tokenizer, measure_held_out
 from pilot.pretraining.recipe import PhaseRecipe, Recipe
 from pilot.pretraining.step import learning_rate_at
 from pilot.pretraining.verify import check_files
@@ -23,10 +23,10 @@ def test_files_are_as_recorded(tmp_path: Path) -> None:
         last = file.read(1)[0]
         file.seek(-1, 2)
         file.write(bytes([last ^ 1]))
-    assert check_files(copy).endswith("model.safetensors: not the file that the recipe recorded")
+    assert check_files(copy).endswith("model.safetensors: sha256 differs from recipe.json")
     (copy / "model.safetensors").unlink()
     assert check_files(copy).endswith("model.safetensors: missing")
-    assert check_files(tmp_path / "none").endswith("none: no checkpoint")
+    assert check_files(tmp_path / "none").endswith("none/recipe.json: missing")
 
 
 def test_everything_is_listed_and_small() -> None:
@@ -51,9 +51,9 @@ def test_recipe_is_current() -> None:
 @pytest.mark.slow
 def test_recorded_quality_is_the_measured_one() -> None:
     torch.set_num_threads(1)
-    model, tokenizer = load_checkpoint(TINY_LLAVA)
+    model, tokenizer = load_model_and_tokenizer(TINY_LLAVA)
     recorded = read_json(TINY_LLAVA / "recipe.json")["quality"]
-    assert measure(model, tokenizer, Recipe()) == pytest.approx(recorded, abs=0.01)
+    assert measure_held_out(model, tokenizer, Recipe()) == pytest.approx(recorded, abs=0.01)
 
 
 def test_learning_rates_of_pretraining() -> None:

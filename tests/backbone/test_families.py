@@ -43,7 +43,7 @@ def test_logits_are_those_of_the_full_forward(family: str) -> None:
     with torch.no_grad():
         full = made.model(input_ids=ids.expand(2, -1), **inputs).logits
         tokens = made.projector()(made.image_features(images()))
-        after = len(made.prompts.lead) + made.num_image_tokens
+        after = len(made.prompts.prefix) + made.num_image_tokens
         rest = ids[after:].expand(2, -1)
         asked = len(made.prompt_ids(QUESTION))
         labels = torch.where(torch.arange(rest.shape[1]) >= asked, rest, -100)
@@ -63,7 +63,7 @@ def test_greedy_answers_are_those_of_generate(family: str) -> None:
     with torch.no_grad():
         out = made.model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), **inputs, max_new_tokens=8, do_sample=False,
-            eos_token_id=made.end, pad_token_id=0,
+            eos_token_id=made.eos_id, pad_token_id=0,
         )  # fmt: skip
         tokens = made.projector()(made.image_features(images()))
         whole = made._whole(tokens)
@@ -85,7 +85,7 @@ def test_prompts_are_the_template_tokenised_in_context(family: str) -> None:
         token, made.family.opening + token * made.num_image_tokens + made.family.closing
     )
     ids = [
-        *whole_ids(made).tolist(), *made.later_prompt_ids("And right?"), *made.answer_ids("A red bird."),
+        *whole_ids(made).tolist(), *made.follow_up_prompt_ids("And right?"), *made.answer_ids("A red bird."),
     ]  # fmt: skip
     tail = made.tokenizer(text)["input_ids"]
     assert tail[: len(ids)] == ids and made.tokenizer.decode(tail[len(ids) :]).strip() == ""

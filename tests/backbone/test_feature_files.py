@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pilot.backbone.feature_files import CHUNK, Layout, open_features, write_features
+from pilot.backbone.feature_files import CHUNK, FeatureLayout, open_features, write_features
 from pilot.config.model import FeatureType
 from pilot.errors import UserError
 from pilot.io.atomic import read_json
@@ -32,18 +32,18 @@ class Source:
         return torch.stack([torch.full((3, 4), int(name) + 1 / 3) for name in names])
 
 
-def layout(dtype: FeatureType = "float32") -> Layout:
+def layout(dtype: FeatureType = "float32") -> FeatureLayout:
     """Seven images of 3 x 4 numbers."""
-    return Layout(len(NAMES), 3, 4, dtype)
+    return FeatureLayout(len(NAMES), 3, 4, dtype)
 
 
 def test_size_is_the_product() -> None:
     """LLaVA-1.5 of 1,000 images in 16 bits: 1,000 x 576 x 1,024 x 2 bytes = 1,179,648,000."""
-    large = Layout(1000, 576, 1024, "bfloat16")
+    large = FeatureLayout(1000, 576, 1024, "bfloat16")
     assert large.bytes == 1_179_648_000
     assert large.describe() == "vision features: 1000 x 576 x 1024 bfloat16, 1.180 GB on disk"
     assert large.rows_per_shard(256 << 20) == 227  # 268,435,456 / 1,179,648 = 227.6
-    assert Layout(1, 25, 128, "float32").rows_per_shard(256 << 20) == 40 * CHUNK  # 20,971 rounded down to chunks
+    assert FeatureLayout(1, 25, 128, "float32").rows_per_shard(256 << 20) == 40 * CHUNK  # 20,971 rounded down to chunks
     assert large.rows_per_shard(10) == 1
 
 
@@ -82,7 +82,7 @@ def test_shards_of_other_content_are_made_again(tmp_path: Path, change: str) -> 
     names = NAMES[1:] if change == "names" else NAMES
     dtype: FeatureType = "float16" if change == "dtype" else "float32"
     source = Source()
-    new = Layout(len(names), 3, 4, dtype)
+    new = FeatureLayout(len(names), 3, 4, dtype)
     write_features(tmp_path, names, new, "y" if change == "made_of" else "x", source, shard_bytes=160)
     assert source.asked == names
     assert len(list(tmp_path.glob("features-*.npy"))) == len(open_features(tmp_path).shards)
@@ -91,7 +91,7 @@ def test_shards_of_other_content_are_made_again(tmp_path: Path, change: str) -> 
 def test_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """336 bytes are needed (7 x 12 x 4), 100 are free."""
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(1000, 900, 100))
-    with pytest.raises(UserError, match=r"7 x 3 x 4 float32, 0.000 GB on disk, of which .* Free some, choose another"):
+    with pytest.raises(UserError, match=r"7 x 3 x 4 float32, 0.000 GB on disk; .* Free disk space, choose another"):
         write_features(tmp_path, NAMES, layout(), "x", Source())
     assert list(tmp_path.iterdir()) == []
 

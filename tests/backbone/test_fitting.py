@@ -77,15 +77,21 @@ def first_shard(folder: Path) -> Path:
 
 CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no tokenizer": (without("tokenizer.json"), r"tokenizer\.json: missing: no tokenizer in this checkpoint"),
-    "sentencepiece": (only_sentencepiece, r"only tokenizer\.model is here.*pip install 'transformers<5' sentencepiece"),
+    "sentencepiece": (only_sentencepiece, r"found only tokenizer\.model.*pip install 'transformers<5' sentencepiece"),
     "no tokenizer config": (without("tokenizer_config.json"), r"tokenizer_config\.json: missing"),
-    "no preprocessor": (without("preprocessor_config.json"), r"preprocessor_config\.json: missing: how images"),
+    "no preprocessor": (
+        without("preprocessor_config.json"),
+        r"preprocessor_config\.json: missing: it defines the preprocessing",
+    ),
     "other crop": (
         edit("preprocessor_config.json", crop_size={"height": 224, "width": 224}),
         r"preprocessor_config\.json: field crop_size: expected 28 pixels",
     ),
     "no shard": (lambda f: first_shard(f).unlink(), r"00001-of-\d+\.safetensors: missing: 1 of \d+ files that"),
-    "torn shard": (lambda f: first_shard(f).write_bytes(b"\x00" * 5), r"00001-of-\d+\.safetensors: not a whole"),
+    "torn shard": (
+        lambda f: first_shard(f).write_bytes(b"\x00" * 5),
+        r"00001-of-\d+\.safetensors: incomplete or damaged",
+    ),
     "empty index": (edit(INDEX, weight_map={}), r"index\.json: expected the field weight_map"),
     "torn index": (lambda f: (f / INDEX).write_text("{"), r"index\.json: cannot be read"),
     "torn config": (lambda f: (f / "config.json").write_text("{"), r"config\.json: cannot be read"),
@@ -140,7 +146,7 @@ def test_shipped_and_nested_forms_fit(folder: Path) -> None:
     ("change", "message"),
     [
         (lambda tensors: tensors.pop("multi_modal_projector.linear_2.bias"), "linear_2.bias is missing"),
-        (lambda tensors: tensors.update({"language_model.model.extra.weight": torch.zeros(1)}), "is left over"),
+        (lambda tensors: tensors.update({"language_model.model.extra.weight": torch.zeros(1)}), "is unexpected"),
         (lambda tensors: tensors.update({"multi_modal_projector.linear_2.bias": torch.zeros(3)}), "has another shape"),
     ],
 )
@@ -158,7 +164,7 @@ def test_weights_of_another_checkpoint(folder: Path, change: Callable[[Any], Any
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bos_token": None}, "field bos_token: prompts begin and end"),
+        ({"bos_token": None}, "field bos_token: missing or null, but prompts begin and end"),
         ({"eos_token": None}, "field eos_token"),
     ],
 )

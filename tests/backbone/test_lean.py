@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.from_profile import load_backbone
-from pilot.backbone.lora import initial_state
+from pilot.backbone.lora import initial_lora_state
 from pilot.backbone.numerics import Numerics
-from pilot.backbone.packed.checkpoint import LeanCheckpoint, LeanTokenizer, is_lean
+from pilot.backbone.packed.checkpoint import LeanCheckpoint, LeanTokenizer, can_load_lean
 from pilot.backbone.paths import TINY_LLAVA
 from pilot.config.load import load_profile
 from pilot.federation.shards import batches
@@ -46,8 +46,8 @@ def test_parameters_are_the_same(both: tuple[Backbone, Backbone]) -> None:
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     assert torch.equal(lean.lm_head.weight, whole.lm_head.weight)
     assert lean.num_language_parameters == whole.num_language_parameters
-    assert lean.feature_shape == whole.feature_shape and lean.end == whole.end
-    assert list(lean.prompts.lead) == list(whole.prompts.lead)
+    assert lean.feature_shape == whole.feature_shape and lean.eos_id == whole.eos_id
+    assert list(lean.prompts.prefix) == list(whole.prompts.prefix)
     assert all(
         torch.equal(a, b) for a, b in zip(lean.projector().parameters(), whole.projector().parameters(), strict=True)
     )
@@ -65,10 +65,10 @@ def test_tokens_are_the_same(both: tuple[Backbone, Backbone]) -> None:
 
 
 def test_loss_and_gradients_have_the_same_bits(small: Small, both: tuple[Backbone, Backbone]) -> None:
-    batch = next(batches(small.examples[0], small.features, 6, 0, small.backbone.end))
+    batch = next(batches(small.examples[0], small.features, 6, 0, small.backbone.eos_id))
     results = []
     for backbone in both:
-        state = initial_state(backbone.text_adapter, 0)
+        state = initial_lora_state(backbone.text_adapter, 0)
         backbone.load_text_adapter({name: value + 0.01 for name, value in state.items()})
         connector = backbone.projector().requires_grad_(True)
         loss = backbone.cross_entropy(connector(batch.features_BND), batch.ids_BL, batch.labels_BL)
@@ -136,9 +136,9 @@ def changed(path: tuple[str, ...], value: Any) -> Callable[[Path], None]:
 def test_what_it_does_not_know_is_left_to_transformers(change: Callable[[Path], None], tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     shutil.copytree(TINY_LLAVA, folder)
-    assert is_lean(folder, Numerics())
+    assert can_load_lean(folder, Numerics())
     change(folder)
-    assert not is_lean(folder, Numerics())
+    assert not can_load_lean(folder, Numerics())
 
 
 def test_other_numbers_and_devices_are_left_to_transformers() -> None:
@@ -147,7 +147,7 @@ def test_other_numbers_and_devices_are_left_to_transformers() -> None:
         replace(plain, precision="bfloat16"), replace(plain, token_space=True),
         replace(plain, gradient_checkpointing=True), replace(plain, device=torch.device("cuda")),
     ):  # fmt: skip
-        assert not is_lean(TINY_LLAVA, other)
+        assert not can_load_lean(TINY_LLAVA, other)
 
 
 def test_an_unknown_parameter_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from pilot.backbone.paths import TINY_LLAVA
 from pilot.data.scenes.scene import Item, Scene
 from pilot.pretraining.alignment import NUM_BINS
-from pilot.pretraining.lookup import HEAD_WIDTH, MOST, WORDS, LookupTargets, lookup_loss, lookup_targets
+from pilot.pretraining.lookup import HEAD_WIDTH, MAX_COUNT, WORDS, LookupTargets, lookup_loss, lookup_targets
 
 DOG, CAT, SHAPE = (
     Item("object", "dog", (8, 16, 24, 40)),
@@ -71,9 +71,9 @@ def test_loss_is_the_mean_over_words_and_over_edges_of_single_things() -> None:
             if word < 0:
                 continue
             outputs, count = head(hidden[sequence, position]), int(counts[row, word])
-            how_often.append(outputs[: MOST + 1].logsumexp(0) - outputs[count])
+            how_often.append(outputs[: MAX_COUNT + 1].logsumexp(0) - outputs[count])
             for edge in range(4 if count == 1 else 0):
-                bins = outputs[MOST + 1 + edge * NUM_BINS :][:NUM_BINS]
+                bins = outputs[MAX_COUNT + 1 + edge * NUM_BINS :][:NUM_BINS]
                 places.append(bins.logsumexp(0) - bins[int(edges[row, word, edge])])
     expected = torch.stack(how_often).mean() + torch.stack(places).mean()
 
@@ -91,4 +91,4 @@ def test_loss_where_nothing_is_there_once() -> None:
 
     loss = lookup_loss(head, torch.randn(1, 2, 6), torch.zeros(1, 2, dtype=torch.long), targets, torch.tensor([0]))
 
-    assert loss.item() == pytest.approx(math.log(MOST + 1), abs=1e-6)
+    assert loss.item() == pytest.approx(math.log(MAX_COUNT + 1), abs=1e-6)

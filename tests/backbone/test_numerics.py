@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from pilot.backbone.numerics import Numerics, fast_matmul_precision, set_up, stock_matmul_precision
+from pilot.backbone.numerics import Numerics, configure_torch, default_matmul_precision, fast_matmul_precision
 
 
 def test_products_are_float32_here() -> None:
-    set_up(Numerics())
+    configure_torch(Numerics())
     made = torch.Generator().manual_seed(0)
     for rows, inner, columns in ((1200, 128, 352), (600, 352, 128), (64, 1024, 64)):
         a, b = (torch.randn(shape, generator=made) for shape in ((rows, inner), (inner, columns)))
@@ -37,7 +37,7 @@ def test_the_stock_precision_holds_only_as_long_as_it_is_asked_for() -> None:
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
-        with pytest.raises(KeyError), stock_matmul_precision():
+        with pytest.raises(KeyError), default_matmul_precision():
             assert torch.get_float32_matmul_precision() == "highest"
             raise KeyError
         assert torch.get_float32_matmul_precision() == "medium"

@@ -79,7 +79,7 @@ def test_the_page_gives_a_working_family(installed: Path) -> None:
     pictures = [image.resize((28, 28), Image.Resampling.BICUBIC) for image in images()]
     rest = torch.tensor([*made.prompt_ids("What is it?"), *made.answer_ids("a dog")])
     ids = torch.tensor(
-        [*made.prompts.lead, *[made.model.config.image_token_id] * made.num_image_tokens, *rest.tolist()]
+        [*made.prompts.prefix, *[made.model.config.image_token_id] * made.num_image_tokens, *rest.tolist()]
     )
     with torch.no_grad():
         pixels = made.processor(pictures, return_tensors="pt")["pixel_values"]

@@ -13,11 +13,11 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaModel, Qwen2Config, Qwen2Model
 
 from pilot.backbone.from_profile import load_backbone
-from pilot.backbone.lora import attach
+from pilot.backbone.lora import attach_lora
 from pilot.backbone.packed.llama import PackedLlama
 from pilot.backbone.packed.ops import RmsNorm, SwiGlu
 from pilot.backbone.packed.packing import IGNORED, MULTIPLE, pack
-from pilot.backbone.packed.weights import Weights, _stacked
+from pilot.backbone.packed.weights import StackedWeights, _stacked
 from pilot.backbone.paths import TINY_LLAVA
 from pilot.config.load import load_profile
 from pilot.federation.optimisation import Optimiser
@@ -41,7 +41,7 @@ def make_model(num_kv_heads: int, kind: str = "llama", **changes: Any) -> tuple[
     for layer in model.layers:  # all ones would hide a norm that ignores its weight
         layer.input_layernorm.weight.uniform_(0.5, 1.5)
         layer.post_attention_layernorm.weight.uniform_(0.5, 1.5)
-    adapter = attach(model, 4, 8.0)
+    adapter = attach_lora(model, 4, 8.0)
     with torch.no_grad():
         for parameter in adapter.values():
             parameter.normal_(std=0.3)
@@ -60,7 +60,7 @@ def collated(texts: list[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
 def packed_loss(model: LlamaModel, lead: Tensor, images: Tensor, ids: Tensor, labels: Tensor) -> Tensor:
     packing = pack(ids, labels, LEAD, IMAGE)
     inputs = torch.cat([lead, images.flatten(0, 1), model.embed_tokens(packing.text_T)])
-    hidden = PackedLlama(model).predictions(inputs, packing)
+    hidden = PackedLlama(model).prediction_states(inputs, packing)
     return functional.cross_entropy(hidden @ model.embed_tokens.weight.T, packing.targets_M)
 
 
@@ -153,25 +153,25 @@ def test_another_architecture_is_refused(change: dict[str, Any]) -> None:
 def test_weights_are_those_of_the_layers_wherever_the_adapter_lies() -> None:
     """Also after an optimiser has put parameters of one shape one after the other."""
     model, adapter = make_model(2)
-    weights, layer = Weights(list(model.layers), 4), model.layers[1]
+    weights, layer = StackedWeights(list(model.layers), 4), model.layers[1]
     rates = {"text_adapter": 0.1, "connector": 0.1}
-    separate = weights.updated()
+    separate = weights.merged()
     stack = weights._stacks[0].parameters()[: len(model.layers)]
     assert _stacked(stack).data_ptr() != stack[0].data_ptr()
     Optimiser(adapter, adapter.keys(), rates, 1, 0.0, 0.0, 1.0)
-    together = weights.updated()
+    together = weights.merged()
     assert _stacked(stack).data_ptr() == stack[0].data_ptr()
     for own in (separate[1], together[1]):
         projections = layer.self_attn
         by_pairs = [0, 2, 1, 3]  # of a head of four rows
-        queries = projections.q_proj.updated_weight().view(4, 4, WIDTH)[:, by_pairs].flatten(0, 1)
+        queries = projections.q_proj.merged_weight().view(4, 4, WIDTH)[:, by_pairs].flatten(0, 1)
         assert torch.allclose(own["q"], queries, atol=1e-6)
-        keys = projections.k_proj.updated_weight().view(2, 4, WIDTH)[:, by_pairs].flatten(0, 1)
-        keys_and_values = [keys, projections.v_proj.updated_weight()]
+        keys = projections.k_proj.merged_weight().view(2, 4, WIDTH)[:, by_pairs].flatten(0, 1)
+        keys_and_values = [keys, projections.v_proj.merged_weight()]
         assert torch.allclose(own["kv"], torch.cat(keys_and_values), atol=1e-6)
-        gate_and_up = [layer.mlp.gate_proj.updated_weight(), layer.mlp.up_proj.updated_weight()]
+        gate_and_up = [layer.mlp.gate_proj.merged_weight(), layer.mlp.up_proj.merged_weight()]
         assert torch.allclose(own["gate_up"], torch.cat(gate_and_up), atol=1e-6)
-        assert torch.allclose(own["down"], layer.mlp.down_proj.updated_weight(), atol=1e-6)
+        assert torch.allclose(own["down"], layer.mlp.down_proj.merged_weight(), atol=1e-6)
 
 
 def test_a_backbone_that_the_packed_passes_do_not_compute_is_left_to_transformers(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import LlamaModel
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.lora import initial_state
+from pilot.backbone.lora import initial_lora_state
 from pilot.backbone.packed import generation
 from pilot.backbone.packed.generation import packed_greedy
 from pilot.backbone.packed.llama import PackedLlama
@@ -91,7 +91,7 @@ def test_logits_are_those_of_transformers(num_kv_heads: int) -> None:
 @pytest.mark.slow
 def test_tokens_are_those_of_each_prompt_alone(slots: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With fewer slots than prompts, prompts wait, and take the place of those that ended."""
-    monkeypatch.setattr(generation, "READ_AT_ONCE", at_once)
+    monkeypatch.setattr(generation, "PREFILL_BATCH", at_once)
     model = Model(2)
     long = [model.plain_answer(row, 12) for row in ROWS]
     for end in range(VOCABULARY):
@@ -154,4 +154,4 @@ def test_shipped_weights_answer_as_by_transformers(small: Small) -> None:
         assert backbone.answer(lambda rows: tokens[rows], prompts, 24) == decoded
         assert len(prompts) > 96 and len({len(row) for row in ids}) > 5 and len(set(decoded)) > 20
     finally:
-        backbone.load_text_adapter(initial_state(backbone.text_adapter, 0))
+        backbone.load_text_adapter(initial_lora_state(backbone.text_adapter, 0))

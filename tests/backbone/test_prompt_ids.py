@@ -75,7 +75,7 @@ def backbone() -> Backbone:
 
 
 def test_both_sides_of_the_image(backbone: Backbone) -> None:
-    assert backbone._before.tolist() == SYSTEM
+    assert backbone._prefix_ids.tolist() == SYSTEM
     assert backbone.prompt_ids("What is the content of this image?") == QUESTION
 
 
@@ -157,7 +157,7 @@ def test_both_passes_learn_every_answer(small_tokenizer: PreTrainedTokenizerFast
         own._passes = ModulePasses(own._passes._model)  # type: ignore[attr-defined]
     record, features = conversation("What is it?", "red", "And that?", "a dog and an apple")
     (example,) = make_examples(own, features, [record])
-    batch = collate([example], features, own.end)
+    batch = collate([example], features, own.eos_id)
     tokens = own.projector()(torch.randn(1, *own.feature_shape, generator=torch.Generator().manual_seed(0)))
     with torch.no_grad():
         logits, targets = own.logits(tokens, batch.ids_BL, batch.labels_BL)

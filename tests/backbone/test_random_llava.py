@@ -14,7 +14,7 @@ from transformers import LlavaForConditionalGeneration
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.checkpoint import Checkpoint, read_checkpoint
 from pilot.backbone.feature_files import FeatureCache
-from pilot.backbone.lora import initial_state
+from pilot.backbone.lora import initial_lora_state
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.paths import INDEX
 from pilot.backbone.random_llava import random_model, random_processor, random_tokenizer, write_random_llava
@@ -42,7 +42,7 @@ def backbone(**changes: Any) -> Backbone:
     model.set_attn_implementation(numerics.attention)
     checkpoint = Checkpoint(model.eval().requires_grad_(False), random_tokenizer(), random_processor(SIZE))
     made = Backbone(checkpoint, rank=4, alpha=8, prompt_template="USER: <image>\n{instruction} A:", numerics=numerics)
-    for seed, (name, value) in enumerate(initial_state(made.text_adapter, 0).items()):
+    for seed, (name, value) in enumerate(initial_lora_state(made.text_adapter, 0).items()):
         noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(seed))
         made.text_adapter[name].data.copy_(0.1 * noise)
     return made
@@ -205,22 +205,24 @@ def test_accumulated_batches_are_one_large_batch(method: str) -> None:
 
 def test_image_that_does_not_fit_is_refused() -> None:
     made = backbone()
-    with pytest.raises(UserError, match=r"max_length: the system prompt and the image take \d+ tokens, got 5"):
-        made._room(5)
-    assert made._room(made.num_lead_tokens + 4 + 3) == 3
+    with pytest.raises(
+        UserError, match=r"max_length: expected more than the \d+ tokens of system prompt and image, got 5"
+    ):
+        made._max_text_ids(5)
+    assert made._max_text_ids(made.num_prefix_tokens + 4 + 3) == 3
 
 
 def test_no_gpu_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     from pilot.config.load import load_profile
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="profile llava: field device: cuda, but PyTorch sees no GPU here"):
-        Numerics.of(load_profile("llava"))
+    with pytest.raises(UserError, match="profile llava: field device: cuda, but PyTorch finds no GPU"):
+        Numerics.from_profile(load_profile("llava"))
     auto = load_profile("llava").model_copy(update={"device": "auto"})
-    assert Numerics.of(auto).device == CPU and Numerics.of(auto).token_space
+    assert Numerics.from_profile(auto).device == CPU and Numerics.from_profile(auto).token_space
 
 
 def test_place_keeps_ids() -> None:
-    placed: Tensor = Numerics(precision="bfloat16").place(torch.tensor([1, 2]))
+    placed: Tensor = Numerics(precision="bfloat16").to_device(torch.tensor([1, 2]))
     assert placed.dtype == torch.int64
-    assert Numerics(precision="bfloat16").place(torch.zeros(1)).dtype == torch.bfloat16
+    assert Numerics(precision="bfloat16").to_device(torch.zeros(1)).dtype == torch.bfloat16

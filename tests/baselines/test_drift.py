@@ -5,7 +5,7 @@ import torch
 
 from baselines.feddyn import FedDyn
 from baselines.scaffold import Scaffold
-from pilot.methods.base import ClientInfo, Method, Phase, State, Update, Work, select
+from pilot.methods.base import ClientInfo, Method, Phase, PhaseResult, State, Update, select
 from pilot.methods.robust import coordinate_median
 
 CLIENTS = tuple(ClientInfo(client=k, task="vqa", tasks=("vqa",), seed=0) for k in range(4))
@@ -50,13 +50,15 @@ def test_scaffold_client_over_two_rounds_by_hand() -> None:
     method = Scaffold()
     (phase,) = method.phases(1)
     # Round 1: no correction, so mean gradients (2, -1) are c_k+; the change from 0 is the same.
-    first = method.hand_over(phase, CLIENTS[0], Work(state(0, 0), state(3, 4), {}, {}, 5, state(2, -1)))
+    first = method.split_result(phase, CLIENTS[0], PhaseResult(state(0, 0), state(3, 4), {}, {}, 5, state(2, -1)))
     assert plain(first.shared) == {**plain(state(3, 4)), **plain(state(2, -1, "control_change."))}
     assert plain(first.private) == plain(state(2, -1, "own_control."))
     # Round 2, c = (5, 2): corrected mean gradients (6, 6) are g + c - c_k = g + (3, 3), so c_k+ = g = (3, 3); the
     # change from (2, -1) is (1, 4). Neither c nor theta_g is kept.
     payload = {**state(3, 4), **state(5, 2, "control.")}
-    second = method.hand_over(phase, CLIENTS[0], Work(state(3, 4), state(8, 9), first.private, payload, 5, state(6, 6)))
+    second = method.split_result(
+        phase, CLIENTS[0], PhaseResult(state(3, 4), state(8, 9), first.private, payload, 5, state(6, 6))
+    )
     assert plain(second.shared) == {**plain(state(8, 9)), **plain(state(1, 4, "control_change."))}
     assert plain(second.private) == plain(state(3, 3, "own_control."))
 
@@ -71,10 +73,10 @@ def test_scaffold_option_two_for_sgd() -> None:
     option_two = own - c + (10.0 - end) / (3 * rate)
     stored = {f"own_control.{name}": torch.tensor([own])}
     payload = {name: torch.tensor([10.0]), f"control.{name}": torch.tensor([c])}
-    work = Work(
+    result = PhaseResult(
         {name: torch.tensor([10.0])}, {name: torch.tensor([end])}, stored, payload, 3, {name: torch.tensor([6.0])}
     )
-    private = method.hand_over(phase, CLIENTS[0], work).private
+    private = method.split_result(phase, CLIENTS[0], result).private
     assert private[f"own_control.{name}"].item() == pytest.approx(option_two) == pytest.approx(3.0)
 
 
@@ -89,7 +91,7 @@ def test_scaffold_server_by_hand() -> None:
     # Delta = (3, 1) and theta = (1, 1) + 0.5 * (3, 1) = (2.5, 1.5). Mean change (2, -2): c = 2 / 4 * (2, -2) = (1, -1).
     method = Scaffold(eta_g=0.5)
     (phase,) = method.phases(1)
-    server = method.begin({**state(1, 1), **state(0, 0, "control_change.")}, CLIENTS)
+    server = method.initial_server_state({**state(1, 1), **state(0, 0, "control_change.")}, CLIENTS)
     assert method.payload(server, CLIENTS[0], phase) == {}
     updates = [scaffold_update(0, 1, state(2, 0), state(1, -4)), scaffold_update(2, 99, state(6, 4), state(3, 0))]
     server = method.aggregate(phase, iter(updates), server)
@@ -115,7 +117,9 @@ def test_scaffold_server_takes_a_robust_mean_of_models_and_changes() -> None:
     (phase,) = method.phases(1)
     sent = [(2, 4), (3, 8), (1e6, 1e6)]
     updates = [scaffold_update(k, 1, state(theta, 0), state(change, 0)) for k, (theta, change) in enumerate(sent)]
-    server = method.aggregate(phase, iter(updates), method.begin(state(1, 1), CLIENTS), coordinate_median)
+    server = method.aggregate(
+        phase, iter(updates), method.initial_server_state(state(1, 1), CLIENTS), coordinate_median
+    )
     # Medians 3 and 8; c = 3 / 4 * 8 = 6.
     assert plain(method.payload(server, CLIENTS[0], phase)) == {
         A: 3.0,
@@ -128,7 +132,9 @@ def test_scaffold_server_takes_a_robust_mean_of_models_and_changes() -> None:
 def test_scaffold_what_leaves_and_what_stays() -> None:
     (phase,) = Scaffold().phases(1)
     assert phase.mean_gradients and phase.shared == {"connector", "text_adapter", "control_change"}
-    untrained = Scaffold().hand_over(phase, CLIENTS[0], Work(state(1, 1), state(1, 1), {}, {}, 1, state(0, 0)))
+    untrained = Scaffold().split_result(
+        phase, CLIENTS[0], PhaseResult(state(1, 1), state(1, 1), {}, {}, 1, state(0, 0))
+    )
     assert not select(untrained.shared, {"own_control", "control"})
     with pytest.raises(ValueError, match="eta_g"):
         Scaffold(eta_g=0)
@@ -150,10 +156,12 @@ def test_feddyn_client_over_two_rounds_by_hand() -> None:
     # alpha = 0.5. Round 1: h_k = -0.5 * ((5, 1) - (1, 3)) = (-2, 1). Round 2: h_k = (-2, 1) - 0.5 * (2, 2) = (-3, 0).
     method = FedDyn(alpha=0.5)
     (phase,) = method.phases(1)
-    first = method.hand_over(phase, CLIENTS[0], Work(state(1, 3), state(5, 1), {}, {}, 5))
+    first = method.split_result(phase, CLIENTS[0], PhaseResult(state(1, 3), state(5, 1), {}, {}, 5))
     assert plain(first.shared) == plain(state(5, 1))
     assert plain(first.private) == plain(state(-2, 1, "own_dynamic."))
-    second = method.hand_over(phase, CLIENTS[0], Work(state(0, 0), state(2, 2), first.private, state(0, 0), 5))
+    second = method.split_result(
+        phase, CLIENTS[0], PhaseResult(state(0, 0), state(2, 2), first.private, state(0, 0), 5)
+    )
     assert plain(second.private) == plain(state(-3, 0, "own_dynamic."))
 
 
@@ -163,7 +171,7 @@ def test_feddyn_server_by_hand() -> None:
     # Round 2: (9, 5) alone, change (2, 4): h = (-1, 0) - 0.125 * (2, 4) = (-1.25, -0.5), theta = (11.5, 6).
     method = FedDyn(alpha=0.5)
     (phase,) = method.phases(1)
-    server = method.begin(state(1, 1), CLIENTS)
+    server = method.initial_server_state(state(1, 1), CLIENTS)
     assert method.payload(server, CLIENTS[0], phase) == {}
     updates = [Update(0, "vqa", 1, state(3, 1)), Update(3, "vqa", 50, state(7, 1))]
     server = method.aggregate(phase, iter(updates), server)

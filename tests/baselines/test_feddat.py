@@ -7,7 +7,7 @@ from torch import Tensor
 from baselines.feddat import FedDat
 from pilot.connector.dual import DualConnector
 from pilot.connector.projector import Projector
-from pilot.methods.base import ClientInfo, Phase, ServerState, State, Update, Work
+from pilot.methods.base import ClientInfo, Phase, PhaseResult, ServerState, State, Update
 
 A, B, C, P = "text_adapter.q.lora_A", "text_adapter.q.lora_B", "connector.a", "private_connector.a"
 D, GATE = "offset.q.weight", "gate.weight"
@@ -98,7 +98,7 @@ def test_a_round_by_hand() -> None:
     stored = {f"private_adapter.{A}": torch.tensor([[8.0]]), f"private_adapter.{B}": torch.tensor([[9.0]])}
     stored |= tensors(p=7.0)
     payload = METHOD.payload(ServerState(tensors(a=4.0, b=3.0, c=5.0)), CLIENT, SHARED)
-    start = METHOD.arrive(SHARED, CLIENT, stored, payload)
+    start = METHOD.initial_state(SHARED, CLIENT, stored, payload)
     assert numbers(start) == {P: 7.0, A: 4.0, B: 3.0, C: 5.0}
 
     # Its teacher: offset 3 * 4 / 2 = 6 under the private pair, connector as received, gate halves.
@@ -109,7 +109,7 @@ def test_a_round_by_hand() -> None:
 
     # Training makes the shared adapter (A 40, B 30, connector 50), and that is what leaves.
     end = {**start, **tensors(a=40.0, b=30.0, c=50.0)}
-    first = METHOD.hand_over(SHARED, CLIENT, Work(start, end, stored, payload, 1))
+    first = METHOD.split_result(SHARED, CLIENT, PhaseResult(start, end, stored, payload, 1))
     assert numbers(first.shared) == {A: 40.0, B: 30.0, C: 50.0}
     server = METHOD.aggregate(
         SHARED, [Update(0, "vqa", 1, first.shared), Update(1, "vqa", 3, tensors(a=0.0, b=2.0, c=10.0))], ServerState()
@@ -119,7 +119,7 @@ def test_a_round_by_hand() -> None:
 
     # Private phase: nothing comes; the model is the gated one of before, on the adapter received at the round's start.
     assert METHOD.payload(server, CLIENT, PRIVATE) == {}
-    start = METHOD.arrive(PRIVATE, CLIENT, first.private, {})
+    start = METHOD.initial_state(PRIVATE, CLIENT, first.private, {})
     assert numbers(start) == {P: 7.0, **{name: value for name, value in gated.items() if name != GATE}}
     # Its teacher is the locally trained shared adapter, alone.
     start |= {GATE: torch.tensor([0.5, 0.5])}
@@ -128,17 +128,17 @@ def test_a_round_by_hand() -> None:
 
     # Training makes the private adapter (A 80, B/2 90, connector 70); nothing leaves, the server stays.
     end = {**start, **tensors(a=80.0, b=90.0, p=70.0)}
-    second = METHOD.hand_over(PRIVATE, CLIENT, Work(start, end, first.private, {}, 1))
+    second = METHOD.split_result(PRIVATE, CLIENT, PhaseResult(start, end, first.private, {}, 1))
     assert second.shared == {}
     after = METHOD.aggregate(PRIVATE, iter([Update(0, "vqa", 1, {})]), server)
     assert after.shared == server.shared
 
     # Evaluated: the private adapter on the newest shared one, offset 9 * 10 / 2 = 45.
     final = METHOD.final_phase(2)
-    model = METHOD.arrive(final, CLIENT, second.private, METHOD.payload(after, CLIENT, final))
+    model = METHOD.initial_state(final, CLIENT, second.private, METHOD.payload(after, CLIENT, final))
     assert numbers(model) == {P: 70.0, A: 80.0, B: 90.0, C: 20.0, D: 45.0}
     # The next round trains the shared adapter as sent, and distils from the new private one.
-    start = METHOD.arrive(SHARED, CLIENT, second.private, METHOD.payload(after, CLIENT, SHARED))
+    start = METHOD.initial_state(SHARED, CLIENT, second.private, METHOD.payload(after, CLIENT, SHARED))
     assert numbers(start) == {P: 70.0, A: 10.0, B: 9.0, C: 20.0}
     start |= {D: torch.zeros(1, 1), GATE: torch.tensor([1.0, 0.0])}
     kept = {name: value for name, value in second.private.items() if name.startswith("private_adapter.")}
@@ -146,12 +146,12 @@ def test_a_round_by_hand() -> None:
 
 
 def test_round_1_starts_from_the_seed_and_needs_no_payload() -> None:
-    assert METHOD.payload(ServerState(), CLIENT, SHARED) == {} == METHOD.arrive(SHARED, CLIENT, {}, {})
+    assert METHOD.payload(ServerState(), CLIENT, SHARED) == {} == METHOD.initial_state(SHARED, CLIENT, {}, {})
     start = {**tensors(a=4.0, b=0.0, c=5.0, p=5.0, d=0.0), GATE: torch.tensor([1.0, 0.0])}
     end = {**start, **tensors(a=40.0, b=30.0, c=50.0)}
-    private = METHOD.hand_over(SHARED, CLIENT, Work(start, end, {}, {}, 1)).private
+    private = METHOD.split_result(SHARED, CLIENT, PhaseResult(start, end, {}, {}, 1)).private
     # No private pair is stored: the model's own start (A from the seed, B zero) stays in the private phase.
-    assert numbers(METHOD.arrive(PRIVATE, CLIENT, private, {})) == {C: 5.0, D: 0.0}
+    assert numbers(METHOD.initial_state(PRIVATE, CLIENT, private, {})) == {C: 5.0, D: 0.0}
 
 
 def test_without_its_teacher_the_private_phase_does_without_distillation() -> None:

@@ -96,7 +96,7 @@ def compare(
     generator = np.random.default_rng(seed)
     theta = random_state(generator, 1.0)
     info = ClientInfo(client=0, task="vqa", tasks=("vqa",), seed=0)
-    server, theirs = method_of(1).begin(theta, (info,)), theta
+    server, theirs = method_of(1).initial_server_state(theta, (info,)), theta
     for number in range(1, ROUNDS + 1):
         method = method_of(number)
         (phase,) = method.phases(number)

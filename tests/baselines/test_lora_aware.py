@@ -16,7 +16,7 @@ from baselines.hetlora import HetLora
 from baselines.pilot_fedavg_text import PilotFedAvgText
 from pilot.federation.defence import Defence
 from pilot.federation.training import client_models
-from pilot.methods.base import ClientInfo, Method, ServerState, State, Update, Work, select
+from pilot.methods.base import ClientInfo, Method, PhaseResult, ServerState, State, Update, select
 from pilot.methods.ranks import FULL, OWN, HeterogeneousRanks
 from pilot.methods.robust import coordinate_median
 
@@ -42,7 +42,7 @@ def lists(state: State) -> dict[str, Any]:
 
 def sent(method: Method, client: int, payload: State, end: State, stored: State | None = None) -> State:
     (phase,) = method.phases(1)
-    return method.hand_over(phase, CLIENTS[client], Work(end, end, stored or {}, payload, 1)).shared
+    return method.split_result(phase, CLIENTS[client], PhaseResult(end, end, stored or {}, payload, 1)).shared
 
 
 @pytest.mark.parametrize(
@@ -74,16 +74,18 @@ def test_fedsa_lora_averages_a_and_keeps_b_on_the_client() -> None:
     method = FedSaLora()
     (phase,) = method.phases(1)
     assert phase.trainable == phase.shared | {"text_adapter:lora_B"} and not method.single_model
-    work = [Work({}, lora([[a]], [[b]], c), {}, {}, 1) for a, b, c in ((2.0, 7.0, 1.0), (6.0, 8.0, 5.0))]
-    handovers = [method.hand_over(phase, CLIENTS[k], work[k]) for k in range(2)]
-    updates = [update(0, 1, handovers[0].shared), update(1, 3, handovers[1].shared)]
+    result = [PhaseResult({}, lora([[a]], [[b]], c), {}, {}, 1) for a, b, c in ((2.0, 7.0, 1.0), (6.0, 8.0, 5.0))]
+    splits = [method.split_result(phase, CLIENTS[k], result[k]) for k in range(2)]
+    updates = [update(0, 1, splits[0].shared), update(1, 3, splits[1].shared)]
     # A: (1 * 2 + 3 * 6) / 4 = 5; connector 4; B stays 7 and 8.
     payload = method.payload(method.aggregate(phase, updates, ServerState()), CLIENTS[0], phase)
     assert lists(payload) == {A: [[5.0]], C: [4.0]}
-    arrived = [method.arrive(phase, CLIENTS[k], handovers[k].private, payload) for k in range(2)]
+    arrived = [method.initial_state(phase, CLIENTS[k], splits[k].private, payload) for k in range(2)]
     assert [lists(state) for state in arrived] == [{A: [[5.0]], B: [[b]], C: [4.0]} for b in (7.0, 8.0)]
     # In the next round it keeps its new B, though it now starts with a payload and a stored state.
-    after = method.hand_over(phase, CLIENTS[0], Work({}, lora([[1.0]], [[3.0]]), handovers[0].private, payload, 1))
+    after = method.split_result(
+        phase, CLIENTS[0], PhaseResult({}, lora([[1.0]], [[3.0]]), splits[0].private, payload, 1)
+    )
     assert lists(after.private) == {B: [[3.0]]} and after.shared.keys() == {A, C}
 
 
@@ -96,11 +98,11 @@ def test_clients_hold_the_first_rows_of_their_rank(method: HeterogeneousRanks) -
     (phase,) = method.phases(1)
     initial = sent(method, 0, method.payload(ServerState(), CLIENTS[0], phase), INITIAL)
     assert lists(initial) == lists(INITIAL)
-    server = method.begin(initial, CLIENTS)
+    server = method.initial_server_state(initial, CLIENTS)
     payloads = [method.payload(server, info, phase) for info in CLIENTS]
     assert [int(payload[OWN]) for payload in payloads] == [1, 2, 4, 1]
     assert lists(payloads[1]) == {A: [[1.0, 2.0], [3.0, 4.0]], OWN: [2.0], FULL: [4.0]}
-    arrived = method.arrive(phase, CLIENTS[1], {B: torch.ones(3, 4)}, payloads[1])
+    arrived = method.initial_state(phase, CLIENTS[1], {B: torch.ones(3, 4)}, payloads[1])
     assert lists(arrived) == {A: [[1.0, 2.0], [3.0, 4.0], [0.0, 0.0], [0.0, 0.0]]}  # B is zero before round 1
     end = {**arrived, B: torch.tensor([[1.0, 2.0, 0.0, 0.0]] * 3), C: torch.ones(1)}
     assert lists(sent(method, 1, payloads[1], end)) == {
@@ -111,9 +113,9 @@ def test_clients_hold_the_first_rows_of_their_rank(method: HeterogeneousRanks) -
 def test_rows_that_are_zero_in_both_factors_get_no_gradient() -> None:
     method = FlexLora(ranks=(0.5,))
     (phase,) = method.phases(1)
-    server = method.begin(INITIAL, CLIENTS)
+    server = method.initial_server_state(INITIAL, CLIENTS)
     server = ServerState({**server.shared, **lora([[1.0, 2.0]] * 4, [[1.0] * 4] * 3)}, server.per_client)
-    arrived = method.arrive(phase, CLIENTS[0], {}, method.payload(server, CLIENTS[0], phase))
+    arrived = method.initial_state(phase, CLIENTS[0], {}, method.payload(server, CLIENTS[0], phase))
     a, b = arrived[A].requires_grad_(), arrived[B].requires_grad_()
     (b @ a).square().sum().backward()
     assert a.grad is not None and b.grad is not None
@@ -124,7 +126,7 @@ def test_rows_that_are_zero_in_both_factors_get_no_gradient() -> None:
 def test_equal_ranks_send_the_whole_adapter() -> None:
     method = FlexLora(ranks=(1.0,))
     (phase,) = method.phases(1)
-    server = method.begin(INITIAL, CLIENTS)
+    server = method.initial_server_state(INITIAL, CLIENTS)
     assert [int(method.payload(server, info, phase)[OWN]) for info in CLIENTS] == [4] * 4
 
 
@@ -148,7 +150,7 @@ START = lora([[1.0, 0.0], [0.5, 0.5]], [[0.0, 0.0], [0.0, 0.0]])
 def test_flexlora_factorises_the_mean_product() -> None:
     method = FlexLora(ranks=(0.5, 1.0))
     (phase,) = method.phases(1)
-    server = method.begin(START, CLIENTS[:2])
+    server = method.initial_server_state(START, CLIENTS[:2])
     updates = [
         update(0, 1, lora([[16.0, 0.0]], [[1.0], [0.0]], 2.0)),
         update(1, 3, lora([[0.0, -1.0], [5.0, 5.0]], [[0.0, 0.0], [-12.0, 0.0]], 6.0)),
@@ -168,12 +170,12 @@ def test_flexlora_factorises_the_mean_product() -> None:
 
 def test_flexlora_forms_no_product_for_the_mean_that_runs_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """W is as large as the layer: 180 MB in LLaVA's largest, and the driver passes the weighted mean by name."""
-    products = flexlora.products
+    products = flexlora.lora_products
     asked: list[Any] = []
-    monkeypatch.setattr(flexlora, "products", lambda state: asked.append(state) or products(state))
+    monkeypatch.setattr(flexlora, "lora_products", lambda state: asked.append(state) or products(state))
     method, mean = FlexLora(), Defence().mean
     (phase,) = method.phases(1)
-    server = method.begin(lora([[0.0]], [[0.0]]), CLIENTS[:2])
+    server = method.initial_server_state(lora([[0.0]], [[0.0]]), CLIENTS[:2])
     updates = [update(0, 1, lora([[1.0]], [[2.0]])), update(1, 1, lora([[3.0]], [[1.0]]))]
     method.aggregate(phase, updates, server, mean)
     assert asked == []
@@ -184,7 +186,7 @@ def test_flexlora_forms_no_product_for_the_mean_that_runs_pass(monkeypatch: pyte
 def test_flexlora_restarts_what_the_product_leaves_over() -> None:
     method = FlexLora(ranks=(0.5, 1.0))
     (phase,) = method.phases(1)
-    server = method.begin(START, CLIENTS[:2])
+    server = method.initial_server_state(START, CLIENTS[:2])
     # diag(16, 0) has rank 1: the second row of A is the start's, the second column of B zero.
     alone = method.aggregate(phase, [update(0, 1, lora([[16.0, 0.0]], [[1.0], [0.0]]))], server)
     payload = method.payload(alone, CLIENTS[1], phase)
@@ -198,7 +200,7 @@ def test_flexlora_restarts_what_the_product_leaves_over() -> None:
 def test_flexlora_takes_a_robust_mean_of_products() -> None:
     method = FlexLora(ranks=(0.5,))
     (phase,) = method.phases(1)
-    server = method.begin(START, CLIENTS[:3])
+    server = method.initial_server_state(START, CLIENTS[:3])
     updates = [update(k, 1, lora([[a, 0.0]], [[1.0], [0.0]])) for k, a in enumerate((4.0, 4.0, 1000.0))]
     # The median of 4, 4 and 1000 is 4 = 2 * 2.
     after = method.aggregate(phase, updates, server, coordinate_median)
@@ -210,7 +212,7 @@ def test_flexlora_takes_a_robust_mean_of_products() -> None:
 def test_hetlora_weighs_padded_factors_by_the_norms_of_products() -> None:
     method = HetLora(ranks=(0.5, 1.0))
     (phase,) = method.phases(1)
-    server = method.begin(START, CLIENTS[:2])
+    server = method.initial_server_state(START, CLIENTS[:2])
     updates = [
         update(0, 3, lora([[1.0, 0.0]], [[3.0], [0.0]], 2.0)),  # ||B A|| = 3
         update(1, 1, lora([[1.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 1.0]], 6.0)),  # ||B A|| = 1
@@ -228,7 +230,7 @@ def test_hetlora_weighs_padded_factors_by_the_norms_of_products() -> None:
 def test_hetlora_goes_by_examples_while_products_are_zero_and_drops_single_zeros() -> None:
     method = HetLora(ranks=(1.0,))
     (phase,) = method.phases(1)
-    server = method.begin(START, CLIENTS[:2])
+    server = method.initial_server_state(START, CLIENTS[:2])
     zero = [[0.0, 0.0], [0.0, 0.0]]
     untrained = [update(0, 1, lora([[2.0, 2.0]] * 2, zero)), update(1, 3, lora([[6.0, 6.0]] * 2, zero))]
     assert method.aggregate(phase, untrained, server).shared[A].tolist() == [[5.0, 5.0]] * 2  # (2 + 18) / 4
@@ -245,13 +247,13 @@ def test_hetlora_restarts_rows_that_no_participant_holds() -> None:
     """
     method = HetLora()
     (phase,) = method.phases(1)
-    server = method.begin(INITIAL, CLIENTS)
+    server = method.initial_server_state(INITIAL, CLIENTS)
     first = update(0, 1, lora([[1.0, 1.0]], [[2.0]] * 3))
     after = method.aggregate(phase, [first], server)
     received = method.payload(after, CLIENTS[2], phase)
     assert received[A].tolist() == [[1.0, 1.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]]
     assert received[B].tolist() == [[2.0, 0.0, 0.0, 0.0]] * 3
-    arrived = method.arrive(phase, CLIENTS[2], {}, received)
+    arrived = method.initial_state(phase, CLIENTS[2], {}, received)
     b = arrived[B].requires_grad_()
     (b @ arrived[A]).sum().backward()
     assert b.grad is not None and b.grad.tolist() == [[2.0, 7.0, 11.0, 15.0]] * 3
@@ -288,7 +290,9 @@ def test_hetlora_prunes_where_the_tail_shrank() -> None:
     (phase,) = method.phases(1)
     # Tail of rank 2: the second row and column. Round 1: T_k was 0 before, so it cannot shrink.
     first = lora([[1.0, 0.0], [0.0, 1.0]], [[4.0, 0.0], [0.0, 3.0]])
-    server = method.aggregate(phase, [update(k, 1, first) for k in range(3)], method.begin(START, CLIENTS[:3]))
+    server = method.aggregate(
+        phase, [update(k, 1, first) for k in range(3)], method.initial_server_state(START, CLIENTS[:3])
+    )
     assert server.record["ranks"] == {"0": 2, "1": 2, "2": 2} and lists(server.shared)[B] == [[4.0, 0.0], [0.0, 3.0]]
     # Round 2: 3 before; client 0 comes back with 2 * 1 = 2 (pruned), client 1 with 3 (not smaller), client 2 with 4.
     updates = [
@@ -310,9 +314,9 @@ def test_hetlora_prunes_where_the_tail_shrank() -> None:
 
 def test_hetlora_rounds_ranks_down() -> None:
     # 0.99 of 32, 8 and 1: 31.68, 7.92 and 0.99.
-    assert [HetLora().pruned(rank) for rank in (32, 8, 1)] == [31, 7, 1]
-    assert HetLora(gamma=1.0).pruned(5) == 5
-    assert HetLora(gamma=0.29).pruned(100) == 29  # 0.29 * 100 = 28.999999999999996
+    assert [HetLora().pruned_rank(rank) for rank in (32, 8, 1)] == [31, 7, 1]
+    assert HetLora(gamma=1.0).pruned_rank(5) == 5
+    assert HetLora(gamma=0.29).pruned_rank(100) == 29  # 0.29 * 100 = 28.999999999999996
 
 
 TWO = [update(0, 1, lora([[1.0, 0.0]], [[4.0]], 2.0)), update(1, 3, lora([[0.0, 1.0]], [[8.0]], 6.0))]
@@ -334,10 +338,10 @@ def test_flora_clients_restart_lora_and_keep_nothing() -> None:
     method = Flora()
     (phase,) = method.phases(1)
     end = {**lora([[1.0, 0.0]], [[4.0]]), D: torch.zeros(1, 2)}
-    handover = method.hand_over(phase, CLIENTS[0], Work(end, end, {}, {}, 1))
-    assert handover.shared.keys() == {A, B, C} and handover.private == {}
+    split = method.split_result(phase, CLIENTS[0], PhaseResult(end, end, {}, {}, 1))
+    assert split.shared.keys() == {A, B, C} and split.private == {}
     payload = {D: torch.ones(1, 2), C: torch.ones(1)}
-    assert method.arrive(phase, CLIENTS[0], {A: torch.ones(1, 2), B: torch.ones(1, 1)}, payload) == payload
+    assert method.initial_state(phase, CLIENTS[0], {A: torch.ones(1, 2), B: torch.ones(1, 1)}, payload) == payload
 
 
 def test_flora_takes_a_robust_mean_of_products() -> None:
@@ -355,7 +359,7 @@ def test_fedex_lora_puts_the_residual_into_the_offset() -> None:
     payload = method.payload(server, CLIENTS[0], phase)
     assert method.offsets
     assert lists(payload) == {A: [[0.25, 0.75]], B: [[7.0]], C: [5.0], D: [[-0.75, 0.75]]}
-    assert payload[D].dtype == torch.float32 and method.arrive(phase, CLIENTS[0], {}, payload) == payload
+    assert payload[D].dtype == torch.float32 and method.initial_state(phase, CLIENTS[0], {}, payload) == payload
 
 
 def test_fedex_lora_is_the_exact_mean_of_the_clients_models() -> None:

@@ -9,7 +9,7 @@ from baselines.ditto import Ditto
 from baselines.fedmosaic import FedMosaic
 from baselines.fedper import FedPer
 from baselines.pfedme import PFedMe
-from pilot.methods.base import ClientInfo, Method, ServerState, State, Update, Work, select
+from pilot.methods.base import ClientInfo, Method, PhaseResult, ServerState, State, Update, select
 from pilot.methods.robust import coordinate_median
 
 CLIENTS = tuple(ClientInfo(client=k, task="vqa", tasks=("vqa",), seed=0) for k in range(4))
@@ -42,20 +42,22 @@ def test_ditto_two_rounds_of_one_client_by_hand() -> None:
     method = Ditto(strength=0.5)
     shared, personal = method.phases(1)
     initial = state(1, 1)
-    assert method.arrive(shared, CLIENTS[0], {}, {}) == {}  # the initial model
+    assert method.initial_state(shared, CLIENTS[0], {}, {}) == {}  # the initial model
     # Round 1: w^0 = (1, 1) becomes theta_k = (3, 5), which leaves; v_k starts at the initial model, becomes (2, 2).
-    first = method.hand_over(shared, CLIENTS[0], Work(initial, state(3, 5), {}, {}, 5))
+    first = method.split_result(shared, CLIENTS[0], PhaseResult(initial, state(3, 5), {}, {}, 5))
     assert plain(first.shared) == plain(state(3, 5)) and plain(first.private) == plain(state(1, 1, "anchor."))
-    assert method.arrive(personal, CLIENTS[0], first.private, {}) == {}
-    second = method.hand_over(personal, CLIENTS[0], Work(initial, state(2, 2), first.private, {}, 5))
+    assert method.initial_state(personal, CLIENTS[0], first.private, {}) == {}
+    second = method.split_result(personal, CLIENTS[0], PhaseResult(initial, state(2, 2), first.private, {}, 5))
     assert second.shared == {}
     assert plain(second.private) == plain({**state(1, 1, "anchor."), **state(2, 2, "personal.")})
     # Round 2: w^1 = (8, 9) is received, and v_k does not take its place; the anchor is w^1, not what it trains to.
-    assert plain(method.arrive(shared, CLIENTS[0], second.private, state(8, 9))) == plain(state(8, 9))
-    third = method.hand_over(shared, CLIENTS[0], Work(state(8, 9), state(7, 7), second.private, state(8, 9), 5))
+    assert plain(method.initial_state(shared, CLIENTS[0], second.private, state(8, 9))) == plain(state(8, 9))
+    third = method.split_result(
+        shared, CLIENTS[0], PhaseResult(state(8, 9), state(7, 7), second.private, state(8, 9), 5)
+    )
     assert plain(third.shared) == plain(state(7, 7))
     assert plain(third.private) == plain({**state(8, 9, "anchor."), **state(2, 2, "personal.")})
-    assert plain(method.arrive(personal, CLIENTS[0], third.private, {})) == plain(state(2, 2))
+    assert plain(method.initial_state(personal, CLIENTS[0], third.private, {})) == plain(state(2, 2))
     # 0.25 * ((4 - 8)^2 + (9 - 9)^2) = 4, gradient 0.5 * (-4, 0), at v = (4, 9); its own start (2, 2) does not count.
     known = {**state(2, 2), **select(third.private, personal.auxiliary)}
     assert gradient(method, state(4, 9), known) == (4.0, {A: -2.0, B: 0.0})
@@ -68,7 +70,7 @@ def test_ditto_global_phase_is_fedavg_and_the_personal_one_costs_nothing() -> No
     assert method.final_phase(3) == personal and personal.shared == frozenset()
     assert method.penalty(state(1, 1), select({**state(0, 0), **state(0, 0, "anchor.")}, shared.trainable)) is None
     updates = [Update(0, "vqa", 1, state(2, 0)), Update(1, "vqa", 3, state(6, 0))]
-    server = method.aggregate(shared, iter(updates), method.begin(state(1, 1), CLIENTS))
+    server = method.aggregate(shared, iter(updates), method.initial_server_state(state(1, 1), CLIENTS))
     assert plain(method.payload(server, CLIENTS[2], shared)) == plain(state(5, 0))
     assert method.payload(server, CLIENTS[2], personal) == {}
     server = method.aggregate(personal, iter([Update(0, "vqa", 1, {})]), server)
@@ -81,11 +83,11 @@ def test_fedper_keeps_the_connector() -> None:
     # LoRA: (1 * 2 + 3 * 6) / 4 = 5. The connector (7) stays, and comes back beside the received LoRA.
     method = FedPer()
     (phase,) = method.phases(1)
-    handover = method.hand_over(phase, CLIENTS[0], Work(state(0, 0), state(7, 2), {}, {}, 5))
-    assert plain(handover.shared) == {B: 2.0} and plain(handover.private) == {A: 7.0}
-    updates = [Update(0, "vqa", 1, handover.shared), Update(1, "vqa", 3, {B: torch.tensor([[6.0]])})]
+    split = method.split_result(phase, CLIENTS[0], PhaseResult(state(0, 0), state(7, 2), {}, {}, 5))
+    assert plain(split.shared) == {B: 2.0} and plain(split.private) == {A: 7.0}
+    updates = [Update(0, "vqa", 1, split.shared), Update(1, "vqa", 3, {B: torch.tensor([[6.0]])})]
     payload = method.payload(method.aggregate(phase, iter(updates), ServerState()), CLIENTS[0], phase)
-    assert plain(method.arrive(phase, CLIENTS[0], handover.private, payload)) == plain(state(7, 5))
+    assert plain(method.initial_state(phase, CLIENTS[0], split.private, payload)) == plain(state(7, 5))
 
 
 def test_pfedme_client_by_hand() -> None:
@@ -95,13 +97,19 @@ def test_pfedme_client_by_hand() -> None:
     final = method.final_phase(2)
     assert final is not None and final.shared == frozenset()
     assert gradient(method, state(5, 1), state(1, 3)) == (5.0, {A: 2.0, B: -1.0})  # 0.25 * 20; 0.5 * (4, -2)
-    handover = method.hand_over(phase, CLIENTS[0], Work(state(1, 3), state(5, 1), state(9, 9, "personal."), {}, 5))
-    assert plain(handover.shared) == plain(state(2, 2.5))
-    assert plain(handover.private) == plain(state(5, 1, "personal."))
+    split = method.split_result(
+        phase, CLIENTS[0], PhaseResult(state(1, 3), state(5, 1), state(9, 9, "personal."), {}, 5)
+    )
+    assert plain(split.shared) == plain(state(2, 2.5))
+    assert plain(split.private) == plain(state(5, 1, "personal."))
     # Training goes on from w, evaluation takes theta~; whoever has none has the initial model.
-    assert plain(method.arrive(phase, CLIENTS[0], handover.private, state(6, 6))) == plain(state(6, 6))
-    assert plain(method.arrive(final, CLIENTS[0], handover.private, {})) == plain(state(5, 1))
-    assert method.arrive(phase, CLIENTS[0], handover.private, {}) == {} == method.arrive(final, CLIENTS[0], {}, {})
+    assert plain(method.initial_state(phase, CLIENTS[0], split.private, state(6, 6))) == plain(state(6, 6))
+    assert plain(method.initial_state(final, CLIENTS[0], split.private, {})) == plain(state(5, 1))
+    assert (
+        method.initial_state(phase, CLIENTS[0], split.private, {})
+        == {}
+        == method.initial_state(final, CLIENTS[0], {}, {})
+    )
 
 
 def test_pfedme_server_by_hand() -> None:
@@ -109,7 +117,7 @@ def test_pfedme_server_by_hand() -> None:
     # w = (2.5, 1) + 0.5 * (2, 2) = (3.5, 2).
     method = PFedMe(beta=0.5)
     (phase,) = method.phases(1)
-    server = method.begin(state(1, 1), CLIENTS)
+    server = method.initial_server_state(state(1, 1), CLIENTS)
     assert method.payload(server, CLIENTS[0], phase) == {}
     server = method.aggregate(phase, iter([Update(0, "vqa", 1, state(2, 0)), Update(1, "vqa", 9, state(6, 2))]), server)
     assert plain(method.payload(server, CLIENTS[3], phase)) == {A: 2.5, B: 1.0} and server.record == {"delta_norm": 3.0}
@@ -132,7 +140,7 @@ def mosaic_round() -> tuple[FedMosaic, ServerState]:
     """From (1, 1): updates (2, 0), (1, 0) and (0, 3) of clients 0, 1 and 3."""
     method = FedMosaic()
     (phase,) = method.phases(1)
-    server = method.begin(state(1, 1), CLIENTS)
+    server = method.initial_server_state(state(1, 1), CLIENTS)
     assert method.payload(server, CLIENTS[0], phase) == {}
     models = {0: state(3, 1), 1: state(2, 1), 3: state(1, 4)}
     return method, method.aggregate(phase, iter(Update(k, "vqa", 1 + k, s) for k, s in models.items()), server)
@@ -173,7 +181,7 @@ def test_fedmosaic_counts_an_update_from_what_its_client_received() -> None:
 def test_fedmosaic_alone_unmoved_and_with_a_robust_mean() -> None:
     method = FedMosaic()
     (phase,) = method.phases(1)
-    server = method.begin(state(1, 1), CLIENTS)
+    server = method.initial_server_state(state(1, 1), CLIENTS)
     alone = method.aggregate(phase, iter([Update(1, "vqa", 1, state(4, 4))]), server)
     assert plain(alone.per_client[1]) == plain(state(4, 4))
     # Nobody moved: similarities 0, the others count alike.

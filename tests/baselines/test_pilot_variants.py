@@ -5,7 +5,7 @@ import torch
 
 from baselines.pilot_exact_ata import PilotExactAta, mixed_product
 from baselines.pilot_fedavg_text import PilotFedAvgText
-from baselines.pilot_gap_ata import PilotGapAta, before_the_gap
+from baselines.pilot_gap_ata import PilotGapAta, count_before_gap
 from baselines.pilot_momentum import PilotMomentum
 from baselines.pilot_shared_a import PilotSharedA
 from baselines.pilot_task_text import PilotTaskText
@@ -60,11 +60,11 @@ def test_exact_mixing_does_not_depend_on_the_factors() -> None:
     plain = [update(k, "t", k + 1, a[k].tolist(), b[k].tolist()) for k in range(3)]
     turned = [update(k, "t", k + 1, (turns[k].T @ a[k]).tolist(), (b[k] @ turns[k]).tolist()) for k in range(3)]
     method = PilotExactAta(num_neighbors=2)
-    for one, other in zip(method.mix_texts(plain)[0], method.mix_texts(turned)[0], strict=True):
+    for one, other in zip(method.mix_text_adapters(plain)[0], method.mix_text_adapters(turned)[0], strict=True):
         torch.testing.assert_close(product(one), product(other), rtol=1e-4, atol=1e-4)
-    with_factors = Pilot(num_neighbors=2).mix_texts(turned)[0]
+    with_factors = Pilot(num_neighbors=2).mix_text_adapters(turned)[0]
     assert not torch.allclose(
-        product(with_factors[0]), product(Pilot(num_neighbors=2).mix_texts(plain)[0][0]), atol=1e-2
+        product(with_factors[0]), product(Pilot(num_neighbors=2).mix_text_adapters(plain)[0][0]), atol=1e-2
     )
 
 
@@ -72,7 +72,7 @@ def test_one_a_for_all_and_b_of_the_near_ones() -> None:
     # A: (1*1 + 3*5) / 4 = 4. M = 1, so each takes in the other by a_k = n_k / (n_k + n_j):
     # B_0 = 1/4 * 8 + 3/4 * 0 = 2; B_1 = 3/4 * 0 + 1/4 * 8 = 2.
     method = PilotSharedA(num_neighbors=1)
-    mixed, record = method.mix_texts([update(0, "a", 1, [[1.0]], [[8.0]]), update(1, "b", 3, [[5.0]], [[0.0]])])
+    mixed, record = method.mix_text_adapters([update(0, "a", 1, [[1.0]], [[8.0]]), update(1, "b", 3, [[5.0]], [[0.0]])])
     assert [state[A].item() for state in mixed] == [4.0, 4.0]
     assert [state[B].item() for state in mixed] == [2.0, 2.0]
     assert record["neighbours"] == {"0": [1], "1": [0]} and record["distances"][0][1] == 8.0
@@ -83,9 +83,9 @@ def test_neighbours_are_found_by_b_alone() -> None:
     clients = [
         update(0, "a", 1, [[0.0]], [[1.0]]), update(1, "a", 1, [[100.0]], [[1.0]]), update(2, "a", 1, [[0.0]], [[2.0]]),
     ]  # fmt: skip
-    _, record = PilotSharedA(num_neighbors=1).mix_texts(clients)
+    _, record = PilotSharedA(num_neighbors=1).mix_text_adapters(clients)
     assert record["neighbours"]["0"] == [1]
-    assert Pilot(num_neighbors=1).mix_texts(clients)[1]["neighbours"]["0"] == [2]
+    assert Pilot(num_neighbors=1).mix_text_adapters(clients)[1]["neighbours"]["0"] == [2]
 
 
 def test_text_adapters_of_a_task() -> None:
@@ -93,7 +93,7 @@ def test_text_adapters_of_a_task() -> None:
     clients = [
         update(0, "a", 1, [[1.0]], [[0.0]]), update(1, "a", 3, [[5.0]], [[0.0]]), update(2, "b", 2, [[7.0]], [[0.0]]),
     ]  # fmt: skip
-    mixed, record = PilotTaskText().mix_texts(clients)
+    mixed, record = PilotTaskText().mix_text_adapters(clients)
     assert [state[A].item() for state in mixed] == [4.0, 4.0, 7.0]
     assert record == {"clusters": {"a": [0, 1], "b": [2]}}
 
@@ -108,7 +108,7 @@ def test_momentum_by_hand() -> None:
         return [Update(0, "a", 3, {A: torch.ones(1, 1), B: torch.tensor([[b]]), "task_adapter.w": torch.tensor([w])})]
 
     start = {A: torch.ones(1, 1), B: torch.zeros(1, 1), "task_adapter.w": torch.ones(1)}
-    server = method.begin(start, [client])
+    server = method.initial_server_state(start, [client])
     assert method.payload(server, client, phase) == {}
     for b, w, expected in ((2.0, 2.0, (2.0, 2.0)), (3.0, 1.5, (4.0, 2.0))):
         server = method.aggregate(phase, sent(b, w), server)
@@ -122,7 +122,7 @@ def test_without_momentum_it_is_pilot() -> None:
     info, method = ClientInfo(1, "b", ("a", "b"), 0), PilotMomentum(beta=0.0)
     (phase,) = method.phases(2)
     start = {**clients[0].state}
-    ours = method.aggregate(phase, clients, method.begin(start, []))
+    ours = method.aggregate(phase, clients, method.initial_server_state(start, []))
     theirs = Pilot().aggregate(phase, clients, ServerState())
     for name, value in Pilot().payload(theirs, info, phase).items():
         torch.testing.assert_close(method.payload(ours, info, phase)[name], value)
@@ -132,7 +132,7 @@ def test_who_was_away_keeps_model_and_momentum() -> None:
     method, away = PilotMomentum(beta=0.5), ClientInfo(1, "b", ("a", "b"), 0)
     (phase,) = method.phases(2)
     both = [update(0, "a", 1, [[1.0]], [[1.0]]), update(1, "b", 1, [[1.0]], [[3.0]])]
-    server = method.aggregate(phase, both, method.begin(dict(both[0].state), []))
+    server = method.aggregate(phase, both, method.initial_server_state(dict(both[0].state), []))
     later = method.aggregate(phase, both[:1], server)
     assert method.payload(later, away, phase)[B].item() == method.payload(server, away, phase)[B].item()
     assert later.shared[f"momentum.1.{B}"].item() == server.shared[f"momentum.1.{B}"].item()
@@ -151,20 +151,20 @@ def test_who_was_away_keeps_model_and_momentum() -> None:
     ],
 )
 def test_neighbours_before_the_gap(distances: list[float], count: int) -> None:
-    assert before_the_gap(distances) == count
+    assert count_before_gap(distances) == count
 
 
 def test_who_has_one_near_client_takes_no_stranger() -> None:
     # B is 0, 1 | 10, 11, 12 with A = 1, so 0 and 1 have one neighbour each, the others two.
     clients = [update(k, "t", 1, [[1.0]], [[b]]) for k, b in enumerate((0.0, 1.0, 10.0, 11.0, 12.0))]
-    mixed, record = PilotGapAta().mix_texts(clients)
+    mixed, record = PilotGapAta().mix_text_adapters(clients)
     assert {k: sorted(v) for k, v in record["neighbours"].items()} == {
         "0": [1], "1": [0], "2": [3, 4], "3": [2, 4], "4": [2, 3]
     }  # fmt: skip
     # a = 1/2 for equal counts: (0 + 1) / 2. Client 2: weights 2/3, 1/3: 10 / 2 + (11 * 2/3 + 12 * 1/3) / 2 = 10.667.
     assert mixed[0][B].item() == pytest.approx(0.5) and mixed[2][B].item() == pytest.approx(32 / 3)
-    assert Pilot(num_neighbors=3).mix_texts(clients)[1]["neighbours"]["0"] == [1, 2, 3]
-    assert PilotGapAta(num_neighbors=1).mix_texts(clients)[1]["neighbours"]["2"] == [3]
+    assert Pilot(num_neighbors=3).mix_text_adapters(clients)[1]["neighbours"]["0"] == [1, 2, 3]
+    assert PilotGapAta(num_neighbors=1).mix_text_adapters(clients)[1]["neighbours"]["2"] == [3]
 
 
 @pytest.mark.parametrize("method", [PilotExactAta, PilotSharedA, PilotMomentum, PilotGapAta])

@@ -11,7 +11,7 @@ from baselines.fedadam import FedAdam
 from baselines.fedavgm import FedAvgM
 from baselines.fedit import FedIT
 from baselines.fedyogi import FedYogi
-from pilot.methods.base import ClientInfo, ServerState, Update, Work
+from pilot.methods.base import ClientInfo, PhaseResult, ServerState, Update
 from pilot.methods.robust import coordinate_median
 from pilot.methods.server_optimiser import ServerOptimiser
 
@@ -25,7 +25,7 @@ def update(client: int, count: int, *values: float) -> Update:
 
 def run(method: ServerOptimiser, rounds: Sequence[Sequence[Update]], start: Sequence[float]) -> list[ServerState]:
     """The server after every round."""
-    server, history = method.begin({NAME: torch.tensor(start)}, CLIENTS), []
+    server, history = method.initial_server_state({NAME: torch.tensor(start)}, CLIENTS), []
     for number, updates in enumerate(rounds, 1):
         (phase,) = method.phases(number)
         server = method.aggregate(phase, iter(updates), server)
@@ -70,7 +70,7 @@ ADAPTIVE: dict[str, tuple[ServerOptimiser, list[tuple[float, float]]]] = {
 @pytest.mark.parametrize(("method", "moments"), ADAPTIVE.values(), ids=ADAPTIVE)
 def test_adaptive_optimisers_by_hand(method: ServerOptimiser, moments: list[tuple[float, float]]) -> None:
     (phase,) = method.phases(1)
-    server, theta = method.begin({NAME: torch.tensor([1.0])}, CLIENTS), 1.0
+    server, theta = method.initial_server_state({NAME: torch.tensor([1.0])}, CLIENTS), 1.0
     rounds: list[Callable[[float], list[Update]]] = [
         lambda theta: [update(0, 1, 2.0), update(1, 3, 6.0)],
         lambda theta: [update(0, 5, theta + 2), update(1, 7, theta + 2)],
@@ -92,7 +92,7 @@ def test_adagrad_step_is_exact_where_the_root_is() -> None:
 class TestEveryServerOptimiser:
     def test_round_1_sends_nothing_and_later_rounds_the_model_alone(self, method: ServerOptimiser) -> None:
         (phase,) = method.phases(1)
-        server = method.begin({NAME: torch.tensor([1.0])}, CLIENTS)
+        server = method.initial_server_state({NAME: torch.tensor([1.0])}, CLIENTS)
         assert method.payload(server, CLIENTS[0], phase) == {}
         server = method.aggregate(phase, [update(0, 1, 2.0)], server)
         assert method.payload(server, CLIENTS[0], phase).keys() == {NAME}
@@ -101,7 +101,7 @@ class TestEveryServerOptimiser:
     def test_a_robust_mean_takes_the_place_of_the_weighted_one(self, method: ServerOptimiser) -> None:
         # Median 3 of 2, 3, 1e6: as if everybody had sent 3.
         (phase,) = method.phases(1)
-        server = method.begin({NAME: torch.tensor([1.0])}, CLIENTS)
+        server = method.initial_server_state({NAME: torch.tensor([1.0])}, CLIENTS)
         hostile = [update(0, 1, 2.0), update(1, 1, 3.0), update(2, 9, 1e6)]
         expected = method.aggregate(phase, [update(0, 1, 3.0)], server)
         robust = method.aggregate(phase, iter(hostile), server, coordinate_median)
@@ -113,7 +113,7 @@ class TestEveryServerOptimiser:
         names = ("connector.a", "text_adapter.b")
         start = {names[0]: torch.tensor([1.0, 1.0]), names[1]: torch.tensor([[1.0]])}
         end = {names[0]: torch.tensor([4.0, 1.0]), names[1]: torch.tensor([[5.0]])}
-        server = method.aggregate(phase, [Update(0, "vqa", 3, end)], method.begin(start, CLIENTS))
+        server = method.aggregate(phase, [Update(0, "vqa", 3, end)], method.initial_server_state(start, CLIENTS))
         assert server.record["delta_norm"] == 5.0
 
 
@@ -137,7 +137,7 @@ def test_fedit_averages_lora_and_leaves_the_connector_alone() -> None:
     (phase,) = method.phases(1)
     assert phase.trainable == phase.shared == {"text_adapter"}
     end = {name: torch.tensor([2.0]), NAME: torch.tensor([7.0])}
-    shared = method.hand_over(phase, CLIENTS[0], Work(end, end, {}, {}, 1)).shared
+    shared = method.split_result(phase, CLIENTS[0], PhaseResult(end, end, {}, {}, 1)).shared
     assert shared.keys() == {name}
     updates = [Update(0, "vqa", 1, shared), Update(1, "vqa", 3, {name: torch.tensor([6.0])})]
     server = method.aggregate(phase, updates, ServerState())

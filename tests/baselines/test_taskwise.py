@@ -108,7 +108,7 @@ def clustered_round(
 
 def test_clustered_by_hand() -> None:
     method = Clustered()
-    server = method.begin({NAME: torch.tensor([0.0, 0.0])}, CLIENTS)
+    server = method.initial_server_state({NAME: torch.tensor([0.0, 0.0])}, CLIENTS)
     assert models(method, server) == {}
     # Warm-up: FedAvg, weights 1, 2, 3: (1 * 6 + 2 * 0 + 3 * 0, 0 + 0 + 3 * 2) / 6 = (1, 1), for everybody.
     server = clustered_round(method, 1, server, {0: (6, 0), 1: (0, 0), 2: (0, 2)})
@@ -136,7 +136,7 @@ def test_clustered_cuts_recursively_in_one_round() -> None:
     # Of (1, 0), (0, 1), (-1, 0) the mean is (0, 1 / 3) and 0 the least possible cosine across a cut: 0 and 1 against 2,
     # by position. Their mean (1, 1) / 2 has 0.707 of the length of each, below 0.8: they are cut, too.
     method = Clustered(warm_up=0, stationarity=0.8)
-    server = method.begin({NAME: torch.tensor([0.0, 0.0])}, CLIENTS[:3])
+    server = method.initial_server_state({NAME: torch.tensor([0.0, 0.0])}, CLIENTS[:3])
     (phase,) = method.phases(1)
     updates = [update(0, 1.0, 0.0), update(1, 0.0, 1.0), update(2, -1.0, 0.0)]
     server = method.aggregate(phase, iter(updates), server)
@@ -149,14 +149,14 @@ def test_clustered_cuts_recursively_in_one_round() -> None:
 def test_clustered_thresholds_keep_together(options: dict[str, float]) -> None:
     # As in the round above, ratio 0.5 and sqrt((1 + 1) / 2) = 1, which is not above 1.
     method = Clustered(**{"warm_up": 1, **options})  # type: ignore[arg-type]
-    server = method.begin({NAME: torch.tensor([1.0, 1.0])}, CLIENTS)
+    server = method.initial_server_state({NAME: torch.tensor([1.0, 1.0])}, CLIENTS)
     server = clustered_round(method, 2, server, {0: (4, 1), 1: (4, 1), 3: (-2, 1), 4: (-2, 1)})
     assert server.record["clusters"] == [[0, 1, 2, 3, 4]]
 
 
 def test_clustered_does_not_cut_where_nobody_moved() -> None:
     method = Clustered(warm_up=0)
-    server = method.begin({NAME: torch.tensor([1.0, 1.0])}, CLIENTS)
+    server = method.initial_server_state({NAME: torch.tensor([1.0, 1.0])}, CLIENTS)
     server = clustered_round(method, 1, server, {k: (1, 1) for k in range(5)})
     assert server.record["clusters"] == [[0, 1, 2, 3, 4]]
 
@@ -164,7 +164,7 @@ def test_clustered_does_not_cut_where_nobody_moved() -> None:
 def test_clustered_takes_a_robust_mean_inside_clusters() -> None:
     method = Clustered()
     (phase,) = method.phases(1)
-    server = method.begin({NAME: torch.tensor([0.0, 0.0])}, CLIENTS)
+    server = method.initial_server_state({NAME: torch.tensor([0.0, 0.0])}, CLIENTS)
     updates = [update(0, 1.0, 1.0), update(1, 3.0, 2.0), update(2, 1e6, 1e6)]
     server = method.aggregate(phase, iter(updates), server, coordinate_median)
     assert models(method, server)[4] == [3.0, 2.0]

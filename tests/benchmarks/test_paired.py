@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pilot.bench.kernels import references
 from pilot.bench.kernels.memory import peak_bytes
 from pilot.bench.kernels.paired import Spread, alternate, largest_difference, ratios
-from pilot.bench.kernels.products import Product, bare, flops, recorded
+from pilot.bench.kernels.products import Product, flops, make_product_runner, record_products
 from pilot.bench.kernels.references import reference
 from pilot.bench.kernels.report import Report, Row
 from pilot.errors import UserError
@@ -36,7 +36,7 @@ def test_sides_take_every_place_in_turn() -> None:
 
 def test_short_calls_are_timed_many_at_a_time() -> None:
     called: list[int] = []
-    alternate({"a": lambda: called.append(1)}, repeats=2, warm_up=1, least_seconds=0.001)
+    alternate({"a": lambda: called.append(1)}, repeats=2, warm_up=1, min_seconds=0.001)
     assert len(called) > 10
 
 
@@ -65,7 +65,7 @@ def test_products_by_hand() -> None:
     # 2 * 3 * 4 * 5 = 120, twice, in batches of 6: 1440.
     product = Product(3, 4, 5, times=2, batch=6, right_transposed=True)
     assert product.flops == 1440 and flops([product, product]) == 2880
-    assert recorded(bare([product])) == [product]
+    assert record_products(make_product_runner([product])) == [product]
 
 
 def test_every_product_is_recorded_forward_and_backward() -> None:
@@ -80,12 +80,12 @@ def test_every_product_is_recorded_forward_and_backward() -> None:
 
     with FlopCounterMode(display=False) as counter:
         work()
-    found, first = recorded(work), Product(6, 4, 8, right_transposed=True)
+    found, first = record_products(work), Product(6, 4, 8, right_transposed=True)
     assert flops(found) == counter.get_total_flops() > 0
     assert first in found
     x, w, out = inputs.detach(), weight.detach().t(), torch.zeros(6, 8)
-    assert recorded(lambda: torch.mm(x, w, out=out)) == [first]
-    assert recorded(lambda: out.addmm_(x, w)) == [first]
+    assert record_products(lambda: torch.mm(x, w, out=out)) == [first]
+    assert record_products(lambda: out.addmm_(x, w)) == [first]
 
 
 def test_peak_memory_of_tensors() -> None:

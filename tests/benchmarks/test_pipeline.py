@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot.bench.pipeline import account, as_text, bench_pipeline, read_rules
+from pilot.bench.pipeline import as_text, bench_pipeline, read_rules, summarise_times
 from pilot.errors import UserError
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
@@ -33,7 +33,7 @@ def test_jobs_are_summed_by_rule(benchmarks: Path) -> None:
 
 def test_account(benchmarks: Path) -> None:
     # 5 + 40 + 42 + 0.2 s of jobs on two cores: 43.6 s at best; 90 s of 2 x 50 s were used
-    found = account(50.0, 90.0, 2, read_rules(benchmarks))
+    found = summarise_times(50.0, 90.0, 2, read_rules(benchmarks))
     assert found == {
         "seconds": 50.0, "cpu_seconds": 90.0, "busy_share": 0.9, "floor_seconds": 43.6, "ratio": 50 / 43.6,
     }  # fmt: skip
@@ -44,12 +44,12 @@ def test_text_says_whether_jobs_are_left(benchmarks: Path) -> None:
     report = {
         "rules": [vars(rule) for rule in rules], "settings": {"cores": 2}, "machine": {"processor": "any"},
         "nothing_left_to_do": True,
-    } | account(50.0, 90.0, 2, rules)  # fmt: skip
+    } | summarise_times(50.0, 90.0, 2, rules)  # fmt: skip
     text = as_text(report)
     assert "train            2     82.0     80.0       42.0    700" in text
-    assert "whole scenario: 50.0 s, 90.0 s computed on 2 cores, 90.0% of their time" in text
+    assert "whole scenario: 50.0 s; CPU time 90.0 s on 2 cores, 90.0% of their time" in text
     assert text.splitlines()[-3].endswith("nothing to do")
-    assert "JOBS ARE LEFT" in as_text(report | {"nothing_left_to_do": False})
+    assert "JOBS REMAIN" in as_text(report | {"nothing_left_to_do": False})
 
 
 def test_a_run_that_is_there_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pilot.bench.kernels.ct_moa import Shape, Sides, products
-from pilot.bench.kernels.products import flops, recorded
+from pilot.bench.kernels.products import flops, record_products
 from pilot.bench.kernels.references import reference
 from pilot.connector.losses import difference_loss
 from pilot.methods.base import State, weighted_mean
@@ -60,4 +60,4 @@ def test_listed_products_of_the_mixture_are_those_that_it_computes() -> None:
     """And no more: frozen adapters and features take no gradient."""
     for shape in (Shape(2, 5, 4, 8), Shape(1, 3, 6, 4, T=4)):
         sides = Sides(shape)
-        assert flops(recorded(sides.ours)) == flops(products(shape))
+        assert flops(record_products(sides.ours)) == flops(products(shape))

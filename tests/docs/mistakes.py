@@ -166,7 +166,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> str:
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError) as refusal:
-        Numerics.of(load_profile(write("small.yaml", PROFILE, device="cuda")))
+        Numerics.from_profile(load_profile(write("small.yaml", PROFILE, device="cuda")))
     return f"error: {refusal.value}"
 
 

@@ -41,9 +41,9 @@ def test_a_difference_is_shown() -> None:
     report = {
         "settings": {"batch_size": 4},
         "runs": [run.to_json() for run in runs],
-        "total": bench.total(runs).to_json(),
+        "total": bench.sum_comparisons(runs).to_json(),
         "scores": scores.to_json(),
-        "whole": bench.whole(runs, scores),
+        "whole": bench.sum_times(runs, scores),
     }
     assert report["total"]["ratio"] == 3.0 and report["total"]["num_different"] == 1
     assert report["whole"] == {"seconds": 5.0, "stock_seconds": 25.0, "ratio": 5.0}
@@ -88,7 +88,7 @@ def test_runs_without_a_model_are_left_out(tmp_path: Path) -> None:
     assert bench.trained_runs(tmp_path, []) == [tmp_path / "runs/fedavg/seed0"]
     with pytest.raises(UserError, match=r"no trained run of 'majority'. Found: \['fedavg'\]"):
         bench.trained_runs(tmp_path, ["majority"])
-    with pytest.raises(UserError, match="no trained run here"):
+    with pytest.raises(UserError, match=r"no trained run\. Expected"):
         bench.trained_runs(tmp_path / "runs", [])
 
 
@@ -123,7 +123,7 @@ def test_stock_prompts_are_our_prompts(small: Small, tmp_path: Path) -> None:
     ids = lm.tok_batch_multimodal_encode([prompt], [[Image.new("RGB", (80, 80))]])["input_ids"][0].tolist()
     backbone = small.backbone
     image = [backbone.model.config.image_token_id] * backbone.model.config.image_seq_length
-    assert ids == [*backbone._before.tolist(), *image, *backbone.prompt_ids(instruction)]
+    assert ids == [*backbone._prefix_ids.tolist(), *image, *backbone.prompt_ids(instruction)]
 
 
 @pytest.mark.slow

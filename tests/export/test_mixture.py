@@ -69,9 +69,11 @@ def test_wrong_folders_are_refused(folder: Path, tmp_path: Path) -> None:
         load(changed(folder, tmp_path / "later", version=2))
     with pytest.raises(UserError, match=r"field format: expected 'pilot-bench model'"):
         load(changed(folder, tmp_path / "other", format="llava"))
-    with pytest.raises(UserError, match=r"trained on another tiny-llava \(its sha256 begins 000000000000, the one"):
+    with pytest.raises(UserError, match=r"trained on another tiny-llava \(sha256 expected 000000000000, found"):
         load(changed(folder, tmp_path / "base", backbone_digest="0" * 64))
-    with pytest.raises(UserError, match=r"pilot_model.safetensors: not the weights that pilot_model.json names"):
+    with pytest.raises(
+        UserError, match=r"pilot_model.safetensors: the sha256 differs from field weights_digest of pilot_model.json"
+    ):
         load(changed(folder, tmp_path / "weights", weights_digest="0" * 64))
 
 

@@ -11,7 +11,7 @@ from jinja2.exceptions import TemplateError
 from PIL import Image
 from transformers import CLIPImageProcessorPil, LlavaProcessor
 
-from pilot.export.processor import chat_template, prompt_ids, same_prompts, save_processor, stock_processor
+from pilot.export.processor import chat_template, has_same_prompts, prompt_ids, save_processor, stock_processor
 from pilot.io.atomic import read_json
 from pilot.io.seeding import generator
 
@@ -85,10 +85,10 @@ def test_prompts_are_those_of_training(small: Small, processor: LlavaProcessor, 
     """Begin token, 25 image tokens, and the ids of the instruction."""
     instruction = text.lstrip("\n")
     inputs = stock_inputs(processor, picture(30, 20), instruction)
-    before = small.backbone._before.tolist()
+    before = small.backbone._prefix_ids.tolist()
     image = [processor.image_token_id] * 25
     assert inputs["input_ids"][0].tolist() == [*before, *image, *small.backbone.prompt_ids(instruction)]
-    assert same_prompts(processor, small.backbone, instruction)
+    assert has_same_prompts(processor, small.backbone, instruction)
 
 
 def test_other_ids_are_noticed(small: Small, processor: LlavaProcessor) -> None:
@@ -97,8 +97,8 @@ def test_other_ids_are_noticed(small: Small, processor: LlavaProcessor) -> None:
         processor.image_processor, processor.tokenizer, patch_size=16, vision_feature_select_strategy="default",
         num_additional_image_tokens=1, chat_template=processor.chat_template.replace("ASSISTANT:", "ASSISTANT: x"),
     )  # fmt: skip
-    assert not same_prompts(other, small.backbone, "What is it?")
-    assert prompt_ids(other, "What is it?")[0] == small.backbone.prompts.lead[0]
+    assert not has_same_prompts(other, small.backbone, "What is it?")
+    assert prompt_ids(other, "What is it?")[0] == small.backbone.prompts.prefix[0]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from pilot.cli.main import app
 from pilot.errors import UserError
-from pilot.export.card import loading
+from pilot.export.card import loading_code
 from pilot.export.licences import backbone_licence, source_note
-from pilot.export.source import open_source
+from pilot.export.source import load_trained_model
 from pilot.export.write import export_model
 from pilot.io.atomic import read_json, write_json
 from pilot.io.digest import sha256_file
@@ -99,17 +99,19 @@ def test_card_of_other_runs(small: Small, tmp_path: Path) -> None:
 
 def test_base_of_the_real_model(small: Small) -> None:
     """The hub's name and the pinned revision, as PEFT and transformers take them."""
-    source = open_source(small.run("fedavg"), 0)
+    source = load_trained_model(small.run("fedavg"), 0)
     profile = small.profile.model_copy(update={"backbone": "llava-1.5-7b", "revision": "a" * 40})
     real = replace(source, spec=replace(source.spec, profile=profile))
     assert real.base_name == "llava-hf/llava-1.5-7b-hf" and source.base_name == "tiny-llava"
     where = f"'llava-hf/llava-1.5-7b-hf', revision='{'a' * 40}'"
-    assert f"base = LlavaForConditionalGeneration.from_pretrained({where})" in loading(real, "adapter").splitlines()
+    assert (
+        f"base = LlavaForConditionalGeneration.from_pretrained({where})" in loading_code(real, "adapter").splitlines()
+    )
 
 
 def test_licences() -> None:
     assert backbone_licence("llava-1.5-7b")[0] == "llama2"
-    assert backbone_licence("somebody-elses") == ("other", "no licence is on record here. Ask whoever published it.")
+    assert backbone_licence("somebody-elses") == ("other", "licence unknown. Ask the publisher.")
     assert source_note({"origin": "a file"}) == "a file"
     assert source_note({"origin": "a file", "intake": {"licence": "CC-BY 4.0"}}) == "a file; licence: CC-BY 4.0"
 
@@ -117,7 +119,7 @@ def test_licences() -> None:
 def test_nothing_is_overwritten(small: Small, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"full: --to is not an empty folder, and nothing is overwritten"):
+    with pytest.raises(UserError, match=r"full: --to: exists and is not an empty folder"):
         export_model(small.run("fedavg"), 0, tmp_path / "full")
     with pytest.raises(UserError, match="not an empty folder"):
         export_model(small.run("fedavg"), 0, tmp_path / "full/notes.txt")
@@ -131,7 +133,7 @@ def test_a_failure_leaves_nothing(small: Small, tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pilot.export.write.write_adapter", full)
-    with pytest.raises(UserError, match=r"model: writing failed \(No space left on device\)\. Nothing was left"):
+    with pytest.raises(UserError, match=r"model: writing failed \(No space left on device\)\. The partial export"):
         export_model(small.run("fedavg"), 0, tmp_path / "model", "adapter")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
@@ -144,7 +146,7 @@ def test_refusals(small: Small, tmp_path: Path) -> None:
         export_model(small.run("fedavg"), 6, tmp_path / "model")
     with pytest.raises(UserError, match=r"not a finished run \(manifest.json is missing\)\. Train it first"):
         export_model(small.folder, 0, tmp_path / "model")
-    with pytest.raises(UserError, match=r"--adapter: method pilot puts several connectors between picture and LLM"):
+    with pytest.raises(UserError, match=r"--adapter: method pilot has several connectors"):
         export_model(small.run("pilot"), 0, tmp_path / "model", "adapter")
     assert list(tmp_path.iterdir()) == []
 

@@ -68,7 +68,7 @@ def test_gradients_reach_the_phases_groups_and_no_others(family: Small, method: 
     spec, backbone = family.spec(method), family.backbone
     made = spec.make_method()
     info = spec.clients(made)[0]
-    batch = next(batches(family.examples[0], family.features, 4, 0, backbone.end))
+    batch = next(batches(family.examples[0], family.features, 4, 0, backbone.eos_id))
     for number, phase in enumerate(made.phases(1)):
         model = build_client_model(backbone, made, phase, info, {}, {}, backbone.projector())
         run = PhaseRun(backbone, made, PhaseTask(info, phase, 1, number, 1, {}), {}, model)
@@ -98,9 +98,11 @@ def test_stock_transformers_gives_an_exports_answers(family: Small, form: str, t
         answers = backbone._passes.answer(lambda rows: tokens[rows], [backbone.prompt_ids(QUESTION)] * 2, 8)
         made = stock.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), **stock_inputs(backbone, ids), max_new_tokens=8,
-            do_sample=False, eos_token_id=backbone.end, pad_token_id=0,
+            do_sample=False, eos_token_id=backbone.eos_id, pad_token_id=0,
         )  # fmt: skip
-    expected = [[token for token in row if token not in (0, backbone.end)] for row in made[:, ids.shape[1] :].tolist()]
+    expected = [
+        [token for token in row if token not in (0, backbone.eos_id)] for row in made[:, ids.shape[1] :].tolist()
+    ]
     assert answers == expected and any(answers)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model", local_files_only=True)
     token = tokenizer.convert_ids_to_tokens(backbone.model.config.image_token_id)

@@ -20,12 +20,12 @@ from pilot.methods.averaging import Averaging
 from pilot.methods.base import (
     VALIDATION_LOSS,
     ClientInfo,
-    Handover,
     Method,
     Phase,
+    PhaseResult,
     ServerState,
+    SplitResult,
     State,
-    Work,
     prefixed,
     select,
 )
@@ -61,7 +61,7 @@ class Probe(Averaging):
         self.seen["again"] = gap(logits_of({}), logits_MV)
         return logits_MV.sum() * 0
 
-    def begin(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
+    def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         self.seen["initial"], self.seen["clients"] = initial, clients
         return ServerState(prefixed(initial, "start"))
 
@@ -85,7 +85,7 @@ def run(
 
 def loss_of(small: Small, method: Method, payload: State) -> float:
     model = build_client_model(small.backbone, method, method.phases(1)[0], INFO, {}, payload)
-    batch = collate(small.examples[INFO.client][:4], small.features, small.backbone.end)
+    batch = collate(small.examples[INFO.client][:4], small.features, small.backbone.eos_id)
     with torch.no_grad():
         tokens = model.connector(batch.features_BND).tokens_BNC
         return float(small.backbone.cross_entropy(tokens, batch.ids_BL, batch.labels_BL))
@@ -131,14 +131,14 @@ def test_auxiliary_state_reaches_the_penalty_and_not_the_model(small: Small) -> 
 
 
 def test_mean_gradients_are_those_before_clipping(small: Small) -> None:
-    seen: dict[str, Work] = {}
+    seen: dict[str, PhaseResult] = {}
 
     @dataclass(frozen=True, kw_only=True)
     class Keeps(Probe):
-        def hand_over(self, phase: Phase, client: ClientInfo, work: Work) -> Handover:
-            if any(bool(value.any()) for value in work.gradients.values()):
-                seen[str(work.steps)] = work
-            return super().hand_over(phase, client, work)
+        def split_result(self, phase: Phase, client: ClientInfo, result: PhaseResult) -> SplitResult:
+            if any(bool(value.any()) for value in result.gradients.values()):
+                seen[str(result.steps)] = result
+            return super().split_result(phase, client, result)
 
     method = Keeps(phase=replace(Probe().phase, mean_gradients=True))
     trainer = trainer_of(small, method)
@@ -148,7 +148,7 @@ def test_mean_gradients_are_those_before_clipping(small: Small) -> None:
     for name, parameter in model.parameters.items():
         parameter.requires_grad_(not name.startswith("offset"))
         parameter.grad = None
-    batch = collate(small.examples[INFO.client], small.features, small.backbone.end)
+    batch = collate(small.examples[INFO.client], small.features, small.backbone.eos_id)
     tokens = model.connector(batch.features_BND).tokens_BNC
     small.backbone.cross_entropy(tokens, batch.ids_BL, batch.labels_BL).backward()
     gradients = seen["1"].gradients
@@ -180,7 +180,7 @@ def test_a_phase_that_validates_sends_the_trained_models_loss(small: Small) -> N
     trained = run(small, method, steps=2)
     assert all(torch.equal(value, trained.update.state[name]) for name, value in plain.update.state.items())
     model = build_client_model(small.backbone, method, phase, INFO, {}, trained.update.state)
-    batch = collate(small.validation[INFO.client], small.features, small.backbone.end)
+    batch = collate(small.validation[INFO.client], small.features, small.backbone.eos_id)
     with torch.no_grad():
         tokens = model.connector(batch.features_BND).tokens_BNC
         loss = float(small.backbone.cross_entropy(tokens, batch.ids_BL, batch.labels_BL))
@@ -215,7 +215,7 @@ def test_a_part_of_a_group_is_trained_and_sent_alone(small: Small) -> None:
 
 def test_logits_and_targets_belong_together(small: Small) -> None:
     model = build_client_model(small.backbone, Probe(), Probe().phase, INFO, {}, {})
-    batch = collate(small.examples[INFO.client][:3], small.features, small.backbone.end)
+    batch = collate(small.examples[INFO.client][:3], small.features, small.backbone.eos_id)
     with torch.no_grad():
         tokens = model.connector(batch.features_BND).tokens_BNC
         logits_MV, targets_M = small.backbone.logits(tokens, batch.ids_BL, batch.labels_BL)

@@ -90,7 +90,7 @@ def test_half_an_epoch_in_steps(tiny: Small) -> None:
 def test_what_was_cut_off_is_counted(tiny: Small) -> None:
     """40 tokens less begin, `USER: ` and four image tokens; questions with 30 or more tokens lose their answers."""
     limit = tiny.backbone.max_ids
-    assert limit == 40 - tiny.backbone.num_lead_tokens - 4
+    assert limit == 40 - tiny.backbone.num_prefix_tokens - 4
     first = {c["client"]: c.get("truncated") for c in read_jsonl(tiny.run("pilot") / "rounds.jsonl")[0]["clients"]}
     for client, examples in tiny.examples.items():
         assert all(len(example.prompt) + len(example.answer) <= limit for example in examples)

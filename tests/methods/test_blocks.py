@@ -16,7 +16,7 @@ from pilot.methods.text_aggregation import (
     find_neighbourhoods,
     iter_mix,
     mix,
-    neighbourhoods,
+    neighbourhoods_from_distances,
     pairwise_distances,
 )
 
@@ -144,7 +144,7 @@ def test_many_clients_mix_as_few_do() -> None:
     states, counts = clients(70), [1 + k % 5 for k in range(70)]
     memory = memory_for(20, NUM_NUMBERS)
     found = find_neighbourhoods(states, counts, memory=memory)
-    expected = neighbourhoods(pair_by_pair(states).tolist(), counts, 3, "samples")
+    expected = neighbourhoods_from_distances(pair_by_pair(states).tolist(), counts, 3, "samples")
     assert [hood.neighbours for hood in found] == [hood.neighbours for hood in expected]
     for mine, other in zip(found, expected, strict=True):
         assert mine.weights == pytest.approx(other.weights, rel=1e-9)

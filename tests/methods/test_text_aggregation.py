@@ -5,7 +5,7 @@ import torch
 
 from pilot.methods.base import State
 from pilot.methods.pilot import adaptive_text_aggregation, task_aware_aggregation
-from pilot.methods.text_aggregation import inverse_distance_weights, neighbourhoods, pairwise_distances
+from pilot.methods.text_aggregation import inverse_distance_weights, neighbourhoods_from_distances, pairwise_distances
 
 
 def scalars(*values: float) -> list[State]:
@@ -42,7 +42,7 @@ def test_distance_zero_takes_all_the_weight_in_equal_parts() -> None:
 
 
 def test_ties_go_to_the_lower_client() -> None:
-    hoods = neighbourhoods(pairwise_distances(scalars(0, 1, -1, 1)), [1, 1, 1, 1], 2, 0.5)
+    hoods = neighbourhoods_from_distances(pairwise_distances(scalars(0, 1, -1, 1)), [1, 1, 1, 1], 2, 0.5)
     assert hoods[0].neighbours == (1, 2)
     assert hoods[1].neighbours == (3, 0)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pilot.methods.base import ClientInfo
 from pilot.plan.architecture import Architecture
-from pilot.plan.dry_run import planned_method
+from pilot.plan.dry_run import dry_run_method
 from pilot.plan.miniature import Miniature
 from pilot.plan.phases import PlannedMethod
 from pilot.registry import make_method
@@ -18,4 +18,4 @@ def planned(
 ) -> PlannedMethod:
     """The plan of three rounds with clients of three tasks."""
     clients = [ClientInfo(k, TASKS[k * len(TASKS) // num_clients], TASKS, 0) for k in range(num_clients)]
-    return planned_method(make_method(name, options or {}), Miniature(architecture, rank, num_clients), clients, 3)
+    return dry_run_method(make_method(name, options or {}), Miniature(architecture, rank, num_clients), clients, 3)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from pilot.backbone.lora import attach
+from pilot.backbone.lora import attach_lora
 from pilot.backbone.paths import TINY_LLAVA
 from pilot.config.load import load_profile
 from pilot.errors import UserError
 from pilot.plan.architecture import Architecture, architecture_of
-from pilot.plan.memory import Memory, Settings, connector_bytes, layer_bytes, training_memory, with_batch
+from pilot.plan.memory import Memory, Settings, connector_bytes, layer_bytes, training_memory
 from pilot.plan.miniature import Miniature
 from pilot.plan.work import example_flops, forward_flops
 
@@ -62,7 +62,7 @@ def test_counts_are_those_of_real_models() -> None:
             model = LlavaForConditionalGeneration(config)
         assert sum(p.numel() for p in model.parameters()) == architecture.parameters
         with torch.device("meta"):
-            adapter = attach(model.model.language_model, 5, 1.0)
+            adapter = attach_lora(model.model.language_model, 5, 1.0)
         assert sum(p.numel() for p in adapter.values()) == architecture.lora_parameters(5)
 
 
@@ -175,17 +175,16 @@ def test_what_saves_memory() -> None:
     """The full model in stage 2: every setting that the advice offers needs less than what it replaces."""
     phase = planned("pilot", LLAVA, 64).phases(2)[0]
     profile = load_profile("llava")
-    good = Settings.of(profile, 740, 32)
+    good = Settings.from_profile(profile, 740, 32)
     needed = training_memory(LLAVA, good, phase, on_gpu=True).peak
     for worse in (
         {"gradient_checkpointing": False}, {"attention": "eager"}, {"token_space": False}, {"precision": "float32"},
         {"feature_dtype": "float32"}, {"batch_size": 32}, {"sequence": 2048}, {"rank": 128},
     ):  # fmt: skip
         assert training_memory(LLAVA, replace(good, **worse), phase, on_gpu=True).peak > needed, worse
-    halved = with_batch(good, 8)
-    assert (halved.batch_size, halved.accumulation) == (8, 4)
+    halved = replace(good, batch_size=good.batch_size // 2, accumulation=good.accumulation * 2)
     assert training_memory(LLAVA, halved, phase, on_gpu=True).peak < needed
-    assert Settings.of(profile, 4000, 32).sequence == 2048
+    assert Settings.from_profile(profile, 4000, 32).sequence == 2048
 
 
 def test_connectors() -> None:

@@ -14,9 +14,9 @@ from pilot.errors import UserError
 from pilot.methods.base import ClientInfo, Mean, Phase, ServerState, State, Update, belongs, weighted_mean
 from pilot.methods.families import METHODS
 from pilot.plan.architecture import Architecture, architecture_of
-from pilot.plan.dry_run import planned_method
+from pilot.plan.dry_run import dry_run_method
 from pilot.plan.miniature import Miniature
-from pilot.plan.plan import plan_of
+from pilot.plan.plan import plan_run
 
 from ..small import Small
 from .asked import TASKS, planned
@@ -38,7 +38,7 @@ def asked(name: str, **options: Any) -> Any:
 @pytest.mark.parametrize("name", METHODS)
 def test_what_stays(small: Small, name: str) -> None:
     """Every tensor that a client stored belongs to a group that is named, and every group has one."""
-    stays = plan_of(small.spec(name), architecture_of(small.profile)).stays
+    stays = plan_run(small.spec(name), architecture_of(small.profile)).stays
     stored = set()
     for path in small.run(name).glob("clients/*/*.safetensors"):
         with safe_open(path, "pt") as file:
@@ -87,19 +87,19 @@ def test_rounds_differ() -> None:
     ],
 )
 def test_copies_of_objectives(name: str, held: int) -> None:
-    assert asked(name).phases(2)[0].held == held
+    assert asked(name).phases(2)[0].extra_copies == held
 
 
 def test_copies_of_personal_models() -> None:
     """Ditto's anchor and the difference to it; a single copy of no model in its global phase."""
-    assert [phase.held for phase in asked("ditto").phases(2)] == [0, 2 * PLAIN]
+    assert [phase.extra_copies for phase in asked("ditto").phases(2)] == [0, 2 * PLAIN]
 
 
 def test_experts() -> None:
     """All six experts at first, then the five that equal activations need for 0.8 of their mass; a loss, six shares."""
     first, second = (asked("fedmoe", num_experts=6).phases(number)[0] for number in (1, 2))
-    assert (first.mixed, first.trained, first.up) == (6, LORA + 6 * (MLP + 3), LORA + 6 * (MLP + 3) + 7)
-    assert (second.mixed, second.down) == (5, LORA + 5 * (MLP + 3))
+    assert (first.num_experts, first.trained, first.up) == (6, LORA + 6 * (MLP + 3), LORA + 6 * (MLP + 3) + 7)
+    assert (second.num_experts, second.down) == (5, LORA + 5 * (MLP + 3))
     assert asked("fedmoe").upper_bound
 
 
@@ -141,11 +141,11 @@ class Valued(FedAvg):
 
 def test_sizes_that_are_not_known_are_refused() -> None:
     clients = [ClientInfo(0, "one", TASKS, 0)]
-    with pytest.raises(UserError, match=r"flat: no plan is possible: the size \d+ of its shape"):
-        planned_method(Flat(), Miniature(SMALL, 2, 1), clients, 3)
+    with pytest.raises(UserError, match=r"flat: cannot be planned: size \d+ of its shape"):
+        dry_run_method(Flat(), Miniature(SMALL, 2, 1), clients, 3)
 
 
 def test_penalties_that_need_values() -> None:
     """They are assumed to keep a copy of what is trained."""
     clients = [ClientInfo(0, "one", TASKS, 0)]
-    assert planned_method(Valued(), Miniature(SMALL, 2, 1), clients, 3).phases(2)[0].held == PLAIN
+    assert dry_run_method(Valued(), Miniature(SMALL, 2, 1), clients, 3).phases(2)[0].extra_copies == PLAIN

@@ -77,7 +77,7 @@ def test_estimate(
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout)
     architecture = architecture_of(profile)
-    settings = Settings.of(profile, measured["lead"] + architecture.image_tokens + TEXT, ANSWERS)
+    settings = Settings.from_profile(profile, measured["lead"] + architecture.image_tokens + TEXT, ANSWERS)
     phases = planned(method, architecture, profile.lora.rank).phases(1)
     asked = next(each for each in phases if each.name == phase)
     estimate = training_memory(architecture, settings, asked, on_gpu=False).peak

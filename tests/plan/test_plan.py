@@ -14,7 +14,7 @@ from pilot.errors import UserError
 from pilot.io.atomic import read_json, write_json
 from pilot.methods.families import METHODS as TABLE
 from pilot.plan.architecture import architecture_of
-from pilot.plan.plan import GPU_CONTEXT, Question, make_plan, measured_seconds, plan_of
+from pilot.plan.plan import GPU_CONTEXT, PlanInputs, make_plan, measured_seconds, plan_run
 from pilot.plan.work import client_examples
 
 from ..small import Small
@@ -24,15 +24,15 @@ BOUNDED = ("fedmoe", "flexlora", "hetlora")
 """What clients send depends on their choice of experts or on their rank."""
 
 
-def ask(small: Small, **changes: Any) -> Question:
+def ask(small: Small, **changes: Any) -> PlanInputs:
     """About the small scenario on a machine of 8 GB."""
-    asked = Question(small.scenario, small.profile, METHODS, 1, 8 * 10**9, 60, 20, None)
+    asked = PlanInputs(small.scenario, small.profile, METHODS, 1, 8 * 10**9, 60, 20, None)
     return replace(asked, **changes)
 
 
-def llava(**changes: Any) -> Question:
+def llava(**changes: Any) -> PlanInputs:
     """About scenario2 with the profile llava on one GPU of 80 GB."""
-    asked = Question(load_scenario("scenario2"), load_profile("llava"), ("pilot",), 1, 80 * 10**9, 128, 32, None)
+    asked = PlanInputs(load_scenario("scenario2"), load_profile("llava"), ("pilot",), 1, 80 * 10**9, 128, 32, None)
     return replace(asked, **changes)
 
 
@@ -53,7 +53,7 @@ def test_what_runs_recorded(small: Small, method: str) -> None:
     plan = make_plan(ask(small, methods=(method,)), small.root / "nowhere")["methods"][method]
     work = plan["work"]
     assert work["steps"] == ledger["optimiser_steps"]
-    table = plan_of(small.spec(method), architecture_of(small.profile))
+    table = plan_run(small.spec(method), architecture_of(small.profile))
     trained = [phase.trained for number in (1, 2) for phase in table.phases(number)]
     assert max(trained, default=0) == ledger["trainable_parameters"]
     clients = 1 if method == "central" else 6
@@ -186,6 +186,6 @@ def test_command(small: Small) -> None:
     plan = json.loads(made.output)["methods"]
     assert list(plan) == ["fedavg", "local"] and plan["fedavg"]["measured_hours"] > 0
     tight = CliRunner().invoke(app, ["plan", "-p", "llava", "scenario2", "-m", "pilot", "--memory", "12"])
-    assert "pilot: DOES NOT FIT, " in tight.output and "and that is not enough" in tight.output
+    assert "pilot: DOES NOT FIT, " in tight.output and "This still does not fit" in tight.output
     wrong = CliRunner().invoke(app, ["plan", "scenario2", "-m", "fedagv"])
     assert isinstance(wrong.exception, UserError) and "Did you mean 'fedavg'?" in str(wrong.exception)

@@ -54,7 +54,7 @@ def train(wanted: dict[str, object]) -> dict[str, object]:
     trainer = LocalTrainer(backbone, method, settings, features, examples)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of loading
     trained = trainer.run(PhaseTask(info, phase, number, 0, 2, {}), {})
-    return {"loss": trained.report.losses["total"][-1], "lead": backbone.num_lead_tokens}
+    return {"loss": trained.report.losses["total"][-1], "lead": backbone.num_prefix_tokens}
 
 
 def warm_up(wanted: dict[str, object]) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from pilot.bench.scale import bench, measure
 from pilot.bench.scale.bench import QUICK, bench_federation
 from pilot.bench.scale.jobs import _recall, run_job
-from pilot.bench.scale.measure import measured, run_fresh, slope
+from pilot.bench.scale.measure import measure_cost, run_fresh, slope
 from pilot.bench.scale.text import as_text
 from pilot.cli.main import app
 from pilot.errors import UserError
@@ -51,16 +51,16 @@ def test_recall_by_hand() -> None:
 def test_peak_memory_is_what_the_work_needs() -> None:
     """64 MiB that are gone at the end (Linux counts to within some pages); and 64 MiB of before do not count."""
     held = torch.ones(16 * 2**20)
-    result, cost = measured(lambda: float(torch.ones(16 * 2**20).sum()))
+    result, cost = measure_cost(lambda: float(torch.ones(16 * 2**20).sum()))
     assert result == 16 * 2**20 and 0 < cost.cpu_seconds and 0 < cost.seconds
     assert 60 * 2**20 < cost.peak_bytes < 72 * 2**20
-    assert measured(lambda: float(held[0]))[1].peak_bytes < 4 * 2**20
+    assert measure_cost(lambda: float(held[0]))[1].peak_bytes < 4 * 2**20
 
 
 def test_peak_memory_needs_linux(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(measure, "CLEAR_PEAK", tmp_path / "missing" / "clear_refs")
-    with pytest.raises(UserError, match="Peak memory needs Linux"):
-        measured(lambda: None)
+    with pytest.raises(UserError, match="Peak memory is measured on Linux only"):
+        measure_cost(lambda: None)
 
 
 def test_a_failed_job_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pilot.backbone.paths import MODELS_VARIABLE
-from pilot.bench.scale.model import full_size, sized
+from pilot.bench.scale.model import full_size_profile, resize_profile
 from pilot.cli.main import app
 from pilot.config.load import load_profile
 from pilot.config.model import RandomModel
@@ -39,14 +39,14 @@ def test_a_round_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match=r"bench llava-random: .*text_hidden: expected an even multiple of text_heads"):
-        sized(load_profile("llava-random"), {"text_hidden": 30})
+        resize_profile(load_profile("llava-random"), {"text_hidden": 30})
     with pytest.raises(UserError, match="profile embedded: field backbone: expected llava-random, got tiny-llava"):
-        sized(load_profile("embedded"), {"text_layers": 2})
+        resize_profile(load_profile("embedded"), {"text_layers": 2})
 
 
 def test_full_size_is_that_of_llava() -> None:
     """The profile `llava` in all but the weights, which are made on the device."""
-    full, llava = full_size(load_profile("llava-random")), load_profile("llava")
+    full, llava = full_size_profile(load_profile("llava-random")), load_profile("llava")
     assert full.architecture == RandomModel(materialise=False) and full.architecture.num_image_tokens == 576
     for name in ("precision", "gradient_checkpointing", "lora", "batch_size", "accumulation", "learning_rates"):
         assert getattr(full, name) == getattr(llava, name)

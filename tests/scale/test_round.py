@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pilot.bench.scale.round import as_text, bench_round, specs_of
+from pilot.bench.scale.round import as_text, bench_round, load_specs
 from pilot.cli.main import app
 from pilot.errors import UserError
 from pilot.federation.flower import server
@@ -61,7 +61,7 @@ def test_other_server_states_are_seen(small: Small, monkeypatch: pytest.MonkeyPa
     from pilot.federation.training import train_run
 
     monkeypatch.setattr(server, "simulate_run", lambda spec, *rest: train_run(small.spec(spec.method, seed=1), *rest))
-    specs, both = specs_of(str(small.scenario_file), str(small.profile_file), ["fedavg"], "fedavg", 2)
+    specs, both = load_specs(str(small.scenario_file), str(small.profile_file), ["fedavg"], "fedavg", 2)
     report = bench_round(specs, both, small.folder, 1, quiet)
     assert report["engines"]["server_states_equal"] is False and "NOT EQUAL" in as_text(report)
 
@@ -69,11 +69,11 @@ def test_other_server_states_are_seen(small: Small, monkeypatch: pytest.MonkeyPa
 def test_what_cannot_be_measured_is_refused(small: Small, tmp_path: Path) -> None:
     names = (str(small.scenario_file), str(small.profile_file))
     with pytest.raises(UserError, match=r"--method: unknown .*untuned"):
-        specs_of(*names, ["untuned"], "", 2)
-    specs, _ = specs_of(*names, ["fedavg"], "", 1)
+        load_specs(*names, ["untuned"], "", 2)
+    specs, _ = load_specs(*names, ["fedavg"], "", 1)
     with pytest.raises(UserError, match="expected at least 2"):
         bench_round(specs, None, small.folder, 1, quiet)
-    specs, _ = specs_of(*names, [], "", 2)
+    specs, _ = load_specs(*names, [], "", 2)
     assert [spec.method for spec in specs] == ["pilot", "fedavg"]
     with pytest.raises(UserError, match="data: missing"):
         bench_round(specs, None, tmp_path, 1, quiet)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from pilot.backbone.numerics import Numerics
 from pilot.config.model import Frame, RandomModel
@@ -22,7 +22,7 @@ Positions = Callable[[int], Tensor]
 class Family(ABC):
     """A family of multimodal LLMs; one instance per loaded checkpoint.
 
-    A sequence is `lead [image tokens] rest`. An image has N features (N, D): the vision tower's output after the
+    A sequence is `prefix [image tokens] rest`. An image has N features (N, D): the vision tower's output after the
     family's fixed reshaping and norms. The family's connector, and every adapter in its place, maps them to N tokens.
 
     Attributes:
@@ -60,9 +60,9 @@ class Family(ABC):
         self.config: Any = checkpoint.model.config
 
     @property
-    def language_model(self) -> nn.Module:
+    def language_model(self) -> Any:
         """The LLM without its head."""
-        found: nn.Module = self.model.get_submodule(self.language)
+        found: Any = self.model.get_submodule(self.language)
         return found
 
     @property
@@ -88,8 +88,8 @@ class Family(ABC):
         """Return fixed embeddings (E, C) that follow an image's tokens; None for none."""
         return None
 
-    def positions(self, num_lead: int) -> Positions | None:
-        """Return the position ids of sequences with `num_lead` tokens before the image; None for 0, 1, 2, ..."""
+    def positions(self, num_prefix: int) -> Positions | None:
+        """Return the position ids of sequences with `num_prefix` tokens before the image; None for 0, 1, 2, ..."""
         return None
 
     @classmethod
@@ -119,7 +119,7 @@ class Family(ABC):
     def _pixels(self, images: Sequence[Any], **options: Any) -> Mapping[str, Tensor]:
         """Run the checkpoint's image processor; return its tensors on the model's device, floats in its type."""
         made = self.checkpoint.processor(images, return_tensors="pt", **options)
-        return {name: self.numerics.place(value) for name, value in made.items() if torch.is_tensor(value)}
+        return {name: self.numerics.to_device(value) for name, value in made.items() if torch.is_tensor(value)}
 
 
 @dataclass(frozen=True)

@@ -59,15 +59,15 @@ class QwenVl(Family):
             visual.merger.mlp = layers
         return merged.view(len(images), *self.feature_shape)
 
-    def positions(self, num_lead: int) -> Positions:
+    def positions(self, num_prefix: int) -> Positions:
         """Return the ids of time, row and column (3, L): an image's tokens share a time and span a square of places."""
         grid = self._grid
         rows, columns = (place.flatten() for place in torch.meshgrid(*[torch.arange(grid)] * 2, indexing="ij"))
-        image = torch.stack([torch.zeros_like(rows), rows, columns]) + num_lead
+        image = torch.stack([torch.zeros_like(rows), rows, columns]) + num_prefix
 
         def of(length: int) -> Tensor:
-            before = torch.arange(num_lead).expand(3, -1)
-            after = torch.arange(max(0, length - num_lead - grid**2)).expand(3, -1) + num_lead + grid
+            before = torch.arange(num_prefix).expand(3, -1)
+            after = torch.arange(max(0, length - num_prefix - grid**2)).expand(3, -1) + num_prefix + grid
             return torch.cat([before, image, after], dim=1)[:, :length]
 
         return of

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pilot.backbone.lora import TARGETS
 from pilot.backbone.numerics import Numerics
-from pilot.backbone.packed.llama import computes
+from pilot.backbone.packed.llama import supports
 from pilot.backbone.paths import WEIGHTS
 from pilot.io.atomic import read_json
 
@@ -29,16 +29,16 @@ EXPECTED = {
     ("tie_word_embeddings",): True,
     ("text_config", "rope_parameters", "rope_type"): "default",
 }
-"""Values that a checkpoint's config.json must have to be read here, besides `pilot.backbone.packed.llama.COMPUTED`."""
+"""Values that a checkpoint's config.json must have to be read here, besides `pilot.backbone.packed.llama.SUPPORTED`."""
 
 
-def is_lean(folder: Path, numerics: Numerics) -> bool:
+def can_load_lean(folder: Path, numerics: Numerics) -> bool:
     """Return whether the packed passes are all that this checkpoint's language part needs on this device."""
-    if not numerics.packs or not all((folder / name).is_file() for name in (WEIGHTS, "tokenizer.json")):
+    if not numerics.can_pack or not all((folder / name).is_file() for name in (WEIGHTS, "tokenizer.json")):
         return False
     config, tokens = read_json(folder / "config.json"), read_json(folder / "tokenizer_config.json")
     own = all(_at(config, path) == value for path, value in EXPECTED.items())
-    own = own and computes(_namespace(config["text_config"]))
+    own = own and supports(_namespace(config["text_config"]))
     own = own and config.get("multimodal_projector_bias", True)
     return own and config.get("dtype") == "float32" and tokens.get("clean_up_tokenization_spaces") is False
 

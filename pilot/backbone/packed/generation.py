@@ -2,7 +2,7 @@
 
 The answers are those of transformers' module, one prompt at a time, with little work besides the matrix products:
 
-- Prompts are packed (`pilot.backbone.packed.packing`): no padding, the lead once, the last layer for last tokens only.
+- Prompts are packed (`pilot.backbone.packed.packing`): no padding, one prefix, the last layer for last tokens only.
 - There is a fixed number of slots, each with room for one sequence's rotated keys and its values. When enough slots are
   free, the next prompts, longest first, are read into them. So the number of rows, and with it the shapes of all
   products, stays the same, which spares oneDNN new kernels. When no prompt waits, the remaining rows move to the first
@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pilot.backbone.packed.attention import attend, make_heads, rotate
+from pilot.backbone.packed.attention import attend, make_attention_indices, rotate
 from pilot.backbone.packed.llama import PackedLlama
 from pilot.backbone.packed.ops import RmsNorm
 from pilot.backbone.packed.packing import IGNORED, MULTIPLE, pack
 
 Layer = Callable[[Tensor], Tensor]
-READ_AT_ONCE = 64
+PREFILL_BATCH = 64
 """Prompts per packed pass."""
 LENGTH_STEP = 16
 """Slots grow by this many positions. Attention always covers all positions: oneDNN would first copy a part of them."""
-SPARE = 8
+SPARE_POSITIONS = 8
 """Positions that a slot gets beyond those it needs."""
 
 
@@ -36,7 +36,7 @@ def packed_greedy(
     llama: PackedLlama,
     lm_head: Layer,
     embed: Layer,
-    lead: Tensor,
+    prefix: Tensor,
     image_tokens: Callable[[list[int]], Tensor],
     prompts: Sequence[Sequence[int]],
     *,
@@ -44,13 +44,13 @@ def packed_greedy(
     end: int,
     num_slots: int,
 ) -> list[list[int]]:
-    """Continue `lead`, image and prompt with the most likely tokens until `end` or `max_new_tokens`.
+    """Continue `prefix`, image and prompt with the most likely tokens until `end` or `max_new_tokens`.
 
     Args:
         llama: the decoder layers.
         lm_head: maps hidden states (M, C) to logits (M, V).
         embed: maps ids to (..., C).
-        lead: ids with which every sequence begins.
+        prefix: ids with which every sequence begins.
         image_tokens: maps rows of `prompts` to image tokens (rows, N, C).
         prompts: ids that follow the image.
         max_new_tokens: maximum number of tokens of an answer.
@@ -64,14 +64,14 @@ def packed_greedy(
     if max_new_tokens < 1 or not prompts:
         return answers
     waiting = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
-    decoder = _Decoder(llama, lm_head, embed, lead, min(num_slots, -len(prompts) // MULTIPLE * -MULTIPLE))
+    decoder = _Decoder(llama, lm_head, embed, prefix, min(num_slots, -len(prompts) // MULTIPLE * -MULTIPLE))
     row_of: dict[int, int] = {}  # slot -> row of `prompts`
     while waiting or row_of:
         free = [slot for slot in range(decoder.num_slots) if slot not in row_of]
-        wanted = min(READ_AT_ONCE, decoder.num_slots, len(waiting))
+        wanted = min(PREFILL_BATCH, decoder.num_slots, len(waiting))
         if wanted and len(free) >= wanted:
             rows, waiting, slots = waiting[:wanted], waiting[wanted:], free[:wanted]
-            chosen = decoder.read(slots, image_tokens(rows), [prompts[row] for row in rows])
+            chosen = decoder.prefill(slots, image_tokens(rows), [prompts[row] for row in rows])
             row_of.update(zip(slots, rows, strict=True))
             tokens = dict(zip(slots, chosen, strict=True))
         else:
@@ -95,27 +95,27 @@ class _Decoder:
     Shapes: S slots with P positions each, H heads of width D, KV heads of keys and values.
     """
 
-    def __init__(self, llama: PackedLlama, lm_head: Layer, embed: Layer, lead: Tensor, num_slots: int) -> None:
+    def __init__(self, llama: PackedLlama, lm_head: Layer, embed: Layer, prefix: Tensor, num_slots: int) -> None:
         self.llama, self.lm_head, self.embed, self.num_slots = llama, lm_head, embed, num_slots
-        self.weights = [own | {"qkv": torch.cat([own["q"], own["kv"]])} for own in llama.weights.updated()]
+        self.weights = [own | {"qkv": torch.cat([own["q"], own["kv"]])} for own in llama.weights.merged()]
         self.biases = [torch.cat([own["q"], own["kv"]]) if own else None for own in llama.weights.biases]
-        self.lead_TC = embed(lead)
+        self.prefix_TC = embed(prefix)
         self.width = self.weights[0]["q"].shape[0] // llama.num_heads
         self.length_S = torch.zeros(num_slots, dtype=torch.long)
-        self.grows_S = torch.zeros(num_slots, dtype=torch.long)  # 1 where a slot is taken
+        self.active_S = torch.zeros(num_slots, dtype=torch.long)  # 1 for occupied slots
         self.token_S = torch.zeros(num_slots, dtype=torch.long)
-        self.num_places = 0
+        self.num_positions = 0
         room = (2, num_slots, llama.num_kv_heads, 0, self.width)
-        self.cache = [self.lead_TC.new_zeros(room) for _ in llama.layers]
+        self.cache = [self.prefix_TC.new_zeros(room) for _ in llama.layers]
 
-    def read(self, slots: list[int], image_BNC: Tensor, prompts: Sequence[Sequence[int]]) -> list[int]:
+    def prefill(self, slots: list[int], image_BNC: Tensor, prompts: Sequence[Sequence[int]]) -> list[int]:
         """Read prompts into slots; return the first new token of each."""
         llama, into = self.llama, torch.tensor(slots)
-        packing = pack(*_collated(prompts), len(self.lead_TC), image_BNC.shape[1])
-        self._make_room(packing.length + 1)
-        x_TC = torch.cat([self.lead_TC, image_BNC.flatten(0, 1), self.embed(packing.text_T)])
-        turn_LE = self.turn_PE[: packing.length]
-        every, queries = make_heads(packing, llama.num_heads, llama.num_kv_heads, turn_LE)
+        packing = pack(*_pad_prompts(prompts), len(self.prefix_TC), image_BNC.shape[1])
+        self._grow_slots(packing.length + 1)
+        x_TC = torch.cat([self.prefix_TC, image_BNC.flatten(0, 1), self.embed(packing.text_T)])
+        rotations_LE = self.rotations_PE[: packing.length]
+        every, queries = make_attention_indices(packing, llama.num_heads, llama.num_kv_heads, rotations_LE)
         for index, (own, cache) in enumerate(zip(self.weights, self.cache, strict=True)):
             last = index == len(self.weights) - 1
             n_TC = RmsNorm.apply(x_TC, llama.layers[index].input_layernorm.weight, llama.epsilon)
@@ -129,9 +129,9 @@ class _Decoder:
                 by_head = heads.view(len(slots), llama.num_kv_heads, every.num_groups, -1, self.width)
                 cache[part, into, :, : packing.length] = by_head[:, :, 0]
             x_TC = llama.after_attention(x_TC, mixed, index, own)
-        num_before = len(self.lead_TC) + image_BNC.shape[1]
+        num_before = len(self.prefix_TC) + image_BNC.shape[1]
         self.length_S[into] = torch.tensor([num_before + len(prompt) for prompt in prompts])
-        self.grows_S[into] = 1
+        self.active_S[into] = 1
         tokens = self._choose(x_TC)[: len(slots)]
         self.token_S[into] = tokens
         first: list[int] = tokens.tolist()
@@ -140,28 +140,28 @@ class _Decoder:
     def step(self) -> list[int]:
         """Read each slot's token; return the next token of each slot (of empty ones, too)."""
         llama, slots, width, heads = self.llama, self.num_slots, self.width, self.llama.num_heads
-        self._make_room(int(self.length_S.max()) + 1)
+        self._grow_slots(int(self.length_S.max()) + 1)
         mask = self._mask()
-        turn = self.turn_PE[self.length_S][:, None]
-        place = self._next_places()
+        rotations = self.rotations_PE[self.length_S][:, None]
+        place = self._next_positions()
         x_SC = self.embed(self.token_S)
         for index, (own, cache) in enumerate(zip(self.weights, self.cache, strict=True)):
             n_SC = RmsNorm.apply(x_SC, llama.layers[index].input_layernorm.weight, llama.epsilon)
             qkv = functional.linear(n_SC, own["qkv"], self.biases[index]).view(slots, -1, width)
-            rotate(qkv[:, : heads + llama.num_kv_heads], turn)
+            rotate(qkv[:, : heads + llama.num_kv_heads], rotations)
             cache.view(-1, width).index_copy_(0, place, qkv[:, heads:].reshape(-1, width))
-            k, v = cache.view(2, -1, self.num_places, width)[:, : len(mask)]
+            k, v = cache.view(2, -1, self.num_positions, width)[:, : len(mask)]
             q = qkv[:, :heads].reshape(len(k), -1, width)
             weights = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=width**-0.5).softmax(dim=-1)
             x_SC = llama.after_attention(x_SC, torch.bmm(weights, v).view(slots, -1), index, own)
-        self.length_S += self.grows_S
+        self.length_S += self.active_S
         self.token_S = self._choose(x_SC)
         tokens: list[int] = self.token_S.tolist()
         return tokens
 
     def clear(self, slot: int) -> None:
         """Free a slot."""
-        self.length_S[slot] = self.grows_S[slot] = 0
+        self.length_S[slot] = self.active_S[slot] = 0
 
     def compact(self, row_of: dict[int, int]) -> dict[int, int]:
         """Move active sequences to the first slots if fewer slots suffice; return slot -> row."""
@@ -172,11 +172,11 @@ class _Decoder:
         moves = dict(zip(sorted(slot for slot in row_of if slot >= enough), free, strict=False))
         if moves:
             source, target = torch.tensor(list(moves)), torch.tensor(list(moves.values()))
-            for values_S in (self.length_S, self.grows_S, self.token_S):
+            for values_S in (self.length_S, self.active_S, self.token_S):
                 values_S[target] = values_S[source]
             for cache in self.cache:
                 cache[:, target] = cache[:, source]
-        self.length_S, self.grows_S = self.length_S[:enough], self.grows_S[:enough]
+        self.length_S, self.active_S = self.length_S[:enough], self.active_S[:enough]
         self.token_S, self.num_slots = self.token_S[:enough], enough
         return {moves.get(slot, slot): row for slot, row in row_of.items()}
 
@@ -186,29 +186,29 @@ class _Decoder:
 
     def _mask(self) -> Tensor:
         """Return the mask (S * KV, 1, P): 0 for positions up to that of a slot's token, -inf beyond."""
-        unseen = torch.arange(self.num_places) > self.length_S[:, None]
+        unseen = torch.arange(self.num_positions) > self.length_S[:, None]
         mask = torch.zeros(unseen.shape).masked_fill_(unseen, -math.inf)
         return mask.repeat_interleave(self.llama.num_kv_heads, dim=0)[:, None]
 
-    def _next_places(self) -> Tensor:
+    def _next_positions(self) -> Tensor:
         """Return where keys and values (S, 2 KV) of each slot's token go in the cache of 2 * slots * KV * P vectors."""
         num_allocated, num_heads = self.cache[0].shape[1:3]
         slot = torch.arange(self.num_slots)[:, None, None]
         part, head = torch.arange(2)[:, None], torch.arange(num_heads)
         room = (part * num_allocated + slot) * num_heads + head
-        return (room * self.num_places + self.length_S[:, None, None]).flatten()
+        return (room * self.num_positions + self.length_S[:, None, None]).flatten()
 
-    def _make_room(self, length: int) -> None:
+    def _grow_slots(self, length: int) -> None:
         """Extend every slot to at least `length` positions; drop the positions of slots that are no longer used."""
-        if length <= self.num_places:
+        if length <= self.num_positions:
             return
-        more = -(-(length + SPARE) // LENGTH_STEP) * LENGTH_STEP - self.num_places
-        self.num_places += more
+        more = -(-(length + SPARE_POSITIONS) // LENGTH_STEP) * LENGTH_STEP - self.num_positions
+        self.num_positions += more
         self.cache = [functional.pad(cache[:, : self.num_slots], (0, 0, 0, more)) for cache in self.cache]
-        self.turn_PE = self.llama.turn(self.lead_TC, self.num_places)
+        self.rotations_PE = self.llama.rotations(self.prefix_TC, self.num_positions)
 
 
-def _collated(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def _pad_prompts(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Return ids (B, L), and labels by which the last token of each prompt, or of its image, is one that predicts."""
     width = max(map(len, prompts)) + 1
     ids_BL = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts])

@@ -4,7 +4,7 @@ It computes the same function as transformers' `LlamaModel` with its layers repl
 on a CPU besides the matrix products:
 
 - Tokens of all sequences are concatenated, (T, C). Padding is left out, and so is everything after the last token that
-  predicts something. The lead, with which all sequences begin, is included once. Only attention sees sequences, as
+  predicts something. The prefix, with which all sequences begin, is included once. Only attention sees sequences, as
   (B, L): it gathers keys and values by index, with a causal mask, so no sequence attends to another.
 - The last layer computes queries, attention and feed-forward only for tokens that predict a label.
 - W + s B A of all layers of one shape is one batched product. Keys and values are one product, gate and up another.
@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pilot.backbone.packed.attention import Attention, make_heads
+from pilot.backbone.packed.attention import Attention, make_attention_indices
 from pilot.backbone.packed.ops import RmsNorm, SwiGlu
 from pilot.backbone.packed.packing import Packing
-from pilot.backbone.packed.weights import Weights
+from pilot.backbone.packed.weights import StackedWeights
 
 
 class PackedLlama:
@@ -45,13 +45,13 @@ class PackedLlama:
         self.norm_C: Tensor = model.norm.weight
         self._rotary: nn.Module = model.rotary_emb
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.weights = Weights(self.layers, width)
+        self.weights = StackedWeights(self.layers, width)
 
-    def predictions(self, inputs_TC: Tensor, packing: Packing) -> Tensor:
+    def prediction_states(self, inputs_TC: Tensor, packing: Packing) -> Tensor:
         """Return the hidden states (M, C) after the last norm, at the tokens that predict the packing's targets."""
-        weights = self.weights.updated()
-        turn = self.turn(inputs_TC, packing.length)
-        every, queries = make_heads(packing, self.num_heads, self.num_kv_heads, turn)
+        weights = self.weights.merged()
+        rotations = self.rotations(inputs_TC, packing.length)
+        every, queries = make_attention_indices(packing, self.num_heads, self.num_kv_heads, rotations)
         x_TC = inputs_TC
         for index, own in enumerate(weights):
             last = index == len(self.layers) - 1
@@ -72,14 +72,14 @@ class PackedLlama:
         n_TC = RmsNorm.apply(x_TC, self.layers[index].post_attention_layernorm.weight, self.epsilon)
         return x_TC + functional.linear(SwiGlu.apply(functional.linear(n_TC, own["gate_up"])), own["down"])
 
-    def turn(self, inputs_TC: Tensor, length: int) -> Tensor:
+    def rotations(self, inputs_TC: Tensor, length: int) -> Tensor:
         """Return the complex numbers (L, D / 2) that rotate a query or key at each of the first `length` positions."""
         cos, sin = self._rotary(inputs_TC, torch.arange(length)[None])  # both halves of D are equal
         half = cos.shape[-1] // 2
         return torch.complex(cos[0, :, :half], sin[0, :, :half])
 
 
-COMPUTED: Mapping[str, Mapping[str, object]] = {
+SUPPORTED: Mapping[str, Mapping[str, object]] = {
     "llama": {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
     "qwen2": {"hidden_act": "silu", "use_sliding_window": False},
 }
@@ -89,20 +89,20 @@ Llama here has no biases; Qwen2 has them in q, k and v.
 """
 
 
-def computes(config: Any) -> bool:
+def supports(config: Any) -> bool:
     """Return whether the packed passes compute an LLM of this `text_config`."""
     return not _differences(config)
 
 
 def _differences(config: Any) -> list[str]:
     """Return what of a `text_config` the packed passes do not compute."""
-    kind = getattr(config, "model_type", None)
-    if kind not in COMPUTED:
-        return [f"field model_type: expected one of {', '.join(COMPUTED)}, got {kind!r}"]
-    found = {name: getattr(config, name, None) for name in COMPUTED[kind]}
+    kind = str(getattr(config, "model_type", None))
+    if kind not in SUPPORTED:
+        return [f"field model_type: expected one of {', '.join(SUPPORTED)}, got {kind!r}"]
+    found = {name: getattr(config, name, None) for name in SUPPORTED[kind]}
     return [
         f"field {name}: this pass expects {value!r}, got {found[name]!r}"
-        for name, value in COMPUTED[kind].items()
+        for name, value in SUPPORTED[kind].items()
         if found[name] != value
     ]
 

@@ -20,17 +20,17 @@ class PackedPasses:
     def logits(self, image_tokens_BNC: Tensor, ids_BL: Tensor, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Run the layers over packed rows, the last one at the tokens before labels only."""
         model = self._model
-        packing = pack(ids_BL, labels_BL, len(model.lead), image_tokens_BNC.shape[1])
-        parts = [model.embed(model.lead), image_tokens_BNC.flatten(0, 1), model.embed(packing.text_T)]
-        hidden = self._llama.predictions(torch.cat(parts), packing)
+        packing = pack(ids_BL, labels_BL, len(model.prefix), image_tokens_BNC.shape[1])
+        parts = [model.embed(model.prefix), image_tokens_BNC.flatten(0, 1), model.embed(packing.text_T)]
+        hidden = self._llama.prediction_states(torch.cat(parts), packing)
         return model.head(hidden), packing.targets_M
 
     def answer(self, image_tokens: ImageTokens, ids: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
         """Generate in a fixed number of slots."""
         model = self._model
         return packed_greedy(
-            self._llama, model.head, model.embed, model.lead, image_tokens, ids,
-            max_new_tokens=max_new_tokens, end=model.end, num_slots=2 * model.numerics.generation_batch,
+            self._llama, model.head, model.embed, model.prefix, image_tokens, ids,
+            max_new_tokens=max_new_tokens, end=model.eos_id, num_slots=2 * model.numerics.generation_batch,
         )  # fmt: skip
 
     def refresh(self) -> None:

@@ -14,12 +14,12 @@ FUSED = {
 }  # fmt: skip
 """The fused matrix of each linear layer: layers with the same input are stacked row-wise."""
 
-TURNED = ("q_proj", "k_proj")
+ROTATED = ("q_proj", "k_proj")
 """Linear layers whose outputs get the rotary position embedding."""
 
 
-class Weights:
-    """The linear layers of a `LlamaModel` after `pilot.backbone.lora.attach`.
+class StackedWeights:
+    """The linear layers of a `LlamaModel` after `pilot.backbone.lora.attach_lora`.
 
     Frozen weights are copied and stacked by shape; the adapter's parameters are not moved. If they are contiguous in
     memory, as `pilot.federation.optimisation.Optimiser` arranges them, their stack is a view. Within each head the rows
@@ -50,17 +50,17 @@ class Weights:
         for stack in self._stacks:
             stack.refresh()
 
-    def updated(self) -> list[dict[str, Tensor]]:
+    def merged(self) -> list[dict[str, Tensor]]:
         """Return W + s B A of every layer, by the names of the fused matrices in `FUSED`: one (out, in) matrix each."""
         weights: list[dict[str, Tensor]] = [{} for _ in range(self.num_layers)]
         for stack in self._stacks:
-            parts = Update.apply(stack, *stack.parameters())
+            parts = MergeLora.apply(stack, *stack.parameters())
             for (index, fused), weight in zip(stack.rows, parts, strict=True):
                 weights[index][fused] = weight
         return weights
 
 
-class Update(torch.autograd.Function):
+class MergeLora(torch.autograd.Function):
     """W + s B A of a stack's K layers, split into the fused matrices; takes the K matrices B and the K matrices A."""
 
     @staticmethod
@@ -71,8 +71,8 @@ class Update(torch.autograd.Function):
             b_KOR = b_KOR.flatten(0, 1).index_select(0, stack.order).view_as(b_KOR)
         ctx.save_for_backward(b_KOR, a_KRI)
         ctx.stack = stack
-        updated_KOI = torch.baddbmm(stack.frozen_KOI, b_KOR, a_KRI, alpha=stack.scale)
-        return updated_KOI.view(-1, updated_KOI.shape[2]).split(list(stack.rows.values()))
+        merged_KOI = torch.baddbmm(stack.frozen_KOI, b_KOR, a_KRI, alpha=stack.scale)
+        return merged_KOI.view(-1, merged_KOI.shape[2]).split(list(stack.rows.values()))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -80,7 +80,7 @@ class Update(torch.autograd.Function):
         grad_KOI = torch.cat(grads).view_as(stack.frozen_KOI).mul_(stack.scale)
         b_grad_KOR = torch.bmm(grad_KOI, a_KRI.transpose(1, 2))
         if stack.order is not None:
-            b_grad_KOR = b_grad_KOR.flatten(0, 1).index_select(0, stack.back).view_as(b_KOR)
+            b_grad_KOR = b_grad_KOR.flatten(0, 1).index_select(0, stack.inverse_order).view_as(b_KOR)
         a_grad_KRI = torch.bmm(b_KOR.transpose(1, 2), grad_KOI)
         return None, *b_grad_KOR.unbind(), *a_grad_KRI.unbind()
 
@@ -92,7 +92,7 @@ class _Stack:
         frozen_KOI: their frozen weights, rows in the order in which they are used.
         rows: number of rows of each fused matrix, by layer and name.
         order: order of the rows of all B, stacked; None if they are not reordered.
-        back: inverse of `order`.
+        inverse_order: inverse of `order`.
         scale: s.
     """
 
@@ -102,15 +102,15 @@ class _Stack:
         self.rows: dict[tuple[int, str], int] = {}
         for index, _, fused, module in places:
             self.rows[index, fused] = self.rows.get((index, fused), 0) + len(module.weight)
-        self._orders = [_order(module, name in TURNED, head_width) for _, name, _, module in places]
+        self._orders = [_order(module, name in ROTATED, head_width) for _, name, _, module in places]
         self.refresh()
         num_rows = self.frozen_KOI.shape[1]
         order = torch.cat([order_O + number * num_rows for number, order_O in enumerate(self._orders)])
-        self.order = order if any(name in TURNED for _, name, _, _ in places) else None
-        self.back = order.argsort()
+        self.order = order if any(name in ROTATED for _, name, _, _ in places) else None
+        self.inverse_order = order.argsort()
 
     def refresh(self) -> None:
-        """Copy the frozen weights again; see `Weights.refresh`."""
+        """Copy the frozen weights again; see `StackedWeights.refresh`."""
         frozen = zip(self._modules, self._orders, strict=True)
         self.frozen_KOI: Tensor = torch.stack([module.weight.detach()[order_O] for module, order_O in frozen])
 
@@ -119,10 +119,10 @@ class _Stack:
         return [module.lora_B for module in self._modules] + [module.lora_A for module in self._modules]
 
 
-def _order(module: LoraLinear, turned: bool, head_width: int) -> Tensor:
+def _order(module: LoraLinear, rotated: bool, head_width: int) -> Tensor:
     """Return the order of a layer's rows: unchanged, or by pairs within each head."""
     rows_O = torch.arange(len(module.weight))
-    return rows_O.view(-1, 2, head_width // 2).transpose(1, 2).flatten() if turned else rows_O
+    return rows_O.view(-1, 2, head_width // 2).transpose(1, 2).flatten() if rotated else rows_O
 
 
 def _biases(layer: nn.Module, head_width: int) -> dict[str, Tensor]:
@@ -137,7 +137,7 @@ def _biases(layer: nn.Module, head_width: int) -> dict[str, Tensor]:
         if isinstance(module, LoraLinear) and module.bias is not None:
             if FUSED[own] not in ("q", "kv"):
                 raise ValueError(f"{name}: this pass has biases in q, k and v only")
-            parts.setdefault(FUSED[own], []).append(module.bias.detach()[_order(module, own in TURNED, head_width)])
+            parts.setdefault(FUSED[own], []).append(module.bias.detach()[_order(module, own in ROTATED, head_width)])
     return {fused: torch.cat(values) for fused, values in parts.items()}
 
 

@@ -87,11 +87,11 @@ def bench_evaluation(
     scores = compare_scores(answers, sets, scenario_dir.resolve() / "data")
     progress(len(runs) + 1, len(runs) + 1)
     settings = {"batch_size": batch_size, "limit": limit} | environment()
-    rows = {"runs": [run.to_json() for run in compared], "total": total(compared).to_json()}
-    return {"settings": settings, "scores": scores.to_json()} | rows | {"whole": whole(compared, scores)}
+    rows = {"runs": [run.to_json() for run in compared], "total": sum_comparisons(compared).to_json()}
+    return {"settings": settings, "scores": scores.to_json()} | rows | {"whole": sum_times(compared, scores)}
 
 
-def whole(compared: Sequence[Comparison], scores: "ScoreComparison") -> dict[str, float]:
+def sum_times(compared: Sequence[Comparison], scores: "ScoreComparison") -> dict[str, float]:
     """Add up answers and scores: seconds of both sides and their ratio."""
     seconds = sum(run.seconds for run in compared) + scores.seconds
     stock_seconds = sum(run.stock_seconds for run in compared) + scores.stock_seconds
@@ -106,7 +106,7 @@ def environment() -> dict[str, Any]:
     return {"threads": torch.get_num_threads()} | versions
 
 
-def total(compared: Sequence[Comparison]) -> Comparison:
+def sum_comparisons(compared: Sequence[Comparison]) -> Comparison:
     """Add up all runs."""
     return Comparison(
         "all",
@@ -133,7 +133,7 @@ def trained_runs(scenario_dir: Path, methods: Sequence[str]) -> list[Path]:
         if method not in runs.values():
             raise UserError(f"{scenario_dir}: no trained run of {method!r}. Found: {sorted(set(runs.values()))}.")
     if not runs:
-        raise UserError(f"{scenario_dir}: no trained run here. Expected results/<profile>/<scenario> with runs/.")
+        raise UserError(f"{scenario_dir}: no trained run. Expected results/<profile>/<scenario> with runs/.")
     return [run_dir for run_dir, method in runs.items() if not methods or method in methods]
 
 
@@ -141,7 +141,7 @@ def compare_run(
     run_dir: Path, limit: int | None, batch_size: int, *, stock_first: bool
 ) -> tuple[Comparison, list[dict[str, Any]]]:
     """Time both sides of one run; return the comparison and our rows of `samples.jsonl`."""
-    from pilot.backbone.numerics import stock_matmul_precision
+    from pilot.backbone.numerics import default_matmul_precision
     from pilot.bench.evaluation.stock import StockModel, stock_rows, stock_weights, write_processor
     from pilot.evaluation.answers import answer_rows, read_evaluation_sets
     from pilot.evaluation.trained import run_spec
@@ -152,7 +152,7 @@ def compare_run(
         write_processor(spec.profile, Path(folder))
 
         def stock() -> list[dict[str, Any]]:
-            with stock_matmul_precision():
+            with default_matmul_precision():
                 model = StockModel(spec.profile, Path(folder), batch_size)
                 return stock_rows(model, models, sets, scenario_dir / "data")
 

@@ -57,13 +57,14 @@ def stock_weights(run_dir: Path) -> list[StockWeights]:
     for clients, load in models.items():
         connector = load().connector
         with torch.no_grad():
-            merged = {name: layer.updated_weight() for name, layer in layers}
+            merged = {name: layer.merged_weight() for name, layer in layers}
         weights.append(StockWeights(clients, merged, ImageTokens(connector).requires_grad_(False)))
     return weights
 
 
 def write_processor(profile: Profile, folder: Path) -> None:
     """Write the stock processor that produces the same pixels and prompts as the run's backbone."""
+    assert profile.prompt_template is not None, "the stock class of lm-eval is run for LLaVA"
     stock_processor(load_backbone(profile), profile.prompt_template).save_pretrained(folder)
 
 

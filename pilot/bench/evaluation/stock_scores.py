@@ -49,15 +49,15 @@ def compare_scores(answers: Answers, sets: Sequence[EvaluationSet], data: Path) 
     """Score the same answers both ways; neither time includes reading the tasks' documents."""
     loaded = {evaluation_set.task.name: load_task(evaluation_set, data) for evaluation_set in sets}
     documents = {name: {doc["id"]: doc for doc in task.eval_docs} for name, task in loaded.items()}
-    ours, seconds = _at_once(answers)
+    ours, seconds = _score_together(answers)
     theirs: dict[Value, float | None] = {}
     began, num_sets = time.perf_counter(), 0
     logging.disable(logging.WARNING)  # each set without SPICE logs a warning
     try:
         for run, rows in answers.items():
-            for (task, protocol, clients), members in _sets(rows).items():
+            for (task, protocol, clients), members in _group_by_set(rows).items():
                 num_sets += 1
-                for metric, value in _aggregated(loaded[task], documents[task], members).items():
+                for metric, value in _score_separately(loaded[task], documents[task], members).items():
                     theirs |= {(run, task, protocol, client, metric): value for client in clients}
     finally:
         logging.disable(logging.NOTSET)
@@ -67,7 +67,7 @@ def compare_scores(answers: Answers, sets: Sequence[EvaluationSet], data: Path) 
     return ScoreComparison(num_sets, len(ours), seconds, stock_seconds, different)
 
 
-def _at_once(answers: Answers) -> tuple[dict[Value, float | None], float]:
+def _score_together(answers: Answers) -> tuple[dict[Value, float | None], float]:
     """Score all runs together; return the values of `metrics.json` and the seconds of `score_runs`."""
     with tempfile.TemporaryDirectory() as folder:
         runs = {run: Path(folder) / run for run in answers}
@@ -80,14 +80,14 @@ def _at_once(answers: Answers) -> tuple[dict[Value, float | None], float]:
     return {(run, e["task"], e["protocol"], e["client"], e["metric"]): e["value"] for run, e in entries}, seconds
 
 
-def _sets(rows: Sequence[Row]) -> dict[tuple[str, str, tuple[int, ...]], list[Row]]:
+def _group_by_set(rows: Sequence[Row]) -> dict[tuple[str, str, tuple[int, ...]], list[Row]]:
     sets: dict[tuple[str, str, tuple[int, ...]], list[Row]] = {}
     for row in rows:
         sets.setdefault((row["task"], row["protocol"], tuple(row["clients"])), []).append(row)
     return sets
 
 
-def _aggregated(task: Any, documents: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, float | None]:
+def _score_separately(task: Any, documents: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, float | None]:
     """Score one task's answers as lm-eval's evaluator does: a value per document, then the aggregation."""
     values: dict[str, list[Any]] = {}
     for row in rows:

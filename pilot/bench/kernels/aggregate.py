@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pilot.backbone.numerics import Numerics, set_up
-from pilot.bench.kernels.compare import compared
+from pilot.backbone.numerics import Numerics, configure_torch
+from pilot.bench.kernels.compare import compare_sides
 from pilot.bench.kernels.references import reference
 from pilot.bench.kernels.report import Report, Row
 from pilot.bench.scale.measure import slope
@@ -20,12 +20,12 @@ from pilot.methods.base import State, weighted_mean
 from pilot.methods.text_aggregation import adaptive_text_aggregation
 
 TOLERANCE = 1e-5
-LEAST_SECONDS = 0.01
+MIN_SECONDS = 0.01
 NUM_TENSORS = 8
 NUM_NEIGHBORS = 3
 FEW_PAIRS = 32
 """Largest number of clients of ATA with all repetitions; above it, a fifth of them, since the loop takes seconds."""
-NOTE = "MiB: the most that tensors made meanwhile held at once, results included; exponents are of clients."
+NOTE = "MiB: peak memory of newly allocated tensors, including results; exponents are over the number of clients."
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def bench_aggregate(sizes: Sizes, repeats: int, advance: Callable[[int, int], No
     Raises:
         UserError: the sides disagree, or the references are missing.
     """
-    set_up(Numerics())
+    configure_torch(Numerics())
     rows: list[Row] = []
     total = len(sizes.mean_clients) + len(sizes.ata_clients)
     exponents: dict[str, float] = {}
@@ -99,17 +99,17 @@ def _atas(clients: int, parameters: int) -> dict[str, Callable[[], dict[str, Ten
     counts = [_weight(client) for client in range(clients)]
     plain = reference("aggregate").adaptive_text_aggregation
     return {
-        "ours": lambda: _named(adaptive_text_aggregation(states, counts, num_neighbors=NUM_NEIGHBORS)),
-        "plain": lambda: _named(plain(states, counts, NUM_NEIGHBORS)),
+        "ours": lambda: _flatten_states(adaptive_text_aggregation(states, counts, num_neighbors=NUM_NEIGHBORS)),
+        "plain": lambda: _flatten_states(plain(states, counts, NUM_NEIGHBORS)),
     }
 
 
-def _named(states: list[State]) -> dict[str, Tensor]:
+def _flatten_states(states: list[State]) -> dict[str, Tensor]:
     return {f"client {client} {name}": value for client, state in enumerate(states) for name, value in state.items()}
 
 
 def _row(what: str, clients: int, sides: dict[str, Callable[[], dict[str, Tensor]]], repeats: int) -> Row:
-    return compared(
+    return compare_sides(
         f"bench aggregate, {what} of {clients} clients", {"what": what, "clients": clients}, sides, repeats,
-        tolerance=TOLERANCE, least_seconds=LEAST_SECONDS,
+        tolerance=TOLERANCE, min_seconds=MIN_SECONDS,
     )  # fmt: skip

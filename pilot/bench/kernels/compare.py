@@ -12,8 +12,8 @@ from pilot.bench.kernels.report import Row
 Sides = Mapping[str, Callable[[], dict[str, Tensor]]]
 
 
-def compared(
-    what: str, case: Mapping[str, Any], sides: Sides, repeats: int, *, tolerance: float, least_seconds: float
+def compare_sides(
+    what: str, case: Mapping[str, Any], sides: Sides, repeats: int, *, tolerance: float, min_seconds: float
 ) -> Row:
     """Measure seconds, their ratio and peak MiB of `ours` and of the reference, which is the other side.
 
@@ -23,7 +23,7 @@ def compared(
         sides: `ours` and one other; they return the tensors that must agree.
         repeats: number of timed repetitions, without the warm-up.
         tolerance: as in `largest_difference`.
-        least_seconds: as in `alternate`.
+        min_seconds: as in `alternate`.
 
     Raises:
         UserError: the sides disagree.
@@ -31,6 +31,6 @@ def compared(
     (other,) = (name for name in sides if name != "ours")
     difference = largest_difference(what, sides["ours"](), sides[other](), tolerance)
     memory = {f"{name} MiB": peak_bytes(side) / 2**20 for name, side in sides.items()}
-    seconds = alternate(sides, repeats, warm_up=1, least_seconds=least_seconds)
+    seconds = alternate(sides, repeats, warm_up=1, min_seconds=min_seconds)
     spreads = {name: Spread.of(values) for name, values in seconds.items()}
     return Row(case, spreads, {f"{other} / ours": ratios(seconds, other, "ours")}, difference, repeats, memory)

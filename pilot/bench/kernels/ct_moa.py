@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from pilot.backbone.numerics import Numerics, set_up, stock_matmul_precision
+from pilot.backbone.numerics import Numerics, configure_torch, default_matmul_precision
 from pilot.bench.kernels.paired import Spread, alternate, largest_difference, ratios
-from pilot.bench.kernels.products import Product, bare, flops
+from pilot.bench.kernels.products import Product, flops, make_product_runner
 from pilot.bench.kernels.references import reference
 from pilot.bench.kernels.report import Report, Row
 from pilot.connector.base import set_trainable
@@ -24,7 +24,7 @@ from pilot.io.seeding import seed_for
 
 TOLERANCE = 1e-5
 OWN_TASK = 1
-LEAST_SECONDS = 0.01
+MIN_SECONDS = 0.01
 LOSS_WEIGHTS = {"load_balance": 0.1, "router_z": 0.01}
 
 
@@ -59,7 +59,7 @@ def bench_ct_moa(shapes: Sequence[Shape], repeats: int, advance: Callable[[int, 
     Raises:
         UserError: the sides disagree, or the references are missing.
     """
-    set_up(Numerics())
+    configure_torch(Numerics())
     rows = []
     for number, shape in enumerate(shapes):
         rows.append(_row(shape, max(1, round(repeats * shape.share))))
@@ -87,8 +87,8 @@ def _row(shape: Shape, repeats: int) -> Row:
         f"bench ct-moa, {shape}", sides.results(sides.ours), sides.results(sides.loop), TOLERANCE
     )
     listed = products(shape)
-    works = {"ours": sides.ours, "loop": sides.loop, "products": bare(listed)}
-    seconds = alternate(works, repeats, least_seconds=LEAST_SECONDS)
+    works = {"ours": sides.ours, "loop": sides.loop, "products": make_product_runner(listed)}
+    seconds = alternate(works, repeats, min_seconds=MIN_SECONDS)
     case = {name: value for name, value in asdict(shape).items() if name != "share"}
     spreads = {name: Spread.of(values) for name, values in seconds.items()}
     return Row(
@@ -123,7 +123,7 @@ class Sides:
 
     def loop(self) -> Tensor:
         """Run the reference with PyTorch's default precision of matrix products; return tokens (B, N, C)."""
-        with stock_matmul_precision():
+        with default_matmul_precision():
             tokens_BNC, terms = self._loop(self.parameters, self.features_BND, OWN_TASK, self._num_tasks)
             return self._backward(tokens_BNC, terms)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pilot.backbone.numerics import Numerics, set_up
-from pilot.bench.kernels.compare import compared
+from pilot.backbone.numerics import Numerics, configure_torch
+from pilot.bench.kernels.compare import compare_sides
 from pilot.bench.kernels.references import reference
 from pilot.bench.kernels.report import Report, Row
 from pilot.bench.scale.measure import slope
@@ -20,10 +20,10 @@ from pilot.io.seeding import seed_for
 
 TOLERANCE = 1e-4
 """Tolerance for a float32 sum over C^2 products, relative to the largest value."""
-LEAST_SECONDS = 0.01
+MIN_SECONDS = 0.01
 WIDE = 4096
 """Smallest width with only a fifth of the repetitions, since the explicit form takes a second there."""
-NOTE = "MiB: the most that tensors made forward and backward, gradients included, held at once; exponents are of C."
+NOTE = "MiB: peak memory of tensors allocated forward and backward, including gradients; exponents are over C."
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def bench_difference_loss(sizes: Sizes, repeats: int, advance: Callable[[int, in
     Raises:
         UserError: the sides disagree, or the references are missing.
     """
-    set_up(Numerics())
+    configure_torch(Numerics())
     rows = []
     for number, width in enumerate(sizes.widths):
         rows.append(_row(sizes, width, repeats if width < WIDE else max(1, repeats // 5)))
@@ -78,7 +78,7 @@ def _row(sizes: Sizes, width: int, repeats: int) -> Row:
         return {"loss": loss.detach(), "x_t": x_t, "x_s": x_s}
 
     sides = {name: lambda form=form: backward(form) for name, form in forms.items()}
-    return compared(
+    return compare_sides(
         f"bench difference-loss, C {width}", {"C": width}, sides, repeats,
-        tolerance=TOLERANCE, least_seconds=LEAST_SECONDS,
+        tolerance=TOLERANCE, min_seconds=MIN_SECONDS,
     )  # fmt: skip

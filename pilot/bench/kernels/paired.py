@@ -34,7 +34,7 @@ class Spread:
 
 
 def alternate(
-    sides: Mapping[str, Work], repeats: int, warm_up: int = 2, least_seconds: float = 0.0
+    sides: Mapping[str, Work], repeats: int, warm_up: int = 2, min_seconds: float = 0.0
 ) -> dict[str, list[float]]:
     """Measure the seconds per call of every side in every repetition.
 
@@ -45,7 +45,7 @@ def alternate(
         sides: functions to time, by name.
         repeats: number of timed repetitions, at least 1.
         warm_up: number of repetitions before these that do not count, at least 1.
-        least_seconds: in a repetition, every side is called as many times as the fastest one needs for about this
+        min_seconds: in a repetition, every side is called as many times as the fastest one needs for about this
             long; at least once.
     """
     names = list(sides)
@@ -53,7 +53,7 @@ def alternate(
     seconds: dict[str, list[float]] = {}
     for number in range(-warm_up, repeats):
         if number == 0:
-            calls = max(1, round(least_seconds / min(seconds[name][-1] for name in names)))
+            calls = max(1, round(min_seconds / min(seconds[name][-1] for name in names)))
             seconds = {}
         first = number % len(names)
         for name in names[first:] + names[:first]:
@@ -85,7 +85,7 @@ def largest_difference(
     """
     if ours.keys() != reference.keys():
         single = sorted(ours.keys() ^ reference.keys())[:3]
-        raise UserError(f"{what}: only one side has {single}. One of them is wrong.")
+        raise UserError(f"{what}: only one side has {single}. One side is wrong.")
     largest = 0.0
     for name, expected in reference.items():
         if ours[name].shape != expected.shape:
@@ -96,7 +96,7 @@ def largest_difference(
         if not difference <= tolerance:  # also true for NaN
             raise UserError(
                 f"{what}: ours and the reference differ by {difference:.1e} of the largest value in {name}; expected "
-                f"at most {tolerance:.0e}. One of them is wrong: times of different results mean nothing."
+                f"at most {tolerance:.0e}. One side is wrong; times of different results are not comparable."
             )
         largest = max(largest, difference)
     return largest

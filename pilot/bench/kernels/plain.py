@@ -8,8 +8,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pilot.backbone.backbone import Backbone
+from pilot.backbone.families.llava import Llava
 from pilot.backbone.lora import GROUP, to_peft
-from pilot.backbone.numerics import stock_matmul_precision
+from pilot.backbone.numerics import default_matmul_precision
 from pilot.backbone.paths import checkpoint_folder
 from pilot.bench.kernels.references import reference
 from pilot.bench.kernels.steps import OurSteps
@@ -44,7 +45,7 @@ class PlainSteps:
                 rates["text_adapter"], rates["connector"], ours.num_steps, profile.warmup_fraction,
                 profile.weight_decay, profile.max_grad_norm,
             ),
-            backbone.end,
+            backbone.eos_id,
         )  # fmt: skip
         self.batches = [[_example(plain, backbone, record) for record in batch] for batch in ours.stream.batches]
         self.done, self.num_steps = 0, ours.num_steps
@@ -52,7 +53,7 @@ class PlainSteps:
     def call(self) -> list[float]:
         """Take one step on each batch; return the losses before the updates."""
         losses = []
-        with stock_matmul_precision():
+        with default_matmul_precision():
             for examples in self.batches:
                 losses.append(self.trainer.step(self.done % self.num_steps, examples))
                 self.done += 1
@@ -81,9 +82,11 @@ def _connect(parameters: Mapping[str, Tensor], task: PhaseTask) -> Connect:
 def _example(plain: Any, backbone: Backbone, record: InstructionRecord) -> Any:
     """Build pixels and ids as the stock processor does."""
     image = Image.open(io.BytesIO(record.image))
-    pixels = backbone.processor([backbone._square(image)], return_tensors="pt")["pixel_values"][0]
+    assert isinstance(backbone.family, Llava), "the benchmark is of LLaVA"
+    square = backbone.family.square(image.convert("RGB"))
+    pixels = backbone.processor([square], return_tensors="pt")["pixel_values"][0]
     num_patches, _ = backbone.feature_shape
     placeholders = [backbone.model.config.image_token_id] * num_patches
     answer = backbone.answer_ids(record.answer)
-    ids = [*backbone._before.tolist(), *placeholders, *backbone.prompt_ids(record.instruction), *answer]
+    ids = [*backbone._prefix_ids.tolist(), *placeholders, *backbone.prompt_ids(record.instruction), *answer]
     return plain.Example(pixels, ids, len(answer))

@@ -37,7 +37,7 @@ def flops(products: Sequence[Product]) -> int:
     return sum(product.flops for product in products)
 
 
-def bare(products: Sequence[Product]) -> Callable[[], None]:
+def make_product_runner(products: Sequence[Product]) -> Callable[[], None]:
     """Return a function that computes all products in sequence, into memory allocated beforehand."""
     jobs = [(product.times, *_operands(product)) for product in products]
 
@@ -88,7 +88,7 @@ class _Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def recorded(work: Callable[[], object]) -> list[Product]:
+def record_products(work: Callable[[], object]) -> list[Product]:
     """Record the products that `work` computes; equal ones are counted together."""
     with _Recorder() as recorder:
         work()

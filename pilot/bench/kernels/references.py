@@ -19,8 +19,8 @@ def reference(name: str) -> ModuleType:
     path = FOLDER / f"{name}.py"
     if not path.is_file():
         raise UserError(
-            f"{path}: missing. The reference implementations do not come with the package: run this from a clone of "
-            "the repository, installed with `pip install -e .`."
+            f"{path}: missing. The reference implementations are not part of the package: run this from a clone of the "
+            "repository, installed with `pip install -e .`."
         )
     spec = importlib.util.spec_from_file_location(f"pilot_bench_reference_{name}", path)
     assert spec is not None and spec.loader is not None, "a Python file has a loader"
@@ -29,12 +29,12 @@ def reference(name: str) -> ModuleType:
     return module
 
 
-def repository() -> Path:
+def repository_root() -> Path:
     """Return the root of the clone that this package is installed from.
 
     Raises:
         UserError: the package is not installed from a clone.
     """
     if not (ROOT / "Snakefile").is_file():
-        raise UserError(f"{ROOT}: no Snakefile here. Run this from a clone, installed with `pip install -e .`.")
+        raise UserError(f"{ROOT / 'Snakefile'}: missing. Run this from a clone, installed with `pip install -e .`.")
     return ROOT

@@ -74,7 +74,7 @@ class OurSteps:
         )
         info = spec.clients(method)[0]
         model = build_client_model(self.backbone, method, phase, info, {}, {})
-        model.load(_disturbed(model.state()))
+        model.load(_add_noise(model.state()))
         self.run = PhaseRun(self.backbone, method, PhaseTask(info, phase, 1, 0, num_steps, {}), {}, model)
         self.optimiser = LocalTrainer(self.backbone, method, settings, stream.features, {}).optimiser(self.run)
         self.examples: list[list[Example]] = [
@@ -87,14 +87,14 @@ class OurSteps:
         self.run.recorder = Recorder()
         for examples in self.examples:
             self.optimiser.begin(self.done % self.num_steps)
-            batch = collate(examples, self.stream.features, self.backbone.end)
+            batch = collate(examples, self.stream.features, self.backbone.eos_id)
             self.run.compute_gradients([batch])
             self.optimiser.finish()
             self.done += 1
         return [float(value) for value in self.run.recorder.losses["total"]]
 
 
-def _disturbed(state: State) -> State:
+def _add_noise(state: State) -> State:
     """Add normal noise to every tensor: `NOISE` times its standard deviation, or times 1 / sqrt(width) if all zero.
 
     At the initial values some gradients are zero except for rounding, which AdamW would turn into full steps.
@@ -107,6 +107,6 @@ def _disturbed(state: State) -> State:
     return result
 
 
-def phases_of(spec: RunSpec) -> Sequence[Phase]:
+def first_round_phases(spec: RunSpec) -> Sequence[Phase]:
     """Return the phases of a run's first round."""
     return spec.make_method().phases(1)

@@ -10,12 +10,12 @@ and scaled beforehand. A little noise is added to every initial weight, so that 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pilot.backbone.numerics import Numerics, set_up
+from pilot.backbone.numerics import Numerics, configure_torch
 from pilot.bench.kernels.paired import Spread, alternate, ratios
 from pilot.bench.kernels.plain import PlainSteps
-from pilot.bench.kernels.products import bare, flops, recorded
+from pilot.bench.kernels.products import flops, make_product_runner, record_products
 from pilot.bench.kernels.report import Report, Row
-from pilot.bench.kernels.steps import OurSteps, phases_of, read_stream
+from pilot.bench.kernels.steps import OurSteps, first_round_phases, read_stream
 from pilot.config.load import load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.federation.spec import RunSpec
@@ -41,25 +41,25 @@ def bench_train_step(
         UserError: a file is missing, or a loss differs.
     """
     scenario_dir = scenario_dir.resolve()
-    settings = load_scenario(scenario or scenario_dir.name), load_profile(profile or scenario_dir.parent.name)
-    set_up(Numerics())
-    stream = read_stream(settings[0], scenario_dir, settings[1].batch_size, STEPS_PER_CALL, settings[1].frame)
+    loaded = load_scenario(scenario or scenario_dir.name), load_profile(profile or scenario_dir.parent.name)
+    configure_torch(Numerics())
+    stream = read_stream(loaded[0], scenario_dir, loaded[1].batch_size, STEPS_PER_CALL, loaded[1].frame)
     ours, plain, differences = {}, {}, {}
     for method in METHODS:
-        spec = RunSpec(*settings, method, seed=0)
-        for phase in phases_of(spec):
+        spec = RunSpec(*loaded, method, seed=0)
+        for phase in first_round_phases(spec):
             name = method if phase.name == "train" else f"{method} {phase.name}"
-            own = OurSteps(spec, phase, stream, num_steps=20 * STEPS_PER_CALL)
-            ours[name], plain[name] = own, PlainSteps(settings[1], own)
-            differences[name] = loss_difference(name, own.call(), plain[name].call())
+            steps = OurSteps(spec, phase, stream, num_steps=20 * STEPS_PER_CALL)
+            ours[name], plain[name] = steps, PlainSteps(loaded[1], steps)
+            differences[name] = loss_difference(name, steps.call(), plain[name].call())
             advance(len(ours), len(METHODS) + 2)
     rows, summary = _timed(ours, plain, differences, repeats)
     advance(len(ours) + 1, len(METHODS) + 2)
-    told = {
-        "repeats": repeats, "steps_per_call": STEPS_PER_CALL, "batch_size": settings[1].batch_size,
-        "scenario": settings[0].name, "profile": settings[1].name, "tolerance": TOLERANCE,
+    settings = {
+        "repeats": repeats, "steps_per_call": STEPS_PER_CALL, "batch_size": loaded[1].batch_size,
+        "scenario": loaded[0].name, "profile": loaded[1].name, "tolerance": TOLERANCE,
     }  # fmt: skip
-    return Report("train-step", told, rows, summary)
+    return Report("train-step", settings, rows, summary)
 
 
 def loss_difference(name: str, ours: Sequence[float], plain: Sequence[float]) -> float:
@@ -69,10 +69,10 @@ def loss_difference(name: str, ours: Sequence[float], plain: Sequence[float]) ->
         UserError: the difference is above the tolerance.
     """
     differences = [abs(a - b) / max(1.0, abs(b)) for a, b in zip(ours, plain, strict=True)]
-    if wrong := [each for each in differences if not each <= TOLERANCE]:  # also NaN
+    if too_large := [each for each in differences if not each <= TOLERANCE]:  # also NaN
         raise UserError(
-            f"bench train-step, {name}: losses differ by {wrong[0]:.1e}, expected at most {TOLERANCE:.0e}. "
-            f"Ours: {list(ours)}; the plain way: {list(plain)}. One of them is wrong."
+            f"bench train-step, {name}: losses differ by {too_large[0]:.1e}, expected at most {TOLERANCE:.0e}. "
+            f"Ours: {list(ours)}; reference: {list(plain)}. One side is wrong."
         )
     return max(differences)
 
@@ -80,10 +80,10 @@ def loss_difference(name: str, ours: Sequence[float], plain: Sequence[float]) ->
 def _timed(
     ours: dict[str, OurSteps], plain: dict[str, PlainSteps], differences: dict[str, float], repeats: int
 ) -> tuple[list[Row], dict[str, float]]:
-    products = {name: recorded(steps.call) for name, steps in ours.items()}
+    products = {name: record_products(steps.call) for name, steps in ours.items()}
     sides: dict[str, Callable[[], object]] = {}
     for name in ours:
-        works = {"ours": ours[name].call, "plain": plain[name].call, "bare": bare(products[name])}
+        works = {"ours": ours[name].call, "plain": plain[name].call, "bare": make_product_runner(products[name])}
         sides |= {f"{name} {kind}": work for kind, work in works.items()}
     calls = alternate(sides, repeats, warm_up=1)
     seconds = {name: [value / STEPS_PER_CALL for value in values] for name, values in calls.items()}

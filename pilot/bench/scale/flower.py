@@ -33,8 +33,8 @@ def simulation(clients: int, width: int, rounds: int) -> dict[str, Any]:
 def _rounds(made: ShiftedClients, transport: Transport, rounds: int) -> list[float]:
     """Run the rounds; return the time at which each one ended."""
     driver, stamps = made.driver(), list[float]()
-    everybody = schedule(Participation(), list(made.num_examples), rounds, 0)
-    plan = replace(driver.plan, rounds=rounds, schedule=everybody)
+    full_participation = schedule(Participation(), list(made.num_examples), rounds, 0)
+    plan = replace(driver.plan, rounds=rounds, schedule=full_participation)
 
     def note(now: Progress) -> None:
         stamps.append(time.perf_counter())
@@ -57,11 +57,13 @@ def _simulated(made: ShiftedClients, rounds: int) -> list[float]:
     def main(grid: Grid, context: Context) -> None:
         stamps.extend(_rounds(made, FlowerTransport(grid, {}, {}), rounds))
 
-    run_simulation(app, _echo(made.num_examples.values()), len(made.num_examples), backend_config=simulation_backend())
+    run_simulation(
+        app, _make_echo_app(made.num_examples.values()), len(made.num_examples), backend_config=simulation_backend()
+    )
     return stamps
 
 
-def _echo(num_examples: Iterable[int]) -> Any:
+def _make_echo_app(num_examples: Iterable[int]) -> Any:
     """Make a ClientApp that sends back the payload it received; the partition id is the client's number."""
     from flwr.app import Context, Message
     from flwr.clientapp import ClientApp

@@ -11,24 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pilot.bench.scale.measure import measured
+from pilot.bench.scale.measure import measure_cost
 from pilot.bench.scale.sketches import SketchSettings, approximate_nearest, sketch
 from pilot.bench.scale.synthetic import ClusteredRows, FileStates, GaussianRows, write_rows
 from pilot.io.seeding import generator
 from pilot.methods.blocks import Nearest, StateRows, TensorRows, nearest, rows_per_block
-from pilot.methods.text_aggregation import iter_mix, neighbourhoods_of
+from pilot.methods.text_aggregation import iter_mix, neighbourhoods_from_nearest
 
 NUM_NEIGHBORS = 3
 SEED = 0
 
 
 def averaging(clients: int, width: int) -> dict[str, Any]:
-    """Run one round of FedAvg with the real driver, over a transport that generates the clients' updates one by one."""
+    """Run one round of FedAvg with the actual driver; the transport generates the clients' updates one by one."""
     from pilot.bench.scale.streaming import ShiftedClients
 
     made = ShiftedClients(clients, width)
     driver, start = made.driver(), made.start()
-    progress, cost = measured(lambda: driver.run(start))
+    progress, cost = measure_cost(lambda: driver.run(start))
     error = made.error(progress.server.shared)
     return {"clients": clients, "parameters": width, "error": error, **cost.to_json()}
 
@@ -43,9 +43,11 @@ def ata(folder: str, clients: int, width: int, memory: int) -> dict[str, Any]:
     """Run adaptive text aggregation in blocks, also for few clients, over adapters on disk; drop the mixed adapters."""
     _warm_up()
     states, num_examples = FileStates(Path(folder), clients), [100 + k for k in range(clients)]
-    found, cost = measured(lambda: nearest(StateRows(states), NUM_NEIGHBORS, memory))
-    around = neighbourhoods_of(found.indices_KM.tolist(), found.distances_KM.tolist(), num_examples, "samples")
-    mixed, mix_cost = measured(lambda: sum(1 for _ in iter_mix(states, around)))
+    found, cost = measure_cost(lambda: nearest(StateRows(states), NUM_NEIGHBORS, memory))
+    neighbourhoods = neighbourhoods_from_nearest(
+        found.indices_KM.tolist(), found.distances_KM.tolist(), num_examples, "samples"
+    )
+    mixed, mix_cost = measure_cost(lambda: sum(1 for _ in iter_mix(states, neighbourhoods)))
     return {
         "clients": mixed, "parameters": width, "memory_bound": memory,
         "rows_per_block": rows_per_block(clients, width, memory), "neighbours": cost.to_json(),
@@ -66,18 +68,18 @@ def recall(
     """
     _warm_up()
     rows = GaussianRows(clients, width, SEED) if noise is None else ClusteredRows(clients, width, noise, SEED)
-    _, reading = measured(lambda: [rows.fill(index, torch.empty(width)) for index in range(clients)])
-    true, exact = measured(lambda: nearest(rows, NUM_NEIGHBORS, memory))
+    _, reading = measure_cost(lambda: [rows.fill(index, torch.empty(width)) for index in range(clients)])
+    true, exact = measure_cost(lambda: nearest(rows, NUM_NEIGHBORS, memory))
     table, largest = [], NUM_NEIGHBORS * max(overfetches)
     for size in sizes:
-        sketches_KS, sketching = measured(partial(sketch, rows, size, SEED, memory))
-        found, searching = measured(partial(nearest, TensorRows(sketches_KS), largest, memory))
+        sketches_KS, sketching = measure_cost(partial(sketch, rows, size, SEED, memory))
+        found, searching = measure_cost(partial(nearest, TensorRows(sketches_KS), largest, memory))
         costs = {"sketch_cpu_seconds": sketching.cpu_seconds, "search_cpu_seconds": searching.cpu_seconds}
         for overfetch in overfetches:
             share = _recall(found.indices_KM[:, : NUM_NEIGHBORS * overfetch], true)
             table.append({"size": size, "overfetch": overfetch, "recall": share, **costs})
     settings = SketchSettings(chosen["size"], chosen["overfetch"], rerank=True, seed=SEED)
-    approximate, cost = measured(lambda: approximate_nearest(rows, NUM_NEIGHBORS, settings, memory))
+    approximate, cost = measure_cost(lambda: approximate_nearest(rows, NUM_NEIGHBORS, settings, memory))
     return {
         "clients": clients, "parameters": width, "noise": noise, "memory_bound": memory, "table": table,
         "reading_once": reading.to_json(), "exact": exact.to_json(),
@@ -89,7 +91,7 @@ def search(clients: int, size: int, overfetch: int, memory: int) -> dict[str, An
     """Search for candidates only, in sketches of adapters without structure."""
     _warm_up()
     sketches_KS = torch.from_numpy(generator(SEED, clients, "sketches").standard_normal((clients, size)))
-    _, cost = measured(lambda: nearest(TensorRows(sketches_KS), NUM_NEIGHBORS * overfetch, memory))
+    _, cost = measure_cost(lambda: nearest(TensorRows(sketches_KS), NUM_NEIGHBORS * overfetch, memory))
     return {"clients": clients, "size": size, "memory_bound": memory, **cost.to_json()}
 
 

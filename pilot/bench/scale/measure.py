@@ -40,17 +40,19 @@ class Cost:
         return asdict(self)
 
 
-def measured(work: Callable[[], Any]) -> tuple[Any, Cost]:
+def measure_cost(work: Callable[[], Any]) -> tuple[Any, Cost]:
     """Call `work`; return its result and its cost.
 
     Raises:
         UserError: the system is not Linux.
     """
-    _give_back()
+    _release_memory()
     try:
         CLEAR_PEAK.write_text("5")  # resets VmHWM to the current resident size
     except OSError as error:
-        raise UserError(f"{CLEAR_PEAK}: cannot be written ({error.strerror}). Peak memory needs Linux.") from error
+        raise UserError(
+            f"{CLEAR_PEAK}: cannot be written ({error.strerror}). Peak memory is measured on Linux only."
+        ) from error
     before, began, began_cpu = _status("VmRSS"), time.perf_counter(), time.process_time()
     result = work()
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
@@ -94,7 +96,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _give_back() -> None:
+def _release_memory() -> None:
     """Collect garbage and return freed memory to the system, since it would hide part of the work's memory."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -21,10 +21,10 @@ from pydantic import ValidationError
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
 from pilot.backbone.from_profile import load_backbone
-from pilot.backbone.lora import initial_state
+from pilot.backbone.lora import initial_lora_state
 from pilot.backbone.paths import RANDOM
 from pilot.config.load import load_profile
-from pilot.config.model import RandomLlava
+from pilot.config.model import RandomModel
 from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.federation.client import PhaseTask, Trained
@@ -86,7 +86,7 @@ def bench_model(profile: Profile, work: Workload, progress: Callable[[int, int],
         "settings": {name: config.get(name, getattr(profile, name)) for name in (
             "precision", "attention", "gradient_checkpointing", "batch_size", "accumulation", "lora",
         )},
-        "sequence_length": backbone.num_lead_tokens + backbone.feature_shape[0] + work.text_tokens,
+        "sequence_length": backbone.num_prefix_tokens + backbone.feature_shape[0] + work.text_tokens,
         "workload": asdict(work),
         "load_seconds": round(loaded, 2),
         "pictures_per_second": round(pictures_per_second, 2),
@@ -105,7 +105,7 @@ def as_text(report: dict[str, Any]) -> str:
         f"{report['sequence_length']} tokens, batch {report['settings']['batch_size']} x "
         f"{report['settings']['accumulation']}, {report['settings']['precision']}",
         f"peak memory {report['peak_memory_mb']:.0f} MB ({report['memory_is']})",
-        f"vision tower {report['pictures_per_second']:.2f} pictures/s",
+        f"vision tower {report['pictures_per_second']:.2f} images/s",
     ]
     lines += [
         f"{name}: {stage['samples_per_second']:.2f} samples/s, {stage['tokens_per_second']:.0f} tokens/s"
@@ -138,7 +138,7 @@ class _Meter:
     """A trainer that records seconds, tokens and trainable parameters by phase."""
 
     trainer: LocalTrainer
-    num_lead_tokens: int
+    num_prefix_tokens: int
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     trainable: dict[str, int] = field(default_factory=dict)
@@ -149,8 +149,8 @@ class _Meter:
         trained = self.trainer.run(task, stored)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
         settings = self.trainer.settings
-        lead = self.num_lead_tokens * task.steps * settings.batch_size * settings.accumulation
-        self.tokens[name] = self.tokens.get(name, 0) + trained.report.num_tokens + lead
+        prefix = self.num_prefix_tokens * task.steps * settings.batch_size * settings.accumulation
+        self.tokens[name] = self.tokens.get(name, 0) + trained.report.num_tokens + prefix
         self.trainable[name] = trained.report.num_trainable
         return trained
 
@@ -175,14 +175,14 @@ def _train(
         profile.batch_size, profile.learning_rates_of(method.name), profile.warmup_fraction, profile.weight_decay,
         profile.max_grad_norm, profile.accumulation,
     )  # fmt: skip
-    meter = _Meter(LocalTrainer(backbone, method, settings, features, examples), backbone.num_lead_tokens)
+    meter = _Meter(LocalTrainer(backbone, method, settings, features, examples), backbone.num_prefix_tokens)
     counts = {client: len(rows) for client, rows in examples.items()}
     done, total = itertools.count(1), 2 * len(infos)
 
     def template(phase: Phase, info: ClientInfo, payload: State) -> State:
         connector = method.make_connector(phase, info, backbone.projector(), payload)
         own = {name: value.detach() for name, value in connector.named_parameters()}
-        return select(own | initial_state(backbone.text_adapter, 0), phase.shared)
+        return select(own | initial_lora_state(backbone.text_adapter, 0), phase.shared)
 
     rounds = schedule(Participation(), list(counts), 1, 0)
     plan = Plan(method, infos, counts, 1, dict.fromkeys(counts, 2 * work.steps), template, rounds, quorum=len(infos))
@@ -202,7 +202,7 @@ def _memory_mb(device: torch.device) -> float:
     return peak_memory_mb()
 
 
-def sized(profile: Profile, changes: dict[str, Any]) -> Profile:
+def resize_profile(profile: Profile, changes: dict[str, Any]) -> Profile:
     """Return the profile with changed fields, of the profile or of its architecture; None leaves a field unchanged.
 
     Raises:
@@ -211,7 +211,7 @@ def sized(profile: Profile, changes: dict[str, Any]) -> Profile:
     if profile.architecture is None:
         raise UserError(f"profile {profile.name}: field backbone: expected llava-random, got {profile.backbone}.")
     given = {name: value for name, value in changes.items() if value is not None}
-    inside = {name: given.pop(name) for name in list(given) if name in RandomLlava.model_fields}
+    inside = {name: given.pop(name) for name in list(given) if name in RandomModel.model_fields}
     values = profile.model_dump() | {"architecture": profile.architecture.model_dump() | inside}
     try:
         return Profile.model_validate(values | given)
@@ -220,8 +220,8 @@ def sized(profile: Profile, changes: dict[str, Any]) -> Profile:
         raise UserError(f"bench llava-random: {first['loc']}: {first['msg']}. Correct this option.") from error
 
 
-def full_size(profile: Profile) -> Profile:
+def full_size_profile(profile: Profile) -> Profile:
     """Return profile `llava` with random weights of LLaVA-1.5-7B's size, made on the device, with `profile`'s name."""
     llava = load_profile("llava")
-    changes = {"name": profile.name, "backbone": RANDOM, "architecture": RandomLlava(materialise=False)}
+    changes = {"name": profile.name, "backbone": RANDOM, "architecture": RandomModel(materialise=False)}
     return llava.model_copy(update=changes)

@@ -29,7 +29,7 @@ from pilot.methods.families import METHODS
 from pilot.registry import make_method
 
 Advance = Callable[[int, int], None]
-READ = ("data", "partition", "features")
+INPUT_FOLDERS = ("data", "partition", "features")
 ROUND_PARTS = ("train_seconds", "exchange_seconds", "aggregate_seconds", "checkpoint_seconds")
 
 
@@ -50,7 +50,7 @@ class Run:
     server: str
 
 
-def specs_of(
+def load_specs(
     scenario: str, profile: str, methods: Sequence[str], compared: str, rounds: int
 ) -> tuple[list[RunSpec], RunSpec | None]:
     """Load the runs for `bench_round` (seed 0, `rounds` rounds): `methods`, by default the scenario's, and `compared`.
@@ -83,12 +83,12 @@ def bench_round(
         UserError: fewer than two rounds, so that none is left to be measured; data, partition or features are missing.
     """
     if min(spec.profile.rounds for spec in specs) < 2:
-        raise UserError("bench round: --rounds: expected at least 2, since the first round is not measured.")
+        raise UserError("bench round: --rounds: expected at least 2, because the first round is not measured.")
     total, done = repeats * (len(specs) + (2 if compared else 0)), 0
     own: dict[str, list[Run]] = {spec.method: [] for spec in specs}
     engines: dict[str, list[Run]] = {"local": [], "flower": []} if compared else {}
     with tempfile.TemporaryDirectory() as name:
-        folder = _linked(scenario_dir, Path(name))
+        folder = _link_inputs(scenario_dir, Path(name))
         if compared:
             prepare_nodes(compared.scenario, folder, folder / "nodes")
         for repeat in range(repeats):
@@ -102,7 +102,7 @@ def bench_round(
         "machine": machine(), "scenario": specs[0].scenario.name, "profile": specs[0].profile.name,
         "rounds": specs[0].profile.rounds, "repeats": repeats,
         "overhead": {method: _summary(runs) for method, runs in own.items()},
-        "engines": _compared(compared.method, engines) if compared else None,
+        "engines": _compare_engines(compared.method, engines) if compared else None,
     }  # fmt: skip
 
 
@@ -110,8 +110,8 @@ def as_text(report: dict[str, Any]) -> str:
     """Format the report as text."""
     lines = [
         f"{report['scenario']}, profile {report['profile']}: {report['rounds']} rounds, {report['repeats']} repeats; "
-        "medians, least to most in brackets",
-        f"{'method':<10} {'round s':>22} {'besides steps, ms a round':>27} {'share':>8}",
+        "medians, minimum to maximum in brackets",
+        f"{'method':<10} {'round s':>22} {'overhead, ms per round':>27} {'share':>8}",
     ]
     for method, row in report["overhead"].items():
         lines.append(
@@ -126,15 +126,15 @@ def as_text(report: dict[str, Any]) -> str:
             for name in ("local", "flower")
         ]
         same = "equal" if engines["server_states_equal"] else "NOT EQUAL"
-        lines.append(f"a round through Flower takes {engines['ratio']:.2f} of the local one; server states: {same}")
+        lines.append(f"round time, Flower / local: {engines['ratio']:.2f}; server states: {same}")
     return "\n".join([*lines, "", "machine: " + ", ".join(f"{k} {v}" for k, v in report["machine"].items())])
 
 
-def _linked(scenario_dir: Path, folder: Path) -> Path:
+def _link_inputs(scenario_dir: Path, folder: Path) -> Path:
     """Link the scenario's files into a folder in which runs can be written."""
-    for name in READ:
+    for name in INPUT_FOLDERS:
         if not (scenario_dir / name).is_dir():
-            raise UserError(f"{scenario_dir / name}: missing. Give a folder with data, partition and features.")
+            raise UserError(f"{scenario_dir / name}: missing. Choose a folder with data, partition and features.")
         (folder / name).symlink_to((scenario_dir / name).resolve())
     return folder
 
@@ -166,12 +166,12 @@ def _run(spec: RunSpec, folder: Path, run_dir: Path, engine: str) -> Run:
 def _summary(runs: Sequence[Run]) -> dict[str, Any]:
     each, shares = [run.round_seconds for run in runs], [run.overhead for run in runs]
     return {
-        "round_seconds": _of(each), "startup_seconds": _of([run.startup_seconds for run in runs]),
-        "overhead": _of(shares), "overhead_seconds": median(a * b for a, b in zip(each, shares, strict=True)),
+        "round_seconds": _distribution(each), "startup_seconds": _distribution([run.startup_seconds for run in runs]),
+        "overhead": _distribution(shares), "overhead_seconds": median(a * b for a, b in zip(each, shares, strict=True)),
     }  # fmt: skip
 
 
-def _compared(method: str, engines: dict[str, list[Run]]) -> dict[str, Any]:
+def _compare_engines(method: str, engines: dict[str, list[Run]]) -> dict[str, Any]:
     """Summarise rounds and start-ups of both engines; `ratio` is the median of the pairs' ratios."""
     pairs = zip(engines["flower"], engines["local"], strict=True)
     states = {run.server for runs in engines.values() for run in runs}
@@ -179,8 +179,8 @@ def _compared(method: str, engines: dict[str, list[Run]]) -> dict[str, Any]:
         "method": method,
         **{
             name: {
-                "round_seconds": _of([run.round_seconds for run in runs]),
-                "startup_seconds": _of([run.startup_seconds for run in runs]),
+                "round_seconds": _distribution([run.round_seconds for run in runs]),
+                "startup_seconds": _distribution([run.startup_seconds for run in runs]),
             }
             for name, runs in engines.items()
         },
@@ -189,7 +189,7 @@ def _compared(method: str, engines: dict[str, list[Run]]) -> dict[str, Any]:
     }
 
 
-def _of(values: Sequence[float]) -> dict[str, Any]:
+def _distribution(values: Sequence[float]) -> dict[str, Any]:
     return {"median": median(values), "least": min(values), "most": max(values), "all": list(values)}
 
 

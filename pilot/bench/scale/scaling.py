@@ -17,7 +17,7 @@ from pilot.backbone.feature_files import FeatureCache, open_features
 from pilot.backbone.features import compute_features
 from pilot.backbone.from_profile import load_backbone
 from pilot.bench.scale.files import write_with_figure
-from pilot.bench.scale.measure import Cost, machine, measured, slope
+from pilot.bench.scale.measure import Cost, machine, measure_cost, slope
 from pilot.config.load import load_profile, load_scenario
 from pilot.config.profile import Profile
 from pilot.config.scenario import PartitionConfig, Scenario
@@ -77,9 +77,9 @@ def bench_scaling(sizes: Sizes, advance: Advance) -> dict[str, Any]:
     rows: dict[str, list[dict[str, Any]]] = {dimension: [] for dimension in DIMENSIONS}
     total, done = len(DIMENSIONS) * len(sizes.factors), 0
     for dimension in DIMENSIONS:
-        _one(backbone, sizes, dimension, 1)  # warm-up: first passes are slower
+        _measure_size(backbone, sizes, dimension, 1)  # warm-up: first passes are slower
         for factor in sizes.factors:
-            parts = _one(backbone, sizes, dimension, factor)
+            parts = _measure_size(backbone, sizes, dimension, factor)
             costs = {name: {"seconds": cost.seconds, "cpu_seconds": cost.cpu_seconds} for name, cost in parts.items()}
             rows[dimension].append({"factor": factor, "parts": costs})
             done += 1
@@ -113,33 +113,35 @@ def write_report(report: Mapping[str, Any], results: Path) -> list[Path]:
     return write_with_figure(report, draw, results, NAME)
 
 
-def _one(backbone: Backbone, sizes: Sizes, dimension: str, factor: int) -> dict[str, Cost]:
+def _measure_size(backbone: Backbone, sizes: Sizes, dimension: str, factor: int) -> dict[str, Cost]:
     """Measure all parts at one size, in a temporary folder; return only training if rounds or clients grow."""
     grows = {name: factor if name == dimension else 1 for name in DIMENSIONS}
     scenario = _scenario(sizes, grows["clients"], grows["examples"])
     profile = _profile(sizes, sizes.rounds * grows["rounds"], epochs=dimension == "examples")
     with tempfile.TemporaryDirectory() as name:
-        parts = dict(_parts(backbone, scenario, profile, Path(name), dimension == "examples"))
+        parts = dict(_measure_parts(backbone, scenario, profile, Path(name), dimension == "examples"))
     return parts if dimension == "examples" else {k: v for k, v in parts.items() if k.startswith("training")}
 
 
-def _parts(
+def _measure_parts(
     backbone: Backbone, scenario: Scenario, profile: Profile, folder: Path, answers: bool
 ) -> Iterator[tuple[str, Cost]]:
     """Run the pipeline part by part; yield each part's name and cost."""
-    yield "data", measured(lambda: build_data(scenario, folder, lambda task, done, total: None))[1]
-    yield "partition", measured(lambda: partition_data(scenario, folder))[1]
+    yield "data", measure_cost(lambda: build_data(scenario, folder, lambda task, done, total: None))[1]
+    yield "partition", measure_cost(lambda: partition_data(scenario, folder))[1]
     files = [folder / "data" / task.name / "records.parquet" for task in scenario.tasks]
     records = [record for file in files for record in read_records(file)]
-    yield "features", measured(lambda: compute_features(backbone, profile, records, folder / "features", _quiet))[1]
+    yield "features", measure_cost(lambda: compute_features(backbone, profile, records, folder / "features", _quiet))[1]
     features = open_features(folder / "features")
-    examples, cost = measured(lambda: load_examples(scenario, folder, backbone, features, "train", frame=profile.frame))
+    examples, cost = measure_cost(
+        lambda: load_examples(scenario, folder, backbone, features, "train", frame=profile.frame)
+    )
     yield "tokenising", cost
     for method in METHODS:
         spec = RunSpec(scenario, profile, method, 0)
-        yield f"training, {method}", measured(partial(_train, spec, backbone, features, examples, folder))[1]
+        yield f"training, {method}", measure_cost(partial(_train, spec, backbone, features, examples, folder))[1]
     if answers:
-        yield "answers, fedavg", measured(lambda: answer_run(run_folder(folder, "fedavg", 0), _quiet))[1]
+        yield "answers, fedavg", measure_cost(lambda: answer_run(run_folder(folder, "fedavg", 0), _quiet))[1]
 
 
 def _train(

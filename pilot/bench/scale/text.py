@@ -13,7 +13,7 @@ def as_text(report: Mapping[str, Any]) -> str:
 
 
 def _averaging(report: Mapping[str, Any]) -> Iterator[str]:
-    yield "One round of FedAvg through the driver, updates streamed (server memory above what it had before)"
+    yield "One round of FedAvg through the driver, updates streamed (growth of the server's memory)"
     yield f"{'clients':>9} {'parameters':>12} {'seconds':>9} {'CPU s':>9} {'peak MiB':>9} {'max error':>10}"
     for row in (*report["averaging"], *report["small_updates"]):
         yield (
@@ -81,7 +81,7 @@ def _search(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _simulation(report: Mapping[str, Any]) -> Iterator[str]:
-    yield "Flower's simulation (Ray) beside the local transport: clients that send back what they received"
+    yield "Flower's simulation (Ray) beside the local transport: clients that return the payload"
     yield f"{'clients':>9} {'parameters':>12} {'start-up s':>11} {'round s':>9} {'local round s':>14}"
     for row in report["simulation"]:
         yield (

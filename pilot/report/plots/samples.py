@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -150,12 +150,12 @@ def _samples(
     return samples
 
 
-def references_in(row: Mapping[str, Any], frame: Frame) -> tuple[str, ...]:
+def references_in(row: Mapping[str, Any], frame: str) -> tuple[str, ...]:
     """Return the references of a row of a records file; a box is written as a correct answer in `frame` would be."""
-    if row["box"] is None or frame == "original":
+    if row["box"] is None or frame in ("", "original"):
         return tuple(row["references"])
     size = image_size(row["image"])
-    return tuple(answer_in_frame(text, row["box"], frame, size) for text in row["references"])
+    return tuple(answer_in_frame(text, row["box"], cast(Frame, frame), size) for text in row["references"])
 
 
 def _height(samples: list[Sample], layout: Layout, left_out: int) -> float:
