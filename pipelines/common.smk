@@ -16,7 +16,7 @@ from pilot.provenance import backbone_settings_digest, fault_digest, profile_dig
 from pilot.provenance import tuning_digest
 from pilot.config.study import Setting, load_study
 from pilot.config.variant import base_name
-from pilot.workflow import check_offered, read_workflow_config
+from pilot.workflow import check_methods_in_scenario, read_workflow_config
 
 # Jobs use the `pilot-bench` of the environment that runs Snakemake, activated or not. Every cluster job executes this
 # line, too: it has a different PATH, since `envvars:` does not pass this one on.
@@ -82,14 +82,14 @@ def shown_methods(wildcards):
     own, chosen = (*load_scenario(wildcards.scenario).methods, *REFERENCES), CONFIG.figure_methods or ()
     folder = Path(wildcards.results, wildcards.profile, wildcards.scenario, "runs")
     trained_by_hand = [name for name in chosen if (folder / name).is_dir()]
-    check_offered("figure_methods", wildcards.scenario, chosen, (*own, *trained_by_hand))
+    check_methods_in_scenario("figure_methods", wildcards.scenario, chosen, (*own, *trained_by_hand))
     return method_options(chosen or own)
 
 
 def fault_runs(wildcards):
     """Return the folders of a scenario's runs with a fault."""
     own = load_scenario(wildcards.scenario).methods
-    check_offered("fault_methods", wildcards.scenario, CONFIG.fault_methods or (), own)
+    check_methods_in_scenario("fault_methods", wildcards.scenario, CONFIG.fault_methods or (), own)
     methods = CONFIG.fault_methods or [name for name in FAULT_METHODS if name in own]
     folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/faults"
     faults = SMOKE_FAULTS if wildcards.scenario == "smoke" else fault_names()

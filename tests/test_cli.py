@@ -168,7 +168,7 @@ def test_missing_column(built: Path) -> None:
     path = built / "results/tiny/small/data/scene-caption/records.parquet"
     parquet.write_table(parquet.read_table(path, columns=[c for c in COLUMNS if c != "attributes"]), path)
     before = listing(built)
-    refused(call("partition", *where(built)), "scene-caption/records.parquet: damaged or not what belongs here")
+    refused(call("partition", *where(built)), "scene-caption/records.parquet: damaged or unexpected content")
     refused(
         call("data", "validate", path), "records.parquet: column 'attributes' is missing (found: id, ",
         "Add it, or remove the file and build the data again",

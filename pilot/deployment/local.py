@@ -244,7 +244,9 @@ class LocalDeployment:
 
     def _whereabouts(self) -> str:
         """Describe where the logs are, and give the last error lines of each process that has ended."""
-        ended = [f"{each.name} has ended: {each.last_words()}" for each in self.processes.started if not each.alive]
+        ended = [
+            f"{each.name} has ended: {each.last_error_lines()}" for each in self.processes.started if not each.alive
+        ]
         return " ".join([f"The logs are in {self.processes.folder}.", *ended])
 
 

@@ -20,7 +20,7 @@ from pilot.io.digest import digest_json, sha256_file
 from pilot.io.sealed import read_sealed
 from pilot.io.verified import check_digest
 from pilot.methods.base import ClientInfo, Method
-from pilot.provenance import stage_digest, versions
+from pilot.provenance import package_versions, stage_digest
 from pilot.registry import make_method
 
 POOLED_TASK = "all"
@@ -160,7 +160,7 @@ def write_manifest(run_dir: Path, config: Mapping[str, Any]) -> None:
         {
             "config_digest": digest_json(dict(config)),
             "files": {path.relative_to(run_dir).as_posix(): sha256_file(path) for path in files},
-            "versions": versions(),
+            "versions": package_versions(),
         },
     )
 

@@ -31,7 +31,7 @@ from pilot.federation.store import ClientStore
 from pilot.federation.timing import Timing
 from pilot.federation.transport import LocalTransport, Transport
 from pilot.federation.unfinished import forget
-from pilot.io.atomic import remove, remove_folder, sweep, write_json, write_jsonl
+from pilot.io.atomic import remove, remove_folder, remove_temporary_files, write_json, write_jsonl
 from pilot.io.lock import locked
 from pilot.methods.base import Method, Phase
 from pilot.methods.blind import Blind
@@ -123,7 +123,7 @@ def run_server(run: ServerRun, backbone: Backbone, transport: Transport) -> None
         remove_folder(run_dir / "eval")
     if not run.resume:
         _forget_all(run_dir / CLIENTS)
-    sweep(run_dir)
+    remove_temporary_files(run_dir)
     clear(folder, start.round_number if start else 0)
     timing = Timing(run_dir / "timing.json", start is not None, run.warn)
     driver = _driver(run, backbone, transport, start)

@@ -58,7 +58,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path}: checkpoint is incomplete ({error.strerror}: {error.filename}).") from error
     if sha256_bytes(data).encode() != expected:
-        raise UserError(f"{path}: checkpoint is damaged (its sha256 is not the recorded one). Remove it and resume.")
+        raise UserError(f"{path}: checkpoint is damaged (sha256 differs from the recorded one). Remove it and resume.")
     state: dict[str, Tensor] = load(data)
     return state
 

@@ -275,7 +275,7 @@ def test_the_target_is_checked_before_anything_is_read(own: Path, to: str, monke
     (own / "file").write_text("mine")
     (own / "link").symlink_to("nowhere")
     monkeypatch.setattr("pilot.data.intake.intake.take", None)
-    with pytest.raises(UserError, match=rf"{to.split('/')[0]}: is not a folder\. Choose another folder\.$"):
+    with pytest.raises(UserError, match=rf"{to.split('/')[0]}: not a folder\. Choose another folder\.$"):
         imported("--held-out", 0.3, to=to, task="vqa", file="questions.jsonl")
     assert (own / "file").read_text() == "mine" and not (own / "nowhere").exists()
 

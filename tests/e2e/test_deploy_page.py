@@ -121,7 +121,7 @@ def test_the_page_from_first_to_last(machines: Machines, smoke_run: Path) -> Non
     config = block("toml", "[superlink.pilot]").replace("SUPERLINK:8000", f"localhost:{machines.port}")
     (server / "flwr").mkdir()
     (server / "flwr/config.toml").write_text(config.replace("/absolute/path/to", str(server)))
-    wait(lambda: _listens(machines.port), superlink.last_words)
+    wait(lambda: _listens(machines.port), superlink.last_error_lines)
     register, listing = machines.take("flwr supernode register"), machines.take("flwr supernode list")
     for k in range(CLIENTS_OF_SMOKE):
         machines.run(register.replace("node-0.pub", f"node-{k}.pub"), server)
@@ -135,7 +135,7 @@ def test_the_page_from_first_to_last(machines: Machines, smoke_run: Path) -> Non
         own = loop.replace("flower-supernode ", f"flower-supernode --port {ports[-1]} ")  # as the page says of two
         started.append(machines.start(f"node-{k}", own, node, node / "flwr"))
     for node_process in started:
-        wait(lambda it=node_process: any("SuperNode ID:" in line for line in it.lines()), node_process.last_words)
+        wait(lambda it=node_process: any("SuperNode ID:" in line for line in it.lines()), node_process.last_error_lines)
     assert machines.run(f"{listing} --format json", server).count('"online"') == CLIENTS_OF_SMOKE
 
     machines.run(machines.take("pilot-bench deploy app"), server)

@@ -19,7 +19,7 @@ import pytest
 
 from pilot.errors import UserError
 from pilot.federation.flower import ray_process, server
-from pilot.io.processes import every_process
+from pilot.io.processes import all_processes
 
 from ..small import Small, quiet
 
@@ -43,7 +43,7 @@ class Command:
     def running(self) -> dict[int, str]:
         """Command lines by process."""
         mark = f"PILOT_TEST={self.token}".encode()
-        return {process: command for process, command, environment in every_process() if mark in environment}
+        return {process: command for process, command, environment in all_processes() if mark in environment}
 
     def wait_for(self, name: str) -> None:
         """Until a process of this name is there."""

@@ -40,7 +40,7 @@ from pilot.federation.transport import LocalTransport
 from pilot.io.seeding import generator
 from pilot.methods.base import ClientInfo, Phase, State, select
 from pilot.methods.pilot import Pilot
-from pilot.provenance import versions
+from pilot.provenance import package_versions
 
 TASKS = ("vqa", "caption", "ground")
 MEGABYTE = 1 << 20
@@ -94,7 +94,7 @@ def bench_model(profile: Profile, work: Workload, progress: Callable[[int, int],
         "peak_memory_mb": _memory_mb(device),
         "memory_is": "torch.cuda.max_memory_allocated" if device.type == "cuda" else "largest resident set (ru_maxrss)",
         "stages": {name: asdict(stage) for name, stage in stages.items()},
-        "versions": versions(),
+        "versions": package_versions(),
     }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from pilot.errors import UserError
 from pilot.federation.flower.wire import pack, unpack_json
 from pilot.federation.node_folder import POOLED, node_digest, node_name, read_node
 from pilot.io.digest import digest_json
-from pilot.provenance import stage_digest, versions
+from pilot.provenance import package_versions, stage_digest
 
 if TYPE_CHECKING:
     from pilot.backbone.backbone import Backbone
@@ -143,7 +143,7 @@ def _introduce(asked: Mapping[str, Any], place: Place) -> tuple[dict[str, Any], 
         for what in own
         if own[what] != config["digests"][what]
     ]
-    here = versions()
+    here = package_versions()
     reasons += [
         f"{name} {here.get(name)} here, {version} at the server"
         for name, version in asked["versions"].items()

@@ -148,7 +148,7 @@ def _end_of(process: Process) -> BaseException:
     code = process.popen.returncode
     if code in (-signal.SIGTERM, TERMINATED):
         return SystemExit(TERMINATED)
-    said = process.last_words() or "without a word"
+    said = process.last_error_lines() or "without a word"
     hint = " This is how a machine without memory ends processes." if code == -signal.SIGKILL else ""
     return UserError(f"Flower's simulation ended with exit code {code}: {said}.{hint} The log is {process.log}.")
 

@@ -23,7 +23,7 @@ from pilot.federation.flower.wire import MalformedMessage, pack, unpack_json
 from pilot.federation.participant import ClientFailure
 from pilot.federation.store import Version
 from pilot.federation.transport import Answer
-from pilot.provenance import versions
+from pilot.provenance import package_versions
 
 log = logging.getLogger("flwr.pilot")
 WINDOW = 16
@@ -149,7 +149,7 @@ class FlowerTransport:
 
     def _common(self) -> dict[str, Any]:
         nodes = {str(client): digest for client, digest in self.nodes.items()}
-        return {"config": self.config, "nodes": nodes, "versions": versions()}
+        return {"config": self.config, "nodes": nodes, "versions": package_versions()}
 
     def _send(self, asked: Mapping[int, _Asked]) -> None:
         """Send the tasks that are not in progress and whose client's node is online."""
