@@ -91,14 +91,14 @@ def scenario_digest(scenario: str, part: str) -> str:
 @cache
 def profile_digest(profile: str, method: str) -> str:
     """Digest the settings of a profile that a method's runs depend on, without other methods' settings."""
-    return digest_json(load_profile(profile).only(method).model_dump(mode="json"))
+    return digest_json(load_profile(profile).for_method(method).model_dump(mode="json"))
 
 
 @cache
 def tuning_digest(profile: str, method: str) -> str:
     """Digest the settings of a profile that a method's trials depend on: the grid instead of learning rates."""
     loaded = load_profile(profile)
-    settings = loaded.only(method).model_copy(update={"learning_rates": {}, "tuning_grid": loaded.tuning_grid})
+    settings = loaded.for_method(method).model_copy(update={"learning_rates": {}, "tuning_grid": loaded.tuning_grid})
     return digest_json(settings.model_dump(mode="json"))
 
 

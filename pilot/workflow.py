@@ -77,7 +77,7 @@ def read_workflow_config(values: Mapping[str, Any]) -> WorkflowConfig:
         if chosen := config.methods_of(name):
             study = load_study(name)
             check_known(WHERE, _field(name), chosen, study.methods)
-            study.only(methods=chosen)
+            study.subset(methods=chosen)
     return config
 
 

@@ -105,7 +105,7 @@ def runs_with_and_without(wildcards):
 
 def study_of(name):
     """Load a study, restricted to the configured methods (`zoo_methods=pilot,fedavg`)."""
-    return load_study(name).only(methods=CONFIG.methods_of(name))
+    return load_study(name).subset(methods=CONFIG.methods_of(name))
 
 
 def further_runs(wildcards):

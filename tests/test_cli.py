@@ -324,4 +324,4 @@ def test_ctrl_c_and_again(small: Small, files: Path) -> None:
 
 def test_discarding_and_keeping_do_not_go_together(files: Path) -> None:
     both = call("train", "-m", "fedavg", *where(files), "--no-resume", "--replace-changed")
-    refused(both, "--replace-changed, --no-resume: one keeps what is there, the other discards it")
+    refused(both, "--replace-changed, --no-resume: the first keeps an old run, the second discards it")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.config.fault import fault_names, load_fault
-from pilot.config.files import load_file, names_of
+from pilot.config.files import load_file, shipped_names
 from pilot.config.load import load_scenario, profile_names, scenario_names
 from pilot.config.study import load_study, study_names
 from pilot.config.variant import Variant
@@ -72,7 +72,7 @@ def catalogue(what: str) -> dict[str, Any]:
 
 def _variants() -> dict[str, str]:
     """Return each variant's kind and title."""
-    variants = {name: load_file(Variant, "variants", name) for name in names_of("variants")}
+    variants = {name: load_file(Variant, "variants", name) for name in shipped_names("variants")}
     kinds = {name: each.method or ("scenario" if each.scenario else "profile") for name, each in variants.items()}
     return {name: f"{kinds[name]}: {each.title}" for name, each in variants.items()}
 

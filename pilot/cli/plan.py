@@ -25,11 +25,11 @@ def plan(
     from pilot.config.load import load_setting, scenario_for_profile
     from pilot.plan.plan import Question, make_plan
     from pilot.plan.text import as_text
-    from pilot.runs.inputs import check_named_methods
+    from pilot.runs.inputs import check_method_option
 
     loaded, sizes, folder = load_setting(scenario_for_profile(scenario, profile), profile, results)
     methods = method or list(loaded.methods)
-    check_named_methods(methods)
+    check_method_option(methods)
     asked = Question(
         loaded, sizes, methods, gpus, round(memory * 1e9), text_tokens, min(answer_tokens, text_tokens), tflops
     )  # fmt: skip

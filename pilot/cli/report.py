@@ -148,7 +148,7 @@ def study(
     from pilot.config.study import load_study
     from pilot.report.tables.study import write_study
 
-    chosen = load_study(name).only(parts=part or (), methods=method or ())
+    chosen = load_study(name).subset(parts=part or (), methods=method or ())
     for path in write_study(chosen, profile, results, index=not part, paper=paper):
         typer.echo(str(path), err=True)
 

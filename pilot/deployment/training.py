@@ -17,10 +17,10 @@ from pilot.federation.store import ClientStore
 from pilot.federation.training import CLIENTS, ServerRun
 from pilot.io.atomic import replace_file
 from pilot.io.lock import locked
-from pilot.runs.inputs import check_named_methods, check_trains, load_run_inputs
+from pilot.runs.inputs import check_method_option, check_trainable, load_run_inputs
 
 DEPLOYED = ("deployed", "Use `pilot-bench train`.")
-"""End of the message for a method that trains nothing (`check_trains`)."""
+"""End of the message for a method that trains nothing (`check_trainable`)."""
 
 
 def check_deployable(options: RunOptions) -> None:
@@ -32,8 +32,8 @@ def check_deployable(options: RunOptions) -> None:
     for load, name in ((load_scenario, options.scenario), (load_profile, options.profile)):
         if not (_is_file_name(name) and Path(name).is_absolute() and not Path(name).exists()):
             load(name)
-    check_named_methods([options.method])
-    check_trains(options.method, *DEPLOYED)
+    check_method_option([options.method])
+    check_trainable(options.method, *DEPLOYED)
 
 
 def train_deployed(options: RunOptions, num_nodes: int, show: Callable[[str], None]) -> Path:
@@ -52,7 +52,7 @@ def train_deployed(options: RunOptions, num_nodes: int, show: Callable[[str], No
     """
     results = Path(options.results)
     inputs = load_run_inputs(options.scenario, options.profile, options.method, results, options.seed)
-    check_trains(options.method, *DEPLOYED)
+    check_trainable(options.method, *DEPLOYED)
     inputs = replace(inputs, scenario_dir=inputs.scenario_dir.resolve())
     spec, folder, run_dir = inputs.spec, inputs.scenario_dir, inputs.run_dir
     method = spec.make_method()

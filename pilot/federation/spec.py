@@ -38,7 +38,7 @@ class RunSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "RunSpec":
+    def from_config(cls, config: Mapping[str, Any]) -> "RunSpec":
         """Restore the specification from a `config.json`, whose profile holds the run's learning rates."""
         scenario, profile = config["scenario_config"], config["profile_config"]
         return cls(
@@ -51,7 +51,7 @@ class RunSpec:
 
     def make_method(self) -> Method:
         """Create the method with the options of the profile and the variant, overridden by those of the run."""
-        return configured(self.profile, self.method, self.options)
+        return configured_method(self.profile, self.method, self.options)
 
     def clients(self, method: Method) -> list[ClientInfo]:
         """List the clients of the run; a single client if the data are pooled."""
@@ -61,7 +61,7 @@ class RunSpec:
         return [ClientInfo(k, task.name, tasks, self.seed) for k, task in enumerate(self.scenario.client_tasks)]
 
 
-def configured(profile: Profile, method: str, options: Mapping[str, Any] = MappingProxyType({})) -> Method:
+def configured_method(profile: Profile, method: str, options: Mapping[str, Any] = MappingProxyType({})) -> Method:
     """Create a method, or a variant of one, with the options of a profile, overridden by `options`.
 
     Raises:
@@ -92,7 +92,7 @@ def scenario_digests(scenario_dir: Path) -> dict[str, str]:
 def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
     """Return the content of `config.json`: all that the run's bytes depend on; `digests`: see `scenario_digests`."""
     scenario, profile = spec.scenario, spec.profile
-    own = profile.only(spec.method).model_copy(update={"learning_rates": {"default": spec.rates()}})
+    own = profile.for_method(spec.method).model_copy(update={"learning_rates": {"default": spec.rates()}})
     return {
         "scenario": scenario.name,
         "profile": profile.name,

@@ -52,7 +52,7 @@ def test_a_folder_in_use_or_with_another_run_is_refused_before_anything_starts(s
 
 
 def test_majority_is_not_deployed(small: Small) -> None:
-    with pytest.raises(UserError, match="--method majority: nothing is trained"):
+    with pytest.raises(UserError, match="--method majority: this method has no model to train"):
         train_deployed(request(small, "majority"), 6, print)
 
 
@@ -99,7 +99,7 @@ def test_how_long_clients_are_waited_for_is_in_the_app(tmp_path: Path) -> None:
         (("smok", "smoke", "pilot"), "scenario: unknown name 'smok'. Did you mean 'smoke'"),
         (("smoke", "smok", "pilot"), "profile: unknown name 'smok'"),
         (("smoke", "smoke", "fedavgg"), "--method: unknown name 'fedavgg'. Did you mean 'fedavg'"),
-        (("smoke", "smoke", "majority"), "--method majority: nothing is trained"),
+        (("smoke", "smoke", "majority"), "--method majority: this method has no model to train"),
         (("mine.yaml", "smoke", "pilot"), "mine.yaml: cannot be read"),
         (("smoke", "smoke", "pilot", "--patience", "nan"), "command line: field patience: "),
     ],

@@ -68,7 +68,7 @@ def simulated_place(results: Path, run: Mapping[str, Any], partition: int) -> Pl
     from pilot.federation.training import CLIENTS
 
     scenario, profile, method = (str(run[field]) for field in ("scenario", "profile", "method"))
-    inputs = RunInputs.named(scenario, profile, method, int(run["seed"]), results)
+    inputs = RunInputs.from_names(scenario, profile, method, int(run["seed"]), results)
     name = node_name(POOLED if inputs.spec.make_method().pooled else partition)
     return Place(inputs.scenario_dir / "nodes" / name, inputs.run_dir / CLIENTS / str(partition))
 
@@ -164,7 +164,7 @@ def _task(asked: Mapping[str, Any], client: int, payload: dict[str, Any]) -> "Ph
     from pilot.federation.spec import RunSpec
     from pilot.federation.store import Version
 
-    spec = RunSpec.of(asked["config"])
+    spec = RunSpec.from_config(asked["config"])
     method = spec.make_method()
     info = spec.clients(method)[client]
     phases = (*method.newcomer_phases(asked["round"]), *method.phases(asked["round"]))
@@ -199,7 +199,7 @@ def _cached_participant(key: str, place: Place, node: str, config: _Hidden) -> "
     from pilot.federation.nodes import open_node
     from pilot.federation.spec import RunSpec
 
-    spec = RunSpec.of(config.value)
+    spec = RunSpec.from_config(config.value)
     backbone = _cached_backbone(digest_json(config.value["profile_config"]), _Hidden(config.value))
     data = open_node(place.data, backbone, spec.profile.frame)
     participants = make_participants(
@@ -214,4 +214,4 @@ def _cached_backbone(key: str, config: _Hidden) -> "Backbone":
     from pilot.backbone.from_profile import load_backbone
     from pilot.federation.spec import RunSpec
 
-    return load_backbone(RunSpec.of(config.value).profile, lean=True)
+    return load_backbone(RunSpec.from_config(config.value).profile, lean=True)

@@ -68,7 +68,9 @@ def serve_context(grid: Grid, context: Context) -> None:
         UserError: an unknown name, missing files, or no client that answers.
     """
     options = validated(RunOptions, "--run-config", context.run_config)
-    inputs = RunInputs.named(options.scenario, options.profile, options.method, options.seed, Path(options.results))
+    inputs = RunInputs.from_names(
+        options.scenario, options.profile, options.method, options.seed, Path(options.results)
+    )
     spec, folder = inputs.spec, inputs.scenario_dir
     if isinstance(spec.make_method(), Blind):  # an unknown method is also refused before anything is written
         raise UserError(f"--run-config: field method: {spec.method} has no model to train. Use `pilot-bench train`.")

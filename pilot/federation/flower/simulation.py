@@ -38,7 +38,7 @@ def simulate(argument: dict[str, Any], work: Path, tell: Tell) -> None:
     """
     from flwr.simulation import run_simulation
 
-    spec = RunSpec.of(argument)
+    spec = RunSpec.from_config(argument)
     scenario_dir, run_dir = Path(argument["scenario_dir"]), Path(argument["run_dir"])
     nodes, method = scenario_dir / "nodes", spec.make_method()
     prepare_nodes(spec.scenario, scenario_dir, nodes)
