@@ -188,7 +188,9 @@ def test_training_goes_on_over_a_damaged_file(
         shutil.copytree(small.run("pilot"), run)
         (run / name).write_bytes(make((run / name).read_bytes()))
         assert small.train(run, "pilot") == contents(small.run("pilot")), harm
-    assert "timing.json" not in name or "The run goes on, and its times count from here" in capsys.readouterr().err
+    assert (
+        "timing.json" not in name or "The run continues; its times are counted from now on" in capsys.readouterr().err
+    )
 
 
 def test_damaged_timing_does_not_block(small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

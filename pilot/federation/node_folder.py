@@ -42,7 +42,7 @@ def read_node(folder: Path) -> dict[str, Any]:
         UserError: it is not a node folder, or the file is damaged.
     """
     if not (folder / "node.json").is_file():
-        raise UserError(f"{folder}: no node folder (node.json is missing). See docs/deploy.md.")
+        raise UserError(f"{folder}: not a node folder (node.json is missing). See docs/deploy.md.")
     fields: dict[str, FieldType] = {"client": (int, str), "num_examples": int, "digest": str, "scenario": str}
     return read_sealed(folder / "node.json", fields)
 

@@ -178,7 +178,7 @@ def finished_config(run_dir: Path) -> dict[str, Any]:
         raise UserError(f"{run_dir}: not a finished run (manifest.json is missing). Train it first.")
     manifest = read_json(path, {"config_digest": str, "files": dict})
     if "config.json" not in manifest["files"]:
-        raise damaged(path, "field files: config.json is not among them")
+        raise damaged(path, "field files: config.json is not listed")
     for name, digest in manifest["files"].items():
         if not name.startswith("checkpoint/") or name.endswith("/complete.json"):
             check_digest(run_dir / name, digest)

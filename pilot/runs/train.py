@@ -52,8 +52,10 @@ def train_method(
     if engine == "flower" and inputs.spec.make_method().phases(1):
         from pilot.federation.flower.server import ClientResources, simulate_run
 
-        each = ClientResources(client_cpus, client_gpus)
-        simulate_run(inputs.spec, inputs.scenario_dir, inputs.run_dir, resume, progress, each=each, replace=replace)
+        resources = ClientResources(client_cpus, client_gpus)
+        simulate_run(
+            inputs.spec, inputs.scenario_dir, inputs.run_dir, resume, progress, resources=resources, replace=replace
+        )
     else:
         train_run(inputs.spec, inputs.scenario_dir, inputs.run_dir, resume, progress, replace)
     return inputs.run_dir

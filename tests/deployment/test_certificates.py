@@ -75,10 +75,10 @@ def test_only_the_own_authority_vouches_for_the_server(tmp_path: Path) -> None:
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     made = make_certificates(tmp_path)
     before = made.key.read_bytes()
-    with pytest.raises(UserError, match=r"ca\.key: exists already, and keys are not overwritten"):
+    with pytest.raises(UserError, match=r"ca\.key: already exists, and keys are not overwritten"):
         make_certificates(tmp_path)
     make_node_key(tmp_path / "node-0")
-    with pytest.raises(UserError, match="node-0: exists already"):
+    with pytest.raises(UserError, match="node-0: already exists"):
         make_node_key(tmp_path / "node-0")
     assert made.key.read_bytes() == before
 

@@ -150,8 +150,8 @@ def test_collect_refuses_another_state_than_the_checkpoint_names(tmp_path: Path)
     save_progress(tmp_path / "run" / "checkpoint", Progress(1, versions={3: made["r1p0"]}), "digest")
     with pytest.raises(UserError, match="not the private state that the checkpoint names"):
         collect(tmp_path / "run", {3: tmp_path / "other"})
-    with pytest.raises(UserError, match="client 4: the run keeps no private state of it"):
+    with pytest.raises(UserError, match="client 4: .* has no private state of this client"):
         collect(tmp_path / "run", {4: tmp_path / "node"})
-    with pytest.raises(UserError, match="no finished round here"):
+    with pytest.raises(UserError, match="no finished round"):
         collect(tmp_path, {3: tmp_path / "node"})
     assert not (tmp_path / "run" / "clients").exists()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot.deployment.flower_command import QUIET
+from pilot.deployment.flower_command import ENVIRONMENT
 from pilot.federation.training import CLIENTS
 from pilot.io.processes import Process, Processes, free_port
 
@@ -42,8 +42,8 @@ class Machines:
         self.commands = list(commands_of("deploy.md", PAGE))
         exports = [word for each in self.commands if each.program == "export" for word in each.text.split()[1:]]
         quiet = {key: value for key, value in (word.split("=") for word in exports) if "proxy" not in key.lower()}
-        assert quiet == QUIET, "the page's environment is not the deployment's"
-        self.processes = Processes(root / "logs", {**QUIET, "PYTHONPATH": str(ROOT), "PATH": _path()})
+        assert quiet == ENVIRONMENT, "the page's environment is not the deployment's"
+        self.processes = Processes(root / "logs", {**ENVIRONMENT, "PYTHONPATH": str(ROOT), "PATH": _path()})
 
     def take(self, beginning: str) -> str:
         """The page's next command, which begins like this."""
