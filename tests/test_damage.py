@@ -215,7 +215,7 @@ def test_private_state_that_vanishes_is_missed_before_the_manifest(small: Small,
             for path in tmp_path.glob("seed0/clients/2/r2p0.*"):
                 path.unlink()
 
-    with pytest.raises(UserError, match=r"seed0: the run is not complete, .*clients/2/r2p0\.safetensors"):
+    with pytest.raises(UserError, match=r"seed0: incomplete run, .*clients/2/r2p0\.safetensors"):
         small.train(tmp_path / "seed0", "pilot", progress=lose)
     assert not (tmp_path / "seed0/manifest.json").exists()
     assert small.train(tmp_path / "seed0", "pilot") == contents(small.run("pilot"))

@@ -43,7 +43,7 @@ def test_command_line_passes_them_on(
     command += ["--results", str(small.results), "--engine", "flower", *options]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    assert told == {"each": expected, "replace": False}
+    assert told == {"resources": expected, "replace": False}
 
 
 def test_gpus_that_are_not_there_are_refused_before_ray_starts(
