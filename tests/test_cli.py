@@ -311,7 +311,7 @@ def test_ctrl_c_and_again(small: Small, files: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, message = process.communicate()
     assert process.returncode == 130 and "Traceback" not in message
-    assert "interrupted; what was finished is kept" in message
+    assert "interrupted; finished work is kept" in message
     assert not (run / "manifest.json").exists() and not list(run.rglob("*.part"))
     finished = max(int(p.parent.name[6:]) for p in run.glob("checkpoint/round-*/complete.json"))
     assert 1 <= finished < 8

@@ -46,7 +46,9 @@ def test_a_folder_in_use_or_with_another_run_is_refused_before_anything_starts(s
     with locked(folder / "runs/fedavg/seed0"), pytest.raises(UserError, match="fedavg/seed0: in use by process"):
         train_deployed(asked, 6, print)
     save_progress(folder / "runs/fedavg/seed0/checkpoint", Progress(1), "of something else")
-    with pytest.raises(UserError, match=r"fedavg/seed0: contains a run .*config\.json is missing or damaged.*--no-resume"):
+    with pytest.raises(
+        UserError, match=r"fedavg/seed0: contains a run .*config\.json is missing or damaged.*--no-resume"
+    ):
         train_deployed(asked, 6, print)
     assert not (folder / "deployment").exists()
 

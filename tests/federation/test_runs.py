@@ -341,7 +341,9 @@ def _stale(small: Small, folder: Path, rows: list[dict[str, Any]]) -> None:
 
 def test_partition_of_other_data_is_refused(small: Small, tmp_path: Path) -> None:
     _stale(small, tmp_path, [{"task": "scene-vqa", "id": "gone", "client": 0, "part": "train"}])
-    with pytest.raises(UserError, match=r"partition: assigns record 'gone' of task scene-vqa to client 0.*pilot-bench partition"):
+    with pytest.raises(
+        UserError, match=r"partition: assigns record 'gone' of task scene-vqa to client 0.*pilot-bench partition"
+    ):
         read_part(small.scenario, tmp_path, small.scenario.tasks[0], "train", frame="original")
 
 
