@@ -128,7 +128,7 @@ def test_unknown_names(files: Path) -> None:
         "profile: unknown name 'lava'.",
         "embedded, llava, llava-random, smoke",
     )
-    refused(call("data", "build", "-s", str(files / "none.yaml")), "none.yaml: cannot be read", "Name an existing")
+    refused(call("data", "build", "-s", str(files / "none.yaml")), "none.yaml: cannot be read", "Give an existing")
     change(files, methods=["pilot", "fedsgd"])
     refused(call("train", "-m", "fedavg", *where(files)), "small.yaml: field methods: unknown name 'fedsgd'")
     change(files, task={"lm_eval_task": "scene_vqa"})

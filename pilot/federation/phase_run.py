@@ -56,7 +56,7 @@ class PhaseRun:
         if missing:
             raise RuntimeError(f"no gradient reaches {len(missing)} trainable tensors, the first is {missing[0]}")
 
-    def hand_over(self, gradients: State) -> Handover:
+    def split_result(self, gradients: State) -> Handover:
         """Split the result into what leaves the client and what it keeps; `gradients` as in `Work`."""
         task = self.task
         work = Work(self.start, self.model.state(), self.stored, task.payload, task.steps, gradients)

@@ -83,15 +83,15 @@ class LocalTrainer:
         began = time.perf_counter()
         gradients = self._optimise(run, checkpoint) if task.steps else {}
         step_seconds = time.perf_counter() - began
-        handover = run.hand_over(gradients)
+        split = run.split_result(gradients)
         update = Update(
             client=info.client,
             task=info.task,
             num_examples=len(examples),
-            state=handover.shared,
+            state=split.shared,
             statistics=self._statistics(run),
         )
-        return PhaseResult(update, run.untrained(), handover.private, run.report(truncation(examples)), step_seconds)
+        return PhaseResult(update, run.untrained(), split.private, run.report(truncation(examples)), step_seconds)
 
     def optimiser(self, run: PhaseRun) -> Optimiser:
         """Build the optimiser of a phase."""
