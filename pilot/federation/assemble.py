@@ -12,7 +12,7 @@ from pilot.backbone.lora import initial_state
 from pilot.config.files import check_known
 from pilot.errors import UserError
 from pilot.federation.attacks import corrupt
-from pilot.federation.client import PhaseResult, PhaseTask
+from pilot.federation.client import PhaseTask, TrainingResult
 from pilot.federation.defence import Defence
 from pilot.federation.participant import Participant, UpdateTransform, send_unchanged
 from pilot.federation.participation import Participation, schedule, to_json
@@ -208,7 +208,7 @@ def _update_transform(spec: RunSpec) -> UpdateTransform:
     if not faults and settings.privacy is None:
         return send_unchanged
 
-    def transform_update(task: PhaseTask, trained: PhaseResult) -> Update:
+    def transform_update(task: PhaseTask, trained: TrainingResult) -> Update:
         state, fault = trained.update.state, faults.get(task.info.client)
         if fault is not None:
             state = corrupt(fault.kind, state, trained.received, fault.factor)

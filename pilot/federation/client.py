@@ -36,7 +36,7 @@ class ClientReport:
 
 
 @dataclass(frozen=True)
-class PhaseResult:
+class TrainingResult:
     """Result of one phase on one client.
 
     Attributes:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pilot.errors import UserError
-from pilot.federation.client import ClientReport, PhaseResult, PhaseTask
+from pilot.federation.client import ClientReport, PhaseTask, TrainingResult
 from pilot.federation.guard import check_outgoing
 from pilot.federation.store import ClientStore, Version, version_name
 from pilot.methods.base import State, Update
 
-UpdateTransform = Callable[[PhaseTask, PhaseResult], Update]
+UpdateTransform = Callable[[PhaseTask, TrainingResult], Update]
 """Transformation of an update before it is sent: noise, or a simulated fault."""
 
 
@@ -46,7 +46,7 @@ class ClientFailure:
     reason: str
 
 
-def send_unchanged(task: PhaseTask, trained: PhaseResult) -> Update:
+def send_unchanged(task: PhaseTask, trained: TrainingResult) -> Update:
     """Return the update as it was trained."""
     return trained.update
 
@@ -61,7 +61,7 @@ class Participant:
         fresh_noise: whether noise is drawn anew for every message, so that the client must count its messages.
     """
 
-    train: Callable[[PhaseTask, State], PhaseResult]
+    train: Callable[[PhaseTask, State], TrainingResult]
     store: ClientStore
     transform: UpdateTransform = send_unchanged
     withhold_metrics: bool = False
@@ -100,7 +100,7 @@ class PendingResult:
 
     participant: Participant
     task: PhaseTask
-    trained: PhaseResult
+    trained: TrainingResult
 
     @property
     def num_bytes(self) -> int:

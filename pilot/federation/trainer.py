@@ -12,7 +12,7 @@ import torch
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
 from pilot.config.model import LearningRates
-from pilot.federation.client import PhaseResult, PhaseTask, build_client_model
+from pilot.federation.client import PhaseTask, TrainingResult, build_client_model
 from pilot.federation.optimisation import Optimiser
 from pilot.federation.phase_run import PhaseRun
 from pilot.federation.shards import Example, batches, truncation
@@ -74,7 +74,7 @@ class LocalTrainer:
         )
         self._projector = backbone.projector()
 
-    def run(self, task: PhaseTask, stored: State) -> PhaseResult:
+    def run(self, task: PhaseTask, stored: State) -> TrainingResult:
         """Train one phase of one client, from its private state or from where it was interrupted."""
         info, examples = task.info, self.examples[task.info.client]
         model = build_client_model(self.backbone, self.method, task.phase, info, stored, task.payload, self._projector)
@@ -91,7 +91,7 @@ class LocalTrainer:
             state=split.shared,
             statistics=self._statistics(run),
         )
-        return PhaseResult(update, run.untrained(), split.private, run.report(truncation(examples)), step_seconds)
+        return TrainingResult(update, run.untrained(), split.private, run.report(truncation(examples)), step_seconds)
 
     def optimiser(self, run: PhaseRun) -> Optimiser:
         """Build the optimiser of a phase."""

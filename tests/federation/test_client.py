@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pilot.connector.base import Connector, ConnectorOutput, PlainConnector
 from pilot.connector.mlp import Projector
-from pilot.federation.client import PhaseResult, PhaseTask, build_client_model
+from pilot.federation.client import PhaseTask, TrainingResult, build_client_model
 from pilot.federation.driver import Driver
 from pilot.federation.guard import PrivacyError, check_outgoing
 from pilot.federation.ledger import Ledger
@@ -157,7 +157,7 @@ def test_transport_refuses_what_may_not_leave(small: Small, tmp_path: Path) -> N
     trainer = small.trainer("pilot")
     phase = trainer.method.phases(1)[0]
 
-    def leaky(task: PhaseTask, stored: State) -> PhaseResult:
+    def leaky(task: PhaseTask, stored: State) -> TrainingResult:
         result = trainer.run(task, stored)
         return replace(result, update=replace(result.update, state=select(result.private, {"client_adapter"})))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pilot.backbone.packed.packing import IGNORED
 from pilot.federation.assemble import make_plan
-from pilot.federation.client import PhaseResult, PhaseTask, build_client_model
+from pilot.federation.client import PhaseTask, TrainingResult, build_client_model
 from pilot.federation.driver import Driver
 from pilot.federation.ledger import Ledger
 from pilot.federation.shards import collate
@@ -78,7 +78,7 @@ def trainer_of(small: Small, method: Probe) -> LocalTrainer:
 
 def run(
     small: Small, method: Probe, payload: State | None = None, stored: State | None = None, steps: int = 1
-) -> PhaseResult:
+) -> TrainingResult:
     task = PhaseTask(INFO, method.phase, 1, 0, steps, payload or {})
     return trainer_of(small, method).run(task, stored or {})
 

@@ -27,7 +27,7 @@ from pilot.config.load import load_profile
 from pilot.config.model import RandomLlava
 from pilot.config.profile import Profile
 from pilot.errors import UserError
-from pilot.federation.client import PhaseResult, PhaseTask
+from pilot.federation.client import PhaseTask, TrainingResult
 from pilot.federation.driver import Driver
 from pilot.federation.ledger import Ledger
 from pilot.federation.participant import Participant, peak_memory_mb
@@ -143,7 +143,7 @@ class _Meter:
     tokens: dict[str, int] = field(default_factory=dict)
     trainable: dict[str, int] = field(default_factory=dict)
 
-    def train(self, task: PhaseTask, stored: State) -> PhaseResult:
+    def train(self, task: PhaseTask, stored: State) -> TrainingResult:
         """Run the trainer on a phase and record its seconds, tokens and trainable parameters."""
         began, name = time.perf_counter(), task.phase.name
         trained = self.trainer.run(task, stored)
