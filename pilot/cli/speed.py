@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
+MAX_WALL_SECONDS = 2.0
 INSTRUCTIONS = {"AVX2": "avx2", "AVX-512": "avx512f", "AMX": "amx_tile"}
 SHAPES = ((800, 128, 128), (800, 128, 256), (800, 256, 128))
 """Rows, inner dimension, columns of matrix products in a training step of the embedded profile."""
@@ -55,12 +56,11 @@ def processor_features(cpuinfo: Path = CPUINFO) -> tuple[str, list[str]]:
     return values.get("model name", ""), [name for name, flag in INSTRUCTIONS.items() if flag in flags]
 
 
-def measure_rate(seconds: float = 0.3, patience: float = 2.0) -> float:
+def measure_rate(seconds: float = 0.3) -> float:
     """Measure the float32 GFLOP/s of one thread by CPU time, less affected by other processes; return the best round.
 
     Args:
-        seconds: CPU time to measure.
-        patience: seconds of wall time after which to stop in any case.
+        seconds: CPU time to measure; it stops after `MAX_WALL_SECONDS` of wall time in any case.
     """
     import torch
 
@@ -75,7 +75,7 @@ def measure_rate(seconds: float = 0.3, patience: float = 2.0) -> float:
         work = bare(products)
         work()
         least, began, started = float("inf"), time.monotonic(), time.thread_time()
-        while time.thread_time() - started < seconds and time.monotonic() - began < patience:
+        while time.thread_time() - started < seconds and time.monotonic() - began < MAX_WALL_SECONDS:
             before = time.thread_time()
             work()
             least = min(least, time.thread_time() - before)

@@ -7,7 +7,7 @@ is ignored. The last two rounds are kept: if the newest is damaged, the other on
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,9 +151,9 @@ def _load(source: Path, config_digest: str | None) -> Progress | None:
     )
 
 
-def versions_to_keep(*versions: Mapping[int, Version], client: int, also: Iterable[str] = ()) -> tuple[str, ...]:
-    """List the names of a client's versions that any of the rounds still needs, and those in `also`, sorted."""
-    return tuple(sorted({each[client].name for each in versions if client in each} | set(also)))
+def versions_to_keep(*versions: Mapping[int, Version], client: int) -> tuple[str, ...]:
+    """List the names of a client's versions that any of the rounds still needs, sorted."""
+    return tuple(sorted({each[client].name for each in versions if client in each}))
 
 
 def _versions(value: Mapping[str, dict[str, str]]) -> dict[int, Version]:

@@ -56,7 +56,7 @@ class Collector:
     def collect(self, answers: Iterator[Answer]) -> ServerState:
         """Aggregate the valid updates; return the server's next state, unchanged if the phase is skipped."""
         began = time.perf_counter()
-        after = self._aggregate(self._valid(answers))
+        after = self._aggregate(self._accepted_updates(answers))
         if self._num_accepted < (1 if self.round_phase.is_early else self.plan.quorum):
             after, self.versions, self.row["skipped"] = self.server, {}, True
         elif self._exchanges:
@@ -67,7 +67,7 @@ class Collector:
         self._add_times(time.perf_counter() - began)
         return after
 
-    def _valid(self, answers: Iterator[Answer]) -> Iterator[Update]:
+    def _accepted_updates(self, answers: Iterator[Answer]) -> Iterator[Update]:
         """Yield the updates that pass the guard, in the order of clients; record why others are excluded."""
         while True:
             began = time.perf_counter()
@@ -78,7 +78,7 @@ class Collector:
             if isinstance(answer, ClientFailure):
                 self._exclude(answer.client, answer.reason)
                 continue
-            self._account(answer)
+            self._record_result(answer)
             update, phase, method = answer.update, self.round_phase.phase, self.plan.method
             expected, num_examples = self._untrained(update.client), self.plan.num_examples[update.client]
             reason = reason_to_exclude(update, expected, phase, self._infos[update.client].task, num_examples)
@@ -97,12 +97,12 @@ class Collector:
         first = next(updates, None)
         if first is not None and self._exchanges:
             defended = defence.apply(itertools.chain([first], updates), self._untrained, self.row["defence"])
-            after = self.plan.method.aggregate(self.round_phase.phase, self._measured(defended), after, defence.mean)
+            after = self.plan.method.aggregate(self.round_phase.phase, self._with_drift(defended), after, defence.mean)
         for _ in updates:  # consume what is left if nothing was aggregated
             pass
         return after
 
-    def _measured(self, updates: Iterator[Update]) -> Iterator[Update]:
+    def _with_drift(self, updates: Iterator[Update]) -> Iterator[Update]:
         """Yield updates unchanged; add each to the drift statistics."""
         for update in updates:
             self._drift.add(update)
@@ -116,7 +116,7 @@ class Collector:
     def _exclude(self, client: int, reason: str) -> None:
         self.row["excluded"].append({"client": client, "reason": reason})
 
-    def _account(self, result: ClientResult) -> None:
+    def _record_result(self, result: ClientResult) -> None:
         """Add an answer to the ledger, the row and the times."""
         update, report, round_phase = result.update, result.report, self.round_phase
         statistics = {f"statistics.{name}": value for name, value in update.statistics.items()}

@@ -113,8 +113,8 @@ def schedule(config: Participation, clients: Sequence[int], rounds: int, seed: i
     wanted = config.num_wanted(len(ordered))
     if config.quorum > wanted:
         raise ValueError(
-            f"participation.quorum: a round wants {wanted} of {len(ordered)} clients, so {config.quorum} updates never "
-            f"arrive; expected at most {wanted}, or a larger participation.fraction"
+            f"participation.quorum: expected at most {wanted}, the clients of a round ({config.fraction:g} of "
+            f"{len(ordered)}), got {config.quorum}. Lower it, or increase participation.fraction"
         )
     return [_round(config, ordered, number, seed) for number in range(1, rounds + 1)]
 

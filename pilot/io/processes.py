@@ -206,10 +206,10 @@ def free_port(taken: Collection[int]) -> int:
     raise UserError("127.0.0.1: no free port between 20000 and 32000. Stop a program that listens on one.")
 
 
-def last_error_lines(lines: Sequence[str], most: int = 4) -> str:
-    """Join up to `most` lines of a log, from the last error on; without an error, return the last line."""
+def last_error_lines(lines: Sequence[str]) -> str:
+    """Join up to four lines of a log, from the last error on; without an error, return the last line."""
     errors = [place for place, line in enumerate(lines) if "ERROR" in line or "Error" in line]
-    return " ".join(line.strip() for line in lines[errors[-1] if errors else -1 :][:most])
+    return " ".join(line.strip() for line in lines[errors[-1] if errors else -1 :][:4])
 
 
 def all_processes() -> Iterator[tuple[int, str, list[bytes]]]:

@@ -55,13 +55,13 @@ def digest_of(path: Path, stamps: Path | None = None) -> str:
     return digest
 
 
-def check_digest(path: Path, expected: str, stamps: Path | None = None) -> None:
-    """Reject a file whose sha256 differs from the recorded one; `stamps` as in `digest_of`.
+def check_digest(path: Path, expected: str) -> None:
+    """Reject a file whose sha256 differs from the recorded one.
 
     Raises:
         UserError: the digest differs; the message names the file and the command that recreates it.
     """
-    if digest_of(path, stamps) != expected:
+    if digest_of(path) != expected:
         raise damaged(path, "its sha256 differs from the recorded one")
 
 

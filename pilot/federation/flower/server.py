@@ -19,7 +19,7 @@ from pilot.config.files import validated
 from pilot.errors import UserError
 from pilot.federation.flower.node_app import NodeFolders
 from pilot.federation.flower.ray_process import run_in_process
-from pilot.federation.flower.transport import WINDOW, FlowerTransport
+from pilot.federation.flower.transport import PATIENCE_SECONDS, WINDOW, FlowerTransport
 from pilot.federation.inputs import RunInputs
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
@@ -49,7 +49,7 @@ class RunOptions(Model):
     nodes: str = ""
     resume: bool = True
     window: Annotated[int, Field(ge=1)] = WINDOW
-    patience: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600.0
+    patience: Annotated[float, Field(ge=0, allow_inf_nan=False)] = PATIENCE_SECONDS
     limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
@@ -82,7 +82,13 @@ def serve_context(grid: Grid, context: Context) -> None:
         serve(run, grid, options.patience, options.window, options.limit or None)
 
 
-def serve(run: ServerRun, grid: Grid, patience: float, window: int = WINDOW, limit: float | None = None) -> None:
+def serve(
+    run: ServerRun,
+    grid: Grid,
+    patience: float = PATIENCE_SECONDS,
+    window: int = WINDOW,
+    limit: float | None = None,
+) -> None:
     """Run the rounds over Flower's `grid`; warn about excluded clients. For limits see `FlowerTransport`.
 
     The caller must hold the run's lock.
@@ -137,7 +143,6 @@ def simulate_run(
     run_dir: Path,
     resume: bool,
     progress: Callable[[int, int], None],
-    patience: float = 600.0,
     resources: ClientResources = ClientResources(),
     replace: bool = False,
 ) -> None:
@@ -156,7 +161,7 @@ def simulate_run(
         "scenario_config": spec.scenario.model_dump(mode="json"), "method": spec.method, "seed": spec.seed,
         "profile_config": spec.profile.model_dump(mode="json"), "resume": resume, "replace": replace,
         "scenario_dir": str(scenario_dir.resolve()), "run_dir": str(run_dir.resolve()),
-        "backend": simulation_backend(resources), "patience": patience,
+        "backend": simulation_backend(resources),
     }  # fmt: skip
 
     def on_message(kind: str, value: Any) -> None:

@@ -51,7 +51,7 @@ def simulate(argument: dict[str, Any], work: Path, send: SendMessage) -> None:
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        send_result(lambda: serve(run, grid, argument["patience"]), send)
+        send_result(lambda: serve(run, grid), send)
 
     folders = SimulatedFolders(nodes, run_dir / CLIENTS, method.pooled)
     backend = argument["backend"]

@@ -27,6 +27,7 @@ from pilot.provenance import package_versions
 
 log = logging.getLogger("flwr.pilot")
 WINDOW = 16
+PATIENCE_SECONDS = 600.0
 POLL_SECONDS = 0.1
 MAX_SECONDS_BETWEEN_CHECKS = 2.0
 QUERY_SECONDS = 120.0
@@ -73,7 +74,7 @@ class FlowerTransport:
     config: Mapping[str, Any]
     nodes: Mapping[int, str]
     window: int = WINDOW
-    patience: float = 600.0
+    patience: float = PATIENCE_SECONDS
     limit: float | None = None
     parallel: bool = field(default=True, init=False)
     _node_of: dict[int, int] = field(default_factory=dict, init=False)
