@@ -78,7 +78,7 @@ FAILURES = {
 @pytest.mark.parametrize("body", FAILURES)
 @pytest.mark.slow
 def test_a_failure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
-    monkeypatch.setattr(ray_process, "SECONDS_BETWEEN_LOOKS", 0.2)
+    monkeypatch.setattr(ray_process, "SECONDS_BETWEEN_CHECKS", 0.2)
     monkeypatch.setattr(ray_process, "SHUTDOWN_SECONDS", 0.5)
     with pytest.raises(UserError, match=FAILURES[body]) as caught:
         run(monkeypatch, tmp_path, body)
@@ -86,7 +86,7 @@ def test_a_failure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_fork_of_a_daemon_may_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(ray_process, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(ray_process, "SECONDS_BETWEEN_CHECKS", 0.0)
     monkeypatch.setattr(ray_process, "SHUTDOWN_SECONDS", 0.01)
     there = {1: "/ray/raylet/raylet x", 2: "/ray/raylet/raylet x", 3: "/ray/gcs/gcs_server x"}
     daemons = _DaemonMonitor(Processes(tmp_path, {}))
