@@ -138,6 +138,6 @@ def test_a_long_folder_is_replaced_or_refused(tmp_path: Path, monkeypatch: pytes
         assert folder.parent == Path("/tmp") and folder.name.startswith(PREFIX)
     assert not folder.exists()
     monkeypatch.setattr(ray_process.os, "access", lambda path, mode: str(path) != "/tmp")
-    with pytest.raises(UserError, match=rf"TMPDIR: .* is too long .* of at most {LONGEST_FOLDER} bytes"):
+    with pytest.raises(UserError, match=rf"TMPDIR: .* is too long .* at most {LONGEST_FOLDER} bytes"):
         with ray_process._short_folder():
             pass
