@@ -317,7 +317,7 @@ def test_refused_sources(own: Path) -> None:
             r"unknown source 'nowhere'\. Expected one of: aokvqa, .* imported, .* own, .* scene",
         ),
         ({"source": "scene-vqa"}, "source 'scene-vqa' takes no options, got file, held_out, images"),
-        ({"options": {}}, "scenario smoke, task q, options: field file: is missing"),
+        ({"options": {}}, "scenario smoke, task q, options: field file: missing"),
         ({"options": {"file": "a.csv", "kind": "vqa"}}, "field kind: is the task's own field"),
         ({"source": "imported", "options": {"records": "none"}}, r"none/records\.parquet: no such file. Import your"),
         ({"source": "imported", "options": {"records": "none", "held_out": 0.5}}, "no such file"),
