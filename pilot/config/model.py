@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from pilot.config.base import Count, Model, Positive, Sparse
+from pilot.config.base import CompactModel, Count, Model, Positive
 
 Precision = Literal["float32", "bfloat16"]
 Attention = Literal["eager", "sdpa"]
@@ -58,14 +58,14 @@ class RandomLlava(Model):
         return (self.image_size // self.patch_size) ** 2
 
 
-class LoraConfig(Sparse):
+class LoraConfig(CompactModel):
     """LoRA's rank, scale numerator (W + alpha / rank * B A) and computation.
 
     `space`: `weight` computes W + scale B A once per step, faster if tokens outnumber the rank at small widths;
     `token` computes W x + scale B (A x), whose backward pass needs no gradient of the size of W.
     """
 
-    unwritten: ClassVar[frozenset[str]] = frozenset({"space"})
+    omitted_defaults: ClassVar[frozenset[str]] = frozenset({"space"})
 
     rank: Count
     alpha: Positive
@@ -79,10 +79,10 @@ class PhaseRates(Model):
     connector: Positive | None = None
 
 
-class LearningRates(Sparse):
+class LearningRates(CompactModel):
     """Peak learning rates of the LLM's LoRA and of everything between vision tower and LLM; exceptions by phase."""
 
-    unwritten: ClassVar[frozenset[str]] = frozenset({"phases"})
+    omitted_defaults: ClassVar[frozenset[str]] = frozenset({"phases"})
 
     text_adapter: Positive
     connector: Positive
@@ -100,7 +100,7 @@ class LearningRates(Sparse):
 class Trial(LearningRates):
     """One candidate of `pilot-bench tune`: learning rates, and options of the method that override the profile's."""
 
-    unwritten: ClassVar[frozenset[str]] = frozenset({"phases", "options"})
+    omitted_defaults: ClassVar[frozenset[str]] = frozenset({"phases", "options"})
 
     options: Mapping[str, Any] = Field(default_factory=dict)
 
