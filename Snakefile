@@ -64,21 +64,21 @@ rule smoke:
     input:
         outputs_of("smoke", "smoke"),
     message:
-        "all done: the pipeline in miniature"
+        "all done: smoke test of the pipeline"
 
 
 rule figures:
     input:
         [path for name in ("scenario1", "scenario2") for path in paper_outputs_of(name)],
     message:
-        "all done: tables and figures of both scenarios, also for paper ({PROFILE})"
+        "all done: tables and figures of both scenarios, with those for papers ({PROFILE})"
 
 
 rule smoke_figures:
     input:
         paper_outputs_of("smoke", "smoke"),
     message:
-        "all done: tables and figures of the smoke test, also for paper"
+        "all done: tables and figures of the smoke test, with those for papers"
 
 
 rule report:
@@ -92,14 +92,14 @@ rule faults:
     input:
         expand(f"{RESULTS}/{PROFILE}/{scenario_for_profile('scenario2', PROFILE)}/faults/{{name}}", name=FAULT_OUTPUTS),
     message:
-        "all done: what faults cost in scenario2 ({PROFILE})"
+        "all done: quality lost by faults in scenario2 ({PROFILE})"
 
 
 rule smoke_faults:
     input:
         expand(f"{RESULTS}/smoke/smoke/faults/{{name}}", name=FAULT_OUTPUTS),
     message:
-        "all done: faults in miniature"
+        "all done: smoke test of faults"
 
 
 rule zoo:
@@ -113,25 +113,25 @@ rule ablation:
     input:
         f"{RESULTS}/{PROFILE}/studies/ablation/index.md",
     message:
-        "all done: what each part of Pilot is worth ({PROFILE})"
+        "all done: ablation study of Pilot ({PROFILE})"
 
 
 rule heterogeneity:
     input:
         f"{RESULTS}/{PROFILE}/studies/heterogeneity/index.md",
     message:
-        "all done: more or less uneven clients ({PROFILE})"
+        "all done: study of client heterogeneity ({PROFILE})"
 
 
 rule smoke_study:
     input:
         f"{RESULTS}/smoke/studies/smoke/index.md",
     message:
-        "all done: a study in miniature"
+        "all done: smoke test of studies"
 
 
 rule tuning:
     input:
         f"{RESULTS}/{PROFILE}/{scenario_for_profile('scenario2', PROFILE)}/tuning/tuning.csv",
     message:
-        "all done: every method's trials side by side ({PROFILE})"
+        "all done: table of all tuning trials ({PROFILE})"

@@ -35,14 +35,14 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 """The functions that a stage's command calls. Its sources are their modules and all modules that these import."""
 BOUNDARIES: dict[Edge, str] = {
-    (ANY, "pilot.provenance"): "what it computes stands in the digests themselves",
-    (ANY, "pilot.io.imports"): "so does what this finds",
-    ("pilot.registry", "pilot.methods.families"): "of the table, a run needs its own method's line and files",
+    (ANY, "pilot.provenance"): "its results are in the digests themselves",
+    (ANY, "pilot.io.imports"): "its results are in the digests, too",
+    ("pilot.registry", "pilot.methods.families"): "a run needs only its own method's entry and files",
     ("pilot.runs.train", "pilot.federation.flower"): "every engine gives the same bytes",
-    ("pilot.runs.inputs", "pilot.methods.families"): "of the methods of other runs, a run needs only the names",
-    ("pilot.runs.inputs", "pilot.evaluation.tasks"): "training asks for the names of the tasks only",
+    ("pilot.runs.inputs", "pilot.methods.families"): "a run needs only the names of other methods",
+    ("pilot.runs.inputs", "pilot.evaluation.tasks"): "training needs only the names of the tasks",
     **{
-        ("pilot.evaluation.tasks.task_functions", f"pilot.evaluation.{metric}"): "answering asks for no scores"
+        ("pilot.evaluation.tasks.task_functions", f"pilot.evaluation.{metric}"): "generating answers needs no scores"
         for metric in ("caption", "grounding", "vqa")
     },
     ("pilot.backbone", "pilot.backbone.tiny_llava_checkpoint"): "weights are inputs: `backbone_digest`",
@@ -51,7 +51,7 @@ BOUNDARIES: dict[Edge, str] = {
 
 
 @cache
-def sources(stage: str, method: str | None = None) -> frozenset[str]:
+def stage_sources(stage: str, method: str | None = None) -> frozenset[str]:
     """Return a stage's (and a method's) source files, relative to the repository; a variant has those of its base."""
     base = base_name(method) if method else ""
     own: Iterable[str] = [method_module(base)] if base in METHODS else ()
@@ -69,7 +69,7 @@ def stage_digest(stage: str, method: str | None = None) -> str:
     """
     if method:
         check_methods(f"stage {stage}", "method", [method], known_methods())
-    base, own = base_name(method) if method else "", source_digest(sources(stage, method))
+    base, own = base_name(method) if method else "", source_digest(stage_sources(stage, method))
     if base in METHODS:
         return digest_json([own, METHODS[base]])
     return digest_json([own, plugin_digest(base)]) if base in plugins() else own
@@ -91,14 +91,14 @@ def scenario_digest(scenario: str, part: str) -> str:
 @cache
 def profile_digest(profile: str, method: str) -> str:
     """Digest the settings of a profile that a method's runs depend on, without other methods' settings."""
-    return digest_json(load_profile(profile).only(method).model_dump(mode="json"))
+    return digest_json(load_profile(profile).for_method(method).model_dump(mode="json"))
 
 
 @cache
 def tuning_digest(profile: str, method: str) -> str:
     """Digest the settings of a profile that a method's trials depend on: the grid instead of learning rates."""
     loaded = load_profile(profile)
-    settings = loaded.only(method).model_copy(update={"learning_rates": {}, "tuning_grid": loaded.tuning_grid})
+    settings = loaded.for_method(method).model_copy(update={"learning_rates": {}, "tuning_grid": loaded.tuning_grid})
     return digest_json(settings.model_dump(mode="json"))
 
 
@@ -117,7 +117,7 @@ def fault_digest(fault: str) -> str:
 
 
 @cache
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Return the versions of the packages that results may depend on."""
     from importlib.metadata import version
 

@@ -43,7 +43,7 @@ def method_class(name: str) -> type[Method]:
     if name in METHODS and name in plugins():
         raise UserError(
             f"method {name!r}: entry point {plugins()[name].value} (group {GROUP}) has the name of a method of this "
-            "suite. Rename it, or uninstall its package."
+            "suite. Rename the entry point, or uninstall its package."
         )
     if name in METHODS:
         module, _, attribute = METHODS[name].partition(":")
@@ -52,7 +52,7 @@ def method_class(name: str) -> type[Method]:
     if name in plugins():
         return load_plugin(name)
     known = known_methods()
-    raise UserError(f"method {name!r} is not known{_hint(name, known)} Known methods: {', '.join(known)}.")
+    raise UserError(f"unknown method {name!r}{_hint(name, known)} Known methods: {', '.join(known)}.")
 
 
 def make_method(name: str, options: Mapping[str, Any]) -> Method:
@@ -66,7 +66,7 @@ def make_method(name: str, options: Mapping[str, Any]) -> Method:
     for option in options:
         if option not in fields:
             known = ", ".join(fields) or "none"
-            raise UserError(f"method {name}: no option {option!r}{_hint(option, fields)} Its options: {known}.")
+            raise UserError(f"method {name}: unknown option {option!r}{_hint(option, fields)} Known options: {known}.")
     try:
         made: Method = TypeAdapter(method).validate_python(dict(options))
     except ValidationError as error:

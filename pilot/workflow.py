@@ -31,11 +31,13 @@ def _folder(value: Any) -> str:
     """
     if not isinstance(value, str):
         kind = type(value).__name__
-        raise ValueError(f"expected a folder's name; Snakemake reads {value!r} as {kind}: write ./{value} if it is one")
+        raise ValueError(f"expected a folder's name; Snakemake reads {value!r} as {kind}: write ./{value} for a folder")
     if wrong := [mark for mark in "{}\n\r\0" if mark in value]:
-        raise ValueError(f"expected a folder's name without {wrong[0]!r} (Snakemake's patterns use it), got {value!r}")
+        raise ValueError(
+            f"expected a folder's name without {wrong[0]!r} (reserved for Snakemake's patterns), got {value!r}"
+        )
     if value.startswith("-") or not value.strip():
-        raise ValueError(f"expected a folder's name that is not empty and begins with no dash, got {value!r}")
+        raise ValueError(f"expected a folder's name that is not empty and does not start with '-', got {value!r}")
     return str(Path(value).expanduser())
 
 
@@ -75,20 +77,20 @@ def read_workflow_config(values: Mapping[str, Any]) -> WorkflowConfig:
         if chosen := config.methods_of(name):
             study = load_study(name)
             check_known(WHERE, _field(name), chosen, study.methods)
-            study.only(methods=chosen)
+            study.subset(methods=chosen)
     return config
 
 
-def check_offered(field: str, scenario: str, names: tuple[str, ...], offered: tuple[str, ...]) -> None:
+def check_methods_in_scenario(field: str, scenario: str, names: tuple[str, ...], available: tuple[str, ...]) -> None:
     """Check that a scenario runs all methods of `field`.
 
     Raises:
         UserError: it does not run one of them; the message lists its methods.
     """
-    if missing := [name for name in names if name not in offered]:
+    if missing := [name for name in names if name not in available]:
         raise UserError(
             f"{WHERE}: field {field}: scenario {scenario} has no runs of {', '.join(missing)}. Expected some of: "
-            f"{', '.join(offered)}. Choose among them, or add the method to the scenario's file."
+            f"{', '.join(available)}. Select among them, or add the method to the scenario's file."
         )
 
 

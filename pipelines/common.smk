@@ -16,10 +16,10 @@ from pilot.provenance import backbone_settings_digest, fault_digest, profile_dig
 from pilot.provenance import tuning_digest
 from pilot.config.study import Setting, load_study
 from pilot.config.variant import base_name
-from pilot.workflow import check_offered, read_workflow_config
+from pilot.workflow import check_methods_in_scenario, read_workflow_config
 
-# Jobs use the `pilot-bench` of the environment that runs Snakemake, activated or not. Every cluster job executes this
-# line, too: it has a different PATH, since `envvars:` does not pass this one on.
+# Jobs use the `pilot-bench` of the environment that runs Snakemake, activated or not. Cluster jobs execute this line,
+# too: their PATH is different, since `envvars:` does not pass this one on.
 os.environ.update(PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath))
 try:
     CONFIG = read_workflow_config(config)
@@ -40,7 +40,7 @@ TABLES = (
 device_of = cache(lambda profile: load_profile(profile).device)  # Snakemake asks for a job's resources four times
 
 
-def sized(on_cpu, on_gpu):
+def by_device(on_cpu, on_gpu):
     """Return a resource of jobs that run the model: `on_gpu` for profiles on a GPU, else `on_cpu`."""
     return lambda wildcards: on_gpu if device_of(wildcards.profile) == "cuda" else on_cpu
 
@@ -81,22 +81,22 @@ def shown_methods(wildcards):
     """Return the options that name a scenario's own methods and the references, or the configured methods."""
     own, chosen = (*load_scenario(wildcards.scenario).methods, *REFERENCES), CONFIG.figure_methods or ()
     folder = Path(wildcards.results, wildcards.profile, wildcards.scenario, "runs")
-    trained_by_hand = [name for name in chosen if (folder / name).is_dir()]
-    check_offered("figure_methods", wildcards.scenario, chosen, (*own, *trained_by_hand))
+    trained_separately = [name for name in chosen if (folder / name).is_dir()]
+    check_methods_in_scenario("figure_methods", wildcards.scenario, chosen, (*own, *trained_separately))
     return method_options(chosen or own)
 
 
 def fault_runs(wildcards):
     """Return the folders of a scenario's runs with a fault."""
     own = load_scenario(wildcards.scenario).methods
-    check_offered("fault_methods", wildcards.scenario, CONFIG.fault_methods or (), own)
+    check_methods_in_scenario("fault_methods", wildcards.scenario, CONFIG.fault_methods or (), own)
     methods = CONFIG.fault_methods or [name for name in FAULT_METHODS if name in own]
     folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/faults"
     faults = SMOKE_FAULTS if wildcards.scenario == "smoke" else fault_names()
     return [f"{folder}/{fault}/runs/{method}/seed0" for fault in faults for method in methods]
 
 
-def runs_with_and_without(wildcards):
+def faulty_and_fault_free_runs(wildcards):
     """Return the runs with a fault and the fault-free runs to compare; scoring a run twice gives the same bytes."""
     faulty = fault_runs(wildcards)
     folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/runs"
@@ -105,7 +105,7 @@ def runs_with_and_without(wildcards):
 
 def study_of(name):
     """Load a study, restricted to the configured methods (`zoo_methods=pilot,fedavg`)."""
-    return load_study(name).only(methods=CONFIG.methods_of(name))
+    return load_study(name).subset(methods=CONFIG.methods_of(name))
 
 
 def further_runs(wildcards):

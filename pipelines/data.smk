@@ -18,7 +18,7 @@ rule data:
         mem_mb=2000,
         runtime=30,
     message:
-        "make the data of {wildcards.scenario} ({wildcards.profile})"
+        "build the data of {wildcards.scenario} ({wildcards.profile})"
     shell:
         "pilot-bench data build --scenario {wildcards.scenario:q} --profile {wildcards.profile:q} "
         "--results {wildcards.results:q} 2>&1 | tee -i {log:q} >&2"
@@ -67,10 +67,10 @@ rule features:
         "envs/pilot-bench.yaml"
     threads: 1
     resources:
-        mem_mb=sized(2000, 64000),
-        runtime=sized(30, 1440),
-        gpu=sized(0, 1),
-        disk_mb=sized(1000, 130000),
+        mem_mb=by_device(2000, 64000),
+        runtime=by_device(30, 1440),
+        gpu=by_device(0, 1),
+        disk_mb=by_device(1000, 130000),
     message:
         "compute the vision features of {wildcards.scenario} ({wildcards.profile})"
     shell:

@@ -17,9 +17,9 @@ rule answers:
         "envs/pilot-bench.yaml"
     threads: 1
     resources:
-        mem_mb=sized(2000, 64000),
-        runtime=sized(60, 1440),
-        gpu=sized(0, 1),
+        mem_mb=by_device(2000, 64000),
+        runtime=by_device(60, 1440),
+        gpu=by_device(0, 1),
     message:
         "answer the test sets with {wildcards.method}, seed {wildcards.seed}, "
         "{wildcards.scenario} ({wildcards.profile})"
@@ -46,7 +46,7 @@ rule score:
         mem_mb=4000,
         runtime=60,
     message:
-        "score the answers of every run of {wildcards.scenario} ({wildcards.profile})"
+        "score the answers of all runs of {wildcards.scenario} ({wildcards.profile})"
     shell:
         "pilot-bench evaluate --no-answers --summary {output.done:q} {params.runs:q} "
         "2>&1 | tee -i {log:q} >&2"

@@ -35,12 +35,12 @@ use rule answers as answers_fault with:
 
 rule score_faults:
     input:
-        samples=lambda wildcards: [f"{run}/eval/samples.jsonl" for run in runs_with_and_without(wildcards)],
+        samples=lambda wildcards: [f"{run}/eval/samples.jsonl" for run in faulty_and_fault_free_runs(wildcards)],
     output:
         done="{results}/{profile}/{scenario}/faults/scores.json",
     params:
         source=stage_digest("score"),
-        runs=runs_with_and_without,
+        runs=faulty_and_fault_free_runs,
     log:
         "{results}/{profile}/{scenario}/logs/score-faults.log",
     benchmark:

@@ -112,7 +112,7 @@ rule draw_paper:
         mem_mb=2000,
         runtime=30,
     message:
-        "draw the figures of {wildcards.scenario} for paper ({wildcards.profile})"
+        "draw the figures of {wildcards.scenario} for papers ({wildcards.profile})"
     shell:
         "pilot-bench figures --paper "
         "{wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} {params.methods:q} "

@@ -20,7 +20,7 @@ rule score_study:
         mem_mb=4000,
         runtime=120,
     message:
-        "score the answers that only the study {wildcards.study} needs, {wildcards.scenario} ({wildcards.profile})"
+        "score the additional runs of the study {wildcards.study}, {wildcards.scenario} ({wildcards.profile})"
     shell:
         "pilot-bench evaluate --no-answers --summary {output.done:q} {params.runs:q} "
         "2>&1 | tee -i {log:q} >&2"
@@ -75,10 +75,10 @@ rule tune:
         "envs/pilot-bench.yaml"
     threads: 1
     resources:
-        mem_mb=sized(2000, 64000),
-        runtime=sized(120, 1440),
-        gpu=sized(0, 1),
-        disk_mb=sized(1000, 40000),
+        mem_mb=by_device(2000, 64000),
+        runtime=by_device(120, 1440),
+        gpu=by_device(0, 1),
+        disk_mb=by_device(1000, 40000),
     message:
         "tune {wildcards.method}, {wildcards.scenario} ({wildcards.profile})"
     shell:
@@ -113,7 +113,7 @@ rule tuning_table:
         mem_mb=2000,
         runtime=30,
     message:
-        "write the table of tuning, {wildcards.scenario} ({wildcards.profile})"
+        "write the table of tuning trials, {wildcards.scenario} ({wildcards.profile})"
     shell:
         "pilot-bench tuning {wildcards.results:q}/{wildcards.profile:q}/{wildcards.scenario:q} "
         "{params.methods:q} 2>&1 | tee -i {log:q} >&2"

@@ -1,5 +1,5 @@
 # One job per method and seed. Round checkpoints are not declared: Snakemake removes declared outputs before a rerun,
-# but a killed run needs them to resume. If the source or the settings have changed since, the old run is set aside.
+# but a killed run needs them to resume. If source or settings have changed since, the old run's folder is renamed.
 
 
 rule train:
@@ -21,10 +21,10 @@ rule train:
         "envs/pilot-bench.yaml"
     threads: 1
     resources:
-        mem_mb=sized(2000, 64000),
-        runtime=sized(60, 1440),
-        gpu=sized(0, 1),
-        disk_mb=sized(1000, 40000),
+        mem_mb=by_device(2000, 64000),
+        runtime=by_device(60, 1440),
+        gpu=by_device(0, 1),
+        disk_mb=by_device(1000, 40000),
     message:
         "train {wildcards.method}, seed {wildcards.seed}, {wildcards.scenario} ({wildcards.profile})"
     shell:

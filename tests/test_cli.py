@@ -144,7 +144,7 @@ def test_unknown_names(files: Path) -> None:
         "profile: unknown name 'lava'.",
         "embedded, llava, llava-random, smoke",
     )
-    refused(call("data", "build", "-s", str(files / "none.yaml")), "none.yaml: cannot be read", "Name an existing")
+    refused(call("data", "build", "-s", str(files / "none.yaml")), "none.yaml: cannot be read", "Give an existing")
     change(files, methods=["pilot", "fedsgd"])
     refused(call("train", "-m", "fedavg", *where(files)), "small.yaml: field methods: unknown name 'fedsgd'")
     change(files, task={"lm_eval_task": "scene_vqa"})
@@ -184,7 +184,7 @@ def test_missing_column(built: Path) -> None:
     path = built / "results/tiny/small/data/scene-caption/records.parquet"
     parquet.write_table(parquet.read_table(path, columns=[c for c in COLUMNS if c != "attributes"]), path)
     before = listing(built)
-    refused(call("partition", *where(built)), "scene-caption/records.parquet: damaged or not what belongs here")
+    refused(call("partition", *where(built)), "scene-caption/records.parquet: damaged or unexpected content")
     refused(
         call("data", "validate", path), "records.parquet: column 'attributes' is missing (found: id, ",
         "Add it, or remove the file and build the data again",
@@ -327,7 +327,7 @@ def test_ctrl_c_and_again(small: Small, files: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, message = process.communicate()
     assert process.returncode == 130 and "Traceback" not in message
-    assert "interrupted; what was finished is kept" in message
+    assert "interrupted; finished work is kept" in message
     assert not (run / "manifest.json").exists() and not list(run.rglob("*.part"))
     finished = max(int(p.parent.name[6:]) for p in run.glob("checkpoint/round-*/complete.json"))
     assert 1 <= finished < 8
@@ -340,4 +340,4 @@ def test_ctrl_c_and_again(small: Small, files: Path) -> None:
 
 def test_discarding_and_keeping_do_not_go_together(files: Path) -> None:
     both = call("train", "-m", "fedavg", *where(files), "--no-resume", "--replace-changed")
-    refused(both, "--replace-changed, --no-resume: one keeps what is there, the other discards it")
+    refused(both, "--replace-changed, --no-resume: the first keeps an old run, the second discards it")

@@ -51,9 +51,9 @@ def task(**changes: Any) -> list[dict[str, Any]]:
     ("changes", "message"),
     [
         ({"metods": ["pilot"]}, r"field metods: unknown name 'metods'. Did you mean 'methods'\?"),
-        ({"methods": None}, r"field methods: is missing. Add it"),
+        ({"methods": None}, r"field methods: missing. Add it"),
         ({"seeds": []}, r"field seeds: .*at least 1 item"),
-        ({"seeds": [0, 0]}, r"seeds must be distinct, got \[0, 0\]"),
+        ({"seeds": [0, 0]}, r"seeds: expected distinct values, got \[0, 0\]"),
         ({"name": "../../etc"}, r"field name: string should match pattern"),
         (
             {"tasks": task(kind="detection")},
@@ -69,7 +69,7 @@ def task(**changes: Any) -> list[dict[str, Any]]:
         ),
         (
             {"tasks": task(partition={"kind": "dirichlet", "attribute": "family"})},
-            r"field tasks.0.partition: kind dirichlet needs the fields attribute and alpha. Correct",
+            r"field tasks.0.partition: kind dirichlet: expected the fields attribute and alpha. Correct",
         ),
         (
             {"tasks": task(partition={"kind": "iid", "alfa": 1})},
@@ -88,9 +88,9 @@ def test_wrong_scenario_field(tmp_path: Path, changes: dict[str, Any], message: 
     [
         (
             {"learning_rates": {"pilot": {"text_adapter": 0.1, "connector": 0.1}}},
-            "learning_rates needs the key default",
+            "learning_rates: expected a key default",
         ),
-        ({"prompt_template": "USER: {instruction}"}, "prompt_template needs <image> and {instruction}"),
+        ({"prompt_template": "USER: {instruction}"}, "prompt_template: expected a text with <image> and {instruction}"),
         ({"lora": {"rank": 8, "alpha": 16, "dropout": 0}}, "field lora.dropout: .*one of: alpha, rank"),
         ({"max_grad_norm": float("inf")}, "field max_grad_norm: input should be a finite number"),
     ],

@@ -188,7 +188,9 @@ def test_training_goes_on_over_a_damaged_file(
         shutil.copytree(small.run("pilot"), run)
         (run / name).write_bytes(make((run / name).read_bytes()))
         assert small.train(run, "pilot") == contents(small.run("pilot")), harm
-    assert "timing.json" not in name or "The run goes on, and its times count from here" in capsys.readouterr().err
+    assert (
+        "timing.json" not in name or "The run continues; its times are counted from now on" in capsys.readouterr().err
+    )
 
 
 def test_damaged_timing_does_not_block(small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,7 +215,7 @@ def test_private_state_that_vanishes_is_missed_before_the_manifest(small: Small,
             for path in tmp_path.glob("seed0/clients/2/r2p0.*"):
                 path.unlink()
 
-    with pytest.raises(UserError, match=r"seed0: the run is not complete, .*clients/2/r2p0\.safetensors"):
+    with pytest.raises(UserError, match=r"seed0: incomplete run, .*clients/2/r2p0\.safetensors"):
         small.train(tmp_path / "seed0", "pilot", progress=lose)
     assert not (tmp_path / "seed0/manifest.json").exists()
     assert small.train(tmp_path / "seed0", "pilot") == contents(small.run("pilot"))

@@ -39,7 +39,7 @@ def test_shipped_faults() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: x\ntitle: x\n", r"field federation: is missing. Add it"),
+        ("name: x\ntitle: x\n", r"field federation: missing. Add it"),
         ("name: x\ntitle: x\nfederation: {atacks: []}\n", r"unknown name 'atacks'. Did you mean 'attacks'\?"),
         (
             "name: x\ntitle: x\nfederation: {attacks: [{kind: sign, clients: [1]}]}\n",
@@ -47,7 +47,7 @@ def test_shipped_faults() -> None:
         ),
         (
             "name: x\ntitle: x\nfederation: {attacks: [{kind: nan, clients: [1]}, {kind: scale, clients: [1]}]}\n",
-            r"field federation: attacks: a client may have one fault, got clients \[1, 1\]",
+            r"field federation: attacks: expected at most one fault per client, got clients \[1, 1\]",
         ),
         ("- name: x\n", "expected a mapping of fields, got list"),
     ],
@@ -112,7 +112,7 @@ def test_free_rider_is_aggregated_and_changes_the_result(small: Small, copy: Pat
 
 
 def test_faults_that_do_not_fit_are_refused(small: Small, copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--fault nan-client: majority has no clients that could fail"):
+    with pytest.raises(UserError, match="--fault nan-client: majority trains no clients that could fail"):
         train(small, copy, "majority", "nan-client")
     file = tmp_path / "far.yaml"
     file.write_text("name: far\ntitle: x\nfederation: {attacks: [{kind: nan, clients: [0, 6]}]}\n")

@@ -14,7 +14,7 @@ from pilot.methods.families import known_methods
 from pilot.methods.plugins import plugin_digest, plugins
 from pilot.plan.architecture import Architecture
 from pilot.plan.plan import plan_run
-from pilot.provenance import sources, stage_digest
+from pilot.provenance import stage_digest, stage_sources
 from pilot.registry import make_method, method_class
 
 METHOD = """\
@@ -57,7 +57,7 @@ def test_a_method_is_found_and_made(install: Install) -> None:
     install("found_here", "plug_found:Found", METHOD.format(name="Found", method="found_here"))
     assert vars(make_method("found_here", {"strength": 2})) == {"strength": 2.0}
     check_methods("scenario mine", "methods", ["found_here"], known_methods())
-    with pytest.raises(UserError, match="'found_her' is not known; did you mean 'found_here'"):
+    with pytest.raises(UserError, match="unknown method 'found_her'; did you mean 'found_here'"):
         method_class("found_her")
 
 
@@ -126,7 +126,7 @@ def test_runs_depend_on_the_module(install: Install) -> None:
     module.write_text(module.read_text() + "# changed\n")
     stage_digest.cache_clear()
     assert stage_digest("train", "edited") != before and stage_digest("train", "fedavg") == of_others
-    assert sources("train", "edited") == sources("train", "fedavg")  # which it imports
+    assert stage_sources("train", "edited") == stage_sources("train", "fedavg")  # which it imports
 
 
 def test_a_module_that_is_not_python_is_explained(install: Install) -> None:

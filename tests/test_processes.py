@@ -62,7 +62,7 @@ def test_environment_and_log(tmp_path: Path) -> None:
     process = processes.start("painter", [sys.executable, "-c", code], {"SHADE": "light"})
     process.popen.wait()
     assert process.lines()[0] == "blue light"
-    assert process.last_words() == "OSError: no"
+    assert process.last_error_lines() == "OSError: no"
     assert "COLOUR" not in os.environ
 
 

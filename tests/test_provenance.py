@@ -12,7 +12,7 @@ import pytest
 
 from pilot.io import digest, imports
 from pilot.methods.families import METHODS, method_module
-from pilot.provenance import ANY, BOUNDARIES, STAGES, sources, stage_digest
+from pilot.provenance import ANY, BOUNDARIES, STAGES, stage_digest, stage_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES: list[tuple[str, str | None]] = [*((stage, None) for stage in STAGES), *(("train", name) for name in METHODS)]
@@ -102,24 +102,26 @@ def is_boundary(module: str, name: str) -> bool:
 
 
 def test_files_are_what_python_finds(expected: Mapping[tuple[str, str | None], frozenset[str]]) -> None:
-    assert {case: sources(*case) for case in CASES} == expected
+    assert {case: stage_sources(*case) for case in CASES} == expected
 
 
 def test_files_that_were_once_forgotten() -> None:
     for stage in ("tables", "figures", "faults", "report", "studies", "tuning_table"):
-        assert "pilot/methods/families.py" in sources(stage)
-    assert "pilot/evaluation/grounding.py" in sources("figures") & sources("score") & sources("report")
-    assert "pilot/evaluation/tasks/task_functions.py" in sources("answers")
-    assert "pilot/federation/nodes.py" in sources("train")
+        assert "pilot/methods/families.py" in stage_sources(stage)
+    assert "pilot/evaluation/grounding.py" in stage_sources("figures") & stage_sources("score") & stage_sources(
+        "report"
+    )
+    assert "pilot/evaluation/tasks/task_functions.py" in stage_sources("answers")
+    assert "pilot/federation/nodes.py" in stage_sources("train")
 
 
 def test_what_shows_or_plans_repeats_no_training() -> None:
-    trained = sources("train", "pilot") | sources("answers") | sources("features")
+    trained = stage_sources("train", "pilot") | stage_sources("answers") | stage_sources("features")
     apart = ("pilot/report/", "pilot/plan/", "pilot/deployment/", "pilot/bench/", "pilot/federation/flower")
     apart += ("pilot/cli/", "pilot/provenance.py", "pilot/methods/families.py")
     assert [file for file in trained if file.startswith(apart)] == []
     assert {file for file in trained if file.startswith("baselines/")} == set()
-    assert {file for file in sources("train", "fedavg") if file.startswith("baselines/")} == {
+    assert {file for file in stage_sources("train", "fedavg") if file.startswith("baselines/")} == {
         "baselines/__init__.py", "baselines/fedavg.py"
     }  # fmt: skip
 
@@ -133,7 +135,7 @@ def test_entries_and_boundaries_exist() -> None:
     reached = {name for entries in STAGES.values() for entry in entries for name in modules_from(entry)}
     for (importer, module), reason in BOUNDARIES.items():
         users = reached if importer == ANY else {importer} & reached
-        named = {name for user in users for name in imports.imported(user)}
+        named = {name for user in users for name in imports.imported_modules(user)}
         assert reason and (module in named or (ROOT / module.replace(".", "/")).is_dir() and users), (importer, module)
 
 
@@ -164,7 +166,10 @@ def copy(originals: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("pilot", "baselines"):
         ignored = shutil.ignore_patterns("__pycache__", "tiny_llava_checkpoint")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-    caches = (stage_digest, sources, imports.imported, imports.module_file, imports._data, digest._source_file_digest)
+    caches = (
+        *(stage_digest, stage_sources, digest._source_file_digest),
+        *(imports.imported_modules, imports.module_file, imports._data_files),
+    )
     for module in (digest, imports):
         monkeypatch.setattr(module, "REPOSITORY", tmp_path)
     for each in caches:
@@ -191,7 +196,7 @@ def test_an_edit_changes_the_digests_of_what_imports_the_file(
         return {case: stage_digest(*case) for case in CASES}
 
     before = digests()
-    assert before == originals  # wherever the sources lie
+    assert before == originals  # wherever the sources are
     for name in files:
         with (copy / name).open("a") as file:
             file.write("\n# changed\n")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot.cli.speed import FAST, SLOW, estimate, instructions, measured_rate
+from pilot.cli.speed import FAST, SLOW, estimate, measure_rate, processor_features
 
 
 def test_the_estimate_goes_through_what_was_measured() -> None:
@@ -31,13 +31,13 @@ def test_instructions(tmp_path: Path) -> None:
     file.write_text(
         "processor\t: 0\nmodel name\t: Some CPU\nflags\t: fpu avx avx2 avx512f amx_tile\n\nprocessor\t: 1\n"
     )
-    assert instructions(file) == ("Some CPU", ["AVX2", "AVX-512", "AMX"])
+    assert processor_features(file) == ("Some CPU", ["AVX2", "AVX-512", "AMX"])
     file.write_text("flags : avx2 avx512f_not\n")
-    assert instructions(file) == ("", ["AVX2"])
-    assert instructions(tmp_path / "none") == ("", [])
+    assert processor_features(file) == ("", ["AVX2"])
+    assert processor_features(tmp_path / "none") == ("", [])
 
 
 def test_rate_is_measured_in_a_moment() -> None:
     began = time.thread_time()
-    assert 1 < measured_rate(0.05) < 5000
+    assert 1 < measure_rate(0.05) < 5000
     assert time.thread_time() - began < 3

@@ -63,35 +63,38 @@ def test_settings_and_the_runs_beside_the_scenarios_own(tmp_path: Path) -> None:
 
 def test_some_of_a_study() -> None:
     study = load_study("ablation")
-    some = study.only(methods=["pilot+no-ata", "pilot+neighbours-5"])
+    some = study.subset(methods=["pilot+no-ata", "pilot+neighbours-5"])
     assert {part.name: part.methods for part in some.parts} == {
         "components": ("pilot", "pilot+no-ata"), "neighbours": ("pilot", "pilot+neighbours-5")
     }  # fmt: skip
-    (neighbours,) = study.only(parts=["neighbours"], methods=["pilot+neighbours-5"]).parts
-    assert neighbours.swept == "methods" and neighbours.position({"profiles": "base"}, "pilot+neighbours-5") == 5
-    assert study.only() == study
+    (neighbours,) = study.subset(parts=["neighbours"], methods=["pilot+neighbours-5"]).parts
+    assert (
+        neighbours.varied_dimension == "methods"
+        and neighbours.axis_value({"profiles": "base"}, "pilot+neighbours-5") == 5
+    )
+    assert study.subset() == study
     with pytest.raises(UserError, match="study ablation: field --part: unknown name 'neighbors'. Did you mean"):
-        study.only(parts=["neighbors"])
+        study.subset(parts=["neighbors"])
     with pytest.raises(UserError, match="study ablation: field methods: unknown name 'pilot\\+no-atta'"):
-        study.only(methods=["pilot+no-atta"])
-    with pytest.raises(UserError, match="study ablation: .* nothing but baselines is left"):
-        study.only(methods=["pilot"])
+        study.subset(methods=["pilot+no-atta"])
+    with pytest.raises(UserError, match="study ablation: .* only baselines are left"):
+        study.subset(methods=["pilot"])
 
 
 def test_positions(tmp_path: Path) -> None:
     axis = {"label": "rounds", "values": {"rounds-3": 3, "base": 12}}
     (part,) = written(tmp_path, PART | {"profiles": ["rounds-3", "base"], "axis": axis}).parts
-    found = {setting.profile: part.position(names, "pilot") for setting, names in part.settings("embedded").items()}
+    found = {setting.profile: part.axis_value(names, "pilot") for setting, names in part.settings("embedded").items()}
     assert found == {"embedded+rounds-3": 3, "embedded": 12}
     (plain,) = written(tmp_path, PART).parts
-    assert plain.swept is None and plain.position({"scenarios": "scenario2"}, "pilot") is None
+    assert plain.varied_dimension is None and plain.axis_value({"scenarios": "scenario2"}, "pilot") is None
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"baseline": "fedprox"}, "baseline: expected one of the methods, got 'fedprox'"),
-        ({"methods": ["pilot", "fedavg", "pilot"]}, "methods must be distinct"),
+        ({"methods": ["pilot", "fedavg", "pilot"]}, "methods: expected distinct names"),
         ({"methods": ["fedavg"]}, "methods: .*at least 2 items"),
         ({"axis": {"label": "x", "values": {"pilot": 1}}}, "axis.values: expected a number for every method, every"),
         ({"scenario": ["scenario2"]}, "unknown name 'scenario'. Did you mean 'scenarios'"),
@@ -103,7 +106,7 @@ def test_wrong_files_are_explained(tmp_path: Path, changes: dict[str, object], m
 
 
 def test_parts_are_distinct(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="parts must be distinct"):
+    with pytest.raises(UserError, match="parts: expected distinct names"):
         written(tmp_path, PART, PART)
     with pytest.raises(UserError, match="study: unknown name 'zo'. Did you mean 'zoo'"):
         load_study("zo")

@@ -43,12 +43,12 @@ def test_trials_of_a_method_and_a_variant(small: Small, tmp_path: Path) -> None:
 
 def test_without_a_grid_nothing_is_tuned(small: Small) -> None:
     files = str(small.scenario_file), str(small.profile_file)
-    with pytest.raises(UserError, match="profile tiny: field tuning_grid is empty"):
+    with pytest.raises(UserError, match="profile tiny: field tuning_grid: empty"):
         tune_method(*files, "pilot", small.results, quiet)
 
 
 def test_what_trains_nothing_is_not_tuned(small: Small) -> None:
-    with pytest.raises(UserError, match="--method majority: nothing is trained, so nothing can be tuned"):
+    with pytest.raises(UserError, match="--method majority: this method has no model to train, so it cannot be tuned"):
         tune_method(str(small.scenario_file), str(small.profile_file), "majority", small.results, quiet)
 
 

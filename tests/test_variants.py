@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from pilot.config.files import load_file, names_of
+from pilot.config.files import load_file, shipped_names
 from pilot.config.load import load_profile, load_scenario, scenario_for_profile
 from pilot.config.variant import Variant, check_methods, load_variant, split_name
 from pilot.errors import UserError
-from pilot.federation.spec import RunSpec, configured
+from pilot.federation.spec import RunSpec, configured_method
 from pilot.io.atomic import read_json
 from pilot.methods.families import METHODS
 from pilot.methods.pilot import Pilot
@@ -36,7 +36,7 @@ def test_names(name: str, parts: tuple[str, str | None]) -> None:
 
 
 def test_a_plus_with_nothing_behind_it() -> None:
-    with pytest.raises(UserError, match=r"pilot\+: its '\+' is followed by no variant"):
+    with pytest.raises(UserError, match=r"pilot\+: expected a variant's name after '\+'"):
         split_name("pilot+")
 
 
@@ -54,11 +54,11 @@ def test_shipped_methods_differ_in_what_their_names_say() -> None:
         "no-client-features": {"client_features_in_stage2": "omit"},
         "own-expert": {"experts": "own_task"},
     }
-    variants = {name: load_file(Variant, "variants", name) for name in names_of("variants")}
+    variants = {name: load_file(Variant, "variants", name) for name in shipped_names("variants")}
     assert all(variant.name == name for name, variant in variants.items())
     assert {name for name, variant in variants.items() if variant.method} == expected.keys()
     for name, options in expected.items():
-        assert configured(profile, f"pilot+{name}") == Pilot(**options) != Pilot()
+        assert configured_method(profile, f"pilot+{name}") == Pilot(**options) != Pilot()
 
 
 def test_shipped_scenarios_and_profiles_change_one_thing() -> None:
@@ -98,11 +98,15 @@ def test_presumed_first_scenario_of_the_paper() -> None:
 @pytest.mark.parametrize(
     ("load", "name", "message"),
     [
-        (load_scenario, "scenario2+alpha-3", r"'alpha-3' is no variant of a scenario. .*: alpha-0.1, alpha-1, .*iid"),
-        (load_scenario, "scenario2+no-ata", "'no-ata' is no variant of a scenario"),
+        (
+            load_scenario,
+            "scenario2+alpha-3",
+            r"'alpha-3' is not a variant of a scenario. .*: alpha-0.1, alpha-1, .*iid",
+        ),
+        (load_scenario, "scenario2+no-ata", "'no-ata' is not a variant of a scenario"),
         (load_scenario, "scenario9+iid", "scenario: unknown name 'scenario9'. Did you mean 'scenario2'"),
-        (load_scenario, "scenario2+iid+alpha-1", r"'iid\+alpha-1' is no variant"),
-        (load_profile, "embedded+iid", "'iid' is no variant of a profile. Expected one of: rounds-3, rounds-36"),
+        (load_scenario, "scenario2+iid+alpha-1", r"'iid\+alpha-1' is not a variant"),
+        (load_profile, "embedded+iid", "'iid' is not a variant of a profile. Expected one of: rounds-3, rounds-36"),
         (load_profile, "llava+rounds-3", "local_steps or local_epochs: expected exactly one"),
     ],
 )
@@ -114,9 +118,9 @@ def test_wrong_names_are_explained(load: Any, name: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("pilot+no-atta", r"method pilot\+no-atta: 'no-atta' is no variant of method pilot. .*no-ata, no-client"),
-        ("fedavg+no-ata", "'no-ata' is no variant of method fedavg. There is none."),
-        ("pilot+iid", "'iid' is no variant of method pilot"),
+        ("pilot+no-atta", r"method pilot\+no-atta: 'no-atta' is not a variant of method pilot. .*no-ata, no-client"),
+        ("fedavg+no-ata", "'no-ata' is not a variant of method fedavg. No variants of method fedavg exist."),
+        ("pilot+iid", "'iid' is not a variant of method pilot"),
         ("pilott+no-ata", "field --method: unknown name 'pilott'. Did you mean 'pilot'"),
     ],
 )
@@ -132,7 +136,7 @@ def test_wrong_methods_are_explained(name: str, message: str) -> None:
         ("scenario: {alpha: 1}\noptions: {x: 1}", "method and options: expected both or neither"),
         ("scenario: {alpha: 1}\nprofile: {rounds: 1}", "expected exactly one of the three"),
         ("scenario: {}", "scenario: expected at least one of: kind, alpha, num_clients, min_client_examples"),
-        ("scenario: {alpha: 1, kind: iid}", "kind iid takes no alpha"),
+        ("scenario: {alpha: 1, kind: iid}", "kind iid: expected no alpha"),
         ("profile: {round: 1}", "Did you mean 'rounds'"),
     ],
 )
@@ -146,7 +150,9 @@ def test_wrong_files_are_explained(tmp_path: Path, fields: str, message: str) ->
 def test_variant_of_a_file(small: Small) -> None:
     made = load_scenario(f"{small.scenario_file}+clients-1")
     assert made.name == "small+clients-1" and len(made.client_tasks) == 3
-    with pytest.raises(UserError, match="scenario small: no task has a Dirichlet partition, so alpha changes nothing"):
+    with pytest.raises(
+        UserError, match="scenario small: no task has a Dirichlet partition, so alpha would change nothing"
+    ):
         load_scenario(f"{small.scenario_file}+alpha-1")
 
 
@@ -159,9 +165,9 @@ def test_a_variant_has_its_bases_rates_and_options_unless_the_profile_lists_it()
     )
     assert made.learning_rates_of("pilot+no-ata").text_adapter == 0.5
     assert made.options_of("pilot+neighbours-5") == {"lambda0": 0.5, "num_neighbors": 5}
-    alone = made.only("pilot+neighbours-5")
+    alone = made.for_method("pilot+neighbours-5")
     assert alone.method_options == {"pilot+neighbours-5": {"lambda0": 0.5, "num_neighbors": 5}}
-    assert alone.only("pilot+neighbours-5") == alone  # as a run's config.json has it
+    assert alone.for_method("pilot+neighbours-5") == alone  # as a run's config.json has it
     listed = type(made).model_validate(
         made.model_dump(mode="json")
         | {
@@ -200,7 +206,7 @@ def test_run_of_a_variant(small: Small) -> None:
     config = read_json(run / "config.json")
     assert config["method"] == "pilot+own-expert"
     assert config["hyperparameters"]["options"]["experts"] == "own_task"
-    assert RunSpec.of(config).make_method() == Pilot(experts="own_task")
+    assert RunSpec.from_config(config).make_method() == Pilot(experts="own_task")
     down, more = (read_json(each / "ledger.json")["totals"]["bytes_down"] for each in (run, usual))
     received = [message["groups"] for message in read_json(run / "ledger.json")["messages"]]
     assert down < more and not any("peer_task_adapter" in groups for groups in received)

@@ -30,7 +30,7 @@ class LoraLinear(nn.Module):
     def __init__(self, base: nn.Linear, rank: int, alpha: float, token_space: bool = False) -> None:
         super().__init__()
         self.weight: nn.Parameter = base.weight
-        self.bias: Tensor | None = base.bias
+        self.bias: nn.Parameter | None = base.bias  # type: ignore[assignment]  # nn.Linear may have none
         self.scale: float = alpha / rank
         self.token_space: bool = token_space
         device = base.weight.device

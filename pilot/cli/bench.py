@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from pilot.bench.kernels.report import Report
 
 RepeatsOption = Annotated[int, typer.Option(min=1, help="Repetitions of every case.")]
-QuickOption = Annotated[bool, typer.Option("--quick", help="Small sizes: to see that it works.")]
+QuickOption = Annotated[bool, typer.Option("--quick", help="Small sizes, for a quick check.")]
 
-bench_app = typer.Typer(help="The suite timed beside other tools, and over many clients.", no_args_is_help=True)
+bench_app = typer.Typer(help="Benchmarks against other tools, and over many clients.", no_args_is_help=True)
 
 
 @bench_app.callback()
@@ -29,15 +29,15 @@ def evaluation(
     scenario_dir: ScenarioDirArgument,
     method: Annotated[list[str] | None, typer.Option(help="Only runs of these methods; repeat the option.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first records of each test set and part.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Of the stock class; 512 is the best of those tried.")] = 512,
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size of lm-eval's class (the fastest).")] = 512,
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate all trained runs as `evaluate` does and through lm-eval's `hf-multimodal`, and compare."""
+    """Evaluate all trained runs with `evaluate` and with lm-eval's `hf-multimodal`, and compare time and answers."""
     from pilot.bench.evaluation.bench import as_text, bench_evaluation
 
-    with progress(f"both ways of {scenario_dir}") as advance:
+    with progress(f"evaluating {scenario_dir} twice") as advance:
         report = bench_evaluation(scenario_dir, method or (), limit, batch_size, advance)
-    _tell(report, as_text, as_json)
+    _print_report(report, as_text, as_json)
 
 
 @bench_app.command()
@@ -53,7 +53,7 @@ def federation(
     with progress("bench federation") as advance:
         report = bench_federation(QUICK if quick else Sizes(), advance)
     files = write_report(report, results)
-    _tell(report, as_text, as_json, files)
+    _print_report(report, as_text, as_json, files)
 
 
 @bench_app.command("ct-moa")
@@ -63,7 +63,7 @@ def ct_moa(repeats: RepeatsOption = 50, quick: QuickOption = False, as_json: Jso
 
     with progress("bench ct-moa") as advance:
         report = bench_ct_moa(QUICK if quick else SHAPES, repeats, advance)
-    _show(report, as_json)
+    _print_kernel_report(report, as_json)
 
 
 @bench_app.command("difference-loss")
@@ -73,7 +73,7 @@ def difference_loss(repeats: RepeatsOption = 20, quick: QuickOption = False, as_
 
     with progress("bench difference-loss") as advance:
         report = bench_difference_loss(QUICK if quick else Sizes(), repeats, advance)
-    _show(report, as_json)
+    _print_kernel_report(report, as_json)
 
 
 @bench_app.command()
@@ -83,15 +83,15 @@ def aggregate(repeats: RepeatsOption = 10, quick: QuickOption = False, as_json: 
 
     with progress("bench aggregate") as advance:
         report = bench_aggregate(QUICK if quick else Sizes(), repeats, advance)
-    _show(report, as_json)
+    _print_kernel_report(report, as_json)
 
 
 @bench_app.command("train-step")
 def train_step(
     scenario_dir: ScenarioDirArgument,
     repeats: RepeatsOption = 10,
-    scenario: Annotated[str, typer.Option(help="Name or YAML file, if not the folder's name.")] = "",
-    profile: Annotated[str, typer.Option(help="Name or YAML file, if not the name of the folder above.")] = "",
+    scenario: Annotated[str, typer.Option(help="Name or YAML file; the folder's name by default.")] = "",
+    profile: Annotated[str, typer.Option(help="Name or YAML file; the parent folder's name by default.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Time training steps of fedavg and pilot against stock LLaVA with PEFT, and their matrix products alone."""
@@ -99,13 +99,13 @@ def train_step(
 
     with progress("bench train-step") as advance:
         report = bench_train_step(scenario_dir, repeats, advance, scenario=scenario, profile=profile)
-    _show(report, as_json)
+    _print_kernel_report(report, as_json)
 
 
 @bench_app.command("llava-random")
 def llava_random(
     profile: ProfileOption = "llava-random",
-    full: Annotated[bool, typer.Option("--full", help="LLaVA-1.5-7B's size, made on the device, no disk.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="LLaVA-1.5-7B's size, created on the device.")] = False,
     layers: Annotated[int | None, typer.Option(min=1, help="Layers of the LLM.")] = None,
     hidden: Annotated[int | None, typer.Option(min=2, help="Width of the LLM.")] = None,
     intermediate: Annotated[int | None, typer.Option(min=1, help="Width of its feed-forward layers.")] = None,
@@ -113,7 +113,7 @@ def llava_random(
     rank: Annotated[int | None, typer.Option(min=1, help="LoRA's rank; alpha is twice that.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Examples of a batch.")] = None,
     accumulation: Annotated[int | None, typer.Option(min=1, help="Batches of a step.")] = None,
-    text_tokens: Annotated[int, typer.Option(min=2, help="Tokens after the image, a quarter of them answers.")] = 64,
+    text_tokens: Annotated[int, typer.Option(min=2, help="Tokens after the image; a quarter are the answer.")] = 64,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of each client in each stage.")] = 2,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto; the profile's by default.")] = None,
     as_json: JsonOption = False,
@@ -131,18 +131,18 @@ def llava_random(
     work = Workload(text_tokens, max(1, text_tokens // 4), steps)
     with progress("bench llava-random") as advance:
         report = bench_model(resize_profile(loaded, changes | {"lora": lora, "max_length": None}), work, advance)
-    _tell(report, as_text, as_json)
+    _print_report(report, as_text, as_json)
 
 
 @bench_app.command("round")
 def round_(
     scenario_dir: ScenarioDirArgument,
-    method: Annotated[list[str] | None, typer.Option(help="Methods to time (the scenario's); repeat it.")] = None,
-    compared: Annotated[str, typer.Option(help="Method that both engines run; empty for none.")] = "pilot",
+    method: Annotated[list[str] | None, typer.Option(help="Methods to time (default: all); repeat the option.")] = None,
+    compared: Annotated[str, typer.Option(help="Method to run with both engines; empty for none.")] = "pilot",
     rounds: Annotated[int, typer.Option(min=2, help="Rounds of each run; the first one is not timed.")] = 3,
-    repeats: Annotated[int, typer.Option(min=1, help="Of each run.")] = 3,
-    scenario: Annotated[str, typer.Option(help="Name or file; the folder's name by default.")] = "",
-    profile: Annotated[str, typer.Option(help="Name or file; the parent folder's name by default.")] = "",
+    repeats: Annotated[int, typer.Option(min=1, help="Repetitions of each run.")] = 3,
+    scenario: Annotated[str, typer.Option(help="Name or YAML file; the folder's name by default.")] = "",
+    profile: Annotated[str, typer.Option(help="Name or YAML file; the parent folder's name by default.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Time rounds in this process against Flower's simulation, and each method's overhead beyond optimiser steps."""
@@ -154,12 +154,12 @@ def round_(
     )
     with progress("bench round") as advance:
         report = bench_round(specs, both, scenario_dir, repeats, advance)
-    _tell(report, as_text, as_json)
+    _print_report(report, as_text, as_json)
 
 
 @bench_app.command()
 def scaling(
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: to see that it works.")] = False,
+    quick: QuickOption = False,
     results: ResultsOption = Path("results"),
     as_json: JsonOption = False,
 ) -> None:
@@ -169,31 +169,31 @@ def scaling(
     with progress("bench scaling") as advance:
         report = bench_scaling(QUICK if quick else Sizes(), advance)
     files = write_report(report, results)
-    _tell(report, as_text, as_json, files)
+    _print_report(report, as_text, as_json, files)
 
 
 @bench_app.command()
 def pipeline(
     scenario: Annotated[str, typer.Argument(help="A target of the Snakefile.")] = "scenario2",
     profile: ProfileOption = "embedded",
-    cores: Annotated[int, typer.Option(min=1, help="Of Snakemake.")] = 2,
-    results: Annotated[Path, typer.Option(help="Folder for the run, without this scenario; it stays.")] = Path(
-        "results/bench"
-    ),
+    cores: Annotated[int, typer.Option(min=1, help="Number of cores that Snakemake may use.")] = 2,
+    results: Annotated[
+        Path, typer.Option(help="Results folder that does not contain this scenario; it is kept.")
+    ] = Path("results/bench"),
     as_json: JsonOption = False,
 ) -> None:
     """Time a whole scenario through Snakemake from scratch, against the sum of its jobs on fully used cores."""
     from pilot.bench.pipeline import as_text, bench_pipeline
 
     report = bench_pipeline(scenario, profile, cores, results)
-    _tell(report, as_text, as_json)
+    _print_report(report, as_text, as_json)
 
 
-def _show(report: "Report", as_json: bool) -> None:
-    _tell(report.to_json(), lambda _: report.as_text(), as_json)
+def _print_kernel_report(report: "Report", as_json: bool) -> None:
+    _print_report(report.to_json(), lambda _: report.as_text(), as_json)
 
 
-def _tell(
+def _print_report(
     report: dict[str, Any], as_text: Callable[[dict[str, Any]], str], as_json: bool, files: Sequence[Path] = ()
 ) -> None:
     """Print a report as JSON, or as text followed by the paths of the files written."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from pilot.backbone.paths import BACKBONES, CheckpointSource
 from pilot.config.fault import fault_names, load_fault
-from pilot.config.files import load_file, names_of
+from pilot.config.files import load_file, shipped_names
 from pilot.config.load import load_scenario, profile_names, scenario_names
 from pilot.config.study import load_study, study_names
 from pilot.config.variant import Variant
@@ -36,7 +36,7 @@ METRICS = {
     "mean_iou[thousandths]": "grounding: as above, in thousandths",
     "acc@0.5[pixels_448]": "grounding: as above, boxes in pixels of the image resized to 448 x 448 (Qwen2.5-VL)",
     "mean_iou[pixels_448]": "grounding: as above, in these pixels",
-    "parse_failure_rate": "grounding: share of answers that hold no box",
+    "parse_failure_rate": "grounding: share of answers without a readable box",
 }
 
 PACKAGE = "pilot-bench"
@@ -86,7 +86,7 @@ def _origin(source: CheckpointSource) -> str:
 
 def _variants() -> dict[str, str]:
     """Return each variant's kind and title."""
-    variants = {name: load_file(Variant, "variants", name) for name in names_of("variants")}
+    variants = {name: load_file(Variant, "variants", name) for name in shipped_names("variants")}
     kinds = {name: each.method or ("scenario" if each.scenario else "profile") for name, each in variants.items()}
     return {name: f"{kinds[name]}: {each.title}" for name, each in variants.items()}
 
@@ -99,7 +99,7 @@ def print_methods(methods: Mapping[str, Mapping[str, Any]]) -> None:
     summaries = Table(box=None, header_style="bold", padding=(0, 1))
     costs = Table(box=None, header_style="bold", padding=(0, 1), title_justify="left")
     summaries.add_column("method", no_wrap=True)
-    summaries.add_column("what it is")
+    summaries.add_column("description")
     costs.add_column("method", no_wrap=True)
     costs.add_column("leaves the client", ratio=1, overflow="fold")
     costs.add_column("stays", ratio=1, overflow="fold")
@@ -107,15 +107,15 @@ def print_methods(methods: Mapping[str, Mapping[str, Any]]) -> None:
         costs.add_column(title, justify="right", no_wrap=True)
     for name, method in methods.items():
         summaries.add_row(*_plain(name, method["summary"]))
-        leaves = "all training data" if method["pooled"] else _listed(method["leaves"])
+        leaves = "all training data" if method["pooled"] else _joined(method["leaves"])
         bytes_ = [_megabytes(method, way) for way in ("megabytes_down", "megabytes_up")]
         one = {None: "-", True: "yes", False: "no"}[method["one_model"]]
-        costs.add_row(*_plain(name, leaves, _listed(method["stays"]), *bytes_, one))
+        costs.add_row(*_plain(name, leaves, _joined(method["stays"]), *bytes_, one))
     console = Console()
     console.print(summaries)
     console.print()
     console.print(costs)
-    note = f"MB: of one client in round {ROUND}, profile {PROFILE}, {SCENARIO}; <=: at most, clients differ."
+    note = f"MB: of one client in round {ROUND}, profile {PROFILE}, {SCENARIO}; <=: upper bound, as clients differ."
     console.print(note, style="dim", highlight=False, markup=False)
 
 
@@ -126,7 +126,7 @@ def _plain(*cells: str) -> list[Any]:
     return [Text(cell) for cell in cells]
 
 
-def _listed(groups: Sequence[str] | None) -> str:
+def _joined(groups: Sequence[str] | None) -> str:
     return ", ".join(groups or ()) or "-"
 
 

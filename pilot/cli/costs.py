@@ -1,7 +1,7 @@
-"""The costs that `pilot-bench list methods` shows, asked of the methods.
+"""Compute the costs that `pilot-bench list methods` shows, and write them to `costs.json`.
 
-Asking needs PyTorch and some seconds, and listing needs neither, so the answers are kept in `costs.json`. After a
-change of what a method sends or keeps, run `python -m pilot.cli.costs`; a test compares the file with the methods.
+Computing them takes PyTorch and some seconds; listing methods must not. After a change of what a method sends or keeps,
+run `python -m pilot.cli.costs`; a test compares the file with the methods.
 """
 
 from typing import Any

@@ -21,7 +21,7 @@ def build(
     from pilot.data.build import build_data
 
     loaded, _, folder = load_setting(scenario, profile, results)
-    with progress(f"data of {loaded.name}") as advance:
+    with progress(f"building data of {loaded.name}") as advance:
         sizes = {task.name: 0 for task in loaded.tasks}
         total = sum(task.num_train + task.num_test for task in loaded.tasks)
 
@@ -51,17 +51,21 @@ def validate(
 def import_(
     file: Annotated[Path, typer.Argument(help="JSON lines, CSV or TSV (docs/own-data.md), or LLaVA's JSON.")],
     images: Annotated[Path, typer.Option(help="Folder that the rows' image paths are relative to.")],
-    task: Annotated[Kind, typer.Option(help="What the rows are.")],
+    task: Annotated[Kind, typer.Option(help="Kind of task.")],
     name: Annotated[str, typer.Option(help="Name of the task.")],
-    to: Annotated[Path, typer.Option(help="Folder that is written; best below $PILOT_DATASETS (datasets).")],
-    held_out: Annotated[float | None, typer.Option(help="Share of the images to test on, if no row is for it.")] = None,
-    boxes: Annotated[BoxForm | None, typer.Option(help="What four numbers mean (grounding, own files).")] = None,
-    form: Annotated[list[QuestionForm] | None, typer.Option(help="LLaVA's JSON: which questions; repeat it.")] = None,
-    keep_turns: Annotated[bool, typer.Option("--keep-turns", help="LLaVA's JSON: a conversation is one row.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the held-out share.")] = 0,
+    to: Annotated[Path, typer.Option(help="Output folder, preferably below $PILOT_DATASETS (default: datasets).")],
+    held_out: Annotated[
+        float | None, typer.Option(help="Share of images for testing, if no row is in split test.")
+    ] = None,
+    boxes: Annotated[BoxForm | None, typer.Option(help="Format of boxes (grounding, own files).")] = None,
+    form: Annotated[
+        list[QuestionForm] | None, typer.Option(help="LLaVA's JSON: form of the questions to keep; repeat the option.")
+    ] = None,
+    keep_turns: Annotated[bool, typer.Option("--keep-turns", help="LLaVA's JSON: one row per conversation.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the held-out share.")] = 0,
     max_quarantine: Annotated[float, typer.Option(min=0, max=1, help="Largest share of unusable rows.")] = 0.01,
-    licence: Annotated[str, typer.Option(help="For the data card.")] = "",
-    scenario: Annotated[Path | None, typer.Option(help="Also write a scenario of this task alone.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence, for the data card.")] = "",
+    scenario: Annotated[Path | None, typer.Option(help="Also write a scenario file with only this task.")] = None,
 ) -> None:
     """Check your own examples and images, and write them as records for scenarios (`source: imported`)."""
     from pilot.data.importing import ImportRequest, import_data, reader_options, write_scenario
@@ -70,7 +74,7 @@ def import_(
     request = ImportRequest(
         file, images, task.value, name, to, held_out, options, seed, max_quarantine, licence
     )  # fmt: skip
-    with progress(f"import of {file.name}") as advance:
+    with progress(f"importing {file.name}") as advance:
         imported = import_data(request, advance)
     typer.echo(f"See {to / 'card.md'} and {to / 'contact_sheet.png'}. A task for a scenario file:", err=True)
     typer.echo(imported.task, nl=False)

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pilot.cli.options import ProfileOption, ResultsOption, ScenarioOption
+from pilot.cli.options import ProfileOption, ResultsOption, ResumeOption, ScenarioOption
 from pilot.errors import UserError
 
 if TYPE_CHECKING:
     from pilot.federation.flower.server import RunOptions
 
-WindowOption = Annotated[int | None, typer.Option(min=1, help="Most clients that work at the same time.")]
-PatienceOption = Annotated[float, typer.Option(min=0, help="Seconds to wait for a client whose node is away.")]
-LimitOption = Annotated[float, typer.Option(min=0, help="Seconds that a client may take for a phase; 0: any time.")]
+WindowOption = Annotated[int | None, typer.Option(min=1, help="Maximum number of clients that work at the same time.")]
+PatienceOption = Annotated[float, typer.Option(min=0, help="Seconds to wait for a client whose node is offline.")]
+LimitOption = Annotated[float, typer.Option(min=0, help="Seconds that a client may take for a phase; 0: no limit.")]
 
 deploy_app = typer.Typer(help="Runs on several machines; see docs/deploy.md.", no_args_is_help=True)
 
@@ -26,13 +26,13 @@ def deploy() -> None:
 
 @deploy_app.command()
 def local(
-    nodes: Annotated[int, typer.Option(min=1, help="SuperNodes; as many as the scenario has clients.")],
+    nodes: Annotated[int, typer.Option(min=1, help="Number of SuperNodes; must be the number of clients.")],
     scenario: ScenarioOption = "scenario2",
     method: Annotated[str, typer.Option("--method", "-m", help="See `pilot-bench list methods`.")] = "pilot",
     seed: Annotated[int, typer.Option(min=0, help="Seed of initial values and batches.")] = 0,
     profile: ProfileOption = "embedded",
     results: ResultsOption = Path("results"),
-    resume: Annotated[bool, typer.Option(help="Go on from the last finished round, or start anew.")] = True,
+    resume: ResumeOption = True,
     window: WindowOption = None,
     patience: PatienceOption = 600.0,
     limit: LimitOption = 0.0,
@@ -53,7 +53,7 @@ def local(
 
 @deploy_app.command()
 def certificates(
-    folder: Annotated[Path, typer.Argument(help="Where ca.pem, ca.key, server.pem and server.key go.")],
+    folder: Annotated[Path, typer.Argument(help="Output folder for ca.pem, ca.key, server.pem and server.key.")],
     host: Annotated[list[str] | None, typer.Option(help="Name or address of the server; repeat the option.")] = None,
 ) -> None:
     """Make an authority and the server's certificate; localhost and 127.0.0.1 are always in it."""
@@ -65,7 +65,7 @@ def certificates(
 
 
 @deploy_app.command()
-def key(file: Annotated[Path, typer.Argument(help="The private key; the public half goes to <file>.pub.")]) -> None:
+def key(file: Annotated[Path, typer.Argument(help="Private key to write; its public key is <file>.pub.")]) -> None:
     """Make a node's key pair."""
     from pilot.deployment.certificates import make_node_key
 
@@ -74,7 +74,7 @@ def key(file: Annotated[Path, typer.Argument(help="The private key; the public h
 
 @deploy_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def superlink(context: typer.Context) -> None:
-    """Run `flower-superlink` with the options given, and log failed TLS handshakes, which it drops silently."""
+    """Run `flower-superlink` with the given options, and also log failed TLS handshakes."""
     from pilot.deployment.superlink import run_superlink
 
     run_superlink(context.args)
@@ -84,7 +84,7 @@ def superlink(context: typer.Context) -> None:
 def nodes_(
     scenario: ScenarioOption, profile: ProfileOption = "embedded", results: ResultsOption = Path("results")
 ) -> None:
-    """Split a scenario into one folder per client, and federation.json, which is all that the server needs."""
+    """Split a scenario into one folder per client, and write federation.json, the only file that the server needs."""
     from pilot.config.load import load_setting
     from pilot.federation.nodes import prepare_nodes
 
@@ -95,19 +95,19 @@ def nodes_(
 
 @deploy_app.command("app")
 def app_(
-    folder: Annotated[Path, typer.Argument(help="Where the app's description goes; `flwr run` takes this folder.")],
+    folder: Annotated[Path, typer.Argument(help="Output folder of the app's description, for `flwr run`.")],
     scenario: ScenarioOption,
     method: Annotated[str, typer.Option("--method", "-m", help="See `pilot-bench list methods`.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of initial values and batches.")] = 0,
     profile: ProfileOption = "embedded",
     results: ResultsOption = Path("results"),
     nodes: Annotated[Path | None, typer.Option(help="The server's folder with federation.json.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last finished round, or start anew.")] = True,
+    resume: ResumeOption = True,
     window: WindowOption = None,
     patience: PatienceOption = 600.0,
     limit: LimitOption = 0.0,
 ) -> None:
-    """Describe a run for `flwr run`, which sends only names and numbers; each machine runs its installed code."""
+    """Write the description of a run for `flwr run`: names and numbers only; each machine runs its installed code."""
     from pilot.deployment.flower_command import write_app
     from pilot.deployment.training import check_deployable, flower_config
 
@@ -125,7 +125,7 @@ def collect(
     states: Annotated[list[str], typer.Argument(help="<client>=<copy of its node's state folder>, for each client.")],
 ) -> None:
     """Copy clients' private states into the run directory, where `evaluate` looks for them."""
-    from pilot.deployment.training import collect as bring
+    from pilot.deployment.training import collect as collect_states
 
     stores = {}
     for state in states:
@@ -133,7 +133,7 @@ def collect(
         if not client.isdecimal() or not Path(folder).is_dir():
             raise UserError(f"{state}: expected <client>=<folder>, such as 3=/copies/node-3.")
         stores[int(client)] = Path(folder)
-    bring(run, stores)
+    collect_states(run, stores)
 
 
 def _options(**given: Any) -> "RunOptions":

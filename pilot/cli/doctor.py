@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.backbone.paths import TINY_LLAVA, checkpoint_folder, models_folder, source_of
-from pilot.cli.speed import estimate, instructions, measured_rate
+from pilot.cli.speed import estimate, measure_rate, processor_features
 from pilot.config.load import load_profile
 from pilot.config.profile import Profile
 from pilot.errors import UserError
@@ -75,7 +75,7 @@ def _backbone(profile: Profile) -> Finding:
         from pilot.pretraining.verify import check_files
 
         problem = check_files()
-        return _finding(not problem, problem or "tiny-llava, all files as recorded", "snakemake --cores 2 backbone")
+        return _finding(not problem, problem or "tiny-llava, all files intact", "snakemake --cores 2 backbone")
     if profile.backbone_path is None and source.folder is None and not named.is_dir():
         remedy = f"put it there, name a folder as backbone_path, or set revision, and {source.hub} is downloaded"
         return _finding(profile.revision is not None, f"{profile.backbone} is not in {named}", remedy)
@@ -96,23 +96,23 @@ def _disk() -> Finding:
 
 def _memory() -> Finding:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return _finding(total >= MINIMUM_MEMORY_GIB, f"{total:.1f} GiB", f"{MINIMUM_MEMORY_GIB} GiB are needed")
+    return _finding(total >= MINIMUM_MEMORY_GIB, f"{total:.1f} GiB", f"at least {MINIMUM_MEMORY_GIB} GiB needed")
 
 
 def _processors() -> Finding:
     from torch.backends.cpu import get_cpu_capability
 
-    name, found = instructions()
+    name, found = processor_features()
     parts = [f"{_cores()} usable", name, ", ".join(found), f"PyTorch computes with {get_cpu_capability()}"]
     return _finding(True, "; ".join(filter(None, parts)), "")
 
 
 def _speed() -> Finding:
-    rate = measured_rate()
+    rate = measure_rate()
     expected = estimate(rate, _cores())
     low, high = expected.minutes
     detail = (
-        f"{rate:.0f} GFLOP/s a thread (float32 products of a training step); scenario2 takes about "
+        f"{rate:.0f} GFLOP/s per thread (float32 products of a training step); scenario2 takes about "
         f"{expected.cpu_minutes:.0f} minutes of CPU, {low:.0f} to {high:.0f} minutes here (estimated)"
     )
     return _finding(True, detail, "") | {"gflops": rate, **asdict(expected)}

@@ -8,8 +8,8 @@ import typer
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run directory: results/<profile>/<scenario>/runs/<method>/seed<k>.")],
-    client: Annotated[int, typer.Option(min=0, help="Whose model, by number.")],
-    to: Annotated[Path, typer.Option(help="A folder that does not exist or is empty.")],
+    client: Annotated[int, typer.Option(min=0, help="Id of the client whose model is exported.")],
+    to: Annotated[Path, typer.Option(help="Output folder; must be absent or empty.")],
     merged: Annotated[
         bool | None, typer.Option("--merged/--adapter", help="Stock LLaVA checkpoint (default), or PEFT adapter.")
     ] = None,

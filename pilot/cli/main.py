@@ -32,6 +32,7 @@ from pilot.cli.options import (
     Listing,
     ProfileOption,
     ResultsOption,
+    ResumeOption,
     ScenarioOption,
 )
 from pilot.cli.plan import plan
@@ -87,8 +88,8 @@ def partition(
 
 @backbone_app.command("pretrain")
 def backbone_pretrain(
-    target: Annotated[Path | None, typer.Option(help="Where the checkpoint goes; the package by default.")] = None,
-    work: Annotated[Path, typer.Option(help="Where finished phases are kept.")] = Path("results/backbone"),
+    target: Annotated[Path | None, typer.Option(help="Folder of the checkpoint; in the package by default.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder for finished phases.")] = Path("results/backbone"),
 ) -> None:
     """Pre-train tiny-llava from its seeded recipe (about 100 minutes on one core with AVX-512)."""
     from pilot.backbone.paths import TINY_LLAVA
@@ -125,9 +126,9 @@ def backbone_features(
     loaded, sizes, folder = load_setting(scenario, profile, results)
     check_data(folder / "data")
     records = [r for task in loaded.tasks for r in read_records(folder / "data" / task.name / "records.parquet")]
-    with progress(f"features of {loaded.name}") as advance:
-        say = partial(typer.echo, err=True)
-        compute_features(load_backbone(sizes), sizes, records, folder / "features", advance, say)
+    with progress(f"computing features of {loaded.name}") as advance:
+        inform = partial(typer.echo, err=True)
+        compute_features(load_backbone(sizes), sizes, records, folder / "features", advance, inform)
 
 
 @app.command()
@@ -137,14 +138,14 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Seed of initial values and batches.")] = 0,
     profile: ProfileOption = "embedded",
     results: ResultsOption = Path("results"),
-    resume: Annotated[bool, typer.Option(help="Go on from the last finished round, or start anew.")] = True,
-    engine: Annotated[Engine, typer.Option(help="In this process, or on Flower's simulation (Ray).")] = Engine.local,
+    resume: ResumeOption = True,
+    engine: Annotated[Engine, typer.Option(help="This process, or Flower's simulation (Ray).")] = Engine.local,
     fault: FaultOption = None,
     client_cpus: Annotated[float, typer.Option(min=0.1, help="Cores of a client, with --engine flower.")] = 1.0,
     client_gpus: Annotated[float, typer.Option(min=0, help="GPUs of a client, with --engine flower.")] = 0.0,
     replace_changed: Annotated[
         bool,
-        typer.Option("--replace-changed", help="Set a run of other settings or source aside; else it is an error."),
+        typer.Option("--replace-changed", help="Rename an existing run with other settings or source, and start over."),
     ] = False,
 ) -> None:
     """Train one method with one seed; write runs/<method>/seed<k> of the scenario, or of its faults/<fault>."""
@@ -161,11 +162,11 @@ def train(
 @app.command()
 def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Run directories of one scenario.")],
-    answers: Annotated[bool, typer.Option(help="Generate answers (otherwise only score those that are there).")] = True,
+    answers: Annotated[bool, typer.Option(help="Generate answers, or only score existing ones.")] = True,
     score: Annotated[bool, typer.Option(help="Score answers; faster for many runs at once.")] = True,
     summary: Annotated[Path | None, typer.Option(help="Also write digests of all scores to this file.")] = None,
     frame: Annotated[
-        list[BoxFrame] | None, typer.Option(help="Also score boxes as if they were in this frame; repeat the option.")
+        list[BoxFrame] | None, typer.Option(help="Also score boxes as if relative to this frame; repeat the option.")
     ] = None,
 ) -> None:
     """Answer test sets with trained runs, and score the answers (VQA, captioning, grounding)."""
@@ -176,7 +177,7 @@ def evaluate(
         from pilot.evaluation.answers import answer_run
 
         for run_dir in runs:
-            with progress(f"answers of {run_dir}") as advance:
+            with progress(f"answering with {run_dir}") as advance:
                 answer_run(run_dir, advance)
     if score:
         from pilot.evaluation.scoring import score_runs
@@ -192,15 +193,15 @@ def evaluate(
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="Per-sample file of another evaluation tool.")],
-    format: Annotated[ImportFormat, typer.Option("--format", "-f", help="Which tool wrote it.")],
-    name: Annotated[str, typer.Option("--as", help="What tables call the imported run.")],
+    format: Annotated[ImportFormat, typer.Option("--format", "-f", help="Tool that wrote the file.")],
+    name: Annotated[str, typer.Option("--as", help="Name of the imported run in tables.")],
     into: Annotated[Path, typer.Option(help="Scenario folder: results/<profile>/<scenario>.")],
-    task: Annotated[str | None, typer.Option(help="Task that was answered; found from the ids by default.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Number of the run, for several of one name.")] = 0,
-    replace: Annotated[bool, typer.Option("--replace", help="Take these answers instead of those imported.")] = False,
+    task: Annotated[str | None, typer.Option(help="Task that was answered; by default found from the ids.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the run, if there are several of one name.")] = 0,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace answers that were imported before.")] = False,
     frame: Annotated[BoxFrame | None, typer.Option(help="Frame of the boxes; the profile's by default.")] = None,
 ) -> None:
-    """Turn another tool's answers into a run that `compare` reads: check test sets, score it like all others.
+    """Import another tool's answers as a run that `compare` reads: check the test sets, and score the answers.
 
     Repeat the command for every task. Boxes are read in the frame of the profile unless `--frame` names another.
     """
@@ -262,8 +263,8 @@ def main() -> Any:
     try:
         if sys.flags.optimize:
             raise UserError(
-                "Python runs without assertions (PYTHONOPTIMIZE or -O), which check what is computed here. Unset "
-                "PYTHONOPTIMIZE, or start it without -O."
+                "Python runs without assertions (PYTHONOPTIMIZE or -O), but they check results here. Unset "
+                "PYTHONOPTIMIZE, or run Python without -O."
             )
         return app(prog_name="pilot-bench")
     except UserError as error:
@@ -271,6 +272,6 @@ def main() -> Any:
         sys.exit(2)
     except SystemExit as stop:
         if isinstance(stop.code, int) and stop.code in SIGNALS:
-            rest = "what was finished is kept, the same command goes on from there"
+            rest = "finished work is kept; run the same command again to resume"
             print(f"{SIGNALS[stop.code]}; {rest}", file=sys.stderr)
         raise

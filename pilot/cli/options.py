@@ -95,20 +95,23 @@ class ImportFormat(StrEnum):
     jsonl = "jsonl"
 
 
+ResumeOption = Annotated[bool, typer.Option(help="Resume from the last finished round, or start over.")]
 FaultOption = Annotated[str | None, typer.Option(help="A fault by name or file; see `pilot-bench list faults`.")]
 OnlyMethodsOption = Annotated[
     list[str] | None, typer.Option("--method", "-m", help="Only these methods; repeat the option.")
 ]
 PaperOption = Annotated[
-    bool, typer.Option("--paper", help="Draw figures for paper as well: PDFs as wide as a column, and as the text.")
+    bool, typer.Option("--paper", help="Also draw figures for papers: PDFs as wide as a column and as the text.")
 ]
 ScenarioDirArgument = Annotated[Path, typer.Argument(help="results/<profile>/<scenario>")]
 ScenarioOption = Annotated[str, typer.Option("--scenario", "-s", help="Scenario name, or a path to its YAML file.")]
 ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="Profile name, or a path to its YAML file.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder that holds all results.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 BaselineOption = Annotated[str, typer.Option(help="Method that the others are tested against.")]
 AllowOption = Annotated[
     list[Difference] | None,
-    typer.Option("--allow-different", help="Go on although runs differ in this; the output says so. Repeat it."),
+    typer.Option(
+        "--allow-different", help="Compare although runs differ in this; the output says so. Repeat the option."
+    ),
 ]

@@ -28,12 +28,12 @@ def compare(
     reference: Annotated[
         bool,
         typer.Option(
-            "--reference", help="Compare one scenario folder with the committed reference; exit code 1 if not."
+            "--reference", help="Compare a scenario folder with the committed reference; exit code 1 if they differ."
         ),
     ] = False,
     changes: Annotated[
         bool | None,
-        typer.Option("--changes/--side-by-side", help="What changed from OLD to NEW, or all methods in one table."),
+        typer.Option("--changes/--side-by-side", help="Show changes from OLD to NEW, or all methods in one table."),
     ] = None,
     fail_on_change: Annotated[
         bool, typer.Option("--fail-on-change", help="Exit code 1 if something changed beyond noise.")
@@ -53,7 +53,7 @@ def compare(
         _compare_versions(paths, form, fail_on_change)
         return
     if fail_on_change:
-        raise UserError("--fail-on-change: not with --side-by-side, which does not look for changes.")
+        raise UserError("--fail-on-change: not valid with --side-by-side, which detects no changes. Omit one of them.")
     from pilot.report.compare.side_by_side import compare as compare_runs
 
     text = compare_runs(paths, baseline, form, allow_different or ())
@@ -107,7 +107,7 @@ def figures(
     method: OnlyMethodsOption = None,
     only: Annotated[list[str] | None, typer.Option(help="Only these figures; repeat the option.")] = None,
     paper: Annotated[
-        bool, typer.Option("--paper", help="Draw paper/ instead: PDFs as wide as a column, and as the text.")
+        bool, typer.Option("--paper", help="Draw paper/ instead: PDFs as wide as a column and as the text.")
     ] = False,
 ) -> None:
     """Draw figures/ of a scenario as PNG and PDF."""
@@ -120,9 +120,9 @@ def figures(
 def report(
     scenario_dir: ScenarioDirArgument,
     method: OnlyMethodsOption = None,
-    samples: Annotated[int, typer.Option(min=0, help="Most test examples of a task in the sample browser.")] = 300,
+    samples: Annotated[int, typer.Option(min=0, help="Maximum test examples per task in the sample browser.")] = 300,
 ) -> None:
-    """Write report.html of a scenario: one page with everything in it, for any browser, without network."""
+    """Write report.html of a scenario: one self-contained page for any browser, without network."""
     from pilot.report.html.page import write_report
 
     typer.echo(str(write_report(scenario_dir, method, samples)), err=True)
@@ -140,7 +140,7 @@ def study(
     name: Annotated[str, typer.Argument(help="Study by name or file; see `pilot-bench list studies`.")],
     results: ResultsOption = Path("results"),
     profile: ProfileOption = "embedded",
-    part: Annotated[list[str] | None, typer.Option(help="Only these parts, without index.md; repeat it.")] = None,
+    part: Annotated[list[str] | None, typer.Option(help="Only these parts, no index.md; repeat the option.")] = None,
     method: OnlyMethodsOption = None,
     paper: PaperOption = False,
 ) -> None:
@@ -148,7 +148,7 @@ def study(
     from pilot.config.study import load_study
     from pilot.report.tables.study import write_study
 
-    chosen = load_study(name).only(parts=part or (), methods=method or ())
+    chosen = load_study(name).subset(parts=part or (), methods=method or ())
     for path in write_study(chosen, profile, results, index=not part, paper=paper):
         typer.echo(str(path), err=True)
 

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
+MAX_WALL_SECONDS = 2.0
 INSTRUCTIONS = {"AVX2": "avx2", "AVX-512": "avx512f", "AMX": "amx_tile"}
 SHAPES = ((800, 128, 128), (800, 128, 256), (800, 256, 128))
 """Rows, inner dimension, columns of matrix products in a training step of the embedded profile."""
 SLOW, FAST = (37.0, 60.6), (202.5, 1042 / 60)
 """GFLOP/s of a thread, CPU minutes of scenario2: an EPYC with AVX2 only (35 to 39), one with AVX-512 (193 to 212)."""
-SPREAD = 1.3
+SLOWDOWN = 1.3
 """Slowdown of the same step when other tenants use the machine: 34 to 40 ms, 35 to 46 ms."""
-BUSY = 0.946
+BUSY_SHARE = 0.946
 """Share of two cores' time that the jobs used: 1,042 s of CPU in 551 s."""
-LONGEST = 118 / 1042
+SERIAL_SHARE = 118 / 1042
 """Share of all work that cannot run in parallel: data, features, a run's training and answers, scores, figures."""
 
 
@@ -35,17 +36,17 @@ def estimate(gflops: float, cores: int) -> Estimate:
     """Estimate the time of `snakemake --cores all scenario2` with the embedded profile, without the installation.
 
     Args:
-        gflops: 10^9 operations per second of one thread, from `measured_rate`.
+        gflops: 10^9 operations per second of one thread, from `measure_rate`.
         cores: number of cores that Snakemake may use, at least 1.
     """
     work = (SLOW[1] - FAST[1]) / (1 / SLOW[0] - 1 / FAST[0])
     cpu_minutes = FAST[1] - work / FAST[0] + work / gflops
-    minutes = cpu_minutes * max(1 / (BUSY * cores), LONGEST)
-    return Estimate(cpu_minutes, (minutes / SPREAD, minutes * SPREAD))
+    minutes = cpu_minutes * max(1 / (BUSY_SHARE * cores), SERIAL_SHARE)
+    return Estimate(cpu_minutes, (minutes / SLOWDOWN, minutes * SLOWDOWN))
 
 
-def instructions(cpuinfo: Path = CPUINFO) -> tuple[str, list[str]]:
-    """Return the processor's name and which of `INSTRUCTIONS` it has; both are empty if the system does not tell."""
+def processor_features(cpuinfo: Path = CPUINFO) -> tuple[str, list[str]]:
+    """Return the processor's name and which of `INSTRUCTIONS` it has; both are empty if the system does not say."""
     try:
         lines = [line.partition(":") for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:
@@ -55,12 +56,11 @@ def instructions(cpuinfo: Path = CPUINFO) -> tuple[str, list[str]]:
     return values.get("model name", ""), [name for name, flag in INSTRUCTIONS.items() if flag in flags]
 
 
-def measured_rate(seconds: float = 0.3, patience: float = 2.0) -> float:
+def measure_rate(seconds: float = 0.3) -> float:
     """Measure the float32 GFLOP/s of one thread by CPU time, less affected by other processes; return the best round.
 
     Args:
-        seconds: CPU time to measure.
-        patience: seconds of wall time after which to stop in any case.
+        seconds: CPU time to measure; it stops after `MAX_WALL_SECONDS` of wall time in any case.
     """
     import torch
 
@@ -75,7 +75,7 @@ def measured_rate(seconds: float = 0.3, patience: float = 2.0) -> float:
         work = make_product_runner(products)
         work()
         least, began, started = float("inf"), time.monotonic(), time.thread_time()
-        while time.thread_time() - started < seconds and time.monotonic() - began < patience:
+        while time.thread_time() - started < seconds and time.monotonic() - began < MAX_WALL_SECONDS:
             before = time.thread_time()
             work()
             least = min(least, time.thread_time() - before)

@@ -14,18 +14,18 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Sparse(Model):
-    """A model whose `unwritten` fields are written only if they differ from their defaults.
+class CompactModel(Model):
+    """A model whose fields in `omitted_defaults` are left out of a dump if they have their defaults.
 
     A new field thus leaves the digests of files that do not use it unchanged.
     """
 
-    unwritten: ClassVar[frozenset[str]] = frozenset()
+    omitted_defaults: ClassVar[frozenset[str]] = frozenset()
 
     @model_serializer(mode="wrap")
     def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
         fields = type(self).model_fields
-        defaults = {name: fields[name].get_default(call_default_factory=True) for name in self.unwritten}
+        defaults = {name: fields[name].get_default(call_default_factory=True) for name in self.omitted_defaults}
         same = {name for name, default in defaults.items() if getattr(self, name) == default}
         return {name: value for name, value in values.items() if name not in same}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pilot.config.base import Model
 from pilot.config.federation import FederationConfig
-from pilot.config.files import load_file, names_of
+from pilot.config.files import load_file, shipped_names
 from pilot.config.scenario import Name
 
 
@@ -27,4 +27,4 @@ def load_fault(name_or_path: str | Path) -> Fault:
 
 def fault_names() -> list[str]:
     """Return the names of the faults that ship, sorted."""
-    return names_of("faults")
+    return shipped_names("faults")

@@ -61,5 +61,5 @@ class FederationConfig(Model):
     def _one_fault_each(self) -> "FederationConfig":
         clients = [client for attack in self.attacks for client in attack.clients]
         if len(set(clients)) != len(clients):
-            raise ValueError(f"attacks: a client may have one fault, got clients {clients}")
+            raise ValueError(f"attacks: expected at most one fault per client, got clients {clients}")
         return self

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pilot.config.files import load_file, names_of, validated
+from pilot.config.files import load_file, shipped_names, validated
 from pilot.config.profile import Profile
 from pilot.config.scenario import Scenario
 from pilot.config.variant import base_name, load_variant
@@ -20,7 +20,7 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
     if variant is None or variant.scenario is None:
         return scenario
     whole = {"name": f"{scenario.name}+{variant.name}", "title": f"{scenario.title}; {variant.title}"}
-    return validated(Scenario, f"scenario {name}", variant.scenario.over(scenario.model_dump(mode="json")) | whole)
+    return validated(Scenario, f"scenario {name}", variant.scenario.apply_to(scenario.model_dump(mode="json")) | whole)
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
@@ -30,7 +30,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
     if variant is None or variant.profile is None:
         return profile
     whole = {"name": f"{profile.name}+{variant.name}"}
-    return validated(Profile, f"profile {name}", variant.profile.over(profile.model_dump(mode="json")) | whole)
+    return validated(Profile, f"profile {name}", variant.profile.apply_to(profile.model_dump(mode="json")) | whole)
 
 
 def load_setting(scenario: str, profile: str, results: Path) -> tuple[Scenario, Profile, Path]:
@@ -41,12 +41,12 @@ def load_setting(scenario: str, profile: str, results: Path) -> tuple[Scenario, 
 
 def scenario_names() -> list[str]:
     """Return the names of the scenarios that ship, sorted."""
-    return names_of("scenarios")
+    return shipped_names("scenarios")
 
 
 def profile_names() -> list[str]:
     """Return the names of the profiles that ship, sorted."""
-    return names_of("profiles")
+    return shipped_names("profiles")
 
 
 def scenario_for_profile(scenario: str, profile: str) -> str:

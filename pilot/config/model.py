@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from pilot.config.base import Count, Model, Positive, Sparse
+from pilot.config.base import CompactModel, Count, Model, Positive
 
 Precision = Literal["float32", "bfloat16"]
 Attention = Literal["eager", "sdpa"]
@@ -19,7 +19,7 @@ UNITS: Mapping[str, int] = {"original": 1, "padded_square": 1, "thousandths": 10
 """Number that stands for a whole side in each frame; numbers of more than 1 per side are written as integers."""
 
 
-class RandomModel(Sparse):
+class RandomModel(CompactModel):
     """The size of a model with random weights; the defaults are those of LLaVA-1.5-7B (7.06 billion parameters).
 
     `family` is the `model_type` of its family, and `merge` the side of the squares of patches that families other than
@@ -29,7 +29,7 @@ class RandomModel(Sparse):
     without it, every process creates them on its device, which needs no disk.
     """
 
-    unwritten: ClassVar[frozenset[str]] = frozenset({"family", "merge"})
+    omitted_defaults: ClassVar[frozenset[str]] = frozenset({"family", "merge"})
 
     family: str = "llava"
     merge: Count = 1
@@ -86,14 +86,14 @@ class RandomModel(Sparse):
         }  # fmt: skip
 
 
-class LoraConfig(Sparse):
+class LoraConfig(CompactModel):
     """LoRA's rank, scale numerator (W + alpha / rank * B A) and computation.
 
     `space`: `weight` computes W + scale B A once per step, faster if tokens outnumber the rank at small widths;
     `token` computes W x + scale B (A x), whose backward pass needs no gradient of the size of W.
     """
 
-    unwritten: ClassVar[frozenset[str]] = frozenset({"space"})
+    omitted_defaults: ClassVar[frozenset[str]] = frozenset({"space"})
 
     rank: Count
     alpha: Positive
@@ -107,10 +107,10 @@ class PhaseRates(Model):
     connector: Positive | None = None
 
 
-class LearningRates(Sparse):
+class LearningRates(CompactModel):
     """Peak learning rates of the LLM's LoRA and of everything between vision tower and LLM; exceptions by phase."""
 
-    unwritten: ClassVar[frozenset[str]] = frozenset({"phases"})
+    omitted_defaults: ClassVar[frozenset[str]] = frozenset({"phases"})
 
     text_adapter: Positive
     connector: Positive
@@ -128,7 +128,7 @@ class LearningRates(Sparse):
 class Trial(LearningRates):
     """One candidate of `pilot-bench tune`: learning rates, and options of the method that override the profile's."""
 
-    unwritten: ClassVar[frozenset[str]] = frozenset({"phases", "options"})
+    omitted_defaults: ClassVar[frozenset[str]] = frozenset({"phases", "options"})
 
     options: Mapping[str, Any] = Field(default_factory=dict)
 

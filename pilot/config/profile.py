@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from pilot.config.base import Count, Positive, Sparse
+from pilot.config.base import CompactModel, Count, Positive
 from pilot.config.federation import FederationConfig
 from pilot.config.model import (
     Attention,
@@ -26,7 +26,7 @@ ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(\+[a-z0-9][a-
 """A name, with a variant after a plus sign if any; names of models have dots."""
 
 
-class Profile(Sparse):
+class Profile(CompactModel):
     """Backbone, budget, optimiser, prompt and federation settings.
 
     A client trains `local_steps` per round, or `local_epochs` over its examples. A step takes `accumulation` batches of
@@ -38,7 +38,7 @@ class Profile(Sparse):
     default of `frame`.
     """
 
-    unwritten: ClassVar[frozenset[str]] = frozenset({
+    omitted_defaults: ClassVar[frozenset[str]] = frozenset({
         "local_epochs", "backbone_path", "revision", "architecture", "precision", "attention", "device",
         "gradient_checkpointing", "accumulation", "max_length", "feature_dtype", "generation_batch",
         "checkpoint_minutes", "tuning_grids", "prompt_template", "box_frame",
@@ -76,9 +76,9 @@ class Profile(Sparse):
     tuning_seed: Seed = 1000
 
     @model_validator(mode="after")
-    def _usable(self) -> "Profile":
+    def _consistent(self) -> "Profile":
         if "default" not in self.learning_rates:
-            raise ValueError("learning_rates needs the key default")
+            raise ValueError("learning_rates: expected a key default")
         for method, trials in self.tuning_grids.items():
             if len(trials) != len(self.tuning_grid):
                 raise ValueError(
@@ -87,11 +87,11 @@ class Profile(Sparse):
                 )
         template = self.prompt_template
         if template is not None and ("<image>" not in template or "{instruction}" not in template):
-            raise ValueError("prompt_template needs <image> and {instruction}")
+            raise ValueError("prompt_template: expected a text with <image> and {instruction}")
         if (self.local_steps is None) == (self.local_epochs is None):
             raise ValueError("local_steps or local_epochs: expected exactly one of the two")
         if self.backbone.endswith("-random") != (self.architecture is not None):
-            raise ValueError("architecture goes with backbones with random weights (*-random), and only with them")
+            raise ValueError("architecture: expected for backbones with random weights (*-random) and for no other")
         return self
 
     @property
@@ -103,10 +103,10 @@ class Profile(Sparse):
         """Return the optimiser steps per round of a client with `num_examples` examples."""
         if self.local_steps is not None:
             return self.local_steps
-        assert self.local_epochs is not None, "one of the two is there"
+        assert self.local_epochs is not None, "exactly one of the two is set"
         return max(1, math.ceil(self.local_epochs * num_examples / (self.batch_size * self.accumulation)))
 
-    def only(self, method: str) -> "Profile":
+    def for_method(self, method: str) -> "Profile":
         """Return the profile for one method's runs: without other methods' settings and without tuning grids."""
         own = {"learning_rates": {"default": self.learning_rates_of(method)}, "tuning_grid": (), "tuning_grids": {}}
         return self.model_copy(update=own | {"method_options": {method: self.options_of(method)}})

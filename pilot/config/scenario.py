@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pilot.config.base import Count, Model, Positive, Sparse
+from pilot.config.base import CompactModel, Count, Model, Positive
 
 Kind = Literal["vqa", "caption", "ground"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -30,13 +30,13 @@ class PartitionConfig(Model):
     @model_validator(mode="after")
     def _complete(self) -> "PartitionConfig":
         if self.kind == "dirichlet" and (self.alpha is None or not self.attribute):
-            raise ValueError("kind dirichlet needs the fields attribute and alpha")
+            raise ValueError("kind dirichlet: expected the fields attribute and alpha")
         if self.kind == "iid" and self.alpha is not None:
-            raise ValueError("kind iid takes no alpha")
+            raise ValueError("kind iid: expected no alpha")
         return self
 
 
-class TaskConfig(Sparse):
+class TaskConfig(CompactModel):
     """One task of a scenario: its data source, sizes, clients and lm-eval task.
 
     `options` has the options of a source that reads files, and `held_out`; their paths are relative to the folder in
@@ -44,7 +44,7 @@ class TaskConfig(Sparse):
     when data are built. A dump omits both if they have their defaults, so that they change no digest.
     """
 
-    unwritten: ClassVar[frozenset[str]] = frozenset({"options", "max_quarantine"})
+    omitted_defaults: ClassVar[frozenset[str]] = frozenset({"options", "max_quarantine"})
 
     name: Name
     kind: Kind
@@ -81,7 +81,7 @@ class Scenario(Model):
         }
         for field, values in named.items():
             if len(set(values)) != len(values):
-                raise ValueError(f"{field} must be distinct, got {list(values)}")
+                raise ValueError(f"{field}: expected distinct values, got {list(values)}")
         return self
 
     @property

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pilot.config.base import Model
-from pilot.config.files import check_known, load_file, names_of
+from pilot.config.files import check_known, load_file, shipped_names
 from pilot.config.load import load_scenario, scenario_for_profile
 from pilot.config.scenario import FullName, Name, VariantName
 from pilot.config.variant import split_name
@@ -67,11 +67,11 @@ class Part(Model):
     axis: Axis | None = None
 
     @model_validator(mode="after")
-    def _sound(self) -> "Part":
+    def _consistent(self) -> "Part":
         for dimension in DIMENSIONS:
             names = getattr(self, dimension)
             if len(set(names)) != len(names):
-                raise ValueError(f"{dimension} must be distinct, got {list(names)}")
+                raise ValueError(f"{dimension}: expected distinct names, got {list(names)}")
         if self.baseline not in self.methods:
             raise ValueError(f"baseline: expected one of the methods, got {self.baseline!r}")
         if self.axis and self.axis.values.keys() not in [set(getattr(self, each)) for each in DIMENSIONS]:
@@ -79,7 +79,7 @@ class Part(Model):
         return self
 
     @property
-    def swept(self) -> Dimension | None:
+    def varied_dimension(self) -> Dimension | None:
         """The dimension whose names the axis has numbers for; None without an axis."""
         if self.axis is None:
             return None
@@ -96,11 +96,11 @@ class Part(Model):
             for variant in self.profiles
         }
 
-    def position(self, names: Mapping[Dimension, str], method: str) -> float | None:
+    def axis_value(self, names: Mapping[Dimension, str], method: str) -> float | None:
         """Return a method's number on the axis in a setting with these names; None without an axis."""
-        if self.axis is None or self.swept is None:
+        if self.axis is None or self.varied_dimension is None:
             return None
-        return self.axis.values[names.get(self.swept, method)]
+        return self.axis.values[names.get(self.varied_dimension, method)]
 
 
 class Study(Model):
@@ -114,7 +114,7 @@ class Study(Model):
     def _distinct(self) -> "Study":
         names = [part.name for part in self.parts]
         if len(set(names)) != len(names):
-            raise ValueError(f"parts must be distinct, got {names}")
+            raise ValueError(f"parts: expected distinct names, got {names}")
         return self
 
     @property
@@ -122,7 +122,7 @@ class Study(Model):
         """Methods of all parts, in order."""
         return tuple(dict.fromkeys(method for part in self.parts for method in part.methods))
 
-    def only(self, *, parts: Collection[str] = (), methods: Collection[str] = ()) -> "Study":
+    def subset(self, *, parts: Collection[str] = (), methods: Collection[str] = ()) -> "Study":
         """Return the study with only these parts and methods (default: all) and the baselines.
 
         Parts with no method left besides their baseline are dropped.
@@ -137,9 +137,7 @@ class Study(Model):
             kept = [(part, [m for m in part.methods if m in methods or m == part.baseline]) for part in chosen]
             chosen = [part.model_copy(update={"methods": tuple(names)}) for part, names in kept if len(names) > 1]
         if not chosen:
-            raise UserError(
-                f"study {self.name}: {', '.join(methods)}: nothing but baselines is left. Name more methods."
-            )
+            raise UserError(f"study {self.name}: {', '.join(methods)}: only baselines are left. Select more methods.")
         return self.model_copy(update={"parts": tuple(chosen)})
 
     def settings(self, profile: str) -> dict[Setting, tuple[str, ...]]:
@@ -167,4 +165,4 @@ def load_study(name_or_path: str | Path) -> Study:
 
 def study_names() -> list[str]:
     """Return the names of the studies that ship, sorted."""
-    return names_of("studies")
+    return shipped_names("studies")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pilot.config.base import Count, Model, Positive
-from pilot.config.files import check_known, load_file, names_of
+from pilot.config.files import check_known, load_file, shipped_names
 from pilot.config.scenario import Name, VariantName
 from pilot.errors import UserError
 
@@ -29,7 +29,7 @@ def split_name(name: str) -> tuple[str, str | None]:
     """
     match = _NAME.fullmatch(name)
     if match is None:
-        raise UserError(f"{name}: its '+' is followed by no variant. Name one, or leave it out.")
+        raise UserError(f"{name}: expected a variant's name after '+'. Add one, or remove the '+'.")
     return match[1], match[2]
 
 
@@ -42,7 +42,7 @@ class _Patch(Model):
     """Base of the patches: fields that are not set change nothing; at least one must be set."""
 
     @model_validator(mode="after")
-    def _says_something(self) -> "_Patch":
+    def _not_empty(self) -> "_Patch":
         if all(value is None for _, value in self):
             raise ValueError(f"expected at least one of: {', '.join(type(self).model_fields)}")
         return self
@@ -59,10 +59,10 @@ class ScenarioPatch(_Patch):
     @model_validator(mode="after")
     def _one_split(self) -> "ScenarioPatch":
         if self.kind and self.alpha:
-            raise ValueError("kind iid takes no alpha")
+            raise ValueError("kind iid: expected no alpha")
         return self
 
-    def over(self, scenario: Mapping[str, Any]) -> dict[str, Any]:
+    def apply_to(self, scenario: Mapping[str, Any]) -> dict[str, Any]:
         """Apply the patch to the dump of a scenario.
 
         Raises:
@@ -70,7 +70,7 @@ class ScenarioPatch(_Patch):
         """
         if self.alpha and all(task["partition"]["kind"] != "dirichlet" for task in scenario["tasks"]):
             raise UserError(
-                f"scenario {scenario['name']}: no task has a Dirichlet partition, so alpha changes nothing."
+                f"scenario {scenario['name']}: no task has a Dirichlet partition, so alpha would change nothing."
             )
         changes: dict[str, Any] = {"tasks": [self._task(task) for task in scenario["tasks"]]}
         if self.min_client_examples:
@@ -93,7 +93,7 @@ class ProfilePatch(_Patch):
     rounds: Count | None = None
     local_steps: Count | None = None
 
-    def over(self, profile: Mapping[str, Any]) -> dict[str, Any]:
+    def apply_to(self, profile: Mapping[str, Any]) -> dict[str, Any]:
         """Apply the patch to the dump of a profile."""
         return {**profile, **self.model_dump(exclude_none=True)}
 
@@ -109,14 +109,14 @@ class Variant(Model):
     profile: ProfilePatch | None = None
 
     @model_validator(mode="after")
-    def _one_thing(self) -> "Variant":
+    def _patches_one_object(self) -> "Variant":
         if sum(value is not None for value in (self.method, self.scenario, self.profile)) != 1:
             raise ValueError("method, scenario, profile: expected exactly one of the three")
         if (self.method is None) != (not self.options):
             raise ValueError("method and options: expected both or neither")
         return self
 
-    def fits(self, kind: VariantKind, base: str) -> bool:
+    def applies_to(self, kind: VariantKind, base: str) -> bool:
         """Check whether the variant is of this kind and, if it is a method's, of this base."""
         return getattr(self, kind) is not None and (kind != "method" or self.method == base)
 
@@ -130,12 +130,13 @@ def load_variant(kind: VariantKind, name: str) -> Variant | None:
     base, wanted = split_name(name)
     if wanted is None:
         return None
-    if wanted in names_of("variants") and (found := load_file(Variant, "variants", wanted)).fits(kind, base):
+    names = shipped_names("variants")
+    if wanted in names and (found := load_file(Variant, "variants", wanted)).applies_to(kind, base):
         return found
     of = f"method {base}" if kind == "method" else f"a {kind}"
-    fitting = [each for each in names_of("variants") if load_file(Variant, "variants", each).fits(kind, base)]
-    expected = f"Expected one of: {', '.join(fitting)}." if fitting else "There is none."
-    raise UserError(f"{kind} {name}: {wanted!r} is no variant of {of}. {expected} They are in pipelines/variants.")
+    fitting = [each for each in names if load_file(Variant, "variants", each).applies_to(kind, base)]
+    expected = f"Expected one of: {', '.join(fitting)}." if fitting else f"No variants of {of} exist."
+    raise UserError(f"{kind} {name}: {wanted!r} is not a variant of {of}. {expected} See pipelines/variants.")
 
 
 def check_methods(where: str, field: str, names: Collection[str], known: Collection[str]) -> None:

@@ -130,7 +130,7 @@ def _ascii_name(host: str) -> str:
     except UnicodeError:
         return ""
     if not same:
-        raise UserError(f"host {host!r}: expected the form that DNS has of it, which begins with xn--.")
+        raise UserError(f"host {host!r}: expected its ASCII form in DNS, which begins with xn--.")
     return name
 
 
@@ -193,7 +193,7 @@ def _write_new(files: Mapping[Path, tuple[bytes, int]]) -> None:
     try:
         for path in files:
             if path.exists() and path.stat().st_size:
-                raise UserError(f"{path}: exists already, and keys are not overwritten. Name another folder.")
+                raise UserError(f"{path}: already exists, and keys are not overwritten. Choose another folder.")
         for path, (data, mode) in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             parts[path].unlink(missing_ok=True)

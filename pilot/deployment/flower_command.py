@@ -18,7 +18,7 @@ CONNECTION = "pilot"
 APP = "pilot.federation.flower.app"
 COMMAND_SECONDS = 300.0
 """Time limit for a command; on a busy machine, starting one takes tens of seconds."""
-QUIET = {
+ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -146,11 +146,11 @@ class FlowerCommand:
         if done.returncode != 0 or '"success": false' in done.stdout:
             said = without_colours(done.stdout + done.stderr).strip()
             write_text(self.log, f"$ {shlex.join(command)}\n{said}\n")
-            raise UserError(f"{what} failed: {essential(said).rstrip('.')}. The log is {self.log}.")
+            raise UserError(f"{what} failed: {error_message(said).rstrip('.')}. The log is {self.log}.")
         return done.stdout
 
 
-def essential(said: str) -> str:
+def error_message(said: str) -> str:
     """Extract the error message from the output of a failed Flower command, in text or as JSON."""
     try:
         text = str(json.loads(said)["error-message"])
@@ -165,7 +165,7 @@ def environment(home: Path) -> dict[str, str]:
     The programs start each other by name, so the folder of this Python comes first in `PATH`.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**QUIET, "FLWR_HOME": str(home), "PATH": path}
+    return {**ENVIRONMENT, "FLWR_HOME": str(home), "PATH": path}
 
 
 def write_app(folder: Path, config: Mapping[str, Value], app: str = APP) -> None:

@@ -23,7 +23,7 @@ from pilot.io.processes import Process, Processes, free_port
 
 MARKER = "deployment.txt"
 START_SECONDS = 60.0
-IMPATIENT_SECONDS = 1.0
+FAST_SHUTDOWN_SECONDS = 1.0
 REJOIN_SECONDS = 90.0
 """Time limit for rejoining: Flower accepts a node with the same key 60 s after its predecessor's last heartbeat."""
 
@@ -63,7 +63,7 @@ class LocalDeployment:
 
     def __enter__(self) -> "LocalDeployment":
         self.folder = self.folder.resolve()
-        _empty(self.folder)
+        _prepare_folder(self.folder)
         home = self.folder / "flwr"
         self.processes = Processes(self.folder / "logs", environment(home))
         self.flower = FlowerCommand(home, self.processes.full_environment())
@@ -76,7 +76,7 @@ class LocalDeployment:
             self._start_superlink()
             self._start_nodes()
         except BaseException:
-            self._end_at_once()
+            self._end_quickly()
             raise
         return self
 
@@ -86,11 +86,11 @@ class LocalDeployment:
         if kind is None:
             self.processes.end()
         else:
-            self._end_at_once()
+            self._end_quickly()
 
-    def _end_at_once(self) -> None:
+    def _end_quickly(self) -> None:
         """End all processes within seconds, since a user or batch system waits; nothing is lost, as after `kill -9`."""
-        self.processes.grace = IMPATIENT_SECONDS
+        self.processes.grace = FAST_SHUTDOWN_SECONDS
         self.processes.end()
 
     def key(self, number: int) -> Path:
@@ -114,14 +114,14 @@ class LocalDeployment:
             "--ssl-keyfile", str(tls.key), "--enable-supernode-auth", "--disable-runtime-dependency-installation",
         ]  # fmt: skip
         self._superlink = self.processes.start("superlink", command)
-        self._wait(lambda: _listens(self.port), "the SuperLink to listen", [self._superlink])
+        self._wait_until(lambda: _listens(self.port), "the SuperLink to listen", [self._superlink])
         self.flower.register([self.key(number).with_suffix(".pub") for number in range(len(self.nodes))])
 
     def _start_nodes(self) -> None:
         seen = {number: len(node.lines()) for number, node in self._node.items()}
         self._node = {number: self.launch_node(number) for number in range(len(self.nodes))}
         nodes = [(node, seen.get(number, 0)) for number, node in self._node.items()]
-        self._wait(
+        self._wait_until(
             lambda: all(_node_id(node, first) for node, first in nodes), "the nodes to connect", [*self._node.values()]
         )
 
@@ -139,7 +139,7 @@ class LocalDeployment:
         """Start a SuperNode without waiting for it."""
         return self._launch(f"node-{number}", number, self.key(number), self.certificates.authority)
 
-    def launch_stranger(self, name: str, key: Path | None, authority: Path | None = None) -> Process:
+    def launch_unregistered_node(self, name: str, key: Path | None, authority: Path | None = None) -> Process:
         """Start a SuperNode that is not part of the deployment, with the configuration of node 0.
 
         Args:
@@ -175,7 +175,7 @@ class LocalDeployment:
                     return
                 time.sleep(0.2)
             time.sleep(1.0)
-        raise UserError(f"node {number}: not let in within {REJOIN_SECONDS:.0f} s; see {self._node[number].log}.")
+        raise UserError(f"node {number}: not accepted within {REJOIN_SECONDS:.0f} s; see {self._node[number].log}.")
 
     def kill_node(self, number: int) -> None:
         """Kill a SuperNode (SIGKILL); its running task ends soon after."""
@@ -223,9 +223,9 @@ class LocalDeployment:
         try:
             status = self.follow(self.submit(config), show)
         except UserError as error:
-            raise UserError(f"{error} {self._whereabouts()}") from error
+            raise UserError(f"{error} {self._log_summary()}") from error
         if not status.completed:
-            raise UserError(f"the run ended as {status.status} ({status.details}). {self._whereabouts()}")
+            raise UserError(f"the run ended as {status.status} ({status.details}). {self._log_summary()}")
 
     def submit(self, config: Mapping[str, Value]) -> str:
         """Submit a run and return its id without waiting."""
@@ -235,24 +235,26 @@ class LocalDeployment:
         """Pass the ServerApp's log to `show` until the run ends; return its status."""
         return self.flower.follow(run, show)
 
-    def _wait(self, ready: Callable[[], bool], what: str, processes: Sequence[Process]) -> None:
+    def _wait_until(self, ready: Callable[[], bool], what: str, processes: Sequence[Process]) -> None:
         until = time.monotonic() + START_SECONDS
         while not ready():
             if time.monotonic() > until or not all(process.alive for process in processes):
-                raise UserError(f"waited in vain for {what}. {self._whereabouts()}")
+                raise UserError(f"failed while waiting for {what}. {self._log_summary()}")
             time.sleep(0.1)
 
-    def _whereabouts(self) -> str:
+    def _log_summary(self) -> str:
         """Describe where the logs are, and give the last error lines of each process that has ended."""
-        ended = [f"{each.name} has ended: {each.last_words()}" for each in self.processes.started if not each.alive]
+        ended = [
+            f"{each.name} has ended: {each.last_error_lines()}" for each in self.processes.started if not each.alive
+        ]
         return " ".join([f"The logs are in {self.processes.folder}.", *ended])
 
 
-def _empty(folder: Path) -> None:
+def _prepare_folder(folder: Path) -> None:
     """Remove an earlier deployment from `folder`; refuse a folder with other content."""
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARKER).is_file():
-            raise UserError(f"{folder}: is not empty and no deployment's folder. Choose another work folder.")
+            raise UserError(f"{folder}: neither empty nor the folder of an earlier deployment. Choose another folder.")
         remove_folder(folder)
     write_text(folder / MARKER, "Work folder of a deployment; the next one empties it.\n")
 
@@ -264,5 +266,5 @@ def _listens(port: int) -> bool:
 
 def _node_id(node: Process, first_line: int = 0) -> str | None:
     """Return Flower's id of a connected node from its log; None if it has not connected."""
-    said: Iterable[str] = node.lines()[first_line:]
-    return next((line.rpartition(" ")[2] for line in said if "SuperNode ID:" in line), None)
+    lines: Iterable[str] = node.lines()[first_line:]
+    return next((line.rpartition(" ")[2] for line in lines if "SuperNode ID:" in line), None)

@@ -31,7 +31,7 @@ class _LoggedHandshake(ssl.SSLObject):
             raise
         except ssl.SSLError as error:
             if self.server_side:
-                _LOG.warning("A node was not let in, TLS failed: %s", reason(error))
+                _LOG.warning("Rejected a node, TLS handshake failed: %s", reason(error))
             raise
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pilot.config.load import load_profile, load_scenario
 from pilot.deployment.local import LocalDeployment, Node
 from pilot.errors import UserError
-from pilot.federation.checkpoint import load_progress, names_to_keep
+from pilot.federation.checkpoint import load_progress, versions_to_keep
 from pilot.federation.flower.server import RunOptions
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
@@ -17,10 +17,7 @@ from pilot.federation.store import ClientStore
 from pilot.federation.training import CLIENTS, ServerRun
 from pilot.io.atomic import replace_file
 from pilot.io.lock import locked
-from pilot.runs.inputs import check_named_methods, check_trains, load_run_inputs
-
-DEPLOYED = ("deployed", "Use `pilot-bench train`.")
-"""End of the message for a method that trains nothing (`check_trains`)."""
+from pilot.runs.inputs import check_method_option, check_trainable, load_run_inputs
 
 
 def check_deployable(options: RunOptions) -> None:
@@ -32,8 +29,8 @@ def check_deployable(options: RunOptions) -> None:
     for load, name in ((load_scenario, options.scenario), (load_profile, options.profile)):
         if not (_is_file_name(name) and Path(name).is_absolute() and not Path(name).exists()):
             load(name)
-    check_named_methods([options.method])
-    check_trains(options.method, *DEPLOYED)
+    check_method_option([options.method])
+    check_trainable(options.method, "deployed", "Use `pilot-bench train`.")
 
 
 def train_deployed(options: RunOptions, num_nodes: int, show: Callable[[str], None]) -> Path:
@@ -52,7 +49,7 @@ def train_deployed(options: RunOptions, num_nodes: int, show: Callable[[str], No
     """
     results = Path(options.results)
     inputs = load_run_inputs(options.scenario, options.profile, options.method, results, options.seed)
-    check_trains(options.method, *DEPLOYED)
+    check_trainable(options.method, "deployed", "Use `pilot-bench train`.")
     inputs = replace(inputs, scenario_dir=inputs.scenario_dir.resolve())
     spec, folder, run_dir = inputs.spec, inputs.scenario_dir, inputs.run_dir
     method = spec.make_method()
@@ -60,12 +57,12 @@ def train_deployed(options: RunOptions, num_nodes: int, show: Callable[[str], No
     if num_nodes != len(clients):
         raise UserError(
             f"--nodes {num_nodes}: {spec.method} on scenario {spec.scenario.name} has {len(clients)} clients, and each "
-            f"needs a node of its own. Expected --nodes {len(clients)}."
+            f"needs its own node. Expected --nodes {len(clients)}."
         )
     prepare_nodes(spec.scenario, folder, folder / "nodes")
     register = read_register(spec, folder / "nodes")
     with locked(run_dir):  # fail before anything starts if the ServerApp would refuse
-        ServerRun(spec, register, run_dir, options.resume, lambda done, total: None).make_way()
+        ServerRun(spec, register, run_dir, options.resume, lambda done, total: None).archive_different_run()
     nodes = [
         Node(folder / "nodes" / node_name(POOLED if method.pooled else client), run_dir / CLIENTS / str(client))
         for client in clients
@@ -97,17 +94,17 @@ def collect(run_dir: Path, stores: Mapping[int, Path]) -> None:
     """
     progress = load_progress(run_dir / "checkpoint", None)
     if progress is None:
-        raise UserError(f"{run_dir / 'checkpoint'}: no finished round here. Train the run first.")
+        raise UserError(f"{run_dir / 'checkpoint'}: no finished round. Train the run first.")
     with locked(run_dir):
         for client, source in sorted(stores.items()):
             if client not in progress.versions:
-                raise UserError(f"client {client}: the run keeps no private state of it.")
+                raise UserError(f"client {client}: {run_dir} has no private state of this client.")
             ClientStore(source).load(progress.versions[client])
             target = run_dir / CLIENTS / str(client)
-            for name in names_to_keep(progress.versions, progress.previous, client=client):
+            for name in versions_to_keep(progress.versions, progress.previous, client=client):
                 for path in source.glob(f"{name}.*"):
                     replace_file(target / path.name, partial(shutil.copyfile, path))
-            ClientStore(target).keep(names_to_keep(progress.versions, progress.previous, client=client))
+            ClientStore(target).keep(versions_to_keep(progress.versions, progress.previous, client=client))
 
 
 def _absolute(name: str) -> str:

@@ -20,7 +20,7 @@ def run_spec(run_dir: Path) -> RunSpec:
     Raises:
         UserError: it is not a finished run directory, or one of its files is missing or altered.
     """
-    return RunSpec.of(finished_config(run_dir))
+    return RunSpec.from_config(finished_config(run_dir))
 
 
 def load_run(run_dir: Path, *, lean: bool = False) -> tuple[Backbone, Models]:
@@ -30,7 +30,7 @@ def load_run(run_dir: Path, *, lean: bool = False) -> tuple[Backbone, Models]:
         UserError: as in `run_spec` and `client_models`, or the backbone is not the one that the run was trained on.
     """
     config = finished_config(run_dir)
-    spec = RunSpec.of(config)
+    spec = RunSpec.from_config(config)
     trained, here = config["digests"]["backbone"], backbone_digest(spec.profile)
     if trained != here:
         raise UserError(

@@ -19,7 +19,7 @@ from pilot.backbone.paths import backbone_digest
 from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.federation.client import ClientModel, loaded_model
-from pilot.federation.spec import configured
+from pilot.federation.spec import configured_method
 from pilot.io.atomic import read_json, write_json
 from pilot.io.checkpoint import load_state, save_state
 from pilot.io.digest import sha256_file
@@ -70,7 +70,7 @@ def model_description(profile: Profile, method: str, info: ClientInfo, digest: s
         "version": VERSION,
         "method": method,
         "client": asdict(info) | {"tasks": list(info.tasks)},
-        "profile": profile.only(method).model_dump(mode="json"),
+        "profile": profile.for_method(method).model_dump(mode="json"),
         "backbone_digest": digest,
     }
 
@@ -92,7 +92,7 @@ def load(folder: Path | str) -> ExportedModel:
     folder = Path(folder)
     description = _read_description(folder)
     profile = Profile.model_validate(description["profile"])
-    method = configured(profile, description["method"])
+    method = configured_method(profile, description["method"])
     client = description["client"]
     info = ClientInfo(client["client"], client["task"], tuple(client["tasks"]), client["seed"])
     state = load_state(folder / WEIGHTS)

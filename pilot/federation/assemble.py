@@ -12,19 +12,19 @@ from pilot.backbone.lora import initial_lora_state
 from pilot.config.files import check_known
 from pilot.errors import UserError
 from pilot.federation.attacks import corrupt
-from pilot.federation.client import PhaseTask, Trained
+from pilot.federation.client import PhaseTask, TrainingResult
 from pilot.federation.defence import Defence
-from pilot.federation.participant import Outgoing, Participant, untouched
+from pilot.federation.participant import Participant, UpdateTransform, send_unchanged
 from pilot.federation.participation import Participation, schedule, to_json
 from pilot.federation.privacy import Relation, epsilon, privatise, refuse_statistics, seeded_noise, system_noise
-from pilot.federation.rounds import Plan, least_steps
+from pilot.federation.rounds import Plan, min_local_steps
 from pilot.federation.shards import Example
 from pilot.federation.spec import RunSpec, run_digest
 from pilot.federation.store import ClientStore
-from pilot.federation.trainer import Keeping, LocalTrainer, TrainSettings
+from pilot.federation.trainer import CheckpointSettings, LocalTrainer, TrainSettings
 from pilot.methods.base import ClientInfo, Method, Phase, State, Update, select, untrained_state
 
-TEMPLATES = 32
+MAX_CACHED_TEMPLATES = 32
 """Maximum number of templates of initial tensors cached between phases."""
 
 
@@ -51,7 +51,7 @@ def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: M
     def template(phase: Phase, info: ClientInfo, payload: State) -> State:
         key = (phase.name, phase.shared, info, frozenset(payload))
         if key not in seen:  # building a connector takes longer than checking its tensors
-            if len(seen) >= TEMPLATES:
+            if len(seen) >= MAX_CACHED_TEMPLATES:
                 seen.pop(next(iter(seen)))
             connector = method.make_connector(phase, info, backbone.projector(), payload)
             own = {name: value.detach() for name, value in connector.named_parameters()} | start
@@ -121,14 +121,15 @@ def _check_federation(spec: RunSpec, method: Method, where: str) -> None:
     num_clients = len(spec.scenario.client_tasks)
     for attack in settings.attacks:
         if max(attack.clients) >= num_clients:
-            raise UserError(f"{where}.attacks: client {max(attack.clients)}; clients are 0..{num_clients - 1}.")
+            highest = max(attack.clients)
+            raise UserError(f"{where}.attacks: expected client ids in 0..{num_clients - 1}, got {highest}. Correct it.")
     if settings.privacy is not None:
         phases = [phase for number in range(1, spec.profile.rounds + 1) for phase in method.phases(number)]
         refuse_statistics(phases)
-    if validates(spec, method) and not spec.scenario.validation_fraction:
+    if needs_validation(spec, method) and not spec.scenario.validation_fraction:
         raise UserError(
-            f"scenario {spec.scenario.name}: field validation_fraction: method {spec.method} measures models on the "
-            "clients' validation parts; expected a number above 0. Partition again with one, such as 0.1."
+            f"scenario {spec.scenario.name}: field validation_fraction: method {spec.method} evaluates models on the "
+            "clients' validation parts, so expected a number above 0. Set one, such as 0.1, and partition again."
         )
 
 
@@ -143,17 +144,17 @@ def _check_steps(spec: RunSpec, method: Method, steps: Mapping[int, int]) -> Non
     client, count = min(steps.items(), key=lambda item: (item[1], item[0]))
     for number in range(1, spec.profile.rounds + 1):
         for phases in (method.phases(number), method.newcomer_phases(number)):
-            enough = least_steps(phases)
+            enough = min_local_steps(phases)
             if phases and count < enough:
                 field = "local_epochs" if spec.profile.local_steps is None else "local_steps"
                 raise UserError(
-                    f"profile {spec.profile.name}: field {field}: client {client} takes {count} step(s) a round, which "
-                    f"method {spec.method} splits over its phases {', '.join(phase.name for phase in phases)}. "
-                    f"Expected at least {enough}."
+                    f"profile {spec.profile.name}: field {field}: client {client} takes {count} step(s) per round, but "
+                    f"method {spec.method} has the phases {', '.join(phase.name for phase in phases)}: expected at "
+                    f"least {enough}. Increase {field}."
                 )
 
 
-def validates(spec: RunSpec, method: Method) -> bool:
+def needs_validation(spec: RunSpec, method: Method) -> bool:
     """Return whether any phase of the run needs the clients' validation parts."""
     return any(phase.validates for number in range(1, spec.profile.rounds + 1) for phase in method.phases(number))
 
@@ -188,25 +189,26 @@ def make_participants(
         profile.batch_size, spec.rates(), profile.warmup_fraction, profile.weight_decay, profile.max_grad_norm,
         profile.accumulation,
     )  # fmt: skip
-    keeping = None
+    checkpointing = None
     if profile.checkpoint_minutes is not None:
-        keeping = Keeping(store, profile.checkpoint_minutes, run_digest(spec, {"features": features.digest, **digests}))
-    trainer = LocalTrainer(backbone, method, settings, features, examples, keeping, validation)
-    outgoing, privacy = _outgoing(spec), profile.federation.privacy
+        digest = run_digest(spec, {"features": features.digest, **digests})
+        checkpointing = CheckpointSettings(store, profile.checkpoint_minutes, digest)
+    trainer = LocalTrainer(backbone, method, settings, features, examples, checkpointing, validation)
+    transform, privacy = _update_transform(spec), profile.federation.privacy
     fresh = privacy is not None and privacy.noise == "system"
     return lambda client: Participant(
-        trainer.run, ClientStore(store(client)), outgoing, discreet=privacy is not None, fresh_noise=fresh
+        trainer.run, ClientStore(store(client)), transform, withhold_metrics=privacy is not None, fresh_noise=fresh
     )
 
 
-def _outgoing(spec: RunSpec) -> Outgoing:
+def _update_transform(spec: RunSpec) -> UpdateTransform:
     """Build the transformation of updates before they are sent: first a simulated fault, then privacy noise."""
     settings = spec.profile.federation
     faults = {client: attack for attack in settings.attacks for client in attack.clients}
     if not faults and settings.privacy is None:
-        return untouched
+        return send_unchanged
 
-    def leave(task: PhaseTask, trained: Trained) -> Update:
+    def transform_update(task: PhaseTask, trained: TrainingResult) -> Update:
         state, fault = trained.update.state, faults.get(task.info.client)
         if fault is not None:
             state = corrupt(fault.kind, state, trained.received, fault.factor)
@@ -217,4 +219,4 @@ def _outgoing(spec: RunSpec) -> Outgoing:
             state = privatise(state, trained.received, privacy.clip_norm, privacy.noise_multiplier, noise)
         return replace(trained.update, state=state)
 
-    return leave
+    return transform_update

@@ -7,7 +7,7 @@ is ignored. The last two rounds are kept: if the newest is damaged, the other on
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
         "history_digest": sha256_file(target / "history.json"),
     }
     write_sealed(target / "complete.json", seal, SEAL)
-    clear(folder, progress.round_number)
+    prune_rounds(folder, progress.round_number)
 
 
 def rounds_of(folder: Path) -> list[int]:
@@ -73,7 +73,7 @@ def rounds_of(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def clear(folder: Path, after: int) -> None:
+def prune_rounds(folder: Path, after: int) -> None:
     """Keep only the last `KEPT_ROUNDS` rounds up to `after`, as in a run that was never killed after that round.
 
     Later rounds are incomplete, damaged, or of another configuration; an earlier one was about to be removed.
@@ -110,11 +110,11 @@ def load_progress(
         except UserError as error:
             if warn is None:
                 raise
-            warn(f"{error} The round before it is used.")
+            warn(f"{error} Using the previous round.")
     return None
 
 
-def sealed_digests(folder: Path) -> set[str]:
+def config_digests(folder: Path) -> set[str]:
     """Collect the `config_digest` of every complete round; a round whose seal is damaged adds an empty string."""
     found = set()
     for number in rounds_of(folder):
@@ -139,7 +139,7 @@ def _load(source: Path, config_digest: str | None) -> Progress | None:
         if not (source / name).is_file():
             raise UserError(f"{source / name}: checkpoint is incomplete (the file is missing).")
         if sha256_file(source / name) != seal[key]:
-            raise UserError(f"{source / name}: checkpoint is damaged (its sha256 is not the recorded one).")
+            raise UserError(f"{source / name}: checkpoint is damaged (sha256 differs from the recorded one).")
     past = read_json(source / "history.json")
     return Progress(
         seal["round"],
@@ -151,9 +151,9 @@ def _load(source: Path, config_digest: str | None) -> Progress | None:
     )
 
 
-def names_to_keep(*versions: Mapping[int, Version], client: int, also: Iterable[str] = ()) -> tuple[str, ...]:
-    """List the names of a client's versions that any of the rounds still needs, and those in `also`, sorted."""
-    return tuple(sorted({each[client].name for each in versions if client in each} | set(also)))
+def versions_to_keep(*versions: Mapping[int, Version], client: int) -> tuple[str, ...]:
+    """List the names of a client's versions that any of the rounds still needs, sorted."""
+    return tuple(sorted({each[client].name for each in versions if client in each}))
 
 
 def _versions(value: Mapping[str, dict[str, str]]) -> dict[int, Version]:

@@ -36,7 +36,7 @@ class ClientReport:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """Result of one phase on one client.
 
     Attributes:
@@ -61,15 +61,15 @@ class ClientModel:
     connector: Connector
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
 
-    def load(self, values: State, passed_over: Collection[str] = ()) -> None:
-        """Set parameters by name; the model may lack those in `passed_over`.
+    def load(self, values: State, ignored: Collection[str] = ()) -> None:
+        """Set parameters by name; the model may lack those in `ignored`.
 
         Raises:
             ValueError: the model lacks any other parameter, or a shape differs.
         """
-        unknown = sorted(values.keys() - self.parameters.keys() - set(passed_over))
+        unknown = sorted(values.keys() - self.parameters.keys() - set(ignored))
         if unknown:
-            raise ValueError(f"payload does not fit the client's model: {unknown[:3]} have no place in it")
+            raise ValueError(f"payload does not fit the client's model: unknown parameters {unknown[:3]}")
         with torch.no_grad():
             for name, value in values.items():
                 if name not in self.parameters:
@@ -118,13 +118,13 @@ def build_client_model(
     """Build the client's model at the start of a phase; pass the backbone's `projector` if many models are built."""
     connector = method.make_connector(phase, info, projector or backbone.projector(), payload)
     values = method.initial_state(phase, info, stored, payload)
-    passed_over = stored.keys() - without(payload, phase.auxiliary).keys()
-    return loaded_model(backbone, method, connector, info, values, passed_over)
+    ignored = stored.keys() - without(payload, phase.auxiliary).keys()
+    return loaded_model(backbone, method, connector, info, values, ignored)
 
 
 def loaded_model(
     backbone: Backbone, method: Method, connector: Connector, info: ClientInfo, values: State,
-    passed_over: Collection[str] = (),
+    ignored: Collection[str] = (),
 ) -> ClientModel:  # fmt: skip
     """Build a model with these parameter values and initial values for the rest; see `ClientModel.load`."""
     connector.to(backbone.numerics.device).requires_grad_(True)
@@ -133,7 +133,7 @@ def loaded_model(
     model = ClientModel(connector, {**dict(connector.named_parameters()), **backbone.text_adapter, **offsets})
     if not backbone.text_adapter.keys() <= values.keys():
         backbone.load_text_adapter(initial_lora_state(backbone.text_adapter, info.seed))
-    model.load(values, passed_over)
+    model.load(values, ignored)
     backbone.fold_offsets()
     return model
 

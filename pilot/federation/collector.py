@@ -13,7 +13,7 @@ from pilot.federation.drift import Drift
 from pilot.federation.guard import reason_to_exclude
 from pilot.federation.ledger import Ledger
 from pilot.federation.participant import ClientFailure, ClientResult
-from pilot.federation.rounds import Plan, Step
+from pilot.federation.rounds import Plan, RoundPhase
 from pilot.federation.store import Version
 from pilot.federation.timing import Clock
 from pilot.federation.transport import Answer
@@ -25,7 +25,7 @@ class Collector:
 
     Args:
         plan: the run's plan.
-        step: the phase.
+        round_phase: the phase.
         server: the server's state before the phase.
         ledger: the run's costs.
         clock: the run's times.
@@ -37,27 +37,27 @@ class Collector:
     """
 
     def __init__(
-        self, plan: Plan, step: Step, server: ServerState, ledger: Ledger, clock: Clock, parallel: bool
+        self, plan: Plan, round_phase: RoundPhase, server: ServerState, ledger: Ledger, clock: Clock, parallel: bool
     ) -> None:
-        self.plan, self.step, self.server = plan, step, server
+        self.plan, self.round_phase, self.server = plan, round_phase, server
         self.ledger, self.clock, self.parallel = ledger, clock, parallel
-        schedule = plan.schedule[step.round_number - 1].to_row()
+        schedule = plan.schedule[round_phase.round_number - 1].to_row()
         self.row: dict[str, Any] = {
-            "round": step.round_number, "phase": step.phase.name, "excluded": [], "skipped": False,
+            "round": round_phase.round_number, "phase": round_phase.phase.name, "excluded": [], "skipped": False,
             "participation": {name: schedule[name] for name in ("dropped", "late", "unneeded")},
             "clients": [], "aggregation": {}, "defence": {},
         }  # fmt: skip
         self.versions: dict[int, Version] = {}
         self._infos = {info.client: info for info in plan.clients}
-        self._exchanges = plan.method.exchanges and not step.is_early
+        self._exchanges = plan.method.exchanges and not round_phase.is_early
         self._num_accepted, self._drift = 0, Drift()
         self._train_seconds, self._step_seconds, self._waited = [0.0], [0.0], 0.0
 
     def collect(self, answers: Iterator[Answer]) -> ServerState:
         """Aggregate the valid updates; return the server's next state, unchanged if the phase is skipped."""
         began = time.perf_counter()
-        after = self._aggregate(self._valid(answers))
-        if self._num_accepted < (1 if self.step.is_early else self.plan.quorum):
+        after = self._aggregate(self._accepted_updates(answers))
+        if self._num_accepted < (1 if self.round_phase.is_early else self.plan.quorum):
             after, self.versions, self.row["skipped"] = self.server, {}, True
         elif self._exchanges:
             self.row["aggregation"] = dict(after.record)
@@ -67,7 +67,7 @@ class Collector:
         self._add_times(time.perf_counter() - began)
         return after
 
-    def _valid(self, answers: Iterator[Answer]) -> Iterator[Update]:
+    def _accepted_updates(self, answers: Iterator[Answer]) -> Iterator[Update]:
         """Yield the updates that pass the guard, in the order of clients; record why others are excluded."""
         while True:
             began = time.perf_counter()
@@ -78,8 +78,8 @@ class Collector:
             if isinstance(answer, ClientFailure):
                 self._exclude(answer.client, answer.reason)
                 continue
-            self._account(answer)
-            update, phase, method = answer.update, self.step.phase, self.plan.method
+            self._record_result(answer)
+            update, phase, method = answer.update, self.round_phase.phase, self.plan.method
             expected, num_examples = self._untrained(update.client), self.plan.num_examples[update.client]
             reason = reason_to_exclude(update, expected, phase, self._infos[update.client].task, num_examples)
             reason = reason or method.rejection_reason(phase, update)
@@ -97,12 +97,12 @@ class Collector:
         first = next(updates, None)
         if first is not None and self._exchanges:
             defended = defence.apply(itertools.chain([first], updates), self._untrained, self.row["defence"])
-            after = self.plan.method.aggregate(self.step.phase, self._measured(defended), after, defence.mean)
+            after = self.plan.method.aggregate(self.round_phase.phase, self._with_drift(defended), after, defence.mean)
         for _ in updates:  # consume what is left if nothing was aggregated
             pass
         return after
 
-    def _measured(self, updates: Iterator[Update]) -> Iterator[Update]:
+    def _with_drift(self, updates: Iterator[Update]) -> Iterator[Update]:
         """Yield updates unchanged; add each to the drift statistics."""
         for update in updates:
             self._drift.add(update)
@@ -110,18 +110,20 @@ class Collector:
 
     def _untrained(self, client: int) -> State:
         """Compute what a client would send without training."""
-        info, phase = self._infos[client], self.step.phase
+        info, phase = self._infos[client], self.round_phase.phase
         return self.plan.template(phase, info, self.plan.method.payload(self.server, info, phase))
 
     def _exclude(self, client: int, reason: str) -> None:
         self.row["excluded"].append({"client": client, "reason": reason})
 
-    def _account(self, result: ClientResult) -> None:
+    def _record_result(self, result: ClientResult) -> None:
         """Add an answer to the ledger, the row and the times."""
-        update, report, step = result.update, result.report, self.step
+        update, report, round_phase = result.update, result.report, self.round_phase
         statistics = {f"statistics.{name}": value for name, value in update.statistics.items()}
-        self.ledger.message(step.round_number, step.phase.name, update.client, "up", update.state, statistics)
-        self.ledger.trained(report)
+        self.ledger.count_message(
+            round_phase.round_number, round_phase.phase.name, update.client, "up", update.state, statistics
+        )
+        self.ledger.count_training(report)
         self._train_seconds.append(result.seconds)
         self._step_seconds.append(result.step_seconds)
         self.clock.client_memory_mb = max(self.clock.client_memory_mb, result.peak_memory_mb)

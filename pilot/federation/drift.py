@@ -14,7 +14,7 @@ from torch.nn import functional
 from pilot.backbone.lora import GROUP
 from pilot.methods.base import Update
 
-LARGEST = 2**24
+MAX_ELEMENTS = 2**24
 """Maximum number of elements of all products together: layers are measured in order of name while they fit."""
 A, B = ".lora_A", ".lora_B"
 DIGITS = 6
@@ -35,7 +35,7 @@ class Drift:
         if not pairs:
             self._complete = False
             return
-        weight, room = float(update.num_examples), LARGEST
+        weight, room = float(update.num_examples), MAX_ELEMENTS
         self._total += weight
         for name in pairs:
             a_RI, b_OR = update.state[name + A].float(), update.state[name + B].float()

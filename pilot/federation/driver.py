@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pilot.federation.checkpoint import Progress, names_to_keep
+from pilot.federation.checkpoint import Progress, versions_to_keep
 from pilot.federation.client import PhaseTask
 from pilot.federation.collector import Collector
 from pilot.federation.ledger import Ledger
-from pilot.federation.rounds import Plan, Step, split_steps
+from pilot.federation.rounds import Plan, RoundPhase, split_steps
 from pilot.federation.store import Version
 from pilot.federation.timing import Clock
 from pilot.federation.transport import Transport
@@ -31,27 +31,27 @@ class Driver:
 
     def run(self, start: Progress | None) -> Progress:
         """Run all remaining rounds; return the progress after the last one."""
-        now = start or Progress(server=self._begin())
+        now = start or Progress(server=self._initial_state())
         for number in range(now.round_number + 1, self.plan.rounds + 1):
             before = dict(now.versions)
-            for step in self._steps(number, before):
-                self._run_phase(now, step, before)
+            for round_phase in self._round_phases(number, before):
+                self._run_phase(now, round_phase, before)
             now.round_number, now.previous, now.ledger = number, before, self.ledger.to_json()
             began = time.perf_counter()
             self.checkpoint(now)
             self.clock.checkpoint += time.perf_counter() - began
         return now
 
-    def _steps(self, number: int, known: Mapping[int, Version]) -> list[Step]:
+    def _round_phases(self, number: int, known: Mapping[int, Version]) -> list[RoundPhase]:
         """List the phases of a round, preceded by those for clients that take part for the first time."""
         method, schedule = self.plan.method, self.plan.schedule[number - 1]
         phases, first = method.phases(number), method.newcomer_phases(number)
         newcomers = frozenset(schedule.selected) - known.keys()
         num_early = len(first) - len(phases) if newcomers & set(schedule.present) else 0
         every = (*first[:num_early], *phases)
-        return [Step(number, index, phase, newcomers, num_early) for index, phase in enumerate(every)]
+        return [RoundPhase(number, index, phase, newcomers, num_early) for index, phase in enumerate(every)]
 
-    def _begin(self) -> ServerState:
+    def _initial_state(self) -> ServerState:
         """Return the server's state before round 1."""
         clients = sorted(self.plan.clients, key=lambda info: info.client)
         phases = self.plan.method.phases(1)
@@ -59,26 +59,26 @@ class Driver:
             return ServerState()
         return self.plan.method.initial_server_state(self.plan.template(phases[0], clients[0], {}), clients)
 
-    def _run_phase(self, now: Progress, step: Step, before: Mapping[int, Version]) -> None:
-        collector = Collector(self.plan, step, now.server, self.ledger, self.clock, self.transport.parallel)
-        now.server = collector.collect(self.transport.exchange(self._tasks(now, step, before), self.progress))
+    def _run_phase(self, now: Progress, round_phase: RoundPhase, before: Mapping[int, Version]) -> None:
+        collector = Collector(self.plan, round_phase, now.server, self.ledger, self.clock, self.transport.parallel)
+        now.server = collector.collect(self.transport.exchange(self._tasks(now, round_phase, before), self.progress))
         now.versions |= collector.versions
         now.history.append(collector.row)
 
-    def _tasks(self, now: Progress, step: Step, before: Mapping[int, Version]) -> Iterator[PhaseTask]:
+    def _tasks(self, now: Progress, round_phase: RoundPhase, before: Mapping[int, Version]) -> Iterator[PhaseTask]:
         """Yield the tasks of the round; count the download of every selected client, even if it will not answer."""
-        schedule = self.plan.schedule[step.round_number - 1]
-        method, number = self.plan.method, step.round_number
+        schedule = self.plan.schedule[round_phase.round_number - 1]
+        method, number = self.plan.method, round_phase.round_number
         for info in sorted(self.plan.clients, key=lambda info: info.client):
-            is_new = info.client in step.newcomers
-            if info.client not in schedule.selected or (step.is_early and not is_new):
+            is_new = info.client in round_phase.newcomers
+            if info.client not in schedule.selected or (round_phase.is_early and not is_new):
                 continue
-            payload = method.payload(now.server, info, step.phase)
-            self.ledger.message(number, step.phase.name, info.client, "down", payload)
+            payload = method.payload(now.server, info, round_phase.phase)
+            self.ledger.count_message(number, round_phase.phase.name, info.client, "down", payload)
             if info.client in schedule.present:
                 base = now.versions.get(info.client)
-                keep = names_to_keep(now.versions, before, now.previous, client=info.client)
+                keep = versions_to_keep(now.versions, before, now.previous, client=info.client)
                 phases = method.newcomer_phases(number) if is_new else method.phases(number)
-                index = step.index - (0 if is_new else step.num_early)
+                index = round_phase.index - (0 if is_new else round_phase.num_early)
                 num_steps = split_steps(phases, self.plan.local_steps[info.client])[index][1]
-                yield PhaseTask(info, step.phase, number, step.index, num_steps, payload, base, keep)
+                yield PhaseTask(info, round_phase.phase, number, round_phase.index, num_steps, payload, base, keep)

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from pilot.errors import UserError
-from pilot.federation.checkpoint import sealed_digests
+from pilot.federation.checkpoint import config_digests
 from pilot.federation.unfinished import PREFIX
 from pilot.io.atomic import read_json
 from pilot.io.digest import digest_json
 
 CLIENTS = "clients"
 """Subfolder of a run directory with the clients' stores, if clients share a disk with the server."""
-UNREAD = frozenset({
+IGNORED_PROFILE_FIELDS = frozenset({
     "name", "generation_batch", "checkpoint_minutes", "tuning_seed", "tuning_grid", "tuning_grids",
     # Covered by the digest of the weights, and by the effective learning rates and options:
     "backbone_path", "revision", "architecture", "learning_rates", "method_options",
 })  # fmt: skip
 """Fields of a profile that do not affect training, or that the identity holds under other names."""
-NOT_KNOWN = "config.json is missing or damaged, so what it was trained with is not known"
+UNKNOWN_SETTINGS = "config.json is missing or damaged, so the old settings are unknown"
 _DIGITS = 12
 
 
@@ -41,7 +41,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
         "seed": config["seed"],
         "learning_rates": hyperparameters["learning_rates"],
         "options": hyperparameters["options"],
-        "profile": {name: value for name, value in profile.items() if name not in UNREAD},
+        "profile": {name: value for name, value in profile.items() if name not in IGNORED_PROFILE_FIELDS},
         "tasks": config["tasks"],
         "digests": {name: value for name, value in config["digests"].items() if name != "scenario"},
     }
@@ -52,7 +52,7 @@ def identity_digest(config: Mapping[str, Any]) -> str:
     return digest_json(identity(config))
 
 
-def make_way(run_dir: Path, config: Mapping[str, Any], replace: bool, warn: Callable[[str], None]) -> None:
+def archive_different_run(run_dir: Path, config: Mapping[str, Any], replace: bool, warn: Callable[[str], None]) -> None:
     """Keep a run of another identity found in `run_dir`: rename its folder if `replace`, else refuse.
 
     Raises:
@@ -64,26 +64,27 @@ def make_way(run_dir: Path, config: Mapping[str, Any], replace: bool, warn: Call
         return
     if not replace:
         raise UserError(
-            f"{run_dir}: holds a run that was trained otherwise, and keeps it. What differs: {'; '.join(differing)}. "
-            "Undo that to go on with it, name another --results, or discard it with --no-resume."
+            f"{run_dir}: contains a run with different settings. Differences: {'; '.join(differing)}. Restore the old "
+            "settings to resume it, choose another --results, rename it with --replace-changed, or discard it with "
+            "--no-resume."
         )
-    aside = _free_name(run_dir)
+    archive = _unused_name(run_dir)
     try:
-        os.rename(run_dir, aside)
+        os.rename(run_dir, archive)
     except OSError as error:
         raise UserError(f"{run_dir}: cannot be renamed ({error.strerror}). Move the folder yourself.") from error
-    warn(f"{run_dir} starts anew, since this differs: {'; '.join(differing)}. The old run is kept as {aside.name}.")
+    warn(f"{run_dir}: starting over because of differences: {'; '.join(differing)}. Old run renamed to {archive.name}.")
 
 
 def differences(run_dir: Path, config: Mapping[str, Any]) -> list[str]:
     """List the fields in which the run in `run_dir` differs from `config`, as old -> new; empty if it may continue."""
-    sealed = sealed_digests(run_dir / "checkpoint")
+    sealed = config_digests(run_dir / "checkpoint")
     if not sealed and not any((run_dir / CLIENTS).glob(f"*/{PREFIX}*.json")):
         return []
     try:
         old = dict(_flat(identity(read_json(run_dir / "config.json", {"digests": dict, "profile_config": dict}))))
     except (UserError, KeyError, TypeError):
-        return [] if identity_digest(config) in sealed else [NOT_KNOWN]
+        return [] if identity_digest(config) in sealed else [UNKNOWN_SETTINGS]
     new = dict(_flat(identity(config)))
     return [
         f"{name} {_shown(old.get(name))} -> {_shown(new.get(name))}"
@@ -92,12 +93,12 @@ def differences(run_dir: Path, config: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _free_name(run_dir: Path) -> Path:
+def _unused_name(run_dir: Path) -> Path:
     """Return the first unused name of `replaced-seed0-1`, `replaced-seed0-2`, ..., which are not read as runs."""
     number = 1
-    while (aside := run_dir.with_name(f"replaced-{run_dir.name}-{number}")).exists():
+    while (archive := run_dir.with_name(f"replaced-{run_dir.name}-{number}")).exists():
         number += 1
-    return aside
+    return archive
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -112,4 +113,4 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def _shown(value: Any) -> str:
     if isinstance(value, str) and len(value) == 64:
         return value[:_DIGITS]
-    return "nothing" if value is None else json.dumps(value)
+    return "none" if value is None else json.dumps(value)

@@ -1,4 +1,4 @@
-"""A run given by names, and its folders: what training, tuning, deployments and the Flower app start from."""
+"""A run given by names, and its folders: the inputs of training, tuning, deployments and the Flower app."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ class RunInputs:
     fault: str | None = None
 
     @classmethod
-    def named(cls, scenario: str, profile: str, method: str, seed: int, results: Path) -> "RunInputs":
+    def from_names(cls, scenario: str, profile: str, method: str, seed: int, results: Path) -> "RunInputs":
         """Load scenario and profile; the names in them are not checked (see `pilot.runs.inputs`).
 
         Raises:

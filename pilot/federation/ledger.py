@@ -20,9 +20,9 @@ class Ledger:
     steps: int = 0
     tokens: int = 0
     flops: int = 0
-    open: list[dict[str, Any]] = field(default_factory=list)
+    pending: list[dict[str, Any]] = field(default_factory=list)
 
-    def message(self, round_number: int, phase: str, client: int, direction: str, *states: State) -> None:
+    def count_message(self, round_number: int, phase: str, client: int, direction: str, *states: State) -> None:
         """Count one message; `direction` is `up` (from the client) or `down`."""
         groups: dict[str, int] = {}
         for state in states:
@@ -30,16 +30,16 @@ class Ledger:
                 group = group_of(name)
                 groups[group] = groups.get(group, 0) + value.numel() * value.element_size()
         if groups:
-            self.open.append(
+            self.pending.append(
                 {"round": round_number, "phase": phase, "client": client, "direction": direction, "groups": groups}
             )
 
     def close_phase(self) -> None:
         """Record the phase's messages sorted by direction (downloads first) and client, not by time of arrival."""
-        self.messages += sorted(self.open, key=lambda message: (message["direction"], message["client"]))
-        self.open = []
+        self.messages += sorted(self.pending, key=lambda message: (message["direction"], message["client"]))
+        self.pending = []
 
-    def trained(self, report: ClientReport) -> None:
+    def count_training(self, report: ClientReport) -> None:
         """Add the costs of one client's training.
 
         FLOPs are an estimate. A token costs, per parameter of the LLM, 2 for the forward pass and 2 for the backward

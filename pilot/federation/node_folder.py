@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.errors import UserError
-from pilot.io.atomic import Kind
+from pilot.io.atomic import FieldType
 from pilot.io.digest import digest_json
 from pilot.io.sealed import read_sealed
 from pilot.io.verified import digest_of
@@ -42,8 +42,8 @@ def read_node(folder: Path) -> dict[str, Any]:
         UserError: it is not a node folder, or the file is damaged.
     """
     if not (folder / "node.json").is_file():
-        raise UserError(f"{folder}: no node folder (node.json is missing). See docs/deploy.md.")
-    fields: dict[str, Kind] = {"client": (int, str), "num_examples": int, "digest": str, "scenario": str}
+        raise UserError(f"{folder}: not a node folder (node.json is missing). See docs/deploy.md.")
+    fields: dict[str, FieldType] = {"client": (int, str), "num_examples": int, "digest": str, "scenario": str}
     return read_sealed(folder / "node.json", fields)
 
 

@@ -98,12 +98,14 @@ def read_register(spec: RunSpec, folder: Path) -> Register:
         raise UserError(f"{path}: missing. Run `pilot-bench deploy nodes --scenario {spec.scenario.name}` first.")
     value = read_sealed(path, {"scenario": str, "nodes": dict, "digests": dict})
     if value["scenario"] != spec.scenario.name:
-        raise UserError(f"{path}: of scenario {value['scenario']}, expected {spec.scenario.name}.")
+        raise UserError(
+            f"{path}: field scenario: expected {spec.scenario.name}, got {value['scenario']}. Choose its nodes' folder."
+        )
     clients = spec.clients(spec.make_method())
     names = {info.client: POOLED if spec.make_method().pooled else str(info.client) for info in clients}
     missing = sorted(set(names.values()) - value["nodes"].keys())
     if missing:
-        raise UserError(f"{path}: has no node {missing[0]}. Prepare the nodes again.")
+        raise UserError(f"{path}: field nodes: no entry for {missing[0]}. Run `pilot-bench deploy nodes` again.")
     entries = {client: value["nodes"][name] for client, name in names.items()}
     return Register(
         value["digests"],

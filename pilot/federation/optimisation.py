@@ -46,22 +46,22 @@ class Optimiser:
         adapter = {name: parameter for name, parameter in trainable.items() if name in text}
         connector = {name: parameter for name, parameter in trainable.items() if name not in text}
         rated = [(adapter, rates["text_adapter"]), (connector, rates["connector"])]
-        self._flats = [_Flat(parameters, rate) for parameters, rate in rated if parameters]
+        self._flats = [_FlatParameters(parameters, rate) for parameters, rate in rated if parameters]
         self._weight_decay, self._share = weight_decay, 0.0
         for flat in self._flats if keep_gradients else ():
             flat.moments[SUM] = torch.zeros_like(flat.values, requires_grad=False)
 
     def begin(self, step: int) -> None:
         """Set the learning rates of a step, counted from 0, and clear the gradients of the previous step."""
-        self._share = schedule(step, self.num_steps, self.warmup_fraction)
+        self._share = rate_factor(step, self.num_steps, self.warmup_fraction)
         for flat in self._flats:
-            flat.forget()
+            flat.clear_gradients()
 
     def finish(self) -> None:
         """Clip the gradients and take the step."""
         for flat in self._flats:
-            flat.gather()
-            flat.sum_up()
+            flat.gather_gradients()
+            flat.add_to_sum()
         nn.utils.clip_grad_norm_([flat.values for flat in self._flats], self.max_grad_norm)
         with torch.no_grad():
             for flat in self._flats:
@@ -92,14 +92,14 @@ class Optimiser:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Restore the moments that `state` returned."""
         for flat in self._flats:
-            flat.moments = {key: flat.joined(state, f"{key}.") for key in flat.moments}
+            flat.moments = {key: flat.concatenated(state, f"{key}.") for key in flat.moments}
 
 
-class _Flat:
+class _FlatParameters:
     """One flat tensor of parameters, which become views of it, with their gradients and moments."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], peak: float) -> None:
-        self.parameters, self.peak = _by_kind(parameters), peak
+        self.parameters, self.peak = _grouped_by_shape(parameters), peak
         self.values = nn.Parameter(torch.cat([value.detach().flatten() for value in self.parameters.values()]))
         self.gradients: Tensor | None = None
         count = torch.zeros((), device=self.values.device)
@@ -114,21 +114,21 @@ class _Flat:
             return dict.fromkeys(self.parameters, flat)
         return view_like(flat, self.parameters)
 
-    def joined(self, state: Mapping[str, Tensor], prefix: str) -> Tensor:
+    def concatenated(self, state: Mapping[str, Tensor], prefix: str) -> Tensor:
         """Concatenate tensors by name into a copy on the parameters' device: the inverse of `by_name`."""
         parts = [state[prefix + name] for name in self.parameters]
         joined = parts[0].clone() if parts[0].ndim == 0 else torch.cat([part.flatten() for part in parts])
         return joined.to(self.values.device)
 
-    def forget(self) -> None:
-        """Clear the gradients: set them to None before the first `gather`, to zero afterwards."""
+    def clear_gradients(self) -> None:
+        """Clear the gradients: set them to None before the first `gather_gradients`, to zero afterwards."""
         if self.gradients is not None:
             self.gradients.zero_()
             return
         for parameter in self.parameters.values():
             parameter.grad = None
 
-    def gather(self) -> None:
+    def gather_gradients(self) -> None:
         """Copy the first step's gradients into one flat tensor, in which later gradients accumulate directly."""
         if self.gradients is None:
             given = [parameter.grad for parameter in self.parameters.values()]
@@ -137,7 +137,7 @@ class _Flat:
             for name, view in self.by_name(self.gradients).items():
                 self.parameters[name].grad = view
 
-    def sum_up(self) -> None:
+    def add_to_sum(self) -> None:
         """Add the gradients to their sum, if it is kept."""
         if SUM in self.moments:
             assert self.gradients is not None, "gathered before"
@@ -153,7 +153,7 @@ class _Flat:
         )  # fmt: skip
 
 
-def _by_kind(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+def _grouped_by_shape(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     """Sort parameters so that those of one name in modules of equal shapes are adjacent and can be one tensor."""
     shapes: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
     for name, parameter in parameters.items():
@@ -167,7 +167,7 @@ def _by_kind(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     return {name: parameters[name] for name in sorted(parameters, key=kind)}
 
 
-def schedule(step: int, steps: int, warmup_fraction: float) -> float:
+def rate_factor(step: int, steps: int, warmup_fraction: float) -> float:
     """Return the share of the peak rate at a step, counted from 0: linear warm-up, then cosine decay to zero."""
     warmup = max(1, math.ceil(warmup_fraction * steps))
     if step < warmup:

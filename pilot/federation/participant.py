@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pilot.errors import UserError
-from pilot.federation.client import ClientReport, PhaseTask, Trained
+from pilot.federation.client import ClientReport, PhaseTask, TrainingResult
 from pilot.federation.guard import check_outgoing
 from pilot.federation.store import ClientStore, Version, version_name
 from pilot.methods.base import State, Update
 
-Outgoing = Callable[[PhaseTask, Trained], Update]
+UpdateTransform = Callable[[PhaseTask, TrainingResult], Update]
 """Transformation of an update before it is sent: noise, or a simulated fault."""
 
 
@@ -46,7 +46,7 @@ class ClientFailure:
     reason: str
 
 
-def untouched(task: PhaseTask, trained: Trained) -> Update:
+def send_unchanged(task: PhaseTask, trained: TrainingResult) -> Update:
     """Return the update as it was trained."""
     return trained.update
 
@@ -56,15 +56,15 @@ class Participant:
     """A client with its trainer and its store.
 
     Attributes:
-        outgoing: transformation of an update before it is sent.
-        discreet: whether losses, diagnostics and truncation counts stay on the client, as no noise is added to them.
+        transform: transformation of an update before it is sent.
+        withhold_metrics: whether losses, diagnostics and truncation counts stay on the client; they get no noise.
         fresh_noise: whether noise is drawn anew for every message, so that the client must count its messages.
     """
 
-    train: Callable[[PhaseTask, State], Trained]
+    train: Callable[[PhaseTask, State], TrainingResult]
     store: ClientStore
-    outgoing: Outgoing = untouched
-    discreet: bool = False
+    transform: UpdateTransform = send_unchanged
+    withhold_metrics: bool = False
     fresh_noise: bool = False
 
     def run(self, task: PhaseTask) -> ClientResult:
@@ -75,15 +75,15 @@ class Participant:
             PrivacyError: the update contains a tensor or statistic that may not leave the client.
         """
         began = time.perf_counter()
-        result = self.train_phase(task).hand_over()
+        result = self.train_phase(task).commit()
         return replace(result, seconds=time.perf_counter() - began)
 
-    def train_phase(self, task: PhaseTask) -> "Finished":
+    def train_phase(self, task: PhaseTask) -> "PendingResult":
         """Train the phase and prepare the update, without writing the private state; raises as `run`."""
         trained = self.train(task, self.store.load(task.base))
-        update = self.outgoing(task, trained)
+        update = self.transform(task, trained)
         check_outgoing(update, task.phase)
-        return Finished(self, task, replace(trained, update=update))
+        return PendingResult(self, task, replace(trained, update=update))
 
     def check(self, version: Version) -> str:
         """Check a private state; return the problem, or an empty string."""
@@ -95,12 +95,12 @@ class Participant:
 
 
 @dataclass(frozen=True)
-class Finished:
+class PendingResult:
     """A trained phase whose private state is not on disk yet and whose update is not sent yet."""
 
     participant: Participant
     task: PhaseTask
-    trained: Trained
+    trained: TrainingResult
 
     @property
     def num_bytes(self) -> int:
@@ -108,18 +108,19 @@ class Finished:
         tensors = (*self.trained.private.values(), *self.trained.update.state.values())
         return sum(tensor.nbytes for tensor in tensors)
 
-    def hand_over(self) -> ClientResult:
+    def commit(self) -> ClientResult:
         """Write the private state to disk, then return the answer to send.
 
         Raises:
             UserError: the client's folder cannot be written to.
         """
-        own, trained = self.participant, self.trained
+        client, trained, report = self.participant, self.trained, self.trained.report
         name = version_name(self.task.round_number, self.task.phase_index)
-        version = own.store.save(name, trained.private) if trained.private else None
-        own.store.keep({*self.task.keep, name})
-        releases = own.store.count_release() if own.fresh_noise else 0
-        report = replace(trained.report, losses={}, diagnostics={}, truncated={}) if own.discreet else trained.report
+        version = client.store.save(name, trained.private) if trained.private else None
+        client.store.keep({*self.task.keep, name})
+        releases = client.store.count_release() if client.fresh_noise else 0
+        if client.withhold_metrics:
+            report = replace(report, losses={}, diagnostics={}, truncated={})
         return ClientResult(trained.update, report, version, 0.0, peak_memory_mb(), releases, trained.step_seconds)
 
 

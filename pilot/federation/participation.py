@@ -67,7 +67,7 @@ class Participation:
         """Return m, the number of updates that a round wants; shares are read as the decimals that they print as."""
         return math.ceil(Fraction(str(self.fraction)) * num_clients)
 
-    def num_asked(self, num_clients: int) -> int:
+    def num_selected(self, num_clients: int) -> int:
         """Return the number of clients that a round selects."""
         wanted = self.num_wanted(num_clients)
         return min(num_clients, math.ceil(wanted * (1 + Fraction(str(self.over_selection)))))
@@ -113,8 +113,8 @@ def schedule(config: Participation, clients: Sequence[int], rounds: int, seed: i
     wanted = config.num_wanted(len(ordered))
     if config.quorum > wanted:
         raise ValueError(
-            f"participation.quorum: a round wants {wanted} of {len(ordered)} clients, so {config.quorum} updates never "
-            f"arrive; expected at most {wanted}, or a larger participation.fraction"
+            f"participation.quorum: expected at most {wanted}, the clients of a round ({config.fraction:g} of "
+            f"{len(ordered)}), got {config.quorum}. Lower it, or increase participation.fraction"
         )
     return [_round(config, ordered, number, seed) for number in range(1, rounds + 1)]
 
@@ -129,7 +129,7 @@ def _round(config: Participation, clients: Sequence[int], number: int, seed: int
         return float(generator(seed, "participation", number, client, purpose).random())
 
     ranked = sorted(clients, key=lambda client: (draw(client, "selection"), client))
-    selected = sorted(ranked[: config.num_asked(len(clients))])
+    selected = sorted(ranked[: config.num_selected(len(clients))])
     duration = {}
     for client in selected:
         if draw(client, "dropout") >= config.dropout:

@@ -56,7 +56,7 @@ class PhaseRun:
         if missing:
             raise RuntimeError(f"no gradient reaches {len(missing)} trainable tensors, the first is {missing[0]}")
 
-    def hand_over(self, gradients: State) -> SplitResult:
+    def split_result(self, gradients: State) -> SplitResult:
         """Split the result into what leaves the client and what it keeps; `gradients` as in `PhaseResult`."""
         task = self.task
         work = PhaseResult(self.start, self.model.state(), self.stored, task.payload, task.steps, gradients)

@@ -148,7 +148,7 @@ def refuse_statistics(phases: Iterable[Phase]) -> None:
         if phase.statistics:
             raise UserError(
                 f"privacy: phase {phase.name} sends statistics ({', '.join(sorted(phase.statistics))}), to which no "
-                f"noise is added, so that nothing could be promised. Choose a method without statistics, or no privacy."
+                f"noise is added, so privacy is not guaranteed. Choose a method without statistics, or no privacy."
             )
 
 

@@ -42,7 +42,7 @@ class Recorder:
             ValueError: no step recorded it.
         """
         if name not in self.diagnostics:
-            raise ValueError(f"statistic {name} is to be sent, but no step recorded it: give the phase local steps")
+            raise ValueError(f"statistic {name}: no step recorded a value. Give the phase at least one local step")
         return torch.stack(self.diagnostics[name]).mean(dim=0).cpu()
 
     def rounded_losses(self) -> dict[str, list[float | None]]:

@@ -29,7 +29,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Step:
+class RoundPhase:
     """One phase of one round.
 
     Attributes:
@@ -55,7 +55,7 @@ def split_steps(phases: Sequence[Phase], local_steps: int) -> list[tuple[Phase, 
     return list(zip(phases, [*steps, local_steps - sum(steps)], strict=True)) if phases else []
 
 
-def least_steps(phases: Sequence[Phase]) -> int:
+def min_local_steps(phases: Sequence[Phase]) -> int:
     """Return the smallest number of local steps that gives every phase with a share at least one."""
     return next(
         count for count in itertools.count(1)

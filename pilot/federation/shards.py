@@ -64,7 +64,7 @@ def make_examples(backbone: Backbone, features: FeatureCache, records: Sequence[
     """
     missing = [record.id for record in records if record.image_sha256 not in features.row_of]
     if missing:
-        raise UserError(f"features: no features for image of record {missing[0]!r}. Compute the features again.")
+        raise UserError(f"features: no features for the image of record {missing[0]!r}. Compute the features again.")
     return [_example(backbone, features.row_of[record.image_sha256], record) for record in records]
 
 
@@ -151,8 +151,8 @@ def read_part(
     for client, name in zip(assigned["client"].to_pylist(), assigned["id"].to_pylist(), strict=True):
         if client not in shards or name not in records:
             raise UserError(
-                f"{scenario_dir / 'partition'}: client {client} holds {name!r}, which the data or the "
-                f"scenario of task {task.name} no longer have. Partition again: pilot-bench partition."
+                f"{scenario_dir / 'partition'}: assigns record {name!r} of task {task.name} to client {client}, but "
+                "the data or the scenario have changed. Run `pilot-bench partition` again."
             )
         shards[client].append(records[name])
     return shards

@@ -20,7 +20,7 @@ from pilot.io.digest import digest_json, sha256_file
 from pilot.io.sealed import read_sealed
 from pilot.io.verified import check_digest
 from pilot.methods.base import ClientInfo, Method
-from pilot.provenance import stage_digest, versions
+from pilot.provenance import package_versions, stage_digest
 from pilot.registry import make_method
 
 POOLED_TASK = "all"
@@ -38,7 +38,7 @@ class RunSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "RunSpec":
+    def from_config(cls, config: Mapping[str, Any]) -> "RunSpec":
         """Restore the specification from a `config.json`, whose profile holds the run's learning rates."""
         scenario, profile = config["scenario_config"], config["profile_config"]
         return cls(
@@ -51,7 +51,7 @@ class RunSpec:
 
     def make_method(self) -> Method:
         """Create the method with the options of the profile and the variant, overridden by those of the run."""
-        return configured(self.profile, self.method, self.options)
+        return configured_method(self.profile, self.method, self.options)
 
     def clients(self, method: Method) -> list[ClientInfo]:
         """List the clients of the run; a single client if the data are pooled."""
@@ -61,7 +61,7 @@ class RunSpec:
         return [ClientInfo(k, task.name, tasks, self.seed) for k, task in enumerate(self.scenario.client_tasks)]
 
 
-def configured(profile: Profile, method: str, options: Mapping[str, Any] = MappingProxyType({})) -> Method:
+def configured_method(profile: Profile, method: str, options: Mapping[str, Any] = MappingProxyType({})) -> Method:
     """Create a method, or a variant of one, with the options of a profile, overridden by `options`.
 
     Raises:
@@ -92,7 +92,7 @@ def scenario_digests(scenario_dir: Path) -> dict[str, str]:
 def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
     """Return the content of `config.json`: all that the run's bytes depend on; `digests`: see `scenario_digests`."""
     scenario, profile = spec.scenario, spec.profile
-    own = profile.only(spec.method).model_copy(update={"learning_rates": {"default": spec.rates()}})
+    own = profile.for_method(spec.method).model_copy(update={"learning_rates": {"default": spec.rates()}})
     return {
         "scenario": scenario.name,
         "profile": profile.name,
@@ -160,7 +160,7 @@ def write_manifest(run_dir: Path, config: Mapping[str, Any]) -> None:
         {
             "config_digest": digest_json(dict(config)),
             "files": {path.relative_to(run_dir).as_posix(): sha256_file(path) for path in files},
-            "versions": versions(),
+            "versions": package_versions(),
         },
     )
 
@@ -178,7 +178,7 @@ def finished_config(run_dir: Path) -> dict[str, Any]:
         raise UserError(f"{run_dir}: not a finished run (manifest.json is missing). Train it first.")
     manifest = read_json(path, {"config_digest": str, "files": dict})
     if "config.json" not in manifest["files"]:
-        raise damaged(path, "field files: config.json is not among them")
+        raise damaged(path, "field files: config.json is not listed")
     for name, digest in manifest["files"].items():
         if not name.startswith("checkpoint/") or name.endswith("/complete.json"):
             check_digest(run_dir / name, digest)

@@ -45,7 +45,7 @@ class Timing:
             try:
                 self._earlier = read_json(path, dict.fromkeys(MEASURED, (int, float)))
             except UserError:
-                warn(f"{path}: damaged. The run goes on, and its times count from here.")
+                warn(f"{path}: damaged. The run continues; its times are counted from now on.")
         self._began = time.perf_counter()
 
     def write(self, clock: Clock) -> None:

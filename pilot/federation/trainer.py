@@ -12,11 +12,11 @@ import torch
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
 from pilot.config.model import LearningRates
-from pilot.federation.client import PhaseTask, Trained, build_client_model
+from pilot.federation.client import PhaseTask, TrainingResult, build_client_model
 from pilot.federation.optimisation import Optimiser
 from pilot.federation.phase_run import PhaseRun
 from pilot.federation.shards import Example, batches, truncation
-from pilot.federation.unfinished import Unfinished
+from pilot.federation.unfinished import PhaseCheckpoint
 from pilot.federation.validation import validate
 from pilot.io.digest import digest_json
 from pilot.io.seeding import seed_for
@@ -38,7 +38,7 @@ class TrainSettings:
 
 
 @dataclass(frozen=True)
-class Keeping:
+class CheckpointSettings:
     """Where and how often an unfinished phase is saved.
 
     Attributes:
@@ -62,31 +62,36 @@ class LocalTrainer:
         settings: TrainSettings,
         features: FeatureCache,
         examples: Mapping[int, Sequence[Example]],
-        keeping: Keeping | None = None,
+        checkpointing: CheckpointSettings | None = None,
         validation: Mapping[int, Sequence[Example]] = MappingProxyType({}),
     ) -> None:
         self.backbone, self.method, self.settings = backbone, method, settings
-        self.features, self.examples, self.keeping, self.validation = features, examples, keeping, validation
+        self.features, self.examples, self.checkpointing, self.validation = (
+            features,
+            examples,
+            checkpointing,
+            validation,
+        )
         self._projector = backbone.projector()
 
-    def run(self, task: PhaseTask, stored: State) -> Trained:
+    def run(self, task: PhaseTask, stored: State) -> TrainingResult:
         """Train one phase of one client, from its private state or from where it was interrupted."""
         info, examples = task.info, self.examples[task.info.client]
         model = build_client_model(self.backbone, self.method, task.phase, info, stored, task.payload, self._projector)
         run = PhaseRun(self.backbone, self.method, task, stored, model)
-        unfinished = self._unfinished(run)
+        checkpoint = self._phase_checkpoint(run)
         began = time.perf_counter()
-        gradients = self._optimise(run, unfinished) if task.steps else {}
+        gradients = self._optimise(run, checkpoint) if task.steps else {}
         step_seconds = time.perf_counter() - began
-        handover = run.hand_over(gradients)
+        split = run.split_result(gradients)
         update = Update(
             client=info.client,
             task=info.task,
             num_examples=len(examples),
-            state=handover.shared,
+            state=split.shared,
             statistics=self._statistics(run),
         )
-        return Trained(update, run.untrained(), handover.private, run.report(truncation(examples)), step_seconds)
+        return TrainingResult(update, run.untrained(), split.private, run.report(truncation(examples)), step_seconds)
 
     def optimiser(self, run: PhaseRun) -> Optimiser:
         """Build the optimiser of a phase."""
@@ -109,11 +114,11 @@ class LocalTrainer:
         found = {**measured.diagnostics, VALIDATION_LOSS: torch.tensor([measured.loss])}
         return {name: found[name] for name in names}
 
-    def _optimise(self, run: PhaseRun, unfinished: Unfinished | None) -> State:
+    def _optimise(self, run: PhaseRun, checkpoint: PhaseCheckpoint | None) -> State:
         """Take the phase's steps; return the mean gradients if the phase asks for them."""
         settings, task, info = self.settings, run.task, run.task.info
         optimiser = self.optimiser(run)
-        done = _go_on(run, optimiser, unfinished)
+        done = _resume(run, optimiser, checkpoint)
         source = batches(
             self.examples[info.client], self.features, settings.batch_size,
             seed_for(info.seed, task.round_number, info.client, f"batches {task.phase.name}"), self.backbone.eos_id,
@@ -126,31 +131,32 @@ class LocalTrainer:
             if step == done:
                 run.require_gradients()
             optimiser.finish()
-            if unfinished is not None and (step + 1 == task.steps or self._is_time(kept)):
+            if checkpoint is not None and (step + 1 == task.steps or self._is_save_due(kept)):
                 ended = step + 1 == task.steps and not task.phase.mean_gradients
-                unfinished.save(step + 1, run.state() | ({} if ended else optimiser.state()))
+                checkpoint.save(step + 1, run.state() | ({} if ended else optimiser.state()))
                 kept = time.monotonic()
         return optimiser.mean_gradients() if task.phase.mean_gradients else {}
 
-    def _is_time(self, kept: float) -> bool:
-        assert self.keeping is not None, "asked only where phases are kept"
-        return time.monotonic() - kept >= self.keeping.minutes * SECONDS_PER_MINUTE
+    def _is_save_due(self, kept: float) -> bool:
+        assert self.checkpointing is not None, "called only if phases are saved"
+        return time.monotonic() - kept >= self.checkpointing.minutes * SECONDS_PER_MINUTE
 
-    def _unfinished(self, run: PhaseRun) -> Unfinished | None:
+    def _phase_checkpoint(self, run: PhaseRun) -> PhaseCheckpoint | None:
         """Return the storage of this unfinished phase, keyed by what it starts from; None if phases are not saved."""
-        if self.keeping is None:
+        if self.checkpointing is None:
             return None
         digest = hashlib.sha256()
         for name in sorted(run.start):
             digest.update(name.encode() + run.start[name].numpy().tobytes())
         task, client = run.task, run.task.info.client
-        content = {"run": self.keeping.run, "client": client, "steps": task.steps, "start": digest.hexdigest()}
-        return Unfinished(self.keeping.folder(client), task.round_number, task.phase_index, digest_json(content))
+        content = {"run": self.checkpointing.run, "client": client, "steps": task.steps, "start": digest.hexdigest()}
+        key = digest_json(content)
+        return PhaseCheckpoint(self.checkpointing.folder(client), task.round_number, task.phase_index, key)
 
 
-def _go_on(run: PhaseRun, optimiser: Optimiser, unfinished: Unfinished | None) -> int:
+def _resume(run: PhaseRun, optimiser: Optimiser, checkpoint: PhaseCheckpoint | None) -> int:
     """Restore what an interrupted run saved of the phase; return the number of steps already taken."""
-    done, state = unfinished.load() if unfinished is not None else (0, {})
+    done, state = checkpoint.load() if checkpoint is not None else (0, {})
     if done:
         run.restore(state)
         if done < run.task.steps or optimiser.keeps_gradients:

@@ -13,16 +13,16 @@ from pilot.errors import UserError
 from pilot.federation.assemble import (
     make_participants,
     make_plan,
+    needs_validation,
     num_steps,
     participation_json,
     privacy_json,
-    validates,
 )
 from pilot.federation.blind import write_blind_run
-from pilot.federation.checkpoint import Progress, clear, load_progress, names_to_keep, save_progress
+from pilot.federation.checkpoint import Progress, load_progress, prune_rounds, save_progress, versions_to_keep
 from pilot.federation.client import ClientModel, build_client_model
 from pilot.federation.driver import Driver
-from pilot.federation.identity import CLIENTS, identity_digest, make_way
+from pilot.federation.identity import CLIENTS, archive_different_run, identity_digest
 from pilot.federation.ledger import Ledger
 from pilot.federation.nodes import Register
 from pilot.federation.shards import Example, load_examples
@@ -30,8 +30,8 @@ from pilot.federation.spec import RunSpec, run_config, scenario_digests, write_m
 from pilot.federation.store import ClientStore
 from pilot.federation.timing import Timing
 from pilot.federation.transport import LocalTransport, Transport
-from pilot.federation.unfinished import forget
-from pilot.io.atomic import remove, remove_folder, sweep, write_json, write_jsonl
+from pilot.federation.unfinished import remove_phase_checkpoints
+from pilot.io.atomic import remove, remove_folder, remove_temporary_files, write_json, write_jsonl
 from pilot.io.lock import locked
 from pilot.methods.base import Method, Phase
 from pilot.methods.blind import Blind
@@ -47,8 +47,8 @@ def train_run(
 ) -> None:
     """Train in this process and write the run directory; `manifest.json` is written last.
 
-    With `resume`, a checkpoint of the same identity is continued, and a different run is kept (see `make_way`);
-    otherwise the run starts from scratch.
+    With `resume`, a checkpoint of the same identity is continued, and a different run is kept
+    (see `archive_different_run`); otherwise the run starts from scratch.
 
     Raises:
         UserError: another process trains in `run_dir`, it holds a different run, or an input of training is damaged.
@@ -66,7 +66,7 @@ def train_run(
             return
         features, backbone = open_features(scenario_dir / "features"), load_backbone(spec.profile, lean=True)
         examples, stores = load("train"), run_dir / CLIENTS
-        held_out = load("validation") if validates(spec, method) else {}
+        held_out = load("validation") if needs_validation(spec, method) else {}
         participants = make_participants(
             spec, backbone, features, examples, lambda client: stores / str(client), held_out, digests
         )
@@ -99,10 +99,10 @@ class ServerRun:
         """Return the content of the run's `config.json`."""
         return run_config(self.spec, vars(self.spec.make_method()), self.register.digests)
 
-    def make_way(self) -> None:
-        """Keep a different run in the folder, unless the run starts from scratch; raises as `identity.make_way`."""
+    def archive_different_run(self) -> None:
+        """Keep a different run in the folder, unless this run starts from scratch; raises as the function does."""
         if self.resume:
-            make_way(self.run_dir, self.config(), self.replace, self.warn)
+            archive_different_run(self.run_dir, self.config(), self.replace, self.warn)
 
 
 def run_server(run: ServerRun, backbone: Backbone, transport: Transport) -> None:
@@ -115,16 +115,16 @@ def run_server(run: ServerRun, backbone: Backbone, transport: Transport) -> None
     """
     config, run_dir, folder = run.config(), run.run_dir, run.run_dir / "checkpoint"
     digest = identity_digest(config)
-    run.make_way()
+    run.archive_different_run()
     remove(run_dir / "manifest.json")
     write_json(run_dir / "config.json", config)
     start = load_progress(folder, digest, transport.verify, run.warn) if run.resume else None
     if start is None:
         remove_folder(run_dir / "eval")
     if not run.resume:
-        _forget_all(run_dir / CLIENTS)
-    sweep(run_dir)
-    clear(folder, start.round_number if start else 0)
+        _remove_all_phase_checkpoints(run_dir / CLIENTS)
+    remove_temporary_files(run_dir)
+    prune_rounds(folder, start.round_number if start else 0)
     timing = Timing(run_dir / "timing.json", start is not None, run.warn)
     driver = _driver(run, backbone, transport, start)
     write_json(run_dir / "participation.json", participation_json(run.spec, driver.plan))
@@ -141,12 +141,12 @@ def run_server(run: ServerRun, backbone: Backbone, transport: Transport) -> None
     privacy = privacy_json(run.spec, driver.plan, final.history)
     if privacy is not None:
         write_json(run_dir / "privacy.json", privacy)
-    _tidy(run_dir / CLIENTS, final)
+    _clean_stores(run_dir / CLIENTS, final)
     timing.write(driver.clock)
-    if problem := transport.verify(final.versions, patient=False):
+    if problem := transport.verify(final.versions, wait=False):
         raise UserError(
-            f"{run_dir}: the run is not complete, since private states are gone or altered: {problem.rstrip('.')}. "
-            "Run the same command again: it goes on from the round before."
+            f"{run_dir}: incomplete run, since private states are missing or altered: {problem.rstrip('.')}. "
+            "Run the same command again: it resumes from the previous round."
         )
     write_manifest(run_dir, config)
 
@@ -165,20 +165,20 @@ def _driver(run: ServerRun, backbone: Backbone, transport: Transport, start: Pro
     return Driver(plan, transport, ledger, advance)
 
 
-def _tidy(stores: Path, final: Progress) -> None:
+def _clean_stores(stores: Path, final: Progress) -> None:
     """Remove unfinished phases, private states that no kept checkpoint names, and folders that are then empty."""
-    _forget_all(stores)
+    _remove_all_phase_checkpoints(stores)
     for folder in sorted(stores.glob("[0-9]*")):
-        keep = names_to_keep(final.versions, final.previous, client=int(folder.name))
+        keep = versions_to_keep(final.versions, final.previous, client=int(folder.name))
         ClientStore(folder).keep(keep)
         if not any(folder.iterdir()):
             folder.rmdir()
 
 
-def _forget_all(stores: Path) -> None:
+def _remove_all_phase_checkpoints(stores: Path) -> None:
     """Remove the unfinished phases of all clients."""
     for folder in sorted(stores.glob("[0-9]*")):
-        forget(folder)
+        remove_phase_checkpoints(folder)
 
 
 def client_models(spec: RunSpec, backbone: Backbone, run_dir: Path) -> dict[tuple[int, ...], Callable[[], ClientModel]]:
@@ -193,7 +193,7 @@ def client_models(spec: RunSpec, backbone: Backbone, run_dir: Path) -> dict[tupl
     method = spec.make_method()
     progress = load_progress(run_dir / "checkpoint", None)
     if progress is None:
-        raise UserError(f"{run_dir / 'checkpoint'}: no finished round here. Train the run first.")
+        raise UserError(f"{run_dir / 'checkpoint'}: no finished round. Train the run first.")
     phase = method.final_phase(spec.profile.rounds) or Phase("none", frozenset(), frozenset())
     everyone = tuple(range(len(spec.scenario.client_tasks)))
     infos = spec.clients(method)

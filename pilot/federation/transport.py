@@ -12,7 +12,7 @@ from pilot.federation.store import Version
 
 Answer = ClientResult | ClientFailure
 
-SMALL = 2**26
+MAX_PENDING_BYTES = 2**26
 """Largest size in bytes at which a client's tensors may wait in memory: small writes take as long as empty ones."""
 
 
@@ -32,10 +32,10 @@ class Transport(Protocol):
         """
         ...
 
-    def verify(self, versions: Mapping[int, Version], patient: bool = True) -> str:
+    def verify(self, versions: Mapping[int, Version], wait: bool = True) -> str:
         """Check the clients' private states of these versions; return the problems as text, empty if there are none.
 
-        With `patient`, wait for clients that are offline.
+        With `wait`, wait for clients that are offline.
         """
         ...
 
@@ -55,23 +55,23 @@ class LocalTransport:
     def exchange(self, tasks: Iterable[PhaseTask], progress: Callable[[int], None]) -> Iterator[Answer]:
         """Train a client when its answer is requested, or while the previous client's state is being written."""
         with ThreadPoolExecutor(1, "private states") as disk:
-            before: _Writing | None = None
+            before: _PendingAnswer | None = None
             for task in tasks:
                 began = time.perf_counter()
-                finished = self.participants(task.info.client).train_phase(task)
-                writing = _Writing(disk.submit(finished.hand_over), time.perf_counter() - began)
+                pending = self.participants(task.info.client).train_phase(task)
+                writing = _PendingAnswer(disk.submit(pending.commit), time.perf_counter() - began)
                 progress(task.steps)
                 if before:
                     yield before.answer()
                 before = writing
-                if finished.num_bytes > SMALL:
-                    del finished
+                if pending.num_bytes > MAX_PENDING_BYTES:
+                    del pending
                     yield before.answer()
                     before = None
             if before:
                 yield before.answer()
 
-    def verify(self, versions: Mapping[int, Version], patient: bool = True) -> str:
+    def verify(self, versions: Mapping[int, Version], wait: bool = True) -> str:
         """Check every private state by reading it."""
         return "; ".join(
             problem for client, version in versions.items() if (problem := self.participants(client).check(version))
@@ -79,7 +79,7 @@ class LocalTransport:
 
 
 @dataclass(frozen=True)
-class _Writing:
+class _PendingAnswer:
     """An answer whose private state is being written, and the client's working time."""
 
     future: Future[ClientResult]

@@ -22,7 +22,7 @@ PREFIX = "unfinished-"
 
 
 @dataclass(frozen=True)
-class Unfinished:
+class PhaseCheckpoint:
     """Storage of one phase of one client."""
 
     folder: Path
@@ -46,7 +46,7 @@ class Unfinished:
 
     def load(self) -> tuple[int, State]:
         """Load the number of steps taken and the state after them; (0, {}) if there is nothing usable."""
-        self._forget_other_rounds()
+        self._remove_other_rounds()
         note_path = self.folder / f"{self._stem}.json"
         try:
             note = read_sealed(note_path, {"step": int, "file": str, "sha256": str, "key": str})
@@ -55,13 +55,13 @@ class Unfinished:
             return 0, {}
         return (note["step"], state) if state else (0, {})
 
-    def _forget_other_rounds(self) -> None:
+    def _remove_other_rounds(self) -> None:
         for path in self.folder.glob(f"{PREFIX}r*"):
             if not path.name.startswith(f"{PREFIX}r{self.round_number}p"):
                 remove(path)
 
 
-def forget(folder: Path) -> None:
+def remove_phase_checkpoints(folder: Path) -> None:
     """Remove all unfinished phases in `folder`."""
     for path in folder.glob(f"{PREFIX}r*"):
         remove(path)

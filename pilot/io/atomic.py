@@ -18,20 +18,20 @@ from pilot.errors import UserError
 from pilot.io.remedy import remedy
 
 _T = TypeVar("_T")
-Kind = type | tuple[type, ...]
+FieldType = type | tuple[type, ...]
 """Type or types of a field, as accepted by `isinstance`."""
 _PART = ".part"
 """Suffix of temporary folders' names, which start with a dot."""
 
 
-def _umask() -> int:
+def _read_umask() -> int:
     """Read the umask, which requires setting it for all threads: do this once, before any are started."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
-_MODE = 0o666 & ~_umask()
+_MODE = 0o666 & ~_read_umask()
 """Permissions of new files; those of temporary files would allow only their owner to read them."""
 
 
@@ -47,10 +47,10 @@ def replace_file(path: Path, fill: Callable[[Path], _T]) -> _T:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART))
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART))
     except OSError as error:
         raise UserError(f"{path.parent}: cannot write here ({error.strerror}). Choose another folder.") from error
-    part = holder / "content"
+    part = temporary / "content"
     try:
         result = fill(part)
         set_mode(part, _MODE)
@@ -59,7 +59,7 @@ def replace_file(path: Path, fill: Callable[[Path], _T]) -> _T:
     except OSError as error:
         raise UserError(f"{path}: writing failed ({error.strerror}). The old file is unchanged.") from error
     finally:
-        shutil.rmtree(holder, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     _sync_folder(path.parent)
     return result
 
@@ -70,17 +70,17 @@ def set_mode(path: Path, mode: int) -> None:
         path.chmod(mode)
 
 
-def sweep(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Remove temporary files and folders that killed writers left below `folder`; no writer may be active there.
 
     Raises:
         UserError: one of them cannot be removed.
     """
-    for torn in sorted(folder.rglob(f".*{_PART}")):
-        if torn.is_dir():
-            remove_folder(torn)
+    for path in sorted(folder.rglob(f".*{_PART}")):
+        if path.is_dir():
+            remove_folder(path)
         else:
-            remove(torn)
+            remove(path)
 
 
 def check_folder(path: Path) -> None:
@@ -91,7 +91,7 @@ def check_folder(path: Path) -> None:
     """
     existing = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
     if not existing.is_dir():
-        raise UserError(f"{existing}: is not a folder. Choose another folder.")
+        raise UserError(f"{existing}: not a folder. Choose another folder.")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -139,7 +139,7 @@ def remove_folder(path: Path) -> None:
             raise UserError(f"{path}: cannot be removed ({error.strerror}). Choose another folder.") from error
 
 
-def read_json(path: Path, fields: Mapping[str, Kind] | None = None) -> Any:
+def read_json(path: Path, fields: Mapping[str, FieldType] | None = None) -> Any:
     """Read the JSON value in `path`; with `fields`, an object that has at least those, each of its type.
 
     Raises:
@@ -149,12 +149,12 @@ def read_json(path: Path, fields: Mapping[str, Kind] | None = None) -> Any:
         value = json.loads(_read_text(path))
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"not JSON: {error}") from error
-    if problem := _misfit(value, fields):
+    if problem := _mismatch(value, fields):
         raise damaged(path, problem)
     return value
 
 
-def read_jsonl(path: Path, fields: Mapping[str, Kind] | None = None) -> list[Any]:
+def read_jsonl(path: Path, fields: Mapping[str, FieldType] | None = None) -> list[Any]:
     """Read one JSON value per line of `path`; `fields` and errors as in `read_json`, with the line number."""
     rows = []
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
@@ -164,14 +164,14 @@ def read_jsonl(path: Path, fields: Mapping[str, Kind] | None = None) -> list[Any
             rows.append(json.loads(line))
         except (ValueError, RecursionError) as error:
             raise damaged(path, f"line {number}: not JSON: {error}") from error
-        if problem := _misfit(rows[-1], fields):
+        if problem := _mismatch(rows[-1], fields):
             raise damaged(path, f"line {number}: {problem}")
     return rows
 
 
 def damaged(path: Path, problem: str) -> UserError:
     """Return the error for a damaged or unexpected file, with the command that recreates it."""
-    return UserError(f"{path}: damaged or not what belongs here ({problem}). {remedy(path)}")
+    return UserError(f"{path}: damaged or unexpected content ({problem}). {remedy(path)}")
 
 
 def _read_text(path: Path) -> str:
@@ -185,7 +185,7 @@ def _read_text(path: Path) -> str:
         raise damaged(path, f"not UTF-8: {error}") from error
 
 
-def _misfit(value: Any, fields: Mapping[str, Kind] | None) -> str:
+def _mismatch(value: Any, fields: Mapping[str, FieldType] | None) -> str:
     """Describe why `value` is not an object with `fields`; return an empty string if it is one."""
     if fields is None:
         return ""
@@ -193,9 +193,9 @@ def _misfit(value: Any, fields: Mapping[str, Kind] | None) -> str:
         return f"expected an object, got {_shown(value)}"
     for name, kind in fields.items():
         if not isinstance(value.get(name), kind):
-            found = _shown(value[name]) if name in value else "nothing"
+            found = f"got {_shown(value[name])}" if name in value else "but it is missing"
             kinds = kind if isinstance(kind, tuple) else (kind,)
-            return f"field {name}: expected {' or '.join(each.__name__ for each in kinds)}, got {found}"
+            return f"field {name}: expected {' or '.join(each.__name__ for each in kinds)}, {found}"
     return ""
 
 
@@ -218,9 +218,9 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Flush a folder's entries if the file system supports it; CIFS and bucket mounts fail with EINVAL and the like."""
+    """Flush a folder's entries if the file system supports it; CIFS and bucket mounts fail with EINVAL and others."""
     try:
         _sync(path)
     except OSError as error:
         if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):  # disk errors, not missing support
-            raise UserError(f"{path}: the disk failed ({error.strerror}). Run the same command again.") from error
+            raise UserError(f"{path}: disk error ({error.strerror}). Run the same command again.") from error

@@ -14,7 +14,7 @@ from pilot.io.digest import sha256_bytes, sha256_file
 Tensor = torch.Tensor
 
 
-def save_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+def save_state(path: Path, state: Mapping[str, Tensor]) -> str:
     """Write `state` as safetensors, and beside it `<name>.sha256` with the file's digest; return the digest.
 
     Tensors are written straight from memory: for many small ones, a copy of them all would take as long as the rest.
@@ -24,11 +24,10 @@ def save_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, s
     """
     tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
     specs = {name: _spec(value) for name, value in tensors.items()}
-    notes = dict(sorted((metadata or {}).items())) or None
 
     def fill(part: Path) -> str:
         try:
-            serialize_file(specs, part, metadata=notes)
+            serialize_file(specs, part)
         except SafetensorError as error:  # a disk error: the tensors are well-formed
             raise OSError(0, str(error)) from error
         return sha256_file(part)
@@ -58,7 +57,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path}: checkpoint is incomplete ({error.strerror}: {error.filename}).") from error
     if sha256_bytes(data).encode() != expected:
-        raise UserError(f"{path}: checkpoint is damaged (its sha256 is not the recorded one). Remove it and resume.")
+        raise UserError(f"{path}: checkpoint is damaged (sha256 differs from the recorded one). Remove it and resume.")
     state: dict[str, Tensor] = load(data)
     return state
 

@@ -37,32 +37,32 @@ def source_files(modules: Iterable[str], cuts: Collection[Edge] = ()) -> frozens
         if file is None:
             raise FileNotFoundError(f"no module {module} below {REPOSITORY}")
         files.add(file)
-        files.update(data for folder, data in _data(module) if not _is_cut(module, folder, cuts))
-        found = {name for name in imported(module) if name not in seen and not _is_cut(module, name, cuts)}
+        files.update(data for folder, data in _data_files(module) if not _is_cut(module, folder, cuts))
+        found = {name for name in imported_modules(module) if name not in seen and not _is_cut(module, name, cuts)}
         seen |= found
         queue += found
     return frozenset(files)
 
 
 @cache
-def imported(module: str) -> frozenset[str]:
+def imported_modules(module: str) -> frozenset[str]:
     """Return the modules of this project that a module imports, and the packages that contain it and them."""
-    functions = {f"{module}.{name}" for _, data in _data(module) for name in _functions_of(REPOSITORY / data)}
-    packages = {name for name in _above(module) if name != module}
-    return imported_by(REPOSITORY / str(module_file(module))) | functions | packages
+    functions = {f"{module}.{name}" for _, data in _data_files(module) for name in _functions_of(REPOSITORY / data)}
+    packages = {name for name in _with_packages(module) if name != module}
+    return imports_of_file(REPOSITORY / str(module_file(module))) | functions | packages
 
 
-def imported_by(file: Path) -> frozenset[str]:
+def imports_of_file(file: Path) -> frozenset[str]:
     """Return the modules of this project that a Python file imports; relative imports count as another package's.
 
     Raises:
         SyntaxError: the file cannot be parsed.
     """
-    names = {above for name in _names(file) for above in _above(name)}
+    names = {above for name in _imported_names(file) for above in _with_packages(name)}
     return frozenset(name for name in names if module_file(name))
 
 
-def _names(file: Path) -> Iterator[str]:
+def _imported_names(file: Path) -> Iterator[str]:
     """Yield all imports of a file by dotted name: modules, and names in them."""
     queue: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"), str(file))]
     while queue:
@@ -84,18 +84,18 @@ def module_file(module: str) -> str | None:
 
 
 @cache
-def _data(module: str) -> tuple[tuple[str, str], ...]:
+def _data_files(module: str) -> tuple[tuple[str, str], ...]:
     """Return a package's data files, each after its folder's dotted name: no code, nothing of other packages."""
     file = REPOSITORY / str(module_file(module))
-    return tuple(_data_in(file.parent)) if file.name == "__init__.py" else ()
+    return tuple(_data_files_below(file.parent)) if file.name == "__init__.py" else ()
 
 
-def _data_in(folder: Path) -> Iterator[tuple[str, str]]:
+def _data_files_below(folder: Path) -> Iterator[tuple[str, str]]:
     for path in sorted(folder.iterdir()):
         if path.name == "__pycache__" or path.name.startswith("."):
             continue
         if path.is_dir() and not (path / "__init__.py").exists():
-            yield from _data_in(path)
+            yield from _data_files_below(path)
         elif path.is_file() and path.suffix != ".py":
             place = path.relative_to(REPOSITORY)
             yield ".".join(place.parent.parts), place.as_posix()
@@ -106,11 +106,11 @@ def _functions_of(file: Path) -> list[str]:
     return re.findall(r"!function (\w+)\.", file.read_text(encoding="utf-8")) if file.suffix == ".yaml" else []
 
 
-def _above(name: str) -> Iterator[str]:
+def _with_packages(name: str) -> Iterator[str]:
     """Return a dotted name and those of the packages that contain it."""
     parts = name.split(".")
     return (".".join(parts[:count]) for count in range(1, len(parts) + 1))
 
 
 def _is_cut(module: str, name: str, cuts: Collection[Edge]) -> bool:
-    return any((importer, above) in cuts for importer in (module, ANY) for above in _above(name))
+    return any((importer, above) in cuts for importer in (module, ANY) for above in _with_packages(name))

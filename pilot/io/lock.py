@@ -51,7 +51,7 @@ def locked(folder: Path) -> Iterator[None]:
     owner = os.getpid()
     try:
         _held.add(descriptor)
-        _sign(descriptor)
+        _write_holder(descriptor)
         yield
     finally:
         if os.getpid() == owner:  # a forked child that gets here holds no lock
@@ -71,30 +71,30 @@ def _acquire(folder: Path, path: Path) -> int | None:
             raise UserError(f"{folder}: cannot write here ({error.strerror}). Choose another folder.") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(descriptor, path):
+            if _is_same_file(descriptor, path):
                 return descriptor
         except OSError as error:
-            holder = _holder(descriptor)
+            holder = _read_holder(descriptor)
             os.close(descriptor)
             if error.errno in _BUSY:
                 raise UserError(
                     f"{folder}: in use by {holder}. Wait until it ends, or end it, then run the same command again."
                 ) from error
             print(
-                f"warning: {folder}: this file system has no locks ({error.strerror}). Take care that no other "
-                "process works in this folder.", file=sys.stderr, flush=True,
+                f"warning: {folder}: this file system does not support locks ({error.strerror}). Make sure that no "
+                "other process uses this folder.", file=sys.stderr, flush=True,
             )  # fmt: skip
             return None
         os.close(descriptor)  # the holder removed the file after we opened it and before we locked it
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def _is_same_file(descriptor: int, path: Path) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     return False
 
 
-def _sign(descriptor: int) -> None:
+def _write_holder(descriptor: int) -> None:
     """Write the holder into the lock file; only for messages, so a failure does not matter."""
     who = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
     with suppress(OSError):
@@ -102,9 +102,9 @@ def _sign(descriptor: int) -> None:
         os.pwrite(descriptor, json.dumps(who).encode(), 0)
 
 
-def _holder(descriptor: int) -> str:
+def _read_holder(descriptor: int) -> str:
     try:
         who = json.loads(os.pread(descriptor, 4096, 0))
         return f"process {who['pid']} on {who['host']} since {who['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process, which has not said who it is"
+        return "another process (the lock file does not identify it)"

@@ -50,7 +50,7 @@ class Process:
         text = self.log.read_text(encoding="utf-8", errors="replace")
         return without_colours(text).splitlines()
 
-    def last_words(self) -> str:
+    def last_error_lines(self) -> str:
         """Return the program's log lines from the last error on."""
         return last_error_lines(self.lines())
 
@@ -110,7 +110,7 @@ class Processes:
         wanted = f"{MARK}={self.mark}".encode()
         return {
             process: command
-            for process, command, environment in every_process()
+            for process, command, environment in all_processes()
             if wanted in environment and process != os.getpid()
         }
 
@@ -203,16 +203,16 @@ def free_port(taken: Collection[int]) -> int:
             with contextlib.suppress(OSError), socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
                 return port
-    raise UserError("127.0.0.1: no free port between 20000 and 32000. End a program that listens on one.")
+    raise UserError("127.0.0.1: no free port between 20000 and 32000. Stop a program that listens on one.")
 
 
-def last_error_lines(lines: Sequence[str], most: int = 4) -> str:
-    """Join up to `most` lines of a log, from the last error on; without an error, return the last line."""
+def last_error_lines(lines: Sequence[str]) -> str:
+    """Join up to four lines of a log, from the last error on; without an error, return the last line."""
     errors = [place for place, line in enumerate(lines) if "ERROR" in line or "Error" in line]
-    return " ".join(line.strip() for line in lines[errors[-1] if errors else -1 :][:most])
+    return " ".join(line.strip() for line in lines[errors[-1] if errors else -1 :][:4])
 
 
-def every_process() -> Iterator[tuple[int, str, list[bytes]]]:
+def all_processes() -> Iterator[tuple[int, str, list[bytes]]]:
     """Yield id, command line and environment of all processes that are readable in /proc; nothing without /proc."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

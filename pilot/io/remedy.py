@@ -3,14 +3,14 @@
 from pathlib import Path
 
 _STAGE = "Run `pilot-bench {} --scenario {{scenario}} --profile {{profile}}`."
-_TRAIN = "Run `pilot-bench train` for this run again: it goes on from the last round that is whole."
+_TRAIN = "Run `pilot-bench train` for this run again: it resumes from the last complete round."
 REMEDIES = (
     ("tiny_llava_checkpoint/*", "Rebuild it with `snakemake --cores 2 backbone`, or install pilot-bench again.", 0),
     ("eval/samples.jsonl", "Run `pilot-bench evaluate {run}` again.", 0),
     ("eval/*", "Run `pilot-bench evaluate --no-answers {run}` again.", 0),
-    ("node-*/*", "Run `pilot-bench deploy nodes` for the scenario again, and bring the folder to its node.", 0),
+    ("node-*/*", "Run `pilot-bench deploy nodes` for the scenario again, and copy the folder to its node.", 0),
     ("federation.json", "Run `pilot-bench deploy nodes` for the scenario again.", 0),
-    ("pilot_model.*", "Name a folder that `pilot-bench export` wrote.", 0),
+    ("pilot_model.*", "Give a folder that `pilot-bench export` wrote.", 0),
     ("data/manifest.json", _STAGE.format("data build"), 1),
     ("data/*/*", _STAGE.format("data build"), 2),
     ("partition/*", _STAGE.format("partition"), 1),
@@ -30,4 +30,4 @@ def remedy(path: Path) -> str:
     for pattern, sentence, depth in REMEDIES:
         if path.match(pattern) and len(above) > depth + 1:
             return sentence.format(run=path.parent.parent, scenario=above[depth].name, profile=above[depth + 1].name)
-    return "Restore it, or make it again."
+    return "Restore it or recreate it."

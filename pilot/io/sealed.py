@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pilot.io.atomic import Kind, damaged, read_json, write_json
+from pilot.io.atomic import FieldType, damaged, read_json, write_json
 from pilot.io.digest import digest_json
 
 SEAL = "seal"
@@ -15,7 +15,7 @@ def write_sealed(path: Path, value: Mapping[str, Any], key: str = SEAL) -> None:
     write_json(path, {**value, key: digest_json(dict(value))})
 
 
-def read_sealed(path: Path, fields: Mapping[str, Kind] | None = None, key: str = SEAL) -> dict[str, Any]:
+def read_sealed(path: Path, fields: Mapping[str, FieldType] | None = None, key: str = SEAL) -> dict[str, Any]:
     """Read a file of `write_sealed`, check its digest, and return the value without it.
 
     Raises:
@@ -23,5 +23,5 @@ def read_sealed(path: Path, fields: Mapping[str, Kind] | None = None, key: str =
     """
     value: dict[str, Any] = read_json(path, {key: str, **(fields or {})})
     if value.pop(key) != digest_json(value):
-        raise damaged(path, "its digest is not the recorded one")
+        raise damaged(path, "its digest differs from the recorded one")
     return value

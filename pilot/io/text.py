@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 _BRACKET = re.compile(r",?\s*[\]}]")
 _PYTHON = re.compile(r"'|True\b|False\b|None\b")
-_PEEKED = 2**20
+_MAX_PREFIX = 2**20
 """Number of characters at the start of a file that are searched for its first value."""
 
 
@@ -106,7 +106,7 @@ def first_row(path: Path) -> Any:
     """Return the first row of a JSON list or of JSON lines; None if it cannot be read."""
     try:
         with open_text(path) as file:
-            start = file.read(_PEEKED).lstrip().removeprefix("[").lstrip()
+            start = file.read(_MAX_PREFIX).lstrip().removeprefix("[").lstrip()
         return json.JSONDecoder().raw_decode(start)[0]
     except (OSError, ValueError, RecursionError):
         return None
@@ -119,7 +119,7 @@ def _encoding(start: bytes) -> str:
 def _has_lines(path: Path) -> bool:
     """Check for JSON lines: not a list, and named `.jsonl` or with several lines, the first of them a whole value."""
     with open_text(path) as file:
-        if file.read(_PEEKED).lstrip().startswith("["):
+        if file.read(_MAX_PREFIX).lstrip().startswith("["):
             return False
     if path.suffix.lower() == ".jsonl":
         return True
@@ -147,11 +147,11 @@ def _hint(text: str, error: json.JSONDecodeError) -> str:
     if start.startswith("<"):
         return "this looks like a web page"
     if start.startswith("version https://git-lfs"):
-        return "this is a pointer of Git LFS, not the file"
+        return "this is a Git LFS pointer, not the file itself"
     if not rest.strip():
         return "the text ends too early; was it cut off?"
     if _BRACKET.match(rest) and (rest.startswith(",") or text[: error.pos].rstrip().endswith(",")):
         return "there is a comma before the closing bracket; remove it"
     if _PYTHON.match(rest):
-        return "this looks like Python; write texts in double quotes, and true, false, null"
+        return "this looks like Python; JSON needs double quotes, true, false and null"
     return "there is more than one value" if error.msg == "Extra data" else ""

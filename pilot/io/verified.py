@@ -17,9 +17,9 @@ from pilot.io.digest import sha256_bytes, sha256_file
 from pilot.io.remedy import remedy
 
 FOLDER = ".verified"
-LARGE = 64 << 20
-"""Minimum bytes of a file that gets a stamp: a smaller one is read in a tenth of a second."""
-YOUNG_SECONDS = 2.0
+MIN_STAMPED_BYTES = 64 << 20
+"""Smallest size of a file that gets a stamp: a smaller one is read in a tenth of a second."""
+MIN_AGE_SECONDS = 2.0
 """A file changed more recently than this gets no stamp: another change could leave its times the same."""
 
 
@@ -34,8 +34,8 @@ def digest_of(path: Path, stamps: Path | None = None) -> str:
         UserError: it is missing or cannot be read.
     """
     try:
-        before = _look(path)
-        if before["size"] < LARGE:
+        before = _stat(path)
+        if before["size"] < MIN_STAMPED_BYTES:
             return sha256_file(path)
         name = f"{sha256_bytes(os.fsencode(path.absolute()))[:16]}-{path.name}.json"
         stamp = (stamps or path.parent / FOLDER) / name
@@ -44,28 +44,28 @@ def digest_of(path: Path, stamps: Path | None = None) -> str:
             if known["file"] == before:
                 return str(known["sha256"])
         digest = sha256_file(path)
-        unchanged = _look(path) == before
+        unchanged = _stat(path) == before
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing. {remedy(path)}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). {remedy(path)}") from error
-    if unchanged and time.time() - max(before["changed"], before["modified"]) / 1e9 > YOUNG_SECONDS:
+    if unchanged and time.time() - max(before["changed"], before["modified"]) / 1e9 > MIN_AGE_SECONDS:
         with contextlib.suppress(UserError):
             write_json(stamp, {"sha256": digest, "file": before})
     return digest
 
 
-def check_digest(path: Path, expected: str, stamps: Path | None = None) -> None:
-    """Reject a file whose sha256 is not the recorded one; `stamps` as in `digest_of`.
+def check_digest(path: Path, expected: str) -> None:
+    """Reject a file whose sha256 differs from the recorded one.
 
     Raises:
         UserError: the digest differs; the message names the file and the command that recreates it.
     """
-    if digest_of(path, stamps) != expected:
-        raise damaged(path, "its sha256 is not the recorded one")
+    if digest_of(path) != expected:
+        raise damaged(path, "its sha256 differs from the recorded one")
 
 
-def _look(path: Path) -> dict[str, int]:
+def _stat(path: Path) -> dict[str, int]:
     """Read size and times, which must be unchanged for a stamp to be valid."""
     state = path.stat()
     return {"size": state.st_size, "modified": state.st_mtime_ns, "changed": state.st_ctime_ns}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pilot.errors import UserError
 from pilot.io.digest import digest_json, sha256_file
-from pilot.io.imports import imported_by
+from pilot.io.imports import imports_of_file
 
 GROUP = "pilot_bench.methods"
 NAME = re.compile(r"[a-z0-9_]+")
@@ -58,7 +58,7 @@ def plugin_imports(name: str) -> frozenset[str]:
     """
     _, files = _files(name)
     try:
-        return frozenset(module for file in files for module in imported_by(file))
+        return frozenset(module for file in files for module in imports_of_file(file))
     except SyntaxError as error:
         raise UserError(f"method {name!r}: {error.filename}:{error.lineno}: {error.msg}. Correct the file.") from error
 

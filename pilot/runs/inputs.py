@@ -39,13 +39,13 @@ def load_run_inputs(
         UserError: an unknown name, a fault that does not fit, or data, partition or features that are missing.
     """
     loaded, sizes, scenario_dir = load_setting(scenario, profile, results)
-    check_named_methods([method])
+    check_method_option([method])
     check_methods(f"scenario {scenario}", "methods", loaded.methods, known_methods())
     for number, task in enumerate(loaded.tasks):
         check_known(f"scenario {scenario}", f"tasks.{number}.lm_eval_task", [task.lm_eval_task], task_names())
     check_methods(f"profile {profile}", "learning_rates", sizes.learning_rates, ["default", *known_methods()])
     check_methods(f"profile {profile}", "method_options", sizes.method_options, known_methods())
-    _require(scenario_dir, loaded, sizes)
+    _check_inputs_exist(scenario_dir, loaded, sizes)
     from pilot.federation.inputs import RunInputs
     from pilot.federation.spec import RunSpec
 
@@ -53,7 +53,7 @@ def load_run_inputs(
     return _with_fault(inputs, fault) if fault else inputs
 
 
-def check_named_methods(methods: Collection[str]) -> None:
+def check_method_option(methods: Collection[str]) -> None:
     """Check the names given with `--method`.
 
     Raises:
@@ -62,8 +62,8 @@ def check_named_methods(methods: Collection[str]) -> None:
     check_methods("command line", "--method", methods, known_methods())
 
 
-def check_trains(method: str, done: str, advice: str) -> None:
-    """Check that a method has a model to train; `done` is what cannot be done without one, such as `tuned`.
+def check_trainable(method: str, done: str, advice: str) -> None:
+    """Check that a method has a model to train; `done` is the participle for the message, such as `tuned`.
 
     Raises:
         UserError: it has none; the message ends with `advice`.
@@ -72,10 +72,10 @@ def check_trains(method: str, done: str, advice: str) -> None:
     from pilot.registry import method_class
 
     if issubclass(method_class(base_name(method)), Blind):
-        raise UserError(f"--method {method}: nothing is trained, so nothing can be {done}. {advice}")
+        raise UserError(f"--method {method}: this method has no model to train, so it cannot be {done}. {advice}")
 
 
-def _require(scenario_dir: Path, scenario: Scenario, profile: Profile) -> None:
+def _check_inputs_exist(scenario_dir: Path, scenario: Scenario, profile: Profile) -> None:
     """Check that data, partition and features exist."""
     steps = {
         "data/manifest.json": "data build",
@@ -86,7 +86,7 @@ def _require(scenario_dir: Path, scenario: Scenario, profile: Profile) -> None:
         if not (scenario_dir / name).is_file():
             raise UserError(
                 f"{scenario_dir / name}: missing. Run `pilot-bench {command} --scenario {scenario.name} --profile "
-                f"{profile.name}` first, or `snakemake --cores all {scenario_dir}/tables/main.md` for everything."
+                f"{profile.name}` first, or `snakemake --cores all {scenario_dir}/tables/main.md` for all steps."
             )
 
 
@@ -95,7 +95,7 @@ def _with_fault(inputs: "RunInputs", name: str) -> "RunInputs":
     spec, fault = inputs.spec, load_fault(name)
     num_clients = len(spec.scenario.client_tasks)
     if not spec.make_method().phases(1):
-        raise UserError(f"--fault {name}: {spec.method} has no clients that could fail. Choose a method that trains.")
+        raise UserError(f"--fault {name}: {spec.method} trains no clients that could fail. Choose another method.")
     for number, attack in enumerate(fault.federation.attacks):
         if max(attack.clients) >= num_clients:
             raise UserError(

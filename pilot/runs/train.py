@@ -43,17 +43,19 @@ def train_method(
         UserError: an unknown name, a fault that does not fit, or data, partition or features that are missing.
     """
     if replace and not resume:
-        raise UserError("--replace-changed, --no-resume: one keeps what is there, the other discards it. Give one.")
+        raise UserError("--replace-changed, --no-resume: the first keeps an old run, the second discards it. Give one.")
     inputs = load_run_inputs(scenario, profile, method, results, seed, fault)
     from pilot.federation.training import train_run
 
     if engine != "flower" and (client_cpus, client_gpus) != (1.0, 0.0):
-        raise UserError("--client-cpus, --client-gpus: are for --engine flower; in this process clients come in turn.")
+        raise UserError("--client-cpus, --client-gpus: only for --engine flower; --engine local trains one at a time.")
     if engine == "flower" and inputs.spec.make_method().phases(1):
         from pilot.federation.flower.server import ClientResources, simulate_run
 
-        each = ClientResources(client_cpus, client_gpus)
-        simulate_run(inputs.spec, inputs.scenario_dir, inputs.run_dir, resume, progress, each=each, replace=replace)
+        resources = ClientResources(client_cpus, client_gpus)
+        simulate_run(
+            inputs.spec, inputs.scenario_dir, inputs.run_dir, resume, progress, resources=resources, replace=replace
+        )
     else:
         train_run(inputs.spec, inputs.scenario_dir, inputs.run_dir, resume, progress, replace)
     return inputs.run_dir

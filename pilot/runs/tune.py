@@ -20,7 +20,7 @@ from pilot.federation.spec import RunSpec
 from pilot.federation.training import client_models, train_run
 from pilot.federation.validation import validate
 from pilot.io.atomic import write_json
-from pilot.runs.inputs import check_trains, load_run_inputs
+from pilot.runs.inputs import check_trainable, load_run_inputs
 
 DIGITS = 6
 BATCH = 64
@@ -34,13 +34,16 @@ def tune_method(scenario: str, profile: str, method: str, results: Path, progres
             validation loss is not finite.
     """
     inputs = load_run_inputs(scenario, profile, method, results)
-    check_trains(method, "tuned", "Choose another method.")
+    check_trainable(method, "tuned", "Choose another method.")
     loaded, sizes, scenario_dir = inputs.spec.scenario, inputs.spec.profile, inputs.scenario_dir
     candidates = sizes.trials_of(method)
     if not candidates:
-        raise UserError(f"profile {sizes.name}: field tuning_grid is empty; give learning rates to try.")
+        raise UserError(f"profile {sizes.name}: field tuning_grid: empty. Add the learning rates to try.")
     if sizes.tuning_seed in loaded.seeds:
-        raise UserError(f"profile {sizes.name}: tuning_seed {sizes.tuning_seed} is a seed of {loaded.name}.")
+        raise UserError(
+            f"profile {sizes.name}: field tuning_seed: {sizes.tuning_seed} is among the seeds of scenario "
+            f"{loaded.name}. Choose another number."
+        )
     trials: list[dict[str, Any]] = []
     for number, trial in enumerate(candidates):
         spec = replace(inputs.spec, seed=sizes.tuning_seed, learning_rates=trial.rates, options=trial.options)
@@ -49,7 +52,7 @@ def tune_method(scenario: str, profile: str, method: str, results: Path, progres
         losses = validation_losses(spec, scenario_dir, run_dir)
         mean = sum(losses.values()) / len(losses)
         if not math.isfinite(mean):
-            raise UserError(f"{run_dir}: the validation loss is {mean}. Take {trial.rates} out of the profile's grid.")
+            raise UserError(f"{run_dir}: the validation loss is {mean}. Remove {trial.rates} from the profile's grid.")
         trials.append({
             "learning_rates": trial.rates.model_dump(), "options": dict(trial.options),
             "validation_loss": round(mean, DIGITS), "clients": losses,

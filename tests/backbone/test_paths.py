@@ -74,7 +74,7 @@ def test_digest_of_random_weights_follows_from_their_size() -> None:
         for on_disk in (True, False)
     }
     assert len(digests) == 2
-    with pytest.raises(ValueError, match="architecture goes with backbone llava-random"):
+    with pytest.raises(ValueError, match="architecture: expected for backbone llava-random"):
         profile(architecture=small)
 
 

@@ -275,7 +275,7 @@ def test_the_target_is_checked_before_anything_is_read(own: Path, to: str, monke
     (own / "file").write_text("mine")
     (own / "link").symlink_to("nowhere")
     monkeypatch.setattr("pilot.data.intake.intake.make_records", None)
-    with pytest.raises(UserError, match=rf"{to.split('/')[0]}: is not a folder\. Choose another folder\.$"):
+    with pytest.raises(UserError, match=rf"{to.split('/')[0]}: not a folder\. Choose another folder\.$"):
         imported("--held-out", 0.3, to=to, task="vqa", file="questions.jsonl")
     assert (own / "file").read_text() == "mine" and not (own / "nowhere").exists()
 
@@ -317,7 +317,7 @@ def test_refused_sources(own: Path) -> None:
             r"unknown source 'nowhere'\. Expected one of: aokvqa, .* imported, .* own, .* scene",
         ),
         ({"source": "scene-vqa"}, "source 'scene-vqa' takes no options, got file, held_out, images"),
-        ({"options": {}}, "scenario smoke, task q, options: field file: is missing"),
+        ({"options": {}}, "scenario smoke, task q, options: field file: missing"),
         ({"options": {"file": "a.csv", "kind": "vqa"}}, "field kind: set by the task's field"),
         ({"source": "imported", "options": {"records": "none"}}, r"none/records\.parquet: no such file. Import your"),
         ({"source": "imported", "options": {"records": "none", "held_out": 0.5}}, "no such file"),

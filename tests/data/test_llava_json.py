@@ -186,7 +186,7 @@ def test_malformed_rows_are_named(root: Path, change: dict[str, Any], field: str
      (b'[{"a": 1},\n]', "line 2, column 1: Expecting value; there is a comma before the closing bracket"),
      (b"[{'a': 1}]", "line 1, column 3: .*looks like Python"), (b"<html>", "this looks like a web page"),
      (b'[{"a": 1', "line 1, column 9: .*was it cut off"), (b'[1] [2]', "line 1, column 5: .*more than one value"),
-     (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS")],
+     (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer")],
 )  # fmt: skip
 def test_whole_files_that_cannot_be_read(root: Path, content: bytes, why: str) -> None:
     (root / "bad.json").write_bytes(content)

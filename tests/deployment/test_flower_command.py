@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilot.deployment import flower_command
-from pilot.deployment.flower_command import FlowerCommand, essential, write_app, write_toml
+from pilot.deployment.flower_command import FlowerCommand, error_message, write_app, write_toml
 from pilot.errors import UserError
 from pilot.io.processes import without_colours
 
@@ -49,7 +49,7 @@ def test_app_is_valid_to_flower_and_holds_no_code(tmp_path: Path) -> None:
     ],
 )
 def test_one_sentence_is_left_of_what_flower_says(said: str, matters: str) -> None:
-    assert essential(said) == matters
+    assert error_message(said) == matters
 
 
 def test_a_failed_command_is_one_line_and_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ def no_short_folder(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(ray_process.tempfile, "gettempdir", lambda: "/scratch/" + "x" * 90)
     monkeypatch.setattr(ray_process.os, "access", lambda path, mode: False)
     with pytest.raises(UserError) as refusal:
-        ray_process.run_apart("nothing", None, Path("logs/simulation.log"), lambda kind, value: None)
+        ray_process.run_in_process("nothing", None, Path("logs/simulation.log"), lambda kind, value: None)
     return f"error: {refusal.value}"
 
 
@@ -97,10 +97,11 @@ def failed_simulation() -> str:
     from pilot.federation.flower import ray_process
 
     Path("failing.py").write_text(
-        "import sys\nfrom pilot.federation.flower.ray_process import answer\nanswer(sys.argv[1], lambda *rest: 1 / 0)\n"
+        "import sys\nfrom pilot.federation.flower import ray_process\n"
+        "ray_process.run_and_exit(sys.argv[1], lambda *rest: 1 / 0)\n"
     )
     with pytest.raises(UserError) as refusal:
-        ray_process.run_apart("failing", None, Path("logs/simulation.log").resolve(), lambda kind, value: None)
+        ray_process.run_in_process("failing", None, Path("logs/simulation.log").resolve(), lambda kind, value: None)
     return f"error: {refusal.value}"
 
 
@@ -195,10 +196,10 @@ def in_use() -> str:
     return f"error: {refusal.value}"
 
 
-def trained_otherwise() -> str:
+def different_settings() -> str:
     """Going on with two rounds where three are asked for."""
     from pilot.federation.checkpoint import Progress, save_progress
-    from pilot.federation.identity import make_way
+    from pilot.federation.identity import archive_different_run
     from pilot.federation.spec import RunSpec, run_config
     from pilot.io.atomic import write_json
 
@@ -210,7 +211,7 @@ def trained_otherwise() -> str:
     write_json(run / "config.json", configs[0])
     save_progress(run / "checkpoint", Progress(1), "of two rounds")
     with pytest.raises(UserError) as refusal:
-        make_way(run, configs[1], False, print)
+        archive_different_run(run, configs[1], False, print)
     return f"error: {refusal.value}"
 
 
@@ -268,7 +269,7 @@ MISTAKES: dict[str, Callable[..., str]] = {
     "Flower simulation failed": failed_simulation,
     "Submitting a deployment failed": failed_submission,
     "Run folder is in use": in_use,
-    "Existing run has other settings": trained_otherwise,
+    "The folder contains a run with different settings": different_settings,
     "No runs in a folder": lambda: os.mkdir("empty") or message("compare", "empty"),
     "Run is not complete": lambda: without("manifest.json"),
     "Run is not evaluated": lambda: without("eval/metrics.json"),

@@ -61,27 +61,29 @@ def test_a_failed_run_is_an_error(deployment: LocalDeployment) -> None:
 def test_a_key_that_was_not_registered_is_refused(deployment: LocalDeployment) -> None:
     key = deployment.folder / "keys" / "stranger"
     make_node_key(key)
-    stranger = deployment.launch_stranger("stranger", key)
+    stranger = deployment.launch_unregistered_node("stranger", key)
     assert "Failed to activate SuperNode" in ended(stranger)
     assert "[/v1/fleet/activate-node][ApiError:2004]" in server_log(deployment)
 
 
 def test_a_node_without_a_key_is_refused(deployment: LocalDeployment) -> None:
-    nobody = deployment.launch_stranger("nobody", None)
+    nobody = deployment.launch_unregistered_node("nobody", None)
     assert "SuperNode authentication is enabled. All SuperNodes must be registered" in ended(nobody)
     assert "[/v1/fleet/register-node][ApiError:2001]" in server_log(deployment)
 
 
 def test_a_key_in_use_is_refused(deployment: LocalDeployment) -> None:
-    twin = deployment.launch_stranger("twin", deployment.key(0))
+    twin = deployment.launch_unregistered_node("twin", deployment.key(0))
     assert "Failed to activate SuperNode" in ended(twin)
 
 
 def test_a_node_does_not_talk_to_a_server_of_another_authority(deployment: LocalDeployment) -> None:
     other = make_certificates(deployment.folder / "other").authority
-    wary = deployment.launch_stranger("wary", deployment.key(0), other)
+    wary = deployment.launch_unregistered_node("wary", deployment.key(0), other)
     assert "certificate verify failed: unable to get local issuer certificate" in ended(wary)
-    assert "A node was not let in, TLS failed: TLSV1_ALERT_UNKNOWN_CA (the node's --root-cert" in server_log(deployment)
+    assert "Rejected a node, TLS handshake failed: TLSV1_ALERT_UNKNOWN_CA (the node's --root-cert" in server_log(
+        deployment
+    )
 
 
 @pytest.mark.exhaustive

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot.deployment.flower_command import QUIET
+from pilot.deployment.flower_command import ENVIRONMENT
 from pilot.federation.training import CLIENTS
 from pilot.io.processes import Process, Processes, free_port
 
@@ -42,8 +42,8 @@ class Machines:
         self.commands = list(commands_of("deploy.md", PAGE))
         exports = [word for each in self.commands if each.program == "export" for word in each.text.split()[1:]]
         quiet = {key: value for key, value in (word.split("=") for word in exports) if "proxy" not in key.lower()}
-        assert quiet == QUIET, "the page's environment is not the deployment's"
-        self.processes = Processes(root / "logs", {**QUIET, "PYTHONPATH": str(ROOT), "PATH": _path()})
+        assert quiet == ENVIRONMENT, "the page's environment is not the deployment's"
+        self.processes = Processes(root / "logs", {**ENVIRONMENT, "PYTHONPATH": str(ROOT), "PATH": _path()})
 
     def take(self, beginning: str) -> str:
         """The page's next command, which begins like this."""
@@ -121,7 +121,7 @@ def test_the_page_from_first_to_last(machines: Machines, smoke_run: Path) -> Non
     config = block("toml", "[superlink.pilot]").replace("SUPERLINK:8000", f"localhost:{machines.port}")
     (server / "flwr").mkdir()
     (server / "flwr/config.toml").write_text(config.replace("/absolute/path/to", str(server)))
-    wait(lambda: _listens(machines.port), superlink.last_words)
+    wait(lambda: _listens(machines.port), superlink.last_error_lines)
     register, listing = machines.take("flwr supernode register"), machines.take("flwr supernode list")
     for k in range(CLIENTS_OF_SMOKE):
         machines.run(register.replace("node-0.pub", f"node-{k}.pub"), server)
@@ -135,7 +135,7 @@ def test_the_page_from_first_to_last(machines: Machines, smoke_run: Path) -> Non
         own = loop.replace("flower-supernode ", f"flower-supernode --port {ports[-1]} ")  # as the page says of two
         started.append(machines.start(f"node-{k}", own, node, node / "flwr"))
     for node_process in started:
-        wait(lambda it=node_process: any("SuperNode ID:" in line for line in it.lines()), node_process.last_words)
+        wait(lambda it=node_process: any("SuperNode ID:" in line for line in it.lines()), node_process.last_error_lines)
     assert machines.run(f"{listing} --format json", server).count('"online"') == CLIENTS_OF_SMOKE
 
     machines.run(machines.take("pilot-bench deploy app"), server)

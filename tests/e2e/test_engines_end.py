@@ -19,7 +19,7 @@ import pytest
 
 from pilot.errors import UserError
 from pilot.federation.flower import ray_process, server
-from pilot.io.processes import every_process
+from pilot.io.processes import all_processes
 
 from ..small import Small, quiet
 
@@ -43,7 +43,7 @@ class Command:
     def running(self) -> dict[int, str]:
         """Command lines by process."""
         mark = f"PILOT_TEST={self.token}".encode()
-        return {process: command for process, command, environment in every_process() if mark in environment}
+        return {process: command for process, command, environment in all_processes() if mark in environment}
 
     def wait_for(self, name: str) -> None:
         """Until a process of this name is there."""
@@ -139,11 +139,11 @@ def test_a_deployment_behind_proxies_trains(start: Callable[..., Command], few: 
 FEW = """\
 import sys
 import flwr.simulation
-from pilot.federation.flower.ray_process import answer
+from pilot.federation.flower.ray_process import run_and_exit
 from pilot.federation.flower.simulation import simulate
 start = flwr.simulation.run_simulation
 flwr.simulation.run_simulation = lambda app, client, nodes, **more: start(app, client, nodes - 1, **more)
-answer(sys.argv[1], simulate)
+run_and_exit(sys.argv[1], simulate)
 """
 
 
@@ -154,7 +154,7 @@ def test_fewer_virtual_nodes_than_clients_are_refused(
     """As with `flwr run . --federation-config num-supernodes=2`."""
     (tmp_path / "few.py").write_text(FEW)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    monkeypatch.setattr(server, "run_apart", lambda module, *rest: ray_process.run_apart("few", *rest))
+    monkeypatch.setattr(server, "run_in_process", lambda module, *rest: ray_process.run_in_process("few", *rest))
     with pytest.raises(UserError, match="num-supernodes=2: the run has 3 clients.* Expected num-supernodes=3"):
         server.simulate_run(few.spec("fedavg"), few.folder, tmp_path / "run", True, quiet)
     assert not (tmp_path / "run").exists(), "nothing was trained"

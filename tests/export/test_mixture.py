@@ -63,7 +63,7 @@ def changed(folder: Path, target: Path, **fields: object) -> Path:
 
 
 def test_wrong_folders_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"{CONFIG}: missing. Name a folder that `pilot-bench export` wrote"):
+    with pytest.raises(UserError, match=rf"{CONFIG}: missing. Give a folder that `pilot-bench export` wrote"):
         load(tmp_path)
     with pytest.raises(UserError, match=r"field version: this package reads version 1, got 2\. Use the package"):
         load(changed(folder, tmp_path / "later", version=2))

@@ -22,9 +22,9 @@ def inside_flower(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TaskIdentity, "_run_id", 1)
     monkeypatch.setattr(TaskIdentity, "_node_id", 1)
     monkeypatch.setattr(TaskIdentity, "_task_id", 1)
-    monkeypatch.setattr(flower_transport, "MOST_SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(flower_transport, "MAX_SECONDS_BETWEEN_CHECKS", 0.01)
     monkeypatch.setattr(flower_transport, "POLL_SECONDS", 0.001)
-    monkeypatch.setattr(flower_transport, "GREETING_SECONDS", 0.2)
+    monkeypatch.setattr(flower_transport, "QUERY_SECONDS", 0.2)
 
 
 def sent(content: RecordDict) -> RecordDict:

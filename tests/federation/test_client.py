@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from pilot.connector.base import Connector, ConnectorOutput, PlainConnector
 from pilot.connector.projector import Projector
-from pilot.federation.client import PhaseTask, Trained, build_client_model
+from pilot.federation.client import PhaseTask, TrainingResult, build_client_model
 from pilot.federation.driver import Driver
 from pilot.federation.guard import PrivacyError, check_outgoing
 from pilot.federation.ledger import Ledger
-from pilot.federation.optimisation import schedule as schedule_rate
+from pilot.federation.optimisation import rate_factor
 from pilot.federation.participant import ClientResult, Participant
 from pilot.federation.participation import Participation, schedule
 from pilot.federation.rounds import Plan
@@ -157,7 +157,7 @@ def test_transport_refuses_what_may_not_leave(small: Small, tmp_path: Path) -> N
     trainer = small.trainer("pilot")
     phase = trainer.method.phases(1)[0]
 
-    def leaky(task: PhaseTask, stored: State) -> Trained:
+    def leaky(task: PhaseTask, stored: State) -> TrainingResult:
         result = trainer.run(task, stored)
         return replace(result, update=replace(result.update, state=select(result.private, {"client_adapter"})))
 
@@ -180,7 +180,7 @@ class Recording:
             self.updates.append(answer.update)
             yield answer
 
-    def verify(self, versions: Mapping[int, Version], patient: bool = True) -> str:
+    def verify(self, versions: Mapping[int, Version], wait: bool = True) -> str:
         return self.inner.verify(versions)
 
 
@@ -219,8 +219,8 @@ def test_clients_do_not_depend_on_each_other(small: Small) -> None:
 
 def testschedule_rate() -> None:
     """Two steps of warm-up, then a cosine from 1 over eight steps: half of it after four."""
-    values = [schedule_rate(step, 10, 0.2) for step in range(10)]
+    values = [rate_factor(step, 10, 0.2) for step in range(10)]
     assert values[:3] == [0.5, 1.0, 1.0]
     assert values[6] == pytest.approx(0.5) and values[9] == pytest.approx(0.0380602, abs=1e-6)
-    assert [schedule_rate(step, 2, 0.03) for step in range(2)] == [1.0, 1.0]
-    assert schedule_rate(0, 1, 0.0) == 1.0
+    assert [rate_factor(step, 2, 0.03) for step in range(2)] == [1.0, 1.0]
+    assert rate_factor(0, 1, 0.0) == 1.0

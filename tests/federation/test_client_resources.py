@@ -43,15 +43,15 @@ def test_command_line_passes_them_on(
     command += ["--results", str(small.results), "--engine", "flower", *options]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    assert told == {"each": expected, "replace": False}
+    assert told == {"resources": expected, "replace": False}
 
 
 def test_gpus_that_are_not_there_are_refused_before_ray_starts(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(server, "run_apart", lambda *rest: None)
+    monkeypatch.setattr(server, "run_in_process", lambda *rest: None)
     spec = small.spec("fedavg")
-    server.simulate_run(spec, small.folder, tmp_path, True, quiet, each=ClientResources(1.0, 0.5))
+    server.simulate_run(spec, small.folder, tmp_path, True, quiet, resources=ClientResources(1.0, 0.5))
     with pytest.raises(UserError, match="--client-gpus: PyTorch sees 1 GPUs here, got 2"):
-        server.simulate_run(spec, small.folder, tmp_path, True, quiet, each=ClientResources(1.0, 2.0))
+        server.simulate_run(spec, small.folder, tmp_path, True, quiet, resources=ClientResources(1.0, 2.0))

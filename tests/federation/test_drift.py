@@ -64,7 +64,7 @@ def test_nothing_to_measure() -> None:
 
 
 def test_large_models_are_measured_on_their_first_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drift, "LARGEST", 1)
+    monkeypatch.setattr(drift, "MAX_ELEMENTS", 1)
     first, second = update(0, 1, [[4.0]], [[2.0]]), update(1, 3, [[0.0]], [[4.0]])
     for each in (first, second):
         each.state.update(update(0, 1, [[2.0]], [[2.0]], "v").state)

@@ -17,7 +17,7 @@ from pilot.federation.guard import reason_to_exclude
 from pilot.federation.ledger import Ledger
 from pilot.federation.participant import ClientFailure, ClientResult
 from pilot.federation.participation import Participation, schedule
-from pilot.federation.rounds import Plan, least_steps, split_steps
+from pilot.federation.rounds import Plan, min_local_steps, split_steps
 from pilot.federation.store import Version
 from pilot.federation.transport import Answer
 from pilot.methods.base import ClientInfo, Phase, ServerState, State, Update
@@ -54,7 +54,7 @@ class Fake:
             version = Version(f"r{task.round_number}p{task.phase_index}", "0" * 64)
             yield answer if isinstance(answer, ClientFailure) else ClientResult(answer, REPORT, version, 0.5, 100.0)
 
-    def verify(self, versions: Mapping[int, Version], patient: bool = True) -> str:
+    def verify(self, versions: Mapping[int, Version], wait: bool = True) -> str:
         return ""
 
 
@@ -229,4 +229,4 @@ def test_steps_over_phases() -> None:
     assert [steps for _, steps in split_steps([half, rest], 7)] == [3, 4]
     assert [steps for _, steps in split_steps([half], 7)] == [7]
     assert split_steps([], 7) == []
-    assert (least_steps([half, rest]), least_steps([rest]), least_steps([])) == (2, 1, 1)
+    assert (min_local_steps([half, rest]), min_local_steps([rest]), min_local_steps([])) == (2, 1, 1)

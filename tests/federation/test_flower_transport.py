@@ -23,8 +23,8 @@ from pilot.federation.client import ClientReport, PhaseTask
 from pilot.federation.flower import transport as flower_transport
 from pilot.federation.flower.app import _without_traceback
 from pilot.federation.flower.messages import from_array_record, pack_result, to_array_record, unpack_result
-from pilot.federation.flower.node_app import Place, locate, make_client_app
-from pilot.federation.flower.server import left_out, serve_context
+from pilot.federation.flower.node_app import NodeFolders, locate_folders, make_client_app
+from pilot.federation.flower.server import exclusion_messages, serve_context
 from pilot.federation.flower.transport import FlowerTransport
 from pilot.federation.flower.wire import MalformedMessage, pack, unpack_json
 from pilot.federation.node_folder import node_name
@@ -171,7 +171,7 @@ def test_a_node_that_is_lost_again_and_again_is_asked_until_the_limit() -> None:
 
 
 def test_a_task_that_kills_whoever_works_on_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flower_transport, "MOST_LOSSES", 4)
+    monkeypatch.setattr(flower_transport, "MAX_LOSSES", 4)
     deadly: Behave = lambda kind, asked: "error" if kind == "train" else pack({"client": 1, "refused": ""})  # noqa: E731
     done: list[int] = []
     answers = exchange(FakeGrid({10: honest(0), 11: deadly}), [0, 1], done.append)
@@ -212,8 +212,8 @@ def test_the_run_configuration_is_checked_first(
 
 def test_who_was_left_out_is_said() -> None:
     rows = [{"excluded": []}, *({"excluded": [{"client": 4, "reason": reason}]} for reason in ("NaN", "no answer"))]
-    assert left_out(rows) == ["client 4 was left out of 2 of 3 phases: no answer"]
-    assert left_out(rows[:1]) == []
+    assert exclusion_messages(rows) == ["client 4 was excluded from 2 of 3 phases: no answer"]
+    assert exclusion_messages(rows[:1]) == []
 
 
 def test_a_users_mistake_has_no_traceback_in_flowers_log() -> None:
@@ -224,7 +224,7 @@ def test_a_users_mistake_has_no_traceback_in_flowers_log() -> None:
 
 
 def test_nobody_answers() -> None:
-    with pytest.raises(UserError, match="no client answered in a whole phase. Start the nodes and resume"):
+    with pytest.raises(UserError, match="no client answered during a whole phase. Start the nodes and resume"):
         exchange(FakeGrid({}), [0, 1], patience=0.2)
 
 
@@ -258,8 +258,8 @@ def test_whoever_was_first_keeps_its_client() -> None:
     transport = FlowerTransport(grid, {}, {}, patience=5.0)  # type: ignore[arg-type]
     assert len(list(transport.exchange(tasks, lambda steps: None))) == 2
     grid.nodes[12] = honest(1)
-    transport._looked = -1e9
-    transport._greet()
+    transport._last_check = -1e9
+    transport._identify_nodes()
     assert grid.told == [(12, "node 12 claims client 1, which another node claims as well")]
     assert len(list(transport.exchange(tasks, lambda steps: None))) == 2
 
@@ -321,7 +321,7 @@ def nodes(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def ask(place: Place, kind: str, value: dict[str, Any]) -> dict[str, Any]:
+def ask(place: NodeFolders, kind: str, value: dict[str, Any]) -> dict[str, Any]:
     """A node's answer to one message."""
     app = make_client_app(lambda context: place)
     context = Context(1, 7, UserConfig(), RecordDict(), UserConfig())
@@ -354,7 +354,7 @@ def test_a_folder_that_was_moved_away_is_written_again(small: Small, nodes: Path
 
 
 def test_a_node_introduces_itself(small: Small, nodes: Path, tmp_path: Path) -> None:
-    assert ask(Place(nodes / node_name(3), tmp_path), "query.hello", asked_of(small, nodes)) == {
+    assert ask(NodeFolders(nodes / node_name(3), tmp_path), "query.hello", asked_of(small, nodes)) == {
         "client": 3,
         "refused": "",
     }
@@ -387,8 +387,8 @@ def test_a_node_that_does_not_fit_says_so_and_does_not_train(
     flower = logging.getLogger("flwr")
     flower.addHandler(caplog.handler)
     try:
-        refused = ask(Place(nodes / node_name(3), tmp_path), "query.hello", asked)["refused"]
-        trained = ask(Place(nodes / node_name(3), tmp_path), "train", asked)
+        refused = ask(NodeFolders(nodes / node_name(3), tmp_path), "query.hello", asked)["refused"]
+        trained = ask(NodeFolders(nodes / node_name(3), tmp_path), "train", asked)
     finally:
         flower.removeHandler(caplog.handler)
     assert re.search(reason, refused)
@@ -400,13 +400,13 @@ def test_a_node_that_does_not_fit_says_so_and_does_not_train(
 def test_an_error_text_stays_on_the_node(small: Small, nodes: Path, tmp_path: Path) -> None:
     asked = asked_of(small, nodes) | {"round": 1, "phase_index": 0, "phase": "none", "steps": 1}
     asked |= {"base": None, "keep": []}
-    answer = ask(Place(nodes / node_name(3), tmp_path), "train", asked)
+    answer = ask(NodeFolders(nodes / node_name(3), tmp_path), "train", asked)
     assert answer == {"failure": "KeyError (its node's log has the text)"}
 
 
 def test_a_node_without_folders_is_told_what_to_say() -> None:
     with pytest.raises(UserError, match=r"--node-config: expected data=.* state="):
-        locate(Context(1, 7, UserConfig(), RecordDict(), UserConfig()))
+        locate_folders(Context(1, 7, UserConfig(), RecordDict(), UserConfig()))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pilot.backbone.packed.packing import IGNORED
 from pilot.federation.assemble import make_plan
-from pilot.federation.client import PhaseTask, Trained, build_client_model
+from pilot.federation.client import PhaseTask, TrainingResult, build_client_model
 from pilot.federation.driver import Driver
 from pilot.federation.ledger import Ledger
 from pilot.federation.shards import collate
@@ -78,7 +78,7 @@ def trainer_of(small: Small, method: Probe) -> LocalTrainer:
 
 def run(
     small: Small, method: Probe, payload: State | None = None, stored: State | None = None, steps: int = 1
-) -> Trained:
+) -> TrainingResult:
     task = PhaseTask(INFO, method.phase, 1, 0, steps, payload or {})
     return trainer_of(small, method).run(task, stored or {})
 
@@ -114,7 +114,7 @@ def test_an_offset_is_worth_as_much_as_the_product_that_it_holds(small: Small) -
 
 def test_without_the_attribute_a_payload_with_offsets_fits_nowhere(small: Small) -> None:
     method, name = small.spec("fedavg").make_method(), pairs_of(small)[0][2]
-    with pytest.raises(ValueError, match="have no place"):
+    with pytest.raises(ValueError, match="unknown parameters"):
         build_client_model(small.backbone, method, method.phases(1)[0], INFO, {}, {name: torch.zeros(1)})
 
 
@@ -196,7 +196,7 @@ def test_the_server_begins_with_what_all_clients_start_from(small: Small) -> Non
         make_plan(spec, method, small.backbone, {k: len(v) for k, v in small.examples.items()}), method=method
     )
     driver = Driver(plan, LocalTransport(lambda client: pytest.fail("nobody is asked")), Ledger(1))
-    server = driver._begin()
+    server = driver._initial_state()
     start = build_client_model(small.backbone, method, method.phase, INFO, {}, {}).state()
     initial = method.seen["initial"]
     assert isinstance(initial, dict) and initial.keys() == select(start, method.phase.shared).keys()

@@ -13,9 +13,9 @@ from pilot.config.scenario import Scenario
 from pilot.errors import UserError
 from pilot.federation.assemble import make_participants
 from pilot.federation.checkpoint import Progress, save_progress
-from pilot.federation.identity import NOT_KNOWN, differences, identity_digest, make_way
+from pilot.federation.identity import UNKNOWN_SETTINGS, archive_different_run, differences, identity_digest
 from pilot.federation.spec import RunSpec, run_config, run_digest, scenario_identity
-from pilot.federation.unfinished import Unfinished
+from pilot.federation.unfinished import PhaseCheckpoint
 from pilot.io.atomic import read_json, write_json
 
 from ..small import Small
@@ -102,12 +102,12 @@ def test_edited_source_keeps_the_run_and_says_so(small: Small, tmp_path: Path) -
     edited = config | {"digests": config["digests"] | {"source": "5" * 64}}
     before = sorted(run.rglob("*"))
     with pytest.raises(UserError, match=r"seed0: .* digests\.source [0-9a-f]{12} -> 555555555555\. .*--no-resume"):
-        make_way(run, edited, False, print)
+        archive_different_run(run, edited, False, print)
     assert sorted(run.rglob("*")) == before and read_json(run / "config.json") == config
     said: list[str] = []
-    make_way(run, edited, True, said.append)
+    archive_different_run(run, edited, True, said.append)
     assert not run.exists() and read_json(tmp_path / "replaced-seed0-1/config.json") == config
-    assert "The old run is kept as replaced-seed0-1" in said[0]
+    assert "Old run renamed to replaced-seed0-1" in said[0]
 
 
 def test_unfinished_phase_of_another_run_is_kept(small: Small, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_unfinished_phase_of_another_run_is_kept(small: Small, tmp_path: Path) -
     write_json(tmp_path / "config.json", config_of(spec))
     other = config_of(replace(spec, seed=1))
     assert differences(tmp_path, other) == []
-    Unfinished(tmp_path / "clients/3", 1, 0, "key").save(5, {})
+    PhaseCheckpoint(tmp_path / "clients/3", 1, 0, "key").save(5, {})
     assert differences(tmp_path, other) == ["seed 0 -> 1"] and differences(tmp_path, config_of(spec)) == []
 
 
@@ -125,7 +125,7 @@ def test_damaged_configuration_is_no_reason_to_discard(small: Small, tmp_path: P
     config = config_of(small.spec("fedavg"))
     (trained(tmp_path, config) / "config.json").write_text(content)
     assert differences(tmp_path, config) == []
-    assert differences(tmp_path, config_of(small.spec("fedavg", seed=1))) == [NOT_KNOWN]
+    assert differences(tmp_path, config_of(small.spec("fedavg", seed=1))) == [UNKNOWN_SETTINGS]
 
 
 def test_unfinished_phases_of_other_data_are_not_continued(small: Small, tmp_path: Path) -> None:
@@ -137,6 +137,6 @@ def test_unfinished_phases_of_other_data_are_not_continued(small: Small, tmp_pat
     def key(node: str) -> str:
         participants = make_participants(spec, backbone, features, {}, lambda _: tmp_path, digests={"node": node})
         trainer: Any = participants(0).train
-        return str(trainer.__self__.keeping.run)
+        return str(trainer.__self__.checkpointing.run)
 
     assert key("a" * 64) == key("a" * 64) != key("b" * 64)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pilot.federation.optimisation import Optimiser, schedule
+from pilot.federation.optimisation import Optimiser, rate_factor
 
 RATES = {"text_adapter": 0.01, "connector": 0.1}
 TEXT = ("text_adapter.a", "text_adapter.b")
@@ -36,7 +36,7 @@ def test_steps_are_those_of_adamw_over_separate_parameters() -> None:
         loss_of(mine, step).backward()  # type: ignore[no-untyped-call]
         optimiser.finish()
         for group in adam.param_groups:
-            group["lr"] = group["peak"] * schedule(step, STEPS, 0.2)
+            group["lr"] = group["peak"] * rate_factor(step, STEPS, 0.2)
         adam.zero_grad()
         loss_of(plain, step).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(list(plain.values()), 1.0)

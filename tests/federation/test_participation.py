@@ -96,7 +96,7 @@ def test_a_tie_goes_to_the_lower_client(monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_numbers(fraction: float, over_selection: float, num_clients: int, wanted: int, asked: int) -> None:
     config = Participation(fraction=fraction, over_selection=over_selection)
-    assert (config.num_wanted(num_clients), config.num_asked(num_clients)) == (wanted, asked)
+    assert (config.num_wanted(num_clients), config.num_selected(num_clients)) == (wanted, asked)
     for each in schedule(config, range(num_clients), 3, 0):
         assert (len(each.selected), len(each.present)) == (asked, wanted)
 
@@ -124,7 +124,7 @@ def test_every_client_asked_has_one_place(config: Participation, clients: list[i
         parts = [each.dropped, each.late, each.unneeded, each.present]
         assert sorted(itertools.chain(*parts)) == list(each.selected) and set(each.selected) <= set(clients)
         assert all(list(part) == sorted(part) for part in parts)
-        assert len(each.selected) == config.num_asked(len(clients)) and len(each.present) <= wanted
+        assert len(each.selected) == config.num_selected(len(clients)) and len(each.present) <= wanted
         assert set(each.duration) == set(each.selected) - set(each.dropped)
         limit = config.deadline or math.inf
         assert all(each.duration[client] > limit for client in each.late)
@@ -217,7 +217,7 @@ def test_wrong_options_are_named(field: str, wrong: tuple[float, ...]) -> None:
 
 
 def test_a_schedule_that_cannot_work_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"participation\.quorum: a round wants 2 of 4 clients, so 3 updates never"):
+    with pytest.raises(ValueError, match=r"participation\.quorum: expected at most 2, .*0.5 of 4.*, got 3"):
         schedule(Participation(fraction=0.5, quorum=3), range(4), 1, 0)
     for clients in ([], [1, 1]):
         with pytest.raises(ValueError, match="clients: expected at least one and each once"):

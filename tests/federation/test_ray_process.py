@@ -12,21 +12,23 @@ import pytest
 
 from pilot.errors import UserError
 from pilot.federation.flower import ray_process
-from pilot.federation.flower.ray_process import LONGEST_FOLDER, PREFIX, SESSION, _Daemons, run_apart
+from pilot.federation.flower.ray_process import LONGEST_FOLDER, PREFIX, SESSION, _DaemonMonitor, run_in_process
 from pilot.io.processes import Processes
 
-HEAD = "import os, signal, sys, time; from pilot.federation.flower.ray_process import answer, report\n"
+HEAD = "import os, signal, sys, time; from pilot.federation.flower.ray_process import run_and_exit, send_result\n"
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, folder: Path, body: str, argument: Any = None) -> tuple[Any, list[Any]]:
     """Run a module with this function body, told `argument, work, tell`; its result and messages."""
     lines = "\n".join(f"    {line}" for line in body.splitlines())
-    (folder / "made_up.py").write_text(f"{HEAD}def run(argument, work, tell):\n{lines}\nanswer(sys.argv[1], run)\n")
+    (folder / "made_up.py").write_text(
+        f"{HEAD}def run(argument, work, tell):\n{lines}\nrun_and_exit(sys.argv[1], run)\n"
+    )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))
     heard: list[Any] = []
     log = folder / "logs/made-up.log"
-    return run_apart("made_up", argument, log, lambda kind, value: heard.append((kind, value))), heard
+    return run_in_process("made_up", argument, log, lambda kind, value: heard.append((kind, value))), heard
 
 
 def children() -> list[str]:
@@ -48,7 +50,7 @@ def test_result_messages_and_no_wait_for_threads(tmp_path: Path, monkeypatch: py
         "threading.Thread(target=time.sleep, args=(61,)).start()\n"
         "subprocess.Popen(['sleep', '61'], start_new_session=True)\n"
         "tell('progress', argument)\n"
-        "report(lambda: [os.environ.get('RAY_ADDRESS'), len(str(work))], tell)\n"
+        "send_result(lambda: [os.environ.get('RAY_ADDRESS'), len(str(work))], tell)\n"
         "time.sleep(61)"
     )
     monkeypatch.setenv("RAY_ADDRESS", "auto")
@@ -65,9 +67,9 @@ FAILURES = {
         r"simulation failed: ZeroDivisionError: division by zero\. The log is .*logs/made-up\.log"
     ),
     "print('OSError: no socket', flush=True); os._exit(7)": "exit code 7: OSError: no socket. The log is",
-    "os.kill(os.getpid(), signal.SIGKILL)": "exit code -9: without a word. This is how a machine without memory",
+    "os.kill(os.getpid(), signal.SIGKILL)": "exit code -9: no output. The system kills processes in this way",
     "import subprocess\nprogram = subprocess.Popen(['/bin/sh', '-c', 'exec -a /ray/gcs/gcs_server\\ x sleep 2'], "
-    "executable='/bin/bash')\nprogram.wait(); time.sleep(61)": "Ray's gcs_server has died",
+    "executable='/bin/bash')\nprogram.wait(); time.sleep(61)": "Ray's gcs_server process died",
     "import subprocess\nprogram = subprocess.Popen(['/bin/sh', '-c', 'exec -a /ray/gcs/gcs_server\\ x sleep 2'], "
     "executable='/bin/bash')\nprogram.wait(); time.sleep(0.3); raise ValueError('why')": "failed: ValueError: why",
 }
@@ -76,7 +78,7 @@ FAILURES = {
 @pytest.mark.parametrize("body", FAILURES)
 @pytest.mark.slow
 def test_a_failure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
-    monkeypatch.setattr(ray_process, "SECONDS_BETWEEN_LOOKS", 0.2)
+    monkeypatch.setattr(ray_process, "SECONDS_BETWEEN_CHECKS", 0.2)
     monkeypatch.setattr(ray_process, "SHUTDOWN_SECONDS", 0.5)
     with pytest.raises(UserError, match=FAILURES[body]) as caught:
         run(monkeypatch, tmp_path, body)
@@ -84,10 +86,10 @@ def test_a_failure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_fork_of_a_daemon_may_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(ray_process, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(ray_process, "SECONDS_BETWEEN_CHECKS", 0.0)
     monkeypatch.setattr(ray_process, "SHUTDOWN_SECONDS", 0.01)
     there = {1: "/ray/raylet/raylet x", 2: "/ray/raylet/raylet x", 3: "/ray/gcs/gcs_server x"}
-    daemons = _Daemons(Processes(tmp_path, {}))
+    daemons = _DaemonMonitor(Processes(tmp_path, {}))
     monkeypatch.setattr(daemons.processes, "running", lambda: there)
     assert daemons.dead() == ""
     del there[2]
@@ -136,6 +138,6 @@ def test_a_long_folder_is_replaced_or_refused(tmp_path: Path, monkeypatch: pytes
         assert folder.parent == Path("/tmp") and folder.name.startswith(PREFIX)
     assert not folder.exists()
     monkeypatch.setattr(ray_process.os, "access", lambda path, mode: str(path) != "/tmp")
-    with pytest.raises(UserError, match=rf"TMPDIR: .* is too long .* of at most {LONGEST_FOLDER} bytes"):
+    with pytest.raises(UserError, match=rf"TMPDIR: .* is too long .* at most {LONGEST_FOLDER} bytes"):
         with ray_process._short_folder():
             pass

@@ -168,7 +168,7 @@ def test_another_run_is_kept_until_no_resume_discards_it(small: Small, tmp_path:
     shutil.copytree(small.run("fedavg", seed=1), tmp_path / "run")
     (tmp_path / "run/eval").mkdir()
     before = contents(tmp_path / "run")
-    with pytest.raises(UserError, match=r"run: holds a run that was trained otherwise.* seed 1 -> 0\. .*--no-resume"):
+    with pytest.raises(UserError, match=r"run: contains a run with different settings.* seed 1 -> 0\. .*--no-resume"):
         small.train(tmp_path / "run", "fedavg")
     assert contents(tmp_path / "run") == before and (tmp_path / "run/eval").is_dir()
     train_run(small.spec("fedavg"), small.folder, tmp_path / "run", False, quiet)
@@ -183,7 +183,7 @@ def test_another_run_is_set_aside(small: Small, tmp_path: Path, capsys: pytest.C
     train_run(small.spec("fedavg"), small.folder, tmp_path / "seed0", True, quiet, replace=True)
     assert contents(tmp_path / "seed0") == contents(small.run("fedavg"))
     assert contents(tmp_path / "replaced-seed0-2") == contents(small.run("fedavg", seed=1))
-    assert "differs: seed 1 -> 0. The old run is kept as replaced-seed0-2." in capsys.readouterr().err
+    assert "differences: seed 1 -> 0. Old run renamed to replaced-seed0-2." in capsys.readouterr().err
 
 
 def test_one_process_in_a_runs_folder(small: Small, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_damage_is_named_and_the_round_before_is_used(
     assert small.train(run, "pilot", progress=lambda done, total: steps.append(done)) == contents(small.run("pilot"))
     assert steps[0] > 18, "round 1 was not trained again"
     named = capsys.readouterr().err
-    assert "The round before it is used" in named or (harm == "gone" and name.endswith("complete.json"))
+    assert "Using the previous round" in named or (harm == "gone" and name.endswith("complete.json"))
     if not (harm == "gone" and name.endswith("complete.json")):
         assert str(harmed) in named
 
@@ -341,7 +341,9 @@ def _stale(small: Small, folder: Path, rows: list[dict[str, Any]]) -> None:
 
 def test_partition_of_other_data_is_refused(small: Small, tmp_path: Path) -> None:
     _stale(small, tmp_path, [{"task": "scene-vqa", "id": "gone", "client": 0, "part": "train"}])
-    with pytest.raises(UserError, match=r"partition: client 0 holds 'gone', .*pilot-bench partition"):
+    with pytest.raises(
+        UserError, match=r"partition: assigns record 'gone' of task scene-vqa to client 0.*pilot-bench partition"
+    ):
         read_part(small.scenario, tmp_path, small.scenario.tasks[0], "train", frame="original")
 
 

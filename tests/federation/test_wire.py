@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot.federation.flower.node_app import Place, make_client_app
+from pilot.federation.flower.node_app import NodeFolders, make_client_app
 from pilot.federation.flower.transport import FlowerTransport
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
@@ -53,7 +53,7 @@ def nodes(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(small: Small, nodes: Path, run_dir: Path, spec: RunSpec, progress: Callable[[int, int], None]) -> None:
     """Train over the grid, or go on there, with two clients at a time."""
     clients = [POOLED] if spec.make_method().pooled else list(range(6))
-    places = [Place(nodes / node_name(client), run_dir / CLIENTS / str(at)) for at, client in enumerate(clients)]
+    places = [NodeFolders(nodes / node_name(client), run_dir / CLIENTS / str(at)) for at, client in enumerate(clients)]
     grid = GridInProcess({100 + at: make_client_app(lambda _, at=at: places[at]) for at in range(len(places))})
     run = ServerRun(spec, read_register(spec, nodes), run_dir, True, progress)
     run_server(run, small.backbone, FlowerTransport(grid, run.config(), run.register.nodes, window=2))  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ def test_without_locks_a_warning_is_given(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with locked(tmp_path / "run"):
         pass
-    assert "run: this file system has no locks (No locks available). Take care that no other" in capsys.readouterr().err
+    assert "run: this file system does not support locks (No locks available)." in capsys.readouterr().err
 
 
 def test_unwritable_folder_is_one_message(tmp_path: Path) -> None:

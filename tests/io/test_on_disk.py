@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pilot.errors import UserError
-from pilot.io.atomic import replace_file, sweep, write_bytes
+from pilot.io.atomic import remove_temporary_files, replace_file, write_bytes
 from pilot.io.checkpoint import save_state
 from pilot.report.tensorboard import _write as write_events
 
@@ -89,8 +89,8 @@ def test_sweep_takes_what_was_torn_and_nothing_else(tmp_path: Path) -> None:
         (tmp_path / name).write_text("torn")
     (tmp_path / "clients/2/r1p0.safetensors").write_text("whole")
     (tmp_path / "a/one.part").write_text("a user's")
-    sweep(tmp_path)
+    remove_temporary_files(tmp_path)
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert files == ["a/one.part", "clients/2/r1p0.safetensors"]
     assert not list(tmp_path.rglob(".*"))
-    sweep(tmp_path / "not there")
+    remove_temporary_files(tmp_path / "not there")

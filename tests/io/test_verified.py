@@ -18,8 +18,8 @@ WAS, IS = b"w" * 100, b"i" * 100
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that counts as large, made an hour ago."""
-    monkeypatch.setattr(verified, "LARGE", 50)
-    monkeypatch.setattr(verified, "YOUNG_SECONDS", -1.0)
+    monkeypatch.setattr(verified, "MIN_STAMPED_BYTES", 50)
+    monkeypatch.setattr(verified, "MIN_AGE_SECONDS", -1.0)
     path = tmp_path / "shard.npy"
     path.write_bytes(WAS)
     return path
@@ -54,15 +54,15 @@ def test_changed_file_is_read_again(large: Path, read: list[Path], keep_time: bo
     large.write_bytes(IS)
     if keep_time:
         os.utime(large, ns=(state.st_atime_ns, state.st_mtime_ns))
-    with pytest.raises(UserError, match=r"shard\.npy: damaged .*its sha256 is not the recorded one"):
+    with pytest.raises(UserError, match=r"shard\.npy: damaged .*its sha256 differs from the recorded one"):
         check_digest(large, sha256_bytes(WAS))
     assert read == [large, large]
 
 
 def test_small_and_young_files_get_no_stamp(large: Path, read: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verified, "YOUNG_SECONDS", 60.0)
+    monkeypatch.setattr(verified, "MIN_AGE_SECONDS", 60.0)
     assert digest_of(large) == digest_of(large) == sha256_bytes(WAS)
-    monkeypatch.setattr(verified, "LARGE", 1000)
+    monkeypatch.setattr(verified, "MIN_STAMPED_BYTES", 1000)
     digest_of(large)
     assert read == [large] * 3 and [path.name for path in large.parent.iterdir()] == ["shard.npy"]
 
@@ -94,5 +94,5 @@ def test_seal_finds_a_flipped_digit(tmp_path: Path) -> None:
     write_sealed(path, {"rows": {"a": 1, "b": 2}})
     assert read_sealed(path, {"rows": dict}) == {"rows": {"a": 1, "b": 2}}
     path.write_text(path.read_text().replace("1,", "3,"))
-    with pytest.raises(UserError, match=r"index\.json: damaged .*its digest is not the recorded one"):
+    with pytest.raises(UserError, match=r"index\.json: damaged .*its digest differs from the recorded one"):
         read_sealed(path)

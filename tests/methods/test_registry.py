@@ -81,10 +81,10 @@ def test_options_reach_the_method() -> None:
     ("name", "options", "message"),
     [
         ("fedavgg", {}, "did you mean 'fedavg'.*Known methods: pilot, fedavg"),
-        ("pilot", {"lamda0": 1}, "did you mean 'lambda0'.*Its options: lambda0, lambda1"),
+        ("pilot", {"lamda0": 1}, "did you mean 'lambda0'.*Known options: lambda0, lambda1"),
         ("pilot", {"adapter_init": "half"}, "adapter_init.*'split' or 'copy'"),
         ("pilot", {"num_neighbors": 0}, "num_neighbors: expected at least 1"),
-        ("fedavg", {"mu": 1}, "Its options: none"),
+        ("fedavg", {"mu": 1}, "Known options: none"),
         ("fedprox", {"mu": "much"}, "mu"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from pilot.config.study import study_names
 from pilot.errors import UserError
-from pilot.workflow import check_offered, read_workflow_config
+from pilot.workflow import check_methods_in_scenario, read_workflow_config
 
 from .workflow import snakemake
 
@@ -45,13 +45,13 @@ def test_unknown_methods(field: str) -> None:
         ({"profil": "embedded"}, "field profil: unknown name 'profil'. Did you mean 'profile'"),
         ({"profile": "embeded"}, "field profile: unknown name 'embeded'. Did you mean 'embedded'"),
         ({"profile": "my.yaml"}, "field profile: unknown name 'my.yaml'"),
-        ({"profile": "embedded+round-3"}, "'round-3' is no variant of a profile. Expected one of: rounds-3,"),
+        ({"profile": "embedded+round-3"}, "'round-3' is not a variant of a profile. Expected one of: rounds-3,"),
         ({"profile": 7}, "field profile: .* got 7"),
-        ({"figure_methods": "pilot+no-ota"}, "'no-ota' is no variant of method pilot"),
-        ({"zoo_methods": "fedavg"}, "study zoo: fedavg: nothing but baselines is left"),
+        ({"figure_methods": "pilot+no-ota"}, "'no-ota' is not a variant of method pilot"),
+        ({"zoo_methods": "fedavg"}, "study zoo: fedavg: only baselines are left"),
         ({"results": 2024}, "field results: expected a folder's name; Snakemake reads 2024 as int: write ./2024"),
         ({"results": {"a": "b"}}, "field results: expected a folder's name; Snakemake reads .* as dict"),
-        ({"results": "--force"}, "begins with no dash, got '--force'"),
+        ({"results": "--force"}, "does not start with '-', got '--force'"),
         ({"results": " "}, "is not empty"),
         ({"results": "a{b}"}, "without '{'"),
     ],
@@ -63,9 +63,9 @@ def test_refusals(values: dict[str, Any], message: str) -> None:
 
 
 def test_methods_that_a_scenario_does_not_run() -> None:
-    check_offered("fault_methods", "smoke", ("pilot",), ("pilot", "fedavg"))
+    check_methods_in_scenario("fault_methods", "smoke", ("pilot",), ("pilot", "fedavg"))
     with pytest.raises(UserError, match="fault_methods: scenario smoke has no runs of scaffold. .*: pilot, fedavg"):
-        check_offered("fault_methods", "smoke", ("pilot", "scaffold"), ("pilot", "fedavg"))
+        check_methods_in_scenario("fault_methods", "smoke", ("pilot", "scaffold"), ("pilot", "fedavg"))
 
 
 @pytest.mark.slow

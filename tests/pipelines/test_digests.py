@@ -13,7 +13,7 @@ import typer
 
 from pilot.cli.main import app
 from pilot.methods.families import METHODS
-from pilot.provenance import STAGES, sources
+from pilot.provenance import STAGES, stage_sources
 
 from .workflow import ROOT, copy_repository, dry_run, snakemake
 
@@ -23,7 +23,7 @@ METHOD_RULES = ("train", "train_fault", "tune")
 """Rules whose stage depends on the method; `answers` follows from `train`."""
 SAMPLE = ("baselines/fedmoe.py", "pilot/methods/families.py", "pilot/evaluation/grounding.py")
 CASES: list[tuple[str, str | None]] = [*((stage, None) for stage in STAGES), *(("train", name) for name in METHODS)]
-FILES = sorted({file for case in CASES for file in sources(*case)})
+FILES = sorted({file for case in CASES for file in stage_sources(*case)})
 
 
 def rules() -> dict[str, tuple[str, list[tuple[str, str]]]]:
@@ -86,7 +86,7 @@ def expected(jobs: list[dict[str, Any]], file: str) -> Iterator[dict[str, Any]]:
         for job in jobs:
             rule = job["rule_name"]
             method = job["wildcards"]["method"] if rule in METHOD_RULES else None
-            imports = rule in stages and file in sources(stages[rule], method)
+            imports = rule in stages and file in stage_sources(stages[rule], method)
             if imports or made & {*job["input"]}:
                 made |= {*job["output"], f"job {names([job])}"}
     return (job for job in jobs if f"job {names([job])}" in made)

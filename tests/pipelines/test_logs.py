@@ -31,6 +31,6 @@ def test_a_failed_job(tmp_path: Path) -> None:
     done = snakemake(*arguments, folder=copy)
     assert done.code == 0, done.text
     progress = (copy / LOG).read_text()
-    assert progress.startswith("data of smoke: ") and "no room" not in progress
+    assert progress.startswith("building data of smoke: ") and "no room" not in progress
     assert progress in done.errors  # what people see while a job runs is what its log holds
     assert {path.name for path in copy.iterdir()} == {*PARTS, "Snakefile", ".snakemake", RESULTS}

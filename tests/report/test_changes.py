@@ -194,7 +194,7 @@ def test_two_result_folders_are_versions_and_other_paths_are_not(sides: tuple[Pa
     assert "## What changed from" in run(old / "runs" / "pilot", new / "runs" / "pilot", "--changes").stdout
     with pytest.raises(UserError, match="--changes: expected two result folders, OLD and NEW, got 1"):
         run(old, "--changes")
-    with pytest.raises(UserError, match="--fail-on-change: not with --side-by-side"):
+    with pytest.raises(UserError, match="--fail-on-change: not valid with --side-by-side"):
         run(old, new, "--fail-on-change", "--side-by-side")
 
 

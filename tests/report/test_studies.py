@@ -143,7 +143,7 @@ def test_every_part_is_written_the_same_twice_and_shown_in_the_index(results: Pa
 
 
 def test_some_parts_leave_the_index_alone(results: Path) -> None:
-    written = write_study(study().only(parts=["rounds"]), "embedded", results, index=False)
+    written = write_study(study().subset(parts=["rounds"]), "embedded", results, index=False)
     assert {path.stem for path in written} == {"rounds"}
     assert not (results / "embedded/studies/mine/index.md").exists()
 

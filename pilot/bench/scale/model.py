@@ -27,7 +27,7 @@ from pilot.config.load import load_profile
 from pilot.config.model import RandomModel
 from pilot.config.profile import Profile
 from pilot.errors import UserError
-from pilot.federation.client import PhaseTask, Trained
+from pilot.federation.client import PhaseTask, TrainingResult
 from pilot.federation.driver import Driver
 from pilot.federation.ledger import Ledger
 from pilot.federation.participant import Participant, peak_memory_mb
@@ -40,7 +40,7 @@ from pilot.federation.transport import LocalTransport
 from pilot.io.seeding import generator
 from pilot.methods.base import ClientInfo, Phase, State, select
 from pilot.methods.pilot import Pilot
-from pilot.provenance import versions
+from pilot.provenance import package_versions
 
 TASKS = ("vqa", "caption", "ground")
 MEGABYTE = 1 << 20
@@ -94,7 +94,7 @@ def bench_model(profile: Profile, work: Workload, progress: Callable[[int, int],
         "peak_memory_mb": _memory_mb(device),
         "memory_is": "torch.cuda.max_memory_allocated" if device.type == "cuda" else "largest resident set (ru_maxrss)",
         "stages": {name: asdict(stage) for name, stage in stages.items()},
-        "versions": versions(),
+        "versions": package_versions(),
     }  # fmt: skip
 
 
@@ -143,7 +143,7 @@ class _Meter:
     tokens: dict[str, int] = field(default_factory=dict)
     trainable: dict[str, int] = field(default_factory=dict)
 
-    def train(self, task: PhaseTask, stored: State) -> Trained:
+    def train(self, task: PhaseTask, stored: State) -> TrainingResult:
         """Run the trainer on a phase and record its seconds, tokens and trainable parameters."""
         began, name = time.perf_counter(), task.phase.name
         trained = self.trainer.run(task, stored)

@@ -60,7 +60,7 @@ class ShiftedClients:
             update = Update(client, TASK, self.num_examples[client], self.state(client / 1000))
             yield ClientResult(update, report, None, 0.0, 0.0)
 
-    def verify(self, versions: Mapping[int, Version], patient: bool = True) -> str:
+    def verify(self, versions: Mapping[int, Version], wait: bool = True) -> str:
         """Report no error: the clients store nothing that could be wrong."""
         return ""
 

@@ -27,7 +27,7 @@ from pilot.errors import UserError
 from pilot.federation.flower.wire import pack, unpack_json
 from pilot.federation.node_folder import POOLED, node_digest, node_name, read_node
 from pilot.io.digest import digest_json
-from pilot.provenance import stage_digest, versions
+from pilot.provenance import package_versions, stage_digest
 
 if TYPE_CHECKING:
     from pilot.backbone.backbone import Backbone
@@ -38,17 +38,17 @@ log = logging.getLogger("flwr")
 
 
 @dataclass(frozen=True)
-class Place:
+class NodeFolders:
     """Folders of a client's data and of its private state."""
 
     data: Path
     state: Path
 
 
-Locate = Callable[[Context], Place]
+LocateFolders = Callable[[Context], NodeFolders]
 
 
-def locate(context: Context) -> Place:
+def locate_folders(context: Context) -> NodeFolders:
     """Find a node's folders from its own configuration or, in a simulation, from the run's.
 
     Raises:
@@ -56,30 +56,30 @@ def locate(context: Context) -> Place:
     """
     node, run = context.node_config, context.run_config
     if "data" in node and "state" in node:
-        return Place(Path(str(node["data"])), Path(str(node["state"])))
+        return NodeFolders(Path(str(node["data"])), Path(str(node["state"])))
     if "partition-id" not in node or "results" not in run:
         raise UserError('--node-config: expected data="<node folder>" state="<folder for private state>".')
-    return simulated_place(Path(str(run["results"])), run, int(str(node["partition-id"])))
+    return simulated_folders(Path(str(run["results"])), run, int(str(node["partition-id"])))
 
 
-def simulated_place(results: Path, run: Mapping[str, Any], partition: int) -> Place:
+def simulated_folders(results: Path, run: Mapping[str, Any], partition: int) -> NodeFolders:
     """Return a virtual node's folders below the results folder."""
     from pilot.federation.inputs import RunInputs
     from pilot.federation.training import CLIENTS
 
     scenario, profile, method = (str(run[field]) for field in ("scenario", "profile", "method"))
-    inputs = RunInputs.named(scenario, profile, method, int(run["seed"]), results)
+    inputs = RunInputs.from_names(scenario, profile, method, int(run["seed"]), results)
     name = node_name(POOLED if inputs.spec.make_method().pooled else partition)
-    return Place(inputs.scenario_dir / "nodes" / name, inputs.run_dir / CLIENTS / str(partition))
+    return NodeFolders(inputs.scenario_dir / "nodes" / name, inputs.run_dir / CLIENTS / str(partition))
 
 
-def make_client_app(where: Locate = locate) -> ClientApp:
-    """Create the ClientApp; `where` finds a node's folders."""
+def make_client_app(find_folders: LocateFolders = locate_folders) -> ClientApp:
+    """Create the ClientApp; `find_folders` finds a node's folders."""
     app = ClientApp()
 
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
-        return _answer(message, lambda asked: pack(_introduce(asked, where(context))[0]))
+        return _answer(message, lambda asked: pack(_identify(asked, find_folders(context))[0]))
 
     @app.query("refused")
     def refused(message: Message, context: Context) -> Message:
@@ -94,8 +94,8 @@ def make_client_app(where: Locate = locate) -> ClientApp:
         def check(asked: dict[str, Any]) -> RecordDict:
             from pilot.federation.store import Version
 
-            place = where(context)
-            participant = _participant(asked, place, node_digest(place.data)[1])
+            folders = find_folders(context)
+            participant = _participant(asked, folders, node_digest(folders.data)[1])
             problem = participant.check(Version.from_json(asked["version"]))
             if problem:
                 log.error("%s", problem)
@@ -108,12 +108,12 @@ def make_client_app(where: Locate = locate) -> ClientApp:
         def run(asked: dict[str, Any]) -> RecordDict:
             from pilot.federation.flower.messages import pack_result, unpack_state
 
-            place = where(context)
-            answer, digest = _introduce(asked, place)
+            folders = find_folders(context)
+            answer, digest = _identify(asked, folders)
             if answer["refused"]:
                 return pack({"failure": f"refused: {answer['refused']}"})
             task = _task(asked, answer["client"], unpack_state(message.content, "payload"))
-            return pack_result(_participant(asked, place, digest).run(task))
+            return pack_result(_participant(asked, folders, digest).run(task))
 
         return _answer(message, run)
 
@@ -129,21 +129,21 @@ def _answer(message: Message, work: Callable[[dict[str, Any]], RecordDict]) -> M
     return Message(content, reply_to=message)
 
 
-def _introduce(asked: Mapping[str, Any], place: Place) -> tuple[dict[str, Any], str]:
+def _identify(asked: Mapping[str, Any], folders: NodeFolders) -> tuple[dict[str, Any], str]:
     """Return the node's client and why the node does not fit the run (empty if it does), and the digest of its data."""
     config = asked["config"]
-    client, digest = node_digest(place.data)
+    client, digest = node_digest(folders.data)
     own = {
         "source": stage_digest("train", config["method"]),
         "backbone": backbone_digest(Profile.model_validate(config["profile_config"])),
-        "scenario": read_node(place.data)["scenario"],
+        "scenario": read_node(folders.data)["scenario"],
     }
     reasons = [
         f"{what} {own[what][:12]} here, {config['digests'][what][:12]} at the server"
         for what in own
         if own[what] != config["digests"][what]
     ]
-    here = versions()
+    here = package_versions()
     reasons += [
         f"{name} {here.get(name)} here, {version} at the server"
         for name, version in asked["versions"].items()
@@ -164,7 +164,7 @@ def _task(asked: Mapping[str, Any], client: int, payload: dict[str, Any]) -> "Ph
     from pilot.federation.spec import RunSpec
     from pilot.federation.store import Version
 
-    spec = RunSpec.of(asked["config"])
+    spec = RunSpec.from_config(asked["config"])
     method = spec.make_method()
     info = spec.clients(method)[client]
     phases = (*method.newcomer_phases(asked["round"]), *method.phases(asked["round"]))
@@ -175,43 +175,43 @@ def _task(asked: Mapping[str, Any], client: int, payload: dict[str, Any]) -> "Ph
     )  # fmt: skip
 
 
-def _participant(asked: Mapping[str, Any], place: Place, digest: str) -> "Participant":
-    return _cached_participant(digest_json(asked["config"]), place, digest, _Hidden(asked["config"]))
+def _participant(asked: Mapping[str, Any], folders: NodeFolders, digest: str) -> "Participant":
+    return _cached_participant(digest_json(asked["config"]), folders, digest, _NotInKey(asked["config"]))
 
 
-class _Hidden:
+class _NotInKey:
     """A value that is ignored in a cache's key."""
 
     def __init__(self, value: Mapping[str, Any]) -> None:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hidden)
+        return isinstance(other, _NotInKey)
 
     def __hash__(self) -> int:
         return 0
 
 
 @lru_cache(maxsize=64)
-def _cached_participant(key: str, place: Place, node: str, config: _Hidden) -> "Participant":
+def _cached_participant(key: str, folders: NodeFolders, node: str, config: _NotInKey) -> "Participant":
     """Create a participant once: a process may serve several clients and many messages."""
     from pilot.federation.assemble import make_participants
     from pilot.federation.nodes import open_node
     from pilot.federation.spec import RunSpec
 
-    spec = RunSpec.of(config.value)
-    backbone = _cached_backbone(digest_json(config.value["profile_config"]), _Hidden(config.value))
-    data = open_node(place.data, backbone, spec.profile.frame)
+    spec = RunSpec.from_config(config.value)
+    backbone = _cached_backbone(digest_json(config.value["profile_config"]), _NotInKey(config.value))
+    data = open_node(folders.data, backbone, spec.profile.frame)
     participants = make_participants(
-        spec, backbone, data.features, {data.client: data.examples}, lambda client: place.state,
+        spec, backbone, data.features, {data.client: data.examples}, lambda client: folders.state,
         {data.client: data.validation}, {"node": node},
     )  # fmt: skip
     return participants(data.client)
 
 
 @lru_cache(maxsize=1)
-def _cached_backbone(key: str, config: _Hidden) -> "Backbone":
+def _cached_backbone(key: str, config: _NotInKey) -> "Backbone":
     from pilot.backbone.from_profile import load_backbone
     from pilot.federation.spec import RunSpec
 
-    return load_backbone(RunSpec.of(config.value).profile, lean=True)
+    return load_backbone(RunSpec.from_config(config.value).profile, lean=True)

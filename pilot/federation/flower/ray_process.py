@@ -1,9 +1,9 @@
 """Ray in a separate process, which always ends together with everything that it started.
 
 Flower's simulation has threads, and Ray has daemons, that neither an exception nor a signal ends within a bounded time.
-So the user's command runs neither of them: `run_apart` starts `python -m MODULE FOLDER`, reads the messages that
-`answer` writes there, and kills the process with all its descendants when it has answered or failed, when it or one of
-Ray's daemons has died, on Ctrl-C and on SIGTERM. Nothing is lost by killing: files are complete or absent.
+So the user's command runs neither of them: `run_in_process` starts `python -m MODULE FOLDER`, reads the messages that
+`run_and_exit` writes there, and kills the process with all its descendants when it has answered or failed, when it or
+one of Ray's daemons has died, on Ctrl-C and on SIGTERM. Nothing is lost by killing: files are complete or absent.
 """
 
 import json
@@ -23,13 +23,13 @@ from pilot.errors import UserError
 from pilot.io.atomic import read_json, remove, write_json
 from pilot.io.processes import Process, Processes
 
-Tell = Callable[[str, Any], None]
+SendMessage = Callable[[str, Any], None]
 """Function that is called with the kind of a message and a JSON value."""
 
 ARGUMENT, MESSAGES = "argument.json", "messages.jsonl"
 RESULT, ERROR, FAILURE = "result", "error", "failure"
 POLL_SECONDS = 0.1
-SECONDS_BETWEEN_LOOKS = 2.0
+SECONDS_BETWEEN_CHECKS = 2.0
 SHUTDOWN_SECONDS = 15.0
 """How long a daemon must be gone to count as dead: after an error, Ray ends its daemons before the error arrives."""
 DAEMONS = ("/raylet/raylet ", "/gcs/gcs_server ")
@@ -44,14 +44,14 @@ PREFIX = "pilot-"
 LONGEST_FOLDER = LONGEST_SOCKET - len(f"/{PREFIX}12345678/{SESSION}")
 
 
-def run_apart(module: str, argument: Any, log: Path, hear: Tell) -> Any:
-    """Run a module that calls `answer` as a program; return its result once the process and its descendants have ended.
+def run_in_process(module: str, argument: Any, log: Path, on_message: SendMessage) -> Any:
+    """Run a module that calls `run_and_exit`; return its result once the process and its descendants have ended.
 
     Args:
         module: name of the module.
         argument: a JSON value that is passed to it.
         log: file for the output of the process, Flower and Ray; replaced.
-        hear: called with each message before the result.
+        on_message: called with each message before the result.
 
     Raises:
         UserError: the module raised an error, the process or one of Ray's daemons died, or no folder has a path that is
@@ -65,27 +65,27 @@ def run_apart(module: str, argument: Any, log: Path, hear: Tell) -> Any:
         try:
             with (work / MESSAGES).open("w+b") as messages:
                 process = processes.start(log.stem, [sys.executable, "-m", module, str(work)])
-                return _follow(process, _Daemons(processes), messages, hear)
+                return _follow(process, _DaemonMonitor(processes), messages, on_message)
         finally:
             processes.end()
 
 
-def answer(work: str, run: Callable[[Any, Path, Tell], None]) -> NoReturn:
-    """Run a simulation in the process that `run_apart` started, then exit at once, even if threads are still running.
+def run_and_exit(work: str, run: Callable[[Any, Path, SendMessage], None]) -> NoReturn:
+    """Run a simulation in the process that `run_in_process` started, then exit at once, even if threads still run.
 
     Args:
         work: folder of the argument and the messages.
         run: called with the argument, the folder, which has a short path, and a function that sends a message; its
-            server calls `report`, so that the result does not wait for Ray and Flower to end.
+            server calls `send_result`, so that the result does not wait for Ray and Flower to end.
     """
     folder, code = Path(work), 0
     with (folder / MESSAGES).open("ab", buffering=0) as messages:
 
-        def tell(kind: str, value: Any) -> None:
+        def send(kind: str, value: Any) -> None:
             messages.write(json.dumps([kind, value]).encode() + b"\n")
 
         try:
-            report(lambda: run(read_json(folder / ARGUMENT), folder, tell), tell)
+            send_result(lambda: run(read_json(folder / ARGUMENT), folder, send), send)
         except (SystemExit, KeyboardInterrupt):  # Ray turns SIGTERM into this
             code = TERMINATED
     sys.stdout.flush()
@@ -93,19 +93,19 @@ def answer(work: str, run: Callable[[Any, Path, Tell], None]) -> NoReturn:
     os._exit(code)
 
 
-def report(compute: Callable[[], Any], tell: Tell) -> None:
+def send_result(compute: Callable[[], Any], send: SendMessage) -> None:
     """Send the result of `compute`, or its error; only the first such message counts."""
     try:
-        tell(RESULT, compute())
+        send(RESULT, compute())
     except UserError as error:
-        tell(ERROR, str(error))
+        send(ERROR, str(error))
     except Exception as error:
         traceback.print_exc()
-        tell(FAILURE, _essence(error))
+        send(FAILURE, _root_cause(error))
 
 
 @dataclass
-class _Daemons:
+class _DaemonMonitor:
     """Monitor that detects a dead Ray daemon, unless Ray is shutting down after an error.
 
     A daemon is identified by its command line, not by its process id: `raylet` forks, and its forks may end before it.
@@ -113,33 +113,33 @@ class _Daemons:
 
     processes: Processes
     seen: dict[str, float] = field(default_factory=dict)
-    looked: float = 0.0
+    last_check: float = 0.0
 
     def dead(self) -> str:
         """Return the name of a daemon that has been gone for `SHUTDOWN_SECONDS`; empty if there is none."""
-        if time.monotonic() - self.looked >= SECONDS_BETWEEN_LOOKS:
-            commands, self.looked = list(self.processes.running().values()), time.monotonic()
-            self.seen |= {name: self.looked for name in DAEMONS if any(name in command for command in commands)}
-        long_gone = (name for name, when in self.seen.items() if self.looked - when >= SHUTDOWN_SECONDS)
+        if time.monotonic() - self.last_check >= SECONDS_BETWEEN_CHECKS:
+            commands, self.last_check = list(self.processes.running().values()), time.monotonic()
+            self.seen |= {name: self.last_check for name in DAEMONS if any(name in command for command in commands)}
+        long_gone = (name for name, when in self.seen.items() if self.last_check - when >= SHUTDOWN_SECONDS)
         return next(long_gone, "").strip().rpartition("/")[2]
 
 
-def _follow(process: Process, daemons: _Daemons, messages: BinaryIO, hear: Tell) -> Any:
-    """Pass messages to `hear` until one of them is the result; return it or raise its error."""
+def _follow(process: Process, daemons: _DaemonMonitor, messages: BinaryIO, on_message: SendMessage) -> Any:
+    """Pass messages to `on_message` until one of them is the result; return it or raise its error."""
     while True:
         dead, alive = daemons.dead(), process.alive
-        for kind, value in _new(messages):
+        for kind, value in _new_messages(messages):
             if kind == RESULT:
                 return value
             if kind == ERROR:
                 raise UserError(value)
             if kind == FAILURE:
                 raise UserError(f"Flower's simulation failed: {value}. The log is {process.log}.")
-            hear(kind, value)
+            on_message(kind, value)
         if not alive:
             raise _end_of(process)
         if dead:
-            raise UserError(f"Flower's simulation failed: Ray's {dead} has died. The log is {process.log}.")
+            raise UserError(f"Flower's simulation failed: Ray's {dead} process died. The log is {process.log}.")
         time.sleep(POLL_SECONDS)
 
 
@@ -148,19 +148,19 @@ def _end_of(process: Process) -> BaseException:
     code = process.popen.returncode
     if code in (-signal.SIGTERM, TERMINATED):
         return SystemExit(TERMINATED)
-    said = process.last_words() or "without a word"
-    hint = " This is how a machine without memory ends processes." if code == -signal.SIGKILL else ""
-    return UserError(f"Flower's simulation ended with exit code {code}: {said}.{hint} The log is {process.log}.")
+    output = process.last_error_lines() or "no output"
+    hint = " The system kills processes in this way when it runs out of memory." if code == -signal.SIGKILL else ""
+    return UserError(f"Flower's simulation ended with exit code {code}: {output}.{hint} The log is {process.log}.")
 
 
-def _new(file: BinaryIO) -> Iterator[Any]:
+def _new_messages(file: BinaryIO) -> Iterator[Any]:
     """Yield the messages written since the last call, complete lines only."""
     while (line := file.readline()).endswith(b"\n"):
         yield json.loads(line)
     file.seek(-len(line), os.SEEK_CUR)
 
 
-def _essence(error: BaseException) -> str:
+def _root_cause(error: BaseException) -> str:
     """Return the type of an error's root cause and the first line of its text."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -173,13 +173,13 @@ def _short_folder() -> Iterator[Path]:
     try:
         usual = tempfile.gettempdir()
     except OSError as error:
-        raise UserError(f"TMPDIR: {error.strerror}. Expected a folder that can be written to.") from error
+        raise UserError(f"TMPDIR: {error.strerror}. Set it to a writable folder.") from error
     for base in (usual, "/tmp"):
         if len(os.fsencode(base)) <= LONGEST_FOLDER and os.access(base, os.W_OK | os.X_OK):
             with tempfile.TemporaryDirectory(prefix=PREFIX, dir=base, ignore_cleanup_errors=True) as folder:
                 yield Path(folder)
             return
     raise UserError(
-        f"TMPDIR: {usual} is too long for the sockets that Ray makes there. Expected the path of a folder that "
-        f"can be written to, of at most {LONGEST_FOLDER} bytes."
+        f"TMPDIR: the path {usual} is too long for Ray's sockets. Set it to a writable folder whose path has at most "
+        f"{LONGEST_FOLDER} bytes."
     )

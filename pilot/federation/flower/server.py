@@ -17,9 +17,9 @@ from pilot.backbone.from_profile import load_backbone
 from pilot.config.base import Model
 from pilot.config.files import validated
 from pilot.errors import UserError
-from pilot.federation.flower.node_app import Place
-from pilot.federation.flower.ray_process import run_apart
-from pilot.federation.flower.transport import WINDOW, FlowerTransport
+from pilot.federation.flower.node_app import NodeFolders
+from pilot.federation.flower.ray_process import run_in_process
+from pilot.federation.flower.transport import PATIENCE_SECONDS, WINDOW, FlowerTransport
 from pilot.federation.inputs import RunInputs
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
@@ -49,7 +49,7 @@ class RunOptions(Model):
     nodes: str = ""
     resume: bool = True
     window: Annotated[int, Field(ge=1)] = WINDOW
-    patience: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600.0
+    patience: Annotated[float, Field(ge=0, allow_inf_nan=False)] = PATIENCE_SECONDS
     limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
@@ -68,20 +68,28 @@ def serve_context(grid: Grid, context: Context) -> None:
         UserError: an unknown name, missing files, or no client that answers.
     """
     options = validated(RunOptions, "--run-config", context.run_config)
-    inputs = RunInputs.named(options.scenario, options.profile, options.method, options.seed, Path(options.results))
+    inputs = RunInputs.from_names(
+        options.scenario, options.profile, options.method, options.seed, Path(options.results)
+    )
     spec, folder = inputs.spec, inputs.scenario_dir
     if isinstance(spec.make_method(), Blind):  # an unknown method is also refused before anything is written
         raise UserError(f"--run-config: field method: {spec.method} has no model to train. Use `pilot-bench train`.")
     nodes = Path(options.nodes) if options.nodes else folder / "nodes"
     if (folder / "features" / "index.json").is_file():
         prepare_nodes(spec.scenario, folder, nodes)
-    run = ServerRun(spec, read_register(spec, nodes), inputs.run_dir, options.resume, _lines)
+    run = ServerRun(spec, read_register(spec, nodes), inputs.run_dir, options.resume, _print_steps)
     with locked(inputs.run_dir):
         serve(run, grid, options.patience, options.window, options.limit or None)
 
 
-def serve(run: ServerRun, grid: Grid, patience: float, window: int = WINDOW, limit: float | None = None) -> None:
-    """Run the rounds over Flower's `grid`; warn about clients that were left out. For limits see `FlowerTransport`.
+def serve(
+    run: ServerRun,
+    grid: Grid,
+    patience: float = PATIENCE_SECONDS,
+    window: int = WINDOW,
+    limit: float | None = None,
+) -> None:
+    """Run the rounds over Flower's `grid`; warn about excluded clients. For limits see `FlowerTransport`.
 
     The caller must hold the run's lock.
 
@@ -95,36 +103,36 @@ def serve(run: ServerRun, grid: Grid, patience: float, window: int = WINDOW, lim
         transport.require_nodes(len(run.register.num_examples))
     backbone = load_backbone(run.spec.profile.model_copy(update={"device": "cpu"}), lean=True)
     run_server(run, backbone, transport)
-    for line in left_out(read_jsonl(run.run_dir / "rounds.jsonl")):
+    for line in exclusion_messages(read_jsonl(run.run_dir / "rounds.jsonl")):
         run.warn(line)
 
 
-def left_out(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line for each client that was left out of phases of a run: how many, and the last reason."""
+def exclusion_messages(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each client excluded from phases: how many, and the last reason."""
     excluded = [each for row in history for each in row["excluded"]]
     lines = []
     for client in sorted({each["client"] for each in excluded}):
         reasons = [each["reason"] for each in excluded if each["client"] == client]
-        lines.append(f"client {client} was left out of {len(reasons)} of {len(history)} phases: {reasons[-1]}")
+        lines.append(f"client {client} was excluded from {len(reasons)} of {len(history)} phases: {reasons[-1]}")
     return lines
 
 
-def _lines(done: int, total: int) -> None:
+def _print_steps(done: int, total: int) -> None:
     print(f"{done}/{total} optimiser steps", flush=True)
 
 
 @dataclass(frozen=True)
-class SimulatedPlaces:
+class SimulatedFolders:
     """Folders of virtual nodes, by partition id."""
 
     nodes: Path
     stores: Path
     pooled: bool
 
-    def __call__(self, context: Context) -> Place:
+    def __call__(self, context: Context) -> NodeFolders:
         """Return the folders of one virtual node."""
         partition = int(str(context.node_config["partition-id"]))
-        return Place(
+        return NodeFolders(
             self.nodes / node_name(POOLED if self.pooled else partition), self.stores / str(partition)
         )  # fmt: skip
 
@@ -135,11 +143,10 @@ def simulate_run(
     run_dir: Path,
     resume: bool,
     progress: Callable[[int, int], None],
-    patience: float = 600.0,
-    each: ClientResources = ClientResources(),
+    resources: ClientResources = ClientResources(),
     replace: bool = False,
 ) -> None:
-    """Train on Flower's simulation engine (Ray), one virtual node per client, each with the resources of `each`.
+    """Train on Flower's simulation engine (Ray), one virtual node per client, each with the given resources.
 
     The simulation runs in a separate process; its log is `logs/simulation-<method>-seed<k>.log` in the scenario's
     folder.
@@ -148,26 +155,26 @@ def simulate_run(
         UserError: as `train_run`; also if a client needs more GPUs or cores than there are, if no client answers, or if
             the simulation fails.
     """
-    if each.gpus > torch.cuda.device_count():
-        raise UserError(f"--client-gpus: PyTorch sees {torch.cuda.device_count()} GPUs here, got {each.gpus:g}.")
+    if resources.gpus > torch.cuda.device_count():
+        raise UserError(f"--client-gpus: PyTorch sees {torch.cuda.device_count()} GPUs here, got {resources.gpus:g}.")
     argument = {
         "scenario_config": spec.scenario.model_dump(mode="json"), "method": spec.method, "seed": spec.seed,
         "profile_config": spec.profile.model_dump(mode="json"), "resume": resume, "replace": replace,
         "scenario_dir": str(scenario_dir.resolve()), "run_dir": str(run_dir.resolve()),
-        "backend": simulation_backend(each), "patience": patience,
+        "backend": simulation_backend(resources),
     }  # fmt: skip
 
-    def hear(kind: str, value: Any) -> None:
+    def on_message(kind: str, value: Any) -> None:
         if kind == "progress":
             progress(*value)
         else:
             print(f"warning: {value}", file=sys.stderr, flush=True)
 
     log = scenario_dir.resolve() / "logs" / f"simulation-{spec.method}-seed{spec.seed}.log"
-    run_apart("pilot.federation.flower.simulation", argument, log, hear)
+    run_in_process("pilot.federation.flower.simulation", argument, log, on_message)
 
 
-def simulation_backend(each: ClientResources = ClientResources()) -> dict[str, Any]:
+def simulation_backend(resources: ClientResources = ClientResources()) -> dict[str, Any]:
     """Configure a new Ray with this machine's cores and no dashboard; client resources limit how many run at a time.
 
     Ray counts the GPUs itself, and shows each client's process only those that it was given. Flower passes
@@ -178,12 +185,12 @@ def simulation_backend(each: ClientResources = ClientResources()) -> dict[str, A
         UserError: a client needs more cores than there are, so that none would ever start.
     """
     cores = len(os.sched_getaffinity(0))
-    if each.cpus > cores:
-        raise UserError(f"--client-cpus: expected at most this machine's {cores} cores, got {each.cpus:g}.")
+    if resources.cpus > cores:
+        raise UserError(f"--client-cpus: expected at most this machine's {cores} cores, got {resources.cpus:g}.")
     return {
         "init_args": {
             "address": "local", "num_cpus": cores, "include_dashboard": False, "log_to_driver": True,
             "logging_level": 30,
         },
-        "client_resources": {"num_cpus": each.cpus, "num_gpus": each.gpus, "max_restarts": -1},
+        "client_resources": {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_restarts": -1},
     }  # fmt: skip

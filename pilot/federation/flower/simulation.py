@@ -9,8 +9,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from pilot.federation.flower.node_app import make_client_app
-from pilot.federation.flower.ray_process import Tell, answer, report
-from pilot.federation.flower.server import SimulatedPlaces, serve
+from pilot.federation.flower.ray_process import SendMessage, run_and_exit, send_result
+from pilot.federation.flower.server import SimulatedFolders, serve
 from pilot.federation.flower.transport import log
 from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.spec import RunSpec
@@ -21,16 +21,16 @@ from pilot.io.lock import locked
 class _Relay(logging.Handler):
     """Log handler that passes the transport's warnings to the user; everything else stays in the log."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, send: SendMessage) -> None:
         super().__init__(logging.WARNING)
-        self._tell = tell
+        self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send the first line only, since Ray's messages have many."""
-        self._tell("warning", record.getMessage().partition("\n")[0])
+        self._send("warning", record.getMessage().partition("\n")[0])
 
 
-def simulate(argument: dict[str, Any], work: Path, tell: Tell) -> None:
+def simulate(argument: dict[str, Any], work: Path, send: SendMessage) -> None:
     """Train the run that `simulate_run` describes, and report the result.
 
     Raises:
@@ -38,28 +38,28 @@ def simulate(argument: dict[str, Any], work: Path, tell: Tell) -> None:
     """
     from flwr.simulation import run_simulation
 
-    spec = RunSpec.of(argument)
+    spec = RunSpec.from_config(argument)
     scenario_dir, run_dir = Path(argument["scenario_dir"]), Path(argument["run_dir"])
     nodes, method = scenario_dir / "nodes", spec.make_method()
     prepare_nodes(spec.scenario, scenario_dir, nodes)
-    log.addHandler(_Relay(tell))
+    log.addHandler(_Relay(send))
     run = ServerRun(
         spec, read_register(spec, nodes), run_dir, argument["resume"],
-        lambda done, total: tell("progress", [done, total]), argument["replace"], lambda text: tell("warning", text),
+        lambda done, total: send("progress", [done, total]), argument["replace"], lambda text: send("warning", text),
     )  # fmt: skip
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        report(lambda: serve(run, grid, argument["patience"]), tell)
+        send_result(lambda: serve(run, grid), send)
 
-    places = SimulatedPlaces(nodes, run_dir / CLIENTS, method.pooled)
+    folders = SimulatedFolders(nodes, run_dir / CLIENTS, method.pooled)
     backend = argument["backend"]
     backend["init_args"]["_temp_dir"] = str(work)
     with locked(run_dir):
-        run.make_way()  # before Ray starts
-        run_simulation(app, make_client_app(places), len(spec.clients(method)), backend_config=backend)
+        run.archive_different_run()  # before Ray starts
+        run_simulation(app, make_client_app(folders), len(spec.clients(method)), backend_config=backend)
 
 
 if __name__ == "__main__":
-    answer(sys.argv[1], simulate)
+    run_and_exit(sys.argv[1], simulate)

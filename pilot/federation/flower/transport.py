@@ -23,36 +23,37 @@ from pilot.federation.flower.wire import MalformedMessage, pack, unpack_json
 from pilot.federation.participant import ClientFailure
 from pilot.federation.store import Version
 from pilot.federation.transport import Answer
-from pilot.provenance import versions
+from pilot.provenance import package_versions
 
 log = logging.getLogger("flwr.pilot")
 WINDOW = 16
+PATIENCE_SECONDS = 600.0
 POLL_SECONDS = 0.1
-MOST_SECONDS_BETWEEN_LOOKS = 2.0
-GREETING_SECONDS = 120.0
+MAX_SECONDS_BETWEEN_CHECKS = 2.0
+QUERY_SECONDS = 120.0
 VIRTUAL_NODES_SECONDS = 10.0
-MOST_SECONDS_BEFORE_ASKING_AGAIN = 10.0
-MOST_LOSSES = 30
+MAX_RETRY_SECONDS = 10.0
+MAX_LOSSES = 30
 """Losses after which a task is given up: one that kills every worker would be sent again forever. Restarting a Ray
 worker costs a handful."""
 NO_ANSWER = "no answer"
 
 
 @dataclass
-class _Asked:
+class _PendingTask:
     """A task that was sent or waits for its node: when it was queued, when its node was last online, losses so far."""
 
     task: PhaseTask
-    asked: float
-    seen: float
+    queued: float
+    last_online: float
     message: str | None = None
     losses: int = 0
     not_before: float = 0.0
 
-    def lost(self) -> None:
+    def retry_later(self) -> None:
         """Schedule another attempt, with a growing delay: a dead Ray actor refuses at once until another is free."""
         self.message, self.losses = None, self.losses + 1
-        wait = min(POLL_SECONDS * 2**self.losses, MOST_SECONDS_BEFORE_ASKING_AGAIN)
+        wait = min(POLL_SECONDS * 2**self.losses, MAX_RETRY_SECONDS)
         self.not_before = time.monotonic() + wait
 
 
@@ -65,7 +66,7 @@ class FlowerTransport:
         config: the run's `config.json`, which every message carries.
         nodes: digest of each client's data, by client.
         window: maximum number of tasks in progress at once.
-        patience: seconds after which a client whose node is offline is left out of the phase.
+        patience: seconds after which a client whose node is offline is excluded from the phase.
         limit: total seconds that a client may take for a phase; None for no limit.
     """
 
@@ -73,12 +74,12 @@ class FlowerTransport:
     config: Mapping[str, Any]
     nodes: Mapping[int, str]
     window: int = WINDOW
-    patience: float = 600.0
+    patience: float = PATIENCE_SECONDS
     limit: float | None = None
     parallel: bool = field(default=True, init=False)
     _node_of: dict[int, int] = field(default_factory=dict, init=False)
     _refused: set[int] = field(default_factory=set, init=False)
-    _looked: float = field(default=0.0, init=False)
+    _last_check: float = field(default=0.0, init=False)
 
     def exchange(self, tasks: Iterable[PhaseTask], progress: Callable[[int], None]) -> Iterator[Answer]:
         """Send tasks as capacity allows; yield answers in the order of the tasks.
@@ -87,12 +88,12 @@ class FlowerTransport:
             UserError: at the end, if no client has answered at all.
         """
         source, order, ready = iter(tasks), list[int](), dict[int, Answer]()
-        asked: dict[int, _Asked] = {}
+        asked: dict[int, _PendingTask] = {}
         wait, heard, silent = POLL_SECONDS, False, False
         while True:
             while len(order) < self.window and (new := next(source, None)) is not None:
                 order.append(new.info.client)
-                asked[new.info.client] = _Asked(new, time.monotonic(), time.monotonic())
+                asked[new.info.client] = _PendingTask(new, time.monotonic(), time.monotonic())
             if not order:
                 break
             self._send(asked)
@@ -102,24 +103,24 @@ class FlowerTransport:
                 if not isinstance(answer, ClientFailure):
                     progress(task.steps)
                 ready[client] = answer
-                silent, heard = silent or _silent(answer), heard or not _silent(answer)
+                silent, heard = silent or _is_unanswered(answer), heard or not _is_unanswered(answer)
             while order and order[0] in ready:
                 yield ready.pop(order.pop(0))
-            wait = POLL_SECONDS if arrived else min(2 * wait, MOST_SECONDS_BETWEEN_LOOKS)
+            wait = POLL_SECONDS if arrived else min(2 * wait, MAX_SECONDS_BETWEEN_CHECKS)
             if asked:
                 time.sleep(wait)
         if silent and not heard:
             raise UserError(
-                "no client answered in a whole phase. Start the nodes and resume the run; finished rounds are kept."
+                "no client answered during a whole phase. Start the nodes and resume the run; finished rounds are kept."
             )
 
-    def verify(self, versions: Mapping[int, Version], patient: bool = True) -> str:
+    def verify(self, versions: Mapping[int, Version], wait: bool = True) -> str:
         """Ask every node to check the private state that it should have; return the problems as text.
 
         A round is not rejected because a node is offline or does not answer: its client fails later if necessary.
         """
         asked = {}
-        if patient:
+        if wait:
             self._wait_for(versions.keys())
         for client, version in versions.items():
             if client in self._node_of:
@@ -128,7 +129,7 @@ class FlowerTransport:
         replies = self._query(asked)
         for client in versions:
             if "problem" not in replies.get(client, {}):
-                log.warning("client %s: its private state could not be checked", client)
+                log.warning("client %s: no answer to the check of its private state", client)
         problems = {client: str(reply.get("problem", "")) for client, reply in replies.items()}
         return "; ".join(f"client {client}: {problem}" for client, problem in sorted(problems.items()) if problem)
 
@@ -143,22 +144,22 @@ class FlowerTransport:
             time.sleep(POLL_SECONDS)
         if there < num_clients:
             raise UserError(
-                f"--federation-config num-supernodes={there}: the run has {num_clients} clients, and each needs a node "
-                f"of its own. Expected num-supernodes={num_clients}."
+                f"--federation-config num-supernodes={there}: the run has {num_clients} clients, and each needs its "
+                f"own node. Expected num-supernodes={num_clients}."
             )
 
     def _common(self) -> dict[str, Any]:
         nodes = {str(client): digest for client, digest in self.nodes.items()}
-        return {"config": self.config, "nodes": nodes, "versions": versions()}
+        return {"config": self.config, "nodes": nodes, "versions": package_versions()}
 
-    def _send(self, asked: Mapping[int, _Asked]) -> None:
+    def _send(self, asked: Mapping[int, _PendingTask]) -> None:
         """Send the tasks that are not in progress and whose client's node is online."""
         now = time.monotonic()
         idle = [each for each in asked.values() if each.message is None and each.not_before <= now]
         if not idle:
             return
-        if any(each.task.info.client not in self._node_of for each in idle) or self._looked == 0:
-            self._greet()
+        if any(each.task.info.client not in self._node_of for each in idle) or self._last_check == 0:
+            self._identify_nodes()
         online = set(self.grid.get_node_ids())
         for each in idle:
             node = self._node_of.get(each.task.info.client)
@@ -174,35 +175,35 @@ class FlowerTransport:
         }  # fmt: skip
         return pack(value, payload=to_array_record(task.payload))
 
-    def _collect(self, asked: Mapping[int, _Asked]) -> dict[int, Answer]:
+    def _collect(self, asked: Mapping[int, _PendingTask]) -> dict[int, Answer]:
         """Collect the answers that have arrived, and failures for clients whose time is up."""
         of_message = {each.message: client for client, each in asked.items() if each.message}
         answers: dict[int, Answer] = {}
         for reply in self.grid.pull_messages(list(of_message)) if of_message else ():
             client = of_message[reply.metadata.reply_to_message_id]
             if reply.has_error():
-                log.warning("client %s: its node went away (%s); it is asked again", client, reply.error.reason)
-                asked[client].lost()
+                log.warning("client %s: task lost (%s); it is sent again", client, reply.error.reason)
+                asked[client].retry_later()
                 continue
             answers[client] = self._read(client, reply.content)
         online = set(self.grid.get_node_ids())
         for client, each in asked.items():
             if self._node_of.get(client) in online:
-                each.seen = time.monotonic()
-            reason = "" if client in answers else self._given_up(each)
+                each.last_online = time.monotonic()
+            reason = "" if client in answers else self._reason_to_give_up(each)
             if reason:
-                log.error("client %s: %s, left out", client, reason)
+                log.error("client %s: excluded from the phase: %s", client, reason)
                 answers[client] = ClientFailure(client, reason)
         return answers
 
-    def _given_up(self, asked: _Asked) -> str:
+    def _reason_to_give_up(self, asked: _PendingTask) -> str:
         """Return why the transport stops waiting for a client; empty if it keeps waiting."""
         now = time.monotonic()
-        if now - asked.seen > self.patience:
+        if now - asked.last_online > self.patience:
             return f"{NO_ANSWER}: no node for {self.patience:g} s"
-        if self.limit is not None and now - asked.asked > self.limit:
+        if self.limit is not None and now - asked.queued > self.limit:
             return f"{NO_ANSWER} within {self.limit:g} s"
-        if asked.losses >= MOST_LOSSES:
+        if asked.losses >= MAX_LOSSES:
             return f"{NO_ANSWER}: its process was lost {asked.losses} times"
         return ""
 
@@ -223,14 +224,14 @@ class FlowerTransport:
     def _wait_for(self, clients: Iterable[int]) -> None:
         """Look for nodes until all of `clients` have one, or `patience` seconds are over."""
         wanted, until = set(clients), time.monotonic() + self.patience
-        self._greet()
+        self._identify_nodes()
         while not wanted <= self._node_of.keys() and time.monotonic() < until:
-            time.sleep(MOST_SECONDS_BETWEEN_LOOKS)
-            self._greet()
+            time.sleep(MAX_SECONDS_BETWEEN_CHECKS)
+            self._identify_nodes()
 
-    def _greet(self) -> None:
+    def _identify_nodes(self) -> None:
         """Ask new nodes to identify themselves; refuse those that do not fit, and tell them."""
-        if time.monotonic() - self._looked < MOST_SECONDS_BETWEEN_LOOKS:
+        if time.monotonic() - self._last_check < MAX_SECONDS_BETWEEN_CHECKS:
             return
         known = set(self._node_of.values()) | self._refused
         new = [node for node in sorted(self.grid.get_node_ids()) if node not in known]
@@ -248,7 +249,7 @@ class FlowerTransport:
                     self._refuse(node, f"node {node} claims client {client}, which another node claims as well")
             else:
                 self._node_of[client] = nodes[0]
-        self._looked = time.monotonic()
+        self._last_check = time.monotonic()
 
     def _refuse(self, node: int, reason: str) -> None:
         log.error("refused: %s", reason)
@@ -260,7 +261,7 @@ class FlowerTransport:
         keys = list(messages)
         ids = dict(zip(self.grid.push_messages([messages[key] for key in keys]), keys, strict=True)) if keys else {}
         replies: dict[int, dict[str, Any]] = {}
-        until = time.monotonic() + GREETING_SECONDS
+        until = time.monotonic() + QUERY_SECONDS
         while ids and time.monotonic() < until:
             for reply in self.grid.pull_messages(list(ids)):
                 key = ids.pop(reply.metadata.reply_to_message_id)
@@ -274,5 +275,5 @@ class FlowerTransport:
         return replies
 
 
-def _silent(answer: Answer) -> bool:
+def _is_unanswered(answer: Answer) -> bool:
     return isinstance(answer, ClientFailure) and answer.reason.startswith(NO_ANSWER)

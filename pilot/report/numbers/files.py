@@ -5,12 +5,12 @@ from types import NoneType
 from typing import Any
 
 from pilot.errors import UserError
-from pilot.io.atomic import Kind, damaged, read_json, read_jsonl
+from pilot.io.atomic import FieldType, damaged, read_json, read_jsonl
 from pilot.io.verified import check_digest
 
 SAMPLE_FIELDS = {"protocol": str, "task": str, "id": str, "clients": list, "prediction": str, "references": list}
 """Fields that reports read from the rows of `eval/samples.jsonl`."""
-PER_EXAMPLE_FIELDS: dict[str, Kind] = {
+PER_EXAMPLE_FIELDS: dict[str, FieldType] = {
     "task": str, "protocol": str, "metric": str, "client": int, "id": str, "value": (int, float, NoneType)
 }  # fmt: skip
 """Fields that reports read from the rows of `eval/per_example.jsonl`."""

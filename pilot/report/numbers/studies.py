@@ -121,7 +121,7 @@ def _corrected(grids: dict[Setting, Headline]) -> dict[Setting, Headline]:
 def _rows(part: Part, profile: str, grids: dict[Setting, Headline]) -> list[StudyRow]:
     names = part.settings(profile)
     return [
-        _row(setting, line, number, part.position(names[setting], line.method))
+        _row(setting, line, number, part.axis_value(names[setting], line.method))
         for setting, grid in grids.items()
         for number in range(len(grid.tasks))
         for line in grid.lines

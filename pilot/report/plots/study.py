@@ -116,10 +116,14 @@ def _x_axis(axes: Axes, label: str, numbers: Sequence[float], num_series: int) -
 
 def _series(table: PartTable, setting: Setting, method: str) -> str:
     """Return the name of a line: method, scenario and profile, without what is swept or is the same everywhere."""
-    names = {"methods": base_name(method) if table.part.swept == "methods" else method}
+    names = {"methods": base_name(method) if table.part.varied_dimension == "methods" else method}
     names |= {"scenarios": setting.scenario, "profiles": setting.profile}
     several = {"methods": True, "scenarios": len(table.part.scenarios) > 1, "profiles": len(table.part.profiles) > 1}
-    shown = [name for kind, name in names.items() if several[kind] and (kind == "methods" or kind != table.part.swept)]
+    shown = [
+        name
+        for kind, name in names.items()
+        if several[kind] and (kind == "methods" or kind != table.part.varied_dimension)
+    ]
     return ", ".join(shown)
 
 
