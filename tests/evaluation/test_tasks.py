@@ -147,7 +147,10 @@ def test_ground_in_the_padded_square(data: Path, tmp_path: Path) -> None:
         results, _ = _evaluate("pilot_ground", answers, named | metadata)
         assert results["mean_iou[padded_square],none"] == pytest.approx(1.0) and results["parse_failure_rate,none"] == 0
         assert "mean_iou[original],none" not in results
-    with pytest.raises(UserError, match="metadata key frame: expected one of original, padded_square, got 'square'"):
+    with pytest.raises(
+        UserError,
+        match="metadata key frame: expected one of original, padded_square, thousandths, pixels_448, got 'square'",
+    ):
         task_functions.load_records(**named, frame="square")
 
 

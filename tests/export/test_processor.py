@@ -11,6 +11,7 @@ from jinja2.exceptions import TemplateError
 from PIL import Image
 from transformers import CLIPImageProcessorPil, LlavaProcessor
 
+from pilot.backbone.families.llava import Llava
 from pilot.export.processor import chat_template, has_same_prompts, prompt_ids, save_processor, stock_processor
 from pilot.io.atomic import read_json
 from pilot.io.seeding import generator
@@ -27,6 +28,12 @@ def processor(small: Small, tmp_path_factory: pytest.TempPathFactory) -> LlavaPr
     folder = tmp_path_factory.mktemp("processor")
     save_processor(stock_processor(small.backbone, small.profile.prompt_template), folder)
     return LlavaProcessor.from_pretrained(folder)
+
+
+def square(small: Small, image: Image.Image) -> Image.Image:
+    """A picture as LLaVA's family pads it."""
+    assert isinstance(small.backbone.family, Llava)
+    return small.backbone.family.square(image.convert("RGB"))
 
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -51,7 +58,7 @@ def test_pixels_are_those_of_training(
 ) -> None:
     """Square or not, the vision tower gets the same numbers, bit for bit."""
     image = picture(width, height, mode)
-    squares = small.backbone.processor([small.backbone._square(image)], return_tensors="pt")["pixel_values"]
+    squares = small.backbone.processor([square(small, image)], return_tensors="pt")["pixel_values"]
     assert torch.equal(processor.image_processor([image], return_tensors="pt")["pixel_values"], squares)
 
 
@@ -74,7 +81,7 @@ def test_llava_processor_settings_are_kept(small: Small) -> None:
     backbone.model, backbone.tokenizer, backbone.processor = small.backbone.model, small.backbone.tokenizer, own
     stock = stock_processor(backbone, small.profile.prompt_template).image_processor
     image = picture(150, 91)
-    expected = own([small.backbone._square(image)], return_tensors="pt")["pixel_values"]
+    expected = own([square(small, image)], return_tensors="pt")["pixel_values"]
     got = stock([image], return_tensors="pt")["pixel_values"]
     assert got.shape == (1, 3, 336, 336) and torch.equal(got, expected)
 

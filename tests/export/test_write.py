@@ -159,7 +159,7 @@ def test_runs_without_a_model(small: Small, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="method majority has no model to export"):
         export_model(tmp_path / "majority", 0, tmp_path / "model")
     (tmp_path / "theirs/imported").mkdir(parents=True)
-    with pytest.raises(UserError, match="this run was imported, there is no model"):
+    with pytest.raises(UserError, match="this run was imported and has no model"):
         export_model(tmp_path / "theirs", 0, tmp_path / "model")
 
 
