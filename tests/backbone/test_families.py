@@ -8,7 +8,7 @@ import torch
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.checkpoint import Checkpoint
 from pilot.backbone.families.table import FAMILIES, family_of
-from pilot.backbone.lora import initial_state
+from pilot.backbone.lora import initial_lora_state
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.random_model import chat_tokenizer, random_family_model
 from pilot.config.model import RandomModel
@@ -98,4 +98,4 @@ def test_adapters_start_at_the_familys_connector(family: str) -> None:
     features = made.image_features(images())
     own = TaskClientConnector(projector)
     torch.testing.assert_close(own(features).tokens_BNC, projector(features), atol=1e-6, rtol=1e-5)
-    assert initial_state(made.text_adapter, 0)
+    assert initial_lora_state(made.text_adapter, 0)
