@@ -9,6 +9,7 @@ as PEFT does, without any tensor of the size of W; a 7B model on one GPU needs t
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +30,8 @@ class LoraLinear(nn.Module):
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, token_space: bool = False) -> None:
         super().__init__()
-        self.weight: nn.Parameter = base.weight
-        self.bias: nn.Parameter | None = base.bias  # type: ignore[assignment]  # nn.Linear may have none
+        self.weight: nn.Parameter = cast(nn.Parameter, base.weight)
+        self.bias: nn.Parameter | None = cast(nn.Parameter | None, base.bias)
         self.scale: float = alpha / rank
         self.token_space: bool = token_space
         device = base.weight.device

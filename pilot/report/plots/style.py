@@ -59,8 +59,8 @@ _COLOURS = {
     "#F0A070": ("Variants of Pilot, ours",),
 }
 """Families beyond the core one, by colour. Within a colour, marker and hatch tell methods apart."""
-_SHAPES = ("p", "h", "<", ">", "X", "P", "*")
-_HATCHES = ("", "..", "xx", "\\\\", "--", "++", "oo")
+_SHAPES = ("p", "h", "<", ">", "X", "P", "*", "d", "8", "H", "$+$", "$x$")
+_HATCHES = ("", "..", "xx", "\\\\", "--", "++", "oo", "OO", "**", "||", "-\\", "+o")
 _STYLES = {
     "pilot": MethodStyle("#D55E00", "o", ""),
     "fedavg": MethodStyle("#0072B2", "s", ""),
@@ -72,7 +72,7 @@ _STYLES = {
     "majority": MethodStyle("#CCCCCC", "*", "//"),
 }
 _STYLES |= {
-    name: MethodStyle(colour, _SHAPES[place], _HATCHES[place])
+    name: MethodStyle(colour, _SHAPES[place % len(_SHAPES)], _HATCHES[place % len(_HATCHES)])
     for colour, families in _COLOURS.items()
     for place, name in enumerate(name for family in families for name in FAMILIES[family])
 }
