@@ -92,18 +92,25 @@ def test_stock_transformers_gives_an_exports_answers(family: Small, form: str, t
     else:
         base = loader.from_pretrained(checkpoint_folder(family.profile), local_files_only=True)
         stock = PeftModel.from_pretrained(base, tmp_path / "model").eval()
-    ids = prompt(backbone).expand(2, -1)
+    ids, asked = prompt(backbone).expand(2, -1), [backbone.prompt_ids(QUESTION)] * 2
+    answer = torch.tensor(backbone.answer_ids("Two cats")).expand(2, -1)
+    rest = torch.cat([torch.tensor(asked), answer], dim=1)
+    labels = torch.cat([torch.full_like(torch.tensor(asked), -100), answer], dim=1)
     with torch.no_grad():
-        tokens = backbone._whole(model.connector(backbone.image_features(images())).tokens_BNC)
-        answers = backbone._passes.answer(lambda rows: tokens[rows], [backbone.prompt_ids(QUESTION)] * 2, 8)
+        tokens = model.connector(backbone.image_features(images())).tokens_BNC
+        whole = backbone._whole(tokens)
+        answers = backbone._passes.answer(lambda rows: whole[rows], asked, 8)
+        logits, _ = backbone.logits(tokens, rest, labels)
         made = stock.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), **stock_inputs(backbone, ids), max_new_tokens=8,
             do_sample=False, eos_token_id=backbone.eos_id, pad_token_id=0,
         )  # fmt: skip
-    expected = [
-        [token for token in row if token not in (0, backbone.eos_id)] for row in made[:, ids.shape[1] :].tolist()
-    ]
-    assert answers == expected and any(answers)
+        both = torch.cat([ids, answer], dim=1)
+        full = stock(input_ids=both, **stock_inputs(backbone, both)).logits[:, ids.shape[1] - 1 : -1].flatten(0, 1)
+    rows = made[:, ids.shape[1] :].tolist()
+    assert answers == [[token for token in row if token not in (0, backbone.eos_id)] for row in rows]
+    torch.testing.assert_close(logits, full, atol=1e-5, rtol=1e-5)
+    assert float(full.std()) > 1e-3
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model", local_files_only=True)
     token = tokenizer.convert_ids_to_tokens(backbone.model.config.image_token_id)
     again = ChatPrompts(tokenizer, token, backbone.family.opening, backbone.family.closing)
