@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from pilot.backbone.numerics import Numerics
-from pilot.config.model import Frame, RandomModel
+from pilot.config.model import RandomModel
 from pilot.connector.projector import Projector
 from pilot.errors import UserError
 
@@ -30,7 +30,6 @@ class Family(ABC):
         model_class: name of the model's class in transformers.
         processor_class: name of the image processor's class in transformers; one that does not need torchvision.
         begin_token: whether prompts begin with the tokenizer's begin token.
-        frame: frame of the boxes that the family was trained with.
         opening: text of the tokens before an image's tokens that the processor adds to the chat template's text.
         closing: text of the tokens after them.
         language: path of the LLM without its head in transformers' model.
@@ -43,7 +42,6 @@ class Family(ABC):
     model_class: ClassVar[str]
     processor_class: ClassVar[str]
     begin_token: ClassVar[bool] = False
-    frame: ClassVar[Frame] = "original"
     opening: ClassVar[str] = ""
     closing: ClassVar[str] = ""
     language: ClassVar[str] = "model.language_model"

@@ -20,7 +20,6 @@ class InternVl(Family):
     model_type = "internvl"
     model_class = "InternVLForConditionalGeneration"
     processor_class = "GotOcr2ImageProcessorPil"
-    frame = "thousandths"
     opening = "<img>"
     closing = "</img>"
     one_tile = MappingProxyType({"crop_to_patches": False})

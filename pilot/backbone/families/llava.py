@@ -25,7 +25,6 @@ class Llava(Family):
     model_class = "LlavaForConditionalGeneration"
     processor_class = "CLIPImageProcessorPil"
     begin_token = True
-    frame = "padded_square"
 
     @classmethod
     def problems(cls, config: Mapping[str, Any]) -> Iterator[str]:

@@ -22,7 +22,6 @@ class LlavaOneVision(Family):
     model_type = "llava_onevision"
     model_class = "LlavaOnevisionForConditionalGeneration"
     processor_class = "LlavaOnevisionImageProcessorPil"
-    frame = "padded_square"
     note = (
         "In training every image was one tile, padded to a square, as in prompts with several images: give the "
         "processor a list of two images, take the first one's pixels, and pass `batch_num_images=torch.tensor([2])`."

@@ -23,7 +23,6 @@ class QwenVl(Family):
     model_type = "qwen2_5_vl"
     model_class = "Qwen2_5_VLForConditionalGeneration"
     processor_class = "Qwen2VLImageProcessorPil"
-    frame = "pixels_448"
     note = "In training every image was resized to a square of at most 448 pixels before the processor: do the same."
     connector = ("model.visual.merger.mlp.0", "model.visual.merger.mlp.2")
     activation = "gelu"
