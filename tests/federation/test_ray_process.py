@@ -19,14 +19,16 @@ HEAD = "import os, signal, sys, time; from pilot.federation.flower.ray_process i
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")
 
 
-def run(monkeypatch: pytest.MonkeyPatch, folder: Path, body: str, argument: Any = None) -> tuple[Any, list[Any]]:
-    """Run a module with this function body, told `argument, work, tell`; its result and messages."""
+def run(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, body: str, argument: Any = None, heard: list[Any] | None = None
+) -> tuple[Any, list[Any]]:
+    """Run a module with this function body, told `argument, work, tell`; its result and messages (also in `heard`)."""
     lines = "\n".join(f"    {line}" for line in body.splitlines())
     (folder / "made_up.py").write_text(
         f"{HEAD}def run(argument, work, tell):\n{lines}\nrun_and_exit(sys.argv[1], run)\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))
-    heard: list[Any] = []
+    heard = [] if heard is None else heard
     log = folder / "logs/made-up.log"
     return run_in_process("made_up", argument, log, lambda kind, value: heard.append((kind, value))), heard
 
@@ -98,6 +100,22 @@ def test_a_fork_of_a_daemon_may_end(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     del there[1]
     time.sleep(0.02)
     assert daemons.dead() == "raylet"
+
+
+@pytest.mark.slow
+def test_warnings_after_a_daemons_death_stay_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are its consequences: tasks that Ray has lost, which nothing will answer."""
+    monkeypatch.setattr(ray_process, "SECONDS_BETWEEN_CHECKS", 0.2)
+    monkeypatch.setattr(ray_process, "SHUTDOWN_SECONDS", 2.0)
+    body = (
+        "import subprocess\nprogram = subprocess.Popen(['/bin/sh', '-c', 'exec -a /ray/raylet/raylet\\ x sleep 2'], "
+        "executable='/bin/bash')\ntime.sleep(1); tell('warning', 'alive')\nprogram.wait(); tell('warning', 'lost')\n"
+        "time.sleep(61)"
+    )
+    heard: list[Any] = []
+    with pytest.raises(UserError, match="Ray's raylet process died"):
+        run(monkeypatch, tmp_path, body, heard=heard)
+    assert heard == [("warning", "alive")]
 
 
 def test_sigterm_to_it_is_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,17 +115,29 @@ class _DaemonMonitor:
     seen: dict[str, float] = field(default_factory=dict)
     last_check: float = 0.0
 
+    def check(self) -> None:
+        """Look which daemons are running."""
+        commands, self.last_check = list(self.processes.running().values()), time.monotonic()
+        self.seen |= {name: self.last_check for name in DAEMONS if any(name in command for command in commands)}
+
+    def missing(self) -> bool:
+        """Return whether a daemon that was running is not running now."""
+        self.check()
+        return any(when < self.last_check for when in self.seen.values())
+
     def dead(self) -> str:
         """Return the name of a daemon that has been gone for `SHUTDOWN_SECONDS`; empty if there is none."""
         if time.monotonic() - self.last_check >= SECONDS_BETWEEN_CHECKS:
-            commands, self.last_check = list(self.processes.running().values()), time.monotonic()
-            self.seen |= {name: self.last_check for name in DAEMONS if any(name in command for command in commands)}
+            self.check()
         long_gone = (name for name, when in self.seen.items() if self.last_check - when >= SHUTDOWN_SECONDS)
         return next(long_gone, "").strip().rpartition("/")[2]
 
 
 def _follow(process: Process, daemons: _DaemonMonitor, messages: BinaryIO, on_message: SendMessage) -> Any:
-    """Pass messages to `on_message` until one of them is the result; return it or raise its error."""
+    """Pass messages to `on_message` until one of them is the result; return it or raise its error.
+
+    What a simulation says after one of its daemons has died is a consequence of that: it stays in the log.
+    """
     while True:
         dead, alive = daemons.dead(), process.alive
         for kind, value in _new_messages(messages):
@@ -135,7 +147,8 @@ def _follow(process: Process, daemons: _DaemonMonitor, messages: BinaryIO, on_me
                 raise UserError(value)
             if kind == FAILURE:
                 raise UserError(f"Flower's simulation failed: {value}. The log is {process.log}.")
-            on_message(kind, value)
+            if not daemons.missing():
+                on_message(kind, value)
         if not alive:
             raise _end_of(process)
         if dead:
