@@ -86,7 +86,7 @@ def test_logits_are_those_of_transformers(num_kv_heads: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("slots", "at_once"), [(96, 32), (3, 2), *(pytest.param(*each, marks=pytest.mark.slow) for each in WAITING)]
+    ("slots", "at_once"), [(96, 32), (3, 2), *(pytest.param(*each, marks=pytest.mark.exhaustive) for each in WAITING)]
 )
 @pytest.mark.slow
 def test_tokens_are_those_of_each_prompt_alone(slots: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
