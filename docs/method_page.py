@@ -11,7 +11,7 @@ from typing import Any
 from pilot.cli.catalogue import PROFILE, ROUND, SCENARIO, catalogue, method_file
 from pilot.config.load import load_profile
 from pilot.config.profile import Profile
-from pilot.methods.families import FAMILIES, OTHERS
+from pilot.methods.catalogue import FAMILIES, OTHERS
 
 INTRODUCTION = f"""\
 # Methods

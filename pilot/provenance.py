@@ -15,7 +15,7 @@ from pilot.config.load import load_profile, load_scenario
 from pilot.config.variant import base_name, check_methods
 from pilot.io.digest import digest_json, source_digest
 from pilot.io.imports import ANY, Edge, source_files
-from pilot.methods.families import METHODS, known_methods, method_module
+from pilot.methods.catalogue import METHODS, known_methods, method_module
 from pilot.methods.plugins import plugin_digest, plugin_imports, plugins
 
 STAGES: dict[str, tuple[str, ...]] = {
@@ -37,9 +37,9 @@ STAGES: dict[str, tuple[str, ...]] = {
 BOUNDARIES: dict[Edge, str] = {
     (ANY, "pilot.provenance"): "its results are in the digests themselves",
     (ANY, "pilot.io.imports"): "its results are in the digests, too",
-    ("pilot.registry", "pilot.methods.families"): "a run needs only its own method's entry and files",
+    ("pilot.registry", "pilot.methods.catalogue"): "a run needs only its own method's entry and files",
     ("pilot.runs.train", "pilot.federation.flower"): "every engine gives the same bytes",
-    ("pilot.runs.inputs", "pilot.methods.families"): "a run needs only the names of other methods",
+    ("pilot.runs.inputs", "pilot.methods.catalogue"): "a run needs only the names of other methods",
     ("pilot.runs.inputs", "pilot.evaluation.tasks"): "training needs only the names of the tasks",
     **{
         ("pilot.evaluation.tasks.task_functions", f"pilot.evaluation.{metric}"): "generating answers needs no scores"

@@ -1,4 +1,4 @@
-"""Creation of methods from names and options; the table of names is in `pilot.methods.families`."""
+"""Creation of methods from names and options; the table of names is in `pilot.methods.catalogue`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pilot.errors import UserError
 from pilot.methods.base import Method
-from pilot.methods.families import METHODS, known_methods
+from pilot.methods.catalogue import METHODS, known_methods
 from pilot.methods.plugins import GROUP, plugins
 
 

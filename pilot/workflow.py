@@ -13,7 +13,7 @@ from pilot.config.scenario import FullName
 from pilot.config.study import load_study, study_names
 from pilot.config.variant import base_name, check_methods
 from pilot.errors import UserError
-from pilot.methods.families import known_methods
+from pilot.methods.catalogue import known_methods
 
 WHERE = "Snakemake's configuration (--config, --configfile)"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from pilot.backbone.paths import BACKBONES, WEIGHTS
+from pilot.backbone.sources import BACKBONES, WEIGHTS
 from pilot.config.load import load_profile, load_scenario, scenario_for_profile
 from pilot.errors import UserError
 from pilot.config.fault import fault_names

@@ -11,7 +11,7 @@ import pytest
 from pilot.cli.catalogue import COSTS, catalogue
 from pilot.cli.costs import method_costs
 from pilot.io.atomic import read_json
-from pilot.methods.families import METHODS
+from pilot.methods.catalogue import METHODS
 
 PRINT = "import sys; from pilot.cli.main import main; sys.argv[1:] = {arguments!r}; main()"
 KEYS = {

@@ -10,7 +10,7 @@ from pilot.config.load import load_profile, load_scenario
 from pilot.config.variant import check_methods
 from pilot.errors import UserError
 from pilot.federation.spec import RunSpec
-from pilot.methods.families import known_methods
+from pilot.methods.catalogue import known_methods
 from pilot.methods.plugins import plugin_digest, plugins
 from pilot.plan.architecture import Architecture
 from pilot.plan.plan import plan_run

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pilot.io import digest, imports
-from pilot.methods.families import METHODS, method_module
+from pilot.methods.catalogue import METHODS, method_module
 from pilot.provenance import ANY, BOUNDARIES, STAGES, stage_digest, stage_sources
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,7 +107,7 @@ def test_files_are_what_python_finds(expected: Mapping[tuple[str, str | None], f
 
 def test_files_that_were_once_forgotten() -> None:
     for stage in ("tables", "figures", "faults", "report", "studies", "tuning_table"):
-        assert "pilot/methods/families.py" in stage_sources(stage)
+        assert "pilot/methods/catalogue.py" in stage_sources(stage)
     assert "pilot/evaluation/grounding.py" in stage_sources("figures") & stage_sources("score") & stage_sources(
         "report"
     )
@@ -118,7 +118,7 @@ def test_files_that_were_once_forgotten() -> None:
 def test_what_shows_or_plans_repeats_no_training() -> None:
     trained = stage_sources("train", "pilot") | stage_sources("answers") | stage_sources("features")
     apart = ("pilot/report/", "pilot/plan/", "pilot/deployment/", "pilot/bench/", "pilot/federation/flower")
-    apart += ("pilot/cli/", "pilot/provenance.py", "pilot/methods/families.py")
+    apart += ("pilot/cli/", "pilot/provenance.py", "pilot/methods/catalogue.py")
     assert [file for file in trained if file.startswith(apart)] == []
     assert {file for file in trained if file.startswith("baselines/")} == set()
     assert {file for file in stage_sources("train", "fedavg") if file.startswith("baselines/")} == {

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(path for name in ("pilot", "baselines") for path in (ROOT / name).rglob("*.py"))
 FLOORS = (
-    ("errors", "drawing"), ("io",), ("config", "connector"), ("data",), ("methods",),
+    ("errors", "matplotlib_import"), ("io",), ("config", "connector"), ("data",), ("methods",),
     ("registry", "baselines", "provenance"), ("backbone", "workflow"), ("federation", "pretraining"),
     ("evaluation", "plan"), ("export", "report", "runs"), ("deployment", "bench"), ("cli",),
 )  # fmt: skip
@@ -95,9 +95,9 @@ def test_baselines_import_no_sibling() -> None:
 
 
 def test_matplotlib_is_imported_in_one_place() -> None:
-    """`pilot.drawing` imports it whatever `MPLBACKEND` names; another module might be imported first, and fail."""
+    """Whatever `MPLBACKEND` names, `pilot.matplotlib_import` imports it; elsewhere the import might fail."""
     importers = {module_of(path) for path in SOURCES for module, _ in imports(path) if module.startswith("matplotlib")}
-    assert importers == {"pilot.drawing"}
+    assert importers == {"pilot.matplotlib_import"}
 
 
 def test_files_are_short() -> None:

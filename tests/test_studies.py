@@ -7,7 +7,7 @@ import yaml
 
 from pilot.config.study import Setting, Study, load_study, study_names
 from pilot.errors import UserError
-from pilot.methods.families import METHODS
+from pilot.methods.catalogue import METHODS
 
 PART = {"name": "one", "title": "One", "scenarios": ["scenario2"], "methods": ["pilot", "fedavg"], "baseline": "fedavg"}
 

@@ -10,7 +10,7 @@ import pytest
 from pilot.config.load import load_profile
 from pilot.errors import UserError
 from pilot.io.atomic import read_json
-from pilot.methods.families import METHODS
+from pilot.methods.catalogue import METHODS
 from pilot.registry import make_method
 from pilot.report.tables.tuning import write_tuning
 from pilot.runs.tune import tune_method

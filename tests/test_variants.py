@@ -11,7 +11,7 @@ from pilot.config.variant import Variant, check_methods, load_variant, split_nam
 from pilot.errors import UserError
 from pilot.federation.spec import RunSpec, configured_method
 from pilot.io.atomic import read_json
-from pilot.methods.families import METHODS
+from pilot.methods.catalogue import METHODS
 from pilot.methods.pilot import Pilot
 from pilot.plan.plan import PlanInputs, make_plan
 from pilot.provenance import profile_digest, scenario_digest, stage_digest, tuning_digest

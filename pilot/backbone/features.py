@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureLayout, write_features
-from pilot.backbone.paths import backbone_digest
+from pilot.backbone.sources import backbone_digest
 from pilot.config.profile import Profile
 from pilot.data.record import InstructionRecord
 from pilot.io.digest import digest_json

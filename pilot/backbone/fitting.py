@@ -10,7 +10,7 @@ from typing import Any
 
 from pilot.backbone.families.base import Family
 from pilot.backbone.families.table import family_of
-from pilot.backbone.paths import INDEX, WEIGHTS
+from pilot.backbone.sources import INDEX, WEIGHTS
 from pilot.errors import UserError
 from pilot.io.text import decode, parse_json
 

@@ -3,7 +3,7 @@
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.loading import load_checkpoint
 from pilot.backbone.numerics import Numerics, configure_torch
-from pilot.backbone.paths import backbone_digest
+from pilot.backbone.sources import backbone_digest
 from pilot.config.profile import Profile
 
 

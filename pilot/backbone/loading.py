@@ -4,7 +4,7 @@ from pilot.backbone.checkpoint import Checkpoint, read_checkpoint
 from pilot.backbone.fitting import check_checkpoint
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.packed.checkpoint import LeanCheckpoint, can_load_lean
-from pilot.backbone.paths import checkpoint_folder
+from pilot.backbone.sources import checkpoint_folder
 from pilot.config.model import RandomModel
 from pilot.config.profile import Profile
 
@@ -18,7 +18,7 @@ def load_checkpoint(profile: Profile, numerics: Numerics, *, lean: bool = False)
         lean: skip transformers' model if the packed passes suffice.
 
     Raises:
-        UserError: as `pilot.backbone.paths.checkpoint_folder` and `read_checkpoint`.
+        UserError: as `pilot.backbone.sources.checkpoint_folder` and `read_checkpoint`.
     """
     size = profile.architecture
     if size is None:

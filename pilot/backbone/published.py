@@ -36,4 +36,4 @@ PUBLISHED: Mapping[str, RandomModel] = {
         vision_heads=16, image_size=448, patch_size=14, **_QWEN2_05B,
     ),
 }  # fmt: skip
-"""By the names of `pilot.backbone.paths.BACKBONES`; LLaVA-OneVision reads 27 x 14 of its images' 384 pixels."""
+"""By the names of `pilot.backbone.sources.BACKBONES`; LLaVA-OneVision reads 27 x 14 of its images' 384 pixels."""

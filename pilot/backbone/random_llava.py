@@ -28,7 +28,7 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
-from pilot.backbone.paths import INDEX, TINY_LLAVA
+from pilot.backbone.sources import INDEX, TINY_LLAVA
 from pilot.config.model import RandomModel
 from pilot.io.atomic import set_mode
 from pilot.io.seeding import seed_for

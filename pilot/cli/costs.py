@@ -10,7 +10,7 @@ from pilot.cli.catalogue import COSTS, PROFILE, ROUND, SCENARIO
 from pilot.config.load import load_profile, load_scenario
 from pilot.federation.spec import RunSpec
 from pilot.io.atomic import write_json
-from pilot.methods.families import METHODS
+from pilot.methods.catalogue import METHODS
 from pilot.plan.architecture import architecture_of
 from pilot.plan.plan import plan_run
 from pilot.plan.work import client_bytes

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pilot.backbone.paths import TINY_LLAVA, checkpoint_folder, models_folder, source_of
+from pilot.backbone.sources import TINY_LLAVA, checkpoint_folder, models_folder, source_of
 from pilot.cli.speed import estimate, measure_rate, processor_features
 from pilot.config.load import load_profile
 from pilot.config.profile import Profile

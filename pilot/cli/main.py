@@ -92,7 +92,7 @@ def backbone_pretrain(
     work: Annotated[Path, typer.Option(help="Folder for finished phases.")] = Path("results/backbone"),
 ) -> None:
     """Pre-train tiny-llava from its seeded recipe (about 100 minutes on one core with AVX-512)."""
-    from pilot.backbone.paths import TINY_LLAVA
+    from pilot.backbone.sources import TINY_LLAVA
     from pilot.cli.progress import phases
     from pilot.pretraining.make import make_tiny_llava
     from pilot.pretraining.recipe import Recipe

@@ -14,7 +14,7 @@ from pilot.data.record import SPLITS, InstructionRecord
 from pilot.io.atomic import write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
-    from pilot.drawing import Axes
+    from pilot.matplotlib_import import Axes
 
 NUM_ANSWERS = 20
 _ROWS, _COLUMNS = 3, 4
@@ -73,14 +73,14 @@ def summarise(task: str, origin: str, seed: int, records: Sequence[InstructionRe
 
 def contact_sheet(task: str, records: Sequence[InstructionRecord]) -> bytes:
     """Draw up to twelve training examples, chosen by digest of their id: image, question, answer, true box (PNG)."""
-    from pilot.drawing import matplotlib
+    from pilot.matplotlib_import import matplotlib
 
     with matplotlib.rc_context(dict(matplotlib.rcParamsDefault)):  # ignore the user's settings
         return _draw_sheet(task, records)
 
 
 def _draw_sheet(task: str, records: Sequence[InstructionRecord]) -> bytes:
-    from pilot.drawing import Figure
+    from pilot.matplotlib_import import Figure
 
     train = [record for record in records if record.split == "train"]
     chosen = sorted(train, key=lambda r: hashlib.sha256(r.id.encode()).hexdigest())[: _ROWS * _COLUMNS]
@@ -103,7 +103,7 @@ def _draw_sheet(task: str, records: Sequence[InstructionRecord]) -> bytes:
 def _draw_example(axes: "Axes", record: InstructionRecord) -> None:
     from PIL import Image
 
-    from pilot.drawing import Rectangle
+    from pilot.matplotlib_import import Rectangle
 
     image = Image.open(io.BytesIO(record.image)).convert("RGB")
     axes.axis("off")

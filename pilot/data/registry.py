@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pilot.data.generated import easy_vqa, scene_caption, scene_ground, scene_text, scene_vqa
 from pilot.data.readers.catalogue import READERS
 from pilot.data.readers.file_source import FileSource
 from pilot.data.record import InstructionRecord
-from pilot.data.sources import easy_vqa, scene_caption, scene_ground, scene_text, scene_vqa
 from pilot.errors import UserError
 
 _SPRITES = (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.from_profile import load_backbone
-from pilot.backbone.paths import backbone_digest
+from pilot.backbone.sources import backbone_digest
 from pilot.errors import UserError
 from pilot.federation.client import ClientModel
 from pilot.federation.spec import RunSpec, finished_config

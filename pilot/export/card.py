@@ -68,7 +68,7 @@ def loading_code(trained: TrainedModel, form: str) -> str:
     profile = trained.spec.profile
     base = repr(trained.base_name) + (f", revision={profile.revision!r}" if profile.revision else "")
     if profile.backbone == "tiny-llava":
-        base = "pilot.backbone.paths.TINY_LLAVA"
+        base = "pilot.backbone.sources.TINY_LLAVA"
     text = LOADING_CODE[form].replace("{base}", base)
     family = trained.backbone.family
     if family.model_type != "llava":
@@ -80,7 +80,9 @@ def loading_code(trained: TrainedModel, form: str) -> str:
             f"\n{_GENERATION_CODE}",
             f"\nvars(processor.image_processor).update({dict(family.one_tile)})\n{_GENERATION_CODE}",
         )
-    return text.replace("import PeftModel", "import PeftModel; import pilot.backbone.paths") if "TINY" in text else text
+    if "TINY" in text:
+        text = text.replace("import PeftModel", "import PeftModel; import pilot.backbone.sources")
+    return text
 
 
 def _front_matter(trained: TrainedModel, form: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.from_profile import load_backbone
-from pilot.backbone.paths import backbone_digest
+from pilot.backbone.sources import backbone_digest
 from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.federation.client import ClientModel, loaded_model

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.paths import BACKBONES
+from pilot.backbone.sources import BACKBONES
 from pilot.connector.base import PlainConnector
 from pilot.errors import UserError
 from pilot.evaluation.imported.run import refuse_imported

@@ -10,8 +10,8 @@ from peft import LoraConfig
 
 from pilot.backbone.lora import GROUP, TARGETS, to_peft
 from pilot.backbone.offsets import GROUP as OFFSETS
-from pilot.backbone.paths import checkpoint_folder
 from pilot.backbone.random_llava import hub_name
+from pilot.backbone.sources import checkpoint_folder
 from pilot.errors import UserError
 from pilot.export.source import TrainedModel
 from pilot.io.atomic import write_bytes, write_json

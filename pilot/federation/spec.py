@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pilot.backbone.feature_files import read_index
-from pilot.backbone.paths import backbone_digest
+from pilot.backbone.sources import backbone_digest
 from pilot.config.model import LearningRates
 from pilot.config.profile import Profile
 from pilot.config.scenario import Scenario

@@ -11,8 +11,8 @@ from typing import Any
 
 from pilot.backbone.families.table import family_of
 from pilot.backbone.numerics import Numerics
-from pilot.backbone.paths import MODELS_VARIABLE, models_folder, source_of
 from pilot.backbone.published import PUBLISHED
+from pilot.backbone.sources import MODELS_VARIABLE, models_folder, source_of
 from pilot.config.model import RandomModel
 from pilot.config.profile import Profile
 from pilot.errors import UserError

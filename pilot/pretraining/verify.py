@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pilot.backbone.paths import TINY_LLAVA
+from pilot.backbone.sources import TINY_LLAVA
 from pilot.errors import UserError
 from pilot.io.atomic import read_json
 from pilot.io.digest import sha256_file

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable
 
 from pilot.data import prompts
+from pilot.data.generated import easy_vqa, scene_caption
 from pilot.data.scenes import referring, relations, scene_questions, sprites, wording
-from pilot.data.sources import easy_vqa, scene_caption
 
 _WORD = re.compile(r"[A-Za-z]+|[0-9]")
 _FIELD = re.compile(r"\{\w+\}")

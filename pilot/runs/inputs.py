@@ -16,10 +16,10 @@ from pilot.config.scenario import Scenario
 from pilot.config.variant import base_name, check_methods
 from pilot.errors import UserError
 from pilot.evaluation.tasks import task_names
-from pilot.methods.families import known_methods
+from pilot.methods.catalogue import known_methods
 
 if TYPE_CHECKING:
-    from pilot.federation.inputs import RunInputs
+    from pilot.federation.run_inputs import RunInputs
 
 
 def load_run_inputs(
@@ -46,7 +46,7 @@ def load_run_inputs(
     check_methods(f"profile {profile}", "learning_rates", sizes.learning_rates, ["default", *known_methods()])
     check_methods(f"profile {profile}", "method_options", sizes.method_options, known_methods())
     _check_inputs_exist(scenario_dir, loaded, sizes)
-    from pilot.federation.inputs import RunInputs
+    from pilot.federation.run_inputs import RunInputs
     from pilot.federation.spec import RunSpec
 
     inputs = RunInputs(RunSpec(loaded, sizes, method, seed), scenario_dir)

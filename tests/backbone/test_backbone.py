@@ -16,7 +16,7 @@ from pilot.backbone.feature_files import open_features
 from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.generation import group_by_length
 from pilot.backbone.lora import TARGETS, attach_lora, initial_lora_state, merged_lora, to_peft
-from pilot.backbone.paths import TINY_LLAVA
+from pilot.backbone.sources import TINY_LLAVA
 from pilot.data.record import read_records
 from pilot.errors import UserError
 

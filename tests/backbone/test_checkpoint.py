@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pilot.backbone.paths import TINY_LLAVA
+from pilot.backbone.sources import TINY_LLAVA
 from pilot.data.scenes.scene import Item
 from pilot.io.atomic import read_json
 from pilot.pretraining.quality import _stated_iou, load_model_and_tokenizer, measure_held_out

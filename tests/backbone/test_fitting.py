@@ -17,8 +17,8 @@ from pilot.backbone.checkpoint import read_checkpoint
 from pilot.backbone.fitting import check_checkpoint
 from pilot.backbone.loading import load_checkpoint
 from pilot.backbone.numerics import Numerics
-from pilot.backbone.paths import INDEX, TINY_LLAVA
 from pilot.backbone.random_llava import write_random_llava
+from pilot.backbone.sources import INDEX, TINY_LLAVA
 from pilot.config.load import load_profile
 from pilot.config.model import RandomModel
 from pilot.errors import UserError

@@ -19,7 +19,7 @@ from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.lora import initial_lora_state
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.packed.checkpoint import LeanCheckpoint, LeanTokenizer, can_load_lean
-from pilot.backbone.paths import TINY_LLAVA
+from pilot.backbone.sources import TINY_LLAVA
 from pilot.config.load import load_profile
 from pilot.federation.shards import batches
 from tests.small import Small, contents

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from pilot.backbone.paths import TINY_LLAVA
+from pilot.backbone.sources import TINY_LLAVA
 from pilot.data.scenes.scene import Item, Scene
 from pilot.pretraining.alignment import NUM_BINS
 from pilot.pretraining.lookup import HEAD_WIDTH, MAX_COUNT, WORDS, LookupTargets, lookup_loss, lookup_targets

@@ -18,7 +18,7 @@ from pilot.backbone.packed.llama import PackedLlama
 from pilot.backbone.packed.ops import RmsNorm, SwiGlu
 from pilot.backbone.packed.packing import IGNORED, MULTIPLE, pack
 from pilot.backbone.packed.weights import StackedWeights, _stacked
-from pilot.backbone.paths import TINY_LLAVA
+from pilot.backbone.sources import TINY_LLAVA
 from pilot.config.load import load_profile
 from pilot.federation.optimisation import Optimiser
 

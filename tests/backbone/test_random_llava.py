@@ -16,8 +16,8 @@ from pilot.backbone.checkpoint import Checkpoint, read_checkpoint
 from pilot.backbone.feature_files import FeatureCache
 from pilot.backbone.lora import initial_lora_state
 from pilot.backbone.numerics import Numerics
-from pilot.backbone.paths import INDEX
 from pilot.backbone.random_llava import random_model, random_processor, random_tokenizer, write_random_llava
+from pilot.backbone.sources import INDEX
 from pilot.config.model import LearningRates, RandomModel
 from pilot.errors import UserError
 from pilot.federation.client import PhaseTask

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pilot.backbone.paths import MODELS_VARIABLE
+from pilot.backbone.sources import MODELS_VARIABLE
 
 from ..federation.test_llava_random import METHODS, PROFILE
 from ..marks import few_of

@@ -152,7 +152,7 @@ def conversations(name: str, ending: str) -> str:
 
 def unpinned() -> str:
     """The real model without a revision."""
-    from pilot.backbone.paths import checkpoint_folder
+    from pilot.backbone.sources import checkpoint_folder
 
     with pytest.raises(UserError) as refusal:
         checkpoint_folder(load_profile("llava"))

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from docs.method_page import as_markdown, methods_page
-from pilot.cli.catalogue import METRICS, catalogue
-from pilot.methods.families import METHODS
-from pilot.report.numbers.order import metric_bounds
+from pilot.cli.catalogue import catalogue
+from pilot.evaluation.metrics import METRICS, metric_bounds
+from pilot.methods.catalogue import METHODS
 
 from .. import browser
 from ..marks import few_of

@@ -9,7 +9,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from pilot.backbone.features import compute_features
 from pilot.backbone.from_profile import load_backbone
-from pilot.backbone.paths import checkpoint_folder
+from pilot.backbone.sources import checkpoint_folder
 from pilot.config.load import load_profile
 from pilot.config.profile import Profile
 from pilot.data.record import read_records

@@ -9,7 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from pilot.backbone.paths import TINY_LLAVA
+from pilot.backbone.sources import TINY_LLAVA
 from pilot.errors import UserError
 from pilot.export.write import export_model
 

@@ -9,8 +9,8 @@ import torch
 import transformers
 from peft import PeftModel
 
-from pilot.backbone.paths import checkpoint_folder
 from pilot.backbone.prompts import ChatPrompts
+from pilot.backbone.sources import checkpoint_folder
 from pilot.evaluation.answers import answer_run
 from pilot.evaluation.scoring import score_runs
 from pilot.evaluation.trained import load_run

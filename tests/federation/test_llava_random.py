@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pilot.backbone.paths import MODELS_VARIABLE
+from pilot.backbone.sources import MODELS_VARIABLE
 from pilot.evaluation.answers import answer_run
 from pilot.federation.client import PhaseTask
 from pilot.federation.phase_run import PhaseRun

@@ -26,7 +26,7 @@ from pilot.io.atomic import read_json, read_jsonl
 from pilot.io.digest import digest_json, sha256_file
 from pilot.io.lock import locked
 from pilot.methods.base import group_of
-from pilot.methods.families import METHODS
+from pilot.methods.catalogue import METHODS
 
 from ..marks import few_of
 from ..small import PROFILE, Small, contents, quiet

@@ -17,7 +17,7 @@ from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.spec import RunSpec
 from pilot.federation.training import CLIENTS, ServerRun, run_server, train_run
 from pilot.methods.blind import Blind
-from pilot.methods.families import METHODS
+from pilot.methods.catalogue import METHODS
 from pilot.registry import method_class
 
 from ..marks import few_of

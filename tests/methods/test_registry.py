@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pilot.errors import UserError
-from pilot.methods.families import METHODS
+from pilot.methods.catalogue import METHODS
 from pilot.methods.pilot import Pilot
 from pilot.registry import make_method, method_class
 

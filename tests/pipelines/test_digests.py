@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from pilot.cli.main import app
-from pilot.methods.families import METHODS
+from pilot.methods.catalogue import METHODS
 from pilot.provenance import STAGES, stage_sources
 
 from .workflow import ROOT, copy_repository, dry_run, snakemake
@@ -21,7 +21,7 @@ CONFIGURATION = ("--config", "results=out", "fault_methods=fedavg", "zoo_methods
 TARGETS = ("smoke", "smoke_faults", "smoke_study", "smoke_figures", "tuning", *CONFIGURATION)
 METHOD_RULES = ("train", "train_fault", "tune")
 """Rules whose stage depends on the method; `answers` follows from `train`."""
-SAMPLE = ("baselines/fedmoe.py", "pilot/methods/families.py", "pilot/evaluation/grounding.py")
+SAMPLE = ("baselines/fedmoe.py", "pilot/methods/catalogue.py", "pilot/evaluation/grounding.py")
 CASES: list[tuple[str, str | None]] = [*((stage, None) for stage in STAGES), *(("train", name) for name in METHODS)]
 FILES = sorted({file for case in CASES for file in stage_sources(*case)})
 

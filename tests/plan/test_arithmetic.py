@@ -9,7 +9,7 @@ import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from pilot.backbone.lora import attach_lora
-from pilot.backbone.paths import TINY_LLAVA
+from pilot.backbone.sources import TINY_LLAVA
 from pilot.config.load import load_profile
 from pilot.errors import UserError
 from pilot.plan.architecture import Architecture, architecture_of

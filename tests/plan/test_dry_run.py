@@ -12,7 +12,7 @@ from torch import Tensor
 from baselines.fedavg import FedAvg
 from pilot.errors import UserError
 from pilot.methods.base import ClientInfo, Mean, Phase, ServerState, State, Update, belongs, weighted_mean
-from pilot.methods.families import METHODS
+from pilot.methods.catalogue import METHODS
 from pilot.plan.architecture import Architecture, architecture_of
 from pilot.plan.dry_run import dry_run_method
 from pilot.plan.miniature import Miniature

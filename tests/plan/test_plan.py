@@ -12,7 +12,7 @@ from pilot.cli.main import app
 from pilot.config.load import load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, write_json
-from pilot.methods.families import METHODS as TABLE
+from pilot.methods.catalogue import METHODS as TABLE
 from pilot.plan.architecture import architecture_of
 from pilot.plan.plan import GPU_CONTEXT, PlanInputs, make_plan, measured_seconds, plan_run
 from pilot.plan.work import client_examples

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from pilot.methods.families import METHODS
+from pilot.methods.catalogue import METHODS
 from pilot.report.numbers.order import REFERENCES
 from pilot.report.plots.style import method_style
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pilot.backbone.paths import MODELS_VARIABLE
+from pilot.backbone.sources import MODELS_VARIABLE
 from pilot.bench.scale.model import full_size_profile, resize_profile
 from pilot.cli.main import app
 from pilot.config.load import load_profile

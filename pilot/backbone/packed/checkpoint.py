@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pilot.backbone.lora import TARGETS
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.packed.llama import supports
-from pilot.backbone.paths import WEIGHTS
+from pilot.backbone.sources import WEIGHTS
 from pilot.io.atomic import read_json
 
 LANGUAGE, PROJECTOR = "language_model.model.", "multi_modal_projector."

@@ -20,7 +20,7 @@ from transformers import LlavaForConditionalGeneration
 
 from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.lora import LoraLinear
-from pilot.backbone.paths import checkpoint_folder
+from pilot.backbone.sources import checkpoint_folder
 from pilot.config.profile import Profile
 from pilot.connector.base import Connector
 from pilot.evaluation.answers import EvaluationSet, Row, load_task, row_order, sample_rows

@@ -11,7 +11,7 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.families.llava import Llava
 from pilot.backbone.lora import GROUP, to_peft
 from pilot.backbone.numerics import default_matmul_precision
-from pilot.backbone.paths import checkpoint_folder
+from pilot.backbone.sources import checkpoint_folder
 from pilot.bench.kernels.references import reference
 from pilot.bench.kernels.steps import OurSteps
 from pilot.config.profile import Profile

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pilot.io.atomic import write_json
 
 if TYPE_CHECKING:
-    from pilot.drawing import Figure
+    from pilot.matplotlib_import import Figure
 
 Draw = Callable[[Mapping[str, Any]], "Figure"]
 

@@ -22,7 +22,7 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
 from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.lora import initial_lora_state
-from pilot.backbone.paths import RANDOM
+from pilot.backbone.sources import RANDOM
 from pilot.config.load import load_profile
 from pilot.config.model import RandomModel
 from pilot.config.profile import Profile

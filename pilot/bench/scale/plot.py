@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pilot.drawing import Axes, Figure
+from pilot.matplotlib_import import Axes, Figure
 from pilot.report.plots.style import GREY, MARKERS, OKABE_ITO, legend_below, new_figure
 
 MEBIBYTE = 2**20

@@ -25,7 +25,7 @@ from pilot.federation.spec import RunSpec
 from pilot.federation.training import train_run
 from pilot.io.atomic import read_json
 from pilot.io.digest import sha256_file
-from pilot.methods.families import METHODS
+from pilot.methods.catalogue import METHODS
 from pilot.registry import make_method
 
 Advance = Callable[[int, int], None]

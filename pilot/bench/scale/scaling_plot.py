@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pilot.drawing import Axes, Figure
+from pilot.matplotlib_import import Axes, Figure
 from pilot.report.plots.style import GREY, MARKERS, OKABE_ITO, legend_below, new_figure
 
 _LINE: dict[str, Any] = {"lw": 1.4, "ms": 5.5, "mec": "white", "mew": 0.6, "ls": "-"}

@@ -22,7 +22,7 @@ from pilot.evaluation.scoring import score_runs
 from pilot.io.atomic import read_json, remove, write_json, write_jsonl
 from pilot.io.digest import digest_json, sha256_file
 from pilot.io.layout import run_folder
-from pilot.methods.families import known_methods
+from pilot.methods.catalogue import known_methods
 
 SOURCE_FIELDS = {"format": str, "file": str, "sha256": str}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from pilot.backbone.paths import backbone_digest
+from pilot.backbone.sources import backbone_digest
 from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.federation.flower.wire import pack, unpack_json
@@ -64,7 +64,7 @@ def locate_folders(context: Context) -> NodeFolders:
 
 def simulated_folders(results: Path, run: Mapping[str, Any], partition: int) -> NodeFolders:
     """Return a virtual node's folders below the results folder."""
-    from pilot.federation.inputs import RunInputs
+    from pilot.federation.run_inputs import RunInputs
     from pilot.federation.training import CLIENTS
 
     scenario, profile, method = (str(run[field]) for field in ("scenario", "profile", "method"))

@@ -20,9 +20,9 @@ from pilot.errors import UserError
 from pilot.federation.flower.node_app import NodeFolders
 from pilot.federation.flower.ray_process import run_in_process
 from pilot.federation.flower.transport import PATIENCE_SECONDS, WINDOW, FlowerTransport
-from pilot.federation.inputs import RunInputs
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
+from pilot.federation.run_inputs import RunInputs
 from pilot.federation.spec import RunSpec
 from pilot.federation.training import ServerRun, run_server
 from pilot.io.atomic import read_jsonl

@@ -5,9 +5,9 @@ from typing import Any
 import pandas
 
 from pilot.errors import UserError
+from pilot.evaluation.metrics import metric_bounds
 from pilot.io.atomic import damaged, read_json
 from pilot.report.numbers.cost import mean_of_known, summarise
-from pilot.report.numbers.order import metric_bounds
 from pilot.report.numbers.summary import Group, group_runs
 from pilot.report.plots.style import Source
 

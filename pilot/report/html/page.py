@@ -13,7 +13,7 @@ from pilot.io.atomic import write_text
 from pilot.report.html.charts import charts
 from pilot.report.html.leaderboard import leaderboard, read_grid
 from pilot.report.html.look import method_marks
-from pilot.report.html.provenance import provenance
+from pilot.report.html.origin import provenance
 from pilot.report.html.samples import PER_TASK, sample_browser
 from pilot.report.html.series import values_of
 from pilot.report.numbers.comparable import check_comparable

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from pilot.config.federation import FederationConfig
 from pilot.errors import UserError
+from pilot.evaluation.metrics import PARSE_FAILURES, metric_key
 from pilot.io.layout import FAULTS, run_folder
 from pilot.report.numbers.comparable import check_comparable
 from pilot.report.numbers.incidents import absences, excluded_updates, skipped_rounds
 from pilot.report.numbers.load import Run, Task, load_run, load_runs
-from pilot.report.numbers.order import PARSE_FAILURES, metric_key, sort_methods
+from pilot.report.numbers.order import sort_methods
 
 SAME_DIGESTS = ("source", "features", "scenario")
 """Digests that must be the same for a faulty run and its counterpart, in addition to those that `compare` checks."""

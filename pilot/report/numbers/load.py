@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pilot.errors import UserError
+from pilot.evaluation.metrics import OFFICIAL, PRIMARY
 from pilot.io.atomic import read_json, read_jsonl
 from pilot.io.layout import scenario_folder
 from pilot.report.numbers.files import PER_EXAMPLE_FIELDS, check_files, discover, read_run_file, read_samples
-from pilot.report.numbers.order import OFFICIAL_METRIC, PRIMARY_METRIC
 
 TestExamples = dict[str, dict[str, tuple[tuple[str, ...], tuple[float, ...] | None]]]
 """task -> example id -> references and box."""
@@ -42,8 +42,8 @@ class Task:
     def metric(self) -> str:
         """Metric of the headline table."""
         if self.kind == "ground":
-            return f"{PRIMARY_METRIC[self.kind]}[{self.frame or 'original'}]"
-        return OFFICIAL_METRIC if self.ten_references else PRIMARY_METRIC[self.kind]
+            return f"{PRIMARY[self.kind]}[{self.frame or 'original'}]"
+        return OFFICIAL if self.ten_references else PRIMARY[self.kind]
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _read_run(folder: Path) -> Run:
     config["budget"] = dict(config.get("budget") or {}) if reference else dict(config["budget"])
     config["digests"] = dict(config["digests"])
     entries = metrics["entries"]
-    official = {entry["task"] for entry in entries if entry["metric"] == OFFICIAL_METRIC}
+    official = {entry["task"] for entry in entries if entry["metric"] == OFFICIAL}
     timing, ledger = folder / "timing.json", folder / "ledger.json"
     if not reference and not ledger.exists():
         raise UserError(f"{folder}: ledger.json is missing. Remove the folder and run it again.")

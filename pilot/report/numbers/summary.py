@@ -16,9 +16,10 @@ import numpy as np
 
 from pilot.data.record import read_table
 from pilot.errors import UserError
+from pilot.evaluation.metrics import PARSE_FAILURES, metric_bounds, metric_key
 from pilot.report.numbers.intervals import bootstrap_clients, bootstrap_interval
 from pilot.report.numbers.load import Entry, Run, Task
-from pilot.report.numbers.order import PARSE_FAILURES, PROTOCOLS, is_reference, method_key, metric_bounds, metric_key
+from pilot.report.numbers.order import PROTOCOLS, is_reference, method_key
 from pilot.report.numbers.statistics import Floats, Scores
 
 _CORPUS_TOLERANCE = 1e-3

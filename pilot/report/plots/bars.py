@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from pilot.drawing import Axes, Figure, MaxNLocator
+from pilot.matplotlib_import import Axes, Figure, MaxNLocator
 from pilot.report.numbers.load import Task
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, MethodStyle, SkipFigure, Source, method_style, new_figure, title

@@ -2,7 +2,7 @@
 
 import pandas
 
-from pilot.drawing import Axes, Figure, Line2D, ScaledTranslation
+from pilot.matplotlib_import import Axes, Figure, Line2D, ScaledTranslation
 from pilot.report.numbers.cost import summarise
 from pilot.report.numbers.load import Task
 from pilot.report.numbers.summary import group_runs

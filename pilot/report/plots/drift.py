@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from pilot.drawing import Figure
+from pilot.matplotlib_import import Figure
 from pilot.report.numbers.load import Run
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, SkipFigure, Source, new_figure, title

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pilot.drawing import Axes, AxesImage, Figure, Normalize, matplotlib
+from pilot.matplotlib_import import Axes, AxesImage, Figure, Normalize, matplotlib
 from pilot.report.numbers.faults import FaultRow, FaultTable
 from pilot.report.numbers.load import Task
 from pilot.report.plots.page import SCREEN, Page

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pilot.drawing import Axes, Figure, ScaledTranslation
 from pilot.io.sealed import read_sealed
+from pilot.matplotlib_import import Axes, Figure, ScaledTranslation
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, GREY, OKABE_ITO, SkipFigure, Source, new_figure, separate_tasks
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pilot.drawing import Axes, Figure, FuncFormatter, Line2D, LogLocator, MaxNLocator, NullLocator
+from pilot.matplotlib_import import Axes, Figure, FuncFormatter, Line2D, LogLocator, MaxNLocator, NullLocator
 from pilot.report.numbers.load import Run, Task
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, GREY, OKABE_ITO, SkipFigure, Source, legend_below, legend_height, new_figure

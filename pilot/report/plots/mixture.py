@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pilot.drawing import Axes, AxesImage, Figure, Rectangle
+from pilot.matplotlib_import import Axes, AxesImage, Figure, Rectangle
 from pilot.report.numbers.load import Run
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import OKABE_ITO, SkipFigure, Source, new_figure, separate_tasks

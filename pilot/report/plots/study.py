@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pilot.config.study import Setting
 from pilot.config.variant import base_name
-from pilot.drawing import Axes, Figure, Line2D, ScaledTranslation, Transform
+from pilot.matplotlib_import import Axes, Figure, Line2D, ScaledTranslation, Transform
 from pilot.report.numbers.load import Task
 from pilot.report.numbers.studies import PartTable, StudyRow
 from pilot.report.plots.bars import PAPER_ROW, bar, finish_panel

@@ -18,9 +18,9 @@ from typing import Any
 import pandas
 
 from pilot.config.variant import base_name
-from pilot.drawing import Axes, Figure, matplotlib
 from pilot.io.atomic import write_bytes
-from pilot.methods.families import FAMILIES
+from pilot.matplotlib_import import Axes, Figure, matplotlib
+from pilot.methods.catalogue import FAMILIES
 from pilot.report.numbers.load import Run, Task
 from pilot.report.numbers.order import is_reference, sort_methods
 from pilot.report.plots.page import PAPER, SCREEN, Page

@@ -14,7 +14,7 @@ from pilot.report.plots.page import PAPER, SCREEN
 from pilot.report.plots.style import SkipFigure, Source, save, save_paper, style_context
 
 if TYPE_CHECKING:
-    from pilot.drawing import Figure
+    from pilot.matplotlib_import import Figure
     from pilot.report.plots.page import Page
 
 FIGURES: "Mapping[str, Callable[[Source, Page], Figure]]" = MappingProxyType(

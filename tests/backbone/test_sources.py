@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pilot.backbone.paths import TINY_LLAVA, backbone_digest, checkpoint_folder, folder_digest
+from pilot.backbone.sources import TINY_LLAVA, backbone_digest, checkpoint_folder, folder_digest
 from pilot.config.load import load_profile
 from pilot.config.profile import Profile
 from pilot.errors import UserError

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pilot.data.generated import easy_vqa, scene_caption, scene_ground, scene_text, scene_vqa
 from pilot.data.record import InstructionRecord
 from pilot.data.registry import SOURCES
 from pilot.data.scenes import sprites
 from pilot.data.scenes.collect import Draft, scenario_generator
 from pilot.data.scenes.scene import Item, Scene, object_scene
 from pilot.data.scenes.scene_questions import existence, pick, relation
-from pilot.data.sources import easy_vqa, scene_caption, scene_ground, scene_text, scene_vqa
 from pilot.io.digest import sha256_bytes
 from pilot.pretraining.captions import caption
 from pilot.pretraining.consolidation import plain_text

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pilot.methods.families import CORE, FAMILIES, METHODS, REFERENCES
+from pilot.methods.catalogue import CORE, FAMILIES, METHODS, REFERENCES
 
 STUDIES = Path(__file__).resolve().parents[2] / "docs/studies.md"
 
