@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
-# Tests run in five processes of one thread each, since many wait for engines that they have started, in the order that tests/conftest.py gives their files (pytest 9.2 has no groups with xdist 3.8).
-TEST_PROCESSES ?= 5
+# Tests run in four processes of one thread each, since many wait for engines that they have started, in the order that tests/conftest.py gives their files (pytest 9.2 has no groups with xdist 3.8).
+TEST_PROCESSES ?= 4
 # Options of pip's installations: continuous integration leaves byte code to the first import.
 PIP_OPTIONS ?=
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder

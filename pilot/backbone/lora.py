@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pilot.errors import UserError
 from pilot.io.seeding import seed_for
 
 GROUP = "text_adapter"
@@ -78,15 +79,17 @@ def attach_lora(
     Names are `text_adapter.<path of the layer>.lora_A|lora_B`.
 
     Raises:
-        ValueError: no layer has one of the expected names (a renamed architecture must not train nothing).
+        UserError: no layer has one of the expected names (a renamed architecture must not train nothing).
     """
-    layers = [
-        (name, module)
-        for name, module in language_model.named_modules()
-        if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in TARGETS
-    ]
+    linear = {name: each for name, each in language_model.named_modules() if isinstance(each, nn.Linear)}
+    layers = [(name, layer) for name, layer in linear.items() if name.rsplit(".", 1)[-1] in TARGETS]
     if not layers:
-        raise ValueError(f"no linear layer named {', '.join(TARGETS)} in {type(language_model).__name__}")
+        found = sorted({name.rsplit(".", 1)[-1] for name in linear})
+        raise UserError(
+            f"backbone: no place for LoRA: expected linear layers named {', '.join(TARGETS)} in "
+            f"{type(language_model).__name__}, found {', '.join(found) or 'none'}. Choose another checkpoint, "
+            "or extend TARGETS in pilot/backbone/lora.py."
+        )
     parameters: dict[str, nn.Parameter] = {}
     for name, layer in layers:
         parent, _, child = name.rpartition(".")

@@ -157,7 +157,7 @@ def test_wrong_adapter_is_refused(small: Small) -> None:
         small.backbone.load_text_adapter(without)
     with pytest.raises(ValueError, match=r"q_proj.lora_A: shape \(8,\), expected \(8, 128\)"):
         small.backbone.load_text_adapter({**state, name: torch.zeros(8)})
-    with pytest.raises(ValueError, match="no linear layer named q_proj"):
+    with pytest.raises(UserError, match="no place for LoRA: expected linear layers named q_proj.* found 0"):
         attach_lora(torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False)), 2, 2.0)
 
 

@@ -64,14 +64,19 @@ def llama_like() -> PreTrainedTokenizerFast:
     )
 
 
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    """A tiny model whose prompts are made by the fixture and the template of the profile `llava`."""
+def llava_backbone(tokenizer: PreTrainedTokenizerFast) -> Backbone:
+    """A tiny model whose prompts are made by a tokenizer and the template of the profile `llava`."""
     size = load_profile("llava-random").architecture
     assert size is not None
     model = random_model(size, torch.device("cpu"), torch.float32)
-    checkpoint = Checkpoint(model, llama_like(), random_processor(size))
+    checkpoint = Checkpoint(model, tokenizer, random_processor(size))
     return Backbone(checkpoint, rank=2, alpha=4, prompt_template=load_profile("llava").prompt_template)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    """With the fixture."""
+    return llava_backbone(llama_like())
 
 
 def test_both_sides_of_the_image(backbone: Backbone) -> None:

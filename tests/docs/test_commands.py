@@ -29,7 +29,7 @@ TO_PLAN = [command for command in COMMANDS if (found := classify(command)) and f
 TO_MAKE = [command for command in COMMANDS if (found := classify(command)) and found[0] is Class.CI]
 TO_PARSE = [command for command in COMMANDS if (found := classify(command)) and found[0] is Class.PARSED]
 EXTRAS = [command for command in COMMANDS if command.page == "clusters.md" and command.program == "pip"]
-LONG = ("other-tools.md", "first-hour.md", "studies.md", "figures.md", "report.md")
+LONG = ("other-tools.md", "first-hour.md", "studies.md", "figures.md", "report.md", "add-a-method.md", "scenarios.md")
 """Pages that take longest, and run for the most part what other tests run, too."""
 PAGES_TO_RUN = few_of([page for page in dict.fromkeys(command.page for command in TO_RUN) if page not in LONG], LONG)
 PROJECT = ("pyproject.toml", "README.md", "LICENSE", "pilot", "baselines", "pipelines")

@@ -91,7 +91,7 @@ def _is_ours(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("pauses", few_of([[0.3, *[1.5] * 7]], [[0.0], [0.7], [2.0]]))
+@pytest.mark.parametrize("pauses", few_of([[0.3, 1.5, 1.5]], [[0.3, *[1.5] * 7], [0.0], [0.7], [2.0]]))
 def test_killed_ray_workers(few: Small, tmp_path: Path, pauses: list[float]) -> None:
     """The run goes on, or ends with an error and resumes; the bytes are those of an undisturbed run."""
     killed: list[int] = []

@@ -21,7 +21,6 @@ CONFIGURATION = ("--config", "results=out", "fault_methods=fedavg", "zoo_methods
 TARGETS = ("smoke", "smoke_faults", "smoke_study", "smoke_figures", "tuning", *CONFIGURATION)
 METHOD_RULES = ("train", "train_fault", "tune")
 """Rules whose stage depends on the method; `answers` follows from `train`."""
-SAMPLE = ("baselines/fedmoe.py", "pilot/methods/catalogue.py", "pilot/evaluation/grounding.py")
 CASES: list[tuple[str, str | None]] = [*((stage, None) for stage in STAGES), *(("train", name) for name in METHODS)]
 FILES = sorted({file for case in CASES for file in stage_sources(*case)})
 
@@ -96,10 +95,8 @@ def expected(jobs: list[dict[str, Any]], file: str) -> Iterator[dict[str, Any]]:
     return (job for job in jobs if f"job {names([job])}" in made)
 
 
-@pytest.mark.parametrize(
-    "file",
-    [pytest.param(f, marks=[pytest.mark.slow, *([] if f in SAMPLE else [pytest.mark.exhaustive])]) for f in FILES],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("file", FILES)
 def test_an_edit_plans_the_jobs_that_import_the_file(planned: tuple[Path, list[dict[str, Any]]], file: str) -> None:
     copy, jobs = planned
     text = (copy / file).read_text()
