@@ -4,7 +4,9 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.loading import load_checkpoint
 from pilot.backbone.numerics import Numerics, configure_torch
 from pilot.backbone.sources import backbone_digest
+from pilot.config.model import FRAMES
 from pilot.config.profile import Profile
+from pilot.errors import UserError
 
 
 def load_backbone(profile: Profile, *, lean: bool = False) -> Backbone:
@@ -15,12 +17,13 @@ def load_backbone(profile: Profile, *, lean: bool = False) -> Backbone:
         lean: load only what training and answers need; see `pilot.backbone.packed.checkpoint`.
 
     Raises:
-        UserError: an unknown backbone, a missing or damaged checkpoint, or no GPU although the profile asks for one.
+        UserError: an unknown backbone, a missing or damaged checkpoint, no `box_frame` for another family than LLaVA,
+            or no GPU although the profile asks for one.
     """
     backbone_digest(profile)  # refuses an altered shipped checkpoint before it is read
     numerics = Numerics.from_profile(profile)
     configure_torch(numerics)
-    return Backbone(
+    backbone = Backbone(
         load_checkpoint(profile, numerics, lean=lean),
         rank=profile.lora.rank,
         alpha=profile.lora.alpha,
@@ -28,3 +31,9 @@ def load_backbone(profile: Profile, *, lean: bool = False) -> Backbone:
         numerics=numerics,
         max_length=profile.max_length,
     )
+    if profile.box_frame is None and backbone.family.model_type != "llava":
+        raise UserError(
+            f"profile {profile.name}: field box_frame: expected one of {', '.join(FRAMES)}, got none. Set the frame in "
+            f"which {backbone.family.model_type} models answer with boxes: docs/add-a-backbone.md."
+        )
+    return backbone

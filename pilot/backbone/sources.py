@@ -55,7 +55,8 @@ def checkpoint_folder(profile: Profile) -> Path:
     """Return the folder with the profile's checkpoint; for `llava-random`, the one where it is to be written.
 
     In this order: the profile's `backbone_path`, the package, `PILOT_MODELS/<name>`, the hub at the profile's revision.
-    A `backbone` with a slash is a folder, or a repository of the hub.
+    A `backbone` with a slash is a folder, or a repository of the hub if there is no such folder and it begins with
+    none of `.`, `~` and `/`.
 
     Raises:
         UserError: an unknown name, a folder without a checkpoint, a hub checkpoint without a pinned revision, or a
@@ -90,7 +91,8 @@ def source_of(profile: Profile) -> CheckpointSource:
     name = profile.backbone
     if "/" in name and name not in BACKBONES:
         folder = Path(name).expanduser()
-        return CheckpointSource(folder=folder.absolute()) if folder.is_dir() else CheckpointSource(hub=name)
+        is_path = name.startswith((".", "~", "/")) or folder.is_dir()
+        return CheckpointSource(folder=folder.absolute()) if is_path else CheckpointSource(hub=name)
     check_known(f"profile {profile.name}", "backbone", [name], BACKBONES)
     return BACKBONES[name]
 

@@ -66,7 +66,7 @@ def profile(folder: Path) -> Profile:
         "name": "vip", "backbone": str(folder), "rounds": 1, "local_steps": 1, "batch_size": 1, "warmup_fraction": 0,
         "weight_decay": 0, "max_grad_norm": 1, "lora": {"rank": 2, "alpha": 4},
         "learning_rates": {"default": {"text_adapter": 0.1, "connector": 0.1}},
-        "prompt_template": "USER: <image>\n{instruction} A:",
+        "prompt_template": "USER: <image>\n{instruction} A:", "box_frame": "padded_square",
     })  # fmt: skip
 
 
@@ -88,6 +88,11 @@ def test_the_page_gives_a_working_family(installed: Path) -> None:
         labels = torch.where(torch.arange(len(rest)) >= len(rest) - 2, rest, -100).expand(2, -1)
         logits, _ = made.logits(tokens, rest.expand(2, -1), labels)
     torch.testing.assert_close(logits, full[:, -3:-1].flatten(0, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_the_frame_of_boxes_is_stated(installed: Path) -> None:
+    with pytest.raises(UserError, match="profile vip: field box_frame: expected one of original, .*vipllava models"):
+        load_backbone(profile(installed).model_copy(update={"box_frame": None}))
 
 
 def test_an_unknown_type_is_one_message(installed: Path) -> None:

@@ -60,6 +60,15 @@ def test_local_folders_need_no_revision(tmp_path: Path, models: Path) -> None:
         checkpoint_folder(profile(backbone_path=str(named)))
 
 
+@pytest.mark.parametrize("path", ["./nowhere", "../nowhere", "~/nowhere", "/nowhere"])
+def test_a_path_is_never_a_name_of_the_hub(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"field backbone: .*/nowhere: no checkpoint here"):
+        checkpoint_folder(profile(backbone=path))
+    with pytest.raises(UserError, match=r"field revision: .*of some/where, got none"):
+        checkpoint_folder(profile(backbone="some/where"))
+
+
 def test_digest_covers_every_shard(tmp_path: Path) -> None:
     first, same, other = (folder_digest(checkpoint(tmp_path / n, v)) for n, v in (("a", 0), ("b", 0), ("c", 1)))
     assert first == same != other
