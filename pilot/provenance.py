@@ -9,11 +9,13 @@ edit of one method's source reruns that method's runs and everything that depend
 
 from collections.abc import Iterable
 from functools import cache
+from importlib.metadata import entry_points
 
 from pilot.config.fault import load_fault
 from pilot.config.load import load_profile, load_scenario
 from pilot.config.variant import base_name, check_methods
 from pilot.io.digest import digest_json, source_digest
+from pilot.io.entry_points import package_digest
 from pilot.io.imports import ANY, Edge, source_files
 from pilot.methods.catalogue import METHODS, known_methods, method_module
 from pilot.methods.plugins import plugin_digest, plugin_imports, plugins
@@ -64,12 +66,17 @@ def stage_sources(stage: str, method: str | None = None) -> frozenset[str]:
 def stage_digest(stage: str, method: str | None = None) -> str:
     """Digest the source files of a stage, with those of a method and its line in the table.
 
+    Families of backbones of other packages belong to every stage that loads a backbone.
+
     Raises:
-        UserError: the method does not exist.
+        UserError: the method does not exist, or the module of another package is missing.
     """
     if method:
         check_methods(f"stage {stage}", "method", [method], known_methods())
-    base, own = base_name(method) if method else "", source_digest(stage_sources(stage, method))
+    sources = stage_sources(stage, method)
+    base, own = base_name(method) if method else "", source_digest(sources)
+    if "pilot/backbone/families/table.py" in sources and (families := entry_points(group="pilot_bench.families")):
+        own = digest_json([own, *sorted(package_digest(each, f"family {each.name!r}") for each in families)])
     if base in METHODS:
         return digest_json([own, METHODS[base]])
     return digest_json([own, plugin_digest(base)]) if base in plugins() else own

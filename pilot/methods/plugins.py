@@ -6,11 +6,9 @@ Finding them imports nothing; `pilot.registry` imports a method's module when it
 import re
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
-from pathlib import Path
 
 from pilot.errors import UserError
-from pilot.io.digest import digest_json, sha256_file
+from pilot.io.entry_points import package_digest, package_files
 from pilot.io.imports import imports_of_file
 
 GROUP = "pilot_bench.methods"
@@ -46,8 +44,7 @@ def plugin_digest(name: str) -> str:
     Raises:
         UserError: there is no such module, or it is a folder without `__init__.py`.
     """
-    folder, files = _files(name)
-    return digest_json({file.relative_to(folder).as_posix(): sha256_file(file) for file in files})
+    return package_digest(plugins()[name], f"method {name!r}")
 
 
 def plugin_imports(name: str) -> frozenset[str]:
@@ -56,23 +53,8 @@ def plugin_imports(name: str) -> frozenset[str]:
     Raises:
         UserError: as `plugin_digest`, or a file is not valid Python.
     """
-    _, files = _files(name)
+    _, files = package_files(plugins()[name], f"method {name!r}")
     try:
         return frozenset(module for file in files for module in imports_of_file(file))
     except SyntaxError as error:
         raise UserError(f"method {name!r}: {error.filename}:{error.lineno}: {error.msg}. Correct the file.") from error
-
-
-def _files(name: str) -> tuple[Path, list[Path]]:
-    """Return the folder and the Python files of the package or the single module that a method comes from."""
-    point = plugins()[name]
-    top = point.module.partition(".")[0]
-    spec = find_spec(top)
-    if spec is None or spec.origin is None:
-        raise UserError(
-            f"method {name!r}: entry point {point.value} (group {GROUP}): module {top!r} is missing, or it is a "
-            "folder without __init__.py. Install its package again, or correct the entry point."
-        )
-    origin = Path(spec.origin)
-    folder = origin.parent
-    return folder, sorted(folder.rglob("*.py")) if spec.submodule_search_locations else [origin]

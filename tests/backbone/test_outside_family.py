@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pilot.config.model import RandomModel
 from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.plan.architecture import architecture_of
+from pilot.provenance import stage_digest
 
 from ..families import images
 
@@ -38,6 +40,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     group, line = re.fullmatch(r'\[project\.entry-points\."(.*)"\]\n(.*)\n', entry[1]).groups()  # type: ignore[union-attr]
     (tmp_path / "site" / "vip-0.dist-info" / "entry_points.txt").write_text(f"[{group}]\n{line.replace(chr(34), '')}\n")
     monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "vip_family", raising=False)  # another test's
     table._others.cache_clear()
     _write(tmp_path / "model")
     yield tmp_path / "model"
@@ -88,6 +91,18 @@ def test_the_page_gives_a_working_family(installed: Path) -> None:
         labels = torch.where(torch.arange(len(rest)) >= len(rest) - 2, rest, -100).expand(2, -1)
         logits, _ = made.logits(tokens, rest.expand(2, -1), labels)
     torch.testing.assert_close(logits, full[:, -3:-1].flatten(0, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_runs_depend_on_the_family(installed: Path) -> None:
+    stages = ("features", "train", "answers", "tables")
+    stage_digest.cache_clear()
+    before = [stage_digest(stage) for stage in stages]
+    module = installed.parent / "site" / "vip_family.py"
+    module.write_text(module.read_text() + "# changed\n")
+    stage_digest.cache_clear()
+    changed = [old != stage_digest(stage) for stage, old in zip(stages, before, strict=True)]
+    stage_digest.cache_clear()
+    assert changed == [True, True, True, False]
 
 
 def test_the_frame_of_boxes_is_stated(installed: Path) -> None:
