@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from jinja2 import TemplateError
+
 from pilot.errors import UserError
 
 IMAGE_PLACEHOLDER = "<image>"
@@ -85,8 +87,8 @@ class ChatPrompts:
         closing: text that it writes after them.
 
     Raises:
-        UserError: the tokenizer has no chat template, or one without an image, without a generation prompt, or with
-            text before the image that depends on the question.
+        UserError: the tokenizer has no chat template, or one without an image, without a generation prompt that answers
+            continue, without an end of answers, or with text before the image that depends on the question.
     """
 
     def __init__(self, tokenizer: Any, image: str, opening: str = "", closing: str = "") -> None:
@@ -101,7 +103,10 @@ class ChatPrompts:
         if rest == self._around(probe, generate=False)[1]:
             raise self._unusable("it has no generation prompt (add_generation_prompt changes nothing)")
         self._probe = probe
-        one, two = (self._turn(answer) for answer in ("a", "b?"))
+        try:
+            one, two = (self._turn(answer) for answer in ("a", "b?"))
+        except ValueError as error:
+            raise self._unusable("an answer does not continue the generation prompt") from error
         same = 0
         while same < min(len(one), len(two)) and one[-1 - same] == two[-1 - same]:
             same += 1
@@ -151,6 +156,8 @@ class ChatPrompts:
             text = self._tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=generate)
         except ValueError as error:  # transformers': there is no template
             raise self._unusable("there is none") from error
+        except TemplateError as error:
+            raise self._unusable(f"it does not take a question with an image ({error})") from error
         begin = self._tokenizer.bos_token
         return self._tokens(text, special=not (begin and text.startswith(begin)))
 

@@ -10,9 +10,11 @@ from pilot.backbone.checkpoint import Checkpoint
 from pilot.backbone.families.table import FAMILIES, family_of
 from pilot.backbone.lora import initial_lora_state
 from pilot.backbone.numerics import Numerics
+from pilot.backbone.prompts import ChatPrompts
 from pilot.backbone.random_model import chat_tokenizer, random_family_model
 from pilot.config.model import RandomModel
 from pilot.connector.two_stage import TaskClientConnector
+from pilot.errors import UserError
 
 from ..families import ANSWER, QUESTION, images, prompt, stock_inputs, whole_ids
 
@@ -89,6 +91,30 @@ def test_prompts_are_the_template_tokenised_in_context(family: str) -> None:
     ]  # fmt: skip
     tail = made.tokenizer(text)["input_ids"]
     assert tail[: len(ids)] == ids and made.tokenizer.decode(tail[len(ids) :]).strip() == ""
+
+
+IMAGE, TEXT = "{{ '<image>' }}", "{{ m['content'][-1]['text'] }}"
+GENERATE = "{% if add_generation_prompt %}|{% endif %}"
+EACH, DONE = "{% for m in messages %}", "{% endfor %}"
+TEMPLATES = {
+    None: "there is none",
+    f"{EACH}{TEXT}<|im_end|>{DONE}A:": "expected one image token for one image, got 0",
+    f"{EACH}{IMAGE}{IMAGE}{TEXT}<|im_end|>{DONE}A:": "expected one image token for one image, got 2",
+    f"{EACH}{TEXT}{IMAGE}{DONE}A:": "the text before the image depends on the question",
+    f"{{{{ '<image>' }}}}{EACH}{TEXT}<|im_end|>{DONE}": "it has no generation prompt",
+    f"{IMAGE}{EACH}{TEXT}{DONE}{GENERATE}": "an answer does not continue the generation prompt",
+    f"{IMAGE}{EACH}{{% if m['role'] == 'assistant' %}}|{{% endif %}}{TEXT}{DONE}{GENERATE}": "no token ends an answer",
+    "{{ raise_exception('text only') }}": "it does not take a question with an image .text only",
+    "{% if %}": "it does not take a question with an image",
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_chat_template_that_does_not_fit_is_one_message(template: str | None) -> None:
+    tokenizer = chat_tokenizer("smolvlm")
+    tokenizer.chat_template = template
+    with pytest.raises(UserError, match=rf"chat template: {TEMPLATES[template]}.*set prompt_template"):
+        ChatPrompts(tokenizer, "<image>")
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
