@@ -163,7 +163,7 @@ class Backbone:
         """Return the ids of an answer with its end token, as they are when the answer follows the prompt.
 
         Raises:
-            ValueError: the tokenizer joins the prompt's last characters with the answer's first.
+            UserError: the tokenizer joins the prompt's last characters with the answer's first.
         """
         return self.prompts.answer(answer)
 

@@ -16,6 +16,16 @@ _ROLE = re.compile(r"\S+:\s*$")
 """Pattern of the user's role, which ends the template's text before the image."""
 
 
+class Joined(UserError):
+    """Two parts of a conversation that a tokenizer makes one token of: neither has ids of its own."""
+
+    def __init__(self, tokenizer: Any, first: str, second: str) -> None:
+        super().__init__(
+            f"{tokenizer.name_or_path}: the tokenizer joins {first} with {second}. Expected tokens of their own: "
+            "change the text in the data, or prompt_template in the profile."
+        )
+
+
 class Prompts(Protocol):
     """Ids of the parts of a conversation.
 
@@ -37,7 +47,7 @@ class Prompts(Protocol):
         """Return the ids of an answer with its end token, as they are when the answer follows a prompt.
 
         Raises:
-            ValueError: the tokenizer joins the prompt's last characters with the answer's first.
+            Joined: the tokenizer joins the prompt's last characters with the answer's first.
         """
 
 
@@ -69,7 +79,7 @@ class TemplatePrompts:
         """
         both = self._ids(f"{self._turn} {answer}")
         if both[: len(self._turn_ids)] != self._turn_ids:
-            raise ValueError(f"the tokenizer joins {self._turn!r} with the answer {answer!r}")
+            raise Joined(self._tokenizer, f"the prompt's end {self._turn!r}", f"the answer {answer!r}")
         return [*both[len(self._turn_ids) :], self.eos_id]
 
     def _ids(self, text: str) -> list[int]:
@@ -105,7 +115,7 @@ class ChatPrompts:
         self._probe = probe
         try:
             one, two = (self._turn(answer) for answer in ("a", "b?"))
-        except ValueError as error:
+        except Joined as error:
             raise self._unusable("an answer does not continue the generation prompt") from error
         same = 0
         while same < min(len(one), len(two)) and one[-1 - same] == two[-1 - same]:
@@ -125,14 +135,14 @@ class ChatPrompts:
         before = self._render(talk, generate=False)
         after = self._render([*talk, _user(instruction.strip(), image=False)], generate=True)
         if after[: len(before)] != before:
-            raise ValueError(f"the tokenizer joins an answer with the question {instruction!r}")
+            raise Joined(self._tokenizer, "an answer's end", f"the question {instruction!r}")
         return [*self._tail[1:], *after[len(before) :]]
 
     def answer(self, answer: str) -> list[int]:
         """Return the ids of an answer with its end token; see `Prompts.answer`."""
         turn = self._turn(answer)
         if turn[len(turn) - len(self._tail) :] != self._tail:
-            raise ValueError(f"the tokenizer joins the answer {answer!r} with what ends it")
+            raise Joined(self._tokenizer, f"the answer {answer!r}", "what ends it")
         return [*turn[: len(turn) - len(self._tail)], self.eos_id]
 
     def _turn(self, answer: str) -> list[int]:
@@ -140,7 +150,7 @@ class ChatPrompts:
         prompt = self._render(self._probe, generate=True)
         both = self._render([*self._probe, _assistant(answer)], generate=False)
         if both[: len(prompt)] != prompt:
-            raise ValueError(f"the tokenizer joins the generation prompt with the answer {answer!r}")
+            raise Joined(self._tokenizer, "the generation prompt", f"the answer {answer!r}")
         return both[len(prompt) :]
 
     def _around(self, talk: Sequence[Mapping[str, Any]], *, generate: bool = True) -> tuple[list[int], list[int]]:

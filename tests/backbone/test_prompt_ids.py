@@ -21,10 +21,12 @@ from pilot.backbone.checkpoint import Checkpoint
 from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.packed.packing import IGNORED
 from pilot.backbone.passes import ModulePasses
+from pilot.backbone.prompts import TemplatePrompts
 from pilot.backbone.random_llava import random_model, random_processor
 from pilot.config.load import load_profile
 from pilot.data.conversation import conversation_text
 from pilot.data.record import InstructionRecord, Turn
+from pilot.errors import UserError
 from pilot.federation.shards import collate, make_examples, truncation
 
 PIECES = {
@@ -202,3 +204,19 @@ def test_the_profiles_share_the_template() -> None:
         "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
         "detailed, and polite answers to the user's questions. USER: <image>\n{instruction} ASSISTANT:"
     )
+
+
+class OneToken:
+    """A tokenizer that makes one token of every text."""
+
+    name_or_path, eos_token_id, bos_token_id = "one", 0, None
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        """The text's length as its id."""
+        return {"input_ids": [len(text)] if text else []}
+
+
+def test_an_answer_without_ids_is_one_message() -> None:
+    prompts = TemplatePrompts(OneToken(), "USER: <image>\n{instruction} ASSISTANT:")
+    with pytest.raises(UserError, match="one: the tokenizer joins the prompt's end .* with the answer 'red'. Expected"):
+        prompts.answer("red")
