@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, create_model
 
 from pilot.config.base import Model
-from pilot.config.files import check_known, validated
-from pilot.config.load import load_profile, profile_names
+from pilot.config.files import check_known, shipped_names, validated
+from pilot.config.load import load_profile
 from pilot.config.scenario import FullName
-from pilot.config.study import load_study, study_names
+from pilot.config.study import load_study
 from pilot.config.variant import base_name, check_methods
 from pilot.errors import UserError
 from pilot.methods.catalogue import known_methods
@@ -67,13 +67,13 @@ def read_workflow_config(values: Mapping[str, Any]) -> WorkflowConfig:
         UserError: a key, type or name is invalid; the message names the key, what was expected and, for a name close
             to a known one, that one.
     """
-    studies: dict[str, Any] = {_field(name): (MethodNames | None, None) for name in study_names()}
+    studies: dict[str, Any] = {_field(name): (MethodNames | None, None) for name in shipped_names("studies")}
     config = validated(create_model("WorkflowConfig", __base__=WorkflowConfig, **studies), WHERE, values)
-    check_known(WHERE, "profile", [base_name(config.profile)], profile_names())
+    check_known(WHERE, "profile", [base_name(config.profile)], shipped_names("profiles"))
     load_profile(config.profile)
     for field in ("figure_methods", "fault_methods"):
         check_methods(WHERE, field, getattr(config, field) or (), known_methods())
-    for name in study_names():
+    for name in shipped_names("studies"):
         if chosen := config.methods_of(name):
             study = load_study(name)
             check_known(WHERE, _field(name), chosen, study.methods)

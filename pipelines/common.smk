@@ -8,9 +8,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from pilot.backbone.sources import BACKBONES, WEIGHTS
+from pilot.config.files import shipped_names
 from pilot.config.load import load_profile, load_scenario, scenario_for_profile
 from pilot.errors import UserError
-from pilot.config.fault import fault_names
 from pilot.io.digest import digest_json
 from pilot.provenance import backbone_settings_digest, fault_digest, profile_digest, scenario_digest, stage_digest
 from pilot.provenance import tuning_digest
@@ -92,7 +92,7 @@ def fault_runs(wildcards):
     check_methods_in_scenario("fault_methods", wildcards.scenario, CONFIG.fault_methods or (), own)
     methods = CONFIG.fault_methods or [name for name in FAULT_METHODS if name in own]
     folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/faults"
-    faults = SMOKE_FAULTS if wildcards.scenario == "smoke" else fault_names()
+    faults = SMOKE_FAULTS if wildcards.scenario == "smoke" else shipped_names("faults")
     return [f"{folder}/{fault}/runs/{method}/seed0" for fault in faults for method in methods]
 
 

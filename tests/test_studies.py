@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pilot.config.study import Setting, Study, load_study, study_names
+from pilot.config.files import shipped_names
+from pilot.config.study import Setting, Study, load_study
 from pilot.errors import UserError
 from pilot.methods.catalogue import METHODS
 
@@ -20,7 +21,7 @@ def written(folder: Path, *parts: dict[str, object]) -> Study:
 
 
 def test_shipped_studies() -> None:
-    studies = {name: load_study(name) for name in study_names()}
+    studies = {name: load_study(name) for name in shipped_names("studies")}
     assert set(studies) == {"zoo", "ablation", "heterogeneity", "smoke"}
     assert all(study.name == name for name, study in studies.items())
     assert [part.name for part in studies["ablation"].parts] == [

@@ -47,13 +47,14 @@ def federation(
     as_json: JsonOption = False,
 ) -> None:
     """Measure time and memory of the server over the number of clients, which are synthetic. About ten minutes."""
-    from pilot.bench.scale.bench import QUICK, Sizes, bench_federation, write_report
+    from pilot.bench.scale.bench import QUICK, Sizes, bench_federation
+    from pilot.bench.scale.files import write_with_figure
+    from pilot.bench.scale.plot import draw
     from pilot.bench.scale.text import as_text
 
     with progress("bench federation") as advance:
         report = bench_federation(QUICK if quick else Sizes(), advance)
-    files = write_report(report, results)
-    _print_report(report, as_text, as_json, files)
+    _print_report(report, as_text, as_json, write_with_figure(report, draw, results, "federation"))
 
 
 @bench_app.command("ct-moa")
@@ -164,12 +165,13 @@ def scaling(
     as_json: JsonOption = False,
 ) -> None:
     """Measure cost over rounds, clients and examples, 1x to 16x each, with its exponents. About ten minutes."""
-    from pilot.bench.scale.scaling import QUICK, Sizes, as_text, bench_scaling, write_report
+    from pilot.bench.scale.files import write_with_figure
+    from pilot.bench.scale.scaling import QUICK, Sizes, as_text, bench_scaling
+    from pilot.bench.scale.scaling_plot import draw
 
     with progress("bench scaling") as advance:
         report = bench_scaling(QUICK if quick else Sizes(), advance)
-    files = write_report(report, results)
-    _print_report(report, as_text, as_json, files)
+    _print_report(report, as_text, as_json, write_with_figure(report, draw, results, "scaling"))
 
 
 @bench_app.command()

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pilot.backbone.sources import BACKBONES, CheckpointSource
-from pilot.config.fault import fault_names, load_fault
+from pilot.config.fault import load_fault
 from pilot.config.files import load_file, shipped_names
-from pilot.config.load import load_scenario, profile_names, scenario_names
-from pilot.config.study import load_study, study_names
+from pilot.config.load import load_scenario
+from pilot.config.study import load_study
 from pilot.config.variant import Variant
 from pilot.evaluation.metrics import METRICS
 from pilot.io.atomic import read_json
@@ -38,20 +38,20 @@ def catalogue(what: str) -> dict[str, Any]:
         own = _methods()
         return own | {name: method for name, method in _plugins().items() if name not in own}
     if what == "scenarios":
-        return {name: load_scenario(name).title for name in scenario_names()}
+        return {name: load_scenario(name).title for name in shipped_names("scenarios")}
     if what == "profiles":
-        return {name: "pipelines/profiles/" + name + ".yaml" for name in profile_names()}
+        return {name: "pipelines/profiles/" + name + ".yaml" for name in shipped_names("profiles")}
     if what == "tasks":
-        tasks = [(task, name) for name in scenario_names() for task in load_scenario(name).tasks]
+        tasks = [(task, name) for name in shipped_names("scenarios") for task in load_scenario(name).tasks]
         return {task.name: f"{task.kind}, lm-eval task {task.lm_eval_task}" for task, _ in tasks}
     if what == "faults":
-        return {name: load_fault(name).title for name in fault_names()}
+        return {name: load_fault(name).title for name in shipped_names("faults")}
     if what == "variants":
         return _variants()
     if what == "backbones":
         return {name: _origin(source) for name, source in BACKBONES.items()}
     if what == "studies":
-        return {name: load_study(name).title for name in study_names()}
+        return {name: load_study(name).title for name in shipped_names("studies")}
     return {name: metric.summary for name, metric in METRICS.items()}
 
 

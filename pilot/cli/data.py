@@ -70,9 +70,9 @@ def import_(
     """Check your own examples and images, and write them as records for scenarios (`source: imported`)."""
     from pilot.data.importing import ImportRequest, import_data, reader_options, write_scenario
 
-    options = reader_options(boxes.value if boxes else None, [each.value for each in form or ()], keep_turns)
+    options = reader_options(boxes, [each.value for each in form or ()], keep_turns)
     request = ImportRequest(
-        file, images, task.value, name, to, held_out, options, seed, max_quarantine, licence
+        file, images, task, name, to, held_out, options, seed, max_quarantine, licence
     )  # fmt: skip
     with progress(f"importing {file.name}") as advance:
         imported = import_data(request, advance)

@@ -62,11 +62,11 @@ def list_(what: Listing, as_json: JsonOption = False) -> None:
     """List methods, scenarios, profiles, tasks, faults, variants, studies or metrics."""
     from pilot.cli.catalogue import catalogue, print_methods
 
-    entries = catalogue(what.value)
+    entries = catalogue(what)
     if as_json:
         typer.echo(json.dumps(entries, indent=2, sort_keys=True))
         return
-    if what is Listing.methods:
+    if what == "methods":
         print_methods(entries)
         return
     width = max(len(name) for name in entries)
@@ -139,7 +139,7 @@ def train(
     profile: ProfileOption = "embedded",
     results: ResultsOption = Path("results"),
     resume: ResumeOption = True,
-    engine: Annotated[Engine, typer.Option(help="This process, or Flower's simulation (Ray).")] = Engine.local,
+    engine: Annotated[Engine, typer.Option(help="This process, or Flower's simulation (Ray).")] = "local",
     fault: FaultOption = None,
     client_cpus: Annotated[float, typer.Option(min=0.1, help="Cores of a client, with --engine flower.")] = 1.0,
     client_gpus: Annotated[float, typer.Option(min=0, help="GPUs of a client, with --engine flower.")] = 0.0,
@@ -153,7 +153,7 @@ def train(
 
     with progress(f"{method}, seed {seed}") as advance:
         run_dir = train_method(
-            scenario, profile, method, seed, results, resume, advance, engine.value, fault, client_cpus, client_gpus,
+            scenario, profile, method, seed, results, resume, advance, engine, fault, client_cpus, client_gpus,
             replace_changed,
         )  # fmt: skip
     typer.echo(str(run_dir), err=True)
@@ -207,7 +207,7 @@ def import_(
     """
     from pilot.evaluation.imported.run import import_answers
 
-    imported = import_answers(file, format.value, name, into, task, seed, replace, frame.value if frame else None)
+    imported = import_answers(file, format, name, into, task, seed, replace, frame.value if frame else None)
     typer.echo(str(imported), err=True)
 
 

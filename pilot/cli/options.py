@@ -2,53 +2,9 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-
-
-class Listing(StrEnum):
-    """Kind of entries that `list` prints."""
-
-    methods = "methods"
-    scenarios = "scenarios"
-    profiles = "profiles"
-    tasks = "tasks"
-    metrics = "metrics"
-    faults = "faults"
-    variants = "variants"
-    studies = "studies"
-    backbones = "backbones"
-
-
-class TableFormat(StrEnum):
-    """Output format of `compare`."""
-
-    table = "table"
-    markdown = "markdown"
-    latex = "latex"
-    csv = "csv"
-    json = "json"
-
-
-class Difference(StrEnum):
-    """A property in which compared runs may differ; value of `--allow-different`."""
-
-    data = "data"
-    partition_ = "partition"  # `str` has a method named `partition`
-    backbone = "backbone"
-    tests = "tests"
-    budget = "budget"
-    seeds = "seeds"
-    frame = "frame"
-    all = "all"
-
-
-class Engine(StrEnum):
-    """Engine that trains the clients."""
-
-    local = "local"
-    flower = "flower"
 
 
 class BoxFrame(StrEnum):
@@ -60,40 +16,22 @@ class BoxFrame(StrEnum):
     pixels_448 = "pixels_448"
 
 
-class Kind(StrEnum):
-    """Kind of a task."""
-
-    vqa = "vqa"
-    caption = "caption"
-    ground = "ground"
-
-
-class BoxForm(StrEnum):
-    """Meaning of a box's four numbers; see `pilot.data.rows.BoxForm`."""
-
-    pixels_xyxy = "pixels_xyxy"
-    pixels_xywh = "pixels_xywh"
-    fractions_xyxy = "fractions_xyxy"
-    fractions_xywh = "fractions_xywh"
-    padded_square_xyxy = "padded_square_xyxy"
-
-
-class QuestionForm(StrEnum):
-    """Form of a question in LLaVA's files."""
-
-    short_answer = "short_answer"
-    multiple_choice = "multiple_choice"
-    open = "open"
-
-
-class ImportFormat(StrEnum):
-    """Tool whose files `import` reads."""
-
-    lm_eval = "lm-eval"
-    lmms_eval = "lmms-eval"
-    vlmevalkit = "vlmevalkit"
-    jsonl = "jsonl"
-
+Listing = Literal["methods", "scenarios", "profiles", "tasks", "metrics", "faults", "variants", "studies", "backbones"]
+"""Kind of entries that `list` prints."""
+TableFormat = Literal["table", "markdown", "latex", "csv", "json"]
+"""Output format of `compare`."""
+Difference = StrEnum("Difference", ["data", "partition", "backbone", "tests", "budget", "seeds", "frame", "all"])
+"""A property in which compared runs may differ; value of `--allow-different`."""
+Engine = Literal["local", "flower"]
+"""Engine that trains the clients."""
+Kind = Literal["vqa", "caption", "ground"]
+"""Kind of a task."""
+BoxForm = Literal["pixels_xyxy", "pixels_xywh", "fractions_xyxy", "fractions_xywh", "padded_square_xyxy"]
+"""Meaning of a box's four numbers; see `pilot.data.rows.BoxForm`."""
+QuestionForm = StrEnum("QuestionForm", ["short_answer", "multiple_choice", "open"])
+"""Form of a question in LLaVA's files."""
+ImportFormat = Literal["lm-eval", "lmms-eval", "vlmevalkit", "jsonl"]
+"""Tool whose files `import` reads."""
 
 ResumeOption = Annotated[bool, typer.Option(help="Resume from the last finished round, or start over.")]
 FaultOption = Annotated[str | None, typer.Option(help="A fault by name or file; see `pilot-bench list faults`.")]

@@ -15,7 +15,8 @@ def progress(label: str) -> Iterator[Advance]:
     if sys.stderr.isatty():
         yield from _bar(label)
     else:
-        yield _lines(label)
+        report = _lines()
+        yield lambda done, total: report(label, done, total, "")
 
 
 def _bar(label: str) -> Iterator[Advance]:
@@ -28,30 +29,24 @@ def _bar(label: str) -> Iterator[Advance]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _lines(label: str) -> Advance:
+def _lines() -> Callable[[str, int, int, str], None]:
+    """Return a function that prints a line at most every 15 seconds, and when all is done."""
     began = last = time.monotonic()
 
-    def advance(done: int, total: int) -> None:
+    def report(label: str, done: int, total: int, more: str) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES or done == total:
             last = now
-            print(f"{label}: {done}/{total} ({now - began:.0f} s)", file=sys.stderr, flush=True)
+            print(f"{label}: {done}/{total} ({now - began:.0f} s){more}", file=sys.stderr, flush=True)
 
-    return advance
+    return report
 
 
 @contextmanager
 def phases() -> Iterator[Callable[[str, int, int, dict[str, float]], None]]:
     """Yield `report(phase, done, total, measures)`; it prints at most every 15 seconds, and at the end of a phase."""
-    began = last = time.monotonic()
-
-    def report(phase: str, done: int, total: int, measures: dict[str, float]) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_LINES or done == total:
-            last = now
-            values = ", ".join(f"{name} {value}" for name, value in measures.items())
-            print(f"{phase}: {done}/{total} ({now - began:.0f} s) {values}", file=sys.stderr, flush=True)
-
-    yield report
+    report = _lines()
+    yield lambda phase, done, total, measures: report(
+        phase, done, total, " " + ", ".join(f"{name} {value}" for name, value in measures.items())
+    )

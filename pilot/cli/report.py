@@ -22,7 +22,7 @@ from pilot.errors import UserError
 def compare(
     paths: Annotated[list[Path], typer.Argument(help="Scenario, method or run folders.")],
     baseline: BaselineOption = "fedavg",
-    format: Annotated[TableFormat, typer.Option("--format", "-f", help="Output format.")] = TableFormat.table,
+    format: Annotated[TableFormat, typer.Option("--format", "-f", help="Output format.")] = "table",
     as_json: JsonOption = False,
     allow_different: AllowOption = None,
     reference: Annotated[
@@ -43,7 +43,7 @@ def compare(
 
     With two result folders OLD NEW of the same profile and scenario, show what changed beyond noise, by method.
     """
-    form = "json" if as_json else format.value
+    form = "json" if as_json else format
     if reference:
         _compare_with_reference(paths, form)
         return

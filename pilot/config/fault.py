@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pilot.config.base import Model
 from pilot.config.federation import FederationConfig
-from pilot.config.files import load_file, shipped_names
+from pilot.config.files import load_file
 from pilot.config.scenario import Name
 
 
@@ -23,8 +23,3 @@ def load_fault(name_or_path: str | Path) -> Fault:
         UserError: no such fault, or the file is invalid; names file, field, what was expected, what to do.
     """
     return load_file(Fault, "faults", str(name_or_path))
-
-
-def fault_names() -> list[str]:
-    """Return the names of the faults that ship, sorted."""
-    return shipped_names("faults")

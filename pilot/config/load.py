@@ -39,18 +39,8 @@ def load_setting(scenario: str, profile: str, results: Path) -> tuple[Scenario, 
     return loaded, sizes, setting_folder(results, sizes.name, loaded.name)
 
 
-def scenario_names() -> list[str]:
-    """Return the names of the scenarios that ship, sorted."""
-    return shipped_names("scenarios")
-
-
-def profile_names() -> list[str]:
-    """Return the names of the profiles that ship, sorted."""
-    return shipped_names("profiles")
-
-
 def scenario_for_profile(scenario: str, profile: str) -> str:
     """Map `scenario2` to `llava-scenario2` (public data), if that ships, for profiles with a published backbone."""
     own, backbone = f"llava-{scenario}", load_profile(profile).backbone
     published = backbone != "tiny-llava" and not backbone.endswith("-random")
-    return own if published and base_name(own) in scenario_names() else scenario
+    return own if published and base_name(own) in shipped_names("scenarios") else scenario

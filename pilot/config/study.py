@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pilot.config.base import Model
-from pilot.config.files import check_known, load_file, shipped_names
+from pilot.config.files import check_known, load_file
 from pilot.config.load import load_scenario, scenario_for_profile
 from pilot.config.scenario import FullName, Name, VariantName
 from pilot.config.variant import split_name
@@ -161,8 +161,3 @@ def load_study(name_or_path: str | Path) -> Study:
         UserError: no such study, or the file is invalid; names file, field, what was expected, what to do.
     """
     return load_file(Study, "studies", str(name_or_path))
-
-
-def study_names() -> list[str]:
-    """Return the names of the studies that ship, sorted."""
-    return shipped_names("studies")

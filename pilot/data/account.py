@@ -61,7 +61,7 @@ class SourceCounts:
         """Return the closing line of a command."""
         text = (
             f"{self.num_read} rows read: {self.taken['train']} for training, {self.taken['test']} for testing, "
-            f"{_sum(self.quarantined)} in quarantine, {_sum(self.skipped)} skipped."
+            f"{sum(self.quarantined.values())} in quarantine, {sum(self.skipped.values())} skipped."
         )
         for said, counts in (
             ("In quarantine", self.quarantined),
@@ -100,10 +100,6 @@ def _num_read_twice(surveys: Sequence[Survey]) -> int:
     one, other = surveys
     unused = (one.rejected | one.skipped.keys()) & (other.rejected | other.skipped.keys())
     return len(unused) + len(one.used & other.skipped.keys()) + len(other.used & one.skipped.keys())
-
-
-def _sum(counts: Mapping[str, int]) -> int:
-    return sum(counts.values())
 
 
 def format_counts(counts: Mapping[str, int]) -> str:

@@ -9,6 +9,7 @@ from pilot.data import quarantine
 from pilot.data.account import SourceCounts
 from pilot.data.card import write_card
 from pilot.data.intake import intake
+from pilot.data.intake.request import HELD_OUT, Request
 from pilot.data.quarantine import Quarantine
 from pilot.data.readers.file_source import FileSource
 from pilot.data.record import InstructionRecord, write_records
@@ -42,7 +43,11 @@ def build_data(scenario: Scenario, scenario_dir: Path, progress: Progress) -> di
     for task, source in zip(scenario.tasks, sources, strict=True):
         advance = partial(progress, task.name)
         if isinstance(source, FileSource):
-            request = _request(scenario, task, source)
+            where = f"scenario {scenario.name}, task {task.name}"
+            request = Request(
+                where, task.source, source, task.options, datasets_folder(), task.kind, task.num_train, task.num_test,
+                scenario.data_seed, task.max_quarantine,
+            )  # fmt: skip
             files[task.name], total = write_intake(folder / task.name, task.name, request, advance)
             closing[task.name] = str(total)
         else:
@@ -54,7 +59,7 @@ def build_data(scenario: Scenario, scenario_dir: Path, progress: Progress) -> di
 
 
 def write_intake(
-    folder: Path, task: str, request: intake.Request, progress: Callable[[int, int], None]
+    folder: Path, task: str, request: Request, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, str], SourceCounts]:
     """Take records from files; write them with their card and quarantine to `folder`.
 
@@ -85,7 +90,7 @@ def write_intake(
     write_records(folder / "records.parquet", taken.records)
     rejected.write(folder / quarantine.FILE)
     remove(failed)
-    stated = options.model_dump(mode="json") | ({} if share is None else {intake.HELD_OUT: share})
+    stated = options.model_dump(mode="json") | ({} if share is None else {HELD_OUT: share})
     assert taken.total is not None
     account = taken.to_json(rejected) | {"licence": request.source.licence, "options": stated}
     write_card(folder, task, request.source.origin, request.seed, taken.records, account)
@@ -102,21 +107,6 @@ def _write_generated(
     write_card(folder, task.name, source.origin, scenario.data_seed, records)
     for listed in (quarantine.FILE, quarantine.FAILED):
         remove(folder / listed)
-
-
-def _request(scenario: Scenario, task: TaskConfig, source: FileSource) -> intake.Request:
-    return intake.Request(
-        where=f"scenario {scenario.name}, task {task.name}",
-        name=task.source,
-        source=source,
-        options=task.options,
-        root=datasets_folder(),
-        kind=task.kind,
-        num_train=task.num_train,
-        num_test=task.num_test,
-        seed=scenario.data_seed,
-        max_quarantine=task.max_quarantine,
-    )
 
 
 def _checked(where: str, task: TaskConfig) -> Source | FileSource:

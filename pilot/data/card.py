@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pilot.data.account import format_counts
+from pilot.data.frames import image_size
 from pilot.data.record import SPLITS, InstructionRecord
 from pilot.io.atomic import write_bytes, write_json, write_text
 
@@ -52,7 +53,7 @@ def write_card(
 def summarise(task: str, origin: str, seed: int, records: Sequence[InstructionRecord]) -> dict[str, Any]:
     """Return the card as JSON: counts per split, attribute and answer distributions, word counts, image sizes."""
     splits = {split: [record for record in records if record.split == split] for split in SPLITS}
-    sizes = Counter(_size(record.image) for record in records)
+    sizes = Counter("{}x{}".format(*image_size(record.image)) for record in records)
     shown = dict(sorted(sizes.items())) if len(sizes) <= NUM_ANSWERS else dict(_ranked(sizes)[:NUM_ANSWERS])
     return {
         "task": task,
@@ -149,13 +150,6 @@ def _ranked(counts: Counter[str]) -> list[list[Any]]:
 def _min_max(texts: Iterable[str]) -> dict[str, int]:
     lengths = [len(text.split()) for text in texts]
     return {"min": min(lengths), "max": max(lengths)}
-
-
-def _size(image: bytes) -> str:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(image)) as opened:
-        return f"{opened.width}x{opened.height}"
 
 
 def _markdown(card: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pilot.data.account import SourceCounts
 from pilot.data.build import write_intake
-from pilot.data.intake.intake import HELD_OUT, Request
+from pilot.data.intake.request import HELD_OUT, Request
 from pilot.data.quarantine import DEFAULT_MAX_SHARE
 from pilot.data.readers.catalogue import READERS
 from pilot.data.readers.own import JSON

@@ -42,7 +42,7 @@ class Quarantine:
             [
                 {
                     "file": escape_surrogates(r.place.file),
-                    "row": _row(r.place.row),
+                    "row": escape_surrogates(r.place.row) if isinstance(r.place.row, str) else r.place.row,
                     "field": escape_surrogates(r.field),
                     "reason": escape_surrogates(r.reason),
                 }
@@ -67,22 +67,14 @@ class Quarantine:
             return
         share, first = num_bad / num_all, next(iter(self._rows.values()))
         shown = "; ".join(f"{reason} ({count})" for reason, count in self.reasons()[:NUM_SHOWN])
+        enough = min(1.0, round(share + 0.0005, 3))
         raise UserError(
             f"{where}: {num_bad} of {num_all} {what} cannot be used ({share:.1%}; max_quarantine allows "
             f"{max_share:.1%}). Most frequent reasons: {shown}. First: {escape_surrogates(first.place.file)}, row "
-            f"{first.place.row}. Correct them, or allow more with max_quarantine (here at least {_ceiling(share)})."
+            f"{first.place.row}. Correct them, or allow more with max_quarantine (here at least {enough})."
         )
-
-
-def _ceiling(share: float) -> float:
-    """Round a share up to three decimals, at most to 1."""
-    return min(1.0, round(share + 0.0005, 3))
 
 
 def escape_surrogates(text: str) -> str:
     """Escape characters that cannot be encoded as UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _row(row: int | str) -> int | str:
-    return escape_surrogates(row) if isinstance(row, str) else row

@@ -103,7 +103,7 @@ def _front_matter(trained: TrainedModel, form: str) -> str:
 def _summary(trained: TrainedModel, form: str) -> str:
     spec = trained.spec
     others = [client for client in trained.clients if client != trained.client]
-    shared = f"the same as that of clients {_enumerate(others)}" if others else "its own"
+    shared = f"the same as that of clients {', '.join(map(str, others))}" if others else "its own"
     kind = {
         "merged": f"A `{trained.backbone.family.model_class}` checkpoint with LoRA merged into the weights.",
         "adapter": "A PEFT adapter (LoRA and the projector) over the base model.",
@@ -227,7 +227,3 @@ def _table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
 
 def _list(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _enumerate(clients: Sequence[int]) -> str:
-    return ", ".join(map(str, clients))

@@ -53,8 +53,8 @@ def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
         "history": progress.history,
         "ledger": progress.ledger,
         "record": json.loads(json.dumps(progress.server.record)),
-        "versions": {str(client): version.to_json() for client, version in sorted(progress.versions.items())},
-        "previous": {str(client): version.to_json() for client, version in sorted(progress.previous.items())},
+        "versions": {str(client): vars(version) for client, version in sorted(progress.versions.items())},
+        "previous": {str(client): vars(version) for client, version in sorted(progress.previous.items())},
     }
     write_jsonl(target / "history.json", [past])  # on one line: Python is slow at indenting JSON
     seal = {
@@ -144,8 +144,8 @@ def _load(source: Path, config_digest: str | None) -> Progress | None:
     return Progress(
         seal["round"],
         _unflatten(load_state(source / "server.safetensors"), past["record"]),
-        _versions(past["versions"]),
-        _versions(past["previous"]),
+        {int(client): Version(**version) for client, version in past["versions"].items()},
+        {int(client): Version(**version) for client, version in past["previous"].items()},
         past["history"],
         past["ledger"],
     )
@@ -154,10 +154,6 @@ def _load(source: Path, config_digest: str | None) -> Progress | None:
 def versions_to_keep(*versions: Mapping[int, Version], client: int) -> tuple[str, ...]:
     """List the names of a client's versions that any of the rounds still needs, sorted."""
     return tuple(sorted({each[client].name for each in versions if client in each}))
-
-
-def _versions(value: Mapping[str, dict[str, str]]) -> dict[int, Version]:
-    return {int(client): Version.from_json(version) for client, version in value.items()}
 
 
 def _flatten(server: ServerState) -> State:

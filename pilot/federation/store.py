@@ -7,7 +7,6 @@ digests, not their content: a round checkpoint records which version of each cli
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pilot.errors import UserError
 from pilot.io.atomic import remove
@@ -18,19 +17,10 @@ from pilot.methods.base import State
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a client's private state: its name, and the sha256 of its file."""
+    """A version of a client's private state: its name, and the sha256 of its file; `vars` is its JSON form."""
 
     name: str
     sha256: str
-
-    def to_json(self) -> dict[str, str]:
-        """Convert to the JSON form used in checkpoints and messages."""
-        return {"name": self.name, "sha256": self.sha256}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Version":
-        """Restore a version from `to_json`."""
-        return cls(value["name"], value["sha256"])
 
 
 def version_name(round_number: int, phase_index: int) -> str:

@@ -66,12 +66,8 @@ class LocalTrainer:
         validation: Mapping[int, Sequence[Example]] = MappingProxyType({}),
     ) -> None:
         self.backbone, self.method, self.settings = backbone, method, settings
-        self.features, self.examples, self.checkpointing, self.validation = (
-            features,
-            examples,
-            checkpointing,
-            validation,
-        )
+        self.features, self.examples = features, examples
+        self.checkpointing, self.validation = checkpointing, validation
         self._projector = backbone.projector()
 
     def run(self, task: PhaseTask, stored: State) -> TrainingResult:
@@ -131,15 +127,12 @@ class LocalTrainer:
             if step == done:
                 run.require_gradients()
             optimiser.finish()
-            if checkpoint is not None and (step + 1 == task.steps or self._is_save_due(kept)):
+            due = self.checkpointing and time.monotonic() - kept >= self.checkpointing.minutes * SECONDS_PER_MINUTE
+            if checkpoint and (step + 1 == task.steps or due):
                 ended = step + 1 == task.steps and not task.phase.mean_gradients
                 checkpoint.save(step + 1, run.state() | ({} if ended else optimiser.state()))
                 kept = time.monotonic()
         return optimiser.mean_gradients() if task.phase.mean_gradients else {}
-
-    def _is_save_due(self, kept: float) -> bool:
-        assert self.checkpointing is not None, "called only if phases are saved"
-        return time.monotonic() - kept >= self.checkpointing.minutes * SECONDS_PER_MINUTE
 
     def _phase_checkpoint(self, run: PhaseRun) -> PhaseCheckpoint | None:
         """Return the storage of this unfinished phase, keyed by what it starts from; None if phases are not saved."""

@@ -58,6 +58,11 @@ def is_blank(line: str) -> bool:
     return not line.strip(string.whitespace)
 
 
+def is_unicode(text: str) -> bool:
+    """Check whether a text can be encoded as UTF-8: it contains no lone surrogates."""
+    return text.encode("utf-8", "ignore").decode("utf-8") == text
+
+
 def parse_json(text: str, collect: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None) -> Any:
     """Parse the JSON value in `text`, with null for `NaN` and `Infinity`.
 

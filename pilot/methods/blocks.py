@@ -131,7 +131,8 @@ def tiles(rows: Rows, memory: int = DEFAULT_MEMORY) -> Iterator[Tile]:
     for first in range(0, rows.count, size):
         a = _fill(rows, first, own, mean_D)
         for before in range(0, first, size):
-            yield Tile(first, before, _distances_between(a, _fill(rows, before, other, mean_D)))
+            b = _fill(rows, before, other, mean_D)
+            yield Tile(first, before, _squares(a, b, diagonal=False).sqrt_())
         yield Tile(first, first, _distances_within(a))
 
 
@@ -139,7 +140,8 @@ def distance_matrix(rows: Rows, memory: int = DEFAULT_MEMORY) -> Tensor:
     """Compute (K, K) distances in float64: exactly symmetric, exactly 0 on the diagonal and between equal rows."""
     result_KK = torch.empty(rows.count, rows.count, dtype=torch.float64)
     for tile in tiles(rows, memory):
-        r, c = (slice(first, first + size) for first, size in zip(*_place(tile), strict=True))
+        starts = tile.first_row, tile.first_column
+        r, c = (slice(start, start + size) for start, size in zip(starts, tile.distances_RC.shape, strict=True))
         result_KK[r, c] = tile.distances_RC
         result_KK[c, r] = tile.distances_RC.T
     return result_KK
@@ -172,11 +174,6 @@ def smallest(values_RC: Tensor, num: int) -> Tensor:
     return positions
 
 
-def _place(tile: Tile) -> tuple[tuple[int, int], tuple[int, int]]:
-    rows, columns = tile.distances_RC.shape
-    return (tile.first_row, tile.first_column), (rows, columns)
-
-
 def _mean(rows: Rows, buffer_D: Tensor) -> Tensor:
     total_D = torch.zeros_like(buffer_D)
     for index in range(rows.count):
@@ -203,10 +200,6 @@ def _distances_within(a_BD: Tensor) -> Tensor:
     return squares_BB.tril_(-1).add_(squares_BB.T.clone()).sqrt_()
 
 
-def _distances_between(a_RD: Tensor, b_CD: Tensor) -> Tensor:
-    return _squares(a_RD, b_CD, diagonal=False).sqrt_()
-
-
 def _squares(a_RD: Tensor, b_CD: Tensor, *, diagonal: bool) -> Tensor:
     """Compute squared distances; with `diagonal`, only those below the diagonal are valid."""
     a_R, b_C = (torch.stack([row.dot(row) for row in block]) for block in (a_RD, b_CD))
@@ -224,16 +217,12 @@ def _squares(a_RD: Tensor, b_CD: Tensor, *, diagonal: bool) -> Tensor:
 def _recompute(squares_RC: Tensor, suspicious_RC: Tensor, a_RD: Tensor, b_CD: Tensor) -> None:
     """Recompute suspicious distances from differences, or set them to 0 where the rows' bytes are equal."""
     a_marks, b_marks = (
-        {int(i): _row_digest(block[i]) for i in found.nonzero()[:, 0]}
+        {int(i): hashlib.sha256(block[i].numpy().data).digest() for i in found.nonzero()[:, 0]}
         for block, found in ((a_RD, suspicious_RC.any(1)), (b_CD, suspicious_RC.any(0)))
     )
     for row, column in suspicious_RC.nonzero().tolist():
         equal = a_marks[row] == b_marks[column]
         squares_RC[row, column] = 0.0 if equal else float((a_RD[row] - b_CD[column]).square().sum())
-
-
-def _row_digest(row_D: Tensor) -> bytes:
-    return hashlib.sha256(row_D.numpy().data).digest()
 
 
 def _merge(best: Nearest, first_row: int, distances_RC: Tensor, first_column: int) -> None:

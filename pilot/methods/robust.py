@@ -133,17 +133,13 @@ def clip_difference(state: State, reference: State, max_norm: float) -> tuple[St
         raise ValueError(f"max_norm: expected a positive finite number, got {max_norm}")
     origin, sent = _checked([({name: reference[name] for name in state if name in reference}, 1.0), (state, 1.0)])
     differences = {name: value.double() - origin[name].double() for name, value in sent.items()}
-    norm = _norm(differences)
+    norm = math.sqrt(sum(float(differences[name].square().sum()) for name in sorted(differences)))
     if not math.isfinite(norm):
         raise ValueError(f"the norm of the update is {norm}, expected a finite number")
     if norm > max_norm:
         # The last factor exceeds the rounding errors of the products and of the norm.
         differences = {name: value * (max_norm / norm * (1 - 1e-12)) for name, value in differences.items()}
     return differences, norm
-
-
-def _norm(differences: State) -> float:
-    return math.sqrt(sum(float(differences[name].square().sum()) for name in sorted(differences)))
 
 
 def _checked(states: Iterable[tuple[State, float]]) -> list[State]:

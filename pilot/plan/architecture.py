@@ -181,33 +181,26 @@ def _read(folder: Path, where: str) -> Architecture:
     family_of(model_type, f"{where}: {path}")
     if model_type != "llava":
         return _counted(written, f"{where}: {path}")
-    config = _configuration(path, where)
-    sizes = {part: {field: config[f"{part}_config"][name] for field, name in SIZES[part].items()} for part in SIZES}
-    return Architecture(tied=config["tie_word_embeddings"], **sizes["text"], **sizes["vision"])
-
-
-def _configuration(path: Path, where: str) -> dict[str, Any]:
-    """Read LLaVA's configuration; import transformers only to add sizes that published files leave out.
-
-    Raises:
-        UserError: the file cannot be read, or describes another kind of model.
-    """
     try:
-        written: dict[str, Any] = parse_json(decode(path.read_bytes()))
-        if written["model_type"] != "llava":
-            raise ValueError(f"model_type is {written['model_type']!r}")
-        parts = [(written.get(f"{part}_config") or {}, {*names.values()}) for part, names in SIZES.items()]
-        if "tie_word_embeddings" in written and all(names <= part.keys() for part, names in parts):
-            return written
-        from transformers import LlavaConfig
-
-        resolved: dict[str, Any] = LlavaConfig.from_dict(written).to_dict()
-        return resolved
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        config = _complete(written)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{where}: {path}: {type(error).__name__}: {error}. Expected the config.json of a LLaVA checkpoint "
             "(model_type llava), as transformers writes it."
         ) from error
+    sizes = {part: {field: config[f"{part}_config"][name] for field, name in SIZES[part].items()} for part in SIZES}
+    return Architecture(tied=config["tie_word_embeddings"], **sizes["text"], **sizes["vision"])
+
+
+def _complete(written: dict[str, Any]) -> dict[str, Any]:
+    """Return LLaVA's configuration; import transformers only to add sizes that published files leave out."""
+    parts = [(written.get(f"{part}_config") or {}, {*names.values()}) for part, names in SIZES.items()]
+    if "tie_word_embeddings" in written and all(names <= part.keys() for part, names in parts):
+        return written
+    from transformers import LlavaConfig
+
+    resolved: dict[str, Any] = LlavaConfig.from_dict(written).to_dict()
+    return resolved
 
 
 def _of_size(size: RandomModel, where: str) -> Architecture:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilot.data.account import SourceCounts
-from pilot.data.intake.intake import Request, make_records
+from pilot.data.intake.intake import make_records
+from pilot.data.intake.request import Request
 from pilot.data.quarantine import Quarantine
 from pilot.data.readers.catalogue import READERS
 from pilot.errors import UserError

@@ -14,7 +14,8 @@ from PIL import Image
 from pilot.config.base import Model
 from pilot.data.intake import filling
 from pilot.data.intake.filling import IntakeResult, SplitCounts
-from pilot.data.intake.intake import Request, digest_source_files, make_records
+from pilot.data.intake.intake import digest_source_files, make_records
+from pilot.data.intake.request import Request
 from pilot.data.intake.survey import hold_out, survey, trial_order
 from pilot.data.quarantine import Quarantine
 from pilot.data.readers.file_source import FileSource

@@ -3,7 +3,7 @@
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from openpyxl import Workbook
@@ -37,7 +37,7 @@ def lines(path: Path, *rows: Any) -> Path:
 
 
 def test_formats_are_those_of_the_command() -> None:
-    assert set(FORMATS) == {each.value for each in ImportFormat}
+    assert set(FORMATS) == set(get_args(ImportFormat))
 
 
 def test_lm_eval(tmp_path: Path) -> None:

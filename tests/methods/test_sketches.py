@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pilot.bench.scale.sketches import PIECE, SketchSettings, approximate_nearest, rerank, signs, sketch
+from pilot.bench.scale.sketches import PIECE, approximate_nearest, rerank, signs, sketch
 from pilot.methods.blocks import TensorRows, nearest
 
 
@@ -56,12 +56,11 @@ def test_reranking_all_is_exact() -> None:
     """With every other row as a candidate nothing can be missed, in one block or in blocks of 7 rows."""
     rows = TensorRows(points(40, 30))
     true = nearest(rows, 3)
-    everyone = SketchSettings(size=8, overfetch=13)
     for memory in (2**30, 24 * 30 + 7 * 8 * 30):
         found = rerank(rows, nearest(rows, 39).indices_KM, 3, memory)
         assert torch.equal(found.indices_KM, true.indices_KM)
         torch.testing.assert_close(found.distances_KM, true.distances_KM, rtol=1e-9, atol=0)
-    assert torch.equal(approximate_nearest(rows, 3, everyone).indices_KM, true.indices_KM)
+    assert torch.equal(approximate_nearest(rows, 3, 8, 13, 0).indices_KM, true.indices_KM)
 
 
 def test_reranking_finds_what_sketches_confuse() -> None:
@@ -70,8 +69,8 @@ def test_reranking_finds_what_sketches_confuse() -> None:
     latent, basis = rng.standard_normal((300, 4)), rng.standard_normal((4, 500))
     rows = TensorRows(torch.from_numpy(latent @ basis + 0.2 * rng.standard_normal((300, 500))))
     true = nearest(rows, 3).indices_KM
-    with_exact = approximate_nearest(rows, 3, SketchSettings(64, 16, True))
-    without = approximate_nearest(rows, 3, SketchSettings(64, 16, False))
+    with_exact = approximate_nearest(rows, 3, 64, 16, 0)
+    without = nearest(TensorRows(sketch(rows, 64, 0)), 3)
     assert recall(with_exact.indices_KM, true) > 0.98
     assert 0.3 < recall(without.indices_KM, true) < 0.9
     distances = torch.stack([torch.cdist(rows.matrix_KD[k : k + 1], rows.matrix_KD)[0] for k in range(300)])
@@ -79,9 +78,9 @@ def test_reranking_finds_what_sketches_confuse() -> None:
 
 
 def test_refusals() -> None:
-    for options in ({"size": 0}, {"size": 12}, {"overfetch": 0}):
-        with pytest.raises(ValueError, match=next(iter(options))):
-            SketchSettings(**options)  # type: ignore[arg-type]
+    for name, size, overfetch in (("size", 0, 16), ("size", 12, 16), ("overfetch", 256, 0)):
+        with pytest.raises(ValueError, match=name):
+            approximate_nearest(TensorRows(points(2, 10)), 1, size, overfetch, 0)
     with pytest.raises(ValueError, match="memory: a sketch of one row needs"):
         sketch(TensorRows(points(2, 10)), 8, 0, 1000)
     with pytest.raises(ValueError, match="memory: comparing two rows needs 320 bytes"):

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from pilot.config.study import study_names
+from pilot.config.files import shipped_names
 from pilot.errors import UserError
 from pilot.workflow import check_methods_in_scenario, read_workflow_config
 
 from .workflow import snakemake
 
-NAMES = [f"{name}_methods" for name in ("figure", "fault", *study_names())]
+NAMES = [f"{name}_methods" for name in ("figure", "fault", *shipped_names("studies"))]
 
 
 def test_defaults_and_forms() -> None:

@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from rich.console import Console
@@ -81,7 +81,7 @@ def test_other_formats(scenario: Path) -> None:
     assert r"\begin{tabular}" in (compare([scenario], format="latex") or "")
     with pytest.raises(UserError, match="--format yaml: unknown. Expected one of: table, markdown"):
         compare([scenario], format="yaml")
-    assert FORMATS == tuple(TableFormat)
+    assert FORMATS == get_args(TableFormat)
 
 
 def test_without_the_default_baseline_it_says_so(scenario: Path) -> None:

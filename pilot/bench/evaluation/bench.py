@@ -156,7 +156,7 @@ def compare_run(
                 model = StockModel(spec.profile, Path(folder), batch_size)
                 return stock_rows(model, models, sets, scenario_dir / "data")
 
-        sides = {"ours": lambda: answer_rows(run_dir, _silent, limit), "stock": stock}
+        sides = {"ours": lambda: answer_rows(run_dir, lambda done, total: None, limit), "stock": stock}
         order = sorted(sides, reverse=stock_first)
         timed = {name: _timed(sides[name]) for name in order}
     (ours, seconds), (theirs, stock_seconds) = timed["ours"], timed["stock"]
@@ -205,7 +205,3 @@ def _timed(side: Callable[[], list[dict[str, Any]]]) -> tuple[list[dict[str, Any
     began = time.perf_counter()
     rows = side()
     return rows, time.perf_counter() - began
-
-
-def _silent(done: int, total: int) -> None:
-    """Ignore progress within a run; it is reported per run."""

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -27,10 +27,6 @@ class Spread:
             return cls(values[0], values[0], values[0])
         lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
         return cls(median, lower, upper)
-
-    def to_json(self) -> dict[str, float]:
-        """Return all fields."""
-        return asdict(self)
 
 
 def alternate(

@@ -1,7 +1,7 @@
 """Report of a bench, as a text table and as JSON."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -17,7 +17,7 @@ class Row:
 
     Attributes:
         case: settings of the case by name, one column each.
-        seconds: times of every side, by name.
+        seconds: times of every side in seconds, by name.
         ratios: paired ratios of times, by name.
         difference: largest relative difference between ours and the reference.
         values: other measurements, by name.
@@ -30,17 +30,6 @@ class Row:
     difference: float
     repeats: int
     values: Mapping[str, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all fields; times in seconds."""
-        return {
-            "case": dict(self.case),
-            "seconds": {name: spread.to_json() for name, spread in self.seconds.items()},
-            "ratios": {name: spread.to_json() for name, spread in self.ratios.items()},
-            "difference": self.difference,
-            "repeats": self.repeats,
-            "values": dict(self.values),
-        }
 
 
 @dataclass(frozen=True)
@@ -67,7 +56,7 @@ class Report:
             "bench": self.name,
             "machine": machine() | {name: version(name) for name in ("transformers", "peft")},
             "settings": dict(self.settings),
-            "rows": [row.to_json() for row in self.rows],
+            "rows": [asdict(row) for row in self.rows],
             "summary": dict(self.summary),
             "notes": list(self.notes),
         }

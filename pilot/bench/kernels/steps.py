@@ -1,6 +1,5 @@
 """Single local training steps of ours, as in `LocalTrainer`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,8 +104,3 @@ def _add_noise(state: State) -> State:
         size = float(value.std()) if value.any() else value.shape[-1] ** -0.5
         result[name] = value + NOISE * size * torch.randn(value.shape, generator=generator)
     return result
-
-
-def first_round_phases(spec: RunSpec) -> Sequence[Phase]:
-    """Return the phases of a run's first round."""
-    return spec.make_method().phases(1)

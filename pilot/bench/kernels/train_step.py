@@ -15,7 +15,7 @@ from pilot.bench.kernels.paired import Spread, alternate, ratios
 from pilot.bench.kernels.plain import PlainSteps
 from pilot.bench.kernels.products import flops, make_product_runner, record_products
 from pilot.bench.kernels.report import Report, Row
-from pilot.bench.kernels.steps import OurSteps, first_round_phases, read_stream
+from pilot.bench.kernels.steps import OurSteps, read_stream
 from pilot.config.load import load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.federation.spec import RunSpec
@@ -47,7 +47,7 @@ def bench_train_step(
     ours, plain, differences = {}, {}, {}
     for method in METHODS:
         spec = RunSpec(*loaded, method, seed=0)
-        for phase in first_round_phases(spec):
+        for phase in spec.make_method().phases(1):
             name = method if phase.name == "train" else f"{method} {phase.name}"
             steps = OurSteps(spec, phase, stream, num_steps=20 * STEPS_PER_CALL)
             ours[name], plain[name] = steps, PlainSteps(loaded[1], steps)

@@ -3,14 +3,11 @@
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from pilot.bench.scale.files import write_with_figure
 from pilot.bench.scale.measure import machine, run_fresh, slope
 
 Advance = Callable[[int, int], None]
-NAME = "federation"
 MEBIBYTE = 2**20
 
 
@@ -96,17 +93,6 @@ def bench_federation(
                 advance(done, total)
     del results["write"]
     return {"machine": machine(), "sizes": asdict(sizes), **results, "fits": _fits(results)}
-
-
-def write_report(report: Mapping[str, Any], results: Path) -> list[Path]:
-    """Write `bench/federation.json` and its figure below `results`; return the files.
-
-    Raises:
-        UserError: the folder cannot be written to.
-    """
-    from pilot.bench.scale.plot import draw
-
-    return write_with_figure(report, draw, results, NAME)
 
 
 def _jobs(sizes: Sizes, folder: str) -> dict[str, list[dict[str, Any]]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pilot.bench.scale.measure import measure_cost
-from pilot.bench.scale.sketches import SketchSettings, approximate_nearest, sketch
+from pilot.bench.scale.sketches import approximate_nearest, sketch
 from pilot.bench.scale.synthetic import ClusteredRows, FileStates, GaussianRows, write_rows
 from pilot.io.seeding import generator
 from pilot.methods.blocks import Nearest, StateRows, TensorRows, nearest, rows_per_block
@@ -30,7 +30,7 @@ def averaging(clients: int, width: int) -> dict[str, Any]:
     driver, start = made.driver(), made.start()
     progress, cost = measure_cost(lambda: driver.run(start))
     error = made.error(progress.server.shared)
-    return {"clients": clients, "parameters": width, "error": error, **cost.to_json()}
+    return {"clients": clients, "parameters": width, "error": error, **vars(cost)}
 
 
 def write(folder: str, clients: int, width: int, noise: float) -> dict[str, Any]:
@@ -50,8 +50,8 @@ def ata(folder: str, clients: int, width: int, memory: int) -> dict[str, Any]:
     mixed, mix_cost = measure_cost(lambda: sum(1 for _ in iter_mix(states, neighbourhoods)))
     return {
         "clients": mixed, "parameters": width, "memory_bound": memory,
-        "rows_per_block": rows_per_block(clients, width, memory), "neighbours": cost.to_json(),
-        "mixing": mix_cost.to_json(), "peak_bytes": max(cost.peak_bytes, mix_cost.peak_bytes),
+        "rows_per_block": rows_per_block(clients, width, memory), "neighbours": vars(cost),
+        "mixing": vars(mix_cost), "peak_bytes": max(cost.peak_bytes, mix_cost.peak_bytes),
         "seconds": cost.seconds + mix_cost.seconds, "cpu_seconds": cost.cpu_seconds + mix_cost.cpu_seconds,
     }  # fmt: skip
 
@@ -78,12 +78,12 @@ def recall(
         for overfetch in overfetches:
             share = _recall(found.indices_KM[:, : NUM_NEIGHBORS * overfetch], true)
             table.append({"size": size, "overfetch": overfetch, "recall": share, **costs})
-    settings = SketchSettings(chosen["size"], chosen["overfetch"], rerank=True, seed=SEED)
-    approximate, cost = measure_cost(lambda: approximate_nearest(rows, NUM_NEIGHBORS, settings, memory))
+    chosen_setting = chosen["size"], chosen["overfetch"]
+    approximate, cost = measure_cost(lambda: approximate_nearest(rows, NUM_NEIGHBORS, *chosen_setting, SEED, memory))
     return {
         "clients": clients, "parameters": width, "noise": noise, "memory_bound": memory, "table": table,
-        "reading_once": reading.to_json(), "exact": exact.to_json(),
-        "chosen": {**chosen, "recall": _recall(approximate.indices_KM, true), **cost.to_json()},
+        "reading_once": vars(reading), "exact": vars(exact),
+        "chosen": {**chosen, "recall": _recall(approximate.indices_KM, true), **vars(cost)},
     }  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def search(clients: int, size: int, overfetch: int, memory: int) -> dict[str, An
     _warm_up()
     sketches_KS = torch.from_numpy(generator(SEED, clients, "sketches").standard_normal((clients, size)))
     _, cost = measure_cost(lambda: nearest(TensorRows(sketches_KS), NUM_NEIGHBORS * overfetch, memory))
-    return {"clients": clients, "size": size, "memory_bound": memory, **cost.to_json()}
+    return {"clients": clients, "size": size, "memory_bound": memory, **vars(cost)}
 
 
 def simulation(clients: int, width: int, rounds: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,6 @@ class Cost:
     seconds: float
     cpu_seconds: float
     peak_bytes: int
-
-    def to_json(self) -> dict[str, float]:
-        """Return all fields."""
-        return asdict(self)
 
 
 def measure_cost(work: Callable[[], Any]) -> tuple[Any, Cost]:

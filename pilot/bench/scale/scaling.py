@@ -16,7 +16,6 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache, open_features
 from pilot.backbone.features import compute_features
 from pilot.backbone.from_profile import load_backbone
-from pilot.bench.scale.files import write_with_figure
 from pilot.bench.scale.measure import Cost, machine, measure_cost, slope
 from pilot.config.load import load_profile, load_scenario
 from pilot.config.profile import Profile
@@ -100,17 +99,6 @@ def as_text(report: Mapping[str, Any]) -> str:
             lines.append(f"{part:<20}{values}{fit['exponent']:>8.2f} {fit['last']:>9.2f}")
         lines.append("")
     return "\n".join([*lines, "machine: " + ", ".join(f"{k} {v}" for k, v in report["machine"].items())])
-
-
-def write_report(report: Mapping[str, Any], results: Path) -> list[Path]:
-    """Write `bench/scaling.json` and its figure below `results`; return the files.
-
-    Raises:
-        UserError: the folder cannot be written to.
-    """
-    from pilot.bench.scale.scaling_plot import draw
-
-    return write_with_figure(report, draw, results, NAME)
 
 
 def _measure_size(backbone: Backbone, sizes: Sizes, dimension: str, factor: int) -> dict[str, Cost]:

@@ -5,13 +5,11 @@ Sciences 2003). E ||s(x) - s(y)||^2 = ||x - y||^2 with a relative standard devia
 d is. R is generated from the seed in pieces of `PIECE` rows, so that a client can compute its own sketch and send s
 numbers; x_0 is any vector known to all (here the first row; in a deployment, the model that all received).
 
-The nearest sketches belong only probably to the nearest clients; with `rerank`, `overfetch` * M candidates are compared
-exactly.
+The nearest sketches belong only probably to the nearest clients; `overfetch` * M candidates are compared exactly.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,40 +21,26 @@ from pilot.methods.blocks import DEFAULT_MEMORY, Nearest, Rows, TensorRows, near
 PIECE = 8192
 
 
-@dataclass(frozen=True)
-class SketchSettings:
-    """Settings of the neighbour search.
-
-    Attributes:
-        size: s, numbers per sketch; a multiple of 8.
-        overfetch: candidates per requested neighbour.
-        rerank: whether candidates are compared exactly; otherwise those with the nearest sketches are taken.
-        seed: seed of the projection.
-    """
-
-    size: int = 256
-    overfetch: int = 16
-    rerank: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.size < 8 or self.size % 8:
-            raise ValueError(f"size: expected a positive multiple of 8, got {self.size}")
-        if self.overfetch < 1:
-            raise ValueError(f"overfetch: expected at least 1, got {self.overfetch}")
-
-
 def approximate_nearest(
-    rows: Rows, num_neighbors: int, settings: SketchSettings, memory: int = DEFAULT_MEMORY
+    rows: Rows, num_neighbors: int, size: int, overfetch: int, seed: int, memory: int = DEFAULT_MEMORY
 ) -> Nearest:
     """Find the approximate M nearest others of every row by sketches; distances are exact after re-ranking.
 
     Besides `memory` bytes for blocks, the sketches take 8 K s bytes, and re-ranking about 120 bytes per candidate.
+
+    Args:
+        rows: the rows.
+        num_neighbors: M.
+        size: s, numbers per sketch; a multiple of 8.
+        overfetch: candidates per requested neighbour, which are compared exactly.
+        seed: seed of the projection.
+        memory: bytes for blocks.
     """
-    sketches_KS = sketch(rows, settings.size, settings.seed, memory)
-    if not settings.rerank:
-        return nearest(TensorRows(sketches_KS), num_neighbors, memory)
-    candidates = nearest(TensorRows(sketches_KS), num_neighbors * settings.overfetch, memory)
+    if size < 8 or size % 8:
+        raise ValueError(f"size: expected a positive multiple of 8, got {size}")
+    if overfetch < 1:
+        raise ValueError(f"overfetch: expected at least 1, got {overfetch}")
+    candidates = nearest(TensorRows(sketch(rows, size, seed, memory)), num_neighbors * overfetch, memory)
     return rerank(rows, candidates.indices_KM, num_neighbors, memory)
 
 

@@ -10,6 +10,7 @@ from pilot.data.account import SourceCounts, SplitCounts
 from pilot.data.boxes import BadBox, CheckedBox, check_box
 from pilot.data.duplicates import near_duplicates
 from pilot.data.images import BadImage, NormalisedImage, load
+from pilot.data.intake.request import HELD_OUT, Request
 from pilot.data.prompts import box_answer
 from pilot.data.quarantine import Quarantine
 from pilot.data.record import InstructionRecord, Turn
@@ -70,27 +71,17 @@ class RecordBuilder:
     """Second pass for one task, which fills its splits with records.
 
     Attributes:
-        where: scenario and task, for the start of messages.
-        source: name in records and ids.
-        kind: `vqa`, `caption` or `ground`.
+        request: the records to make.
         images: folder that image references are relative to.
-        own_ids: whether the rows' ids are kept unchanged.
-        max_quarantine: largest allowed share of unusable rows among the opened rows.
-        is_test_held_out: whether test rows are a share of the training images.
         quarantine: receives every unusable row.
-        advance: called after every record.
+        advance: called after every record with the number of records made.
         result: records made so far, and their counts.
     """
 
-    where: str
-    source: str
-    kind: str
+    request: Request
     images: Path
-    own_ids: bool
-    max_quarantine: float
-    is_test_held_out: bool
     quarantine: Quarantine
-    advance: Callable[[], None]
+    advance: Callable[[int], None]
     result: IntakeResult
 
     def build(
@@ -131,12 +122,12 @@ class RecordBuilder:
         """Raise an error if too many of the rows that are, or at least will be, opened are unusable."""
         num_bad = self.result.accounts[split].num_unusable
         what = f"rows that were opened for split {split}"
-        self.quarantine.check(self.where, what, num_bad, num_opened, self.max_quarantine)
+        self.quarantine.check(self.request.where, what, num_bad, num_opened, self.request.max_quarantine)
 
     def _fetch(self, positions: set[int], read: Callable[[], Rows]) -> dict[int, Row]:
         rows = {place: row for place, row in enumerate(read()) if place in positions and isinstance(row, Row)}
         if len(rows) < len(positions):
-            raise UserError(f"{self.where}: the files changed while they were read. Run the command again.")
+            raise UserError(f"{self.request.where}: the files changed while they were read. Run the command again.")
         return rows
 
     def _build_record(self, split: str, row: Row) -> InstructionRecord | None:
@@ -160,7 +151,7 @@ class RecordBuilder:
             return None
         self.result.left_out.update(row.left_out)
         self._count(split, digest, image, box)
-        self.advance()
+        self.advance(sum(each.num_taken for each in self.result.accounts.values()))
         return self._record(split, row, image, box, earlier)
 
     def _reject(self, split: str, row: Row, name: str, reason: str) -> None:
@@ -201,9 +192,9 @@ class RecordBuilder:
     ) -> InstructionRecord:
         answer = row.answer if box is None else box_answer(box.box)
         return InstructionRecord(
-            id=row.id if self.own_ids else f"{self.source}-{split}-{row.id}",
-            task=self.kind,
-            source=self.source,
+            id=row.id if self.request.source.own_ids else f"{self.request.name}-{split}-{row.id}",
+            task=self.request.kind,
+            source=self.request.name,
             image=image.data,
             instruction=row.instruction,
             answer=answer,
@@ -215,12 +206,13 @@ class RecordBuilder:
         )
 
     def _too_few(self, split: str, number: int | None, account: SplitCounts) -> UserError:
+        held_out = HELD_OUT in self.request.options
         expected = "rows were expected" if number is None else f"num_{split} is {number}"
         skipped = "".join(f"; {count} rows: {reason}" for reason, count in account.num_skipped.most_common(3))
         return UserError(
-            f"{self.where}: {expected}, but the source has {account.num_taken} usable rows for split {split} (of "
-            f"{account.num_read} read: {account.num_rejected + account.num_unusable} unusable, "
+            f"{self.request.where}: {expected}, but the source has {account.num_taken} usable rows for split {split} "
+            f"(of {account.num_read} read: {account.num_rejected + account.num_unusable} unusable, "
             f"{account.num_duplicates} with an image of the test split{skipped}). "
             + ("Lower it" if number and account.num_taken else "Check file and options")
-            + ("." if self.is_test_held_out else ", or set held_out to test on a share of the training images.")
+            + ("." if held_out else ", or set held_out to test on a share of the training images.")
         )

@@ -8,7 +8,6 @@ image, byte by byte, is left out.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -18,49 +17,19 @@ from pilot.config.base import Model
 from pilot.config.files import validated
 from pilot.data.account import SplitCounts, combine_counts
 from pilot.data.intake.filling import IntakeResult, RecordBuilder
+from pilot.data.intake.request import HELD_OUT, Request
 from pilot.data.intake.survey import Survey, hold_out, survey, trial_order
-from pilot.data.quarantine import DEFAULT_MAX_SHARE, Quarantine
-from pilot.data.readers.file_source import FileSource
+from pilot.data.quarantine import Quarantine
 from pilot.data.readers.files import below, matching
 from pilot.errors import UserError
 from pilot.io.digest import sha256_file
 from pilot.io.seeding import generator
 
 Progress = Callable[[int, int], None]
-HELD_OUT = "held_out"
 SPLITS = ("test", "train")
 """Splits in the order in which they are filled."""
 OFFICIAL_NUM_REFERENCES = 10
 """Same number as in `pilot.evaluation.vqa`, which is a later layer."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """Request for records from a source.
-
-    Attributes:
-        where: scenario and field, for the start of messages.
-        name: name of the source in records and ids.
-        source: reader, options model and description of the source.
-        options: options as given in the scenario, with `held_out` if test rows are a share of the training images.
-        root: folder that paths in the options are relative to.
-        kind: `vqa`, `caption` or `ground`.
-        num_train: number of training records; None for all.
-        num_test: number of test records; None for all.
-        seed: seed of the selection.
-        max_quarantine: largest allowed share of unusable rows.
-    """
-
-    where: str
-    name: str
-    source: FileSource
-    options: Mapping[str, Any]
-    root: Path
-    kind: str
-    num_train: int | None
-    num_test: int | None
-    seed: int
-    max_quarantine: float = DEFAULT_MAX_SHARE
 
 
 def make_records(request: Request, quarantine: Quarantine, progress: Progress) -> IntakeResult:
@@ -88,7 +57,8 @@ def make_records(request: Request, quarantine: Quarantine, progress: Progress) -
     numbers = {"train": request.num_train, "test": request.num_test}
     total = sum(len(candidates[split]) if number is None else number for split, number in numbers.items())
     result = IntakeResult(accounts={split: _account(surveys[split], candidates[split]) for split in SPLITS})
-    builder = _record_builder(request, options, quarantine, result, lambda: progress(_num_made(result), total))
+    images = request.root / getattr(options, "images", "")
+    builder = RecordBuilder(request, images, quarantine, lambda num_made: progress(num_made, total), result)
     records = {}
     for split in SPLITS:
         order = trial_order(candidates[split], generator("intake", request.seed, request.name, split))
@@ -167,24 +137,3 @@ def _account(found: Survey, candidates: Mapping[int, str]) -> SplitCounts:
     if others := len(found.candidates) - len(candidates):
         skipped["on the other side of held_out"] = others
     return SplitCounts(found.num_read, skipped, len(found.rejected))
-
-
-def _record_builder(
-    request: Request, options: Model, quarantine: Quarantine, result: IntakeResult, advance: Callable[[], None]
-) -> RecordBuilder:
-    return RecordBuilder(
-        where=request.where,
-        source=request.name,
-        kind=request.kind,
-        images=request.root / getattr(options, "images", ""),
-        own_ids=request.source.own_ids,
-        max_quarantine=request.max_quarantine,
-        is_test_held_out=HELD_OUT in request.options,
-        quarantine=quarantine,
-        advance=advance,
-        result=result,
-    )
-
-
-def _num_made(result: IntakeResult) -> int:
-    return sum(account.num_taken for account in result.accounts.values())

@@ -8,12 +8,14 @@ import posixpath
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
 from pilot.data.quarantine import Quarantine, escape_surrogates
 from pilot.data.rows import Rejected, Row, Rows, Skipped
 from pilot.io.seeding import seed_for
+from pilot.io.text import is_unicode
 
 IMAGE_TOKEN = "<image>"
 MAX_ID_LENGTH = 200
@@ -91,8 +93,8 @@ def check_row(row: Row, kind: str) -> Rejected | None:
         ("box", "expected no box (only grounding has one)", not ground and row.box is not None),
         *((name, "expected a non-empty text", not text.strip()) for name, text in texts),
         *((name, f"the text holds {IMAGE_TOKEN}", IMAGE_TOKEN in text) for name, text in texts),
-        *((name, "the text is not valid Unicode", not _is_unicode(text)) for name, text in texts),
-        ("attributes", "the text is not valid Unicode", not all(map(_is_unicode, _flat(row.attributes)))),
+        *((name, "the text is not valid Unicode", not is_unicode(text)) for name, text in texts),
+        ("attributes", "the text is not valid Unicode", not all(map(is_unicode, chain(*row.attributes.items())))),
     ]
     return next((Rejected(row.place, name, reason) for name, reason, wrong in problems if wrong), None)
 
@@ -126,15 +128,3 @@ def trial_order(candidates: Mapping[int, str], rng: np.random.Generator) -> list
         order.append((turn[image], place, positions[index]))
         turn[image] += 1
     return [position for _, _, position in sorted(order)]
-
-
-def _flat(attributes: Mapping[str, str]) -> list[str]:
-    return [text for pair in attributes.items() for text in pair]
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

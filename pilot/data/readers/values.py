@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pilot.data.rows import Place, Rejected, Row, Rows, Skipped
-from pilot.io.text import JsonError, parse_json
+from pilot.io.text import JsonError, is_unicode, parse_json
 
 MAX_SHOWN = 80
 MAX_LIST_TEXT = 20_000
@@ -63,11 +63,9 @@ def sequence(value: Any, field: str) -> Sequence[Any]:
 def plain_text(value: Any, field: str) -> str:
     """Return the value without outer white space; it must be a non-blank text that can be encoded as UTF-8."""
     expect(isinstance(value, str) and bool(value.strip()), field, "a text that is not blank", value)
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise FieldError(field, "expected a text, got one with an unpaired surrogate") from error
-    return value.strip()
+    if not is_unicode(value):
+        raise FieldError(field, "expected a text, got one with an unpaired surrogate")
+    return str(value.strip())
 
 
 def text(row: Mapping[str, Any], field: str) -> str:

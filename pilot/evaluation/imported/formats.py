@@ -19,7 +19,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 from pilot.errors import UserError
-from pilot.io.text import encoding_of, json_rows
+from pilot.io.text import encoding_of, is_unicode, json_rows
 
 RECORD_FIELDS = ("image_sha256", "instruction", "references", "box", "answer")
 """Fields of the record that a file may also state."""
@@ -179,10 +179,8 @@ def _unicode(value: Any, name: str, expected: str) -> str:
     """Return the value; raise ValueError unless it is a string of valid Unicode."""
     if not isinstance(value, str):
         raise ValueError(f"field {name!r} is {value!r}, expected {expected}")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(f"field {name!r} is {value!r}, expected text that is valid Unicode") from error
+    if not is_unicode(value):
+        raise ValueError(f"field {name!r} is {value!r}, expected text that is valid Unicode")
     return value
 
 

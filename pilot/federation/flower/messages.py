@@ -66,7 +66,7 @@ def pack_result(result: ClientResult) -> RecordDict:
     report, update = result.report, result.update
     value = {
         "client": update.client, "task": update.task, "num_examples": update.num_examples,
-        "report": vars(report), "version": result.version.to_json() if result.version else None,
+        "report": vars(report), "version": vars(result.version) if result.version else None,
         "seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb, "releases": result.releases,
         "step_seconds": result.step_seconds,
     }  # fmt: skip
@@ -86,7 +86,7 @@ def unpack_result(content: RecordDict) -> ClientResult:
             int(value["client"]), str(value["task"]), value["num_examples"],
             unpack_state(content, "update"), unpack_state(content, "statistics"),
         )  # fmt: skip
-        stored = Version.from_json(version) if version else None
+        stored = Version(**version) if version else None
         numbers = float(value["seconds"]), float(value["peak_memory_mb"]), int(value["releases"])
         return ClientResult(update, report, stored, *numbers, float(value["step_seconds"]))
     except (KeyError, TypeError, AttributeError) as error:

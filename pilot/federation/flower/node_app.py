@@ -10,6 +10,7 @@ message, and a node should not take seconds to identify itself.
 An error's text stays on the node, in its log; the server only gets the error's type, since the text could quote data.
 """
 
+import json
 import logging
 import traceback
 from collections.abc import Callable, Mapping
@@ -26,7 +27,6 @@ from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.federation.flower.wire import pack, unpack_json
 from pilot.federation.node_folder import POOLED, node_digest, node_name, read_node
-from pilot.io.digest import digest_json
 from pilot.provenance import package_versions, stage_digest
 
 if TYPE_CHECKING:
@@ -59,18 +59,20 @@ def locate_folders(context: Context) -> NodeFolders:
         return NodeFolders(Path(str(node["data"])), Path(str(node["state"])))
     if "partition-id" not in node or "results" not in run:
         raise UserError('--node-config: expected data="<node folder>" state="<folder for private state>".')
-    return simulated_folders(Path(str(run["results"])), run, int(str(node["partition-id"])))
-
-
-def simulated_folders(results: Path, run: Mapping[str, Any], partition: int) -> NodeFolders:
-    """Return a virtual node's folders below the results folder."""
     from pilot.federation.run_inputs import RunInputs
-    from pilot.federation.training import CLIENTS
 
     scenario, profile, method = (str(run[field]) for field in ("scenario", "profile", "method"))
-    inputs = RunInputs.from_names(scenario, profile, method, int(run["seed"]), results)
-    name = node_name(POOLED if inputs.spec.make_method().pooled else partition)
-    return NodeFolders(inputs.scenario_dir / "nodes" / name, inputs.run_dir / CLIENTS / str(partition))
+    inputs = RunInputs.from_names(scenario, profile, method, int(str(run["seed"])), Path(str(run["results"])))
+    return simulated_folders(inputs.scenario_dir, inputs.run_dir, inputs.spec.make_method().pooled, context)
+
+
+def simulated_folders(scenario_dir: Path, run_dir: Path, pooled: bool, context: Context) -> NodeFolders:
+    """Return the folders of a simulation's virtual node."""
+    from pilot.federation.identity import CLIENTS
+
+    partition = int(str(context.node_config["partition-id"]))
+    name = node_name(POOLED if pooled else partition)
+    return NodeFolders(scenario_dir / "nodes" / name, run_dir / CLIENTS / str(partition))
 
 
 def make_client_app(find_folders: LocateFolders = locate_folders) -> ClientApp:
@@ -96,7 +98,7 @@ def make_client_app(find_folders: LocateFolders = locate_folders) -> ClientApp:
 
             folders = find_folders(context)
             participant = _participant(asked, folders, node_digest(folders.data)[1])
-            problem = participant.check(Version.from_json(asked["version"]))
+            problem = participant.check(Version(**asked["version"]))
             if problem:
                 log.error("%s", problem)
             return pack({"problem": "its private state is missing or damaged" if problem else ""})
@@ -169,38 +171,25 @@ def _task(asked: Mapping[str, Any], client: int, payload: dict[str, Any]) -> "Ph
     info = spec.clients(method)[client]
     phases = (*method.newcomer_phases(asked["round"]), *method.phases(asked["round"]))
     phase = {each.name: each for each in phases}[asked["phase"]]
-    base = Version.from_json(asked["base"]) if asked["base"] else None
+    base = Version(**asked["base"]) if asked["base"] else None
     return PhaseTask(
         info, phase, asked["round"], asked["phase_index"], asked["steps"], payload, base, tuple(asked["keep"])
     )  # fmt: skip
 
 
 def _participant(asked: Mapping[str, Any], folders: NodeFolders, digest: str) -> "Participant":
-    return _cached_participant(digest_json(asked["config"]), folders, digest, _NotInKey(asked["config"]))
-
-
-class _NotInKey:
-    """A value that is ignored in a cache's key."""
-
-    def __init__(self, value: Mapping[str, Any]) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _NotInKey)
-
-    def __hash__(self) -> int:
-        return 0
+    return _cached_participant(json.dumps(asked["config"], sort_keys=True), folders, digest)
 
 
 @lru_cache(maxsize=64)
-def _cached_participant(key: str, folders: NodeFolders, node: str, config: _NotInKey) -> "Participant":
-    """Create a participant once: a process may serve several clients and many messages."""
+def _cached_participant(config: str, folders: NodeFolders, node: str) -> "Participant":
+    """Create a participant of a run's `config.json` once: a process may serve several clients and many messages."""
     from pilot.federation.assemble import make_participants
     from pilot.federation.nodes import open_node
     from pilot.federation.spec import RunSpec
 
-    spec = RunSpec.from_config(config.value)
-    backbone = _cached_backbone(digest_json(config.value["profile_config"]), _NotInKey(config.value))
+    spec = RunSpec.from_config(json.loads(config))
+    backbone = _cached_backbone(spec.profile.model_dump_json())
     data = open_node(folders.data, backbone, spec.profile.frame)
     participants = make_participants(
         spec, backbone, data.features, {data.client: data.examples}, lambda client: folders.state,
@@ -210,8 +199,7 @@ def _cached_participant(key: str, folders: NodeFolders, node: str, config: _NotI
 
 
 @lru_cache(maxsize=1)
-def _cached_backbone(key: str, config: _NotInKey) -> "Backbone":
+def _cached_backbone(profile: str) -> "Backbone":
     from pilot.backbone.from_profile import load_backbone
-    from pilot.federation.spec import RunSpec
 
-    return load_backbone(RunSpec.from_config(config.value).profile, lean=True)
+    return load_backbone(Profile.model_validate_json(profile), lean=True)

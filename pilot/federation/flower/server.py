@@ -17,10 +17,8 @@ from pilot.backbone.from_profile import load_backbone
 from pilot.config.base import Model
 from pilot.config.files import validated
 from pilot.errors import UserError
-from pilot.federation.flower.node_app import NodeFolders
 from pilot.federation.flower.ray_process import run_in_process
 from pilot.federation.flower.transport import PATIENCE_SECONDS, WINDOW, FlowerTransport
-from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.run_inputs import RunInputs
 from pilot.federation.spec import RunSpec
@@ -119,22 +117,6 @@ def exclusion_messages(history: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _print_steps(done: int, total: int) -> None:
     print(f"{done}/{total} optimiser steps", flush=True)
-
-
-@dataclass(frozen=True)
-class SimulatedFolders:
-    """Folders of virtual nodes, by partition id."""
-
-    nodes: Path
-    stores: Path
-    pooled: bool
-
-    def __call__(self, context: Context) -> NodeFolders:
-        """Return the folders of one virtual node."""
-        partition = int(str(context.node_config["partition-id"]))
-        return NodeFolders(
-            self.nodes / node_name(POOLED if self.pooled else partition), self.stores / str(partition)
-        )  # fmt: skip
 
 
 def simulate_run(

@@ -2,19 +2,20 @@
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from pilot.federation.flower.node_app import make_client_app
+from pilot.federation.flower.node_app import make_client_app, simulated_folders
 from pilot.federation.flower.ray_process import SendMessage, run_and_exit, send_result
-from pilot.federation.flower.server import SimulatedFolders, serve
+from pilot.federation.flower.server import serve
 from pilot.federation.flower.transport import log
 from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.spec import RunSpec
-from pilot.federation.training import CLIENTS, ServerRun
+from pilot.federation.training import ServerRun
 from pilot.io.lock import locked
 
 
@@ -53,7 +54,7 @@ def simulate(argument: dict[str, Any], work: Path, send: SendMessage) -> None:
     def main(grid: Grid, context: Context) -> None:
         send_result(lambda: serve(run, grid), send)
 
-    folders = SimulatedFolders(nodes, run_dir / CLIENTS, method.pooled)
+    folders = partial(simulated_folders, scenario_dir, run_dir, method.pooled)
     backend = argument["backend"]
     backend["init_args"]["_temp_dir"] = str(work)
     with locked(run_dir):

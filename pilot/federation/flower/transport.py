@@ -124,7 +124,7 @@ class FlowerTransport:
             self._wait_for(versions.keys())
         for client, version in versions.items():
             if client in self._node_of:
-                content = pack({**self._common(), "version": version.to_json()})
+                content = pack({**self._common(), "version": vars(version)})
                 asked[client] = Message(content, self._node_of[client], "query.verify")
         replies = self._query(asked)
         for client in versions:
@@ -171,7 +171,7 @@ class FlowerTransport:
         value = {
             **self._common(), "round": task.round_number, "phase_index": task.phase_index, "phase": task.phase.name,
             "steps": task.steps,
-            "base": task.base.to_json() if task.base else None, "keep": list(task.keep),
+            "base": vars(task.base) if task.base else None, "keep": list(task.keep),
         }  # fmt: skip
         return pack(value, payload=to_array_record(task.payload))
 

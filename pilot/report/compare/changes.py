@@ -27,7 +27,7 @@ from pilot.report.numbers.files import discover, read_samples
 from pilot.report.numbers.intervals import bootstrap_interval
 from pilot.report.numbers.load import Run, Task, load_runs
 from pilot.report.numbers.order import method_key
-from pilot.report.numbers.statistics import LEVEL, ROUNDING, Scores, holm, paired_permutation
+from pilot.report.numbers.statistics import LEVEL, ROUNDING, holm, paired_permutation
 from pilot.report.numbers.summary import Group, group_runs, image_of_example, primary_metric, scores_of
 
 Verdict = Literal["equal", "within noise", "better", "worse", "scored differently", "not compared"]
@@ -240,20 +240,9 @@ def _row(pair: Pair, task: Task, same_answers: bool) -> ChangeRow:
     if same_answers:
         verdict: Verdict = "equal" if same_scores else "scored differently"
         return ChangeRow(*start, *means, means[1] - means[0], None, None, None, None, None, verdict)
-    return _tested(start, means, (old, new), difference, pair, task)
-
-
-def _tested(
-    start: tuple[str, str, str, str, str, int],
-    means: tuple[float, float],
-    scores: tuple[Scores, Scores],
-    difference: Scores,
-    pair: Pair,
-    task: Task,
-) -> ChangeRow:
     low, high = bootstrap_interval(difference) or (None, None)
     images = image_of_example(pair.old.runs[0].scenario_dir, task.name)
-    result = paired_permutation(scores[1].by_id(), scores[0].by_id(), images)
+    result = paired_permutation(new.by_id(), old.by_id(), images)
     assert result is not None, "both sides have the same examples"
     p_value, num_images = result[1:]
     tested = means[1] - means[0], low, high, p_value

@@ -228,7 +228,8 @@ def _check_pair(pair: Pair) -> None:
 
 def _common_settings(runs: Sequence[Run]) -> FederationConfig:
     """Return the section `federation` that the runs share; raise `UserError` if they differ."""
-    sections = {run.path: FederationConfig.model_validate(_section(run)) for run in runs}
+    written = {run.path: run.config.get("profile_config", {}).get("federation", {}) for run in runs}
+    sections = {path: FederationConfig.model_validate(section) for path, section in written.items()}
     first = next(iter(sections))
     for path, section in sections.items():
         if section != sections[first]:
@@ -236,7 +237,3 @@ def _common_settings(runs: Sequence[Run]) -> FederationConfig:
                 f"{first} and {path}: their `federation` settings differ. Train both again with the same file."
             )
     return sections[first]
-
-
-def _section(run: Run) -> dict[str, object]:
-    return dict(run.config.get("profile_config", {}).get("federation", {}))

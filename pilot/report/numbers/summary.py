@@ -18,7 +18,7 @@ from pilot.data.record import read_table
 from pilot.errors import UserError
 from pilot.evaluation.metrics import PARSE_FAILURES, metric_bounds, metric_key
 from pilot.report.numbers.intervals import bootstrap_clients, bootstrap_interval
-from pilot.report.numbers.load import Entry, Run, Task
+from pilot.report.numbers.load import Run, Task
 from pilot.report.numbers.order import PROTOCOLS, is_reference, method_key
 from pilot.report.numbers.statistics import Floats, Scores
 
@@ -212,15 +212,12 @@ def image_of_example(scenario_dir: Path, task: str) -> dict[str, str]:
 def unavailable_reasons(groups: Sequence[Group]) -> list[str]:
     """Return the distinct `metric: reason` of all values that could not be computed, sorted."""
     entries = [entry for group in groups for run in group.runs for entry in run.entries]
-    return sorted({f"{entry.metric}: {entry.reason or 'no reason given'}" for entry in entries if not _ok(entry)})
+    failed = [entry for entry in entries if entry.status != "ok" or entry.value is None]
+    return sorted({f"{entry.metric}: {entry.reason or 'no reason given'}" for entry in failed})
 
 
 def _remedy(run: Run) -> str:
     return "Import it for every seed." if run.imported else f"Evaluate again: pilot-bench evaluate {run.path}"
-
-
-def _ok(entry: Entry) -> bool:
-    return entry.status == "ok" and entry.value is not None
 
 
 def _cells(group: Group, task: Task) -> list[tuple[str, str]]:

@@ -9,7 +9,6 @@ from pilot.io.atomic import write_text
 from pilot.report.numbers.load import load_runs
 from pilot.report.numbers.statistics import LEVEL
 from pilot.report.numbers.studies import PartTable, StudyRow, load_part
-from pilot.report.numbers.summary import MainRow
 from pilot.report.plots import drift
 from pilot.report.plots import study as plot
 from pilot.report.plots.style import SkipFigure, Source, save_pages
@@ -114,16 +113,15 @@ def header(table: PartTable) -> tuple[list[str], int]:
 
 def lines(table: PartTable, small: Callable[[str], str], clean: Callable[[str], str] = str) -> Iterable[list[str]]:
     """Yield the cells of each line; `small` formats the interval after a value, `clean` escapes text for the format."""
-    for setting in table.grids:
-        for method in table.part.methods:
-            rows = [table.row(setting, method, task) for task in table.tasks]
+    for setting, grid in table.grids.items():
+        for line in grid.lines:
+            rows = [table.row(setting, line.method, task) for task in table.tasks]
             names = [getattr(setting, name) for name in _varied(table)]
-            names += [method, *([f"{rows[0].axis:g}"] if rows[0].axis is not None else [])]
+            names += [line.method, *([f"{rows[0].axis:g}"] if rows[0].axis is not None else [])]
             cells = [clean(name) for name in names]
-            for row in rows:
-                value = _as_main(row)
-                ends = interval(value)
-                cells += [clean(number(value)) + (small(ends) if ends else ""), clean(difference(row))]
+            for row, cell in zip(rows, line.cells, strict=True):
+                ends = interval(cell.row)
+                cells += [clean(number(cell.row)) + (small(ends) if ends else ""), clean(difference(row))]
             cost = amount(rows[0].megabytes, ".2f"), amount(rows[0].trainable_parameters, ",.0f")
             yield [*cells, *cost]
 
@@ -163,8 +161,3 @@ def _varied(table: PartTable) -> Sequence[str]:
     """Return those of `scenario` and `profile` that differ between settings."""
     settings: list[Setting] = list(table.grids)
     return [name for name in ("scenario", "profile") if len({getattr(setting, name) for setting in settings}) > 1]
-
-
-def _as_main(row: StudyRow) -> MainRow:
-    values = row.mean, row.std, row.num_seeds, row.ci_low, row.ci_high
-    return MainRow(row.scenario, row.method, row.task, row.metric, "personalised", *values, None, row.status)
