@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from pilot.deployment.certificates import make_certificates, make_node_key
-from pilot.deployment.local import LocalDeployment, Node
+from pilot.deployment.local import Node
 from pilot.errors import UserError
 from pilot.io.processes import Process
+
+from .breakable import BreakableDeployment
 
 pytestmark = pytest.mark.engine
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,13 +20,13 @@ OPTIONS = {"greeting": "hello, two words", "nodes": 2, "linger": 0.0, "fail": Fa
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalDeployment]:
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BreakableDeployment]:
     """Two nodes; that all processes end is checked at the end."""
     root = tmp_path_factory.mktemp("deployment")
     nodes = [Node(root / f"data {number}", root / f"state {number}") for number in range(2)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        with LocalDeployment(root / "work", nodes, app="tests.e2e.deployment_app") as started:
+        with BreakableDeployment(root / "work", nodes, app="tests.e2e.deployment_app") as started:
             assert any("pilot.deployment.superlink" in command for command in started.processes.running().values())
             yield started
         assert started.processes.running() == {}
@@ -36,12 +38,12 @@ def ended(process: Process) -> str:
     return "\n".join(process.lines())
 
 
-def server_log(deployment: LocalDeployment) -> str:
+def server_log(deployment: BreakableDeployment) -> str:
     """What the SuperLink has said."""
     return (deployment.folder / "logs" / "superlink.log").read_text(encoding="utf-8")
 
 
-def test_a_run_reaches_every_node_with_its_own_folders(deployment: LocalDeployment) -> None:
+def test_a_run_reaches_every_node_with_its_own_folders(deployment: BreakableDeployment) -> None:
     lines: list[str] = []
     deployment.run(OPTIONS, lines.append)
     root = deployment.folder.parent
@@ -51,14 +53,14 @@ def test_a_run_reaches_every_node_with_its_own_folders(deployment: LocalDeployme
 
 
 @pytest.mark.exhaustive
-def test_a_failed_run_is_an_error(deployment: LocalDeployment) -> None:
+def test_a_failed_run_is_an_error(deployment: BreakableDeployment) -> None:
     lines: list[str] = []
     with pytest.raises(UserError, match=r"ended as finished:failed .*told to fail.*The logs are in"):
         deployment.run({**OPTIONS, "fail": True}, lines.append)
     assert "RuntimeError: told to fail" in lines
 
 
-def test_a_key_that_was_not_registered_is_refused(deployment: LocalDeployment) -> None:
+def test_a_key_that_was_not_registered_is_refused(deployment: BreakableDeployment) -> None:
     key = deployment.folder / "keys" / "stranger"
     make_node_key(key)
     stranger = deployment.launch_unregistered_node("stranger", key)
@@ -66,18 +68,18 @@ def test_a_key_that_was_not_registered_is_refused(deployment: LocalDeployment) -
     assert "[/v1/fleet/activate-node][ApiError:2004]" in server_log(deployment)
 
 
-def test_a_node_without_a_key_is_refused(deployment: LocalDeployment) -> None:
+def test_a_node_without_a_key_is_refused(deployment: BreakableDeployment) -> None:
     nobody = deployment.launch_unregistered_node("nobody", None)
     assert "SuperNode authentication is enabled. All SuperNodes must be registered" in ended(nobody)
     assert "[/v1/fleet/register-node][ApiError:2001]" in server_log(deployment)
 
 
-def test_a_key_in_use_is_refused(deployment: LocalDeployment) -> None:
+def test_a_key_in_use_is_refused(deployment: BreakableDeployment) -> None:
     twin = deployment.launch_unregistered_node("twin", deployment.key(0))
     assert "Failed to activate SuperNode" in ended(twin)
 
 
-def test_a_node_does_not_talk_to_a_server_of_another_authority(deployment: LocalDeployment) -> None:
+def test_a_node_does_not_talk_to_a_server_of_another_authority(deployment: BreakableDeployment) -> None:
     other = make_certificates(deployment.folder / "other").authority
     wary = deployment.launch_unregistered_node("wary", deployment.key(0), other)
     assert "certificate verify failed: unable to get local issuer certificate" in ended(wary)
@@ -87,7 +89,7 @@ def test_a_node_does_not_talk_to_a_server_of_another_authority(deployment: Local
 
 
 @pytest.mark.exhaustive
-def test_a_killed_server_app_is_stopped_and_the_run_can_be_submitted_again(deployment: LocalDeployment) -> None:
+def test_a_killed_server_app_is_stopped_and_the_run_can_be_submitted_again(deployment: BreakableDeployment) -> None:
     run = deployment.submit({**OPTIONS, "linger": 60.0})
     wait_for_server_app(deployment)
     deployment.flower.stop(run)
@@ -96,7 +98,7 @@ def test_a_killed_server_app_is_stopped_and_the_run_can_be_submitted_again(deplo
 
 
 @pytest.mark.exhaustive
-def test_a_killed_superlink_is_started_again_with_its_nodes(deployment: LocalDeployment) -> None:
+def test_a_killed_superlink_is_started_again_with_its_nodes(deployment: BreakableDeployment) -> None:
     deployment.kill_superlink()
     with pytest.raises(UserError, match="submitting the run failed"):
         deployment.submit(OPTIONS)
@@ -104,7 +106,7 @@ def test_a_killed_superlink_is_started_again_with_its_nodes(deployment: LocalDep
     deployment.run(OPTIONS, lambda line: None)
 
 
-def wait_for_server_app(deployment: LocalDeployment) -> None:
+def wait_for_server_app(deployment: BreakableDeployment) -> None:
     """Kill it as soon as it is there."""
     until = time.monotonic() + 600
     while time.monotonic() < until:

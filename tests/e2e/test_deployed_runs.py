@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pilot.data.record import read_records
-from pilot.deployment.local import LocalDeployment, Node
+from pilot.deployment.local import Node
 from pilot.deployment.training import collect
 from pilot.errors import UserError
 from pilot.federation.checkpoint import load_progress
@@ -26,6 +26,7 @@ from pilot.methods.base import group_of
 
 from ..marks import few_of
 from ..small import Small, contents
+from .breakable import BreakableDeployment
 
 pytestmark = pytest.mark.engine
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +50,7 @@ class Deployed:
         shutil.copy(root / "nodes" / node_name(0) / "records.parquet", root / "nodes" / "strange" / "records.parquet")
         folders = [*map(node_name, (*CLIENTS, "pooled")), "strange", node_name(1)]
         self.nodes = [Node(root / "nodes" / name, root / "state" / str(k)) for k, name in enumerate(folders)]
-        self.deployment = LocalDeployment(root / "work", self.nodes[:STRANGE], app="tests.e2e.recording_app")
+        self.deployment = BreakableDeployment(root / "work", self.nodes[:STRANGE], app="tests.e2e.recording_app")
 
     def options(self, method: str, **more: str | float | bool) -> dict[str, str | int | float | bool]:
         """The run configuration."""
@@ -221,7 +222,7 @@ def test_killed_server_resumes(deployed: Deployed) -> None:
 def test_doubled_client_and_altered_node_are_refused_and_the_others_go_on(few: Small, tmp_path: Path) -> None:
     """Two nodes claim client 1, so neither is believed; one has other data and another scenario. Quorum is 1."""
     made = Deployed(few, tmp_path)
-    made.deployment = LocalDeployment(tmp_path / "work", [*made.nodes[:POOLED], *made.nodes[STRANGE:]])
+    made.deployment = BreakableDeployment(tmp_path / "work", [*made.nodes[:POOLED], *made.nodes[STRANGE:]])
     lines: list[str] = []
     with made.deployment:
         made.deployment.run(made.options("fedavg", patience=30.0), lines.append)
@@ -238,6 +239,6 @@ def test_doubled_client_and_altered_node_are_refused_and_the_others_go_on(few: S
 @pytest.mark.exhaustive
 def test_a_deployment_without_nodes_says_so(few: Small, tmp_path: Path) -> None:
     made = Deployed(few, tmp_path)
-    made.deployment = LocalDeployment(tmp_path / "work", [])
+    made.deployment = BreakableDeployment(tmp_path / "work", [])
     with made.deployment, pytest.raises(UserError, match="finished:failed"):
         made.deployment.run(made.options("fedavg", patience=5.0), print)
