@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pilot.config.base import Model
+from pilot.config.base import Count, Model
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
@@ -12,13 +12,25 @@ PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ParticipationConfig(Model):
-    """Participation of clients in rounds, simulated by a seeded schedule; see `pilot.federation.participation`."""
+    """Participation of clients in rounds, simulated by a seeded schedule; see `pilot.federation.participation`.
+
+    By default, every client is present in every round.
+
+    Attributes:
+        fraction: share of the clients that a round wants.
+        over_selection: share of clients selected in addition, to make up for dropouts.
+        quorum: smallest number of accepted updates with which a round changes anything.
+        deadline: time at which the round stops waiting; None waits for all. Above 1, or every client would be late.
+        dropout: probability that a selected client sends nothing.
+        stragglers: probability that a client is slow in a round.
+        slowdown: time of a slow client.
+    """
 
     fraction: PositiveShare = 1.0
     over_selection: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    quorum: Annotated[int, Field(ge=1)] = 1
-    deadline: PositiveNumber | None = None
-    dropout: Probability = 0.0
+    quorum: Count = 1
+    deadline: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     stragglers: Probability = 0.0
     slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0
 

@@ -77,10 +77,7 @@ def _participation(spec: RunSpec, method: Method) -> Participation:
     """Return the profile's participation options; runs on pooled data use the defaults."""
     if method.pooled:
         return Participation()
-    try:
-        return Participation(**spec.profile.federation.participation.model_dump())
-    except ValueError as error:
-        raise UserError(f"profile {spec.profile.name}: field federation.{error}") from error
+    return Participation(**spec.profile.federation.participation.model_dump())
 
 
 def participation_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:

@@ -13,55 +13,19 @@ unchanged. The selection may still change: another client takes the place of the
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from pilot.config.federation import ParticipationConfig
 from pilot.io.seeding import generator
 
 JITTER = 0.1
 """Largest share by which a client exceeds its usual time."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Participation:
-    """Options of a schedule; by default, every client is present in every round.
-
-    Attributes:
-        fraction: share of the clients that a round wants, in (0, 1].
-        over_selection: share of clients selected in addition, to make up for dropouts; at least 0.
-        quorum: smallest number of accepted updates with which a round changes anything; at least 1.
-        deadline: time at which the round stops waiting; None waits for all. Above 1, or every client would be late.
-        dropout: probability that a selected client sends nothing, in [0, 1).
-        stragglers: probability that a client is slow in a round, in [0, 1].
-        slowdown: time of a slow client, at least 1.
-
-    Raises:
-        ValueError: naming the field that is out of range.
-    """
-
-    fraction: float = 1.0
-    over_selection: float = 0.0
-    quorum: int = 1
-    deadline: float | None = None
-    dropout: float = 0.0
-    stragglers: float = 0.0
-    slowdown: float = 4.0
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        rules = {
-            "fraction": (0 < self.fraction <= 1, "a share above 0, at most 1"),
-            "over_selection": (0 <= self.over_selection < math.inf, "a share of at least 0"),
-            "quorum": (type(self.quorum) is int and self.quorum >= 1, "a whole number of at least 1"),
-            "deadline": (self.deadline is None or 1 < self.deadline < math.inf, "a time above 1, or none"),
-            "dropout": (0 <= self.dropout < 1, "a probability of at least 0, below 1"),
-            "stragglers": (0 <= self.stragglers <= 1, "a probability in 0..1"),
-            "slowdown": (1 <= self.slowdown < math.inf, "a factor of at least 1"),
-        }
-        for field, (fine, expected) in rules.items():
-            if not fine:
-                raise ValueError(f"participation.{field}: expected {expected}, got {getattr(self, field)!r}")
+class Participation(ParticipationConfig):
+    """Options of a schedule."""
 
     def num_wanted(self, num_clients: int) -> int:
         """Return m, the number of updates that a round wants; shares are read as the decimals that they print as."""
@@ -121,7 +85,7 @@ def schedule(config: Participation, clients: Sequence[int], rounds: int, seed: i
 
 def to_json(config: Participation, seed: int, rounds: Sequence[RoundSchedule]) -> dict[str, Any]:
     """Return the content of `participation.json`: the options, the seed and the rounds drawn."""
-    return {"options": asdict(config), "seed": seed, "rounds": [each.to_row() for each in rounds]}
+    return {"options": config.model_dump(), "seed": seed, "rounds": [each.to_row() for each in rounds]}
 
 
 def _round(config: Participation, clients: Sequence[int], number: int, seed: int) -> RoundSchedule:

@@ -202,7 +202,6 @@ def test_a_client_that_missed_round_one_takes_its_stage_one_later(small: Small, 
         ("fedmoe", {"privacy": {"clip_norm": 1.0, "noise_multiplier": 1.0}}, "phase search sends statistics"),
         ("fedavg", attack("nan", 6), r"federation.attacks: expected client ids in 0\.\.5, got 6"),
         ("fedavg", {"participation": {"quorum": 7}}, "federation.participation.quorum: expected at most 6"),
-        ("fedavg", {"participation": {"deadline": 0.5}}, "federation.participation.deadline: expected a time above 1"),
     ],
 )
 def test_settings_that_do_not_fit(
