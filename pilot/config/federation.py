@@ -44,7 +44,14 @@ class AttackConfig(Model):
 
 
 class DefenceConfig(Model):
-    """The server's defence against wrong updates; see `pilot.federation.defence`."""
+    """The server's defence against wrong updates; see `pilot.federation.defence`.
+
+    Attributes:
+        aggregation: `multi_krum` selects updates, then takes the weighted mean as usual.
+        trim: share that the trimmed mean cuts from each end.
+        num_byzantine: f of multi-Krum; it keeps K - f updates.
+        clip_norm: largest L2 norm of the difference between an update and the values received; None for no bound.
+    """
 
     aggregation: Literal["mean", "median", "trimmed_mean", "multi_krum"] = "mean"
     trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.1

@@ -5,32 +5,19 @@ the updates nearest to each other; the median or the trimmed mean replaces the w
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
+from pilot.config.federation import DefenceConfig
 from pilot.methods.base import Mean, State, Update, weighted_mean
 from pilot.methods.robust import clip_update, coordinate_median, multi_krum, trimmed_mean
 
-Aggregation = Literal["mean", "median", "trimmed_mean", "multi_krum"]
 DIGITS = 6
 
 
-@dataclass(frozen=True)
-class Defence:
-    """Treatment of updates before and during aggregation.
-
-    Attributes:
-        aggregation: `multi_krum` selects updates, then takes the weighted mean as usual.
-        trim: share that the trimmed mean cuts from each end.
-        num_byzantine: f of multi-Krum; it keeps K - f updates.
-        clip_norm: largest L2 norm of the difference between an update and the values received; None for no bound.
-    """
-
-    aggregation: Aggregation = "mean"
-    trim: float = 0.1
-    num_byzantine: int = 1
-    clip_norm: float | None = None
+class Defence(DefenceConfig):
+    """Treatment of updates before and during aggregation."""
 
     @property
     def mean(self) -> Mean:
