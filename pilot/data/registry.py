@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilot.data.generated import easy_vqa, scene_caption, scene_ground, scene_text, scene_vqa
-from pilot.data.readers.catalogue import READERS
+from pilot.data.readers import imported, llava_json, own
 from pilot.data.readers.file_source import FileSource
+from pilot.data.readers.official import OFFICIAL
 from pilot.data.record import InstructionRecord
 from pilot.errors import UserError
 
@@ -16,8 +17,7 @@ _SPRITES = (
     "ground truth is exact by construction"
 )
 _SIGNS = f"{_SPRITES}; characters in Pillow's bundled font (Aileron)"
-
-
+_UNKNOWN = "not known to this project: state it where you publish results"
 ROOT_VARIABLE = "PILOT_DATASETS"
 
 
@@ -41,6 +41,25 @@ SOURCES: dict[str, Source] = {
         "easy-VQA by Victor Zhou (MIT licence, PyPI package easy-vqa); images, questions and official split "
         "are as published",
     ),
+}
+READERS: dict[str, FileSource] = {
+    "llava-json": FileSource(
+        llava_json.read,
+        llava_json.Options,
+        None,
+        "instruction file in LLaVA's form (id, image, conversations)",
+        _UNKNOWN,
+    ),
+    "own": FileSource(own.read, own.Options, None, "the user's own file", _UNKNOWN),
+    "imported": FileSource(
+        imported.read,
+        imported.Options,
+        None,
+        "records that `pilot-bench data import` wrote; their data card says where they come from",
+        _UNKNOWN,
+        own_ids=True,
+    ),
+    **OFFICIAL,
 }
 
 

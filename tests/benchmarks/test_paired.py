@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pilot.bench.kernels import references
-from pilot.bench.kernels.memory import peak_bytes
+from pilot.bench.kernels.compare import peak_bytes
 from pilot.bench.kernels.paired import Spread, alternate, largest_difference, ratios
 from pilot.bench.kernels.products import Product, flops, make_product_runner, record_products
 from pilot.bench.kernels.references import reference

@@ -13,7 +13,7 @@ from pilot.data.account import SourceCounts
 from pilot.data.intake.intake import make_records
 from pilot.data.intake.request import Request
 from pilot.data.quarantine import Quarantine
-from pilot.data.readers.catalogue import READERS
+from pilot.data.registry import READERS
 from pilot.errors import UserError
 
 from .pictures import write_lines, write_pictures

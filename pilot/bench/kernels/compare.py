@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
-from pilot.bench.kernels.memory import peak_bytes
 from pilot.bench.kernels.paired import Spread, alternate, largest_difference, ratios
 from pilot.bench.kernels.report import Row
 
+MEMORY_EVENT = "[memory]"
 Sides = Mapping[str, Callable[[], dict[str, Tensor]]]
 
 
@@ -34,3 +35,20 @@ def compare_sides(
     seconds = alternate(sides, repeats, warm_up=1, min_seconds=min_seconds)
     spreads = {name: Spread.of(values) for name, values in seconds.items()}
     return Row(case, spreads, {f"{other} / ours": ratios(seconds, other, "ours")}, difference, repeats, memory)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Return the largest number of bytes that `work` held at once in memory from PyTorch's host allocator.
+
+    Memory allocated before the call does not count; the result of `work` and the memory of its graph do.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
+        result = work()
+    del result
+    assert run.profiler is not None and run.profiler.kineto_results is not None, "it has run"
+    held = peak = 0
+    events = [event for event in run.profiler.kineto_results.events() if event.name() == MEMORY_EVENT]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()  # negative for memory that is freed
+        peak = max(peak, held)
+    return peak
