@@ -5,10 +5,16 @@ import pytest
 HEAVY = tuple(
     f"tests/{name}.py"
     for name in (
-        *("e2e/test_deployed_runs", "docs/test_commands", "e2e/test_flower_simulation", "e2e/test_deploy_page"),
+        *(
+            "pipelines/test_digests",
+            "e2e/test_deployed_runs",
+            "docs/test_commands",
+            "e2e/test_flower_simulation",
+            "e2e/test_deploy_page",
+        ),
         *("e2e/test_deploy", "e2e/test_engines_end", "federation/test_wire", "crashes/test_kills"),
         *("e2e/test_own_data", "report/test_page_in_browser", "pipelines/test_dry_run"),
-        *("pipelines/test_digests", "federation/test_runs", "e2e/test_add_a_method", "e2e/test_snakemake"),
+        *("federation/test_runs", "e2e/test_add_a_method", "e2e/test_snakemake"),
         *("e2e/test_study", "conformance/test_java", "plan/test_memory", "report/test_studies"),
         *("federation/test_federation_settings", "report/test_paper_figures", "pipelines/test_kubernetes"),
         *("federation/test_llava_random", "e2e/test_official_files", "scale/test_scaling"),
