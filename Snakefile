@@ -2,7 +2,7 @@
 
 Configuration: `--config profile=embedded results=results fault_methods=pilot,fedavg zoo_methods=pilot,fedavg`, likewise
 `ablation_methods` and `heterogeneity_methods`; a study always includes its baselines. `figure_methods=pilot,fedavg`
-restricts a scenario's tables, figures and report to these methods. `pilot/workflow.py` checks the configuration;
+restricts a scenario's tables, figures and report to these methods. `pilot/workflow_config.py` checks the configuration;
 `pilot/provenance.py` has the digests (`params` of the rules) by which an edit of source or settings repeats a job.
 """
 

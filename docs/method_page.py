@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pilot.cli.catalogue import PROFILE, ROUND, SCENARIO, catalogue, method_file
+from pilot.cli.listing import PROFILE, ROUND, SCENARIO, catalogue, method_file
 from pilot.config.load import load_profile
 from pilot.config.profile import Profile
 from pilot.methods.catalogue import FAMILIES, OTHERS

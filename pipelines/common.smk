@@ -16,7 +16,7 @@ from pilot.provenance import backbone_settings_digest, fault_digest, profile_dig
 from pilot.provenance import tuning_digest
 from pilot.config.study import Setting, load_study
 from pilot.config.variant import base_name
-from pilot.workflow import check_methods_in_scenario, read_workflow_config
+from pilot.workflow_config import check_methods_in_scenario, read_workflow_config
 
 # Jobs use the `pilot-bench` of the environment that runs Snakemake, activated or not. Cluster jobs execute this line,
 # too: their PATH is different, since `envvars:` does not pass this one on.

@@ -10,7 +10,7 @@ from pilot.config.files import check_known, shipped_names
 from pilot.config.load import load_profile, load_scenario
 from pilot.config.profile import Profile
 from pilot.config.scenario import Scenario
-from pilot.data.registry import get_source
+from pilot.data.catalogue import get_source
 from pilot.errors import UserError
 
 

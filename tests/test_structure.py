@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(path for name in ("pilot", "baselines") for path in (ROOT / name).rglob("*.py"))
 FLOORS = (
     ("errors", "matplotlib_import"), ("io",), ("config", "connector"), ("data",), ("methods",),
-    ("registry", "baselines", "provenance"), ("backbone", "workflow"), ("federation", "pretraining"),
+    ("registry", "baselines", "provenance"), ("backbone", "workflow_config"), ("federation", "pretraining"),
     ("evaluation", "plan"), ("export", "report", "runs"), ("deployment", "bench"), ("cli",),
 )  # fmt: skip
 """Folders and modules of `pilot` (and `baselines`), lowest first: what is imported is on a lower floor."""

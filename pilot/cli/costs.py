@@ -6,7 +6,7 @@ run `python -m pilot.cli.costs`; a test compares the file with the methods.
 
 from typing import Any
 
-from pilot.cli.catalogue import COSTS, PROFILE, ROUND, SCENARIO
+from pilot.cli.listing import COSTS, PROFILE, ROUND, SCENARIO
 from pilot.config.load import load_profile, load_scenario
 from pilot.federation.spec import RunSpec
 from pilot.io.atomic import write_json

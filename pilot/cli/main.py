@@ -60,7 +60,7 @@ app.add_typer(deploy_app, name="deploy")
 @app.command("list")
 def list_(what: Listing, as_json: JsonOption = False) -> None:
     """List methods, scenarios, profiles, tasks, faults, variants, studies or metrics."""
-    from pilot.cli.catalogue import catalogue, print_methods
+    from pilot.cli.listing import catalogue, print_methods
 
     entries = catalogue(what)
     if as_json:

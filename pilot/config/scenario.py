@@ -1,4 +1,8 @@
-"""Typed model of a scenario file: tasks, data sources, split over clients, methods and seeds."""
+"""Typed model of a scenario file: tasks, data sources, split over clients, methods and seeds.
+
+It checks the form alone: names of methods are checked in `pilot.runs.inputs`, sources and their options in
+`pilot.data.build`, and the split in `pilot.data.partition`.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal

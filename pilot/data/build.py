@@ -8,12 +8,12 @@ from pilot.config.scenario import Scenario, TaskConfig
 from pilot.data import quarantine
 from pilot.data.account import SourceCounts
 from pilot.data.card import write_card
+from pilot.data.catalogue import Source, datasets_folder, get_source
 from pilot.data.intake import intake
 from pilot.data.intake.request import HELD_OUT, Request
 from pilot.data.quarantine import Quarantine
 from pilot.data.readers.file_source import FileSource
 from pilot.data.record import InstructionRecord, write_records
-from pilot.data.registry import Source, datasets_folder, get_source
 from pilot.errors import UserError
 from pilot.io.atomic import check_folder, remove, write_json
 from pilot.io.digest import sha256_file

@@ -9,10 +9,10 @@ from typing import Any
 
 from pilot.data.account import SourceCounts
 from pilot.data.build import write_intake
+from pilot.data.catalogue import READERS, datasets_folder
 from pilot.data.intake.request import HELD_OUT, Request
 from pilot.data.quarantine import DEFAULT_MAX_SHARE
 from pilot.data.readers.own import JSON
-from pilot.data.registry import READERS, datasets_folder
 from pilot.errors import UserError
 from pilot.io.atomic import write_text
 from pilot.io.text import first_row

@@ -11,7 +11,7 @@ import torch
 from pilot.methods.base import Phase, State, Update, belongs
 
 
-class PrivacyError(RuntimeError):
+class LeakError(RuntimeError):
     """A method's attempt to send a parameter group or statistic that it does not declare."""
 
 
@@ -19,14 +19,14 @@ def check_outgoing(update: Update, phase: Phase) -> None:
     """Refuse to send anything but the declared groups and statistics.
 
     Raises:
-        PrivacyError: a tensor or statistic is not declared; the message names it.
+        LeakError: a tensor or statistic is not declared; the message names it.
     """
     for name in update.state:
         if not belongs(name, phase.shared):
-            raise PrivacyError(f"client {update.client}: {name} may not leave the client in phase {phase.name}")
+            raise LeakError(f"client {update.client}: {name} may not leave the client in phase {phase.name}")
     for name in update.statistics:
         if name not in phase.statistics:
-            raise PrivacyError(f"client {update.client}: statistic {name} may not leave the client")
+            raise LeakError(f"client {update.client}: statistic {name} may not leave the client")
 
 
 def reason_to_exclude(update: Update, expected: State, phase: Phase, task: str, num_examples: int) -> str:

@@ -72,7 +72,7 @@ class Participant:
 
         Raises:
             UserError: the private state is missing or damaged.
-            PrivacyError: the update contains a tensor or statistic that may not leave the client.
+            LeakError: the update contains a tensor or statistic that may not leave the client.
         """
         began = time.perf_counter()
         result = self.train_phase(task).commit()

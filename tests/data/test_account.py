@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilot.data.account import SourceCounts
+from pilot.data.catalogue import READERS
 from pilot.data.intake.intake import make_records
 from pilot.data.intake.request import Request
 from pilot.data.quarantine import Quarantine
-from pilot.data.registry import READERS
 from pilot.errors import UserError
 
 from .pictures import write_lines, write_pictures

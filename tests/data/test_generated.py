@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pilot.data.catalogue import SOURCES
 from pilot.data.generated import easy_vqa, scene_caption, scene_ground, scene_text, scene_vqa
 from pilot.data.record import InstructionRecord
-from pilot.data.registry import SOURCES
 from pilot.data.scenes import sprites
 from pilot.data.scenes.collect import Draft, scenario_generator
 from pilot.data.scenes.scene import Item, Scene, object_scene

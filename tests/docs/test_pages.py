@@ -1,6 +1,7 @@
 """What docs/results.md and docs/scenarios.md say of files and fields is what the code has."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,7 +16,7 @@ from pilot.report.plots.write import FIGURES
 from pilot.report.tables.render import column_names
 from pilot.report.tables.tuning import Trial
 
-from .pages import ROOT
+from .pages import ROOT, page_name, pages
 
 RESULTS = (ROOT / "docs/results.md").read_text(encoding="utf-8")
 SCENARIOS = (ROOT / "docs/scenarios.md").read_text(encoding="utf-8")
@@ -23,6 +24,23 @@ COLUMNS = {
     "main.csv": MainRow, "per_client.csv": ClientRow, "significance.csv": SignificanceRow, "cost.csv": CostRow,
     "timing.csv": TimingRow,
 }  # fmt: skip
+
+
+NOT_OURS = {"vip_family.py", "loadDataset.py"}
+"""The reader's file of docs/add-a-backbone.md, and a script of a public data set."""
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if page.parent.name != "notes"], ids=page_name)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    """With their folder, or at least by name; notes tell of what was."""
+    files = [
+        path
+        for name in ("pilot", "baselines", "pipelines", "tests", "examples", "docs")
+        for path in (ROOT / name).rglob("*.*")
+    ]
+    ours = ["/" + path.relative_to(ROOT).as_posix() for path in files]
+    named = set(re.findall(r"`([\w./-]+\.(?:py|smk))(?:::\w+)?`", page.read_text(encoding="utf-8"))) - NOT_OURS
+    assert [name for name in sorted(named) if not any(path.endswith(f"/{name}") for path in ours)] == []
 
 
 def section(heading: str) -> str:

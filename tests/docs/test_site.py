@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from docs.method_page import as_markdown, methods_page
-from pilot.cli.catalogue import catalogue
+from pilot.cli.listing import catalogue
 from pilot.evaluation.metrics import METRICS, metric_bounds
 from pilot.methods.catalogue import METHODS
 

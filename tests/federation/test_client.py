@@ -13,7 +13,7 @@ from pilot.connector.base import Connector, ConnectorOutput, PlainConnector
 from pilot.connector.projector import Projector
 from pilot.federation.client import PhaseTask, TrainingResult, build_client_model
 from pilot.federation.driver import Driver
-from pilot.federation.guard import PrivacyError, check_outgoing
+from pilot.federation.guard import LeakError, check_outgoing
 from pilot.federation.ledger import Ledger
 from pilot.federation.optimisation import rate_factor
 from pilot.federation.participant import ClientResult, Participant
@@ -146,9 +146,9 @@ def test_only_declared_groups_and_statistics_may_leave() -> None:
     fine = Update(3, "a", 5, {"task_adapter.w": torch.zeros(1)}, {"share": torch.zeros(1)})
     check_outgoing(fine, phase)
     for group in ("client_adapter", "router", "cross_task_adapter", "peer_task_adapter", "text_adapter"):
-        with pytest.raises(PrivacyError, match=rf"client 3: {group}\.w may not leave the client in phase stage2"):
+        with pytest.raises(LeakError, match=rf"client 3: {group}\.w may not leave the client in phase stage2"):
             check_outgoing(replace(fine, state={f"{group}.w": torch.zeros(1)}), phase)
-    with pytest.raises(PrivacyError, match="client 3: statistic losses may not leave"):
+    with pytest.raises(LeakError, match="client 3: statistic losses may not leave"):
         check_outgoing(replace(fine, statistics={"losses": torch.zeros(1)}), phase)
 
 
@@ -162,7 +162,7 @@ def test_transport_refuses_what_may_not_leave(small: Small, tmp_path: Path) -> N
         return replace(result, update=replace(result.update, state=select(result.private, {"client_adapter"})))
 
     transport = LocalTransport(lambda client: Participant(leaky, ClientStore(tmp_path / str(client))))
-    with pytest.raises(PrivacyError, match="client 1: client_adapter.linear_1.weight may not leave"):
+    with pytest.raises(LeakError, match="client 1: client_adapter.linear_1.weight may not leave"):
         next(transport.exchange([PhaseTask(info(1), phase, 1, 0, 1, {})], lambda steps: None))
     assert not list(tmp_path.rglob("*")), "nothing was kept either"
 

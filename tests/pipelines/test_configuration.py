@@ -7,7 +7,7 @@ import pytest
 
 from pilot.config.files import shipped_names
 from pilot.errors import UserError
-from pilot.workflow import check_methods_in_scenario, read_workflow_config
+from pilot.workflow_config import check_methods_in_scenario, read_workflow_config
 
 from .workflow import snakemake
 

@@ -1,6 +1,7 @@
 """Shared parts of all figures: colours, the data that they read, and writing of reproducible files.
 
-Colours are Okabe & Ito's (2008), which people with colour vision deficiencies can tell apart. A method has the same
+Colours of tasks, core methods and references are Okabe & Ito's (2008), which people with colour vision deficiencies can
+tell apart; each other family of methods has one colour. A method has the same
 colour, marker and hatch in every figure, whichever other methods are shown.
 """
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pilot.cli.catalogue import COSTS, catalogue
 from pilot.cli.costs import method_costs
+from pilot.cli.listing import COSTS, catalogue
 from pilot.io.atomic import read_json
 from pilot.methods.catalogue import METHODS
 
@@ -97,7 +97,7 @@ def test_methods_of_other_packages(tmp_path: Path) -> None:
 
 def test_needs_no_pytorch() -> None:
     code = (
-        "import sys; from pilot.cli.catalogue import catalogue, print_methods; print_methods(catalogue('methods')); "
+        "import sys; from pilot.cli.listing import catalogue, print_methods; print_methods(catalogue('methods')); "
         "assert not {'torch', 'transformers', 'pandas', 'numpy'} & sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
