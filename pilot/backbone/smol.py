@@ -96,6 +96,7 @@ def write_smol(folder: Path) -> None:
         config = json.loads((work / "config.json").read_text(encoding="utf-8"))
         write_json(work / "config.json", _without_versions(config))
         set_mode(work, 0o755)
+        set_mode(work / "model.safetensors", 0o644)  # safetensors creates files that only their owner can read
         os.replace(work, folder)
     except OSError:
         if not folder.is_dir():  # else another process finished first, with the same bytes

@@ -49,6 +49,7 @@ class LiteTower(PreTrainedModel):  # type: ignore[misc]
 
     config_class = LiteConfig
     main_input_name = "pixel_values"
+    _supports_sdpa = True  # it has no attention, and any kernel will do
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

@@ -141,7 +141,7 @@ class Architecture:
 
 SMOL = Architecture(
     text_layers=30, text_hidden=576, text_intermediate=1536, text_heads=9, text_kv_heads=3, vocabulary=49153, tied=True,
-    image_size=224, patch_size=32, features=(49, 1294), connector=((1294, 576), (576, 576)), tower=3_371_008,
+    features=(49, 1294), connector=((1294, 576), (576, 576)), tower=3_371_008,
 )  # fmt: skip
 """Sizes of `smol`, with which a plan needs none of its packages."""
 

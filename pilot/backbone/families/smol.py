@@ -25,8 +25,9 @@ class Smol(Family):
         """Return the model's class, which is this package's, and the image processor's."""
         import transformers
 
-        from pilot.backbone.smol_model import SmolForConditionalGeneration
+        from pilot.backbone.smol_model import SmolConfig, SmolForConditionalGeneration
 
+        transformers.AutoConfig.register(cls.model_type, SmolConfig, exist_ok=True)  # the tokenizer's loader asks
         return SmolForConditionalGeneration, getattr(transformers, cls.processor_class)
 
     @property
