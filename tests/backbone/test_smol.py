@@ -1,6 +1,7 @@
 """`smol` from its packages: weights, ids and features are those of the packages' own readers; without them, a message.
 
-The message has the command of docs/smol.md. Tests that need the packages are skipped where they are not installed; continuous integration does not install them.
+The message has the command of docs/smol.md. Tests that need the packages are skipped where they are not installed;
+continuous integration does not install them.
 """
 
 import json
@@ -21,6 +22,7 @@ from pilot.backbone.packed.passes import PackedPasses
 from pilot.backbone.smol import CONNECTOR, INSTALL, PACKAGES, chat_template, package_files
 from pilot.backbone.sources import BACKBONES, MODELS_VARIABLE, backbone_digest, checkpoint_folder
 from pilot.config.load import load_profile, scenario_for_profile
+from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.io.atomic import read_json
 from pilot.io.digest import sha256_file
@@ -239,6 +241,25 @@ def test_features_are_the_packages_own(made: Backbone) -> None:
     assert place.nonzero().flatten().tolist() == [5, 7 + 2] and place.sum() == 2
     assert torch.equal(made.image_features(images()[1:])[0], found[1]), "not a function of the batch"
     assert torch.equal(made.projector()(found[:1]), made.model.model.multi_modal_projector(found[:1]))
+
+
+@needs_packages
+@pytest.mark.slow
+def test_in_bfloat16_features_are_the_same(made: Backbone) -> None:
+    """The tower stays float32; the LLM is rounded, and its rotations are not."""
+    changes = {"precision": "bfloat16", "attention": "sdpa", "lora": {"rank": 8, "alpha": 16, "space": "token"}}
+    rounded = load_backbone(Profile.model_validate(load_profile("smol").model_dump() | changes))
+    assert torch.equal(rounded.image_features(images()), made.image_features(images()))
+    assert rounded.embed.weight.dtype == torch.bfloat16
+    assert torch.equal(rounded.language_model.rotary_emb.inv_freq, made.language_model.rotary_emb.inv_freq)
+    rest = torch.tensor([[*made.prompt_ids("What is it?"), *made.answer_ids("Two cats.")]])
+    labels = torch.where(torch.arange(rest.shape[1]) >= rest.shape[1] - 4, rest, -100)
+    with torch.no_grad():
+        tokens = made.projector()(made.image_features(images()[:1]))
+        exact, _ = made.logits(tokens, rest, labels)
+        with rounded.numerics.autocast():
+            near, _ = rounded.logits(tokens, rest, labels)
+    assert float((exact - near).abs().mean() / exact.std()) < 0.05
 
 
 @needs_packages
