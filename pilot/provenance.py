@@ -48,6 +48,7 @@ BOUNDARIES: dict[Edge, str] = {
         for metric in ("caption", "grounding", "vqa")
     },
     ("pilot.backbone", "pilot.backbone.tiny_llava_checkpoint"): "weights are inputs: `backbone_digest`",
+    ("pilot.backbone", "pilot.backbone.smol_connector"): "weights are inputs, too",
 }
 """Edges (importing module, imported module) that are not followed, with the reason."""
 

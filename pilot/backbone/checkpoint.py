@@ -38,8 +38,9 @@ def read_checkpoint(folder: Path, numerics: Numerics) -> Checkpoint:
     from transformers import AutoTokenizer
 
     transformers.utils.logging.disable_progress_bar()
+    model_class, processor_class = family.classes()
     placed: dict[str, Any] = {"device_map": {"": numerics.device}} if numerics.device != torch.device("cpu") else {}
-    loaded: Any = getattr(transformers, family.model_class).from_pretrained(
+    loaded: Any = model_class.from_pretrained(
         folder, local_files_only=True, attn_implementation=numerics.attention, dtype=numerics.dtype,
         output_loading_info=True, ignore_mismatched_sizes=True, **placed,
     )  # fmt: skip
@@ -47,7 +48,7 @@ def read_checkpoint(folder: Path, numerics: Numerics) -> Checkpoint:
     _check_loaded(folder, info)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     _check_tokens(folder, tokenizer, family.begin_token, model.config.text_config.vocab_size)
-    processor = getattr(transformers, family.processor_class).from_pretrained(folder, local_files_only=True)
+    processor = processor_class.from_pretrained(folder, local_files_only=True)
     return Checkpoint(model.eval().requires_grad_(False), tokenizer, processor)
 
 

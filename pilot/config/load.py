@@ -42,5 +42,5 @@ def load_setting(scenario: str, profile: str, results: Path) -> tuple[Scenario, 
 def scenario_for_profile(scenario: str, profile: str) -> str:
     """Map `scenario2` to `llava-scenario2` (public data), if that ships, for profiles with a published backbone."""
     own, backbone = f"llava-{scenario}", load_profile(profile).backbone
-    published = backbone != "tiny-llava" and not backbone.endswith("-random")
+    published = backbone not in ("tiny-llava", "smol") and not backbone.endswith("-random")
     return own if published and base_name(own) in shipped_names("scenarios") else scenario

@@ -124,7 +124,8 @@ class ImageFeatures:
 
     def features(self, names: Sequence[str]) -> Tensor:
         """Return the features (M, N, D) of named images, in host memory."""
-        return torch.stack([self._features[name] for name in names])
+        with torch.autocast("cpu", enabled=False):  # which cannot stack float16
+            return torch.stack([self._features[name] for name in names])
 
 
 def image_digest(image: Image.Image) -> str:

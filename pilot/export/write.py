@@ -76,7 +76,13 @@ def _write(trained: TrainedModel, form: str, target: Path, weights: Callable[[Pa
 
 
 def _choose_form(trained: TrainedModel, form: str | None) -> str:
-    if trained.plain:
+    family = trained.backbone.family
+    if form is not None and not family.stock:
+        raise UserError(
+            f"{trained.run_dir}: --{form}: no class of transformers reads {trained.spec.profile.backbone} (model_type "
+            f"{family.model_type}). Omit the option and load the exported folder with pilot.export.load."
+        )
+    if trained.plain and family.stock:
         return form or MERGED
     if form is not None:
         raise UserError(

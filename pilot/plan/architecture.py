@@ -139,6 +139,13 @@ class Architecture:
         return self.text_layers * rank * sum(columns for _, columns in self.matrices)
 
 
+SMOL = Architecture(
+    text_layers=30, text_hidden=576, text_intermediate=1536, text_heads=9, text_kv_heads=3, vocabulary=49153, tied=True,
+    features=(49, 1294), connector=((1294, 576), (576, 576)), tower=3_371_008,
+)  # fmt: skip
+"""Sizes of `smol`, with which a plan needs none of its packages."""
+
+
 def architecture_of(profile: Profile) -> Architecture:
     """Return the architecture of a profile's backbone; a checkpoint on disk needs only its configuration.
 
@@ -150,6 +157,8 @@ def architecture_of(profile: Profile) -> Architecture:
         return _read(Path(profile.backbone_path).expanduser(), f"profile {profile.name}: field backbone_path")
     if source.folder is not None:
         return _read(source.folder, f"profile {profile.name}: field backbone")
+    if source.packages:
+        return SMOL
     if profile.architecture is not None:
         size = profile.architecture
         if size.family != "llava":

@@ -96,6 +96,9 @@ ELSEWHERE = (
     ("clusters.md", r"pip install ", "tests/docs/test_commands.py::test_extras_resolve"),
     ("clusters.md", r"snakemake --report ", f"{_SNAKEMAKE}::test_report_has_every_figure_and_table_with_its_caption"),
     ("llava.md", r"pilot-bench .*llava-scenario2", f"{_OFFICIAL}::test_official_files_to_comparison"),
+    ("smol.md", r"pip install ", "tests/backbone/test_smol.py::test_without_packages_there_is_one_message"),
+    ("smol.md", r"pilot-bench (data|partition|backbone|train|evaluate)", "tests/federation/test_smol.py::test_a_round"),
+    ("smol.md", r"python -m pilot.pretraining", "tests/backbone/test_smol.py::test_a_killed_recipe"),
     ("notes/many-clients.md", r"pilot-bench bench federation", "tests/scale/test_bench.py::test_the_"),
 )
 """The last column: the test, or the beginning of the names of tests, in a file."""

@@ -57,6 +57,16 @@ def test_stored_features_are_those_of_their_requests() -> None:
     assert backbone.asked == [1]
 
 
+def test_features_of_16_bits_are_joined_while_a_processor_computes_in_bfloat16() -> None:
+    backbone: Any = Counting()
+    images = ImageFeatures(backbone)
+    stored = [request("never looked at"), request("nor this")]
+    images.preload(stored, torch.tensor([[[20.0]], [[30.0]]], dtype=torch.float16))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        joined = images.features(images.names(stored))
+    assert joined.dtype == torch.float16 and joined.flatten().tolist() == [20, 30]
+
+
 def test_one_picture_is_expected() -> None:
     backbone: Any = Counting()
     with pytest.raises(UserError, match="a request has 2 images, the model `pilot` expects one"):

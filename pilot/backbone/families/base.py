@@ -36,6 +36,7 @@ class Family(ABC):
         one_tile: options of the image processor with which every image is one tile.
         note: what images undergo in training that `one_tile` does not do, for the cards of exported models.
         connector: paths of the connector's linear layers, first to last.
+        stock: whether the model's class is one of transformers.
     """
 
     model_type: ClassVar[str]
@@ -51,11 +52,19 @@ class Family(ABC):
         "model.multi_modal_projector.linear_1",
         "model.multi_modal_projector.linear_2",
     )
+    stock: ClassVar[bool] = True
 
     def __init__(self, checkpoint: Any, numerics: Numerics) -> None:
         self.checkpoint, self.numerics = checkpoint, numerics
         self.model: Any = checkpoint.model
         self.config: Any = checkpoint.model.config
+
+    @classmethod
+    def classes(cls) -> tuple[Any, Any]:
+        """Return the model's class and the image processor's."""
+        import transformers
+
+        return getattr(transformers, cls.model_class), getattr(transformers, cls.processor_class)
 
     @property
     def language_model(self) -> Any:
@@ -135,12 +144,9 @@ class MetaCheckpoint:
     @classmethod
     def of(cls, family: type[Family], config: Mapping[str, Any], size: RandomModel | None = None) -> "MetaCheckpoint":
         """Create a family's model from the content of `config.json`; `size` is that of a random model."""
-        import transformers
-
-        model_class = getattr(transformers, family.model_class)
+        model_class, processor = family.classes()
         with torch.device("meta"):
             model = model_class(model_class.config_class.from_dict(dict(config)))
-        processor = getattr(transformers, family.processor_class)
         return cls(model, family.random_processor(size) if size else processor())
 
 

@@ -8,12 +8,13 @@ from pilot.backbone.families.internvl import InternVl
 from pilot.backbone.families.llava import Llava
 from pilot.backbone.families.llava_onevision import LlavaOneVision
 from pilot.backbone.families.qwen_vl import QwenVl
+from pilot.backbone.families.smol import Smol
 from pilot.backbone.families.smolvlm import Idefics3, SmolVlm
 from pilot.errors import UserError
 
 GROUP = "pilot_bench.families"
 FAMILIES: dict[str, type[Family]] = {
-    family.model_type: family for family in (Llava, LlavaOneVision, SmolVlm, Idefics3, InternVl, QwenVl)
+    family.model_type: family for family in (Llava, LlavaOneVision, SmolVlm, Idefics3, InternVl, QwenVl, Smol)
 }
 
 
