@@ -9,7 +9,7 @@ edit of one method's source reruns that method's runs and everything that depend
 
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from pilot.config.fault import load_fault
 from pilot.config.load import load_profile, load_scenario
@@ -76,11 +76,17 @@ def stage_digest(stage: str, method: str | None = None) -> str:
         check_methods(f"stage {stage}", "method", [method], known_methods())
     sources = stage_sources(stage, method)
     base, own = base_name(method) if method else "", source_digest(sources)
-    if "pilot/backbone/families/table.py" in sources and (families := entry_points(group="pilot_bench.families")):
-        own = digest_json([own, *sorted(package_digest(each, f"family {each.name!r}") for each in families)])
+    if "pilot/backbone/families/table.py" in sources and _other_families():
+        own = digest_json([own, *sorted(package_digest(each, f"family {each.name!r}") for each in _other_families())])
     if base in METHODS:
         return digest_json([own, METHODS[base]])
     return digest_json([own, plugin_digest(base)]) if base in plugins() else own
+
+
+@cache
+def _other_families() -> tuple[EntryPoint, ...]:
+    """Return the entry points of families of backbones of other packages, found once per process."""
+    return tuple(entry_points(group="pilot_bench.families"))
 
 
 @cache

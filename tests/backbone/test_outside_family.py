@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import CLIPVisionConfig, LlamaConfig, VipLlavaConfig, VipLlavaForConditionalGeneration
 
+from pilot import provenance
 from pilot.backbone.families import table
 from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.random_llava import random_processor, random_tokenizer
@@ -41,10 +42,12 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     (tmp_path / "site" / "vip-0.dist-info" / "entry_points.txt").write_text(f"[{group}]\n{line.replace(chr(34), '')}\n")
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.delitem(sys.modules, "vip_family", raising=False)  # another test's
-    table._others.cache_clear()
+    for found in (table._others, provenance._other_families, stage_digest):
+        found.cache_clear()
     _write(tmp_path / "model")
     yield tmp_path / "model"
-    table._others.cache_clear()
+    for found in (table._others, provenance._other_families, stage_digest):
+        found.cache_clear()
 
 
 def _write(folder: Path) -> None:
@@ -95,13 +98,11 @@ def test_the_page_gives_a_working_family(installed: Path) -> None:
 
 def test_runs_depend_on_the_family(installed: Path) -> None:
     stages = ("features", "train", "answers", "tables")
-    stage_digest.cache_clear()
     before = [stage_digest(stage) for stage in stages]
     module = installed.parent / "site" / "vip_family.py"
     module.write_text(module.read_text() + "# changed\n")
     stage_digest.cache_clear()
     changed = [old != stage_digest(stage) for stage, old in zip(stages, before, strict=True)]
-    stage_digest.cache_clear()
     assert changed == [True, True, True, False]
 
 
