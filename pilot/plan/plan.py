@@ -22,8 +22,11 @@ GPU_CONTEXT = 750_000_000
 """Bytes that CUDA and its libraries use before the first tensor; assumed, not measured here."""
 GPU_FRAGMENTS = 0.05
 """Memory that PyTorch's allocator holds beyond the tensors, as a share of them; assumed, not measured here."""
-GPU_TFLOPS, CPU_TFLOPS = 120.0, 0.006
-"""Assumed 10^12 operations per second: two fifths of an A100's in bfloat16; those of one CPU core with a tiny model."""
+GPU_TFLOPS, CPU_TFLOPS, NARROW_CPU_TFLOPS = 120.0, 0.06, 0.006
+"""Assumed 10^12 operations per second: two fifths of an A100's in bfloat16; those of a CPU core in float32, with
+`smol` (width 576) and with tiny-llava (width 128), whose products are too small to be fast."""
+NARROW = 256
+"""Largest width of an LLM that counts as narrow."""
 CHARACTERS_PER_TOKEN = 4
 CHAT_LEAD = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<image>"
 """Assumed start of a chat template, which the checkpoint's tokenizer knows and its configuration does not."""
@@ -55,10 +58,10 @@ class PlanInputs:
         """True if the profile trains on a GPU (`auto` counts as one)."""
         return self.profile.device != "cpu"
 
-    @property
-    def throughput(self) -> float:
-        """Operations per second of one device."""
-        return 1e12 * (self.tflops or (GPU_TFLOPS if self.on_gpu else CPU_TFLOPS))
+    def throughput(self, architecture: Architecture) -> float:
+        """Return the operations per second of one device."""
+        on_cpu = NARROW_CPU_TFLOPS if architecture.text_hidden <= NARROW else CPU_TFLOPS
+        return 1e12 * (self.tflops or (GPU_TFLOPS if self.on_gpu else on_cpu))
 
     def settings(self, profile: Profile, architecture: Architecture) -> Settings:
         """Return a client's training settings with `profile`, at the longest sequence."""
@@ -87,7 +90,7 @@ def make_plan(inputs: PlanInputs, scenario_dir: Path) -> dict[str, Any]:
             "device": "gpu" if inputs.on_gpu else "cpu",
             "text_tokens": inputs.text_tokens,
             "answer_tokens": inputs.answer_tokens,
-            "tflops_per_device": inputs.throughput / 1e12,
+            "tflops_per_device": inputs.throughput(architecture) / 1e12,
             "clients": len(scenario.client_tasks),
             "participation": "every client in every round; a task's examples split evenly",
             **({"gpu_context_bytes": GPU_CONTEXT, "gpu_fragments": GPU_FRAGMENTS} if inputs.on_gpu else {}),
@@ -117,7 +120,7 @@ def _plan_method(inputs: PlanInputs, architecture: Architecture, name: str, runs
         "server_bytes": FLOAT32 * method.server,
         "work": asdict(work),
         "bytes_are_upper_bounds": method.upper_bound,
-        "hours": work.flops / inputs.throughput / parallel / 3600,
+        "hours": work.flops / inputs.throughput(architecture) / parallel / 3600,
         "measured_hours": None if seconds is None else seconds * work.steps / parallel / 3600,
     }
 

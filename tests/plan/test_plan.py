@@ -36,6 +36,12 @@ def llava(**changes: Any) -> PlanInputs:
     return replace(asked, **changes)
 
 
+@pytest.mark.parametrize(("profile", "tflops"), [("embedded", 0.006), ("smol", 0.06), ("llava", 120.0)])
+def test_assumed_throughput_is_that_of_the_device_and_the_llms_width(profile: str, tflops: float) -> None:
+    inputs = llava(profile=load_profile(profile))
+    assert make_plan(inputs, Path("nowhere"))["assumptions"]["tflops_per_device"] == tflops
+
+
 def moved(run: Path, number: int, direction: str, client: int) -> int:
     """Bytes that a client's messages of a round had, as the ledger says."""
     return sum(
