@@ -28,9 +28,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
         patch.setenv("PILOT_MODELS", str(tmp_path_factory.getbasetemp() / "smol-models"))
         text = Path("pipelines/profiles/smol.yaml").read_text(encoding="utf-8")
         for before, after in (
-            ("rounds: 4", "rounds: 1"),
-            ("local_steps: 8", "local_steps: 2"),
-            ("batch_size: 4", "batch_size: 1"),
+            ("rounds: 6", "rounds: 1"),
+            ("local_steps: 12", "local_steps: 2"),
+            ("batch_size: 8", "batch_size: 1"),
         ):
             assert before in text
             text = text.replace(before, after)
