@@ -207,6 +207,7 @@ def test_damaged_data_are_not_split(small: Small, mended: Path) -> None:
         partition_data(small.scenario, mended)
 
 
+@pytest.mark.slow
 def test_private_state_that_vanishes_is_missed_before_the_manifest(small: Small, tmp_path: Path) -> None:
     """As a second trainer did, before there was a lock; the next call trains the lost round again."""
 

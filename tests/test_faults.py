@@ -91,6 +91,7 @@ def train(small: Small, results: Path, method: str, fault: str | None) -> Path:
     return train_method(*files, method, 0, results, True, quiet, fault=fault)
 
 
+@pytest.mark.slow
 def test_run_with_a_nan_client(small: Small, copy: Path) -> None:
     run = train(small, copy, "fedavg", "nan-client")
     assert run == run_folder(copy / "tiny/small", "fedavg", 0, "nan-client")

@@ -64,6 +64,7 @@ def test_tokens_are_the_same(both: tuple[Backbone, Backbone]) -> None:
     assert len(lean.tokenizer) == len(whole.tokenizer)
 
 
+@pytest.mark.slow
 def test_loss_and_gradients_have_the_same_bits(small: Small, both: tuple[Backbone, Backbone]) -> None:
     batch = next(batches(small.examples[0], small.features, 6, 0, small.backbone.eos_id))
     results = []

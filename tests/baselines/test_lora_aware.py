@@ -130,6 +130,7 @@ def test_equal_ranks_send_the_whole_adapter() -> None:
     assert [int(method.payload(server, info, phase)[OWN]) for info in CLIENTS] == [4] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flexlora", "hetlora"])
 def test_trained_clients_stay_at_their_rank(small: Small, name: str) -> None:
     # The small profile has rank 8: clients 0..5 hold 2, 4, 8, 2, 4, 8 rows, which AdamW moves, and zeros below.

@@ -97,6 +97,7 @@ def test_train_step(small: Small) -> None:
     assert report["settings"]["batch_size"] == 4
 
 
+@pytest.mark.slow
 def test_train_step_that_differs(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     module = reference("ct_moa")
     monkeypatch.setattr(module, "mlp", wrong(module.mlp))

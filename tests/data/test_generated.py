@@ -262,6 +262,7 @@ def _facts(public: PublicScene) -> str:
     return " ".join(f"{lead} {ending}" for lead, ending in fact_caption(public))
 
 
+@pytest.mark.slow
 def test_disjoint_from_the_public_corpus() -> None:
     """Neither an image nor an instruction, caption or box format of the scenarios is in the public corpus."""
     records = [record for name in SOURCES for record in make(name, 60, 20, seed=0)]

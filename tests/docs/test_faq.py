@@ -17,6 +17,7 @@ def test_every_quote_has_its_mistake() -> None:
     assert PAGE.count("```text") == len(QUOTES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heading", list(MISTAKES))
 def test_the_message_is_as_quoted(
     heading: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -26,6 +26,7 @@ def folder(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_model(small.run("pilot"), 3, tmp_path_factory.mktemp("pilot") / "model")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "client"), MODELS)
 def test_equal_to_the_runs_model(small: Small, method: str, client: int, tmp_path: Path) -> None:
     """Bit for bit: the same code on the same numbers."""

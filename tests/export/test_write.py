@@ -35,6 +35,7 @@ def read_card(folder: Path) -> tuple[dict[str, object], str]:
     return yaml.safe_load(front), text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "form"), FORMS)
 def test_equal_bytes(small: Small, method: str, form: str | None, tmp_path: Path) -> None:
     one, two = (export_model(small.run(method), 2, tmp_path / name / "model", form) for name in ("one", "two"))
@@ -87,6 +88,7 @@ def test_card_of_a_scored_run(small: Small, tmp_path: Path) -> None:
     assert f"| features | `{read_json(run / 'config.json')['digests']['features']}` |" in text
 
 
+@pytest.mark.slow
 def test_card_of_other_runs(small: Small, tmp_path: Path) -> None:
     front, text = read_card(export_model(small.run("untuned"), 0, tmp_path / "untuned"))
     assert "The model was not trained: it is the base model." in text and "Not evaluated." in text

@@ -73,6 +73,7 @@ def test_settings_reach_the_model(tiny: Small) -> None:
     assert read_json(tiny.folder / "features/index.json")["dtype"] == "bfloat16"
 
 
+@pytest.mark.slow
 def test_half_an_epoch_in_steps(tiny: Small) -> None:
     """ceil(0.5 n / (2 x 2)) steps per client and round, whatever its phases."""
     rows = read_jsonl(tiny.run("pilot") / "rounds.jsonl")

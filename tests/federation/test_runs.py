@@ -48,6 +48,7 @@ class Killed(Exception):
     """Stands for whatever ends a process."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", TRAINED)
 def test_every_method_trains(small: Small, method: str) -> None:
     run = small.run(method)
@@ -115,6 +116,7 @@ def test_another_seed_differs(small: Small) -> None:
     assert messages[0] == messages[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", few_of(["pilot"], TRAINED))
 def test_killed_after_round_one_goes_on(small: Small, tmp_path: Path, method: str) -> None:
     def kill(done: int, total: int) -> None:

@@ -7,6 +7,7 @@ import pytest
 from .workflow import copy_repository, snakemake
 
 
+@pytest.mark.slow
 def test_workflow_is_in_good_condition() -> None:
     done = snakemake("--lint")
     assert done.code == 0 and "good condition" in done.text, done.text

@@ -51,6 +51,7 @@ def moved(run: Path, number: int, direction: str, client: int) -> int:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_what_runs_recorded(small: Small, method: str) -> None:
     """Steps, what is trained, and every byte up and down; where clients differ, at most what is planned."""
@@ -75,6 +76,7 @@ def test_what_runs_recorded(small: Small, method: str) -> None:
     assert plan["bytes_are_upper_bounds"] is (method in BOUNDED)
 
 
+@pytest.mark.slow
 def test_plan_of_a_variant(small: Small) -> None:
     """Experts of the own task only: no other task's adapter is received."""
     name = "pilot+own-expert"
@@ -94,6 +96,7 @@ def test_bounds_are_reached(small: Small) -> None:
                 assert {client for client, size in enumerate(found) if size == most} == reached, (method, number, way)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [*METHODS, "pilot+no-stage1"])
 def test_disk(small: Small, method: str) -> None:
     """Bytes of tensors in all kept checkpoints; a safetensors file has a header of under 200 bytes a tensor beside."""

@@ -39,6 +39,7 @@ def test_table_shows_quality_and_cost_uncut(scenario: Path) -> None:
     assert "…" not in text and "↑ ↓: significantly above or below fedavg" in text
 
 
+@pytest.mark.slow
 def test_every_format_shows_intervals_local_protocol_marks_and_cost(scenario: Path) -> None:
     (row,) = [r for r in grid_of([scenario])["rows"] if (r["method"], r["task"]) == ("pilot", "scene-ground")]
     assert row["best"] and row["difference_to_baseline"] > 0 and row["p_value"] <= row["p_holm"] < 0.05
@@ -103,6 +104,7 @@ def test_other_scenarios_are_compared_only_when_asked(scenario: Path, tmp_path: 
     assert [grid["scenario"] for grid in grids] == ["scenario1", "scenario2"]
 
 
+@pytest.mark.slow
 def test_every_format_says_what_was_allowed(scenario_copy: Path) -> None:
     path = scenario_copy / "runs" / "fedmoe" / "seed2" / "config.json"
     path.write_text(path.read_text().replace('"rounds": 3', '"rounds": 5'))

@@ -126,6 +126,7 @@ def test_the_simulation_tells_a_narrow_interval() -> None:
     assert np.mean(inside) < COVERS[0] - 0.04
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("benchmark", "examples_of_image"),
     [(Benchmark(client=0.02), 1), *few_of([], [(Benchmark(alike=0.3), 1), (Benchmark(client=0.02, clients=1), 2)])],

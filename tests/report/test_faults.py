@@ -105,6 +105,7 @@ def test_absences_exclusions_and_skipped_rounds_are_counted(faulty: Path) -> Non
     assert f"Excluded with sign-flip, pilot, seed 0: client 1 in round 2 ({REASON}); client 3 in round 2" in text
 
 
+@pytest.mark.slow
 def test_unavailable_is_not_zero(faulty: Path) -> None:
     set_values(run_folder(faulty, "pilot", 0, "sign-flip"), "exact_match", {2: None})
     write_faults(faulty)
@@ -126,6 +127,7 @@ def test_nothing_lost_of_nothing_has_no_share(faulty: Path) -> None:
     assert (row["lost"], row["lost_relative"], row["status"]) == ("-0.450000", "", "ok")
 
 
+@pytest.mark.slow
 def test_figure_and_tables_repeat_byte_for_byte(faulty: Path) -> None:
     paths = write_faults(faulty)
     assert [path.name for path in paths] == ["faults.csv", "faults.md", "faults.png", "faults.pdf"]

@@ -28,6 +28,7 @@ def test_every_figure_twice_to_the_same_bytes(scenario_copy: Path) -> None:
     assert len(again) == 4 and all(path.read_bytes() == first[path.name] for path in again)
 
 
+@pytest.mark.slow
 def test_a_subset_of_methods(scenario_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = write_figures(scenario_copy, methods=["local", "untuned"], only=["cost", "router", "samples"])
     assert {path.stem for path in written} == {"cost", "samples"}

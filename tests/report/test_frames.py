@@ -36,6 +36,7 @@ def report_both(run: Path, frame: str) -> None:
     edit(run / "config.json", tasks=tasks)
 
 
+@pytest.mark.slow
 def test_the_runs_own_frame_leads_where_both_are_reported(scenario_copy: Path) -> None:
     runs = sorted(scenario_copy.glob("runs/*/seed*"))
     for run in runs:

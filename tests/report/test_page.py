@@ -60,6 +60,7 @@ class Links(HTMLParser):
                 self.ids.append(value)
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_from_elsewhere_and_links_lead_somewhere(page: str) -> None:
     links = Links()
     links.feed(page)

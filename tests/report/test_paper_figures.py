@@ -73,6 +73,7 @@ def test_a_figure_that_cannot_be_drawn_leaves_no_older_one(six: Path, capsys: py
     assert not list((six / "paper").glob("router*"))
 
 
+@pytest.mark.slow
 def test_samples_show_eight_methods_and_say_how_many_they_leave_out(
     many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

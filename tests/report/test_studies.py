@@ -142,6 +142,7 @@ def test_every_part_is_written_the_same_twice_and_shown_in_the_index(results: Pa
     assert all(path.read_bytes() == first[path] for path in write_study(study(), "embedded", results))
 
 
+@pytest.mark.slow
 def test_some_parts_leave_the_index_alone(results: Path) -> None:
     written = write_study(study().subset(parts=["rounds"]), "embedded", results, index=False)
     assert {path.stem for path in written} == {"rounds"}
@@ -182,6 +183,7 @@ def test_scenarios_of_a_part_have_the_same_tasks(results: Path) -> None:
         load_part("mine", part, "embedded", results)
 
 
+@pytest.mark.slow
 def test_figures_show_every_method(results: Path) -> None:
     bars = draw(load_part("mine", study().parts[0], "embedded", results))
     labels = [label.get_text() for label in bars.axes[0].get_yticklabels()]

@@ -115,6 +115,7 @@ def check(report: dict) -> None:  # type: ignore[type-arg]
     assert "write" not in report and report["machine"]["threads"] == 1
 
 
+@pytest.mark.slow
 def test_with_many_candidates_nothing_is_missed() -> None:
     """20 clients, 3 neighbours, 7 candidates each: all 19 others are compared exactly."""
     found = run_job({
