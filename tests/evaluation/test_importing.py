@@ -20,6 +20,8 @@ from pilot.report.tables.write import write_tables
 
 from ..report.synthetic import NUM_EXAMPLES, build_run, build_scenario
 
+pytestmark = pytest.mark.slow
+
 Row = dict[str, Any]
 
 
@@ -233,7 +235,6 @@ def test_an_imported_run_has_no_model(scenario: Path) -> None:
         refuse_imported([made.run_dir])
 
 
-@pytest.mark.slow
 def test_tables_and_figures_hold_it(scenario: Path) -> None:
     bring(scenario, answers(scenario, "scene-vqa", 30))
     write_tables(scenario)

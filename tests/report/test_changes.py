@@ -19,6 +19,8 @@ from pilot.report.compare.changes import ChangeRow, Changes, find_changes, same_
 
 from .synthetic import NUM_EXAMPLES, build_scenario, example_id, reseal, write_metrics
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("pilot", "fedavg", "fedprox")
 HALF = set(range(20))
 """The examples of 40 that are answered right on the old side."""
@@ -89,7 +91,6 @@ def test_a_planted_change_is_found_and_nothing_else(sides: tuple[Path, Path]) ->
     assert row_of(find_changes(*reversed(sides)), "fedprox").verdict == "worse"
 
 
-@pytest.mark.slow
 def test_what_seeds_do_by_themselves_is_noise(sides: tuple[Path, Path]) -> None:
     # One seed finds 12 more, one loses 2 others, one finds 2: the images alone would say that something changed
     # (p of about 0.001), but seeds that differ by 0.3, -0.05 and 0.05 do not say so of seeds to come.
@@ -118,7 +119,6 @@ def test_the_same_answers_with_other_scores_are_a_change(sides: tuple[Path, Path
     assert row.difference == pytest.approx(1 / 40 / 3)
 
 
-@pytest.mark.slow
 def test_p_values_are_corrected_over_the_rows_that_were_tested(sides: tuple[Path, Path]) -> None:
     for method in METHODS:
         answer(sides[1], method, dict.fromkeys((0, 1, 2), set(range(26))))
@@ -186,7 +186,6 @@ def test_nothing_in_common_is_refused(sides: tuple[Path, Path], tmp_path: Path) 
         find_changes(sides[0], other)
 
 
-@pytest.mark.slow
 def test_two_result_folders_are_versions_and_other_paths_are_not(sides: tuple[Path, Path]) -> None:
     old, new = sides
     assert same_settings(old, new) and same_settings(old.parents[1], new.parents[1])

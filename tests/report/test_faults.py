@@ -24,6 +24,8 @@ from ..marks import few_of
 from .legible import assert_legible
 from .synthetic import build_run, build_scenario
 
+pytestmark = pytest.mark.slow
+
 SIGN_FLIP = {"attacks": [{"kind": "sign_flip", "clients": [1]}]}
 DROPOUT = {"participation": {"dropout": 0.5}}
 REASON = "text_adapter.x: not finite"
@@ -105,7 +107,6 @@ def test_absences_exclusions_and_skipped_rounds_are_counted(faulty: Path) -> Non
     assert f"Excluded with sign-flip, pilot, seed 0: client 1 in round 2 ({REASON}); client 3 in round 2" in text
 
 
-@pytest.mark.slow
 def test_unavailable_is_not_zero(faulty: Path) -> None:
     set_values(run_folder(faulty, "pilot", 0, "sign-flip"), "exact_match", {2: None})
     write_faults(faulty)
@@ -127,7 +128,6 @@ def test_nothing_lost_of_nothing_has_no_share(faulty: Path) -> None:
     assert (row["lost"], row["lost_relative"], row["status"]) == ("-0.450000", "", "ok")
 
 
-@pytest.mark.slow
 def test_figure_and_tables_repeat_byte_for_byte(faulty: Path) -> None:
     paths = write_faults(faulty)
     assert [path.name for path in paths] == ["faults.csv", "faults.md", "faults.png", "faults.pdf"]
@@ -233,7 +233,6 @@ def test_incidents_stand_below_the_main_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", few_of([COLUMN], PAPER), ids=lambda page: page.name)
-@pytest.mark.slow
 def test_figures_for_paper_are_legible(faulty: Path, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(7):
         for method in ("fedavg", "pilot"):

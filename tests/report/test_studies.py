@@ -22,6 +22,8 @@ from ..marks import few_of
 from .legible import assert_legible
 from .synthetic import build_run, build_scenario
 
+pytestmark = pytest.mark.slow
+
 AXIS = {"label": "rounds", "values": {"rounds-3": 3, "base": 12}}
 PARTS: list[dict[str, Any]] = [
     {
@@ -66,7 +68,6 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
 def test_differences_are_to_the_baseline_and_corrected_over_the_part(results: Path) -> None:
     write_study(study(), "embedded", results)
     found = rows(results / "embedded/studies/mine/rounds.csv")
@@ -106,7 +107,6 @@ def test_differences_are_to_the_baseline_and_corrected_over_the_part(results: Pa
             assert float(row["p_holm"]) == pytest.approx(corrected[key], abs=1e-5)  # p has six decimals, times 12
 
 
-@pytest.mark.slow
 def test_rows_are_in_the_studys_order_with_cost_and_position(results: Path) -> None:
     write_study(study(), "embedded", results)
     folder = results / "embedded/studies/mine"
@@ -121,7 +121,6 @@ def test_rows_are_in_the_studys_order_with_cost_and_position(results: Path) -> N
     ]  # fmt: skip
 
 
-@pytest.mark.slow
 def test_every_part_is_written_the_same_twice_and_shown_in_the_index(results: Path) -> None:
     first = {path: path.read_bytes() for path in write_study(study(), "embedded", results)}
     endings = ("csv", "md", "tex", "png", "pdf")
@@ -142,7 +141,6 @@ def test_every_part_is_written_the_same_twice_and_shown_in_the_index(results: Pa
     assert all(path.read_bytes() == first[path] for path in write_study(study(), "embedded", results))
 
 
-@pytest.mark.slow
 def test_some_parts_leave_the_index_alone(results: Path) -> None:
     written = write_study(study().subset(parts=["rounds"]), "embedded", results, index=False)
     assert {path.stem for path in written} == {"rounds"}
@@ -183,7 +181,6 @@ def test_scenarios_of_a_part_have_the_same_tasks(results: Path) -> None:
         load_part("mine", part, "embedded", results)
 
 
-@pytest.mark.slow
 def test_figures_show_every_method(results: Path) -> None:
     bars = draw(load_part("mine", study().parts[0], "embedded", results))
     labels = [label.get_text() for label in bars.axes[0].get_yticklabels()]
