@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pilot.config.base import Count, Model
+from pilot.config.base import Model
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
@@ -28,7 +28,7 @@ class ParticipationConfig(Model):
 
     fraction: PositiveShare = 1.0
     over_selection: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    quorum: Count = 1
+    quorum: Annotated[int, Field(ge=1, strict=True)] = 1
     deadline: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     stragglers: Probability = 0.0

@@ -203,7 +203,7 @@ def test_json() -> None:
     [
         ("fraction", (0.0, -0.1, 1.1, math.nan)),
         ("over_selection", (-0.1, math.inf, math.nan)),
-        ("quorum", (0, -1, 1.5)),
+        ("quorum", (0, -1, 1.5, True)),
         ("deadline", (0.0, 1.0, math.inf, math.nan)),
         ("dropout", (-0.1, 1.0, math.nan)),
         ("stragglers", (-0.1, 1.1, math.nan)),
