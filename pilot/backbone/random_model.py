@@ -4,9 +4,6 @@ Every parameter is drawn from a separate generator, seeded by its name: N(0, 0.0
 The tokenizer is tiny-llava's with the family's special tokens and a chat template in ChatML's form.
 """
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from torch import Tensor
 from pilot.backbone.families.table import family_of
 from pilot.backbone.random_llava import STD, random_tokenizer
 from pilot.config.model import RandomModel
-from pilot.io.atomic import set_mode
+from pilot.io.atomic import create_folder
 from pilot.io.seeding import seed_for
 
 SPECIAL = (
@@ -56,19 +53,13 @@ def random_family_model(size: RandomModel) -> Any:
 
 def write_random_model(size: RandomModel, folder: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write the checkpoint atomically, as transformers writes it: weights, configuration, tokenizer and processor."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+
+    def fill(work: Path) -> None:
         random_family_model(size).to(dtype).save_pretrained(work)
         chat_tokenizer(size.family).save_pretrained(work)
         family_of(size.family).random_processor(size).save_pretrained(work)
-        set_mode(work, 0o755)
-        os.replace(work, folder)
-    except OSError:
-        if not folder.is_dir():  # else another process finished first, with the same bytes
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+    create_folder(folder, fill)
 
 
 def _tensor(name: str, shape: torch.Size, seed: int) -> Tensor:

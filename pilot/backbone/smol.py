@@ -7,16 +7,13 @@ neither PyTorch nor the packages until a checkpoint is written.
 
 import contextlib
 import json
-import os
-import shutil
 import sys
-import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pilot.errors import UserError
-from pilot.io.atomic import read_json, set_mode, write_json
+from pilot.io.atomic import create_folder, read_json, set_mode, write_json
 from pilot.io.digest import code_digest, digest_json
 from pilot.io.verified import FOLDER, digest_of
 
@@ -88,21 +85,15 @@ def write_smol(folder: Path) -> None:
 
     model, tokenizer, processor = read_parts()
     model.model.multi_modal_projector.load_state_dict(load_state(CONNECTOR / CONNECTOR_WEIGHTS))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+
+    def fill(work: Path) -> None:
         for part in (model, tokenizer, processor):
             part.save_pretrained(work)
         config = json.loads((work / "config.json").read_text(encoding="utf-8"))
         write_json(work / "config.json", _without_versions(config))
-        set_mode(work, 0o755)
         set_mode(work / "model.safetensors", 0o644)  # safetensors creates files that only their owner can read
-        os.replace(work, folder)
-    except OSError:
-        if not folder.is_dir():  # else another process finished first, with the same bytes
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+    create_folder(folder, fill)
 
 
 def read_parts() -> tuple[Any, Any, Any]:

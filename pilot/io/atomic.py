@@ -64,6 +64,27 @@ def replace_file(path: Path, fill: Callable[[Path], _T]) -> _T:
     return result
 
 
+def create_folder(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Create `folder` in one step with what `fill` writes to a temporary folder beside it.
+
+    If another process finishes first, its folder stays: both hold the same bytes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        fill(work)
+        set_mode(work, 0o755)
+        os.replace(work, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def set_mode(path: Path, mode: int) -> None:
     """Set the permissions of `path` if the file system supports them; CIFS and bucket mounts do not."""
     with contextlib.suppress(OSError):
