@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pilot.deployment.flower_command import environment
+from pilot.errors import UserError
 from pilot.federation.flower.server import simulate_run
 from pilot.io.atomic import read_json
 from pilot.io.processes import Processes, free_port
@@ -91,36 +92,39 @@ def _is_ours(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("pauses", few_of([[0.3, 1.5, 1.5]], [[0.3, *[1.5] * 7], [0.0], [0.7], [2.0]]))
-def test_killed_ray_workers(few: Small, tmp_path: Path, pauses: list[float]) -> None:
-    """The run goes on, or ends with an error and resumes; the bytes are those of an undisturbed run."""
+@pytest.mark.parametrize("moments", few_of([{1, 3}], [{1, 2, 3, 4, 5, 6}, {0}, {2}, {5}]))
+def test_killed_ray_workers(few: Small, tmp_path: Path, moments: set[int]) -> None:
+    """A worker is killed after so many answers of clients, at 0 as soon as there is one.
+
+    The run goes on, or ends with an error and resumes; the bytes are those of an undisturbed run.
+    """
     killed: list[int] = []
-    over = threading.Event()
+    answers = 0
 
-    def kill_some() -> None:
-        for pause in pauses:
-            until = time.monotonic() + 600
-            while not workers() and time.monotonic() < until and not over.is_set():
-                time.sleep(0.05)
-            if over.wait(pause):
-                return
-            for pid in workers()[:1]:
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
+    def kill_one() -> None:
+        until = time.monotonic() + 60
+        while not (found := workers()) and time.monotonic() < until:
+            time.sleep(0.02)
+        os.kill(found[0], signal.SIGKILL)
+        killed.append(found[0])
 
-    assassin = threading.Thread(target=kill_some)
-    assassin.start()
-    try:
-        for _ in (*pauses, None):
-            try:
-                simulate_run(few.spec("pilot"), few.folder, tmp_path, True, quiet)
-            except Exception as error:
-                print(f"ended with {type(error).__name__}: {error}")
-            if (tmp_path / "manifest.json").exists():
-                break
-    finally:
-        over.set()
-        assassin.join()
-    print(f"{len(killed)} workers killed")
-    assert len(killed) >= min(len(pauses), 3), "too few workers were there to be killed"
+    def on_answer(done: int, total: int) -> None:
+        nonlocal answers
+        answers += 1
+        if answers in moments and done < total:
+            kill_one()
+
+    first = threading.Thread(target=kill_one)
+    if 0 in moments:
+        first.start()
+    for _ in (*moments, None):
+        try:
+            simulate_run(few.spec("pilot"), few.folder, tmp_path, True, on_answer)
+        except UserError as error:
+            print(f"ended with: {error}")
+        if (tmp_path / "manifest.json").exists():
+            break
+    if 0 in moments:
+        first.join()
+    assert len(killed) == len(moments)
     assert contents(tmp_path) == contents(few.run("pilot"))
