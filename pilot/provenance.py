@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from pilot.config.fault import load_fault
 from pilot.config.load import load_profile, load_scenario
+from pilot.config.scenario import NOT_IN_DATA
 from pilot.config.variant import base_name, check_methods
 from pilot.io.digest import digest_json, source_digest
 from pilot.io.entry_points import package_digest
@@ -91,14 +92,18 @@ def _other_families() -> tuple[EntryPoint, ...]:
 
 @cache
 def scenario_digest(scenario: str, part: str) -> str:
-    """Digest the settings in a scenario's file that `part` (`data`, `partition` or `all`) depends on."""
+    """Digest the settings in a scenario's file that `part` (`data`, `partition`, `run` or `all`) depends on.
+
+    A run's `config.json` holds the settings of its evaluation, too, which neither data nor training depend on.
+    """
     loaded = load_scenario(scenario).model_dump(mode="json")
     if part == "data":
         keys = ("name", "kind", "source", "num_train", "num_test", "options", "max_quarantine")
         tasks = [{key: task[key] for key in keys if key in task} for task in loaded["tasks"]]
         return digest_json({"data_seed": loaded["data_seed"], "tasks": tasks})
-    if part == "partition":
-        return digest_json({key: value for key, value in loaded.items() if key not in ("methods", "seeds", "title")})
+    left_out = {"partition": NOT_IN_DATA, "run": ("methods", "seeds", "title")}.get(part, ())
+    if part != "all":
+        return digest_json({key: value for key, value in loaded.items() if key not in left_out})
     return digest_json(loaded)
 
 
@@ -112,7 +117,8 @@ def profile_digest(profile: str, method: str) -> str:
 def tuning_digest(profile: str, method: str) -> str:
     """Digest the settings of a profile that a method's trials depend on: the grid instead of learning rates."""
     loaded = load_profile(profile)
-    settings = loaded.for_method(method).model_copy(update={"learning_rates": {}, "tuning_grid": loaded.tuning_grid})
+    changed: dict[str, object] = {"learning_rates": {}, "tuning_grid": loaded.tuning_grid, "evaluate_every": None}
+    settings = loaded.for_method(method).model_copy(update=changed)
     return digest_json(settings.model_dump(mode="json"))
 
 

@@ -6,7 +6,7 @@ use rule train as train_fault with:
         manifest="{results}/{profile}/{scenario}/faults/{fault}/runs/{method}/seed{seed}/manifest.json",
     params:
         source=lambda wildcards: stage_digest("train", wildcards.method),
-        scenario=lambda wildcards: scenario_digest(wildcards.scenario, "partition"),
+        scenario=lambda wildcards: scenario_digest(wildcards.scenario, "run"),
         profile=lambda wildcards: profile_digest(wildcards.profile, wildcards.method),
         settings=lambda wildcards: fault_digest(wildcards.fault),
         fault=lambda wildcards: ["--fault", wildcards.fault],

@@ -10,7 +10,7 @@ rule train:
         manifest="{results}/{profile}/{scenario}/runs/{method}/seed{seed}/manifest.json",
     params:
         source=lambda wildcards: stage_digest("train", wildcards.method),
-        scenario=lambda wildcards: scenario_digest(wildcards.scenario, "partition"),
+        scenario=lambda wildcards: scenario_digest(wildcards.scenario, "run"),
         profile=lambda wildcards: profile_digest(wildcards.profile, wildcards.method),
         fault=[],
     log:

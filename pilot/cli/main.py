@@ -186,8 +186,11 @@ def evaluate(
         if summary:
             from pilot.io.atomic import write_json
             from pilot.io.digest import sha256_file
+            from pilot.io.layout import METRICS, evaluation_folder, evaluations
 
-            write_json(summary, {str(run): sha256_file(run / "eval" / "metrics.json") for run in runs})
+            scored = {run: [evaluation_folder(run, name) for name in evaluations(run, METRICS)] for run in runs}
+            digests = {str(run): {f.name: sha256_file(f / METRICS) for f in folders} for run, folders in scored.items()}
+            write_json(summary, digests)
 
 
 @app.command("import")

@@ -35,13 +35,14 @@ class Profile(CompactModel):
     `gradient_checkpointing`, `generation_batch` and `feature_dtype` control how and where the model is computed.
     `tuning_grid` has the candidates of `pilot-bench tune`; `tuning_grids` replaces them with as many others for some
     methods. Without a `prompt_template`, prompts are the checkpoint's own chat template. `box_frame` overrides the
-    default of `frame`.
+    default of `frame`. `evaluate_every` is the number of rounds between evaluations of the models; the last round is
+    always evaluated.
     """
 
     omitted_defaults: ClassVar[frozenset[str]] = frozenset({
         "local_epochs", "backbone_path", "revision", "architecture", "precision", "attention", "device",
         "gradient_checkpointing", "accumulation", "max_length", "feature_dtype", "generation_batch",
-        "checkpoint_minutes", "tuning_grids", "prompt_template", "box_frame",
+        "checkpoint_minutes", "tuning_grids", "prompt_template", "box_frame", "evaluate_every",
     })  # fmt: skip
 
     name: ProfileName
@@ -56,6 +57,7 @@ class Profile(CompactModel):
     generation_batch: Count = 96
     feature_dtype: FeatureType = "float32"
     rounds: Count
+    evaluate_every: Count | None = None
     local_steps: Count | None = None
     local_epochs: Positive | None = None
     batch_size: Count
@@ -85,6 +87,8 @@ class Profile(CompactModel):
                     f"tuning_grids.{method}: expected as many trials as tuning_grid has ({len(self.tuning_grid)}), "
                     f"got {len(trials)}: every method gets the same budget"
                 )
+        if self.evaluate_every is not None and self.evaluate_every > self.rounds:
+            raise ValueError(f"evaluate_every: expected at most rounds ({self.rounds}), got {self.evaluate_every}")
         template = self.prompt_template
         if template is not None and ("<image>" not in template or "{instruction}" not in template):
             raise ValueError("prompt_template: expected a text with <image> and {instruction}")
@@ -98,6 +102,12 @@ class Profile(CompactModel):
     def frame(self) -> Frame:
         """Frame of boxes in training data and answers; LLaVA-1.5 was trained on boxes in the padded square."""
         return self.box_frame or ("original" if self.backbone == "tiny-llava" else "padded_square")
+
+    @property
+    def evaluated_rounds(self) -> tuple[int, ...]:
+        """Rounds before the last one whose models are evaluated, ascending."""
+        every = self.evaluate_every or self.rounds
+        return tuple(range(every, self.rounds, every))
 
     def steps_of(self, num_examples: int) -> int:
         """Return the optimiser steps per round of a client with `num_examples` examples."""

@@ -20,6 +20,10 @@ Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=0.5)]
 
 
+NOT_IN_DATA = ("title", "methods", "seeds", "cross_task", "targets")
+"""Fields of a scenario that its data, their split over the clients and training do not depend on."""
+
+
 class PartitionConfig(Model):
     """Split of a task's training examples over its clients.
 
@@ -62,8 +66,15 @@ class TaskConfig(CompactModel):
     max_quarantine: Annotated[float, Field(ge=0, le=1)] = 0.01
 
 
-class Scenario(Model):
-    """Typed model of a scenario file: tasks, their clients, and the methods and seeds to run."""
+class Scenario(CompactModel):
+    """Typed model of a scenario file: tasks, their clients, and the methods and seeds to run.
+
+    With `cross_task`, every client's model also answers the test sets of the other tasks. `targets` says when a curve
+    has reached its target: a share of what `local` reaches, the same for every task, or a value of each task's headline
+    metric.
+    """
+
+    omitted_defaults: ClassVar[frozenset[str]] = frozenset({"cross_task", "targets"})
 
     name: FullName
     title: str
@@ -75,6 +86,8 @@ class Scenario(Model):
     validation_fraction: Share
     local_test_fraction: Share
     min_client_examples: Count
+    cross_task: bool = False
+    targets: Positive | Mapping[str, Annotated[float, Field(allow_inf_nan=False)]] | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> "Scenario":
@@ -86,6 +99,9 @@ class Scenario(Model):
         for field, values in named.items():
             if len(set(values)) != len(values):
                 raise ValueError(f"{field}: expected distinct values, got {list(values)}")
+        if isinstance(self.targets, Mapping) and (unknown := [n for n in self.targets if n not in named["tasks"]]):
+            known = ", ".join(task.name for task in self.tasks)
+            raise ValueError(f"targets: unknown task {', '.join(unknown)}. Expected some of: {known}")
         return self
 
     @property

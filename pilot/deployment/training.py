@@ -101,10 +101,11 @@ def collect(run_dir: Path, stores: Mapping[int, Path]) -> None:
                 raise UserError(f"client {client}: {run_dir} has no private state of this client.")
             ClientStore(source).load(progress.versions[client])
             target = run_dir / CLIENTS / str(client)
-            for name in versions_to_keep(progress.versions, progress.previous, client=client):
+            kept = versions_to_keep(progress.versions, *progress.kept, client=client)
+            for name in kept:
                 for path in source.glob(f"{name}.*"):
                     replace_file(target / path.name, partial(shutil.copyfile, path))
-            ClientStore(target).keep(versions_to_keep(progress.versions, progress.previous, client=client))
+            ClientStore(target).keep(kept)
 
 
 def _absolute(name: str) -> str:

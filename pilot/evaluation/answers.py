@@ -1,4 +1,9 @@
-"""Answers of trained runs, generated through lm-eval: `eval/samples.jsonl`."""
+"""Answers of trained runs, generated through lm-eval.
+
+Answers of the last round's models to their clients' own task, test set and held-out parts, are in `eval/samples.jsonl`;
+those of an earlier round in `eval/round-<r>/samples.jsonl`; those to the test sets of the other tasks in
+`eval/cross-task/samples.jsonl`.
+"""
 
 import json
 import logging
@@ -6,12 +11,14 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
 from pilot.config.model import Frame
 from pilot.config.scenario import TaskConfig
@@ -19,13 +26,26 @@ from pilot.data.frames import in_frame
 from pilot.data.record import InstructionRecord, read_records
 from pilot.errors import UserError
 from pilot.evaluation import tasks
-from pilot.evaluation.trained import load_run, run_spec
+from pilot.evaluation.trained import load_backbone_of, run_spec
 from pilot.federation.shards import read_part
 from pilot.federation.spec import RunSpec, finished_config, scenario_digests
-from pilot.io.atomic import write_jsonl
-from pilot.io.layout import scenario_folder
+from pilot.federation.training import client_models
+from pilot.io.atomic import remove_folder, write_jsonl
+from pilot.io.layout import (
+    CROSS_TASK,
+    LAST,
+    SAMPLES,
+    evaluation_folder,
+    evaluations,
+    round_evaluation,
+    scenario_folder,
+)
 from pilot.io.lock import locked
+from pilot.methods.base import Method
 from pilot.methods.blind import Blind
+
+if TYPE_CHECKING:
+    from pilot.evaluation.lm import ImageFeatures, PilotLM
 
 Row = dict[str, Any]
 
@@ -85,38 +105,102 @@ def check_same_data(run_dir: Path, scenario_dir: Path) -> None:
 
 
 def answer_run(run_dir: Path, progress: Callable[[int, int], None]) -> None:
-    """Answer the clients' test sets and held-out parts with every model of the run; write `eval/samples.jsonl`."""
+    """Answer with every model of the run, and write the files of answers; those of the last round are written last."""
     with locked(run_dir):
-        write_jsonl(run_dir / "eval" / "samples.jsonl", answer_rows(run_dir, progress))
+        asked = _Questions.read(run_dir)
+        names = asked.evaluations()
+        for name in evaluations(run_dir, SAMPLES):
+            if name not in names:
+                remove_folder(evaluation_folder(run_dir, name))
+        for done, name in enumerate(names):
+            advance = partial(_advance, progress, done, len(names))
+            write_jsonl(evaluation_folder(run_dir, name) / SAMPLES, asked.answers(name, advance))
+
+
+def _advance(progress: Callable[[int, int], None], finished: int, num: int, done: int, total: int) -> None:
+    """Report the progress of one of `num` evaluations."""
+    progress(finished * total + done, num * total)
 
 
 def answer_rows(run_dir: Path, progress: Callable[[int, int], None], limit: int | None = None) -> list[Row]:
-    """Return the rows of `eval/samples.jsonl`, sorted; `limit` as in `read_evaluation_sets`.
+    """Return the rows of `eval/samples.jsonl`, sorted; `limit` as in `read_evaluation_sets`."""
+    return _Questions.read(run_dir, limit).answers(LAST, progress)
 
-    lm-eval builds the requests, once for all models of the run (scores are computed later, for all runs together).
+
+@dataclass(frozen=True)
+class _Questions:
+    """What a run's models are asked; lm-eval builds the requests, once for all models.
+
+    Scores are computed later, for all runs together.
     """
-    from pilot.evaluation.lm import ImageFeatures, PilotLM
 
-    spec, scenario_dir = run_spec(run_dir), scenario_folder(run_dir)
-    check_same_data(run_dir, scenario_dir)
-    sets, method = read_evaluation_sets(spec, scenario_dir, limit), spec.make_method()
-    if isinstance(method, Blind):
-        return [row for evaluation_set in sets for row in _blind_rows(method, spec, scenario_dir, evaluation_set)]
-    requests = {evaluation_set.task.name: _requests(evaluation_set, scenario_dir / "data") for evaluation_set in sets}
-    backbone, models = load_run(run_dir, lean=True)
-    rows: list[Row] = []
-    images = ImageFeatures(backbone)
-    asked = [request for of_task in requests.values() for request in of_task.values()]
-    images.preload(*_stored_features(run_dir, scenario_dir / "features", asked))
-    for done, (clients, load) in enumerate(models.items(), start=1):
-        model = PilotLM.from_model(backbone, load(), images)
-        for evaluation_set in (evaluation_set.for_clients(clients) for evaluation_set in sets):
-            if evaluation_set.parts:
-                asked = [requests[evaluation_set.task.name][name] for name in evaluation_set.ids]
-                answers = dict(zip(evaluation_set.ids, model.generate_until(asked), strict=True))
-                rows += sample_rows(evaluation_set.task.name, evaluation_set.test, evaluation_set.parts, answers)
-        progress(done, len(models))
-    return sorted(rows, key=row_order)
+    run_dir: Path
+    spec: RunSpec
+    sets: Sequence[EvaluationSet]
+
+    @classmethod
+    def read(cls, run_dir: Path, limit: int | None = None) -> "_Questions":
+        spec, scenario_dir = run_spec(run_dir), scenario_folder(run_dir)
+        check_same_data(run_dir, scenario_dir)
+        return cls(run_dir, spec, read_evaluation_sets(spec, scenario_dir, limit))
+
+    @cached_property
+    def method(self) -> Method:
+        return self.spec.make_method()
+
+    @cached_property
+    def requests(self) -> dict[str, dict[str, Any]]:
+        """lm-eval's requests by task and record id."""
+        data = scenario_folder(self.run_dir) / "data"
+        return {each.task.name: _requests(each, data) for each in self.sets}
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        return load_backbone_of(self.run_dir)
+
+    @cached_property
+    def images(self) -> "ImageFeatures":
+        from pilot.evaluation.lm import ImageFeatures
+
+        images = ImageFeatures(self.backbone)
+        asked = [request for of_task in self.requests.values() for request in of_task.values()]
+        images.preload(*_stored_features(self.run_dir, scenario_folder(self.run_dir) / "features", asked))
+        return images
+
+    def evaluations(self) -> list[str]:
+        """Return the names of the run's evaluations; that of the last round is the last one."""
+        if isinstance(self.method, Blind):
+            return [LAST]
+        earlier = self.spec.profile.evaluated_rounds if self.method.phases(1) else ()
+        others = [CROSS_TASK] if self.spec.scenario.cross_task and not self.method.single_model else []
+        return [*map(round_evaluation, earlier), *others, LAST]
+
+    def answers(self, evaluation: str, progress: Callable[[int, int], None]) -> list[Row]:
+        """Return the sorted rows of an evaluation."""
+        if isinstance(self.method, Blind):
+            return [row for each in self.sets for row in _blind_rows(self.method, self.spec, self.run_dir, each)]
+        from pilot.evaluation.lm import PilotLM
+
+        number = next((r for r in self.spec.profile.evaluated_rounds if round_evaluation(r) == evaluation), None)
+        models = client_models(self.spec, self.backbone, self.run_dir, number)
+        rows: list[Row] = []
+        for done, (clients, load) in enumerate(models.items(), start=1):
+            model = PilotLM.from_model(self.backbone, load(), self.images)
+            for each in self.sets:
+                own = each.for_clients(clients)
+                if evaluation == CROSS_TASK:
+                    rows += [] if own.parts else self._cross_task_rows(model, clients, each)
+                elif own.parts:
+                    rows += sample_rows(each.task.name, each.test, own.parts, self._ask(model, each.task, own.ids))
+            progress(done, len(models))
+        return sorted(rows, key=row_order)
+
+    def _cross_task_rows(self, model: "PilotLM", clients: Sequence[int], asked: EvaluationSet) -> list[Row]:
+        answers = self._ask(model, asked.task, [record.id for record in asked.test])
+        return [_row(asked.task.name, CROSS_TASK, list(clients), record, answers) for record in asked.test]
+
+    def _ask(self, model: "PilotLM", task: TaskConfig, ids: Sequence[str]) -> dict[str, str]:
+        return dict(zip(ids, model.generate_until([self.requests[task.name][each] for each in ids]), strict=True))
 
 
 def _stored_features(run_dir: Path, folder: Path, requests: Sequence[Any]) -> tuple[list[Any], torch.Tensor]:
@@ -129,9 +213,10 @@ def _stored_features(run_dir: Path, folder: Path, requests: Sequence[Any]) -> tu
     return [requests[number] for number in found], cache.take(list(found.values()))
 
 
-def _blind_rows(method: Blind, spec: RunSpec, scenario_dir: Path, evaluation_set: EvaluationSet) -> list[Row]:
+def _blind_rows(method: Blind, spec: RunSpec, run_dir: Path, evaluation_set: EvaluationSet) -> list[Row]:
     """Answer all questions of a task with one answer, found from the clients' training parts."""
-    train = read_part(spec.scenario, scenario_dir, evaluation_set.task, "train", frame=spec.profile.frame)
+    folder, frame = scenario_folder(run_dir), spec.profile.frame
+    train = read_part(spec.scenario, folder, evaluation_set.task, "train", frame=frame)
     answer = method.answer([record for client in sorted(train) for record in train[client]])
     return sample_rows(
         evaluation_set.task.name, evaluation_set.test, evaluation_set.parts, dict.fromkeys(evaluation_set.ids, answer)

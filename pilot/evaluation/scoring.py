@@ -1,5 +1,7 @@
 """Scores of trained runs: `eval/samples.jsonl` -> `eval/per_example.jsonl` and `eval/metrics.json`.
 
+Other evaluations of a run (`pilot.evaluation.answers`) have the same files, in folders below `eval/`.
+
 All runs of a scenario are scored together, because the captioning metrics have a fixed start-up cost: one tokeniser
 call and one METEOR process serve every run, client and protocol. The corpus metrics (BLEU, METEOR, CIDEr) are
 computed per (run, task, protocol, client); CIDEr takes its document frequencies from that set's references.
@@ -17,11 +19,21 @@ from pilot.evaluation import caption, grounding, vqa
 from pilot.evaluation.result import MetricResult
 from pilot.io import atomic
 from pilot.io.digest import digest_json, sha256_file
-from pilot.io.layout import scenario_folder
+from pilot.io.layout import (
+    CROSS_TASK,
+    EVAL,
+    LAST,
+    METRICS,
+    PER_EXAMPLE,
+    SAMPLES,
+    evaluation_folder,
+    evaluations,
+    scenario_folder,
+)
 
 DIGITS = 6
 KINDS = ("caption", "ground", "vqa")
-PROTOCOLS = ("local", "personalised")
+PROTOCOLS = ("local", "personalised", CROSS_TASK)
 # BLEU of a single sentence is noise, and four values of it would double the size of the file.
 NOT_PER_EXAMPLE = frozenset(caption.BLEU)
 _FIELDS = {
@@ -46,7 +58,7 @@ Answers = tuple[int, str, tuple[int, ...]]
 
 
 def score_runs(run_dirs: Sequence[Path], frames: Sequence[Frame] = ()) -> None:
-    """Write per-example values, then metrics, of each run; the runs must belong to one scenario.
+    """Write per-example values, then metrics, of each evaluation of each run; the runs must belong to one scenario.
 
     Args:
         run_dirs: Folders with `eval/samples.jsonl` (see the documentation of the run directory for the format).
@@ -55,16 +67,20 @@ def score_runs(run_dirs: Sequence[Path], frames: Sequence[Frame] = ()) -> None:
     Raises:
         UserError: a file of samples is missing, empty, or holds a row that cannot be scored.
     """
-    runs = [_read(run_dir / "eval" / "samples.jsonl") for run_dir in run_dirs]
-    groups = [_group(rows, run_dir) for rows, run_dir in zip(runs, run_dirs, strict=True)]
+    answered = [
+        evaluation_folder(run_dir, name) / SAMPLES
+        for run_dir in run_dirs for name in dict.fromkeys([LAST, *evaluations(run_dir, SAMPLES)])
+    ]  # fmt: skip
+    rows_of = [_read(path) for path in answered]
+    groups = [_group(rows, path) for rows, path in zip(rows_of, answered, strict=True)]
     keys: dict[Answers, Path] = {}
-    for number, (grouped, run_dir) in enumerate(zip(groups, run_dirs, strict=True)):
-        keys |= {(number, group.kind, indices): run_dir for group, indices in grouped.items()}
-    results = _score(keys, runs, frames)
-    for number, (grouped, run_dir) in enumerate(zip(groups, run_dirs, strict=True)):
+    for number, (grouped, path) in enumerate(zip(groups, answered, strict=True)):
+        keys |= {(number, group.kind, indices): path for group, indices in grouped.items()}
+    results = _score(keys, rows_of, frames)
+    for number, (grouped, path) in enumerate(zip(groups, answered, strict=True)):
         scored = {group: results[number, group.kind, indices] for group, indices in grouped.items()}
         counts = {group: len(indices) for group, indices in grouped.items()}
-        _write(run_dir, scored, counts, _test_digest(runs[number], grouped))
+        _write(path.parent, scored, counts, _test_digest(rows_of[number], grouped))
 
 
 def _read(path: Path) -> list[Row]:
@@ -103,7 +119,7 @@ def _problem(row: Any) -> str:
     return ""
 
 
-def _group(rows: Sequence[Row], run_dir: Path) -> dict[Group, tuple[int, ...]]:
+def _group(rows: Sequence[Row], path: Path) -> dict[Group, tuple[int, ...]]:
     """Collect the row numbers of each group, groups in sorted order."""
     groups: dict[Group, dict[str, int]] = {}
     for number, row in enumerate(rows):
@@ -111,7 +127,7 @@ def _group(rows: Sequence[Row], run_dir: Path) -> dict[Group, tuple[int, ...]]:
             members = groups.setdefault(Group(row["task"], row["kind"], row["protocol"], client), {})
             if row["id"] in members:
                 raise UserError(
-                    f"{run_dir}/eval/samples.jsonl, row {number + 1}: client {client} answers {row['id']!r} of "
+                    f"{path}, row {number + 1}: client {client} answers {row['id']!r} of "
                     f"{row['task']} ({row['protocol']}) a second time, first in row {members[row['id']] + 1}"
                 )
             members[row["id"]] = number
@@ -119,14 +135,14 @@ def _group(rows: Sequence[Row], run_dir: Path) -> dict[Group, tuple[int, ...]]:
 
 
 def _score(
-    keys: Mapping[Answers, Path], runs: Sequence[Sequence[Row]], frames: Sequence[Frame]
+    keys: Mapping[Answers, Path], rows_of: Sequence[Sequence[Row]], frames: Sequence[Frame]
 ) -> dict[Answers, Results]:
     """Score every set of answers once, all caption sets together."""
     captions: dict[Answers, caption.Captions] = {}
     results: dict[Answers, Results] = {}
-    for key, run_dir in keys.items():
+    for key, path in keys.items():
         number, kind, indices = key
-        rows = [runs[number][index] for index in indices]
+        rows = [rows_of[number][index] for index in indices]
         predictions = {row["id"]: row["prediction"] for row in rows}
         try:
             if kind == "caption":
@@ -137,19 +153,20 @@ def _score(
             else:
                 own = rows[0].get("frame", "original")
                 for frame in (own, *(other for other in frames if other != own)):
-                    scores = grounding.score(predictions, _boxes(rows, frame, run_dir), frame)
+                    scores = grounding.score(predictions, _boxes(rows, frame, path), frame)
                     results[key] = results.get(key, {}) | scores
         except ValueError as error:
-            raise UserError(f"{run_dir}/eval/samples.jsonl, task {rows[0]['task']}: {error}") from error
+            raise UserError(f"{path}, task {rows[0]['task']}: {error}") from error
     return results | caption.score_sets(captions)
 
 
-def _boxes(rows: Sequence[Row], frame: Frame, run_dir: Path) -> dict[str, Sequence[float]]:
+def _boxes(rows: Sequence[Row], frame: Frame, path: Path) -> dict[str, Sequence[float]]:
     """Return the reference boxes in a frame, by id; read image sizes from the data if rows lack them."""
     if frame == "original":
         return {row["id"]: row["box"] for row in rows}
     sizes = {row["id"]: row["size"] for row in rows if "size" in row}
     if len(sizes) < len(rows):
+        run_dir = next(folder.parent for folder in path.parents if folder.name == EVAL)
         sizes = image_sizes(scenario_folder(run_dir) / "data" / rows[0]["task"] / "records.parquet")
     return {row["id"]: to_frame(row["box"], frame, sizes[row["id"]]) for row in rows}
 
@@ -163,9 +180,8 @@ def _test_digest(rows: Sequence[Row], grouped: Mapping[Group, Sequence[int]]) ->
     return digest_json(asked)
 
 
-def _write(run_dir: Path, scored: Mapping[Group, Results], counts: Mapping[Group, int], test_digest: str) -> None:
+def _write(folder: Path, scored: Mapping[Group, Results], counts: Mapping[Group, int], test_digest: str) -> None:
     """Write per-example values first, metrics last: if the metrics exist, so do the values."""
-    folder = run_dir / "eval"
     entries: list[Row] = []
     lines: list[str] = []
     for group, results in scored.items():
@@ -176,9 +192,9 @@ def _write(run_dir: Path, scored: Mapping[Group, Results], counts: Mapping[Group
             entries.append(name | outcome | {"kind": group.kind, "num_examples": counts[group]})
             if result.per_example is not None and metric not in NOT_PER_EXAMPLE:
                 lines += _lines(name | {"metric": metric}, result.per_example)
-    atomic.write_text(folder / "per_example.jsonl", "".join(lines))
-    digests = {f"{name}_digest": sha256_file(folder / f"{name}.jsonl") for name in ("samples", "per_example")}
-    atomic.write_json(folder / "metrics.json", {**digests, "test_digest": test_digest, "entries": entries})
+    atomic.write_text(folder / PER_EXAMPLE, "".join(lines))
+    digests = {"samples_digest": sha256_file(folder / SAMPLES), "per_example_digest": sha256_file(folder / PER_EXAMPLE)}
+    atomic.write_json(folder / METRICS, {**digests, "test_digest": test_digest, "entries": entries})
 
 
 def _lines(name: Row, per_example: Mapping[str, float]) -> list[str]:

@@ -29,6 +29,12 @@ def load_run(run_dir: Path, *, lean: bool = False) -> tuple[Backbone, Models]:
     Raises:
         UserError: as in `run_spec` and `client_models`, or the backbone is not the one that the run was trained on.
     """
+    backbone = load_backbone_of(run_dir, lean=lean)
+    return backbone, client_models(run_spec(run_dir), backbone, run_dir)
+
+
+def load_backbone_of(run_dir: Path, *, lean: bool = True) -> Backbone:
+    """Load the backbone of a run; `lean` as in `load_backbone`; raises as `load_run`."""
     config = finished_config(run_dir)
     spec = RunSpec.from_config(config)
     trained, here = config["digests"]["backbone"], backbone_digest(spec.profile)
@@ -37,5 +43,4 @@ def load_run(run_dir: Path, *, lean: bool = False) -> tuple[Backbone, Models]:
             f"{run_dir}: trained on the backbone {trained[:12]}, but profile {spec.profile.name} loads {here[:12]}. "
             "Restore the checkpoint that it was trained on, or train again."
         )
-    backbone = load_backbone(spec.profile, lean=lean)
-    return backbone, client_models(spec, backbone, run_dir)
+    return load_backbone(spec.profile, lean=lean)

@@ -69,7 +69,8 @@ def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: M
         raise UserError(f"{where}.{error}") from error
     defence = Defence(**settings.defence.model_dump())
     return Plan(
-        method, clients, num_examples, profile.rounds, steps, template, rounds, participation.quorum, defence
+        method, clients, num_examples, profile.rounds, steps, template, rounds, participation.quorum, defence,
+        profile.evaluated_rounds,
     )  # fmt: skip
 
 

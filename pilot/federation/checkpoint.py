@@ -3,7 +3,8 @@
 `checkpoint/round-<r>/` holds the server's tensors (`server.safetensors`), the history, the ledger and the server's
 record so far (`history.json`) and, written last, `complete.json` with the digests of both files. `history.json` also
 holds the digest of every client's private state, which is in the client's own store. A folder without `complete.json`
-is ignored. The last two rounds are kept: if the newest is damaged, the other one is used.
+is ignored. The last two rounds are kept: if the newest is damaged, the other one is used. Rounds whose models are
+evaluated (`evaluate_every` in the profile) are kept, too.
 """
 
 import json
@@ -30,7 +31,8 @@ Verify = Callable[[Mapping[int, Version]], str]
 class Progress:
     """State of a run after `round_number` complete rounds: everything that it needs to continue.
 
-    `versions` holds the version of each client's private state after that round, `previous` those of the round before.
+    `versions` holds the version of each client's private state after that round, `previous` those of the round before,
+    and `evaluated` those of the earlier rounds whose models are evaluated, by round.
     """
 
     round_number: int = 0
@@ -39,10 +41,16 @@ class Progress:
     previous: dict[int, Version] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     ledger: dict[str, Any] = field(default_factory=dict)
+    evaluated: dict[int, dict[int, Version]] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> tuple[Mapping[int, Version], ...]:
+        """Versions of the clients' private states in every round before this one whose checkpoint is kept."""
+        return self.previous, *self.evaluated.values()
 
 
 def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
-    """Write the checkpoint of a round, then remove all but the last two.
+    """Write the checkpoint of a round, then remove all but the last two and those of evaluated rounds.
 
     `config_digest` is the digest of what training depends on (`pilot.federation.identity`).
     """
@@ -53,9 +61,11 @@ def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
         "history": progress.history,
         "ledger": progress.ledger,
         "record": json.loads(json.dumps(progress.server.record)),
-        "versions": {str(client): vars(version) for client, version in sorted(progress.versions.items())},
-        "previous": {str(client): vars(version) for client, version in sorted(progress.previous.items())},
+        "versions": _versions_json(progress.versions),
+        "previous": _versions_json(progress.previous),
     }
+    if progress.evaluated:
+        past["evaluated"] = {str(number): _versions_json(each) for number, each in sorted(progress.evaluated.items())}
     write_jsonl(target / "history.json", [past])  # on one line: Python is slow at indenting JSON
     seal = {
         "round": progress.round_number,
@@ -64,7 +74,7 @@ def save_progress(folder: Path, progress: Progress, config_digest: str) -> None:
         "history_digest": sha256_file(target / "history.json"),
     }
     write_sealed(target / "complete.json", seal, SEAL)
-    prune_rounds(folder, progress.round_number)
+    prune_rounds(folder, progress)
 
 
 def rounds_of(folder: Path) -> list[int]:
@@ -73,14 +83,14 @@ def rounds_of(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def prune_rounds(folder: Path, after: int) -> None:
-    """Keep only the last `KEPT_ROUNDS` rounds up to `after`, as in a run that was never killed after that round.
+def prune_rounds(folder: Path, progress: Progress) -> None:
+    """Keep only the last `KEPT_ROUNDS` rounds and evaluated ones, as in a run that was never killed after this round.
 
     Later rounds are incomplete, damaged, or of another configuration; an earlier one was about to be removed.
     """
-    kept = [number for number in rounds_of(folder) if number <= after][-KEPT_ROUNDS:]
+    kept = [number for number in rounds_of(folder) if number <= progress.round_number][-KEPT_ROUNDS:]
     for number in rounds_of(folder):
-        if number not in kept:
+        if number not in kept and number not in progress.evaluated:
             remove_folder(folder / f"round-{number}")
 
 
@@ -92,7 +102,8 @@ def load_progress(
 ) -> Progress | None:
     """Load the last undamaged round of this configuration (of any, if None); return None if there is none.
 
-    If a round is damaged, `warn` is called with the problem, and the round before it is tried.
+    If a round, or one that is kept for evaluation before it, is damaged, `warn` is called with the problem, and the
+    round before it is tried.
 
     Raises:
         UserError: a round is damaged and `warn` is None.
@@ -103,15 +114,37 @@ def load_progress(
             continue
         try:
             progress = _load(source, config_digest)
-            problem = verify(progress.versions) if progress else ""
-            if problem:
+            if progress and (problem := verify(progress.versions)):
                 raise UserError(f"{source}: {problem}")
+            if progress and warn:
+                _check_evaluated(folder, progress, verify)
             return progress
         except UserError as error:
             if warn is None:
                 raise
             warn(f"{error} Using the previous round.")
     return None
+
+
+def _check_evaluated(folder: Path, progress: Progress, verify: Verify) -> None:
+    for number, versions in progress.evaluated.items():
+        load_round(folder, number)
+        if problem := verify(versions):
+            raise UserError(f"{folder / f'round-{number}'}: {problem}")
+
+
+def load_round(folder: Path, number: int) -> Progress:
+    """Load the checkpoint of one round.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    source = folder / f"round-{number}"
+    if not (source / "complete.json").is_file():
+        raise UserError(f"{source}: checkpoint of an evaluated round is missing. Train the run again with --no-resume.")
+    progress = _load(source, None)
+    assert progress is not None, "any configuration was asked for"
+    return progress
 
 
 def config_digests(folder: Path) -> set[str]:
@@ -144,11 +177,20 @@ def _load(source: Path, config_digest: str | None) -> Progress | None:
     return Progress(
         seal["round"],
         _unflatten(load_state(source / "server.safetensors"), past["record"]),
-        {int(client): Version(**version) for client, version in past["versions"].items()},
-        {int(client): Version(**version) for client, version in past["previous"].items()},
+        _versions(past["versions"]),
+        _versions(past["previous"]),
         past["history"],
         past["ledger"],
+        {int(number): _versions(each) for number, each in past.get("evaluated", {}).items()},
     )
+
+
+def _versions(value: Mapping[str, Any]) -> dict[int, Version]:
+    return {int(client): Version(**version) for client, version in value.items()}
+
+
+def _versions_json(versions: Mapping[int, Version]) -> dict[str, Any]:
+    return {str(client): vars(version) for client, version in sorted(versions.items())}
 
 
 def versions_to_keep(*versions: Mapping[int, Version], client: int) -> tuple[str, ...]:

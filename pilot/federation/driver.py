@@ -37,6 +37,8 @@ class Driver:
             for round_phase in self._round_phases(number, before):
                 self._run_phase(now, round_phase, before)
             now.round_number, now.previous, now.ledger = number, before, self.ledger.to_json()
+            if number in self.plan.evaluated:
+                now.evaluated[number] = dict(now.versions)
             began = time.perf_counter()
             self.checkpoint(now)
             self.clock.checkpoint += time.perf_counter() - began
@@ -77,7 +79,7 @@ class Driver:
             self.ledger.count_message(number, round_phase.phase.name, info.client, "down", payload)
             if info.client in schedule.present:
                 base = now.versions.get(info.client)
-                keep = versions_to_keep(now.versions, before, now.previous, client=info.client)
+                keep = versions_to_keep(now.versions, before, *now.kept, client=info.client)
                 phases = method.newcomer_phases(number) if is_new else method.phases(number)
                 index = round_phase.index - (0 if is_new else round_phase.num_early)
                 num_steps = split_steps(phases, self.plan.local_steps[info.client])[index][1]

@@ -1,7 +1,7 @@
 """The plan of a run's rounds, and the split of a round's local steps over its phases."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pilot.federation.defence import Defence
@@ -15,6 +15,7 @@ class Plan:
 
     `template` computes, from what the server knows, the tensors that a client starts a phase with, of the groups that
     it sends afterwards: the values before training, and the names, shapes and dtypes expected in its update.
+    `evaluated` holds the rounds before the last one whose models are kept for evaluation.
     """
 
     method: Method
@@ -26,6 +27,7 @@ class Plan:
     schedule: Sequence[RoundSchedule]
     quorum: int = 1
     defence: Defence = Defence()
+    evaluated: Collection[int] = ()
 
 
 @dataclass(frozen=True)

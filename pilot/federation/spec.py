@@ -10,7 +10,7 @@ from pilot.backbone.feature_files import read_index
 from pilot.backbone.sources import backbone_digest
 from pilot.config.model import LearningRates
 from pilot.config.profile import Profile
-from pilot.config.scenario import Scenario
+from pilot.config.scenario import NOT_IN_DATA, Scenario
 from pilot.config.variant import base_name
 from pilot.data.record import check_data
 from pilot.errors import UserError
@@ -135,8 +135,8 @@ def run_digest(spec: RunSpec, digests: Mapping[str, str]) -> str:
 
 
 def scenario_identity(scenario: Scenario) -> str:
-    """Compute the digest of a scenario without its title and without the methods and seeds that its targets run."""
-    return digest_json(scenario.model_dump(mode="json", exclude={"title", "methods", "seeds"}))
+    """Compute the digest of a scenario without what no client's data and training depend on."""
+    return digest_json(scenario.model_dump(mode="json", exclude=set(NOT_IN_DATA)))
 
 
 def _budget(profile: Profile, num_clients: int) -> dict[str, Any]:

@@ -19,7 +19,14 @@ from pilot.federation.assemble import (
     privacy_json,
 )
 from pilot.federation.blind import write_blind_run
-from pilot.federation.checkpoint import Progress, load_progress, prune_rounds, save_progress, versions_to_keep
+from pilot.federation.checkpoint import (
+    Progress,
+    load_progress,
+    load_round,
+    prune_rounds,
+    save_progress,
+    versions_to_keep,
+)
 from pilot.federation.client import ClientModel, build_client_model
 from pilot.federation.driver import Driver
 from pilot.federation.identity import CLIENTS, archive_different_run, identity_digest
@@ -124,7 +131,7 @@ def run_server(run: ServerRun, backbone: Backbone, transport: Transport) -> None
     if not run.resume:
         _remove_all_phase_checkpoints(run_dir / CLIENTS)
     remove_temporary_files(run_dir)
-    prune_rounds(folder, start.round_number if start else 0)
+    prune_rounds(folder, start or Progress())
     timing = Timing(run_dir / "timing.json", start is not None, run.warn)
     driver = _driver(run, backbone, transport, start)
     write_json(run_dir / "participation.json", participation_json(run.spec, driver.plan))
@@ -143,7 +150,9 @@ def run_server(run: ServerRun, backbone: Backbone, transport: Transport) -> None
         write_json(run_dir / "privacy.json", privacy)
     _clean_stores(run_dir / CLIENTS, final)
     timing.write(driver.clock)
-    if problem := transport.verify(final.versions, wait=False):
+    for versions in (final.versions, *final.evaluated.values()):
+        if not (problem := transport.verify(versions, wait=False)):
+            continue
         raise UserError(
             f"{run_dir}: incomplete run, since private states are missing or altered: {problem.rstrip('.')}. "
             "Run the same command again: it resumes from the previous round."
@@ -169,7 +178,7 @@ def _clean_stores(stores: Path, final: Progress) -> None:
     """Remove unfinished phases, private states that no kept checkpoint names, and folders that are then empty."""
     _remove_all_phase_checkpoints(stores)
     for folder in sorted(stores.glob("[0-9]*")):
-        keep = versions_to_keep(final.versions, final.previous, client=int(folder.name))
+        keep = versions_to_keep(final.versions, *final.kept, client=int(folder.name))
         ClientStore(folder).keep(keep)
         if not any(folder.iterdir()):
             folder.rmdir()
@@ -181,20 +190,28 @@ def _remove_all_phase_checkpoints(stores: Path) -> None:
         remove_phase_checkpoints(folder)
 
 
-def client_models(spec: RunSpec, backbone: Backbone, run_dir: Path) -> dict[tuple[int, ...], Callable[[], ClientModel]]:
+def client_models(
+    spec: RunSpec, backbone: Backbone, run_dir: Path, round_number: int | None = None
+) -> dict[tuple[int, ...], Callable[[], ClientModel]]:
     """Return the run's models after training: for each group of clients that share a model, a function that loads it.
 
     Only one model can be loaded at a time, since the LoRA is part of the backbone.
+
+    Args:
+        spec: the run's specification.
+        backbone: the backbone that it was trained on.
+        run_dir: its folder.
+        round_number: an evaluated round, for the models after that round; by default the last one.
 
     Raises:
         UserError: no round was finished, or the checkpoint is damaged. A loader raises it if the client's private state
             is damaged, or is missing (after a deployment it is on the client's node).
     """
-    method = spec.make_method()
-    progress = load_progress(run_dir / "checkpoint", None)
+    method, folder = spec.make_method(), run_dir / "checkpoint"
+    progress = load_progress(folder, None) if round_number is None else load_round(folder, round_number)
     if progress is None:
-        raise UserError(f"{run_dir / 'checkpoint'}: no finished round. Train the run first.")
-    phase = method.final_phase(spec.profile.rounds) or Phase("none", frozenset(), frozenset())
+        raise UserError(f"{folder}: no finished round. Train the run first.")
+    phase = method.final_phase(round_number or spec.profile.rounds) or Phase("none", frozenset(), frozenset())
     everyone = tuple(range(len(spec.scenario.client_tasks)))
     infos = spec.clients(method)
     owners = {everyone: infos[0]} if method.single_model else {(info.client,): info for info in infos}

@@ -3,8 +3,14 @@
 from pathlib import Path
 
 FAULTS = "faults"
+EVAL = "eval"
+"""Subfolder of a run with its evaluations."""
+LAST, CROSS_TASK = "", "cross-task"
+"""Names of evaluations of the last round's models: on the clients' own tasks, and on the others."""
+SAMPLES, PER_EXAMPLE, METRICS = "samples.jsonl", "per_example.jsonl", "metrics.json"
+"""Files of an evaluation: answers, scores by example, and metrics."""
 KEPT_ROUNDS = 2
-"""Checkpoints of a run that the server and each client keep on disk."""
+"""Last checkpoints of a run that the server and each client keep on disk, besides those of evaluated rounds."""
 
 
 def setting_folder(results: Path, profile: str, scenario: str) -> Path:
@@ -16,6 +22,24 @@ def run_folder(scenario_dir: Path, method: str, seed: int, fault: str | None = N
     """Return the folder of a run, below `scenario_dir` or, with a fault, below the fault's folder in it."""
     holder = scenario_dir / FAULTS / fault if fault else scenario_dir
     return holder / "runs" / method / f"seed{seed}"
+
+
+def evaluation_folder(run_dir: Path, name: str = LAST) -> Path:
+    """Return the folder with the answers and scores of an evaluation: of the last round's models, by default."""
+    return run_dir / EVAL / name
+
+
+def round_evaluation(number: int) -> str:
+    """Return the name of the evaluation of an earlier round's models."""
+    return f"round-{number}"
+
+
+def evaluations(run_dir: Path, file: str) -> list[str]:
+    """Return the names of a run's evaluations that have `file`: that of the last round first, others sorted."""
+    return [
+        name for name in (LAST, *sorted(path.name for path in (run_dir / EVAL).glob("*") if path.is_dir()))
+        if (evaluation_folder(run_dir, name) / file).is_file()
+    ]  # fmt: skip
 
 
 def scenario_folder(run_dir: Path) -> Path:

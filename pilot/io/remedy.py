@@ -7,6 +7,8 @@ _TRAIN = "Run `pilot-bench train` for this run again: it resumes from the last c
 REMEDIES = (
     ("tiny_llava_checkpoint/*", "Rebuild it with `snakemake --cores 2 backbone`, or install pilot-bench again.", 0),
     ("eval/samples.jsonl", "Run `pilot-bench evaluate {run}` again.", 0),
+    ("eval/*/samples.jsonl", "Run `pilot-bench evaluate {run}` again.", 1),
+    ("eval/*/*", "Run `pilot-bench evaluate --no-answers {run}` again.", 1),
     ("eval/*", "Run `pilot-bench evaluate --no-answers {run}` again.", 0),
     ("node-*/*", "Run `pilot-bench deploy nodes` for the scenario again, and copy the folder to its node.", 0),
     ("federation.json", "Run `pilot-bench deploy nodes` for the scenario again.", 0),

@@ -56,7 +56,8 @@ def estimate_work(
             flops += validated * forward_flops(architecture, settings, phase) if phase.validates else 0
             moved += clients * FLOAT32 * (phase.down + phase.up)
     first, later = (client_bytes(method, number) for number in (1, 2))
-    kept, last = min(KEPT_ROUNDS, profile.rounds), method.phases(profile.rounds)
+    rounds = range(max(1, profile.rounds - KEPT_ROUNDS + 1), profile.rounds + 1)
+    kept, last = len({*rounds, *profile.evaluated_rounds}), method.phases(profile.rounds)
     private = last[-1].private if last else 0
     return Work(
         steps=steps,

@@ -102,5 +102,5 @@ def _with_fault(inputs: "RunInputs", name: str) -> "RunInputs":
                 f"fault {fault.name}: field federation.attacks.{number}.clients: scenario {spec.scenario.name} has no "
                 f"client {max(attack.clients)}, expected numbers in 0..{num_clients - 1}."
             )
-    profile = spec.profile.model_copy(update={"federation": fault.federation})
+    profile = spec.profile.model_copy(update={"federation": fault.federation, "evaluate_every": None})
     return replace(inputs, spec=replace(spec, profile=profile), fault=fault.name)

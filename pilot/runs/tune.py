@@ -8,7 +8,6 @@ averaged over the examples' answer tokens within a client, then over clients. Th
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ def tune_method(scenario: str, profile: str, method: str, results: Path, progres
     inputs = load_run_inputs(scenario, profile, method, results)
     check_trainable(method, "tuned", "Choose another method.")
     loaded, sizes, scenario_dir = inputs.spec.scenario, inputs.spec.profile, inputs.scenario_dir
+    sizes = sizes.model_copy(update={"evaluate_every": None})
     candidates = sizes.trials_of(method)
     if not candidates:
         raise UserError(f"profile {sizes.name}: field tuning_grid: empty. Add the learning rates to try.")
@@ -46,7 +46,7 @@ def tune_method(scenario: str, profile: str, method: str, results: Path, progres
         )
     trials: list[dict[str, Any]] = []
     for number, trial in enumerate(candidates):
-        spec = replace(inputs.spec, seed=sizes.tuning_seed, learning_rates=trial.rates, options=trial.options)
+        spec = RunSpec(loaded, sizes, method, sizes.tuning_seed, trial.rates, trial.options)
         run_dir = scenario_dir / "tuning" / method / f"trial{number}"
         train_run(spec, scenario_dir, run_dir, True, lambda done, total: None, replace=True)
         losses = validation_losses(spec, scenario_dir, run_dir)
