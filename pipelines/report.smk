@@ -40,6 +40,15 @@ rule tables:
         latex="{results}/{profile}/{scenario}/tables/main.tex",
         leaderboard="{results}/{profile}/{scenario}/tables/leaderboard.json",
         parts=expand("{{results}}/{{profile}}/{{scenario}}/tables/{part}.tex", part=("grid", "significance", "cost")),
+        protocols=report(
+            expand(
+                "{{results}}/{{profile}}/{{scenario}}/tables/{name}.csv",
+                name=("curves", "targets", "matrix", "fairness"),
+            ),
+            caption="report/protocols.rst",
+            category="Tables",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "table": "curves, targets, matrix, fairness"},
+        ),
     params:
         source=stage_digest("tables"),
         methods=shown_methods,

@@ -18,6 +18,8 @@ class BoxFrame(StrEnum):
 
 Listing = Literal["methods", "scenarios", "profiles", "tasks", "metrics", "faults", "variants", "studies", "backbones"]
 """Kind of entries that `list` prints."""
+ProtocolTable = Literal["curves", "targets", "matrix", "fairness"]
+"""Table of a protocol beyond the headline: `--show` of `compare`."""
 TableFormat = Literal["table", "markdown", "latex", "csv", "json"]
 """Output format of `compare`."""
 Difference = StrEnum("Difference", ["data", "partition", "backbone", "tests", "budget", "seeds", "frame", "all"])

@@ -12,6 +12,7 @@ from pilot.cli.options import (
     OnlyMethodsOption,
     PaperOption,
     ProfileOption,
+    ProtocolTable,
     ResultsOption,
     ScenarioDirArgument,
     TableFormat,
@@ -38,12 +39,24 @@ def compare(
     fail_on_change: Annotated[
         bool, typer.Option("--fail-on-change", help="Exit code 1 if something changed beyond noise.")
     ] = False,
+    show: Annotated[ProtocolTable | None, typer.Option(help="Show this table instead.")] = None,
 ) -> None:
     """Compare methods by task: mean, spread and interval, significant differences, and cost.
 
-    With two result folders OLD NEW of the same profile and scenario, show what changed beyond noise, by method.
+    With two result folders OLD NEW of the same profile and scenario, show what changed beyond noise, by method. With
+    `--show`: curves over rounds and bytes, when targets are reached, every client's model on every task, or how
+    clients differ.
     """
     form = "json" if as_json else format
+    if show is not None:
+        if reference or changes or fail_on_change:
+            raise UserError(f"--show {show}: not valid with --reference, --changes or --fail-on-change. Omit them.")
+        from pilot.report.compare.protocols import show_protocol
+
+        text = show_protocol(paths, show, form, allow_different or ())
+        if text is not None:
+            typer.echo(text, nl=False)
+        return
     if reference:
         _compare_with_reference(paths, form)
         return

@@ -99,6 +99,7 @@ def run_config(spec: RunSpec, options: Mapping[str, Any], digests: Mapping[str, 
         "method": spec.method,
         "seed": spec.seed,
         "reference": not spec.make_method().phases(1),
+        "one_model": spec.make_method().single_model,
         "hyperparameters": {
             "learning_rates": spec.rates().model_dump(),
             "warmup_fraction": profile.warmup_fraction,

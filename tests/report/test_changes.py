@@ -45,7 +45,7 @@ def answer(scenario: Path, method: str, right: Mapping[int, set[int]], *, answer
             if row["task"] == "scene-vqa":
                 row["prediction"] = "right" if by_id[row["id"]] else "wrong"
         write_jsonl(folder / "samples.jsonl", rows)
-        write_metrics(folder.parent, metrics)
+        write_metrics(folder, metrics)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def set_scores(run: Path, task: str, metric: str, values: dict[int, list[float]]
         for number, value in enumerate(scores)
     ]
     write_jsonl(run / "eval" / "per_example.jsonl", kept)
-    write_metrics(run, metrics)
+    write_metrics(run / "eval", metrics)
 
 
 def test_mean_std_and_worst_client_by_hand(scenario_copy: Path) -> None:

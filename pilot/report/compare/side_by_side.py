@@ -77,15 +77,14 @@ def _print(grids: Sequence[Headline], console: "Console | None") -> None:
 
     target = console or Console()
     for grid in grids:
-        table = _table(grid)
-        needed = table.__rich_measure__(target, target.options.update(max_width=_WIDEST)).maximum
-        _print_whole(target, table, needed)
+        print_whole(target, _table(grid))
         for note in footnotes(grid):
             target.print(f"  {note}", style="dim", markup=False, highlight=False)
 
 
-def _print_whole(console: "Console", table: "Table", needed: int) -> None:
+def print_whole(console: "Console", table: "Table") -> None:
     """Print a table at its full width: lines may wrap in the terminal, but numbers are not cut off."""
+    needed = table.__rich_measure__(console, console.options.update(max_width=_WIDEST)).maximum
     width = console.width
     console.width = max(width, needed)
     try:

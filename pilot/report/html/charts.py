@@ -6,16 +6,30 @@ The signal `shown` is the list of methods that are switched on; the controls bes
 import json
 import math
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any
 
 import altair as alt
 
 from pilot.report.html import series
-from pilot.report.html.look import INK, IS_SHOWN, Layers, bare, compiled, data, scales, shown, signal, slanted
+from pilot.report.html.look import (
+    COLOURS,
+    INK,
+    IS_SHOWN,
+    MOST_LABELS,
+    Layers,
+    bare,
+    compiled,
+    data,
+    has_no_rows,
+    heat_map,
+    scales,
+    shown,
+    signal,
+    slanted,
+)
+from pilot.report.html.protocol_charts import cross_task, curves
 from pilot.report.plots.style import Source
 
-_COLOURS: Final[Literal["cividis"]] = "cividis"
-_MOST_LABELS = 9
 _MOST_TICKS = 15
 _COSTS = {
     **{"megabytes": "communicated, all clients and rounds (MB)", "parameters": "trainable parameters"},
@@ -30,6 +44,8 @@ def charts(source: Source) -> dict[str, dict[str, Any]]:
         "quality": _quality(source, series.quality_rows(source)),
         "clients": _clients(source, series.client_rows(source)),
         "losses": _losses(source, series.loss_rows(source)),
+        "curves": curves(source, series.curve_rows(source)),
+        "matrix": cross_task(source, series.cross_task_rows(source)),
         "router": _router(source, series.router_rows(source)),
         "neighbours": _neighbours(source, series.neighbour_rows(source)),
         "partition": _partition(source, labels),
@@ -62,7 +78,7 @@ def _quality(source: Source, text: str) -> Layers | None:
     whiskers = rivals.mark_rule(strokeWidth=1.5, opacity=0.7).encode(x=x, y="ci_low:Q", y2="ci_high:Q", color=ink)
     points = rivals.mark_point(filled=True, size=110, opacity=1).encode(x=x, y=y, color=ink, shape=form, tooltip=tips)
     names = rivals.mark_text(align="left", dx=9, dy=-7, fontSize=11, fill=INK).encode(
-        x=x, y="mean:Q", text="method:N", opacity=alt.value(alt.ExprRef(f"length(shown) <= {_MOST_LABELS} ? 1 : 0"))
+        x=x, y="mean:Q", text="method:N", opacity=alt.value(alt.ExprRef(f"length(shown) <= {MOST_LABELS} ? 1 : 0"))
     )
     references = base.transform_filter("datum.reference == 1")
     lines = references.mark_rule(strokeDash=[5, 4], strokeWidth=1.5).encode(y="mean:Q", color=ink, tooltip=tips[:4])
@@ -77,7 +93,7 @@ def _quality(source: Source, text: str) -> Layers | None:
 
 def _clients(source: Source, text: str) -> Layers | None:
     """Plot methods by clients, coloured from each task's lowest to highest value; frames mark worst clients."""
-    if _has_no_rows(text):
+    if has_no_rows(text):
         return None
     order = _client_names(source)
     base = (
@@ -89,19 +105,12 @@ def _clients(source: Source, text: str) -> Layers | None:
             tooltip=["method:N", "client:N", alt.Tooltip("value:Q", format=".3f")],
         )
     )
-    fill = alt.Color("norm:Q", scale=alt.Scale(scheme=_COLOURS, domain=[0, 1]), legend=None)
-    cells = base.mark_rect(stroke=INK, strokeOpacity=0.12).encode(color=fill)
-    frames = base.transform_filter("datum.worst == 1").mark_rect(filled=False, stroke="#D55E00", strokeWidth=2.5)
-    numbers = base.mark_text(fontSize=11).encode(
-        text=alt.Text("value:Q", format=".3f"),
-        color=alt.condition("datum.norm > 0.55", alt.value("black"), alt.value("white")),
-    )
-    return alt.layer(cells, frames, numbers, width="container", height=alt.Step(22)).add_params(shown(source))
+    return heat_map(base, "datum.worst == 1", ".3f").properties(height=alt.Step(22)).add_params(shown(source))
 
 
 def _losses(source: Source, text: str) -> Layers | None:
     """Plot the chosen loss of the chosen task over rounds: mean over clients and seeds, band from lowest to highest."""
-    if _has_no_rows(text):
+    if has_no_rows(text):
         return None
     ink, form = scales(source)
     tasks = [task.name for task in source.tasks]
@@ -117,7 +126,7 @@ def _losses(source: Source, text: str) -> Layers | None:
         scale=alt.Scale(domain=[0, rounds], nice=False),
         axis=alt.Axis(values=ticks, format="d"),
     )
-    band = base.mark_area(opacity=alt.ExprRef(f"length(shown) <= {_MOST_LABELS} ? 0.12 : 0")).encode(
+    band = base.mark_area(opacity=alt.ExprRef(f"length(shown) <= {MOST_LABELS} ? 0.12 : 0")).encode(
         x=x, y="low:Q", y2="high:Q", color=ink
     )
     y = alt.Y(
@@ -133,12 +142,12 @@ def _losses(source: Source, text: str) -> Layers | None:
 
 def _router(source: Source, text: str) -> Layers | None:
     """Plot router weights of the chosen method's clients in the chosen round; frames mark their own task's adapter."""
-    if _has_no_rows(text):
+    if has_no_rows(text):
         return None
     experts = [task.name for task in source.tasks]
     base = _matrix(source, text, ["round", "weight", "own"], "expert", experts, "adapter of")
     cells = base.mark_rect(stroke=INK, strokeOpacity=0.12).encode(
-        color=alt.Color("weight:Q", scale=alt.Scale(scheme=_COLOURS, domain=[0, 1]), title="weight"),
+        color=alt.Color("weight:Q", scale=alt.Scale(scheme=COLOURS, domain=[0, 1]), title="weight"),
         tooltip=["method:N", "round:Q", "client:N", "expert:N", alt.Tooltip("weight:Q", format=".3f")],
     )
     frames = base.transform_filter("datum.own == 1").mark_rect(filled=False, stroke="#D55E00", strokeWidth=2.5)
@@ -151,7 +160,7 @@ def _router(source: Source, text: str) -> Layers | None:
 
 def _neighbours(source: Source, text: str) -> Layers | None:
     """Plot the distances between text adapters in the chosen round; dots mark chosen neighbours."""
-    if _has_no_rows(text):
+    if has_no_rows(text):
         return None
     order = _client_names(source)
     base = _matrix(source, text, ["round", "distance", "chosen", "weight"], "other", order, "other client")
@@ -161,7 +170,7 @@ def _neighbours(source: Source, text: str) -> Layers | None:
         base.transform_filter("isValid(datum.distance)")
         .mark_rect(stroke=INK, strokeOpacity=0.12)
         .encode(
-            color=alt.Color("distance:Q", scale=alt.Scale(scheme=_COLOURS, zero=False), title="distance"), tooltip=tips
+            color=alt.Color("distance:Q", scale=alt.Scale(scheme=COLOURS, zero=False), title="distance"), tooltip=tips
         )
     )
     dots = (
@@ -170,10 +179,6 @@ def _neighbours(source: Source, text: str) -> Layers | None:
         .encode(tooltip=tips)
     )
     return _with_rounds(alt.layer(cells, dots, width="container", height=alt.Step(26)), source, text)
-
-
-def _has_no_rows(text: str) -> bool:
-    return text.count("\n") < 2
 
 
 def _client_names(source: Source) -> list[str]:
@@ -197,7 +202,7 @@ def _with_rounds(chart: Layers, source: Source, text: str) -> Layers:
 
 def _partition(source: Source, text: str) -> alt.Chart | None:
     """Plot the training examples of the chosen task's clients by label, as counts or shares."""
-    if _has_no_rows(text):
+    if has_no_rows(text):
         return None
     chart = alt.Chart(data(text, ["count"])).transform_filter("datum.task == task")
     chart = chart.transform_joinaggregate(all="sum(count)", groupby=["client"])
@@ -222,7 +227,7 @@ def _partition(source: Source, text: str) -> alt.Chart | None:
 
 def _divergence(text: str) -> Layers | None:
     """Plot the Jensen-Shannon distances between the clients' label distributions."""
-    if _has_no_rows(text):
+    if has_no_rows(text):
         return None
     names = list(dict.fromkeys(line.split(",")[0] for line in text.splitlines()[1:]))
     base = alt.Chart(data(text, ["distance"])).encode(
@@ -231,7 +236,7 @@ def _divergence(text: str) -> Layers | None:
         tooltip=["client:N", "other:N", alt.Tooltip("distance:Q", format=".3f")],
     )
     cells = base.mark_rect(stroke=INK, strokeOpacity=0.12).encode(
-        color=alt.Color("distance:Q", scale=alt.Scale(scheme=_COLOURS, domain=[0, 1]), legend=None)
+        color=alt.Color("distance:Q", scale=alt.Scale(scheme=COLOURS, domain=[0, 1]), legend=None)
     )
     numbers = base.mark_text(fontSize=10).encode(
         text=alt.Text("distance:Q", format=".2f"),

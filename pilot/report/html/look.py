@@ -5,7 +5,7 @@ Texts and lines are `currentColor`, so that the page's light and dark themes app
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final, Literal
 
 import altair as alt
 
@@ -13,6 +13,8 @@ from pilot.report.plots.style import DARK, Source, method_style
 
 Layers = alt.LayerChart | alt.FacetChart
 INK = "currentColor"
+COLOURS: Final[Literal["cividis"]] = "cividis"
+MOST_LABELS = 9
 _SHAPES = {
     **{"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross"},
     **{"X": "M-.7,-1L0,-.3L.7,-1L1,-.7L.3,0L1,.7L.7,1L0,.3L-.7,1L-1,.7L-.3,0L-1,-.7Z"},
@@ -99,3 +101,20 @@ def bare() -> alt.Axis:
 def slanted(**more: Any) -> alt.Axis:
     """Create an axis with slanted labels, without ticks and line."""
     return alt.Axis(labelAngle=-35, ticks=False, domain=False, **more)
+
+
+def heat_map(base: alt.Chart, framed: str, form: str) -> Layers:
+    """Layer cells coloured by the column `norm` (0..1), frames where the expression `framed` holds, and `value`."""
+    fill = alt.Color("norm:Q", scale=alt.Scale(scheme=COLOURS, domain=[0, 1]), legend=None)
+    cells = base.mark_rect(stroke=INK, strokeOpacity=0.12).encode(color=fill)
+    frames = base.transform_filter(framed).mark_rect(filled=False, stroke="#D55E00", strokeWidth=2.5)
+    numbers = base.mark_text(fontSize=11).encode(
+        text=alt.Text("value:Q", format=form),
+        color=alt.condition("datum.norm > 0.55", alt.value("black"), alt.value("white")),
+    )
+    return alt.layer(cells, frames, numbers, width="container")
+
+
+def has_no_rows(text: str) -> bool:
+    """Return whether CSV text has only a header."""
+    return text.count("\n") < 2

@@ -14,9 +14,12 @@ from pilot.report.html.charts import charts
 from pilot.report.html.leaderboard import leaderboard, read_grid
 from pilot.report.html.look import method_marks
 from pilot.report.html.origin import provenance
+from pilot.report.html.protocol_charts import CURVE_AXES
 from pilot.report.html.samples import PER_TASK, sample_browser
 from pilot.report.html.series import values_of
 from pilot.report.numbers.comparable import check_comparable
+from pilot.report.numbers.cross_task import QUANTITIES
+from pilot.report.numbers.curves import REACHED
 from pilot.report.numbers.load import load_methods
 from pilot.report.plots.mixture import read_aggregations
 from pilot.report.plots.style import SkipFigure, Source
@@ -27,6 +30,8 @@ _SECTIONS = {
     "leaderboard": ("Leaderboard", None),
     "quality": ("Quality and cost", ("quality",)),
     "clients": ("Clients", ("clients",)),
+    "curves": ("Curves", ("curves",)),
+    "matrix": ("Across tasks", ("matrix",)),
     "losses": ("Losses", ("losses",)),
     "exchange": ("Router and neighbours", ("router", "neighbours")),
     "partition": ("Partition", ("partition",)),
@@ -91,6 +96,8 @@ def page(source: Source, samples: int) -> str:
             if needed is None or any(chart in drawn for chart in needed)
         ],
         charts=drawn,
+        fairness=_fairness(source),
+        targets=_targets(source),
         provenance=provenance(source),
         data={name: _json(value) for name, value in data.items()},
         style=_asset("style.css"),
@@ -120,9 +127,53 @@ def _choices(source: Source, drawn: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "tasks": [[task.name, f"{task.name} ({task.metric})"] for task in source.tasks],
         "costs": [[name, text] for name, text in _COSTS.items()],
+        "axes": [[name, text] for name, text in CURVE_AXES.items()],
         "losses": [[name, name] for name in losses],
         "exchange": _exchange(source),
     }
+
+
+def _fairness(source: Source) -> dict[str, Any]:
+    """Return titles and lines of the table of fairness, methods by quantities."""
+    table = source.fairness
+    lines = [
+        [label, *(_with_interval(found) for found in (_row(table, method=label, quantity=q) for q in QUANTITIES))]
+        for label in source.methods if (table.method == label).any()
+    ]  # fmt: skip
+    return {"titles": ["method", *QUANTITIES], "lines": lines}
+
+
+def _targets(source: Source) -> dict[str, Any]:
+    """Return titles and lines of the table of targets: methods by tasks, the first round and MB that reach each."""
+    table = source.targets
+    lines = []
+    for label in source.methods:
+        cells = [_row(table, method=label, task=task.name) for task in source.tasks]
+        if any(cell is not None for cell in cells):
+            lines.append([label, *(_reached(cell) for cell in cells)])
+    goals = {row["task"]: row["target"] for row in table.to_dict("records") if row["target"] == row["target"]}
+    titles = [f"{task.name} >= {goals[task.name]:.3f}" if task.name in goals else task.name for task in source.tasks]
+    return {"titles": ["method", *titles], "lines": lines if goals else []}
+
+
+def _row(table: Any, **wanted: str) -> Mapping[str, Any] | None:
+    """Return the first row with these values."""
+    return next((row for row in table.to_dict("records") if all(row[k] == v for k, v in wanted.items())), None)
+
+
+def _with_interval(row: Mapping[str, Any] | None) -> str:
+    if row is None or row["mean"] != row["mean"]:
+        return "-"
+    ends = f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]" if row["ci_low"] == row["ci_low"] else ""
+    return f"{row['mean']:.3f}{ends}"
+
+
+def _reached(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    if row["status"] != REACHED:
+        return str(row["status"])
+    return f"round {row['round']:.0f}, {row['bytes'] / 1e6:.1f} MB"
 
 
 def _column(drawn: Mapping[str, Any], chart: str, name: str) -> list[str]:

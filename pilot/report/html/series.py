@@ -11,6 +11,7 @@ import numpy as np
 from pilot.io.sealed import read_sealed
 from pilot.report.html.leaderboard import costs
 from pilot.report.numbers.summary import group_runs
+from pilot.report.plots.cross_task import cross_task_means
 from pilot.report.plots.mixture import read_aggregations
 from pilot.report.plots.style import Source
 from pilot.report.tables.render import rows_to_csv
@@ -33,6 +34,50 @@ def quality_rows(source: Source) -> str:
             rows.append(start | ends | known[str(label)])
     values = ["mean", "ci_low", "ci_high", "megabytes", "parameters", "teraflops", "seconds"]
     return _csv(["method", "task", "metric", "reference", *values], rows)
+
+
+def curve_rows(source: Source) -> str:
+    """Return the personalised models' primary metric after every evaluated round.
+
+    `untrained` and `silent` mark methods that are not trained, or send nothing; `last` marks a method's last round.
+    """
+    table = source.curves
+    table = table[(table.protocol == "personalised") & table["mean"].notna()]
+    rows = []
+    for task in source.tasks:
+        for label in source.methods:
+            own = table[(table.task == task.name) & (table.method == label)].sort_values("round")
+            for _, row in own.iterrows():
+                kind = {"untrained": int(own["round"].max() == 0), "silent": int(own.bytes.max() == 0)}
+                spent = {"round": row["round"], "megabytes": row.bytes / 1e6, "steps": row.steps}
+                ends = {name: _number(row[name]) for name in ("mean", "ci_low", "ci_high")}
+                last = int(row["round"] == own["round"].max())
+                rows.append({"method": label, "task": task.name} | spent | ends | kind | {"last": last})
+    columns = ["method", "task", "round", "megabytes", "steps", "mean", "ci_low", "ci_high"]
+    return _csv([*columns, "untrained", "silent", "last"], rows)
+
+
+def cross_task_rows(source: Source) -> str:
+    """Return the mean value of each task's clients on every task; `norm` as in `client_rows`, by the task asked."""
+    rows = []
+    tables = {label: cross_task_means(source, label) for label in source.methods}
+    for across, asked in enumerate(source.tasks):
+        known = [values[own][across] for values in tables.values() for own in range(len(source.tasks))]
+        known = [value for value in known if value == value]
+        low, high = (min(known), max(known)) if known else (0.0, 0.0)
+        for label, values in tables.items():
+            for down, own in enumerate(source.tasks):
+                if (value := values[down][across]) == value:
+                    place = (value - low) / (high - low) if high > low else 0.5
+                    cell = cross_task_name(own.name, asked.name)
+                    row = {"method": label, "cell": cell, "models": own.name, "asked": asked.name, "value": value}
+                    rows.append(row | {"norm": place, "own": int(own == asked)})
+    return _csv(["method", "cell", "models", "asked", "value", "norm", "own"], rows)
+
+
+def cross_task_name(own: str, asked: str) -> str:
+    """Return the name of a column: whose models are asked about what."""
+    return f"{own} asked {asked}"
 
 
 def client_rows(source: Source) -> str:

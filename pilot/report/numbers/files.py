@@ -6,6 +6,7 @@ from typing import Any
 
 from pilot.errors import UserError
 from pilot.io.atomic import FieldType, damaged, read_json, read_jsonl
+from pilot.io.layout import METRICS, PER_EXAMPLE, SAMPLES
 from pilot.io.verified import check_digest
 
 SAMPLE_FIELDS = {"protocol": str, "task": str, "id": str, "clients": list, "prediction": str, "references": list}
@@ -14,8 +15,8 @@ PER_EXAMPLE_FIELDS: dict[str, FieldType] = {
     "task": str, "protocol": str, "metric": str, "client": int, "id": str, "value": (int, float, NoneType)
 }  # fmt: skip
 """Fields that reports read from the rows of `eval/per_example.jsonl`."""
-DIGEST_FIELDS = {"samples_digest": "samples.jsonl", "per_example_digest": "per_example.jsonl"}
-"""Field of `eval/metrics.json` -> the file whose digest it holds."""
+DIGEST_FIELDS = {"samples_digest": SAMPLES, "per_example_digest": PER_EXAMPLE}
+"""Field of an evaluation's `metrics.json` -> the file whose digest it holds."""
 MANIFEST_FILES = {"config.json", "ledger.json", "rounds.jsonl"}
 """Files of a run that reports read and whose digests are in its manifest."""
 
@@ -40,7 +41,7 @@ def discover(path: Path) -> list[Path]:
 
 
 def check_files(folder: Path) -> None:
-    """Check the digests of a run's files against its manifest and its metrics, except checkpoints.
+    """Check the digests of a run's files against its manifest, except checkpoints and evaluations.
 
     Raises:
         UserError: a file is damaged or is not the recorded one.
@@ -50,9 +51,13 @@ def check_files(folder: Path) -> None:
         raise damaged(folder / "manifest.json", "field files: expected the run's files, got none")
     for name in MANIFEST_FILES & files.keys():
         check_digest(folder / name, files[name])
-    scored = read_json(folder / "eval" / "metrics.json", dict.fromkeys(DIGEST_FIELDS, str))
+
+
+def check_evaluation(folder: Path) -> None:
+    """Check the digests of an evaluation's files against its metrics; raises as `check_files`."""
+    scored = read_json(folder / METRICS, dict.fromkeys(DIGEST_FIELDS, str))
     for field, name in DIGEST_FIELDS.items():
-        if (path := folder / "eval" / name).exists():
+        if (path := folder / name).exists():
             check_digest(path, scored[field])
 
 

@@ -28,6 +28,7 @@ different images (local protocol). Plain percentiles gave 84 to 90 % if seeds or
 """
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -83,6 +84,34 @@ def bootstrap_clients(
     means_RSC = np.broadcast_to(values_SC, (num_replicates, *values_SC.shape))
     replicates_R = _over_seeds_and_clients(means_RSC, np.random.default_rng(0))
     return _stretched(replicates_R, float(values_SC.mean()), error, freedom, bounds)
+
+
+def combined_interval(parts: Sequence[tuple[float, Scores | Floats]], totals_S: Floats) -> tuple[float, float] | None:
+    """Compute the 95 % interval of a weighted sum of the means of several tasks, whose clients and images differ.
+
+    The squared standard errors of the tasks' means (see the module) add up, and so do their degrees of freedom by
+    Satterthwaite's formula; the result is at least the standard error of the sum over seeds, which all tasks share.
+
+    Args:
+        parts: weight of each task's mean, and its scores, or its values by seed and client if it has none by example.
+        totals_S: the sum in each seed.
+
+    Returns:
+        Lower and upper end; None if nothing varies.
+    """
+    errors = [
+        (weight, standard_error(_pseudo_values(part) if isinstance(part, Scores) else part[..., None]))
+        for weight, part in parts
+    ]
+    terms = [((weight * error) ** 2, freedom) for weight, (error, freedom) in errors if error > 0]
+    variance = sum(term for term, _ in terms)
+    freedom = variance**2 / sum(term**2 / own for term, own in terms) if terms else 0.0
+    if len(totals_S) > 1 and (over_seeds := float(totals_S.var(ddof=1)) / len(totals_S)) > variance:
+        variance, freedom = over_seeds, len(totals_S) - 1
+    if math.sqrt(variance) < _ROUNDING:
+        return None
+    half, center = float(stdtrit(freedom, 1 - LEVEL / 2)) * math.sqrt(variance), float(totals_S.mean())
+    return center - half, center + half
 
 
 def standard_error(values_SCK: Floats) -> tuple[float, float]:

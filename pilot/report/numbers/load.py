@@ -12,8 +12,15 @@ from typing import Any
 from pilot.errors import UserError
 from pilot.evaluation.metrics import OFFICIAL, PRIMARY
 from pilot.io.atomic import read_json, read_jsonl
-from pilot.io.layout import scenario_folder
-from pilot.report.numbers.files import PER_EXAMPLE_FIELDS, check_files, discover, read_run_file, read_samples
+from pilot.io.layout import LAST, METRICS, PER_EXAMPLE, evaluation_folder, scenario_folder
+from pilot.report.numbers.files import (
+    PER_EXAMPLE_FIELDS,
+    check_evaluation,
+    check_files,
+    discover,
+    read_run_file,
+    read_samples,
+)
 
 TestExamples = dict[str, dict[str, tuple[tuple[str, ...], tuple[float, ...] | None]]]
 """task -> example id -> references and box."""
@@ -63,7 +70,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Run:
-    """One complete, evaluated run directory; `label` is the method, with a suffix if that alone is ambiguous."""
+    """One complete run directory with one of its evaluations, by default that of the models of the last round.
+
+    `label` is the method, with a suffix if that alone is ambiguous.
+    """
 
     path: Path
     scenario: str
@@ -77,6 +87,7 @@ class Run:
     test_digest: str
     ledger: dict[str, Any]
     timing: dict[str, float]
+    evaluation: str = LAST
 
     @property
     def imported(self) -> tuple[str, ...]:
@@ -92,7 +103,7 @@ class Run:
     def per_example(self) -> PerExample:
         """Scores per example (read on first use); empty if no metric has any."""
         scores: PerExample = defaultdict(lambda: defaultdict(dict))
-        path = self.path / "eval" / "per_example.jsonl"
+        path = evaluation_folder(self.path, self.evaluation) / PER_EXAMPLE
         if path.exists():
             for row in read_jsonl(path, PER_EXAMPLE_FIELDS):
                 if row["value"] is not None:
@@ -115,6 +126,18 @@ class Run:
         """Lines of `rounds.jsonl`; empty for a reference that was not trained."""
         path = self.path / "rounds.jsonl"
         return list(read_run_file(path)) if path.exists() else []
+
+    def at(self, evaluation: str) -> "Run | None":
+        """Return the run with another of its evaluations; None if it has not got that one.
+
+        Raises:
+            UserError: a file of the evaluation is damaged.
+        """
+        folder = evaluation_folder(self.path, evaluation)
+        if not (folder / METRICS).is_file():
+            return None
+        entries, test_digest = _read_evaluation(folder)
+        return replace(self, evaluation=evaluation, entries=entries, test_digest=test_digest)
 
 
 def load_runs(paths: Sequence[Path | str]) -> list[Run]:
@@ -174,13 +197,12 @@ def load_run(folder: Path) -> Run:
 def _read_run(folder: Path) -> Run:
     check_files(folder)
     config = read_run_file(folder / "config.json")
-    metrics = read_json(folder / "eval" / "metrics.json", {"entries": list, "test_digest": str})
+    entries, test_digest = _read_evaluation(evaluation_folder(folder))
     reference = bool(config.get("reference", False))
     config["hyperparameters"] = dict(config.get("hyperparameters") or {})
     config["budget"] = dict(config.get("budget") or {}) if reference else dict(config["budget"])
     config["digests"] = dict(config["digests"])
-    entries = metrics["entries"]
-    official = {entry["task"] for entry in entries if entry["metric"] == OFFICIAL}
+    official = {entry.task for entry in entries if entry.metric == OFFICIAL}
     timing, ledger = folder / "timing.json", folder / "ledger.json"
     if not reference and not ledger.exists():
         raise UserError(f"{folder}: ledger.json is missing. Remove the folder and run it again.")
@@ -196,18 +218,26 @@ def _read_run(folder: Path) -> Run:
             Task(each["name"], each["kind"], tuple(each["clients"]), each["name"] in official, _frame(each, entries))
             for each in config["tasks"]
         ),
-        entries=tuple(Entry(**{field.name: entry[field.name] for field in fields(Entry)}) for entry in entries),
-        test_digest=metrics["test_digest"],
+        entries=entries,
+        test_digest=test_digest,
         ledger=read_run_file(ledger) if ledger.exists() else {},
         timing=read_run_file(timing) if timing.exists() else {},
     )
 
 
-def _frame(task: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
+def _read_evaluation(folder: Path) -> tuple[tuple[Entry, ...], str]:
+    """Return the entries of an evaluation's metrics and the digest of its test examples."""
+    check_evaluation(folder)
+    metrics = read_json(folder / METRICS, {"entries": list, "test_digest": str})
+    names = [field.name for field in fields(Entry)]
+    return tuple(Entry(**{name: entry[name] for name in names}) for entry in metrics["entries"]), metrics["test_digest"]
+
+
+def _frame(task: dict[str, Any], entries: Sequence[Entry]) -> str:
     """Return the frame of a task's boxes: that of the run's answers, or the first scored one if that was not scored."""
     if task["kind"] != "ground":
         return ""
-    names = [_FRAME.search(entry["metric"]) for entry in entries if entry["task"] == task["name"]]
+    names = [_FRAME.search(entry.metric) for entry in entries if entry.task == task["name"]]
     scored = sorted({match[1] for match in names if match})
     own = str(task.get("frame", "original"))
     return own if own in scored or not scored else scored[0]

@@ -139,6 +139,26 @@ class Source:
         """Rows of `tables/per_client.csv` for the chosen methods."""
         return self._table("per_client.csv")
 
+    @cached_property
+    def curves(self) -> pandas.DataFrame:
+        """Rows of `tables/curves.csv` for the chosen methods."""
+        return self._table("curves.csv")
+
+    @cached_property
+    def matrix(self) -> pandas.DataFrame:
+        """Rows of `tables/matrix.csv` for the chosen methods."""
+        return self._table("matrix.csv")
+
+    @cached_property
+    def fairness(self) -> pandas.DataFrame:
+        """Rows of `tables/fairness.csv` for the chosen methods."""
+        return self._table("fairness.csv")
+
+    @cached_property
+    def targets(self) -> pandas.DataFrame:
+        """Rows of `tables/targets.csv` for the chosen methods."""
+        return self._table("targets.csv")
+
     def primary(self, task: Task) -> pandas.DataFrame:
         """Return the rows of `main.csv` with a value for a task's primary metric (personalised), by method."""
         rows = self.main

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pilot.errors import UserError
 from pilot.report.numbers.comparable import check_comparable
 from pilot.report.numbers.load import Run, load_methods
-from pilot.report.plots import bars, cost, drift, heterogeneity, losses, mixture, samples
+from pilot.report.plots import bars, cost, cross_task, curves, drift, heterogeneity, losses, mixture, samples
 from pilot.report.plots.page import PAPER, SCREEN
 from pilot.report.plots.style import SkipFigure, Source, save, save_paper, style_context
 
@@ -22,6 +22,8 @@ FIGURES: "Mapping[str, Callable[[Source, Page], Figure]]" = MappingProxyType(
         "bars": bars.draw,
         "cost": cost.draw,
         "losses": losses.draw,
+        "curves": curves.draw,
+        "matrix": cross_task.draw,
         "heterogeneity": heterogeneity.draw,
         "router": mixture.draw_router,
         "distances": mixture.draw_distances,

@@ -11,6 +11,7 @@ from pilot.report.numbers.load import load_methods
 from pilot.report.numbers.significance import SignificanceRow, against_baseline
 from pilot.report.numbers.summary import ClientRow, MainRow, client_rows, group_runs, main_rows
 from pilot.report.tables.paper import paper_tables
+from pilot.report.tables.protocols import protocol_tables
 from pilot.report.tables.render import column_names, latex, markdown, to_csv, to_json
 
 
@@ -22,8 +23,9 @@ def write_tables(
 ) -> None:
     """Write a scenario's tables as CSV, Markdown, LaTeX and JSON.
 
-    The CSV files are `main`, `per_client`, `cost`, `timing` and `significance`; the grid is in `main.md`, `main.tex`
-    and `leaderboard.json`. `grid.tex`, `significance.tex` and `cost.tex` are tables for a paper that need no scaling.
+    The CSV files are `main`, `per_client`, `cost`, `timing`, `significance`, and those of `PROTOCOL_TABLES`; the grid
+    is in `main.md`, `main.tex` and `leaderboard.json`. `grid.tex`, `significance.tex` and `cost.tex` are tables for a
+    paper that need no scaling.
 
     Args:
         scenario_dir: `results/<profile>/<scenario>`.
@@ -45,6 +47,7 @@ def write_tables(
         "cost.csv": to_csv(cost_rows(groups), column_names(CostRow)),
         "timing.csv": to_csv(timing_rows(groups), column_names(TimingRow)),
         "significance.csv": to_csv(against_baseline(groups, baseline), column_names(SignificanceRow)),
+        **{f"{name}.csv": to_csv(rows, columns) for name, (columns, rows) in protocol_tables(groups).items()},
         "main.md": "\n".join(markdown(grid) for grid in grids),
         "main.tex": "\n".join(latex(grid) for grid in grids),
         **paper_tables(grids, groups),

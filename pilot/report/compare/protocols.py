@@ -1,0 +1,152 @@
+"""`pilot-bench compare --show`: tables of protocols beyond the headline.
+
+CSV and JSON hold the rows of `tables/<name>.csv`; for readers, tasks or quantities are columns.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pilot.errors import UserError
+from pilot.report.compare.side_by_side import FORMATS, print_whole
+from pilot.report.numbers.comparable import check_comparable
+from pilot.report.numbers.cross_task import QUANTITIES, FairnessRow, MatrixRow
+from pilot.report.numbers.curves import NO_TARGET, REACHED, CurveRow, TargetRow
+from pilot.report.numbers.load import load_runs
+from pilot.report.numbers.summary import group_runs
+from pilot.report.tables.protocols import PROTOCOL_TABLES, protocol_tables
+from pilot.report.tables.render import amount, escape, latex_table, markdown_table, rounded, to_csv
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_FORM = ".3f"
+
+
+class Wide(NamedTuple):
+    """A table for readers: column titles, lines, how many columns are text, and notes."""
+
+    titles: list[str]
+    lines: list[list[str]]
+    left: int
+    notes: list[str]
+
+
+def show_protocol(
+    paths: Sequence[Path | str],
+    name: str,
+    format: str = "table",
+    allow_different: Collection[str] = (),
+    console: "Console | None" = None,
+) -> str | None:
+    """Compare the runs under `paths` by one of `PROTOCOL_TABLES`; other arguments and result as for `compare`.
+
+    Raises:
+        UserError: as `compare`, or no run was trained here.
+    """
+    if format not in FORMATS:
+        raise UserError(f"--format {format}: unknown. Expected one of: {', '.join(FORMATS)}.")
+    runs = load_runs(paths)
+    check_comparable(runs, allow_different)
+    columns, rows = protocol_tables(group_runs(runs), name)[name]
+    if not rows:
+        raise UserError(f"--show {name}: expected runs that were trained here, found only references or imported ones.")
+    if format == "csv":
+        return to_csv(rows, columns)
+    if format == "json":
+        records = [{column: getattr(row, column) for column in columns} for row in rows]
+        return json.dumps(rounded(records), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    title, wide = PROTOCOL_TABLES[name], _WIDE[name](rows)
+    if format == "markdown":
+        notes = [f"- {note}" for note in wide.notes]
+        return "\n".join([f"## {title}", "", *markdown_table(wide.titles, wide.lines, wide.left), "", *notes]) + "\n"
+    if format == "latex":
+        header, *lines = (" & ".join(map(escape, line)) + r" \\" for line in (wide.titles, *wide.lines))
+        form = "l" * wide.left + "r" * (len(wide.titles) - wide.left)
+        return latex_table(escape(title), form, [header], lines, wide.notes)
+    _print(title, wide, console)
+    return None
+
+
+def _print(title: str, wide: Wide, console: "Console | None") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, header_style="bold")
+    for place, column in enumerate(wide.titles):
+        table.add_column(column.replace("[", r"\["), justify="left" if place < wide.left else "right", no_wrap=True)
+    for line in wide.lines:
+        table.add_row(*(text.replace("[", r"\[") for text in line))
+    target = console or Console()
+    print_whole(target, table)
+    for note in wide.notes:
+        target.print(f"  {note}", style="dim", markup=False, highlight=False)
+
+
+def _curves(rows: Sequence[CurveRow]) -> Wide:
+    chosen = [row for row in rows if row.protocol == "personalised"]
+    tasks = {(row.task, row.metric): f"{row.task} {row.metric}" for row in chosen}
+    lines: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for row in chosen:
+        fixed = (row.scenario, row.method, str(row.round), f"{row.bytes / 1e6:.2f}", f"{row.steps:,}")
+        lines[fixed][tasks[row.task, row.metric]] = _with_interval(row.mean, row.ci_low, row.ci_high)
+    wide = _lines(["scenario", "method", "round", "MB", "steps"], list(tasks.values()), lines)
+    notes = ["Personalised models; mean over clients and seeds, 95 % interval. MB and steps: sums over all clients."]
+    return Wide(*wide, 2, notes)
+
+
+def _targets(rows: Sequence[TargetRow]) -> Wide:
+    titles = ["scenario", "task", "method", "target", "round", "MB", "steps", "seeds", "area"]
+    lines = []
+    for row in rows:
+        reached = [row.status, "-", "-"] if row.status != REACHED else [str(row.round), "", f"{row.steps:,}"]
+        reached[1] = "-" if row.bytes is None else f"{row.bytes / 1e6:.2f}"
+        seeds = "-" if row.seeds_reached is None else f"{row.seeds_reached} of {row.num_seeds}"
+        start = [row.scenario, f"{row.task} {row.metric}", row.method, amount(row.target, _FORM)]
+        lines.append([*start, *reached, seeds, amount(row.area, _FORM)])
+    notes = [
+        "round, MB, steps: at the first evaluated round whose mean over seeds is at least the target. seeds: how many "
+        "reach it alone. area: mean height of the curve over rounds."
+    ]
+    if any(row.status == NO_TARGET for row in rows):
+        notes.append("The scenario's field `targets` names no target for some tasks.")
+    return Wide(titles, lines, 3, notes)
+
+
+def _matrix(rows: Sequence[MatrixRow]) -> Wide:
+    tasks = {(row.task, row.metric): f"{row.task} {row.metric}" for row in rows}
+    lines: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        text = _with_interval(row.mean, row.ci_low, row.ci_high)
+        own = " (own)" if row.client_task == row.task else ""
+        lines[row.scenario, row.method, f"{row.client_task} {row.client}".strip()][tasks[row.task, row.metric]] = (
+            text + own
+        )
+    wide = _lines(["scenario", "method", "model of client"], list(tasks.values()), lines)
+    return Wide(*wide, 3, ["all: one model for all clients. -: not evaluated (field `cross_task` of the scenario)."])
+
+
+def _fairness(rows: Sequence[FairnessRow]) -> Wide:
+    lines: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        lines[row.scenario, row.method][row.quantity] = _with_interval(row.mean, row.ci_low, row.ci_high)
+    wide = _lines(["scenario", "method"], list(QUANTITIES), lines)
+    notes = ["0: the backbone as shipped; 1: training on pooled data. Clients on their own task, except for others."]
+    missing = dict.fromkeys(f"{row.method}, {row.quantity}: {row.status}" for row in rows if row.mean is None)
+    return Wide(*wide, 2, [*notes, *(f"{text}." for text in missing)])
+
+
+def _lines(
+    fixed: list[str], columns: list[str], cells: dict[tuple[str, ...], dict[str, str]]
+) -> tuple[list[str], list[list[str]]]:
+    return [*fixed, *columns], [[*key, *(found.get(name, "-") for name in columns)] for key, found in cells.items()]
+
+
+def _with_interval(mean: float | None, low: float | None, high: float | None) -> str:
+    ends = "" if low is None or high is None else f" [{low:{_FORM}}, {high:{_FORM}}]"
+    return amount(mean, _FORM) + ends
+
+
+_WIDE: dict[str, Any] = {"curves": _curves, "targets": _targets, "matrix": _matrix, "fairness": _fairness}
