@@ -43,7 +43,7 @@ rule tables:
         protocols=report(
             expand(
                 "{{results}}/{{profile}}/{{scenario}}/tables/{name}.csv",
-                name=("curves", "targets", "matrix", "fairness"),
+                name=("curves", "targets", "matrix", "fairness", "unseen"),
             ),
             caption="report/protocols.rst",
             category="Tables",

@@ -20,7 +20,7 @@ Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=0.5)]
 
 
-NOT_IN_DATA = ("title", "methods", "seeds", "cross_task", "targets")
+NOT_IN_DATA = ("title", "methods", "seeds", "cross_task", "post_fit", "targets")
 """Fields of a scenario that its data, their split over the clients and training do not depend on."""
 
 
@@ -66,15 +66,37 @@ class TaskConfig(CompactModel):
     max_quarantine: Annotated[float, Field(ge=0, le=1)] = 0.01
 
 
+class UnseenQuestions(Model):
+    """Questions that no client trains on: the records of a task whose `attribute` has a value."""
+
+    task: Name
+    attribute: str
+    value: str
+
+
+class UnseenConfig(CompactModel):
+    """What takes no part in training: the last clients of every task, and a kind of questions.
+
+    `steps` are the steps that an unseen client takes on its own data; by default as many as a client's round has.
+    """
+
+    omitted_defaults: ClassVar[frozenset[str]] = frozenset({"steps", "questions"})
+
+    clients_per_task: Count = 1
+    steps: Count | None = None
+    questions: UnseenQuestions | None = None
+
+
 class Scenario(CompactModel):
     """Typed model of a scenario file: tasks, their clients, and the methods and seeds to run.
 
-    With `cross_task`, every client's model also answers the test sets of the other tasks. `targets` says when a curve
-    has reached its target: a share of what `local` reaches, the same for every task, or a value of each task's headline
-    metric.
+    With `cross_task`, every client's model also answers the test sets of the other tasks; with `post_fit`, models are
+    also evaluated after one more round of local steps. `targets` says when a curve has reached its target: a share of
+    what `local` reaches, the same for every task, or a value of each task's headline metric. `unseen` names clients
+    and questions that are kept out of training.
     """
 
-    omitted_defaults: ClassVar[frozenset[str]] = frozenset({"cross_task", "targets"})
+    omitted_defaults: ClassVar[frozenset[str]] = frozenset({"cross_task", "post_fit", "targets", "unseen"})
 
     name: FullName
     title: str
@@ -87,7 +109,9 @@ class Scenario(CompactModel):
     local_test_fraction: Share
     min_client_examples: Count
     cross_task: bool = False
+    post_fit: bool = False
     targets: Positive | Mapping[str, Annotated[float, Field(allow_inf_nan=False)]] | None = None
+    unseen: UnseenConfig | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> "Scenario":
@@ -102,13 +126,42 @@ class Scenario(CompactModel):
         if isinstance(self.targets, Mapping) and (unknown := [n for n in self.targets if n not in named["tasks"]]):
             known = ", ".join(task.name for task in self.tasks)
             raise ValueError(f"targets: unknown task {', '.join(unknown)}. Expected some of: {known}")
+        if self.unseen is not None:
+            self._check_unseen(self.unseen)
         return self
+
+    def _check_unseen(self, unseen: UnseenConfig) -> None:
+        for task in self.tasks:
+            if task.num_clients <= unseen.clients_per_task:
+                raise ValueError(
+                    f"unseen.clients_per_task: {unseen.clients_per_task} of {task.num_clients} clients leave none of "
+                    f"task {task.name} to train. Raise its num_clients"
+                )
+        known = ", ".join(task.name for task in self.tasks)
+        if unseen.questions is not None and unseen.questions.task not in {task.name for task in self.tasks}:
+            raise ValueError(f"unseen.questions.task: unknown task {unseen.questions.task}. Expected one of: {known}")
 
     @property
     def client_tasks(self) -> tuple[TaskConfig, ...]:
-        """Each client's task, by client id (clients are ordered by task)."""
-        return tuple(task for task in self.tasks for _ in range(task.num_clients))
+        """Each training client's task, by client id (clients are ordered by task)."""
+        unseen = self.unseen.clients_per_task if self.unseen else 0
+        return tuple(task for task in self.tasks for _ in range(task.num_clients - unseen))
+
+    @property
+    def unseen_tasks(self) -> tuple[TaskConfig, ...]:
+        """The task of each client that takes no part in training; their ids follow those of the others."""
+        return tuple(task for task in self.tasks for _ in range(self.unseen.clients_per_task if self.unseen else 0))
 
     def clients_of(self, task_name: str) -> tuple[int, ...]:
-        """Return the ids of a task's clients, in ascending order."""
+        """Return the ids of a task's training clients, in ascending order."""
         return tuple(client for client, task in enumerate(self.client_tasks) if task.name == task_name)
+
+    def unseen_clients_of(self, task_name: str) -> tuple[int, ...]:
+        """Return the ids of a task's clients that take no part in training, in ascending order."""
+        first = len(self.client_tasks)
+        return tuple(client for client, task in enumerate(self.unseen_tasks, start=first) if task.name == task_name)
+
+    def is_unseen_question(self, task_name: str, attributes: Mapping[str, Any]) -> bool:
+        """Return whether a record of a task is kept out of training by its attributes."""
+        held = self.unseen.questions if self.unseen else None
+        return held is not None and held.task == task_name and str(attributes.get(held.attribute)) == held.value

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from pilot.config.base import Count, Model, Positive
 from pilot.config.files import check_known, load_file, shipped_names
-from pilot.config.scenario import Name, VariantName
+from pilot.config.scenario import Name, UnseenConfig, VariantName
 from pilot.errors import UserError
 
 VariantKind = Literal["method", "scenario", "profile"]
@@ -49,12 +49,16 @@ class _Patch(Model):
 
 
 class ScenarioPatch(_Patch):
-    """Another split over clients: `alpha` of every Dirichlet partition, `kind` and `num_clients` of every task."""
+    """Another split over clients: `alpha` of every Dirichlet partition, `kind` and `num_clients` of every task.
+
+    `unseen` keeps clients and questions out of training.
+    """
 
     kind: Literal["iid"] | None = None
     alpha: Positive | None = None
     num_clients: Count | None = None
     min_client_examples: Count | None = None
+    unseen: UnseenConfig | None = None
 
     @model_validator(mode="after")
     def _one_split(self) -> "ScenarioPatch":
@@ -75,6 +79,8 @@ class ScenarioPatch(_Patch):
         changes: dict[str, Any] = {"tasks": [self._task(task) for task in scenario["tasks"]]}
         if self.min_client_examples:
             changes |= {"min_client_examples": self.min_client_examples}
+        if self.unseen:
+            changes |= {"unseen": self.unseen.model_dump(mode="json")}
         return {**scenario, **changes}
 
     def _task(self, task: Mapping[str, Any]) -> dict[str, Any]:

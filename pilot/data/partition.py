@@ -31,8 +31,8 @@ Row = dict[str, Any]
 def partition_data(scenario: Scenario, scenario_dir: Path) -> None:
     """Write `partition/assignment.parquet`, then `partition/heterogeneity.json` with the former's digest.
 
-    Each training example of a task goes to exactly one client and part. Labels are counted over the clients'
-    training parts.
+    Each training example of a task goes to exactly one client and part, except for the questions that the scenario
+    keeps out of training. Labels are counted over the clients' training parts.
 
     Raises:
         UserError: missing or altered data, a missing column or attribute, more clients than examples, an empty shard,
@@ -44,10 +44,10 @@ def partition_data(scenario: Scenario, scenario_dir: Path) -> None:
     rows: list[Row] = []
     labels: dict[str, dict[str, str]] = {}
     for task in scenario.tasks:
-        examples = _read_examples(scenario_dir / "data" / task.name / "records.parquet", task)
+        examples = _read_examples(scenario_dir / "data" / task.name / "records.parquet", scenario, task)
         labels[task.name] = {example["id"]: example["label"] for example in examples}
         shards = split_over_clients(scenario, task, examples)
-        for client, shard in zip(scenario.clients_of(task.name), shards, strict=True):
+        for client, shard in zip(_all_clients_of(scenario, task), shards, strict=True):
             rows += _assign(scenario, task, client, shard)
     _write_assignment(folder / "assignment.parquet", rows)
     made = {"assignment": sha256_file(folder / "assignment.parquet")}
@@ -67,7 +67,7 @@ def split_over_clients(scenario: Scenario, task: TaskConfig, examples: Sequence[
             "training examples. Lower num_clients or raise num_train."
         )
     chosen = _choose(scenario, task, examples)
-    for client, shard in zip(scenario.clients_of(task.name), chosen, strict=True):
+    for client, shard in zip(_all_clients_of(scenario, task), chosen, strict=True):
         if len(shard) < scenario.min_client_examples:
             raise UserError(
                 f"{where}, client {client}: shard of {len(shard)} examples, expected at least "
@@ -101,20 +101,25 @@ def heterogeneity(scenario: Scenario, rows: Sequence[Row], labels: Mapping[str, 
     """Return sizes, label counts and pairwise Jensen-Shannon distances (base 2) of the clients' training parts.
 
     Labels are the values of the task's partition attribute and are distinct between tasks, so that clients of different
-    tasks are at distance 1. The distance is the square root of the divergence (Endres and Schindelin 2003).
+    tasks are at distance 1. The distance is the square root of the divergence (Endres and Schindelin 2003). Clients
+    that take no part in training are marked `unseen`.
     """
-    counts: dict[int, Counter[str]] = {client: Counter() for client in range(len(scenario.client_tasks))}
+    tasks = [task.name for task in (*scenario.client_tasks, *scenario.unseen_tasks)]
+    counts: dict[int, Counter[str]] = {client: Counter() for client in range(len(tasks))}
     for row in rows:
         if row["part"] == "train":
             counts[row["client"]][labels[row["task"]][row["id"]]] += 1
     distribution = {}
     for task in scenario.tasks:
         names = sorted(set(labels[task.name].values()))
-        of_clients = [[counts[k][name] for name in names] for k in scenario.clients_of(task.name)]
+        of_clients = [[counts[k][name] for name in names] for k in _all_clients_of(scenario, task)]
         distribution[task.name] = {"labels": names, "counts": of_clients}
-    tasks = [task.name for task in scenario.client_tasks]
     return {
-        "clients": [{"client": k, "task": tasks[k], "num_examples": sum(counts[k].values())} for k in counts],
+        "clients": [
+            {"client": k, "task": tasks[k], "num_examples": sum(counts[k].values())}
+            | ({"unseen": True} if k >= len(scenario.client_tasks) else {})
+            for k in counts
+        ],
         "attribute": {task.name: task.partition.attribute or UNLABELLED for task in scenario.tasks},
         "label_distribution": distribution,
         "js_distance": [
@@ -132,13 +137,25 @@ def js_distance(first: Mapping[str, int], second: Mapping[str, int]) -> float:
     return 0.0 if first == second else round(float(jensenshannon(p, q, base=2)), 6)
 
 
-def _read_examples(path: Path, task: TaskConfig) -> list[Example]:
-    """Read the training examples, labelled by the task's partition attribute."""
+def _all_clients_of(scenario: Scenario, task: TaskConfig) -> tuple[int, ...]:
+    """Return the ids of a task's clients: those that train, then those that do not."""
+    return (*scenario.clients_of(task.name), *scenario.unseen_clients_of(task.name))
+
+
+def _read_examples(path: Path, scenario: Scenario, task: TaskConfig) -> list[Example]:
+    """Read the training examples, labelled by the task's partition attribute.
+
+    Raises:
+        UserError: an attribute is missing, or no example has the value that the scenario keeps out of training.
+    """
     attribute = task.partition.attribute
-    examples = []
+    examples, unseen = [], 0
     for row in read_table(path, ["id", "image_sha256", "attributes", "split"]).to_pylist():
         if row["split"] == "train":
             attributes = json.loads(row["attributes"])
+            if scenario.is_unseen_question(task.name, attributes):
+                unseen += 1
+                continue
             if attribute and attribute not in attributes:
                 raise UserError(
                     f"{path}: id {row['id']!r}: attribute {attribute!r} (field partition.attribute of task "
@@ -146,6 +163,12 @@ def _read_examples(path: Path, task: TaskConfig) -> list[Example]:
                 )
             label = str(attributes[attribute]) if attribute else UNLABELLED
             examples.append({"id": row["id"], "image_sha256": row["image_sha256"], "label": label})
+    held = scenario.unseen.questions if scenario.unseen else None
+    if held is not None and held.task == task.name and not unseen:
+        raise UserError(
+            f"{path}: no training example has {held.attribute} {held.value!r} (scenario {scenario.name}, field "
+            "unseen.questions). Name an attribute and a value of the data, which their card lists."
+        )
     return examples
 
 

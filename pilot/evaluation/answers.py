@@ -1,18 +1,15 @@
 """Answers of trained runs, generated through lm-eval.
 
-Answers of the last round's models to their clients' own task, test set and held-out parts, are in `eval/samples.jsonl`;
-those of an earlier round in `eval/round-<r>/samples.jsonl`; those to the test sets of the other tasks in
-`eval/cross-task/samples.jsonl`.
+Answers of the last round's models to their clients' own task, test set and held-out parts, are in `eval/samples.jsonl`.
+Other evaluations, as far as profile and scenario ask for them, are in folders of `eval/`: `round-<r>` of an earlier
+round's models; `cross-task` on the test sets of the other tasks; `post-fit` after one more round of local steps;
+`unseen-clients` and `unseen-clients-fit` of clients that took no part, as they receive their models and after own
+steps; `unseen-questions` on questions that were kept out of training.
 """
 
-import json
-import logging
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,20 +17,23 @@ import torch
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
-from pilot.config.model import Frame
 from pilot.config.scenario import TaskConfig
-from pilot.data.frames import in_frame
-from pilot.data.record import InstructionRecord, read_records
+from pilot.data.record import InstructionRecord
 from pilot.errors import UserError
-from pilot.evaluation import tasks
+from pilot.evaluation.sets import EvaluationSet, build_requests, read_evaluation_sets
 from pilot.evaluation.trained import load_backbone_of, run_spec
-from pilot.federation.shards import read_part
+from pilot.federation.adaptation import Models, newcomer_models, post_fit_models
+from pilot.federation.shards import load_examples, read_part
 from pilot.federation.spec import RunSpec, finished_config, scenario_digests
 from pilot.federation.training import client_models
 from pilot.io.atomic import remove_folder, write_jsonl
 from pilot.io.layout import (
     CROSS_TASK,
     LAST,
+    NEWCOMERS,
+    NEWCOMERS_FIT,
+    POST_FIT,
+    QUESTIONS,
     SAMPLES,
     evaluation_folder,
     evaluations,
@@ -48,41 +48,6 @@ if TYPE_CHECKING:
     from pilot.evaluation.lm import ImageFeatures, PilotLM
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class EvaluationSet:
-    """Records that a task is evaluated on: its test set, and the held-out parts of some clients."""
-
-    task: TaskConfig
-    test: Sequence[InstructionRecord]
-    parts: Mapping[int, Sequence[InstructionRecord]]
-
-    @property
-    def ids(self) -> list[str]:
-        """Ids of all records, the test set first."""
-        return [record.id for record in (*self.test, *chain.from_iterable(self.parts.values()))]
-
-    @property
-    def frame(self) -> Frame:
-        """The frame of boxes in answers."""
-        records = (*self.test, *chain.from_iterable(self.parts.values()))
-        return records[0].frame if records else "original"
-
-    def for_clients(self, clients: Sequence[int]) -> "EvaluationSet":
-        """Return the evaluation set with the parts of `clients` only."""
-        return replace(self, parts={client: part for client, part in self.parts.items() if client in clients})
-
-
-def read_evaluation_sets(spec: RunSpec, scenario_dir: Path, limit: int | None = None) -> list[EvaluationSet]:
-    """Read the evaluation set of every task; `limit` cuts each test set and each part to its first records."""
-    sets = []
-    frame = spec.profile.frame
-    for task in spec.scenario.tasks:
-        parts = read_part(spec.scenario, scenario_dir, task, "local_test", frame=frame)
-        test = read_test_set(scenario_dir, task.name, frame)[:limit]
-        sets.append(EvaluationSet(task, test, {client: part[:limit] for client, part in parts.items()}))
-    return sets
 
 
 def check_same_data(run_dir: Path, scenario_dir: Path) -> None:
@@ -152,7 +117,7 @@ class _Questions:
     def requests(self) -> dict[str, dict[str, Any]]:
         """lm-eval's requests by task and record id."""
         data = scenario_folder(self.run_dir) / "data"
-        return {each.task.name: _requests(each, data) for each in self.sets}
+        return {each.task.name: build_requests(each, data) for each in self.sets}
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -169,31 +134,49 @@ class _Questions:
 
     def evaluations(self) -> list[str]:
         """Return the names of the run's evaluations; that of the last round is the last one."""
+        scenario, trains = self.spec.scenario, bool(self.method.phases(1))
+        questions = [QUESTIONS] if any(each.unseen for each in self.sets) else []
+        newcomers = [NEWCOMERS] if scenario.unseen else []
         if isinstance(self.method, Blind):
-            return [LAST]
-        earlier = self.spec.profile.evaluated_rounds if self.method.phases(1) else ()
-        others = [CROSS_TASK] if self.spec.scenario.cross_task and not self.method.single_model else []
-        return [*map(round_evaluation, earlier), *others, LAST]
+            return [*newcomers, *questions, LAST]
+        newcomers += [NEWCOMERS_FIT] if scenario.unseen and trains else []
+        earlier = self.spec.profile.evaluated_rounds if trains else ()
+        others = [CROSS_TASK] if scenario.cross_task and not self.method.single_model else []
+        fit = [POST_FIT] if scenario.post_fit and trains and not self.method.pooled else []
+        return [*map(round_evaluation, earlier), *others, *fit, *newcomers, *questions, LAST]
 
     def answers(self, evaluation: str, progress: Callable[[int, int], None]) -> list[Row]:
         """Return the sorted rows of an evaluation."""
         if isinstance(self.method, Blind):
-            return [row for each in self.sets for row in _blind_rows(self.method, self.spec, self.run_dir, each)]
+            sets = [each.of(evaluation) for each in self.sets]
+            return [row for each in sets for row in _blind_rows(self.method, self.spec, self.run_dir, each)]
         from pilot.evaluation.lm import PilotLM
 
-        number = next((r for r in self.spec.profile.evaluated_rounds if round_evaluation(r) == evaluation), None)
-        models = client_models(self.spec, self.backbone, self.run_dir, number)
+        models = self._models(evaluation)
         rows: list[Row] = []
         for done, (clients, load) in enumerate(models.items(), start=1):
             model = PilotLM.from_model(self.backbone, load(), self.images)
             for each in self.sets:
-                own = each.for_clients(clients)
+                own = each.of(evaluation).for_clients(clients)
                 if evaluation == CROSS_TASK:
                     rows += [] if own.parts else self._cross_task_rows(model, clients, each)
                 elif own.parts:
-                    rows += sample_rows(each.task.name, each.test, own.parts, self._ask(model, each.task, own.ids))
+                    rows += sample_rows(own.task.name, own.test, own.parts, self._ask(model, own.task, own.ids))
             progress(done, len(models))
         return sorted(rows, key=row_order)
+
+    def _models(self, evaluation: str) -> Models:
+        if evaluation in (POST_FIT, NEWCOMERS, NEWCOMERS_FIT):
+            folder = scenario_folder(self.run_dir)
+            features, frame = open_features(folder / "features"), self.spec.profile.frame
+            unseen = evaluation != POST_FIT
+            examples = load_examples(
+                self.spec.scenario, folder, self.backbone, features, "train", frame=frame, unseen=unseen
+            )
+            where = (self.spec, self.backbone, self.run_dir, features, examples)
+            return newcomer_models(*where, evaluation == NEWCOMERS_FIT) if unseen else post_fit_models(*where)
+        number = next((r for r in self.spec.profile.evaluated_rounds if round_evaluation(r) == evaluation), None)
+        return client_models(self.spec, self.backbone, self.run_dir, number)
 
     def _cross_task_rows(self, model: "PilotLM", clients: Sequence[int], asked: EvaluationSet) -> list[Row]:
         answers = self._ask(model, asked.task, [record.id for record in asked.test])
@@ -256,33 +239,3 @@ def _row(task: str, protocol: str, clients: list[int], record: InstructionRecord
 def row_order(row: Row) -> tuple[str, str, list[int], str]:
     """Return the sort key of a row in `samples.jsonl`."""
     return row["task"], row["protocol"], row["clients"], row["id"]
-
-
-def read_test_set(scenario_dir: Path, task: str, frame: Frame) -> list[InstructionRecord]:
-    """Read the records of a task's test split, in the order of the data, with digests in place of images."""
-    path = scenario_dir / "data" / task / "records.parquet"
-    records = [record for record in read_records(path, images=False) if record.split == "test"]
-    return in_frame(records, frame, path)
-
-
-def load_task(evaluation_set: EvaluationSet, data: Path) -> Any:
-    """Load the lm-eval task with an evaluation set's records as its documents."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from lm_eval.tasks import TaskManager
-
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    name = evaluation_set.task.lm_eval_task
-    with tempfile.TemporaryDirectory() as folder:
-        selection = Path(folder) / "ids.json"
-        selection.write_text(json.dumps(evaluation_set.ids), encoding="utf-8")
-        metadata = {"data": str(data), "ids": str(selection), "task": evaluation_set.task.name}
-        metadata |= {"frame": evaluation_set.frame} if evaluation_set.frame != "original" else {}
-        manager = TaskManager(include_path=str(tasks.FOLDER), include_defaults=False, metadata=metadata)
-        return manager.load([name])["tasks"][name]
-
-
-def _requests(evaluation_set: EvaluationSet, data: Path) -> dict[str, Any]:
-    """Build lm-eval's request for every record of an evaluation set, by record id."""
-    task = load_task(evaluation_set, data)
-    task.build_all_requests()
-    return {str(request.doc["id"]): request for request in task.instances}

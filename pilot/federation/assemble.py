@@ -167,6 +167,15 @@ def num_steps(spec: RunSpec, plan: Plan) -> int:
     )
 
 
+def train_settings(spec: RunSpec) -> TrainSettings:
+    """Return the hyperparameters of a run's local training."""
+    profile = spec.profile
+    return TrainSettings(
+        profile.batch_size, spec.rates(), profile.warmup_fraction, profile.weight_decay, profile.max_grad_norm,
+        profile.accumulation,
+    )  # fmt: skip
+
+
 def make_participants(
     spec: RunSpec,
     backbone: Backbone,
@@ -183,11 +192,7 @@ def make_participants(
     trained on other data would be continued.
     """
     profile, method = spec.profile, spec.make_method()
-    settings = TrainSettings(
-        profile.batch_size, spec.rates(), profile.warmup_fraction, profile.weight_decay, profile.max_grad_norm,
-        profile.accumulation,
-    )  # fmt: skip
-    checkpointing = None
+    settings, checkpointing = train_settings(spec), None
     if profile.checkpoint_minutes is not None:
         digest = run_digest(spec, {"features": features.digest, **digests})
         checkpointing = CheckpointSettings(store, profile.checkpoint_minutes, digest)

@@ -137,18 +137,29 @@ def collate(examples: Sequence[Example], features: FeatureCache, pad: int) -> Ba
 
 
 def read_part(
-    scenario: Scenario, scenario_dir: Path, task: TaskConfig, part: str, *, frame: Frame, images: bool = False
+    scenario: Scenario,
+    scenario_dir: Path,
+    task: TaskConfig,
+    part: str,
+    *,
+    frame: Frame,
+    images: bool = False,
+    unseen: bool = False,
 ) -> dict[int, list[InstructionRecord]]:
     """Read one part (`train`, `validation`, `local_test`) of the records of a task, by client; boxes in `frame`.
 
-    Without `images`, records hold only the digests of their images, which is enough to train on stored features.
+    Without `images`, records hold only the digests of their images, which is enough to train on stored features. With
+    `unseen`, the clients are those that take no part in training.
     """
     path = scenario_dir / "partition" / "assignment.parquet"
     assigned = read_table(path, ["task", "id", "client", "part"], task=task.name, part=part)
     path = scenario_dir / "data" / task.name / "records.parquet"
     records = {record.id: record for record in in_frame(read_records(path, images=images), frame, path)}
-    shards: dict[int, list[InstructionRecord]] = {client: [] for client in scenario.clients_of(task.name)}
+    trained, others = scenario.clients_of(task.name), scenario.unseen_clients_of(task.name)
+    shards: dict[int, list[InstructionRecord]] = {client: [] for client in (others if unseen else trained)}
     for client, name in zip(assigned["client"].to_pylist(), assigned["id"].to_pylist(), strict=True):
+        if client in (trained if unseen else others):
+            continue
         if client not in shards or name not in records:
             raise UserError(
                 f"{scenario_dir / 'partition'}: assigns record {name!r} of task {task.name} to client {client}, but "
@@ -159,16 +170,17 @@ def read_part(
 
 
 def records_of_part(
-    scenario: Scenario, scenario_dir: Path, part: str, *, frame: Frame, images: bool = False
+    scenario: Scenario, scenario_dir: Path, part: str, *, frame: Frame, images: bool = False, unseen: bool = False
 ) -> dict[int, list[InstructionRecord]]:
-    """Read one part of the records of all tasks, by client; `frame` and `images` as in `read_part`.
+    """Read one part of the records of all tasks, by client; `frame`, `images` and `unseen` as in `read_part`.
 
     Raises:
         UserError: a client has no records.
     """
     shards = {}
     for task in scenario.tasks:
-        for client, records in read_part(scenario, scenario_dir, task, part, frame=frame, images=images).items():
+        found = read_part(scenario, scenario_dir, task, part, frame=frame, images=images, unseen=unseen)
+        for client, records in found.items():
             if not records:
                 raise UserError(
                     f"{scenario_dir / 'partition'}: client {client} of task {task.name} has no {part} examples. "
@@ -179,8 +191,15 @@ def records_of_part(
 
 
 def load_examples(
-    scenario: Scenario, scenario_dir: Path, backbone: Backbone, features: FeatureCache, part: str, *, frame: Frame
+    scenario: Scenario,
+    scenario_dir: Path,
+    backbone: Backbone,
+    features: FeatureCache,
+    part: str,
+    *,
+    frame: Frame,
+    unseen: bool = False,
 ) -> dict[int, list[Example]]:
     """Load the tokenised examples of one part, by client, boxes in `frame`; raises as `records_of_part`."""
-    shards = records_of_part(scenario, scenario_dir, part, frame=frame)
+    shards = records_of_part(scenario, scenario_dir, part, frame=frame, unseen=unseen)
     return {client: make_examples(backbone, features, records) for client, records in shards.items()}

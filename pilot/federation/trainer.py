@@ -73,11 +73,8 @@ class LocalTrainer:
     def run(self, task: PhaseTask, stored: State) -> TrainingResult:
         """Train one phase of one client, from its private state or from where it was interrupted."""
         info, examples = task.info, self.examples[task.info.client]
-        model = build_client_model(self.backbone, self.method, task.phase, info, stored, task.payload, self._projector)
-        run = PhaseRun(self.backbone, self.method, task, stored, model)
-        checkpoint = self._phase_checkpoint(run)
         began = time.perf_counter()
-        gradients = self._optimise(run, checkpoint) if task.steps else {}
+        run, gradients = self.train_phase(task, stored)
         step_seconds = time.perf_counter() - began
         split = run.split_result(gradients)
         update = Update(
@@ -88,6 +85,14 @@ class LocalTrainer:
             statistics=self._statistics(run),
         )
         return TrainingResult(update, run.untrained(), split.private, run.report(truncation(examples)), step_seconds)
+
+    def train_phase(self, task: PhaseTask, stored: State) -> tuple[PhaseRun, State]:
+        """Take the steps of a phase; return the phase with its model, and the mean gradients if it asks for them."""
+        model = build_client_model(
+            self.backbone, self.method, task.phase, task.info, stored, task.payload, self._projector
+        )
+        run = PhaseRun(self.backbone, self.method, task, stored, model)
+        return run, self._optimise(run, self._phase_checkpoint(run)) if task.steps else {}
 
     def optimiser(self, run: PhaseRun) -> Optimiser:
         """Build the optimiser of a phase."""

@@ -238,6 +238,19 @@ class Method(ABC):
         """Return what a client receives at the start of a phase, named as in the client's model."""
         return {}
 
+    def newcomer_state(self, server: ServerState, client: ClientInfo, initial: State) -> State:
+        """Return what a client that has never taken part starts from, besides the payload of its first phase.
+
+        Used for clients that take no part in training, after the last round; a client that joins during training
+        starts from the payload alone.
+
+        Args:
+            server: the state after the last round.
+            client: the newcomer.
+            initial: LoRA as it is before training.
+        """
+        return {}
+
     def rejection_reason(self, phase: Phase, update: Update) -> str:
         """Return why this method rejects an update with valid names, shapes and types; empty if it accepts it."""
         return ""

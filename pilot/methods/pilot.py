@@ -151,6 +151,20 @@ class Pilot(Method):
                 state |= _renamed(server.shared, f"task_adapter.{task}.", f"peer_task_adapter.{index}.")
         return state
 
+    def newcomer_state(self, server: ServerState, client: ClientInfo, initial: State) -> State:
+        """Return the text adapter that ATA gives a client that has not trained.
+
+        Its own adapter is the initial one, to which distances to the other clients' adapters are measured; it has
+        learned nothing, so its weight a_k is 0: the result is the weighted mean of its M nearest neighbours.
+        """
+        texts = [text for _, text in sorted(server.per_client.items())]
+        if not texts:
+            return {}
+        own = {name: initial[name] for name in texts[0]}
+        distances = pairwise_distances([own, *texts], self.distance)
+        counts = [1] * len(distances)
+        return mix([own, *texts], neighbourhoods_from_distances(distances, counts, self.num_neighbors, 0.0))[0]
+
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
     ) -> ServerState:

@@ -13,8 +13,9 @@ from pilot.bench.evaluation.stock_scores import ScoreComparison, compare_scores
 from pilot.cli.main import app
 from pilot.errors import UserError
 from pilot.evaluation import vqa
-from pilot.evaluation.answers import answer_rows, read_evaluation_sets
+from pilot.evaluation.answers import answer_rows
 from pilot.evaluation.result import MetricResult
+from pilot.evaluation.sets import read_evaluation_sets
 from pilot.evaluation.trained import run_spec
 
 from ..small import Small, quiet

@@ -85,6 +85,10 @@ def build_run(folder: Path, method: str, seed: int, **config: Any) -> Path:
     if method not in REFERENCES:
         for number in (1, 2):
             _evaluation(folder / "eval" / f"round-{number}", method, seed, factor=0.4 + 0.2 * number)
+        for name, factor in (("post-fit", 1.05), ("unseen-clients-fit", 0.8)):
+            _evaluation(folder / "eval" / name, method, seed, factor)
+    for name, factor in (("unseen-clients", 0.6), ("unseen-questions", 0.5)):
+        _evaluation(folder / "eval" / name, method, seed, factor)
     if method in PERSONAL:
         _evaluation(folder / "eval" / "cross-task", method, seed, factor=0.3)
     rounds = [] if method in REFERENCES else _rounds(method, seed)
@@ -137,12 +141,16 @@ def _score(metric: str, method: str, seed: int, task: str, client: int, number: 
 def _evaluation(folder: Path, method: str, seed: int, factor: float = 1.0) -> None:
     """Write an evaluation of models that are right `factor` times as often as those of the last round."""
     entries, per_example, samples = [], [], []
-    cross = folder.name == "cross-task"
-    for task in TASKS:
-        for protocol in ("cross-task",) if cross else ("personalised", "local"):
-            for client in range(9) if cross else task["clients"]:
-                if cross and client in task["clients"]:
-                    continue
+    for place, task in enumerate(TASKS):
+        protocols, clients = ("personalised", "local"), task["clients"]
+        if folder.name == "cross-task":
+            protocols, clients = ("cross-task",), [client for client in range(9) if client not in clients]
+        elif folder.name == "unseen-questions":
+            protocols, clients = ("personalised",), clients if place == 0 else []
+        elif folder.name.startswith("unseen-clients"):
+            clients = [9 + place]
+        for protocol in protocols:
+            for client in clients:
                 ids = [example_id(task["name"], n) for n in range(NUM_EXAMPLES)]
                 ids = ids if protocol != "local" else [f"{id}-of-{client}" for id in ids[:10]]
                 for metric in METRICS[task["kind"]]:
@@ -157,7 +165,7 @@ def _evaluation(folder: Path, method: str, seed: int, factor: float = 1.0) -> No
                     if not lost:
                         pairs = zip(ids, scores, strict=True)
                         per_example += [{**start, "id": id, "value": value} for id, value in pairs]
-        samples += [] if cross else _samples(task, method, seed)
+        samples += [] if folder.name == "cross-task" else _samples(task, method, seed)
     write_jsonl(folder / "per_example.jsonl", per_example)
     write_jsonl(folder / "samples.jsonl", samples)
     write_metrics(folder, {"test_digest": "t" * 64, "entries": entries})

@@ -89,7 +89,8 @@ def groups_of(scenario: Path) -> list[Group]:
 @pytest.fixture
 def three(tmp_path: Path) -> Path:
     """Pilot's matrix with both ends of the scale."""
-    write_run(tmp_path, "pilot", PILOT)
+    run = write_run(tmp_path, "pilot", PILOT)
+    evaluation(run / "eval/post-fit", {(0, "a"): 0.58, (1, "b"): 0.8, (2, "c"): 0.5})  # scaled: 0.6, 0.75, 0.8
     write_run(tmp_path, "untuned", [UNTUNED] * 3, one_model=True)
     write_run(tmp_path, "central", [CENTRAL] * 3, one_model=True)
     return tmp_path
@@ -98,7 +99,7 @@ def three(tmp_path: Path) -> Path:
 def test_fairness_of_three_clients(three: Path) -> None:
     rows = {row.quantity: row for row in fairness_rows(groups_of(three)) if row.method == "pilot"}
     expected = {
-        "self": 2.25 / 3, "others": (0.25 + 0.2 + 0.25) / 6, "worst_client": 0.5, "worst_3_mean": 0.75,
+        "self": 2.25 / 3, "self_post_fit": 2.15 / 3, "others": (0.25 + 0.2 + 0.25) / 6, "worst_client": 0.5, "worst_3_mean": 0.75,
         "std": math.sqrt(0.125 / 3), "jain": 2.25**2 / (3 * (0.25 + 0.5625 + 1)),
     }  # fmt: skip
     assert {name: row.mean for name, row in rows.items()} == pytest.approx(expected)
@@ -108,6 +109,7 @@ def test_fairness_of_three_clients(three: Path) -> None:
 def test_one_model_serves_everybody(three: Path) -> None:
     """The pooled model is the end of the scale on every task, its own or not."""
     rows = {row.quantity: row.mean for row in fairness_rows(groups_of(three)) if row.method == "central"}
+    assert rows.pop("self_post_fit") is None
     assert rows == pytest.approx(
         {"self": 1, "others": 1, "worst_client": 1, "worst_3_mean": 1, "std": 0, "jain": 1}, abs=1e-12
     )
@@ -119,7 +121,7 @@ def test_one_model_serves_everybody(three: Path) -> None:
 
 def test_what_is_missing_is_said(three: Path, tmp_path: Path) -> None:
     rows = fairness_rows([group for group in groups_of(three) if group.method != "central"])
-    assert {row.status for row in rows} == {"a: no value of central to scale by"} and len(rows) == 6
+    assert {row.status for row in rows} == {"a: no value of central to scale by"} and len(rows) == 7
     write_run(tmp_path, "pilot", [[0.5, 0, 0], [0, 0.1, 0], [0, 0, 0.6]], seed=0)  # below untuned's 0.2 on its own task
     for name in ("samples.jsonl", "per_example.jsonl", "metrics.json"):
         (three / "runs/pilot/seed0/eval/cross-task" / name).unlink()

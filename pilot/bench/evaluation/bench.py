@@ -72,7 +72,7 @@ def bench_evaluation(
         UserError: the folder has no trained run, or none of one of the methods.
     """
     from pilot.bench.evaluation.stock_scores import compare_scores
-    from pilot.evaluation.answers import read_evaluation_sets
+    from pilot.evaluation.sets import read_evaluation_sets
     from pilot.evaluation.trained import run_spec
 
     runs = trained_runs(scenario_dir.resolve(), methods)
@@ -143,7 +143,8 @@ def compare_run(
     """Time both sides of one run; return the comparison and our rows of `samples.jsonl`."""
     from pilot.backbone.numerics import default_matmul_precision
     from pilot.bench.evaluation.stock import StockModel, stock_rows, stock_weights, write_processor
-    from pilot.evaluation.answers import answer_rows, read_evaluation_sets
+    from pilot.evaluation.answers import answer_rows
+    from pilot.evaluation.sets import read_evaluation_sets
     from pilot.evaluation.trained import run_spec
 
     spec, scenario_dir = run_spec(run_dir), scenario_folder(run_dir)

@@ -23,7 +23,8 @@ from pilot.backbone.lora import LoraLinear
 from pilot.backbone.sources import checkpoint_folder
 from pilot.config.profile import Profile
 from pilot.connector.base import Connector
-from pilot.evaluation.answers import EvaluationSet, Row, load_task, row_order, sample_rows
+from pilot.evaluation.answers import Row, row_order, sample_rows
+from pilot.evaluation.sets import EvaluationSet, load_task
 from pilot.evaluation.trained import load_run
 from pilot.export.processor import stock_processor
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from pilot.bench.evaluation import NUM_SHOWN
-from pilot.evaluation.answers import EvaluationSet, Row, load_task
+from pilot.evaluation.answers import Row
 from pilot.evaluation.scoring import DIGITS, score_runs
+from pilot.evaluation.sets import EvaluationSet, load_task
 from pilot.io.atomic import read_json, write_jsonl
 
 Answers = Mapping[str, Sequence[Row]]

@@ -78,7 +78,7 @@ def import_answers(
         UserError: the file cannot be read, its examples are not the test set of the task (the message gives how many
             differ, and the first ids), or the name is taken; nothing is written.
     """
-    from pilot.evaluation.answers import read_test_set
+    from pilot.evaluation.sets import read_test_set
 
     scenario = _in_frame(_read_scenario(scenario_dir), frame)
     run_dir = run_folder(scenario_dir, name, seed)

@@ -16,6 +16,7 @@ from pilot.report.numbers.cross_task import QUANTITIES, FairnessRow, MatrixRow
 from pilot.report.numbers.curves import NO_TARGET, REACHED, CurveRow, TargetRow
 from pilot.report.numbers.load import load_runs
 from pilot.report.numbers.summary import group_runs
+from pilot.report.numbers.unseen import UnseenRow
 from pilot.report.tables.protocols import PROTOCOL_TABLES, protocol_tables
 from pilot.report.tables.render import amount, escape, latex_table, markdown_table, rounded, to_csv
 
@@ -52,7 +53,7 @@ def show_protocol(
     check_comparable(runs, allow_different)
     columns, rows = protocol_tables(group_runs(runs), name)[name]
     if not rows:
-        raise UserError(f"--show {name}: expected runs that were trained here, found only references or imported ones.")
+        raise UserError(f"--show {name}: {_NEEDS[name]}, found none.")
     if format == "csv":
         return to_csv(rows, columns)
     if format == "json":
@@ -138,6 +139,16 @@ def _fairness(rows: Sequence[FairnessRow]) -> Wide:
     return Wide(*wide, 2, [*notes, *(f"{text}." for text in missing)])
 
 
+def _unseen(rows: Sequence[UnseenRow]) -> Wide:
+    tasks = {(row.task, row.metric): f"{row.task} {row.metric}" for row in rows}
+    lines: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        text = _with_interval(row.mean, row.ci_low, row.ci_high) + f" ({amount(row.difference, '+.3f')})"
+        lines[row.scenario, row.unseen, row.protocol, row.method][tasks[row.task, row.metric]] = text
+    wide = _lines(["scenario", "unseen", "protocol", "method"], list(tasks.values()), lines)
+    return Wide(*wide, 4, ["In brackets after the interval: minus the value of clients, or questions, that took part."])
+
+
 def _lines(
     fixed: list[str], columns: list[str], cells: dict[tuple[str, ...], dict[str, str]]
 ) -> tuple[list[str], list[list[str]]]:
@@ -149,4 +160,9 @@ def _with_interval(mean: float | None, low: float | None, high: float | None) ->
     return amount(mean, _FORM) + ends
 
 
-_WIDE: dict[str, Any] = {"curves": _curves, "targets": _targets, "matrix": _matrix, "fairness": _fairness}
+_WIDE: dict[str, Any] = {
+    "curves": _curves, "targets": _targets, "matrix": _matrix, "fairness": _fairness, "unseen": _unseen,
+}  # fmt: skip
+_TRAINED = "expected runs that were trained here, not only references or imported answers"
+_NEEDS = dict.fromkeys(PROTOCOL_TABLES, _TRAINED)
+_NEEDS["unseen"] = "expected runs of a scenario with the field `unseen`"

@@ -32,6 +32,7 @@ _SECTIONS = {
     "clients": ("Clients", ("clients",)),
     "curves": ("Curves", ("curves",)),
     "matrix": ("Across tasks", ("matrix",)),
+    "unseen": ("Unseen clients", None),
     "losses": ("Losses", ("losses",)),
     "exchange": ("Router and neighbours", ("router", "neighbours")),
     "partition": ("Partition", ("partition",)),
@@ -93,11 +94,12 @@ def page(source: Source, samples: int) -> str:
         sections=[
             {"id": name, "title": title}
             for name, (title, needed) in _SECTIONS.items()
-            if needed is None or any(chart in drawn for chart in needed)
+            if (needed is None or any(chart in drawn for chart in needed)) and (name != "unseen" or len(source.unseen))
         ],
         charts=drawn,
         fairness=_fairness(source),
         targets=_targets(source),
+        unseen=_unseen(source),
         provenance=provenance(source),
         data={name: _json(value) for name, value in data.items()},
         style=_asset("style.css"),
@@ -154,6 +156,23 @@ def _targets(source: Source) -> dict[str, Any]:
     goals = {row["task"]: row["target"] for row in table.to_dict("records") if row["target"] == row["target"]}
     titles = [f"{task.name} >= {goals[task.name]:.3f}" if task.name in goals else task.name for task in source.tasks]
     return {"titles": ["method", *titles], "lines": lines if goals else []}
+
+
+def _unseen(source: Source) -> dict[str, Any]:
+    """Return titles and lines of the table of unseen clients and questions; personalised protocol."""
+    table = source.unseen[source.unseen.protocol == "personalised"]
+    tasks, lines = [task.name for task in source.tasks], []
+    for kind in dict.fromkeys(table.unseen):
+        for label in source.methods:
+            cells = [_row(table, method=label, task=task, unseen=kind) for task in tasks]
+            if any(cell is not None for cell in cells):
+                lines.append([label, kind, *(_with_difference(cell) for cell in cells)])
+    return {"titles": ["method", "unseen", *tasks], "lines": lines}
+
+
+def _with_difference(row: Mapping[str, Any] | None) -> str:
+    text = _with_interval(row)
+    return text if row is None or row["difference"] != row["difference"] else f"{text} ({row['difference']:+.3f})"
 
 
 def _row(table: Any, **wanted: str) -> Mapping[str, Any] | None:

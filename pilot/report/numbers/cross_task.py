@@ -5,6 +5,7 @@ s_it = (a_it - untuned_t) / (central_t - untuned_t): 0 is the backbone as shippe
 are means over clients and seeds, and are taken as known. Then, for each seed:
 
 - self: mean of s_it over clients, t the client's own task;
+- self_post_fit: the same after one more round of local steps;
 - others: mean of s_it over all clients and the tasks that are not the client's own;
 - worst_client, worst_3_mean: smallest value, and mean of the three smallest, of s_it on the clients' own tasks;
 - std: its standard deviation over clients (ddof 0);
@@ -12,7 +13,7 @@ are means over clients and seeds, and are taken as known. Then, for each seed:
   1984); undefined if a value is negative or all are 0.
 
 A value is the mean over seeds. Intervals are those of `pilot.report.numbers.intervals`, over seeds, clients and images,
-for self and others (`combined_interval`); the other quantities are not means of examples and have none.
+for self, self_post_fit and others (`combined_interval`); the other quantities are not means of examples and have none.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pilot.evaluation.metrics import metric_bounds
-from pilot.io.layout import CROSS_TASK
+from pilot.io.layout import CROSS_TASK, POST_FIT
 from pilot.report.numbers.intervals import bootstrap_clients, bootstrap_interval, combined_interval
 from pilot.report.numbers.load import Task
 from pilot.report.numbers.order import method_key
@@ -30,7 +31,7 @@ from pilot.report.numbers.summary import Group, primary_metric, scores_of, value
 
 ZERO, ONE = "untuned", "central"
 EVERYONE = "all"
-QUANTITIES = ("self", "others", "worst_client", "worst_3_mean", "std", "jain")
+QUANTITIES = ("self", "self_post_fit", "others", "worst_client", "worst_3_mean", "std", "jain")
 _NUM_WORST = 3
 
 
@@ -143,10 +144,15 @@ def _rows(group: Group, task: Task) -> tuple[_Row | None, _Row | None]:
         if scores is not None:
             scores = replace(scores, values_SCI=np.repeat(scores.values_SCI, len(others), axis=1))
         outside = _Row(others, np.repeat(same.values_SC, len(others), axis=1), scores)
-    runs = tuple(run.at(CROSS_TASK) for run in group.runs)
-    if outside is None and all(runs):
-        outside = _row(replace(group, runs=tuple(run for run in runs if run)), task, CROSS_TASK)
+    if outside is None and (at := _at(group, CROSS_TASK)):
+        outside = _row(at, task, CROSS_TASK)
     return inside, outside
+
+
+def _at(group: Group, evaluation: str) -> Group | None:
+    """Return a group with another evaluation of its runs; None if a run has not got it."""
+    runs = tuple(run.at(evaluation) for run in group.runs)
+    return replace(group, runs=tuple(run for run in runs if run)) if all(runs) else None
 
 
 def _row(group: Group, task: Task, protocol: str) -> _Row | None:
@@ -170,7 +176,8 @@ def _matrix_row(fixed: tuple[str, str, str, str, str, str], row: _Row) -> Matrix
 
 
 def _fairness(group: Group, beside: Mapping[str, Group]) -> list[FairnessRow]:
-    own, others = [], []
+    own, fit, others = [], [], []
+    at = _at(group, POST_FIT)
     for task in group.tasks:
         scale, reason = _scale(task, beside)
         if scale is None:
@@ -179,6 +186,8 @@ def _fairness(group: Group, beside: Mapping[str, Group]) -> list[FairnessRow]:
         if inside is None:
             return [_missing(group, name, f"{task.name}: no value") for name in QUANTITIES]
         own.append(inside)
+        after = _row(at, task, "personalised") if at else None
+        fit += [] if after is None else [_scaled(after, *scale)]
         others += [] if outside is None else [outside]
     values_SC = np.concatenate([row.values_SC for row in own], axis=1)
     worst_SC = np.sort(values_SC, axis=1)[:, :_NUM_WORST]
@@ -186,6 +195,9 @@ def _fairness(group: Group, beside: Mapping[str, Group]) -> list[FairnessRow]:
     not_compared = "one task only" if len(group.tasks) == 1 else "not evaluated on other tasks (cross_task)"
     return [
         _mean_row(group, "self", own),
+        _mean_row(group, "self_post_fit", fit)
+        if fit
+        else _missing(group, "self_post_fit", "not evaluated after local steps (post_fit)"),
         _mean_row(group, "others", others) if others else _missing(group, "others", not_compared),
         _plain(group, "worst_client", worst_SC[:, 0]),
         _plain(group, "worst_3_mean", worst_SC.mean(axis=1)),

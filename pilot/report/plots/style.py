@@ -159,6 +159,11 @@ class Source:
         """Rows of `tables/targets.csv` for the chosen methods."""
         return self._table("targets.csv")
 
+    @cached_property
+    def unseen(self) -> pandas.DataFrame:
+        """Rows of `tables/unseen.csv` for the chosen methods."""
+        return self._table("unseen.csv")
+
     def primary(self, task: Task) -> pandas.DataFrame:
         """Return the rows of `main.csv` with a value for a task's primary metric (personalised), by method."""
         rows = self.main
