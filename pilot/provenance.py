@@ -117,7 +117,8 @@ def profile_digest(profile: str, method: str) -> str:
 def tuning_digest(profile: str, method: str) -> str:
     """Digest the settings of a profile that a method's trials depend on: the grid instead of learning rates."""
     loaded = load_profile(profile)
-    changed: dict[str, object] = {"learning_rates": {}, "tuning_grid": loaded.tuning_grid, "evaluate_every": None}
+    changed: dict[str, object] = {"learning_rates": {}, "tuning_grid": loaded.tuning_grid}
+    changed |= {"evaluate_every": None, "forgetting": ()}
     settings = loaded.for_method(method).model_copy(update=changed)
     return digest_json(settings.model_dump(mode="json"))
 

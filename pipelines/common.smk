@@ -34,7 +34,7 @@ SMOKE_FAULTS = ("dropout-50", "nan-client")
 TABLES = (
     *("main.csv", "per_client.csv", "cost.csv", "significance.csv", "timing.csv", "main.md", "main.tex"),
     *("leaderboard.json", "grid.tex", "significance.tex", "cost.tex"),
-    *("curves.csv", "targets.csv", "matrix.csv", "fairness.csv", "unseen.csv"),
+    *("curves.csv", "targets.csv", "matrix.csv", "fairness.csv", "unseen.csv", "forgetting.csv"),
 )
 
 

@@ -43,7 +43,7 @@ rule tables:
         protocols=report(
             expand(
                 "{{results}}/{{profile}}/{{scenario}}/tables/{name}.csv",
-                name=("curves", "targets", "matrix", "fairness", "unseen"),
+                name=("curves", "targets", "matrix", "fairness", "unseen", "forgetting"),
             ),
             caption="report/protocols.rst",
             category="Tables",

@@ -18,7 +18,7 @@ class BoxFrame(StrEnum):
 
 Listing = Literal["methods", "scenarios", "profiles", "tasks", "metrics", "faults", "variants", "studies", "backbones"]
 """Kind of entries that `list` prints."""
-ProtocolTable = Literal["curves", "targets", "matrix", "fairness", "unseen"]
+ProtocolTable = Literal["curves", "targets", "matrix", "fairness", "unseen", "forgetting"]
 """Table of a protocol beyond the headline: `--show` of `compare`."""
 TableFormat = Literal["table", "markdown", "latex", "csv", "json"]
 """Output format of `compare`."""

@@ -36,13 +36,14 @@ class Profile(CompactModel):
     `tuning_grid` has the candidates of `pilot-bench tune`; `tuning_grids` replaces them with as many others for some
     methods. Without a `prompt_template`, prompts are the checkpoint's own chat template. `box_frame` overrides the
     default of `frame`. `evaluate_every` is the number of rounds between evaluations of the models; the last round is
-    always evaluated.
+    always evaluated. `forgetting` names what the backbone could do before, to be measured on tuned models: parts of
+    tiny-llava's public corpus, or tasks of lm-eval.
     """
 
     omitted_defaults: ClassVar[frozenset[str]] = frozenset({
         "local_epochs", "backbone_path", "revision", "architecture", "precision", "attention", "device",
         "gradient_checkpointing", "accumulation", "max_length", "feature_dtype", "generation_batch",
-        "checkpoint_minutes", "tuning_grids", "prompt_template", "box_frame", "evaluate_every",
+        "checkpoint_minutes", "tuning_grids", "prompt_template", "box_frame", "evaluate_every", "forgetting",
     })  # fmt: skip
 
     name: ProfileName
@@ -58,6 +59,7 @@ class Profile(CompactModel):
     feature_dtype: FeatureType = "float32"
     rounds: Count
     evaluate_every: Count | None = None
+    forgetting: tuple[str, ...] = ()
     local_steps: Count | None = None
     local_epochs: Positive | None = None
     batch_size: Count

@@ -20,16 +20,21 @@ from pilot.backbone.feature_files import open_features
 from pilot.config.scenario import TaskConfig
 from pilot.data.record import InstructionRecord
 from pilot.errors import UserError
+from pilot.evaluation.forgetting import PUBLIC, lm_eval_metrics, public_rows
 from pilot.evaluation.sets import EvaluationSet, build_requests, read_evaluation_sets
 from pilot.evaluation.trained import load_backbone_of, run_spec
 from pilot.federation.adaptation import Models, newcomer_models, post_fit_models
+from pilot.federation.client import ClientModel
 from pilot.federation.shards import load_examples, read_part
 from pilot.federation.spec import RunSpec, finished_config, scenario_digests
 from pilot.federation.training import client_models
-from pilot.io.atomic import remove_folder, write_jsonl
+from pilot.io.atomic import remove_folder, write_json, write_jsonl
 from pilot.io.layout import (
     CROSS_TASK,
+    FORGETTING,
+    FORGETTING_LM_EVAL,
     LAST,
+    METRICS,
     NEWCOMERS,
     NEWCOMERS_FIT,
     POST_FIT,
@@ -74,12 +79,15 @@ def answer_run(run_dir: Path, progress: Callable[[int, int], None]) -> None:
     with locked(run_dir):
         asked = _Questions.read(run_dir)
         names = asked.evaluations()
-        for name in evaluations(run_dir, SAMPLES):
+        for name in {*evaluations(run_dir, SAMPLES), *evaluations(run_dir, METRICS)}:
             if name not in names:
                 remove_folder(evaluation_folder(run_dir, name))
         for done, name in enumerate(names):
-            advance = partial(_advance, progress, done, len(names))
-            write_jsonl(evaluation_folder(run_dir, name) / SAMPLES, asked.answers(name, advance))
+            advance, folder = partial(_advance, progress, done, len(names)), evaluation_folder(run_dir, name)
+            if name == FORGETTING_LM_EVAL:
+                write_json(folder / METRICS, asked.lm_eval_metrics(advance))
+            else:
+                write_jsonl(folder / SAMPLES, asked.answers(name, advance))
 
 
 def _advance(progress: Callable[[int, int], None], finished: int, num: int, done: int, total: int) -> None:
@@ -143,13 +151,17 @@ class _Questions:
         earlier = self.spec.profile.evaluated_rounds if trains else ()
         others = [CROSS_TASK] if scenario.cross_task and not self.method.single_model else []
         fit = [POST_FIT] if scenario.post_fit and trains and not self.method.pooled else []
-        return [*map(round_evaluation, earlier), *others, *fit, *newcomers, *questions, LAST]
+        named = [FORGETTING] if set(PUBLIC) & set(self.spec.profile.forgetting) else []
+        named += [FORGETTING_LM_EVAL] if self._lm_eval_tasks() else []
+        return [*map(round_evaluation, earlier), *others, *fit, *newcomers, *questions, *named, LAST]
 
     def answers(self, evaluation: str, progress: Callable[[int, int], None]) -> list[Row]:
         """Return the sorted rows of an evaluation."""
         if isinstance(self.method, Blind):
             sets = [each.of(evaluation) for each in self.sets]
             return [row for each in sets for row in _blind_rows(self.method, self.spec, self.run_dir, each)]
+        if evaluation == FORGETTING:
+            return public_rows(self.spec, self.run_dir, progress)
         from pilot.evaluation.lm import PilotLM
 
         models = self._models(evaluation)
@@ -164,6 +176,19 @@ class _Questions:
                     rows += sample_rows(own.task.name, own.test, own.parts, self._ask(model, own.task, own.ids))
             progress(done, len(models))
         return sorted(rows, key=row_order)
+
+    def lm_eval_metrics(self, progress: Callable[[int, int], None]) -> dict[str, Any]:
+        """Return the metrics of the tasks of lm-eval that the profile names."""
+        from pilot.evaluation.lm import PilotLM
+
+        def loader(load: Callable[[], ClientModel]) -> Callable[[], Any]:
+            return lambda: PilotLM.from_model(self.backbone, load(), self.images)
+
+        models = {clients: loader(load) for clients, load in self._models(LAST).items()}
+        return lm_eval_metrics(models, self._lm_eval_tasks(), progress)
+
+    def _lm_eval_tasks(self) -> list[str]:
+        return [name for name in self.spec.profile.forgetting if name not in PUBLIC]
 
     def _models(self, evaluation: str) -> Models:
         if evaluation in (POST_FIT, NEWCOMERS, NEWCOMERS_FIT):

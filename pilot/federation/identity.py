@@ -20,7 +20,7 @@ from pilot.io.digest import digest_json
 CLIENTS = "clients"
 """Subfolder of a run directory with the clients' stores, if clients share a disk with the server."""
 IGNORED_PROFILE_FIELDS = frozenset({
-    "name", "generation_batch", "checkpoint_minutes", "tuning_seed", "tuning_grid", "tuning_grids",
+    "name", "generation_batch", "checkpoint_minutes", "forgetting", "tuning_seed", "tuning_grid", "tuning_grids",
     # Covered by the digest of the weights, and by the effective learning rates and options:
     "backbone_path", "revision", "architecture", "learning_rates", "method_options",
 })  # fmt: skip

@@ -9,6 +9,8 @@ LAST, CROSS_TASK, POST_FIT = "", "cross-task", "post-fit"
 """Names of evaluations of the last round's models: on the clients' own tasks, on the others, after local steps."""
 NEWCOMERS, NEWCOMERS_FIT, QUESTIONS = "unseen-clients", "unseen-clients-fit", "unseen-questions"
 """Of models of clients that took no part: as received, after their own steps; of all models on unseen questions."""
+FORGETTING, FORGETTING_LM_EVAL = "forgetting", "forgetting-lm-eval"
+"""Of all models on what the backbone could do before: its public corpus, or tasks of lm-eval."""
 SAMPLES, PER_EXAMPLE, METRICS = "samples.jsonl", "per_example.jsonl", "metrics.json"
 """Files of an evaluation: answers, scores by example, and metrics."""
 KEPT_ROUNDS = 2

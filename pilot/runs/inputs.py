@@ -45,6 +45,10 @@ def load_run_inputs(
         check_known(f"scenario {scenario}", f"tasks.{number}.lm_eval_task", [task.lm_eval_task], task_names())
     check_methods(f"profile {profile}", "learning_rates", sizes.learning_rates, ["default", *known_methods()])
     check_methods(f"profile {profile}", "method_options", sizes.method_options, known_methods())
+    if sizes.forgetting:
+        from pilot.evaluation.forgetting import check_forgetting
+
+        check_forgetting(sizes)
     _check_inputs_exist(scenario_dir, loaded, sizes)
     from pilot.federation.run_inputs import RunInputs
     from pilot.federation.spec import RunSpec
@@ -102,5 +106,5 @@ def _with_fault(inputs: "RunInputs", name: str) -> "RunInputs":
                 f"fault {fault.name}: field federation.attacks.{number}.clients: scenario {spec.scenario.name} has no "
                 f"client {max(attack.clients)}, expected numbers in 0..{num_clients - 1}."
             )
-    profile = spec.profile.model_copy(update={"federation": fault.federation, "evaluate_every": None})
+    profile = spec.profile.model_copy(update={"federation": fault.federation, "evaluate_every": None, "forgetting": ()})
     return replace(inputs, spec=replace(spec, profile=profile), fault=fault.name)

@@ -35,7 +35,7 @@ def tune_method(scenario: str, profile: str, method: str, results: Path, progres
     inputs = load_run_inputs(scenario, profile, method, results)
     check_trainable(method, "tuned", "Choose another method.")
     loaded, sizes, scenario_dir = inputs.spec.scenario, inputs.spec.profile, inputs.scenario_dir
-    sizes = sizes.model_copy(update={"evaluate_every": None})
+    sizes = sizes.model_copy(update={"evaluate_every": None, "forgetting": ()})
     candidates = sizes.trials_of(method)
     if not candidates:
         raise UserError(f"profile {sizes.name}: field tuning_grid: empty. Add the learning rates to try.")

@@ -89,6 +89,7 @@ def build_run(folder: Path, method: str, seed: int, **config: Any) -> Path:
             _evaluation(folder / "eval" / name, method, seed, factor)
     for name, factor in (("unseen-clients", 0.6), ("unseen-questions", 0.5)):
         _evaluation(folder / "eval" / name, method, seed, factor)
+    _evaluation(folder / "eval/forgetting", method, seed, factor=0.9 if method in REFERENCES else 0.7)
     if method in PERSONAL:
         _evaluation(folder / "eval" / "cross-task", method, seed, factor=0.3)
     rounds = [] if method in REFERENCES else _rounds(method, seed)
@@ -141,10 +142,14 @@ def _score(metric: str, method: str, seed: int, task: str, client: int, number: 
 def _evaluation(folder: Path, method: str, seed: int, factor: float = 1.0) -> None:
     """Write an evaluation of models that are right `factor` times as often as those of the last round."""
     entries, per_example, samples = [], [], []
-    for place, task in enumerate(TASKS):
+    skills = [{"name": "public-captions", "kind": "caption", "clients": list(range(9))}]
+    skills += [{"name": "public-facts", "kind": "vqa", "clients": list(range(9))}]
+    for place, task in enumerate(skills if folder.name == "forgetting" else TASKS):
         protocols, clients = ("personalised", "local"), task["clients"]
         if folder.name == "cross-task":
             protocols, clients = ("cross-task",), [client for client in range(9) if client not in clients]
+        elif folder.name == "forgetting":
+            protocols = ("personalised",)
         elif folder.name == "unseen-questions":
             protocols, clients = ("personalised",), clients if place == 0 else []
         elif folder.name.startswith("unseen-clients"):

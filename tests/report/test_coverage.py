@@ -94,7 +94,9 @@ def share_rejected(benchmark: Benchmark, examples_of_image: int = 1, known: bool
         pytest.param(Benchmark(0.015, clients=1), marks=pytest.mark.exhaustive, id="one model for all"),
         pytest.param(Benchmark(0.04), marks=pytest.mark.exhaustive, id="seeds weigh as much as images"),
         pytest.param(Benchmark(client=0.04), marks=pytest.mark.exhaustive, id="clients weigh as much as images"),
-        pytest.param(Benchmark(0.015, 0.02, 0.015, seeds=5, clients=5), marks=pytest.mark.exhaustive, id="five seeds and clients"),
+        pytest.param(
+            Benchmark(0.015, 0.02, 0.015, seeds=5, clients=5), marks=pytest.mark.exhaustive, id="five seeds and clients"
+        ),
     ],
 )
 def test_95_percent_intervals_cover_the_truth(benchmark: Benchmark) -> None:

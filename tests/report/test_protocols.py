@@ -99,7 +99,8 @@ def three(tmp_path: Path) -> Path:
 def test_fairness_of_three_clients(three: Path) -> None:
     rows = {row.quantity: row for row in fairness_rows(groups_of(three)) if row.method == "pilot"}
     expected = {
-        "self": 2.25 / 3, "self_post_fit": 2.15 / 3, "others": (0.25 + 0.2 + 0.25) / 6, "worst_client": 0.5, "worst_3_mean": 0.75,
+        "self": 2.25 / 3, "self_post_fit": 2.15 / 3, "others": (0.25 + 0.2 + 0.25) / 6,
+        "worst_client": 0.5, "worst_3_mean": 0.75,
         "std": math.sqrt(0.125 / 3), "jain": 2.25**2 / (3 * (0.25 + 0.5625 + 1)),
     }  # fmt: skip
     assert {name: row.mean for name, row in rows.items()} == pytest.approx(expected)

@@ -14,6 +14,7 @@ from pilot.report.compare.side_by_side import FORMATS, print_whole
 from pilot.report.numbers.comparable import check_comparable
 from pilot.report.numbers.cross_task import QUANTITIES, FairnessRow, MatrixRow
 from pilot.report.numbers.curves import NO_TARGET, REACHED, CurveRow, TargetRow
+from pilot.report.numbers.forgetting import ForgettingRow
 from pilot.report.numbers.load import load_runs
 from pilot.report.numbers.summary import group_runs
 from pilot.report.numbers.unseen import UnseenRow
@@ -149,6 +150,16 @@ def _unseen(rows: Sequence[UnseenRow]) -> Wide:
     return Wide(*wide, 4, ["In brackets after the interval: minus the value of clients, or questions, that took part."])
 
 
+def _forgetting(rows: Sequence[ForgettingRow]) -> Wide:
+    tasks = {(row.task, row.metric): f"{row.task} {row.metric}" for row in rows}
+    lines: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        text = _with_interval(row.mean, row.ci_low, row.ci_high) + f" ({amount(row.difference, '+.3f')})"
+        lines[row.scenario, row.method][tasks[row.task, row.metric]] = text
+    wide = _lines(["scenario", "method"], list(tasks.values()), lines)
+    return Wide(*wide, 2, ["Mean over all clients and seeds; in brackets after the interval: minus untuned."])
+
+
 def _lines(
     fixed: list[str], columns: list[str], cells: dict[tuple[str, ...], dict[str, str]]
 ) -> tuple[list[str], list[list[str]]]:
@@ -162,7 +173,9 @@ def _with_interval(mean: float | None, low: float | None, high: float | None) ->
 
 _WIDE: dict[str, Any] = {
     "curves": _curves, "targets": _targets, "matrix": _matrix, "fairness": _fairness, "unseen": _unseen,
+    "forgetting": _forgetting,
 }  # fmt: skip
 _TRAINED = "expected runs that were trained here, not only references or imported answers"
 _NEEDS = dict.fromkeys(PROTOCOL_TABLES, _TRAINED)
 _NEEDS["unseen"] = "expected runs of a scenario with the field `unseen`"
+_NEEDS["forgetting"] = "expected runs of a profile with the field `forgetting`"

@@ -33,6 +33,7 @@ _SECTIONS = {
     "curves": ("Curves", ("curves",)),
     "matrix": ("Across tasks", ("matrix",)),
     "unseen": ("Unseen clients", None),
+    "forgetting": ("Forgetting", None),
     "losses": ("Losses", ("losses",)),
     "exchange": ("Router and neighbours", ("router", "neighbours")),
     "partition": ("Partition", ("partition",)),
@@ -78,6 +79,7 @@ def page(source: Source, samples: int) -> str:
     grid = read_grid(source)
     drawn = charts(source)
     config = source.runs[0].config
+    empty = {name for name in ("unseen", "forgetting") if not len(getattr(source, name))}
     data = {
         "methods": method_marks(source),
         "board": leaderboard(source, grid),
@@ -94,12 +96,13 @@ def page(source: Source, samples: int) -> str:
         sections=[
             {"id": name, "title": title}
             for name, (title, needed) in _SECTIONS.items()
-            if (needed is None or any(chart in drawn for chart in needed)) and (name != "unseen" or len(source.unseen))
+            if any(chart in drawn for chart in needed or ()) or (needed is None and name not in empty)
         ],
         charts=drawn,
         fairness=_fairness(source),
         targets=_targets(source),
         unseen=_unseen(source),
+        forgetting=_forgetting(source),
         provenance=provenance(source),
         data={name: _json(value) for name, value in data.items()},
         style=_asset("style.css"),
@@ -168,6 +171,17 @@ def _unseen(source: Source) -> dict[str, Any]:
             if any(cell is not None for cell in cells):
                 lines.append([label, kind, *(_with_difference(cell) for cell in cells)])
     return {"titles": ["method", "unseen", *tasks], "lines": lines}
+
+
+def _forgetting(source: Source) -> dict[str, Any]:
+    """Return titles and lines of the table of what the backbone could do before, methods by tasks."""
+    table = source.forgetting
+    names = list(dict.fromkeys(zip(table.task, table.metric, strict=True)))
+    lines = [
+        [label, *(_with_difference(_row(table, method=label, task=task, metric=metric)) for task, metric in names)]
+        for label in source.methods if (table.method == label).any()
+    ]  # fmt: skip
+    return {"titles": ["method", *(f"{task} {metric}" for task, metric in names)], "lines": lines}
 
 
 def _with_difference(row: Mapping[str, Any] | None) -> str:

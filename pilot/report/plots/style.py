@@ -164,6 +164,11 @@ class Source:
         """Rows of `tables/unseen.csv` for the chosen methods."""
         return self._table("unseen.csv")
 
+    @cached_property
+    def forgetting(self) -> pandas.DataFrame:
+        """Rows of `tables/forgetting.csv` for the chosen methods."""
+        return self._table("forgetting.csv")
+
     def primary(self, task: Task) -> pandas.DataFrame:
         """Return the rows of `main.csv` with a value for a task's primary metric (personalised), by method."""
         rows = self.main
