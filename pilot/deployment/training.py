@@ -82,7 +82,7 @@ def flower_config(options: RunOptions) -> dict[str, str | int | float | bool]:
 def collect(run_dir: Path, stores: Mapping[int, Path]) -> None:
     """Copy the clients' private states from their nodes' folders into the run's folder, for evaluation.
 
-    Only the versions that the run's checkpoints name are copied, and the last one of each client is checked.
+    Only the versions that the run's checkpoints name are copied, and those that are evaluated are checked.
 
     Args:
         run_dir: folder of a run that was trained on a deployment.
@@ -99,7 +99,8 @@ def collect(run_dir: Path, stores: Mapping[int, Path]) -> None:
         for client, source in sorted(stores.items()):
             if client not in progress.versions:
                 raise UserError(f"client {client}: {run_dir} has no private state of this client.")
-            ClientStore(source).load(progress.versions[client])
+            for versions in (progress.versions, *progress.evaluated.values()):
+                ClientStore(source).load(versions.get(client))
             target = run_dir / CLIENTS / str(client)
             kept = versions_to_keep(progress.versions, *progress.kept, client=client)
             for name in kept:

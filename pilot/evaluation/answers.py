@@ -150,7 +150,7 @@ class _Questions:
         newcomers += [NEWCOMERS_FIT] if scenario.unseen and trains else []
         earlier = self.spec.profile.evaluated_rounds if trains else ()
         others = [CROSS_TASK] if scenario.cross_task and not self.method.single_model else []
-        fit = [POST_FIT] if scenario.post_fit and trains and not self.method.pooled else []
+        fit = [POST_FIT] if scenario.post_fit and trains and self.method.exchanges and not self.method.pooled else []
         named = [FORGETTING] if set(PUBLIC) & set(self.spec.profile.forgetting) else []
         named += [FORGETTING_LM_EVAL] if self._lm_eval_tasks() else []
         return [*map(round_evaluation, earlier), *others, *fit, *newcomers, *questions, *named, LAST]

@@ -134,15 +134,15 @@ def versions_of(store: ClientStore, names: tuple[str, ...]) -> dict[str, Version
 
 def test_collect_brings_what_the_checkpoint_names_and_no_more(tmp_path: Path) -> None:
     node = ClientStore(tmp_path / "node")
-    made = versions_of(node, ("r1p0", "r1p1", "r2p0"))
-    now = Progress(2, versions={3: made["r2p0"]}, previous={3: made["r1p1"]})
+    made = versions_of(node, ("r1p0", "r2p0", "r2p1", "r3p0"))
+    now = Progress(3, versions={3: made["r3p0"]}, previous={3: made["r2p1"]}, evaluated={1: {3: made["r1p0"]}})
     save_progress(tmp_path / "run" / "checkpoint", now, "digest")
     collect(tmp_path / "run", {3: tmp_path / "node"})
     target = tmp_path / "run" / "clients" / "3"
     assert sorted(path.name for path in target.iterdir()) == [
-        "r1p1.safetensors", "r1p1.sha256", "r2p0.safetensors", "r2p0.sha256",
-    ]  # fmt: skip
-    assert torch.equal(ClientStore(target).load(made["r2p0"])["router"], torch.tensor([2.0, 2.0]))
+        f"{name}.{ending}" for name in ("r1p0", "r2p1", "r3p0") for ending in ("safetensors", "sha256")
+    ]
+    assert torch.equal(ClientStore(target).load(made["r3p0"])["router"], torch.tensor([3.0, 3.0]))
 
 
 def test_collect_refuses_another_state_than_the_checkpoint_names(tmp_path: Path) -> None:
