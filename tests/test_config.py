@@ -77,6 +77,11 @@ def task(**changes: Any) -> list[dict[str, Any]]:
             r"partition.alfa: .*'alpha'\? .*alpha, attribute, kind",
         ),
         ({"validation_fraction": 0.7}, r"field validation_fraction: input should be less than 0.5, got 0.7"),
+        ({"targets": {"scene-vga": 0.5}}, r"targets: unknown task scene-vga. Expected some of: scene-vqa, "),
+        ({"targets": "most"}, r"field targets"),
+        ({"unseen": {"clients_per_task": 2}}, r"unseen.clients_per_task: 2 of 2 clients leave none of task scene-vqa"),
+        ({"unseen": {"clients": 1}}, r"field unseen.clients: unknown name 'clients'"),
+        ({"cross_task": "some"}, r"field cross_task: input should be a valid boolean"),
     ],
 )
 def test_wrong_scenario_field(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -93,6 +98,9 @@ def test_wrong_scenario_field(tmp_path: Path, changes: dict[str, Any], message: 
         ),
         ({"prompt_template": "USER: {instruction}"}, "prompt_template: expected a text with <image> and {instruction}"),
         ({"lora": {"rank": 8, "alpha": 16, "dropout": 0}}, "field lora.dropout: .*one of: alpha, rank"),
+        ({"evaluate_every": 13}, r"evaluate_every: expected at most rounds \(12\), got 13"),
+        ({"evaluate_every": 0}, r"field evaluate_every: input should be greater than or equal to 1"),
+        ({"forgetting": "public-facts"}, r"field forgetting"),
         ({"max_grad_norm": float("inf")}, "field max_grad_norm: input should be a finite number"),
     ],
 )
