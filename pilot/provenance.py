@@ -26,6 +26,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "partition": ("pilot.data.partition:partition_data",),
     "features": ("pilot.backbone.features:compute_features", "pilot.backbone.from_profile:load_backbone"),
     "train": ("pilot.runs.train:train_method",),
+    "budget": ("pilot.plan.budget:with_equal_flops",),
     "answers": ("pilot.evaluation.answers:answer_run",),
     "score": ("pilot.evaluation.scoring:score_runs",),
     "tables": ("pilot.report.tables.write:write_tables",),
@@ -44,6 +45,8 @@ BOUNDARIES: dict[Edge, str] = {
     ("pilot.runs.train", "pilot.federation.flower"): "every engine gives the same bytes",
     ("pilot.runs.inputs", "pilot.methods.catalogue"): "a run needs only the names of other methods",
     ("pilot.runs.inputs", "pilot.evaluation.tasks"): "training needs only the names of the tasks",
+    ("pilot.runs.inputs", "pilot.evaluation.forgetting"): "likewise",
+    ("pilot.runs.inputs", "pilot.plan.budget"): "its steps are in the run's profile; `profile_digest` has its sources",
     **{
         ("pilot.evaluation.tasks.task_functions", f"pilot.evaluation.{metric}"): "generating answers needs no scores"
         for metric in ("caption", "grounding", "vqa")
@@ -109,8 +112,13 @@ def scenario_digest(scenario: str, part: str) -> str:
 
 @cache
 def profile_digest(profile: str, method: str) -> str:
-    """Digest the settings of a profile that a method's runs depend on, without other methods' settings."""
-    return digest_json(load_profile(profile).for_method(method).model_dump(mode="json"))
+    """Digest the settings of a profile that a method's runs depend on, without other methods' settings.
+
+    With `budget: flops`, also what computes a method's steps.
+    """
+    loaded = load_profile(profile)
+    own = loaded.for_method(method).model_dump(mode="json")
+    return digest_json([own, stage_digest("budget", method)] if loaded.budget == "flops" else own)
 
 
 @cache

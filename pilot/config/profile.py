@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -29,7 +29,8 @@ ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(\+[a-z0-9][a-
 class Profile(CompactModel):
     """Backbone, budget, optimiser, prompt and federation settings.
 
-    A client trains `local_steps` per round, or `local_epochs` over its examples. A step takes `accumulation` batches of
+    A client trains `local_steps` per round, or `local_epochs` over its examples; with `budget: flops` each method takes
+    as many steps as FedAvg's floating-point operations with `local_steps` buy. A step takes `accumulation` batches of
     `batch_size`. Sequences end at `max_length` tokens, image included. `checkpoint_minutes` is the interval at which an
     unfinished phase is saved on the client's disk; null for never. `precision`, `attention`, `device`,
     `gradient_checkpointing`, `generation_batch` and `feature_dtype` control how and where the model is computed.
@@ -43,7 +44,7 @@ class Profile(CompactModel):
     omitted_defaults: ClassVar[frozenset[str]] = frozenset({
         "local_epochs", "backbone_path", "revision", "architecture", "precision", "attention", "device",
         "gradient_checkpointing", "accumulation", "max_length", "feature_dtype", "generation_batch",
-        "checkpoint_minutes", "tuning_grids", "prompt_template", "box_frame", "evaluate_every", "forgetting",
+        "checkpoint_minutes", "tuning_grids", "prompt_template", "box_frame", "evaluate_every", "forgetting", "budget",
     })  # fmt: skip
 
     name: ProfileName
@@ -62,6 +63,7 @@ class Profile(CompactModel):
     forgetting: tuple[str, ...] = ()
     local_steps: Count | None = None
     local_epochs: Positive | None = None
+    budget: Literal["steps", "flops"] = "steps"
     batch_size: Count
     accumulation: Count = 1
     max_length: Count | None = None
@@ -96,6 +98,8 @@ class Profile(CompactModel):
             raise ValueError("prompt_template: expected a text with <image> and {instruction}")
         if (self.local_steps is None) == (self.local_epochs is None):
             raise ValueError("local_steps or local_epochs: expected exactly one of the two")
+        if self.budget == "flops" and self.local_steps is None:
+            raise ValueError("budget: flops: expected local_steps, whose operations are shared, not local_epochs")
         if self.backbone.endswith("-random") != (self.architecture is not None):
             raise ValueError("architecture: expected for backbones with random weights (*-random) and for no other")
         return self

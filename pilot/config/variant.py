@@ -94,10 +94,11 @@ class ScenarioPatch(_Patch):
 
 
 class ProfilePatch(_Patch):
-    """Another training budget: `rounds`, `local_steps`."""
+    """Another training budget: `rounds`, `local_steps`, `budget`."""
 
     rounds: Count | None = None
     local_steps: Count | None = None
+    budget: Literal["steps", "flops"] | None = None
 
     def apply_to(self, profile: Mapping[str, Any]) -> dict[str, Any]:
         """Apply the patch to the dump of a profile."""

@@ -13,6 +13,7 @@ from pilot.federation.checkpoint import load_progress, versions_to_keep
 from pilot.federation.flower.server import RunOptions
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
+from pilot.federation.run_inputs import RunInputs
 from pilot.federation.store import ClientStore
 from pilot.federation.training import CLIENTS, ServerRun
 from pilot.io.atomic import replace_file
@@ -48,6 +49,7 @@ def train_deployed(options: RunOptions, num_nodes: int, show: Callable[[str], No
         UserError: an unknown name, data that are missing, a wrong number of nodes, or a run that did not complete.
     """
     results = Path(options.results)
+    RunInputs.from_names(options.scenario, options.profile, options.method, options.seed, results)
     inputs = load_run_inputs(options.scenario, options.profile, options.method, results, options.seed)
     check_trainable(options.method, "deployed", "Use `pilot-bench train`.")
     inputs = replace(inputs, scenario_dir=inputs.scenario_dir.resolve())

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilot.config.load import load_setting
+from pilot.errors import UserError
 from pilot.federation.spec import RunSpec
 from pilot.io.layout import run_folder
 
@@ -27,9 +28,15 @@ class RunInputs:
         """Load scenario and profile; the names in them are not checked (see `pilot.runs.inputs`).
 
         Raises:
-            UserError: no such scenario or profile, or an invalid file.
+            UserError: no such scenario or profile, an invalid file, or a profile with `budget: flops`.
         """
         loaded, sizes, folder = load_setting(scenario, profile, results)
+        if sizes.budget == "flops":
+            raise UserError(
+                f"profile {sizes.name}: field budget: flops is for `pilot-bench train` (also with --engine flower), "
+                "which computes a method's local steps. Set budget: steps and the steps that its runs name in "
+                "config.json (profile_config.local_steps)."
+            )
         return cls(RunSpec(loaded, sizes, method, seed), folder)
 
     @property

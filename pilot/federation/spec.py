@@ -141,10 +141,15 @@ def scenario_identity(scenario: Scenario) -> str:
 
 
 def _budget(profile: Profile, num_clients: int) -> dict[str, Any]:
-    """Return the budget that runs must share to be compared; with epochs, the partition determines the steps."""
+    """Return the budget that runs must share to be compared.
+
+    With epochs, the partition determines the steps; with `budget: flops`, the method does (see `profile_config`).
+    """
     common = {
         "rounds": profile.rounds, "batch_size": profile.batch_size * profile.accumulation, "num_clients": num_clients,
     }  # fmt: skip
+    if profile.budget == "flops":
+        return common | {"kind": "flops"}
     if profile.local_steps is None:
         return common | {"local_epochs": profile.local_epochs}
     total = profile.rounds * profile.local_steps * num_clients

@@ -50,6 +50,10 @@ def load_run_inputs(
 
         check_forgetting(sizes)
     _check_inputs_exist(scenario_dir, loaded, sizes)
+    if sizes.budget == "flops":
+        from pilot.plan.budget import with_equal_flops
+
+        sizes = with_equal_flops(loaded, sizes, method)
     from pilot.federation.run_inputs import RunInputs
     from pilot.federation.spec import RunSpec
 
