@@ -46,7 +46,7 @@ BOUNDARIES: dict[Edge, str] = {
     ("pilot.runs.inputs", "pilot.methods.catalogue"): "a run needs only the names of other methods",
     ("pilot.runs.inputs", "pilot.evaluation.tasks"): "training needs only the names of the tasks",
     ("pilot.runs.inputs", "pilot.evaluation.forgetting"): "likewise",
-    ("pilot.runs.inputs", "pilot.plan.budget"): "its steps are in the run's profile; `profile_digest` has its sources",
+    ("pilot.runs.inputs", "pilot.plan"): "its steps are in the run's profile; `profile_digest` has its sources",
     **{
         ("pilot.evaluation.tasks.task_functions", f"pilot.evaluation.{metric}"): "generating answers needs no scores"
         for metric in ("caption", "grounding", "vqa")

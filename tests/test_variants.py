@@ -106,7 +106,11 @@ def test_presumed_first_scenario_of_the_paper() -> None:
         (load_scenario, "scenario2+no-ata", "'no-ata' is not a variant of a scenario"),
         (load_scenario, "scenario9+iid", "scenario: unknown name 'scenario9'. Did you mean 'scenario2'"),
         (load_scenario, "scenario2+iid+alpha-1", r"'iid\+alpha-1' is not a variant"),
-        (load_profile, "embedded+iid", "'iid' is not a variant of a profile. Expected one of: rounds-3, rounds-36"),
+        (
+            load_profile,
+            "embedded+iid",
+            "'iid' is not a variant of a profile. Expected one of: equal-flops, rounds-3, rounds-36",
+        ),
         (load_profile, "llava+rounds-3", "local_steps or local_epochs: expected exactly one"),
     ],
 )
