@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CAPTIONS, FACTS = PUBLIC = ("public-captions", "public-facts")
 BACKBONE = "tiny-llava"
-NUM_SCENES, FACTS_PER_SCENE = 100, 2
+NUM_SCENES, FACTS_PER_SCENE = 60, 2
 PLAIN = "<image>\n{instruction}"
 """Template that puts a text behind the image as the public corpus does."""
 LM_EVAL = "lm-eval"
