@@ -17,7 +17,7 @@ from pilot.data.record import InstructionRecord, read_records
 from pilot.evaluation import tasks
 from pilot.federation.shards import read_part
 from pilot.federation.spec import RunSpec
-from pilot.io.layout import NEWCOMERS, NEWCOMERS_FIT, QUESTIONS
+from pilot.io.layout import NEWCOMERS, NEWCOMERS_FIT, POST_FIT, QUESTIONS
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class EvaluationSet:
         """Return the evaluation set whose `test` and `parts` are those of an evaluation."""
         if evaluation in (NEWCOMERS, NEWCOMERS_FIT):
             return replace(self, parts=self.newcomers)
+        if evaluation == POST_FIT:
+            return replace(self, parts=dict.fromkeys(self.parts, ()))
         if evaluation == QUESTIONS:
             return replace(self, test=self.unseen, parts=dict.fromkeys(self.parts if self.unseen else (), ()))
         return self
