@@ -26,7 +26,6 @@ STAGES: dict[str, tuple[str, ...]] = {
     "partition": ("pilot.data.partition:partition_data",),
     "features": ("pilot.backbone.features:compute_features", "pilot.backbone.from_profile:load_backbone"),
     "train": ("pilot.runs.train:train_method",),
-    "budget": ("pilot.plan.budget:with_equal_flops",),
     "answers": ("pilot.evaluation.answers:answer_run",),
     "score": ("pilot.evaluation.scoring:score_runs",),
     "tables": ("pilot.report.tables.write:write_tables",),
@@ -118,7 +117,9 @@ def profile_digest(profile: str, method: str) -> str:
     """
     loaded = load_profile(profile)
     own = loaded.for_method(method).model_dump(mode="json")
-    return digest_json([own, stage_digest("budget", method)] if loaded.budget == "flops" else own)
+    if loaded.budget == "flops":
+        return digest_json([own, source_digest(source_files(["pilot.plan.budget"], BOUNDARIES))])
+    return digest_json(own)
 
 
 @cache
