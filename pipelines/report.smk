@@ -6,6 +6,15 @@ rule tables:
     input:
         scores=rules.score.output.done,
     output:
+        *[
+            report(
+                f"{{results}}/{{profile}}/{{scenario}}/tables/{name}.csv",
+                caption=f"report/{name}.rst",
+                category="Tables",
+                labels={"profile": "{profile}", "scenario": "{scenario}", "table": name},
+            )
+            for name in PROTOCOL_TABLES
+        ],
         main=report(
             "{results}/{profile}/{scenario}/tables/main.csv",
             caption="report/main.rst",
@@ -40,15 +49,6 @@ rule tables:
         latex="{results}/{profile}/{scenario}/tables/main.tex",
         leaderboard="{results}/{profile}/{scenario}/tables/leaderboard.json",
         parts=expand("{{results}}/{{profile}}/{{scenario}}/tables/{part}.tex", part=("grid", "significance", "cost")),
-        protocols=report(
-            expand(
-                "{{results}}/{{profile}}/{{scenario}}/tables/{name}.csv",
-                name=("curves", "targets", "matrix", "fairness", "unseen", "forgetting"),
-            ),
-            caption="report/protocols.rst",
-            category="Tables",
-            labels={"profile": "{profile}", "scenario": "{scenario}", "table": "curves, targets, matrix, fairness"},
-        ),
     params:
         source=stage_digest("tables"),
         methods=shown_methods,
