@@ -6,15 +6,6 @@ rule tables:
     input:
         scores=rules.score.output.done,
     output:
-        *[
-            report(
-                f"{{results}}/{{profile}}/{{scenario}}/tables/{name}.csv",
-                caption=f"report/{name}.rst",
-                category="Tables",
-                labels={"profile": "{profile}", "scenario": "{scenario}", "table": name},
-            )
-            for name in PROTOCOL_TABLES
-        ],
         main=report(
             "{results}/{profile}/{scenario}/tables/main.csv",
             caption="report/main.rst",
@@ -44,6 +35,42 @@ rule tables:
             caption="report/timing.rst",
             category="Tables",
             labels={"profile": "{profile}", "scenario": "{scenario}", "table": "time"},
+        ),
+        curves=report(
+            "{results}/{profile}/{scenario}/tables/curves.csv",
+            caption="report/curves.rst",
+            category="Tables",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "table": "curves"},
+        ),
+        targets=report(
+            "{results}/{profile}/{scenario}/tables/targets.csv",
+            caption="report/targets.rst",
+            category="Tables",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "table": "targets"},
+        ),
+        matrix=report(
+            "{results}/{profile}/{scenario}/tables/matrix.csv",
+            caption="report/matrix.rst",
+            category="Tables",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "table": "matrix"},
+        ),
+        fairness=report(
+            "{results}/{profile}/{scenario}/tables/fairness.csv",
+            caption="report/fairness.rst",
+            category="Tables",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "table": "fairness"},
+        ),
+        unseen=report(
+            "{results}/{profile}/{scenario}/tables/unseen.csv",
+            caption="report/unseen.rst",
+            category="Tables",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "table": "unseen"},
+        ),
+        forgetting=report(
+            "{results}/{profile}/{scenario}/tables/forgetting.csv",
+            caption="report/forgetting.rst",
+            category="Tables",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "table": "forgetting"},
         ),
         markdown="{results}/{profile}/{scenario}/tables/main.md",
         latex="{results}/{profile}/{scenario}/tables/main.tex",

@@ -205,7 +205,7 @@ def test_every_method_has_models_after_local_steps(world: World, method: str) ->
 
 def test_answers_and_table(world: World) -> None:
     """Each evaluation asks whom it should; the table has a line per task, protocol and what is unseen."""
-    runs = [world.run(method) for method in ("local", "majority")]
+    runs = [world.run(method) for method in ("pilot", "majority")]
     for run in runs:
         answer_run(run, quiet)
     score_runs(runs)
@@ -225,12 +225,12 @@ def test_answers_and_table(world: World) -> None:
     assert kinds == {name: {name == "unseen-questions"} for name in rows}
     groups = group_runs(load_runs([run.parent for run in runs]))
     table = unseen_rows(groups)
-    local = [row for row in table if row.method == "local"]
-    assert {(row.unseen, row.protocol) for row in local} == {
+    own = [row for row in table if row.method == "pilot"]
+    assert {(row.unseen, row.protocol) for row in own} == {
         ("clients", "personalised"), ("clients", "local"), ("clients after own steps", "personalised"),
         ("clients after own steps", "local"), ("questions", "personalised"),
     }  # fmt: skip
-    assert all(row.difference == pytest.approx((row.mean or 0) - (row.seen or 0)) for row in local)
+    assert all(row.difference == pytest.approx((row.mean or 0) - (row.seen or 0)) for row in own)
 
 
 def test_bad_input(world: World, tmp_path: Path) -> None:

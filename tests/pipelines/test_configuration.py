@@ -45,7 +45,10 @@ def test_unknown_methods(field: str) -> None:
         ({"profil": "embedded"}, "field profil: unknown name 'profil'. Did you mean 'profile'"),
         ({"profile": "embeded"}, "field profile: unknown name 'embeded'. Did you mean 'embedded'"),
         ({"profile": "my.yaml"}, "field profile: unknown name 'my.yaml'"),
-        ({"profile": "embedded+round-3"}, "'round-3' is not a variant of a profile. Expected one of: rounds-3,"),
+        (
+            {"profile": "embedded+round-3"},
+            "'round-3' is not a variant of a profile. Expected one of: equal-flops, rounds-3,",
+        ),
         ({"profile": 7}, "field profile: .* got 7"),
         ({"figure_methods": "pilot+no-ota"}, "'no-ota' is not a variant of method pilot"),
         ({"zoo_methods": "fedavg"}, "study zoo: fedavg: only baselines are left"),

@@ -1,4 +1,4 @@
-"""Curves, targets, the cross-task matrix, fairness and newcomers (docs/protocols.md), against values computed by hand."""
+"""Curves, targets, other tasks, fairness and newcomers (docs/protocols.md), against values computed by hand."""
 
 import csv
 import io
