@@ -25,8 +25,8 @@ pytestmark = pytest.mark.slow
 
 
 def spec_of(small: Small, method: str, **changes: object) -> RunSpec:
-    """A run of five rounds whose models are evaluated after rounds 2 and 4, too."""
-    values = small.profile.model_dump() | {"rounds": 5, "evaluate_every": 2} | changes
+    """A run of four rounds whose models are evaluated after round 2, too."""
+    values = small.profile.model_dump() | {"rounds": 4, "evaluate_every": 2} | changes
     scenario = small.scenario.model_copy(update={"cross_task": True})
     return RunSpec(scenario, Profile.model_validate(values), method, 0)
 
@@ -47,7 +47,7 @@ def test_models_of_evaluated_rounds_are_kept(small: Small, tmp_path: Path, metho
     """A run that is killed in round 3 has as its last models those that the whole run keeps of round 2."""
     spec = spec_of(small, method)
     train_run(spec, small.folder, tmp_path / "whole", False, quiet)
-    assert rounds_of(tmp_path / "whole/checkpoint") == [2, 4, 5]
+    assert rounds_of(tmp_path / "whole/checkpoint") == [2, 3, 4]
 
     with pytest.raises(Killed):
         train_run(spec, small.folder, tmp_path / "killed", True, kill)
@@ -60,7 +60,7 @@ def test_models_of_evaluated_rounds_are_kept(small: Small, tmp_path: Path, metho
 
     # Both of the last rounds are damaged: the run goes on from the evaluated one before them. That one is damaged: what
     # was trained after it cannot be used either, since its models are to be evaluated.
-    for damaged in ((4, 5), (2,)):
+    for damaged in ((3, 4), (2,)):
         for number in damaged:
             (tmp_path / f"killed/checkpoint/round-{number}/server.safetensors").write_bytes(b"")
         train_run(spec, small.folder, tmp_path / "killed", True, quiet)
@@ -88,10 +88,10 @@ def test_keeping_models_changes_no_model(small: Small, tmp_path: Path) -> None:
 
 def test_a_missing_private_state_of_an_evaluated_round_is_found(small: Small, tmp_path: Path) -> None:
     """A run is complete only while everything that is evaluated is there: the resumed run makes it again."""
-    spec = spec_of(small, "local")
+    spec = spec_of(small, "local", rounds=3, evaluate_every=1)
     train_run(spec, small.folder, tmp_path, False, quiet)
     whole = contents(tmp_path)
-    (tmp_path / "clients/3/r2p0.safetensors").unlink()
+    (tmp_path / "clients/3/r1p0.safetensors").unlink()
     train_run(spec, small.folder, tmp_path, True, quiet)
     assert contents(tmp_path) == whole
 
@@ -104,13 +104,13 @@ def test_answers_and_scores(small: Small) -> None:
         train_run(spec_of(small, method), small.folder, runs[-1], True, quiet)
         answer_run(runs[-1], quiet)
     score_runs(runs)
-    names = ["", "round-2", "round-4"]
+    names = ["", "round-2"]
     assert [evaluations(run, "metrics.json") for run in runs] == [names, ["", "cross-task", *names[1:]]]
     asked = {
         name: [row | {"prediction": ""} for row in read_jsonl(runs[1] / "eval" / name / "samples.jsonl")]
         for name in names
     }
-    assert asked[""] == asked["round-2"] == asked["round-4"]
+    assert asked[""] == asked["round-2"]
     rows = read_jsonl(runs[1] / "eval/cross-task/samples.jsonl")
     assert len(rows) == 6 * 2 * 8 and {row["protocol"] for row in rows} == {"cross-task"}
     asked_of = {(client, row["task"]) for row in rows for client in row["clients"]}

@@ -13,7 +13,7 @@ from .synthetic import build_scenario
 @pytest.fixture(scope="session")
 def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fake scenario folder with tables; not to be changed."""
-    folder = build_scenario(tmp_path_factory.mktemp("results"))
+    folder = build_scenario(tmp_path_factory.mktemp("results"), protocols=True)
     write_tables(folder, "fedavg")
     return folder
 

@@ -44,8 +44,10 @@ NUM_EXAMPLES = 40
 BUDGET = {"rounds": 3, "local_steps": 8, "batch_size": 4, "num_clients": 9, "total_steps": 216}
 
 
-def build_scenario(folder: Path, methods: Sequence[str] = tuple(SKILL), seeds: Sequence[int] = (0, 1, 2)) -> Path:
-    """Write a fake `results/embedded/scenario2` under `folder` and return it."""
+def build_scenario(
+    folder: Path, methods: Sequence[str] = tuple(SKILL), seeds: Sequence[int] = (0, 1, 2), protocols: bool = False
+) -> Path:
+    """Write a fake `results/embedded/scenario2` under `folder` and return it; with `protocols` all evaluations."""
     scenario = folder / "embedded" / "scenario2"
     for task in TASKS:
         _data(scenario, task["name"], task["kind"])
@@ -54,12 +56,12 @@ def build_scenario(folder: Path, methods: Sequence[str] = tuple(SKILL), seeds: S
     _partition(scenario)
     for method in methods:
         for seed in (0,) if method in REFERENCES else seeds:
-            build_run(scenario / "runs" / method / f"seed{seed}", method, seed)
+            build_run(scenario / "runs" / method / f"seed{seed}", method, seed, protocols)
     return scenario
 
 
-def build_run(folder: Path, method: str, seed: int, **config: Any) -> Path:
-    """Write one fake run; `config` replaces top-level fields of `config.json`."""
+def build_run(folder: Path, method: str, seed: int, protocols: bool = False, **config: Any) -> Path:
+    """Write one fake run; `config` replaces top-level fields of `config.json`; `protocols` as in `build_scenario`."""
     names = ("partition", "backbone", "features", "source", "scenario")
     data = scenario_folder(folder) / "data" / "manifest.json"
     own = digest_json(read_json(data)["digests"]) if data.is_file() else "d" * 64
@@ -82,16 +84,8 @@ def build_run(folder: Path, method: str, seed: int, **config: Any) -> Path:
         },
     )
     _evaluation(folder / "eval", method, seed)
-    if method not in REFERENCES:
-        for number in (1, 2):
-            _evaluation(folder / "eval" / f"round-{number}", method, seed, factor=0.4 + 0.2 * number)
-        for name, factor in (("post-fit", 1.05), ("unseen-clients-fit", 0.8)):
-            _evaluation(folder / "eval" / name, method, seed, factor)
-    for name, factor in (("unseen-clients", 0.6), ("unseen-questions", 0.5)):
-        _evaluation(folder / "eval" / name, method, seed, factor)
-    _evaluation(folder / "eval/forgetting", method, seed, factor=0.9 if method in REFERENCES else 0.7)
-    if method in PERSONAL:
-        _evaluation(folder / "eval" / "cross-task", method, seed, factor=0.3)
+    if protocols:
+        _protocols(folder / "eval", method, seed)
     rounds = [] if method in REFERENCES else _rounds(method, seed)
     write_jsonl(folder / "rounds.jsonl", rounds)
     write_json(folder / "ledger.json", _ledger(method, rounds))
@@ -109,6 +103,20 @@ def build_run(folder: Path, method: str, seed: int, **config: Any) -> Path:
     )
     write_json(folder / "manifest.json", {"files": {"participation.json": "0" * 64}})
     return folder
+
+
+def _protocols(folder: Path, method: str, seed: int) -> None:
+    """Write every further evaluation of a run."""
+    if method not in REFERENCES:
+        for number in (1, 2):
+            _evaluation(folder / f"round-{number}", method, seed, factor=0.4 + 0.2 * number)
+        for name, factor in (("post-fit", 1.05), ("unseen-clients-fit", 0.8)):
+            _evaluation(folder / name, method, seed, factor)
+    for name, factor in (("unseen-clients", 0.6), ("unseen-questions", 0.5)):
+        _evaluation(folder / name, method, seed, factor)
+    _evaluation(folder / "forgetting", method, seed, factor=0.9 if method in REFERENCES else 0.7)
+    if method in PERSONAL:
+        _evaluation(folder / "cross-task", method, seed, factor=0.3)
 
 
 def unit(*key: object) -> float:

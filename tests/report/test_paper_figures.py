@@ -21,7 +21,7 @@ CORE = ("pilot", "fedavg", "fedprox", "fedmoe", "local", "central")
 @pytest.fixture(scope="session")
 def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fake scenario with the six core methods."""
-    folder = build_scenario(tmp_path_factory.mktemp("six"), CORE)
+    folder = build_scenario(tmp_path_factory.mktemp("six"), CORE, protocols=True)
     write_tables(folder)
     return folder
 
@@ -29,7 +29,7 @@ def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fake scenario with 32 methods."""
-    folder = build_scenario(tmp_path_factory.mktemp("many"), (*SKILL, *ZOO), seeds=(0, 1))
+    folder = build_scenario(tmp_path_factory.mktemp("many"), (*SKILL, *ZOO), seeds=(0, 1), protocols=True)
     write_tables(folder)
     return folder
 
