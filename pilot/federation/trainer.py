@@ -73,8 +73,10 @@ class LocalTrainer:
     def run(self, task: PhaseTask, stored: State) -> TrainingResult:
         """Train one phase of one client, from its private state or from where it was interrupted."""
         info, examples = task.info, self.examples[task.info.client]
+        run = self._begin(task, stored)
+        checkpoint = self._phase_checkpoint(run)
         began = time.perf_counter()
-        run, gradients = self.train_phase(task, stored)
+        gradients = self._optimise(run, checkpoint) if task.steps else {}
         step_seconds = time.perf_counter() - began
         split = run.split_result(gradients)
         update = Update(
@@ -87,12 +89,14 @@ class LocalTrainer:
         return TrainingResult(update, run.untrained(), split.private, run.report(truncation(examples)), step_seconds)
 
     def train_phase(self, task: PhaseTask, stored: State) -> tuple[PhaseRun, State]:
-        """Take the steps of a phase; return the phase with its model, and the mean gradients if it asks for them."""
-        model = build_client_model(
-            self.backbone, self.method, task.phase, task.info, stored, task.payload, self._projector
-        )
-        run = PhaseRun(self.backbone, self.method, task, stored, model)
-        return run, self._optimise(run, self._phase_checkpoint(run)) if task.steps else {}
+        """Take the steps of a phase, saving none of them; return it with its model, and its mean gradients if any."""
+        run = self._begin(task, stored)
+        return run, self._optimise(run, None) if task.steps else {}
+
+    def _begin(self, task: PhaseTask, stored: State) -> PhaseRun:
+        info = task.info
+        model = build_client_model(self.backbone, self.method, task.phase, info, stored, task.payload, self._projector)
+        return PhaseRun(self.backbone, self.method, task, stored, model)
 
     def optimiser(self, run: PhaseRun) -> Optimiser:
         """Build the optimiser of a phase."""
