@@ -44,8 +44,8 @@ def compare(
     """Compare methods by task: mean, spread and interval, significant differences, and cost.
 
     With two result folders OLD NEW of the same profile and scenario, show what changed beyond noise, by method. With
-    `--show`: curves over rounds and bytes, when targets are reached, every client's model on every task, or how
-    clients differ.
+    `--show`: curves over rounds and bytes, when targets are reached, every client's model on every task, how clients
+    differ, what newcomers get, or what was forgotten.
     """
     form = "json" if as_json else format
     if show is not None:

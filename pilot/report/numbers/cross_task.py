@@ -144,15 +144,9 @@ def _rows(group: Group, task: Task) -> tuple[_Row | None, _Row | None]:
         if scores is not None:
             scores = replace(scores, values_SCI=np.repeat(scores.values_SCI, len(others), axis=1))
         outside = _Row(others, np.repeat(same.values_SC, len(others), axis=1), scores)
-    if outside is None and (at := _at(group, CROSS_TASK)):
+    if outside is None and (at := group.at(CROSS_TASK)):
         outside = _row(at, task, CROSS_TASK)
     return inside, outside
-
-
-def _at(group: Group, evaluation: str) -> Group | None:
-    """Return a group with another evaluation of its runs; None if a run has not got it."""
-    runs = tuple(run.at(evaluation) for run in group.runs)
-    return replace(group, runs=tuple(run for run in runs if run)) if all(runs) else None
 
 
 def _row(group: Group, task: Task, protocol: str) -> _Row | None:
@@ -177,7 +171,7 @@ def _matrix_row(fixed: tuple[str, str, str, str, str, str], row: _Row) -> Matrix
 
 def _fairness(group: Group, beside: Mapping[str, Group]) -> list[FairnessRow]:
     own, fit, others = [], [], []
-    at = _at(group, POST_FIT)
+    at = group.at(POST_FIT)
     for task in group.tasks:
         scale, reason = _scale(task, beside)
         if scale is None:

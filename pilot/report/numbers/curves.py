@@ -6,7 +6,7 @@ point is that table's value. Methods that are not trained have one point, at rou
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -113,9 +113,8 @@ def evaluated_groups(group: Group) -> dict[int, Group]:
     last = {int(run.config["budget"]["rounds"]) for run in group.runs}
     found: dict[int, Group] = {}
     for number in range(1, max(last)):
-        runs = [run.at(round_evaluation(number)) for run in group.runs]
-        if all(runs):
-            found[number] = replace(group, runs=tuple(run for run in runs if run))
+        if (at := group.at(round_evaluation(number))) is not None:
+            found[number] = at
     return found | ({max(last): group} if len(last) == 1 else {})
 
 

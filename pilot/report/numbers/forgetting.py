@@ -44,9 +44,8 @@ def forgetting_rows(groups: Sequence[Group]) -> list[ForgettingRow]:
 def _rows(group: Group) -> list[MainRow]:
     rows = []
     for evaluation in (FORGETTING, FORGETTING_LM_EVAL):
-        runs = [run.at(evaluation) for run in group.runs]
-        if all(runs):
-            own = [replace(run, tasks=_tasks(run)) for run in runs if run]
+        if (at := group.at(evaluation)) is not None:
+            own = [replace(run, tasks=_tasks(run)) for run in at.runs]
             shown = {PRIMARY[task.kind] for task in own[0].tasks if task.kind in PRIMARY} or None
             rows += main_rows([replace(group, runs=tuple(own))], only=shown)
     return [row for row in rows if row.protocol == "personalised"]

@@ -8,7 +8,7 @@ the value itself. A task without any answer (an imported run may leave tasks out
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -87,6 +87,11 @@ class Group:
     def tasks(self) -> tuple[Task, ...]:
         """Tasks in scenario order."""
         return self.runs[0].tasks
+
+    def at(self, evaluation: str) -> "Group | None":
+        """Return the group with another evaluation of its runs; None if a run has not got it."""
+        runs = tuple(run.at(evaluation) for run in self.runs)
+        return replace(self, runs=tuple(run for run in runs if run)) if all(runs) else None
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

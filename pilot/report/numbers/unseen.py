@@ -1,7 +1,7 @@
 """What methods do for clients and questions that took no part in training (`unseen.csv`)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pilot.io.layout import NEWCOMERS, NEWCOMERS_FIT, QUESTIONS
 from pilot.report.numbers.order import method_key
@@ -42,10 +42,8 @@ def unseen_rows(groups: Sequence[Group]) -> list[UnseenRow]:
             continue
         seen = {(row.task, row.metric, row.protocol): row.mean for row in _primary(group, group)}
         for kind, evaluation in enumerate(KINDS):
-            runs = [run.at(evaluation) for run in group.runs]
-            if not all(runs):
+            if (at := group.at(evaluation)) is None:
                 continue
-            at = replace(group, runs=tuple(run for run in runs if run))
             places = {task.name: place for place, task in enumerate(group.tasks)}
             for row in _primary(group, at):
                 if row.status != "missing" and row.protocol != "worst_client":
