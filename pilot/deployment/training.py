@@ -9,7 +9,7 @@ from pathlib import Path
 from pilot.config.load import load_profile, load_scenario
 from pilot.deployment.local import LocalDeployment, Node
 from pilot.errors import UserError
-from pilot.federation.checkpoint import load_progress, versions_to_keep
+from pilot.federation.checkpoint import load_last, versions_to_keep
 from pilot.federation.flower.server import RunOptions
 from pilot.federation.node_folder import POOLED, node_name
 from pilot.federation.nodes import prepare_nodes, read_register
@@ -94,9 +94,7 @@ def collect(run_dir: Path, stores: Mapping[int, Path]) -> None:
         UserError: there is no finished round, the run keeps no private state of a client, or a version is missing,
             damaged, or not the one that the checkpoint names.
     """
-    progress = load_progress(run_dir / "checkpoint", None)
-    if progress is None:
-        raise UserError(f"{run_dir / 'checkpoint'}: no finished round. Train the run first.")
+    progress = load_last(run_dir / "checkpoint")
     with locked(run_dir):
         for client, source in sorted(stores.items()):
             if client not in progress.versions:

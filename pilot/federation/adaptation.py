@@ -15,7 +15,7 @@ from pilot.backbone.feature_files import FeatureCache
 from pilot.backbone.lora import initial_lora_state
 from pilot.errors import UserError
 from pilot.federation.assemble import train_settings
-from pilot.federation.checkpoint import Progress, load_progress
+from pilot.federation.checkpoint import Progress, load_last
 from pilot.federation.client import ClientModel, PhaseTask, build_client_model
 from pilot.federation.identity import CLIENTS
 from pilot.federation.rounds import min_local_steps, split_steps
@@ -53,7 +53,7 @@ def post_fit_models(
     Raises:
         UserError: no round was finished, or the checkpoint is damaged.
     """
-    method, progress = spec.make_method(), _progress(run_dir)
+    method, progress = spec.make_method(), load_last(run_dir / "checkpoint")
     phases = method.phases(spec.profile.rounds + 1)
 
     def start(info: ClientInfo) -> _Start:
@@ -78,7 +78,7 @@ def newcomer_models(
     Raises:
         UserError: as `post_fit_models`, or the clients' steps are too few for the method's phases.
     """
-    method, progress = spec.make_method(), _progress(run_dir)
+    method, progress = spec.make_method(), load_last(run_dir / "checkpoint")
     phases = method.newcomer_phases(spec.profile.rounds + 1) or (Phase("none", frozenset(), frozenset()),)
     enough = min_local_steps(phases)
 
@@ -114,13 +114,6 @@ def newcomer_models(
         return {(info.client,): received(info) for info in infos}
     trainer = LocalTrainer(backbone, method, train_settings(spec), features, examples)
     return {(info.client,): _loader(spec, trainer, progress, start, info) for info in infos}
-
-
-def _progress(run_dir: Path) -> Progress:
-    progress = load_progress(run_dir / "checkpoint", None)
-    if progress is None:
-        raise UserError(f"{run_dir / 'checkpoint'}: no finished round. Train the run first.")
-    return progress
 
 
 def _clients(spec: RunSpec, method: Method) -> list[ClientInfo]:

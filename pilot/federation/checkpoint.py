@@ -126,6 +126,18 @@ def load_progress(
     return None
 
 
+def load_last(folder: Path) -> Progress:
+    """Load the last round, of any configuration.
+
+    Raises:
+        UserError: no round was finished, or the last one is damaged.
+    """
+    progress = load_progress(folder, None)
+    if progress is None:
+        raise UserError(f"{folder}: no finished round. Train the run first.")
+    return progress
+
+
 def _check_evaluated(folder: Path, progress: Progress, verify: Verify) -> None:
     for number, versions in progress.evaluated.items():
         load_round(folder, number)

@@ -21,6 +21,7 @@ from pilot.federation.assemble import (
 from pilot.federation.blind import write_blind_run
 from pilot.federation.checkpoint import (
     Progress,
+    load_last,
     load_progress,
     load_round,
     prune_rounds,
@@ -208,9 +209,7 @@ def client_models(
             is damaged, or is missing (after a deployment it is on the client's node).
     """
     method, folder = spec.make_method(), run_dir / "checkpoint"
-    progress = load_progress(folder, None) if round_number is None else load_round(folder, round_number)
-    if progress is None:
-        raise UserError(f"{folder}: no finished round. Train the run first.")
+    progress = load_last(folder) if round_number is None else load_round(folder, round_number)
     phase = method.final_phase(round_number or spec.profile.rounds) or Phase("none", frozenset(), frozenset())
     everyone = tuple(range(len(spec.scenario.client_tasks)))
     infos = spec.clients(method)

@@ -140,9 +140,9 @@ def _choices(source: Source, drawn: Mapping[str, Any]) -> dict[str, Any]:
 
 def _fairness(source: Source) -> dict[str, Any]:
     """Return titles and lines of the table of fairness, methods by quantities."""
-    table = source.fairness
+    table, rows = source.fairness, source.fairness.to_dict("records")
     lines = [
-        [label, *(_with_interval(found) for found in (_row(table, method=label, quantity=q) for q in QUANTITIES))]
+        [label, *(_with_interval(found) for found in (_row(rows, method=label, quantity=q) for q in QUANTITIES))]
         for label in source.methods if (table.method == label).any()
     ]  # fmt: skip
     return {"titles": ["method", *QUANTITIES], "lines": lines}
@@ -150,13 +150,12 @@ def _fairness(source: Source) -> dict[str, Any]:
 
 def _targets(source: Source) -> dict[str, Any]:
     """Return titles and lines of the table of targets: methods by tasks, the first round and MB that reach each."""
-    table = source.targets
-    lines = []
+    rows, lines = source.targets.to_dict("records"), []
     for label in source.methods:
-        cells = [_row(table, method=label, task=task.name) for task in source.tasks]
+        cells = [_row(rows, method=label, task=task.name) for task in source.tasks]
         if any(cell is not None for cell in cells):
             lines.append([label, *(_reached(cell) for cell in cells)])
-    goals = {row["task"]: row["target"] for row in table.to_dict("records") if row["target"] == row["target"]}
+    goals = {row["task"]: row["target"] for row in rows if row["target"] == row["target"]}
     titles = [f"{task.name} >= {goals[task.name]:.3f}" if task.name in goals else task.name for task in source.tasks]
     return {"titles": ["method", *titles], "lines": lines if goals else []}
 
@@ -164,10 +163,10 @@ def _targets(source: Source) -> dict[str, Any]:
 def _unseen(source: Source) -> dict[str, Any]:
     """Return titles and lines of the table of unseen clients and questions; personalised protocol."""
     table = source.unseen[source.unseen.protocol == "personalised"]
-    tasks, lines = [task.name for task in source.tasks], []
+    rows, tasks, lines = table.to_dict("records"), [task.name for task in source.tasks], []
     for kind in dict.fromkeys(table.unseen):
         for label in source.methods:
-            cells = [_row(table, method=label, task=task, unseen=kind) for task in tasks]
+            cells = [_row(rows, method=label, task=task, unseen=kind) for task in tasks]
             if any(cell is not None for cell in cells):
                 lines.append([label, kind, *(_with_difference(cell) for cell in cells)])
     return {"titles": ["method", "unseen", *tasks], "lines": lines}
@@ -175,33 +174,33 @@ def _unseen(source: Source) -> dict[str, Any]:
 
 def _forgetting(source: Source) -> dict[str, Any]:
     """Return titles and lines of the table of what the backbone could do before, methods by tasks."""
-    table = source.forgetting
+    table, rows = source.forgetting, source.forgetting.to_dict("records")
     names = list(dict.fromkeys(zip(table.task, table.metric, strict=True)))
     lines = [
-        [label, *(_with_difference(_row(table, method=label, task=task, metric=metric)) for task, metric in names)]
+        [label, *(_with_difference(_row(rows, method=label, task=task, metric=metric)) for task, metric in names)]
         for label in source.methods if (table.method == label).any()
     ]  # fmt: skip
     return {"titles": ["method", *(f"{task} {metric}" for task, metric in names)], "lines": lines}
 
 
-def _with_difference(row: Mapping[str, Any] | None) -> str:
+def _with_difference(row: Mapping[Any, Any] | None) -> str:
     text = _with_interval(row)
     return text if row is None or row["difference"] != row["difference"] else f"{text} ({row['difference']:+.3f})"
 
 
-def _row(table: Any, **wanted: str) -> Mapping[str, Any] | None:
+def _row(rows: Sequence[Mapping[Any, Any]], **wanted: str) -> Mapping[Any, Any] | None:
     """Return the first row with these values."""
-    return next((row for row in table.to_dict("records") if all(row[k] == v for k, v in wanted.items())), None)
+    return next((row for row in rows if all(row[k] == v for k, v in wanted.items())), None)
 
 
-def _with_interval(row: Mapping[str, Any] | None) -> str:
+def _with_interval(row: Mapping[Any, Any] | None) -> str:
     if row is None or row["mean"] != row["mean"]:
         return "-"
     ends = f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]" if row["ci_low"] == row["ci_low"] else ""
     return f"{row['mean']:.3f}{ends}"
 
 
-def _reached(row: Mapping[str, Any] | None) -> str:
+def _reached(row: Mapping[Any, Any] | None) -> str:
     if row is None:
         return "-"
     if row["status"] != REACHED:
