@@ -16,6 +16,7 @@ from torch.nn import functional
 from pilot.backbone.checkpoint import Checkpoint
 from pilot.backbone.families.base import Family
 from pilot.backbone.families.table import family_of
+from pilot.backbone.language import LanguageParameters
 from pilot.backbone.lora import attach_lora
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.offsets import Offsets
@@ -53,6 +54,7 @@ class Backbone:
         self.eos_id = self.prompts.eos_id
         self.num_language_parameters = sum(p.numel() for p in self.language_model.parameters())
         self.text_adapter = attach_lora(self.language_model, rank, alpha, token_space=self.numerics.token_space)
+        self._language = LanguageParameters(self.language_model, self.lm_head, self.text_adapter.values())
         self._offsets: Offsets | None = None
         if self.numerics.gradient_checkpointing:
             with warnings.catch_warnings():  # about a new name, which older versions of transformers 5 lack
@@ -130,15 +132,25 @@ class Backbone:
             self._offsets = Offsets(self.language_model)
         return self._offsets.parameters
 
-    def reset_offsets(self) -> None:
-        """Set all offsets to zero, so that none of another model's remain; call `fold_offsets` afterwards."""
+    def language_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the LLM's own parameters by name; see `pilot.backbone.language`, also for what is raised."""
+        return self._language.parameters()
+
+    def initial_language_state(self) -> dict[str, Tensor]:
+        """Return what `language_parameters` hold before training, in host memory."""
+        return self._language.initial()
+
+    def reset_weights(self) -> None:
+        """Restore the LLM as its checkpoint has it, with offsets of zero; call `apply_weights` afterwards."""
+        self._language.reset()
         if self._offsets is not None:
             self._offsets.reset()
 
-    def fold_offsets(self) -> None:
-        """Apply the offsets to the LLM's weights; do nothing if no method uses offsets."""
+    def apply_weights(self) -> None:
+        """Compute with the LLM's parameters and offsets as they are now; do nothing if no method changes them."""
         if self._offsets is not None:
             self._offsets.fold()
+        if self._offsets is not None or self._language.in_use:
             self._passes.refresh()
 
     def image_features(self, images: Sequence[Image.Image]) -> Tensor:
@@ -173,7 +185,7 @@ class Backbone:
         Tensors are on the backbone's device; `ids` follow the image and are right-padded.
         """
         if not (labels_BL != IGNORED).any():
-            trained = (image_tokens_BNC, *self.text_adapter.values())
+            trained = (image_tokens_BNC, *self.text_adapter.values(), *self._language.trained())
             return torch.stack([value.float().sum() for value in trained]).sum() * 0
         return functional.cross_entropy(*self._passes.logits(self._whole(image_tokens_BNC), ids_BL, labels_BL))
 

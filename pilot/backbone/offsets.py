@@ -7,7 +7,7 @@ instead, with D in W's type, which keeps eight significant bits of D and costs o
 """
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pilot.backbone.lora import LoraLinear
 
@@ -24,7 +24,7 @@ class Offsets:
     def __init__(self, language_model: nn.Module) -> None:
         found = {name: layer for name, layer in language_model.named_modules() if isinstance(layer, LoraLinear)}
         self._layers = {f"{GROUP}.{name}.weight": layer for name, layer in found.items()}
-        self._frozen: dict[str, Tensor] = {name: layer.weight for name, layer in self._layers.items()}
+        self._frozen: dict[str, nn.Parameter] = {name: layer.weight for name, layer in self._layers.items()}
         self.parameters = {
             name: nn.Parameter(torch.zeros(weight.shape), requires_grad=False) for name, weight in self._frozen.items()
         }
@@ -40,8 +40,10 @@ class Offsets:
         """Apply each offset D to its layer, in new tensors: existing autograd graphs keep the old ones."""
         for name, layer in self._layers.items():
             frozen, offset = self._frozen[name], self.parameters[name].detach()
-            if frozen.dtype == torch.float32:
+            if not offset.any():
+                layer.weight, layer.offset = frozen, None
+            elif frozen.dtype == torch.float32:
                 folded = torch.add(frozen, offset.to(frozen.device), alpha=layer.scale)
                 layer.weight = nn.Parameter(folded, requires_grad=False)
             else:
-                layer.offset = offset.to(frozen.device, frozen.dtype) if offset.any() else None
+                layer.offset = offset.to(frozen.device, frozen.dtype)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
+from pilot.backbone.language import GROUP as LANGUAGE
 from pilot.backbone.lora import GROUP, TARGETS, to_peft
 from pilot.backbone.offsets import GROUP as OFFSETS
 from pilot.backbone.random_llava import hub_name
@@ -14,7 +15,7 @@ from pilot.backbone.sources import checkpoint_folder
 from pilot.errors import UserError
 from pilot.export.source import TrainedModel
 from pilot.io.atomic import write_bytes, write_json
-from pilot.methods.base import State, group_of
+from pilot.methods.base import State, group_of, select
 
 SHARD_SIZE = "5GB"
 
@@ -23,7 +24,8 @@ def write_merged(trained: TrainedModel, folder: Path, shard_size: str = SHARD_SI
     """Write a checkpoint of the family's class: W + (alpha / r) (D + B A) in float32, then the base's dtype.
 
     Hu et al. 2021, arXiv 2106.09685, section 4.1; D is the offset of methods that have one
-    (`pilot.backbone.offsets`). The projector is the client's connector. Tensors are named as in published checkpoints.
+    (`pilot.backbone.offsets`). The projector is the client's connector, and W the client's own where a method trains
+    the whole LLM. Tensors are named as in published checkpoints.
 
     Returns:
         Notes for the model card: what rounding to another type than float32 lost.
@@ -63,9 +65,17 @@ def write_merged(trained: TrainedModel, folder: Path, shard_size: str = SHARD_SI
 def _merge(trained: TrainedModel, model: Any) -> float:
     """Merge LoRA and offsets into the LLM's weights; return the share of the change that rounding loses."""
     wanted = lost = 0.0
+    language = model.get_submodule(trained.backbone.family.language)
+    for name, value in select(trained.state, {LANGUAGE}).items():
+        path = name.removeprefix(f"{LANGUAGE}.")
+        own = (model if path.startswith("lm_head.") else language).get_parameter(path)
+        before = own.float().clone()
+        own.copy_(value)
+        wanted += float((value - before).square().sum())
+        lost += float((value - own.float()).square().sum())
     for name, lora_a in lora_a_by_layer(trained.state).items():
         lora_b = trained.state[f"{GROUP}.{name}.lora_B"]
-        weight = model.get_submodule(trained.backbone.family.language).get_submodule(name).weight
+        weight = language.get_submodule(name).weight
         base = frozen = weight.float().clone()
         if (offset := trained.state.get(f"{OFFSETS}.{name}.weight")) is not None:
             frozen = frozen.add(offset, alpha=trained.scale)
@@ -80,8 +90,13 @@ def write_adapter(trained: TrainedModel, folder: Path) -> list[str]:
     """Write an adapter for `PeftModel.from_pretrained(base, folder)`: LoRA, and the connector in `modules_to_save`.
 
     Raises:
-        UserError: the method changed the frozen weights, which an adapter does not hold.
+        UserError: the method changed the LLM's weights, which an adapter does not hold.
     """
+    if any(group_of(name) == LANGUAGE for name in trained.state):
+        raise UserError(
+            f"{trained.run_dir}: --adapter: method {trained.spec.method} trained the whole LLM, which a PEFT adapter "
+            "cannot contain. Omit the option to export a merged checkpoint."
+        )
     if any(bool(value.any()) for name, value in trained.state.items() if group_of(name) == OFFSETS):
         raise UserError(
             f"{trained.run_dir}: --adapter: method {trained.spec.method} added offsets to the frozen weights, which a "

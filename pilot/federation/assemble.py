@@ -45,6 +45,8 @@ def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: M
     _check_rates(spec, method)
     _check_steps(spec, method, steps)
     start = initial_lora_state(backbone.text_adapter, spec.seed)
+    if method.trains_language:
+        start |= backbone.initial_language_state()
     seen: dict[tuple[str, frozenset[str], ClientInfo, frozenset[str]], State] = {}
     custom = (type(method).initial_state, type(method).split_result) != (Method.initial_state, Method.split_result)
 

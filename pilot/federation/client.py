@@ -128,13 +128,14 @@ def loaded_model(
 ) -> ClientModel:  # fmt: skip
     """Build a model with these parameter values and initial values for the rest; see `ClientModel.load`."""
     connector.to(backbone.numerics.device).requires_grad_(True)
-    backbone.reset_offsets()
-    offsets = backbone.offset_parameters() if method.offsets else {}
-    model = ClientModel(connector, {**dict(connector.named_parameters()), **backbone.text_adapter, **offsets})
+    backbone.reset_weights()
+    own = backbone.offset_parameters() if method.offsets else {}
+    own |= backbone.language_parameters() if method.trains_language else {}
+    model = ClientModel(connector, {**dict(connector.named_parameters()), **backbone.text_adapter, **own})
     if not backbone.text_adapter.keys() <= values.keys():
         backbone.load_text_adapter(initial_lora_state(backbone.text_adapter, info.seed))
     model.load(values, ignored)
-    backbone.fold_offsets()
+    backbone.apply_weights()
     return model
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pilot.backbone.language import GROUP as LANGUAGE
 from pilot.federation.client import ClientReport
 from pilot.methods.base import State, group_of
 
@@ -43,16 +44,17 @@ class Ledger:
         """Add the costs of one client's training.
 
         FLOPs are an estimate. A token costs, per parameter of the LLM, 2 for the forward pass and 2 for the backward
-        pass to the inputs, and 6 per trainable parameter. A token of a pass without gradients (of a teacher, or on
-        validation data) costs 2 per parameter.
+        pass to the inputs, and 6 per trainable parameter, of which the LLM's own are not counted twice. A token of a
+        pass without gradients (of a teacher, or on validation data) costs 2 per parameter.
         """
+        frozen = max(0, self.num_language_parameters - report.parameters.get(LANGUAGE, 0))
         self.parameters = dict(sorted(report.parameters.items()))
         self.num_trainable = max(self.num_trainable, report.num_trainable)
         self.num_activated = report.num_activated
         self.steps += report.steps
         self.tokens += report.num_tokens
-        self.flops += report.num_tokens * (4 * self.num_language_parameters + 6 * report.num_trainable)
-        self.flops += report.num_forward_tokens * 2 * (self.num_language_parameters + report.num_trainable)
+        self.flops += report.num_tokens * (4 * frozen + 6 * report.num_trainable)
+        self.flops += report.num_forward_tokens * 2 * (frozen + report.num_trainable)
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `ledger.json`."""

@@ -21,7 +21,7 @@ class Optimiser:
 
     Args:
         trainable: parameters by name, on one device.
-        text: names that have the text adapter's rate; all others have the connector's.
+        text: names that have the text adapter's rate, of LoRA or the LLM itself; all others have the connector's.
         rates: peak rates by group.
         num_steps: steps of the phase.
         warmup_fraction: share of the steps used for warm-up.

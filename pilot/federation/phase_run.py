@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pilot.backbone.backbone import Backbone
+from pilot.backbone.language import GROUP as LANGUAGE
+from pilot.backbone.lora import GROUP as LORA
 from pilot.backbone.packed.packing import IGNORED
 from pilot.federation.client import ClientModel, ClientReport, PhaseTask
 from pilot.federation.recorder import Recorder
@@ -80,7 +82,8 @@ class PhaseRun:
             num_tokens=self.recorder.num_tokens,
             parameters=sizes,
             num_trainable=sum(parameter.numel() for parameter in self.trainable.values()),
-            num_activated=sizes.get("text_adapter", 0) + self.model.connector.num_activated_parameters(),
+            num_activated=sum(sizes.get(group, 0) for group in (LORA, LANGUAGE))
+            + self.model.connector.num_activated_parameters(),
             num_forward_tokens=self.recorder.num_forward_tokens,
             truncated=truncated,
         )
@@ -132,7 +135,7 @@ class PhaseRun:
 
         @torch.no_grad()
         def logits_of(values: State) -> Tensor:
-            with self.model.swapped(values, backbone.fold_offsets):
+            with self.model.swapped(values, backbone.apply_weights):
                 other_BNC = self.model.connector(place(batch.features_BND)).tokens_BNC
                 self.recorder.num_forward_tokens += _num_tokens(batch, other_BNC)
                 return backbone.logits(other_BNC, ids_BL, labels_BL)[0]

@@ -65,9 +65,16 @@ def configured_method(profile: Profile, method: str, options: Mapping[str, Any] 
     """Create a method, or a variant of one, with the options of a profile, overridden by `options`.
 
     Raises:
-        UserError: an unknown method, variant or option, or an invalid value.
+        UserError: an unknown method, variant or option, an invalid value, or a method that trains the whole LLM with
+            rounded weights, in which its steps would be lost.
     """
-    return make_method(base_name(method), {**profile.options_of(method), **options})
+    made = make_method(base_name(method), {**profile.options_of(method), **options})
+    if made.trains_language and profile.precision != "float32":
+        raise UserError(
+            f"profile {profile.name}: field precision: method {method} trains the whole LLM, for which weights must "
+            f"be float32, got {profile.precision}. Set precision: float32, or choose a method that trains LoRA."
+        )
+    return made
 
 
 def scenario_digests(scenario_dir: Path) -> dict[str, str]:

@@ -11,6 +11,8 @@ import torch
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
+from pilot.backbone.language import GROUP as LANGUAGE
+from pilot.backbone.lora import GROUP as LORA
 from pilot.config.model import LearningRates
 from pilot.federation.client import PhaseTask, TrainingResult, build_client_model
 from pilot.federation.optimisation import Optimiser
@@ -20,7 +22,7 @@ from pilot.federation.unfinished import PhaseCheckpoint
 from pilot.federation.validation import validate
 from pilot.io.digest import digest_json
 from pilot.io.seeding import seed_for
-from pilot.methods.base import VALIDATION_LOSS, Method, State, Update
+from pilot.methods.base import VALIDATION_LOSS, Method, State, Update, select
 
 SECONDS_PER_MINUTE = 60
 
@@ -102,7 +104,7 @@ class LocalTrainer:
         """Build the optimiser of a phase."""
         settings, task = self.settings, run.task
         return Optimiser(
-            run.trainable, self.backbone.text_adapter.keys(), settings.learning_rates.of_phase(task.phase.name),
+            run.trainable, select(run.trainable, {LORA, LANGUAGE}), settings.learning_rates.of_phase(task.phase.name),
             task.steps, settings.warmup_fraction, settings.weight_decay, settings.max_grad_norm,
             keep_gradients=task.phase.mean_gradients,
         )  # fmt: skip

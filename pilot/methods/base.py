@@ -148,6 +148,8 @@ class Method(ABC):
         single_model: whether all clients end with the same model.
         offsets: whether the model has parameters `offset.<layer>.weight`, frozen, float32, of the shape of the LLM's
             linear layers: with D the offset, a layer's weight is W + s (D + B A).
+        trains_language: whether the model has the LLM's own parameters, `language.<path>`, float32; they begin with
+            the checkpoint's values.
     """
 
     name: ClassVar[str]
@@ -155,6 +157,7 @@ class Method(ABC):
     pooled: ClassVar[bool] = False
     single_model: ClassVar[bool]
     offsets: ClassVar[bool] = False
+    trains_language: ClassVar[bool] = False
 
     @abstractmethod
     def phases(self, round_number: int) -> tuple[Phase, ...]:

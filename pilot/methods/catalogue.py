@@ -54,6 +54,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     REFERENCES: {
         "local": "baselines.local:Local",
         "central": "baselines.central:Central",
+        "full": "baselines.full:Full",
         "untuned": "baselines.untuned:Untuned",
         "majority": "baselines.majority:Majority",
     },

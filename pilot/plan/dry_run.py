@@ -10,6 +10,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
+from pilot.backbone.language import GROUP as LANGUAGE
 from pilot.backbone.lora import GROUP as LORA
 from pilot.backbone.offsets import GROUP as OFFSETS
 from pilot.connector.base import Connector
@@ -129,6 +130,7 @@ class _DryRun:
             share=phase.share_of_steps,
             trained=count(trained),
             trained_lora=count(select(trained, {LORA})),
+            trained_language=count(select(trained, {LANGUAGE})),
             trained_mlps=num_trained_mlps,
             frozen=count(without(start, phase.trainable | {OFFSETS})),
             frozen_mlps=num_frozen_mlps,
@@ -148,10 +150,12 @@ class _DryRun:
 
     def _start(self, connector: Connector, phase: Phase, info: ClientInfo, payload: State) -> State:
         """Return the parameters of a client's model at the start of a phase."""
-        offsets = self._miniature.offsets if self._method.offsets else {}
+        more = self._miniature.offsets if self._method.offsets else {}
+        if self._method.trains_language:
+            more = more | self._miniature.language
         initial = {name: value.detach() for name, value in connector.named_parameters()}
         values = self._method.initial_state(phase, info, self._stored[info.client], payload)
-        own = {**initial, **self._miniature.text_adapter, **offsets}
+        own = {**initial, **self._miniature.text_adapter, **more}
         return {name: values.get(name, value) for name, value in own.items()}
 
     def _extra_copies(self, phase: Phase, start: State, stored: State, payload: State) -> int:

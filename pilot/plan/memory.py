@@ -85,7 +85,8 @@ class Memory:
     Attributes:
         weights: the frozen model, plus its linear layers again for every offset: W + s D in float32 if W is float32,
             otherwise D in W's type beside it.
-        masters: LoRA and connectors in float32, trained or not; offsets, which are in the host's memory.
+        masters: LoRA and connectors in float32, trained or not. In the host's memory: offsets, and the checkpoint's
+            values of an LLM that is trained itself.
         optimiser: AdamW's two moments.
         copies: parameters as they were at the start of the phase; rounded copies of trained parameters if activations
             are not float32; tensors that the objective compares with.
@@ -144,9 +145,10 @@ def training_memory(architecture: Architecture, settings: Settings, phase: Plann
     received = trained + (frozen + offsets if phase.distils and on_gpu else 0)
     host = 0 if on_gpu else trained + frozen + offsets
     connector = connector_bytes(architecture, settings, phase)
+    elsewhere = phase.trained_language if on_gpu else 0
     return Memory(
         weights=(architecture.parameters + phase.extra_linear_sets * architecture.linear_parameters) * size,
-        masters=FLOAT32 * (trained + frozen + (0 if on_gpu else offsets)),
+        masters=FLOAT32 * (trained - elsewhere + frozen + (0 if on_gpu else offsets)),
         optimiser=ADAM_STATES * FLOAT32 * trained,
         copies=FLOAT32 * (received + host + phase.extra_copies) + rounded,
         gradients=FLOAT32 * trained,

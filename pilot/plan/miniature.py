@@ -29,6 +29,7 @@ class Miniature:
         architecture, rank: of the full model.
         text_adapter: LoRA's initial values.
         offsets: the layer's offsets, which are zero.
+        language: the LLM's own parameters: the layer's, the last norm, embeddings, and a head that is not tied to them.
         projector: the projector.
     """
 
@@ -44,14 +45,26 @@ class Miniature:
             layer.kv_width: architecture.kv_width,
             layer.text_intermediate: architecture.text_intermediate,
         }
-        self._widths = self._widths_of_layers | {vision: architecture.feature_width, out: architecture.text_hidden}
+        words = self._min_width + 4
+        self._widths = self._widths_of_layers | {
+            vision: architecture.feature_width, out: architecture.text_hidden, words: architecture.vocabulary,
+        }  # fmt: skip
         pairs: dict[str, torch.nn.Parameter] = {}
         self.offsets: State = {}
+        self.language: State = {"language.embed_tokens.weight": torch.zeros(words, out)}
+        if not architecture.tied:
+            self.language["language.lm_head.weight"] = torch.zeros(words, out)
+        self.language["language.norm.weight"] = torch.zeros(out)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            self.language[f"language.layers.0.{name}.weight"] = torch.zeros(layer.text_hidden)
         for index, (target, (rows, columns)) in enumerate(zip(TARGETS, layer.matrices, strict=True)):
             path = f"layers.0.{'self_attn' if index < 4 else 'mlp'}.{target}"
             pairs[f"text_adapter.{path}.lora_A"] = torch.nn.Parameter(torch.empty(rank, rows))
             pairs[f"text_adapter.{path}.lora_B"] = torch.nn.Parameter(torch.empty(columns, rank))
             self.offsets[f"offset.{path}.weight"] = torch.zeros(columns, rows)
+            self.language[f"language.{path}.weight"] = torch.zeros(columns, rows)
+            if architecture.text_biases and target in ("q_proj", "k_proj", "v_proj"):
+                self.language[f"language.{path}.bias"] = torch.zeros(columns)
         self.text_adapter = initial_lora_state(pairs, 0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

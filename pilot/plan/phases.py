@@ -14,6 +14,7 @@ class PlannedPhase:
         share: share of the round's steps.
         trained: parameters with gradients.
         trained_lora: those of them that belong to LoRA.
+        trained_language: those that are the LLM's own.
         trained_mlps: connector MLPs with gradients.
         frozen: parameters that take part in the computation without gradients, except offsets.
         frozen_mlps: connector MLPs among them.
@@ -31,6 +32,7 @@ class PlannedPhase:
     share: float = 1.0
     trained: int
     trained_lora: int
+    trained_language: int = 0
     trained_mlps: int
     frozen: int = 0
     frozen_mlps: int = 0

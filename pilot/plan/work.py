@@ -101,6 +101,8 @@ def example_flops(architecture: Architecture, settings: Settings, phase: Planned
     lora = architecture.lora_parameters(settings.rank)
     per_token += 4 * lora + 2 * phase.trained_lora
     head = 4 * architecture.vocabulary * architecture.text_hidden * settings.answers
+    if phase.trained_language:
+        per_token, head = per_token + 2 * layers, head * 3 // 2
     mlps = (6 * phase.trained_mlps + 2 * phase.frozen_mlps) * architecture.projector_parameters
     teacher = forward_flops(architecture, settings, phase) if phase.distils else 0
     return settings.sequence * per_token + head + architecture.image_tokens * mlps + teacher

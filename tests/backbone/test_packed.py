@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaModel, Qwen2Config, Qwen2Model
 
 from pilot.backbone.from_profile import load_backbone
+from pilot.backbone.language import LanguageParameters
 from pilot.backbone.lora import attach_lora
 from pilot.backbone.packed.llama import PackedLlama
 from pilot.backbone.packed.ops import RmsNorm, SwiGlu
@@ -92,6 +93,39 @@ def test_loss_and_gradients_are_those_of_transformers(num_kv_heads: int, kind: s
         assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("with_lora", [True, False])
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_gradients_of_the_llm_itself_are_those_of_transformers(kind: str, with_lora: bool) -> None:
+    """Every weight, bias, norm and embedding, of which the head's are the same; W + s B A with all of them trained."""
+    model, adapter = make_model(2, kind)
+    ids, labels = collated(TEXTS)
+    lead, images = torch.randn(LEAD, WIDTH), torch.randn(len(TEXTS), IMAGE, WIDTH)
+    frozen = packed_loss(model, lead, images, ids, labels)
+    own = LanguageParameters(model, nn.Identity(), adapter.values()).parameters()
+    shared = {"norm.weight", "embed_tokens.weight"}
+    assert {name.removeprefix("language.") for name in own} >= shared and not any("lora" in name for name in own)
+    assert len(own) == len(shared) + 3 * (7 + 2 + (3 if kind == "qwen2" else 0))
+    for parameter in own.values():
+        parameter.requires_grad_(True)
+    trained = {**own, **(adapter if with_lora else {})}
+    for parameter in adapter.values():
+        parameter.requires_grad_(with_lora)
+    results = []
+    for loss_of in (packed_loss, plain_loss):
+        for parameter in trained.values():
+            parameter.grad = None
+        loss = loss_of(model, lead, images, ids, labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        results.append((loss.detach(), [p.grad for p in trained.values()]))
+    (packed, of_packed), (plain, of_plain) = results
+    assert packed == frozen.detach() and packed == pytest.approx(plain.item(), abs=1e-6)
+    for mine, theirs in zip(of_packed, of_plain, strict=True):
+        assert mine is not None and theirs is not None
+        assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+    zero = {name for name, value in zip(trained, of_plain, strict=True) if value is not None and not value.any()}
+    assert zero == set()
+
+
 def test_a_sequence_does_not_see_the_others() -> None:
     """The loss of all is the mean of the losses alone, by labelled tokens; order does not matter."""
     model, _ = make_model(4)
@@ -134,7 +168,9 @@ def test_what_stands_after_the_last_label_is_not_read() -> None:
 def test_backward_of_norm_and_swiglu() -> None:
     torch.manual_seed(0)
     x = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: RmsNorm.apply(x, torch.linspace(0.5, 2, 6).double(), 1e-6), x)
+    gain = torch.linspace(0.5, 2, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: RmsNorm.apply(x, gain.detach(), 1e-6), x)
+    assert torch.autograd.gradcheck(lambda x, gain: RmsNorm.apply(x, gain, 1e-6), (x, gain))
     assert torch.autograd.gradcheck(SwiGlu.apply, x)
     weight = torch.linspace(0.5, 2, 6)
     assert torch.allclose(RmsNorm.apply(x.float(), weight, 1e-6), functional.rms_norm(x.float(), (6,), weight, 1e-6))

@@ -56,6 +56,15 @@ def test_offsets_are_merged(small: Small, method: str, tmp_path: Path) -> None:
         export_model(run, 1, tmp_path / "adapter", "adapter")
 
 
+def test_a_whole_llm_is_exported(small: Small, tmp_path: Path) -> None:
+    run = small.run("full")
+    folder = export_model(run, 1, tmp_path / "model")
+    model = LlavaForConditionalGeneration.from_pretrained(folder).eval()
+    check(small, "full", 1, model, LlavaProcessor.from_pretrained(folder))
+    with pytest.raises(UserError, match="--adapter: method full trained the whole LLM"):
+        export_model(run, 1, tmp_path / "adapter", "adapter")
+
+
 def test_merged_is_a_stock_checkpoint(small: Small, merged: Path) -> None:
     model, info = LlavaForConditionalGeneration.from_pretrained(merged, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pilot.config.load import load_profile
 from pilot.config.model import LearningRates
@@ -25,7 +27,7 @@ from pilot.federation.training import client_models, train_run
 from pilot.io.atomic import read_json, read_jsonl
 from pilot.io.digest import digest_json, sha256_file
 from pilot.io.lock import locked
-from pilot.methods.base import group_of
+from pilot.methods.base import group_of, select
 from pilot.methods.catalogue import METHODS
 
 from ..marks import few_of
@@ -69,6 +71,30 @@ def test_every_method_trains(small: Small, method: str) -> None:
     kept = {client: ClientStore(run / "clients" / str(client)).load(v) for client, v in progress.versions.items()}
     assert sorted(kept) == (clients if method in PRIVATE else [])
     assert {group_of(name) for state in kept.values() for name in state} == PRIVATE.get(method, set())
+
+
+def test_a_whole_llm_is_trained_and_put_back(small: Small) -> None:
+    """Every number of the LLM moves, LoRA does not; a model loaded afterwards has the checkpoint's LLM again."""
+    shipped = small.backbone.initial_language_state()
+    assert sum(value.numel() for value in shipped.values()) == small.backbone.num_language_parameters
+    (load,) = client_models(small.spec("full"), small.backbone, small.run("full")).values()
+    state = load().state()
+    assert select(state, {"language"}).keys() == shipped.keys()
+    assert all(bool((state[name] != value).any()) for name, value in shipped.items())
+    assert not any(bool(value.any()) for name, value in state.items() if name.endswith("lora_B"))
+    ledger = read_json(small.run("full") / "ledger.json")
+    assert ledger["training_flops"] == ledger["training_tokens"] * 6 * ledger["trainable_parameters"]
+    (load,) = client_models(small.spec("fedavg"), small.backbone, small.run("fedavg")).values()
+    load()
+    now = small.backbone.language_parameters()
+    assert all(torch.equal(now[name], value) and not now[name].requires_grad for name, value in shipped.items())
+
+
+def test_a_whole_llm_is_not_trained_in_rounded_weights(small: Small) -> None:
+    spec = small.spec("full")
+    rounded = replace(spec, profile=spec.profile.model_copy(update={"precision": "bfloat16"}))
+    with pytest.raises(UserError, match="field precision: method full trains the whole LLM, .* got bfloat16"):
+        rounded.make_method()
 
 
 @pytest.mark.parametrize("method", TRAINED)

@@ -131,8 +131,8 @@ def test_every_method_has_models_for_newcomers(world: World, method: str) -> Non
     fit = world.newcomers(method, fit=True)
     for client in UNSEEN:
         assert all(bool(torch.isfinite(value).all()) for value in fit[client].values())
-        lora = [name for name in fit[client] if name.endswith("lora_B")]
-        assert any(bool((fit[client][name] != received[client].get(name)).any()) for name in lora)
+        own = [name for name in fit[client] if name.endswith("lora_B") or name.startswith("language.")]
+        assert any(bool((fit[client][name] != received[client].get(name)).any()) for name in own)
     assert not equal(fit[6], fit[7])
     assert all(equal(fit[client], again) for client, again in world.newcomers(method, fit=True).items())
 

@@ -236,6 +236,27 @@ def test_offsets() -> None:
         assert more == 7 * factor * 240
 
 
+def test_a_whole_llm() -> None:
+    """Two layers of 128, embeddings and a head of 10 x 4 each, the last norm: 340 numbers beside the connector's 36.
+
+    The checkpoint's values are kept in the host's memory. Two more operations per number of a layer and token, and per
+    number of the head and answer token; LoRA's 232 numbers get no gradient.
+    """
+    plain, full = (planned(name, SMALL, 2).phases(2)[0] for name in ("fedavg", "full"))
+    assert (full.trained, full.trained_language, full.trained_lora) == (340 + 36, 340, 0)
+    assert full.down == full.up == 376 and full.frozen == 232
+    biased = replace(SMALL, text_biases=True, tied=True)
+    assert (
+        planned("full", biased, 2).phases(2)[0].trained_language == biased.language_parameters == 300 + 2 * (4 + 2 + 2)
+    )
+    for on_gpu, masters in ((True, 36 + 232), (False, 376 + 232)):
+        memory = training_memory(SMALL, SETTINGS, full, on_gpu=on_gpu)
+        assert memory.masters == 4 * masters and memory.optimiser == 8 * 376 and memory.gradients == 4 * 376
+        assert memory.weights == training_memory(SMALL, SETTINGS, plain, on_gpu=on_gpu).weights
+    more = example_flops(SMALL, SETTINGS, full) - example_flops(SMALL, SETTINGS, plain)
+    assert more == 7 * (2 * 2 * 128 - 2 * 232) + 2 * 10 * 4 * 3
+
+
 def test_validation() -> None:
     """FedMoE's forward passes over 10 % of the shards: two per number and token, and attention."""
     plain, fedmoe = (planned(name, SMALL, 2).phases(2)[0] for name in ("fedavg", "fedmoe"))

@@ -86,6 +86,7 @@ class LeanLlava(nn.Module):
         if own:
             raise ValueError(f"{weights}: {sorted(own)[0]} is not a parameter of LLaVA's language part")
         self.lm_head = _linear(self.get_input_embeddings().weight)
+        self.lm_head.weight = self.get_input_embeddings().weight  # one parameter, also for a method that trains it
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the token embeddings, whose weights are also those of the head."""

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 class RmsNorm(torch.autograd.Function):
-    """x / sqrt(mean(x^2) + epsilon) * w for the rows of x (T, C); w (C,) is frozen. Zhang and Sennrich 2019."""
+    """x / sqrt(mean(x^2) + epsilon) * w for the rows of x (T, C), with w (C,). Zhang and Sennrich 2019."""
 
     @staticmethod
     def forward(ctx: Any, x_TC: Tensor, weight_C: Tensor, epsilon: float) -> Tensor:
@@ -17,11 +17,12 @@ class RmsNorm(torch.autograd.Function):
         return (x_TC * scale_T1).mul_(weight_C)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x_TC, scale_T1, weight_C = ctx.saved_tensors
+        own_C = (grads[0] * x_TC).mul_(scale_T1).sum(dim=0) if ctx.needs_input_grad[1] else None
         grad_TC = grads[0] * weight_C
         along_T1 = torch.linalg.vecdot(grad_TC, x_TC)[:, None].mul_(scale_T1.pow(3)).div_(-x_TC.shape[1])
-        return grad_TC.mul_(scale_T1).addcmul_(x_TC, along_T1), None, None
+        return grad_TC.mul_(scale_T1).addcmul_(x_TC, along_T1), own_C, None
 
 
 class SwiGlu(torch.autograd.Function):

@@ -31,6 +31,8 @@ class StackedWeights:
 
     Attributes:
         biases: of each layer, the biases of its fused matrices `q` and `kv`, rows in the same order; none in Llama.
+
+    Frozen weights that receive gradients, since a method trains them, are stacked again for each product.
     """
 
     def __init__(self, layers: Sequence[nn.Module], head_width: int) -> None:
@@ -43,46 +45,63 @@ class StackedWeights:
                 assert isinstance(module, LoraLinear), "every target has a LoRA"
                 places.setdefault(tuple(module.weight.shape), []).append((index, name, fused, module))
         self._stacks = [_Stack(of_shape, head_width) for of_shape in places.values()]
-        self.biases = [_biases(layer, head_width) for layer in layers]
+        self._layers, self._head_width = layers, head_width
+        self._biases = self._read_biases()
+
+    def _read_biases(self) -> list[dict[str, Tensor]]:
+        return [_biases(layer, self._head_width) for layer in self._layers]
+
+    @property
+    def biases(self) -> list[dict[str, Tensor]]:
+        """See the class."""
+        return self._read_biases() if self._stacks[0].trained else self._biases
 
     def refresh(self) -> None:
         """Copy the frozen weights again after their modules have received others."""
         for stack in self._stacks:
             stack.refresh()
+        self._biases = self._read_biases()
 
     def merged(self) -> list[dict[str, Tensor]]:
         """Return W + s B A of every layer, by the names of the fused matrices in `FUSED`: one (out, in) matrix each."""
         weights: list[dict[str, Tensor]] = [{} for _ in range(self.num_layers)]
         for stack in self._stacks:
-            parts = MergeLora.apply(stack, *stack.parameters())
+            parts = MergeLora.apply(stack, stack.weights(), *stack.parameters())
             for (index, fused), weight in zip(stack.rows, parts, strict=True):
                 weights[index][fused] = weight
         return weights
 
 
 class MergeLora(torch.autograd.Function):
-    """W + s B A of a stack's K layers, split into the fused matrices; takes the K matrices B and the K matrices A."""
+    """W + s B A of a stack's K layers, split into the fused matrices; takes W, the K matrices B, then all A."""
 
     @staticmethod
-    def forward(ctx: Any, stack: "_Stack", *parameters: Tensor) -> tuple[Tensor, ...]:
-        count = len(stack.frozen_KOI)
+    def forward(ctx: Any, stack: "_Stack", weights_KOI: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+        count = len(weights_KOI)
         b_KOR, a_KRI = _stacked(parameters[:count]), _stacked(parameters[count:])
         if stack.order is not None:
             b_KOR = b_KOR.flatten(0, 1).index_select(0, stack.order).view_as(b_KOR)
         ctx.save_for_backward(b_KOR, a_KRI)
         ctx.stack = stack
-        merged_KOI = torch.baddbmm(stack.frozen_KOI, b_KOR, a_KRI, alpha=stack.scale)
+        merged_KOI = torch.baddbmm(weights_KOI, b_KOR, a_KRI, alpha=stack.scale)
         return merged_KOI.view(-1, merged_KOI.shape[2]).split(list(stack.rows.values()))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (b_KOR, a_KRI), stack = ctx.saved_tensors, ctx.stack
-        grad_KOI = torch.cat(grads).view_as(stack.frozen_KOI).mul_(stack.scale)
+        weights_grad_KOI = torch.cat(grads).view_as(stack.frozen_KOI)
+        if ctx.needs_input_grad[1]:
+            if not any(ctx.needs_input_grad[2:]):
+                return None, weights_grad_KOI, *[None] * (2 * len(b_KOR))
+            grad_KOI = weights_grad_KOI * stack.scale
+        else:
+            grad_KOI = weights_grad_KOI.mul_(stack.scale)
         b_grad_KOR = torch.bmm(grad_KOI, a_KRI.transpose(1, 2))
         if stack.order is not None:
             b_grad_KOR = b_grad_KOR.flatten(0, 1).index_select(0, stack.inverse_order).view_as(b_KOR)
         a_grad_KRI = torch.bmm(b_KOR.transpose(1, 2), grad_KOI)
-        return None, *b_grad_KOR.unbind(), *a_grad_KRI.unbind()
+        own = weights_grad_KOI if ctx.needs_input_grad[1] else None
+        return None, own, *b_grad_KOR.unbind(), *a_grad_KRI.unbind()
 
 
 class _Stack:
@@ -111,8 +130,21 @@ class _Stack:
 
     def refresh(self) -> None:
         """Copy the frozen weights again; see `StackedWeights.refresh`."""
-        frozen = zip(self._modules, self._orders, strict=True)
-        self.frozen_KOI: Tensor = torch.stack([module.weight.detach()[order_O] for module, order_O in frozen])
+        with torch.no_grad():
+            self.frozen_KOI: Tensor = self._stacked()
+
+    @property
+    def trained(self) -> bool:
+        """Whether the weights receive gradients."""
+        return self._modules[0].weight.requires_grad
+
+    def weights(self) -> Tensor:
+        """Return the weights (K, O, I): their copies, or while they are trained, themselves."""
+        return self._stacked() if self.trained else self.frozen_KOI
+
+    def _stacked(self) -> Tensor:
+        own = zip(self._modules, self._orders, strict=True)
+        return torch.stack([module.weight[order_O] for module, order_O in own])
 
     def parameters(self) -> Sequence[Tensor]:
         """Return all B, then all A."""
@@ -137,7 +169,7 @@ def _biases(layer: nn.Module, head_width: int) -> dict[str, Tensor]:
         if isinstance(module, LoraLinear) and module.bias is not None:
             if FUSED[own] not in ("q", "kv"):
                 raise ValueError(f"{name}: this pass has biases in q, k and v only")
-            parts.setdefault(FUSED[own], []).append(module.bias.detach()[_order(module, own in ROTATED, head_width)])
+            parts.setdefault(FUSED[own], []).append(module.bias[_order(module, own in ROTATED, head_width)])
     return {fused: torch.cat(values) for fused, values in parts.items()}
 
 

@@ -6,11 +6,12 @@ from pilot.config.variant import base_name
 from pilot.methods.catalogue import CORE, FAMILIES
 from pilot.methods.catalogue import REFERENCES as LAST
 
-REFERENCES = ("central", "untuned", "majority")
+REFERENCES = ("central", "full", "untuned", "majority")
 """Methods that federated methods are read against; never marked as best."""
 
 REFERENCE_NOTES = {
     "central": "all clients' data pooled, the same total number of optimiser steps",
+    "full": "the connector and the whole LLM trained and averaged, without LoRA",
     "untuned": "the backbone as shipped, no training",
     "majority": "blind: most frequent training answer, mean training box, medoid training caption",
 }
@@ -26,7 +27,7 @@ def is_reference(method: str, untrained: bool) -> bool:
 
 
 def method_key(name: str) -> tuple[int, str]:
-    """Return a sort key: pilot, fedavg, fedprox, fedmoe, others by name, local, central, untuned, majority.
+    """Return a sort key: pilot, fedavg, fedprox, fedmoe, others by name, local, central, full, untuned, majority.
 
     Variants sort with their base.
     """

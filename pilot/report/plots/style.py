@@ -69,6 +69,7 @@ _STYLES = {
     "fedmoe": MethodStyle("#009E73", "D", ""),
     "local": MethodStyle("#E69F00", "v", ""),
     "central": MethodStyle("#333333", "P", "//"),
+    "full": MethodStyle("#666666", "d", "xx"),
     "untuned": MethodStyle("#999999", "X", "//"),
     "majority": MethodStyle("#CCCCCC", "*", "//"),
 }
