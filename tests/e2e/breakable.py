@@ -10,7 +10,7 @@ from pilot.deployment.local import LocalDeployment, _node_id
 from pilot.errors import UserError
 from pilot.io.processes import Process
 
-REJOIN_SECONDS = 90.0
+REJOIN_SECONDS = 300.0
 """Time limit for rejoining: Flower accepts a node with the same key 60 s after its predecessor's last heartbeat."""
 
 
@@ -41,7 +41,7 @@ class BreakableDeployment(LocalDeployment):
         """Restart a killed SuperNode, repeatedly, until the SuperLink accepts it.
 
         Raises:
-            UserError: it is not accepted within 90 s.
+            UserError: it is not accepted in time.
         """
         until = time.monotonic() + REJOIN_SECONDS
         while time.monotonic() < until:
