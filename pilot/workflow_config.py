@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, create_model
 
-from pilot.config.base import Model
+from pilot.config.base import Count, Model
 from pilot.config.files import check_known, shipped_names, validated
 from pilot.config.load import load_profile
 from pilot.config.scenario import FullName
@@ -47,13 +47,15 @@ MethodNames = Annotated[tuple[FullName, ...], BeforeValidator(_names), Field(min
 class WorkflowConfig(Model):
     """The workflow's configuration; `read_workflow_config` adds a field `<study>_methods` for every study.
 
-    Fields that name methods exclude all others; None excludes none.
+    Fields that name methods exclude all others; None excludes none. `seeds` is the number of seeds of each method, None
+    for the scenario's own.
     """
 
     results: Annotated[str, BeforeValidator(_folder)] = "results"
     profile: str = "embedded"
     figure_methods: MethodNames | None = None
     fault_methods: MethodNames | None = None
+    seeds: Count | None = None
 
     def methods_of(self, study: str) -> tuple[str, ...]:
         """Return the methods selected for a study; empty for all of its methods."""

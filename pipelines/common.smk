@@ -30,7 +30,7 @@ VARIANT = r"(?:\+[a-z0-9][a-z0-9._-]*)?"  # optional suffix of the name of a met
 REFERENCES = ("untuned", "majority")
 FAULT_METHODS = ("pilot", "fedavg", "fedprox", "fedmoe")
 FAULT_OUTPUTS = ("tables/faults.csv", "tables/faults.md", "figures/faults.png", "figures/faults.pdf")
-SMOKE_FAULTS = ("dropout-50", "nan-client")
+SMOKE_FAULTS, SMOKE_FAULT_METHODS = ("dropout-50", "nan-client"), ("pilot", "fedavg")
 TABLES = (
     *("main.csv", "per_client.csv", "cost.csv", "significance.csv", "timing.csv", "main.md", "main.tex"),
     *("leaderboard.json", "grid.tex", "significance.tex", "cost.tex"),
@@ -67,7 +67,7 @@ def shipped_checkpoint(wildcards):
 def runs_of(wildcards):
     """Return the run folders of a scenario: its methods with its seeds, and the references."""
     scenario = load_scenario(wildcards.scenario)
-    names = [(method, seed) for method in scenario.methods for seed in scenario.seeds]
+    names = [(method, seed) for method in scenario.methods for seed in scenario.first_seeds(CONFIG.seeds)]
     names += [(method, 0) for method in REFERENCES]
     folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/runs"
     return [f"{folder}/{method}/seed{seed}" for method, seed in names]
@@ -91,7 +91,8 @@ def fault_runs(wildcards):
     """Return the folders of a scenario's runs with a fault."""
     own = load_scenario(wildcards.scenario).methods
     check_methods_in_scenario("fault_methods", wildcards.scenario, CONFIG.fault_methods or (), own)
-    methods = CONFIG.fault_methods or [name for name in FAULT_METHODS if name in own]
+    usual = SMOKE_FAULT_METHODS if wildcards.scenario == "smoke" else FAULT_METHODS
+    methods = CONFIG.fault_methods or [name for name in usual if name in own]
     folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/faults"
     faults = SMOKE_FAULTS if wildcards.scenario == "smoke" else shipped_names("faults")
     return [f"{folder}/{fault}/runs/{method}/seed0" for fault in faults for method in methods]
@@ -105,14 +106,21 @@ def faulty_and_fault_free_runs(wildcards):
 
 
 def study_of(name):
-    """Load a study, restricted to the configured methods (`zoo_methods=pilot,fedavg`)."""
-    return load_study(name).subset(methods=CONFIG.methods_of(name))
+    """Load a study with the configured methods (`zoo_methods=pilot,fedavg`) and number of seeds."""
+    return load_study(name).subset(methods=CONFIG.methods_of(name), seeds=CONFIG.seeds)
+
+
+def seed_options(name):
+    """Return the command-line options for a study's number of seeds, if it is set."""
+    number = study_of(name).seeds
+    return [] if number is None else ["--seeds", str(number)]
 
 
 def further_runs(wildcards):
     """Return a study's run folders in one scenario folder that the scenario's own targets do not make."""
-    profile, setting = base_name(wildcards.profile), Setting(wildcards.scenario, wildcards.profile)
-    methods = study_of(wildcards.study).further_methods(setting, profile)
+    study, profile = study_of(wildcards.study), base_name(wildcards.profile)
+    setting = Setting(wildcards.scenario, wildcards.profile, study.seeds)
+    methods = study.further_methods(setting, profile)
     return [str(run) for run in setting.runs(Path(wildcards.results), methods)]
 
 

@@ -39,7 +39,7 @@ rule study:
     params:
         source=stage_digest("studies"),
         parts=lambda wildcards: digest_json(study_of(wildcards.study).model_dump(mode="json")),
-        methods=lambda wildcards: method_options(study_of(wildcards.study).methods),
+        methods=lambda wildcards: method_options(study_of(wildcards.study).methods) + seed_options(wildcards.study),
     log:
         "{results}/{profile}/studies/{study}/study.log",
     benchmark:

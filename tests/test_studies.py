@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from pilot.config.files import shipped_names
+from pilot.config.load import load_scenario
 from pilot.config.study import Setting, Study, load_study
 from pilot.errors import UserError
 from pilot.methods.catalogue import METHODS
@@ -28,7 +29,7 @@ def test_shipped_studies() -> None:
         "components", "neighbours", "distance", "adapter-init", "client-features", "experts", "rounds"
     ]  # fmt: skip
     zoo = studies["zoo"]
-    assert len(zoo.methods) == 32 and [part.baseline for part in zoo.parts] == ["fedavg"] * 2 + ["pilot"] * 4
+    assert len(zoo.methods) == 33 and [part.baseline for part in zoo.parts] == ["fedavg"] * 2 + ["pilot"] * 4
     assert {*zoo.methods, "untuned", "majority"} == {*METHODS}
     sweeps = {
         (name, part.name): sorted(part.axis.values.values())
@@ -41,7 +42,7 @@ def test_shipped_studies() -> None:
         ("ablation", "rounds"): [3, 6, 12, 36],
         ("heterogeneity", "alpha"): [0.1, 0.5, 1, 100],
         ("heterogeneity", "clients"): [1, 3, 6],
-        ("smoke", "clients"): [1, 2],
+        ("smoke", "aggregation"): [0, 1],
     }
 
 
@@ -60,6 +61,19 @@ def test_settings_and_the_runs_beside_the_scenarios_own(tmp_path: Path) -> None:
         tmp_path / "embedded/scenario2/runs/pilot+no-ata" / f"seed{seed}" for seed in (0, 1, 2)
     ]
     assert Setting("llava-scenario2", "llava") in load_study("zoo").settings("llava")
+
+
+def test_number_of_seeds(tmp_path: Path) -> None:
+    """A scenario's own seeds first, so that its runs are shared, then the smallest others."""
+    scenario = load_scenario("scenario2")
+    assert scenario.first_seeds(None) == (0, 1, 2) and scenario.first_seeds(2) == (0, 1)
+    assert scenario.model_copy(update={"seeds": (1, 4)}).first_seeds(5) == (1, 4, 0, 2, 3)
+    study = load_study("zoo").subset(methods=["taskavg"], seeds=5)
+    settings = study.settings("embedded")
+    assert {setting.num_seeds for setting in settings} == {5}
+    (setting, *_) = settings
+    assert [path.name for path in setting.runs(tmp_path, ["taskavg"])] == [f"seed{seed}" for seed in range(5)]
+    assert study.further_methods(setting, "embedded") == ("taskavg",)
 
 
 def test_some_of_a_study() -> None:

@@ -49,6 +49,10 @@ ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="Profile nam
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder that holds all results.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 BaselineOption = Annotated[str, typer.Option(help="Method that the others are tested against.")]
+TestOption = Annotated[
+    Literal["training", "these-models"],
+    typer.Option(help="What marks say: there after training again, or true of these trained models."),
+]
 AllowOption = Annotated[
     list[Difference] | None,
     typer.Option(

@@ -16,6 +16,7 @@ from pilot.cli.options import (
     ResultsOption,
     ScenarioDirArgument,
     TableFormat,
+    TestOption,
 )
 from pilot.errors import UserError
 
@@ -40,6 +41,7 @@ def compare(
         bool, typer.Option("--fail-on-change", help="Exit code 1 if something changed beyond noise.")
     ] = False,
     show: Annotated[ProtocolTable | None, typer.Option(help="Show this table instead.")] = None,
+    test: TestOption = "training",
 ) -> None:
     """Compare methods by task: mean, spread and interval, significant differences, and cost.
 
@@ -69,9 +71,28 @@ def compare(
         raise UserError("--fail-on-change: not valid with --side-by-side, which detects no changes. Omit one of them.")
     from pilot.report.compare.side_by_side import compare as compare_runs
 
-    text = compare_runs(paths, baseline, form, allow_different or ())
+    text = compare_runs(paths, baseline, form, allow_different or (), test=test)
     if text is not None:
         typer.echo(text, nl=not text.endswith("\n"))
+
+
+def power(
+    paths: Annotated[list[Path], typer.Argument(help="Scenario, method or run folders.")],
+    difference: Annotated[
+        list[str],
+        typer.Option(help="True difference in the metric's unit: a number for all tasks, or TASK=NUMBER; repeat it."),
+    ],
+    baseline: BaselineOption = "fedavg",
+    format: Annotated[TableFormat, typer.Option("--format", "-f", help="Output format.")] = "table",
+    as_json: JsonOption = False,
+    allow_different: AllowOption = None,
+) -> None:
+    """Say how many seeds a difference to the baseline needs, from the variation that finished runs show."""
+    from pilot.report.compare.power import show_power
+
+    text = show_power(paths, difference, baseline, "json" if as_json else format, allow_different or ())
+    if text is not None:
+        typer.echo(text, nl=False)
 
 
 def _compare_with_reference(paths: list[Path], form: str) -> None:
@@ -155,13 +176,14 @@ def study(
     profile: ProfileOption = "embedded",
     part: Annotated[list[str] | None, typer.Option(help="Only these parts, no index.md; repeat the option.")] = None,
     method: OnlyMethodsOption = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; by default each scenario's own.")] = None,
     paper: PaperOption = False,
 ) -> None:
     """Write studies/<study>: a table and a figure of every part, from finished runs."""
     from pilot.config.study import load_study
     from pilot.report.tables.study import write_study
 
-    chosen = load_study(name).subset(parts=part or (), methods=method or ())
+    chosen = load_study(name).subset(parts=part or (), methods=method or (), seeds=seeds)
     for path in write_study(chosen, profile, results, index=not part, paper=paper):
         typer.echo(str(path), err=True)
 

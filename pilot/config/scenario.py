@@ -4,6 +4,7 @@ It checks the form alone: names of methods are checked in `pilot.runs.inputs`, s
 `pilot.data.build`, and the split in `pilot.data.partition`.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -129,6 +130,13 @@ class Scenario(CompactModel):
         if self.unseen is not None:
             self._check_unseen(self.unseen)
         return self
+
+    def first_seeds(self, number: int | None) -> tuple[int, ...]:
+        """Return the first `number` seeds: the scenario's own, then the smallest others; all of its own for None."""
+        if number is None:
+            return self.seeds
+        others = (seed for seed in itertools.count() if seed not in self.seeds)
+        return tuple(itertools.islice(itertools.chain(self.seeds, others), number))
 
     def _check_unseen(self, unseen: UnseenConfig) -> None:
         for task in self.tasks:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pilot.config.base import Model
+from pilot.config.base import Count, Model
 from pilot.config.files import check_known, load_file
 from pilot.config.load import load_scenario, scenario_for_profile
 from pilot.config.scenario import FullName, Name, VariantName
@@ -24,18 +24,22 @@ DIMENSIONS: tuple[Dimension, ...] = ("methods", "scenarios", "profiles")
 
 @dataclass(frozen=True)
 class Setting:
-    """A scenario and a profile. Runs of one setting are comparable; runs of two differ in more than the method."""
+    """A scenario and a profile. Runs of one setting are comparable; runs of two differ in more than the method.
+
+    `num_seeds` is the number of seeds of each method; by default the scenario's own.
+    """
 
     scenario: str
     profile: str
+    num_seeds: int | None = None
 
     def folder(self, results: Path) -> Path:
         """Return the scenario's folder below `results`."""
         return setting_folder(results, self.profile, self.scenario)
 
     def runs(self, results: Path, methods: Collection[str]) -> list[Path]:
-        """Return the folders of the methods' runs, one for each seed of the scenario."""
-        seeds = load_scenario(self.scenario).seeds
+        """Return the folders of the methods' runs, one for each seed."""
+        seeds = load_scenario(self.scenario).first_seeds(self.num_seeds)
         return [run_folder(self.folder(results), method, seed) for method in methods for seed in seeds]
 
     def own_methods(self) -> tuple[str, ...]:
@@ -85,10 +89,11 @@ class Part(Model):
             return None
         return next(each for each in DIMENSIONS if set(getattr(self, each)) <= self.axis.values.keys())
 
-    def settings(self, profile: str) -> dict[Setting, dict[Dimension, str]]:
+    def settings(self, profile: str, num_seeds: int | None = None) -> dict[Setting, dict[Dimension, str]]:
         """Return the part's settings, in order, each with the part's names for its scenario and profile."""
+        names = {BASE: profile}
         return {
-            Setting(scenario_for_profile(scenario, profile), profile if variant == BASE else f"{profile}+{variant}"): {
+            Setting(scenario_for_profile(scenario, profile), names.get(variant, f"{profile}+{variant}"), num_seeds): {
                 "scenarios": scenario,
                 "profiles": variant,
             }
@@ -104,10 +109,11 @@ class Part(Model):
 
 
 class Study(Model):
-    """Parts that answer one question together."""
+    """Parts that answer one question together; `seeds` is the number of seeds, by default each scenario's own."""
 
     name: Name
     title: str
+    seeds: Count | None = None
     parts: tuple[Part, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -122,8 +128,10 @@ class Study(Model):
         """Methods of all parts, in order."""
         return tuple(dict.fromkeys(method for part in self.parts for method in part.methods))
 
-    def subset(self, *, parts: Collection[str] = (), methods: Collection[str] = ()) -> "Study":
-        """Return the study with only these parts and methods (default: all) and the baselines.
+    def subset(
+        self, *, parts: Collection[str] = (), methods: Collection[str] = (), seeds: int | None = None
+    ) -> "Study":
+        """Return the study with only these parts and methods (default: all) and the baselines, and so many seeds.
 
         Parts with no method left besides their baseline are dropped.
 
@@ -138,13 +146,13 @@ class Study(Model):
             chosen = [part.model_copy(update={"methods": tuple(names)}) for part, names in kept if len(names) > 1]
         if not chosen:
             raise UserError(f"study {self.name}: {', '.join(methods)}: only baselines are left. Select more methods.")
-        return self.model_copy(update={"parts": tuple(chosen)})
+        return self.model_copy(update={"parts": tuple(chosen), "seeds": seeds or self.seeds})
 
     def settings(self, profile: str) -> dict[Setting, tuple[str, ...]]:
         """Return every setting of any part with its methods."""
         found: dict[Setting, dict[str, None]] = {}
         for part in self.parts:
-            for setting in part.settings(profile):
+            for setting in part.settings(profile, self.seeds):
                 found.setdefault(setting, {}).update(dict.fromkeys(part.methods))
         return {setting: tuple(methods) for setting, methods in found.items()}
 

@@ -24,11 +24,8 @@ FILES = (
     "round-1/complete.json", "round-2/server.sha256", "round-2/complete.json", "round-3/complete.json",
     "rounds.jsonl", "timing.json", "ledger.json", "manifest.json",
 )  # fmt: skip
-KILLS = (
-    *(("clients/3/r1p0.safetensors", "write"), ("round-1/server.safetensors", "mkdtemp")),
-    *(("round-2/complete.json", "replace"), ("rounds.jsonl", "fsync")),
-)
-"""Four kinds of file, each at another moment; the rest of the grid is exhaustive."""
+KILLS = (("clients/3/r1p0.safetensors", "write"), ("round-2/complete.json", "replace"))
+"""A client's file and the server's, each at another moment; the rest of the grid is exhaustive."""
 FULL_DISKS = (("round-2/complete.json", "replace"),)
 WRITTEN = ("clients/3/r2p0.safetensors", "round-2/server.safetensors", "round-2/complete.json")
 KEPT = ("3/unfinished-r2p0.json", "5/unfinished-r1p1-2.safetensors")
@@ -61,7 +58,7 @@ def test_killed_while_writing(
     assert contents(tmp_path) == undisturbed
 
 
-@pytest.mark.parametrize("step", few_of([2, 47], [9, 19, 30]))
+@pytest.mark.parametrize("step", few_of([47], [2, 9, 19, 30]))
 def test_killed_in_a_training_step(
     server: ForkServer, undisturbed: dict[str, bytes], tmp_path: Path, step: int
 ) -> None:

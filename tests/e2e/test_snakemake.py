@@ -62,19 +62,19 @@ def test_second_run_does_nothing(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_faults_add_their_runs_to_the_ordinary_ones(finished: Path) -> None:
-    """Two faults by three methods; the ordinary runs are there already, and are not made again."""
+    """Two faults by two methods; the ordinary runs are there already, and are not made again."""
     shutil.rmtree(finished / "results/smoke/smoke/faults")
     output = snakemake(finished, "-n", target="smoke_faults")
-    runs = {f"{rule} {method}" for rule in ("train_fault", "answers_fault") for method in METHODS}
+    runs = {f"{rule} {method}" for rule in ("train_fault", "answers_fault") for method in METHODS[:2]}
     assert planned(output) == runs | {"score_faults", "tables_faults", "smoke_faults"}
     assert "strict-dag-evaluation" not in output  # no other rule takes these files for its own
     counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
-    assert counts["train_fault"] == counts["answers_fault"] == 6
+    assert counts["train_fault"] == counts["answers_fault"] == 4
     places = {path for path in re.findall(r"results/smoke/smoke/faults/[^, ]+/manifest.json", output)}
     assert places == {
         f"results/smoke/smoke/faults/{fault}/runs/{method}/seed0/manifest.json"
         for fault in ("dropout-50", "nan-client")
-        for method in METHODS
+        for method in METHODS[:2]
     }
 
 

@@ -30,9 +30,9 @@ def test_plans(copied: Path) -> None:
     output = plan(copied, "smoke_study")
     assert "strict-dag-evaluation" not in output
     counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
-    # Pilot, FedAvg and two references; Pilot's variant; Pilot and FedAvg with one client per task.
-    assert counts["train"] == counts["answers"] == 4 + 1 + 2
-    assert (counts["data"], counts["partition"], counts["score"], counts["score_study"]) == (2, 2, 1, 2)
+    # Pilot, FedAvg and two references; Pilot's variant.
+    assert counts["train"] == counts["answers"] == 4 + 1
+    assert (counts["data"], counts["partition"], counts["score"], counts["score_study"]) == (1, 1, 1, 1)
     output = plan(copied, "zoo", "zoo_methods=pilot,fedavg,local")
     counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
     assert (counts["train"], counts["score"], "score_study" in counts) == (2 * (6 * 3 + 2), 2, False)
@@ -43,6 +43,15 @@ def test_plans(copied: Path) -> None:
     output = plan(copied, "tuning", "zoo_methods=pilot,local")
     counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
     assert counts["tune"] == 3 and counts["tuning_table"] == 1  # FedAvg is the baseline
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_a_variant_of_a_scenario(copied: Path, tmp_path: Path) -> None:
+    """It has data, shards, features and runs of its own."""
+    target = "results/smoke/smoke+clients-1/tables/main.md"
+    snakemake(copied, "fedavg", target=target)
+    assert "| fedavg | 1 | " in (copied / target).read_text()
 
 
 @pytest.mark.slow

@@ -48,8 +48,9 @@ def test_statements_are_of_the_held_out_corpus() -> None:
 
 
 @pytest.mark.slow
-def test_tuned_models_are_asked_beside_the_untuned_one(small: Small) -> None:
+def test_tuned_models_are_asked_beside_the_untuned_one(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """The backbone as shipped knows its corpus; models tuned for a few steps know it less, and the table says so."""
+    monkeypatch.setattr(forgetting, "NUM_SCENES", 20)
     runs = []
     for method in ("untuned", "local"):
         runs.append(run_folder(small.folder, f"{method}-forgetting", 0))

@@ -68,7 +68,7 @@ def test_models_of_evaluated_rounds_are_kept(small: Small, tmp_path: Path, metho
 
 def test_bytes_do_not_depend_on_the_wire(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside_flower(monkeypatch)
-    spec = spec_of(small, "pilot")
+    spec = spec_of(small, "pilot", rounds=2, evaluate_every=1)
     train_run(spec, small.folder, tmp_path / "local", False, quiet)
     prepare_nodes(small.scenario, small.folder, tmp_path / "nodes")
     train(small, tmp_path / "nodes", tmp_path / "wire", spec, quiet)

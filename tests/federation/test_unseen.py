@@ -121,7 +121,7 @@ def test_the_split(world: World) -> None:
     assert [client["client"] for client in report["clients"] if client.get("unseen")] == list(UNSEEN)
 
 
-@pytest.mark.parametrize("method", few_of(["pilot", "fedavg", "fedmoe", "ditto"], TRAINED))
+@pytest.mark.parametrize("method", few_of(["pilot", "ditto"], TRAINED))
 def test_every_method_has_models_for_newcomers(world: World, method: str) -> None:
     """What they receive is finite and, with own steps, changes; the client's data and task decide it."""
     received = world.newcomers(method, fit=False)

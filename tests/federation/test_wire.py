@@ -25,7 +25,7 @@ from ..small import Small, contents, quiet
 from .grid import GridInProcess, inside_flower
 from .test_federation_settings import spec_of
 
-FEW = ("pilot", "fedmoe", "scaffold", "flora", "clustered", "central")
+FEW = ("pilot", "scaffold", "central")
 """Each sends something that the others do not: peers, shares of experts, control variates, factors of other ranks..."""
 TRAINED = [name for name in METHODS if not issubclass(method_class(name), Blind)]
 

@@ -25,6 +25,7 @@ def test_defaults_and_forms() -> None:
     })  # fmt: skip
     assert config.results == str(Path.home() / "a/b/c") and config.fault_methods == ("pilot",)
     assert config.methods_of("zoo") == ("pilot", "fedavg") and config.methods_of("ablation") == ()
+    assert config.seeds is None and read_workflow_config({"seeds": 10}).seeds == 10
 
 
 @pytest.mark.parametrize("field", NAMES)
@@ -56,6 +57,8 @@ def test_unknown_methods(field: str) -> None:
         ({"results": {"a": "b"}}, "field results: expected a folder's name; Snakemake reads .* as dict"),
         ({"results": "--force"}, "does not start with '-', got '--force'"),
         ({"results": " "}, "is not empty"),
+        ({"seeds": 0}, "field seeds: .* got 0"),
+        ({"seeds": "all"}, "field seeds: .* got 'all'"),
         ({"results": "a{b}"}, "without '{'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -65,3 +65,12 @@ def test_the_local_profile(tmp_path: Path) -> None:
     assert {job["resources"].get("gpu") for job in done.jobs if job["rule_name"] == "train"} == {1}
     values = yaml.safe_load((ROOT / profile / "config.yaml").read_text())
     assert values["resources"] == ["gpu=1"] and values["rerun-incomplete"] is True and values["cores"] == "all"
+
+
+@pytest.mark.slow
+def test_more_seeds(tmp_path: Path) -> None:
+    """Of a scenario's methods and a study's, beside those that are there; references have one run."""
+    done = dry_run("smoke", "smoke_study", "--quiet", "host", "--config", f"results={tmp_path}", "seeds=3")
+    found = set(re.findall(r"train (\S+), seed (\d+), smoke \(smoke\)", done.text))
+    assert found >= {(method, seed) for method in ("pilot", "fedavg", "pilot+no-ata") for seed in "012"}
+    assert {seed for _, seed in found} == set("012") and ("untuned", "1") not in found

@@ -76,7 +76,8 @@ def test_differences_are_to_the_baseline_and_corrected_over_the_part(results: Pa
     for profile in ("embedded+rounds-3", "embedded"):
         scenario = results / profile / "scenario2"
         write_tables(scenario, "fedavg", methods=["pilot", "fedavg", "local"])
-        tested = {(row["method"], row["task"]): row for row in rows(scenario / "tables" / "significance.csv")}
+        tests = rows(scenario / "tables" / "significance.csv", test="training")
+        tested = {(row["method"], row["task"]): row for row in tests}
         primary = ("exact_match", "CIDEr", "acc@0.5[original]")
         table = [row for row in rows(scenario / "tables/main.csv", protocol="personalised") if row["metric"] in primary]
         means = {(row["method"], row["task"]): row for row in table}
@@ -97,7 +98,7 @@ def test_differences_are_to_the_baseline_and_corrected_over_the_part(results: Pa
         for task in ("scene-vqa", "scene-caption", "scene-ground")
     ]
     for setting, task, method in order:
-        table = rows(results / setting / "scenario2/tables/significance.csv", task=task, method=method)
+        table = rows(results / setting / "scenario2/tables/significance.csv", task=task, method=method, test="training")
         p_values.append(float(table[0]["p_value"]))
     corrected = dict(zip(order, holm(p_values), strict=True))
     assert len(set(corrected.values())) > 2

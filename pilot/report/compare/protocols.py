@@ -3,14 +3,13 @@
 CSV and JSON hold the rows of `tables/<name>.csv`; for readers, tasks or quantities are columns.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pilot.errors import UserError
-from pilot.report.compare.side_by_side import FORMATS, print_whole
+from pilot.report.compare.wide import Wide, check_format, formatted
 from pilot.report.numbers.comparable import check_comparable
 from pilot.report.numbers.cross_task import QUANTITIES, FairnessRow, MatrixRow
 from pilot.report.numbers.curves import NO_TARGET, REACHED, CurveRow, TargetRow
@@ -19,21 +18,12 @@ from pilot.report.numbers.load import load_runs
 from pilot.report.numbers.summary import group_runs
 from pilot.report.numbers.unseen import UnseenRow
 from pilot.report.tables.protocols import PROTOCOL_TABLES, protocol_tables
-from pilot.report.tables.render import amount, escape, latex_table, markdown_table, rounded, to_csv
+from pilot.report.tables.render import amount
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _FORM = ".3f"
-
-
-class Wide(NamedTuple):
-    """A table for readers: column titles, lines, how many columns are text, and notes."""
-
-    titles: list[str]
-    lines: list[list[str]]
-    left: int
-    notes: list[str]
 
 
 def show_protocol(
@@ -48,43 +38,13 @@ def show_protocol(
     Raises:
         UserError: as `compare`, or no run was trained here.
     """
-    if format not in FORMATS:
-        raise UserError(f"--format {format}: unknown. Expected one of: {', '.join(FORMATS)}.")
+    check_format(format)
     runs = load_runs(paths)
     check_comparable(runs, allow_different)
     columns, rows = protocol_tables(group_runs(runs), name)[name]
     if not rows:
         raise UserError(f"--show {name}: {_NEEDS[name]}, found none.")
-    if format == "csv":
-        return to_csv(rows, columns)
-    if format == "json":
-        records = [{column: getattr(row, column) for column in columns} for row in rows]
-        return json.dumps(rounded(records), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    title, wide = PROTOCOL_TABLES[name], _WIDE[name](rows)
-    if format == "markdown":
-        notes = [f"- {note}" for note in wide.notes]
-        return "\n".join([f"## {title}", "", *markdown_table(wide.titles, wide.lines, wide.left), "", *notes]) + "\n"
-    if format == "latex":
-        header, *lines = (" & ".join(map(escape, line)) + r" \\" for line in (wide.titles, *wide.lines))
-        form = "l" * wide.left + "r" * (len(wide.titles) - wide.left)
-        return latex_table(escape(title), form, [header], lines, wide.notes)
-    _print(title, wide, console)
-    return None
-
-
-def _print(title: str, wide: Wide, console: "Console | None") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, header_style="bold")
-    for place, column in enumerate(wide.titles):
-        table.add_column(column.replace("[", r"\["), justify="left" if place < wide.left else "right", no_wrap=True)
-    for line in wide.lines:
-        table.add_row(*(text.replace("[", r"\[") for text in line))
-    target = console or Console()
-    print_whole(target, table)
-    for note in wide.notes:
-        target.print(f"  {note}", style="dim", markup=False, highlight=False)
+    return formatted(PROTOCOL_TABLES[name], _WIDE[name](rows), columns, rows, format, console)
 
 
 def _curves(rows: Sequence[CurveRow]) -> Wide:

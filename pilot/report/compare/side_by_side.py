@@ -8,6 +8,7 @@ from pilot.errors import UserError
 from pilot.report.numbers.comparable import check_comparable
 from pilot.report.numbers.headline import Cell, Headline, build_headlines, footnotes
 from pilot.report.numbers.load import load_runs
+from pilot.report.numbers.significance import DEFAULT_TEST, Test
 from pilot.report.numbers.summary import group_runs
 from pilot.report.tables.render import (
     ARROWS,
@@ -36,6 +37,7 @@ def compare(
     format: str = "table",
     allow_different: Collection[str] = (),
     console: "Console | None" = None,
+    test: Test = DEFAULT_TEST,
 ) -> str | None:
     """Compare the runs under `paths`.
 
@@ -45,6 +47,7 @@ def compare(
         format: one of `FORMATS`; `table` prints.
         allow_different: names from `comparable.DIFFERENCES`, or "all": properties in which the runs may differ.
         console: where `table` prints; the terminal by default.
+        test: the test that marks stand for.
 
     Returns:
         The text; None for `table`, which is printed.
@@ -56,7 +59,7 @@ def compare(
         raise UserError(f"--format {format}: unknown. Expected one of: {', '.join(FORMATS)}.")
     runs = load_runs(paths)
     allowed = check_comparable(runs, allow_different)
-    grids = build_headlines(group_runs(runs), baseline, allowed)
+    grids = build_headlines(group_runs(runs), baseline, allowed, test)
     if format == "markdown":
         return "\n".join(markdown(grid) for grid in grids)
     if format == "latex":

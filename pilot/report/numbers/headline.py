@@ -8,9 +8,22 @@ from pilot.report.numbers.cost import CostSummary, summarise
 from pilot.report.numbers.incidents import incident_notes, quarantine_notes
 from pilot.report.numbers.load import Task
 from pilot.report.numbers.order import REFERENCE_NOTES, REFERENCES
-from pilot.report.numbers.significance import DEFAULT_BASELINE, SignificanceRow, against_baseline, best_and_close
+from pilot.report.numbers.significance import (
+    DEFAULT_BASELINE,
+    DEFAULT_TEST,
+    SignificanceRow,
+    Test,
+    against_baseline,
+    best_and_close,
+)
 from pilot.report.numbers.statistics import LEVEL
 from pilot.report.numbers.summary import Group, MainRow, main_rows, primary_metric, unavailable_reasons
+
+FEW_SEEDS = 5
+TEST_NOTES: dict[Test, str] = {
+    "training": "would the difference be there after training again: paired over seeds and images, Student's t",
+    "these-models": "do these trained models differ: paired permutation of their scores over images",
+}
 
 
 @dataclass(frozen=True)
@@ -55,9 +68,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Headline:
-    """One scenario's grid. `baseline` is None if it is not among the runs."""
+    """One scenario's grid. `baseline` is None if it is not among the runs; `test` is what its marks say."""
 
     scenario: str
+    test: Test
     tasks: tuple[Task, ...]
     lines: tuple[Line, ...]
     baseline: str | None
@@ -67,27 +81,31 @@ class Headline:
     quarantined: tuple[str, ...]
 
 
-def build_headlines(groups: Sequence[Group], baseline: str, allowed: AllowedDifferences) -> list[Headline]:
+def build_headlines(
+    groups: Sequence[Group], baseline: str, allowed: AllowedDifferences, test: Test = DEFAULT_TEST
+) -> list[Headline]:
     """Build one grid per scenario among `groups`: methods in table order, references last.
 
     Args:
         groups: `group_runs(runs)`.
         baseline: the method that the others are tested against.
         allowed: differences between the runs that were allowed (`check_comparable`).
+        test: the test that marks stand for.
     """
-    tests = against_baseline(groups, baseline)
+    tests = against_baseline(groups, baseline, [test])
     grids = []
     for scenario in sorted({group.scenario for group in groups}):
         members = [group for group in groups if group.scenario == scenario]
         tasks = tuple(dict.fromkeys(task for group in members for task in group.tasks))
         primary = {primary_metric(group, task) for group in members for task in group.tasks}
         rows = {(row.method, row.task, row.metric, row.protocol): row for row in main_rows(members, only=primary)}
-        marks = {task.name: best_and_close(members, task) for task in tasks}
+        marks = {task.name: best_and_close(members, task, test) for task in tasks}
         tested = {(row.method, row.task): row for row in tests if row.scenario == scenario}
         lines = [_line(group, tasks, rows, marks, tested) for group in members]
         grids.append(
             Headline(
                 scenario=scenario,
+                test=test,
                 tasks=tasks,
                 lines=tuple(sorted(lines, key=lambda line: line.reference)),
                 baseline=baseline if any(group.label == baseline for group in members) else None,
@@ -116,14 +134,26 @@ def footnotes(grid: Headline) -> list[str]:
         "Worst: per seed the task's worst client, mean over seeds; where one model serves all, the mean. "
         "Local: each client's model on a held-out part of its own data, mean over clients and seeds.",
         "Bold (and * in a terminal): best method of the column, except references. †: not significantly different from "
-        "it (paired permutation of the trained models' scores over images, Holm-corrected within the column, "
-        "p >= 0.05).",
+        f"it ({TEST_NOTES[grid.test]}, Holm-corrected within the column, p >= 0.05).",
         tested
         if grid.baseline
         else f"No {DEFAULT_BASELINE} among the runs, so no tests against a baseline (set one with --baseline).",
+        *_seed_notes(grid),
         *_reference_notes(grid),
         *_gap_notes(grid),
         *grid.quarantined,
+    ]
+
+
+def _seed_notes(grid: Headline) -> list[str]:
+    """Say how many seeds there are to tell what another training would change, if they are few."""
+    fewest = min((line.num_seeds for line in grid.lines if not line.reference), default=FEW_SEEDS)
+    if grid.test != "training" or fewest >= FEW_SEEDS:
+        return []
+    return [
+        f"With {fewest} {'seed' if fewest == 1 else 'seeds'} only large differences can be told from what another "
+        "training would change: no mark does not mean no difference (`pilot-bench power` says how many seeds one "
+        "needs; --test these-models asks about the models at hand)."
     ]
 
 

@@ -9,7 +9,8 @@ client, so answers to one image are not independent samples.
   trained models differ on images like these, with 5 % false positives. It does not test whether other seeds would
   differ: for two equal methods whose seeds vary by 0.015 (standard deviation, 3 seeds, 300 images) it finds a
   difference in about a fifth of all cases, because their trained models do differ. The spread over seeds is in the
-  standard deviation and in the interval. Simulated in `tests/report/test_coverage.py`.
+  standard deviation and in the interval; `pilot.report.numbers.retraining` asks for other seeds. Simulated in
+  `tests/report/test_coverage.py`.
 - Multiple tests: Holm 1979.
 """
 
@@ -66,6 +67,11 @@ class Scores:
     def client_means(self) -> Floats:
         """Average the scores over examples, by seed and client, shape (S, C)."""
         return np.nanmean(self.values_SCI, axis=2)
+
+    def by_seed(self, ids: Sequence[str]) -> Floats:
+        """Average the scores of each of `ids` over the clients that answer it, by seed, shape (S, I)."""
+        place = {id: number for number, id in enumerate(self.ids)}
+        return np.nanmean(self.values_SCI[:, :, [place[id] for id in ids]], axis=1)
 
     def by_id(self) -> dict[str, float]:
         """Average the scores of each example over seeds and the clients that answer it."""

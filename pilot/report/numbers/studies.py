@@ -54,7 +54,7 @@ class PartTable:
         return next(row for row in self.rows if (row.scenario, row.profile, row.method, row.task) == key)
 
 
-def load_part(study: str, part: Part, profile: str, results: Path) -> PartTable:
+def load_part(study: str, part: Part, profile: str, results: Path, num_seeds: int | None = None) -> PartTable:
     """Load the runs of a part and build its table.
 
     Args:
@@ -62,12 +62,13 @@ def load_part(study: str, part: Part, profile: str, results: Path) -> PartTable:
         part: the part to load.
         profile: the profile that the study was run with.
         results: the folder of all results.
+        num_seeds: of each method; by default the scenario's own.
 
     Raises:
         UserError: runs are missing, not scored, or cannot be compared within a setting; the seeds of a method have
             different hyperparameters; or the tasks of the settings differ.
     """
-    settings = part.settings(profile)
+    settings = part.settings(profile, num_seeds)
     _require(study, part, list(settings), results)
     grids = {setting: _grid(part, setting, results) for setting in settings}
     tasks = {setting: [(task.name, task.metric) for task in grid.tasks] for setting, grid in grids.items()}
@@ -76,7 +77,7 @@ def load_part(study: str, part: Part, profile: str, results: Path) -> PartTable:
             f"study {study}, part {part.name}: field scenarios: their tasks differ. Define a part for each."
         )
     first = next(iter(grids.values()))
-    return PartTable(part, first.tasks, grids, tuple(_rows(part, profile, _corrected(grids))))
+    return PartTable(part, first.tasks, grids, tuple(_rows(part, profile, _corrected(grids), num_seeds)))
 
 
 def _require(study: str, part: Part, settings: Sequence[Setting], results: Path) -> None:
@@ -118,8 +119,8 @@ def _corrected(grids: dict[Setting, Headline]) -> dict[Setting, Headline]:
     return {setting: replace(grid, lines=tuple(line(each) for each in grid.lines)) for setting, grid in grids.items()}
 
 
-def _rows(part: Part, profile: str, grids: dict[Setting, Headline]) -> list[StudyRow]:
-    names = part.settings(profile)
+def _rows(part: Part, profile: str, grids: dict[Setting, Headline], num_seeds: int | None) -> list[StudyRow]:
+    names = part.settings(profile, num_seeds)
     return [
         _row(setting, line, number, part.axis_value(names[setting], line.method))
         for setting, grid in grids.items()

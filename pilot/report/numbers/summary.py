@@ -79,6 +79,11 @@ class Group:
         return is_reference(self.method, self.runs[0].reference)
 
     @property
+    def fixed(self) -> bool:
+        """True if its only run is a reference's, such as `untuned` or imported answers: no other seed is trained."""
+        return len(self.runs) == 1 and self.runs[0].reference
+
+    @property
     def imported(self) -> tuple[str, ...]:
         """Formats that the answers were imported from; empty for runs that were not imported."""
         return tuple(sorted({name for run in self.runs for name in run.imported}))

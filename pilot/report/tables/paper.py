@@ -53,8 +53,8 @@ def _significance(grid: Headline) -> str:
         if line.method != grid.baseline
     ]
     caption = (
-        f"{escape(grid.scenario)}: difference to {escape(grid.baseline or 'no baseline')} with $p$ of a paired "
-        "permutation test over images, Holm-corrected over the table."
+        f"{escape(grid.scenario)}: difference to {escape(grid.baseline or 'no baseline')} with $p$ that it would be "
+        "found between equal methods, trained again (paired over seeds and images), Holm-corrected over the table."
     )
     return _table(f"{grid.scenario}-significance", caption, ["", *map(_task, grid.tasks)], rows)
 

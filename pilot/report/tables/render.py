@@ -179,6 +179,7 @@ def _record(grid: Headline, line: Line, task: str, metric: str, cell: Cell) -> d
         "status": row.status if row else "missing",
         "best": cell.best,
         "not_significantly_different_from_best": cell.close,
+        "test": grid.test,
         "difference_to_baseline": against.difference if against else None,
         "p_value": against.p_value if against else None,
         "p_holm": against.p_holm if against else None,

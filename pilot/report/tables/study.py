@@ -6,7 +6,9 @@ from pathlib import Path
 
 from pilot.config.study import Setting, Study
 from pilot.io.atomic import write_text
+from pilot.report.numbers.headline import TEST_NOTES
 from pilot.report.numbers.load import load_runs
+from pilot.report.numbers.significance import DEFAULT_TEST
 from pilot.report.numbers.statistics import LEVEL
 from pilot.report.numbers.studies import PartTable, StudyRow, load_part
 from pilot.report.plots import drift
@@ -46,7 +48,7 @@ def write_study(study: Study, profile: str, results: Path, *, index: bool = True
     """
     folder = results / profile / "studies" / study.name
     sheets = folder / "paper" if paper else None
-    tables = [load_part(study.name, part, profile, results) for part in study.parts]
+    tables = [load_part(study.name, part, profile, results, study.seeds) for part in study.parts]
     written: list[Path] = []
     for table in tables:
         texts = {"csv": to_csv(table.rows, column_names(StudyRow)), "md": markdown(table), "tex": latex(table)}
@@ -146,9 +148,9 @@ def notes(table: PartTable) -> list[str]:
         "Each client's model on its task's test set (personalised), mean over the task's clients; mean ± standard "
         "deviation over seeds (ddof 1); in brackets a 95 % interval of the mean (hierarchical bootstrap over seeds, "
         "clients and images). CIDEr is on a scale of 0 to 10, the others 0 to 1.",
-        f"Δ: difference to {table.part.baseline} in the same scenario and profile; p: paired permutation of the "
-        f"trained models' scores over images, Holm-corrected over the {tests} tests of this table; ↑ ↓: p < {LEVEL}. "
-        "-: the baseline itself, or nothing to test.",
+        f"Δ: difference to {table.part.baseline} in the same scenario and profile; p: {TEST_NOTES[DEFAULT_TEST]}, "
+        f"Holm-corrected over the {tests} tests of this table; ↑ ↓: p < {LEVEL}. -: the baseline itself, or nothing to "
+        "test.",
         "MB: 10^6 bytes sent up and down, all clients and rounds.",
         *dict.fromkeys(said),
     ]
