@@ -96,6 +96,7 @@ ELSEWHERE = (
     ("clusters.md", r"pip install ", "tests/docs/test_commands.py::test_extras_resolve"),
     ("clusters.md", r"snakemake --report ", f"{_SNAKEMAKE}::test_report_has_every_figure_and_table_with_its_caption"),
     ("protocols.md", r"pilot-bench compare .*unseen", "tests/report/test_protocols.py::test_every_format_shows"),
+    ("metrics.md", r"pilot-bench power ", "tests/report/test_retraining.py::test_power_of_made_up_runs"),
     ("llava.md", r"pilot-bench .*llava-scenario2", f"{_OFFICIAL}::test_official_files_to_comparison"),
     ("smol.md", r"pip install ", "tests/backbone/test_smol.py::test_without_packages_there_is_one_message"),
     ("smol.md", r"pilot-bench (data|partition|backbone|train|evaluate)", "tests/federation/test_smol.py::test_a_round"),

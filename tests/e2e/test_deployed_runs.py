@@ -8,10 +8,12 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pilot.config.load import load_profile
 from pilot.data.record import read_records
 from pilot.deployment.local import Node
 from pilot.deployment.training import collect
@@ -20,12 +22,13 @@ from pilot.federation.checkpoint import load_progress
 from pilot.federation.node_folder import node_name
 from pilot.federation.nodes import prepare_nodes
 from pilot.federation.store import ClientStore
+from pilot.federation.training import train_run
 from pilot.io.atomic import read_jsonl
 from pilot.io.sealed import read_sealed, write_sealed
 from pilot.methods.base import group_of
 
 from ..marks import few_of
-from ..small import Small, contents
+from ..small import Small, contents, quiet
 from .breakable import BreakableDeployment
 
 pytestmark = pytest.mark.engine
@@ -130,6 +133,22 @@ def test_deployment_gives_the_bytes_of_local_training(deployed: Deployed, method
         assert "client 1 is not in this run" in lines and "client 1 is not in this run" in deployed.log("node-1")
     elif method != "untuned":
         assert "registered for client 0" in lines and "registered for client 0" in deployed.log(f"node-{POOLED}")
+
+
+@pytest.mark.exhaustive
+def test_models_of_evaluated_rounds_are_kept(deployed: Deployed, tmp_path: Path) -> None:
+    """Nodes keep their private states of those rounds, too, and `collect` brings them."""
+    text = deployed.small.profile_text.replace("name: tiny", "name: kept") + "evaluate_every: 1\n"
+    profile = tmp_path / "kept.yaml"
+    profile.write_text(text)
+    run(deployed, "local", profile=str(profile))
+    spec = replace(deployed.small.spec("local"), profile=load_profile(profile))
+    train_run(spec, deployed.small.folder, tmp_path / "here", False, quiet)
+    found = deployed.results / "kept/small/runs/local/seed0"
+    progress = load_progress(found / "checkpoint", None)
+    assert progress is not None and set(progress.evaluated) == {1}
+    collect(found, {client: deployed.nodes[client].state for client in CLIENTS})
+    assert contents(found) == contents(tmp_path / "here")
 
 
 def test_nothing_private_is_in_any_message(deployed: Deployed) -> None:

@@ -9,13 +9,16 @@ import signal
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pilot.deployment.flower_command import environment
 from pilot.errors import UserError
+from pilot.federation.checkpoint import rounds_of
 from pilot.federation.flower.server import simulate_run
+from pilot.federation.training import train_run
 from pilot.io.atomic import read_json
 from pilot.io.processes import Processes, free_port
 
@@ -35,6 +38,16 @@ def test_simulation_gives_the_bytes_of_local_training(few: Small, tmp_path: Path
     assert contents(tmp_path) == contents(few.run(method))
     timing = read_json(tmp_path / "timing.json")
     assert timing["exchange_seconds"] > 0 or method == "untuned"
+
+
+@pytest.mark.exhaustive
+def test_models_of_evaluated_rounds_are_kept(few: Small, tmp_path: Path) -> None:
+    profile = few.profile.model_copy(update={"rounds": 4, "evaluate_every": 2})
+    spec = replace(few.spec("pilot"), profile=profile)
+    train_run(spec, few.folder, tmp_path / "here", False, quiet)
+    simulate_run(spec, few.folder, tmp_path / "simulated", False, quiet)
+    assert rounds_of(tmp_path / "simulated/checkpoint") == [2, 3, 4]
+    assert contents(tmp_path / "simulated") == contents(tmp_path / "here")
 
 
 @pytest.mark.exhaustive

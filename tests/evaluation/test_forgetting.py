@@ -29,6 +29,7 @@ from pilot.report.numbers.forgetting import forgetting_rows
 from pilot.report.numbers.load import load_runs
 from pilot.report.numbers.summary import group_runs
 
+from ..meteor import leave_out_meteor
 from ..small import Small, quiet
 
 
@@ -51,6 +52,7 @@ def test_statements_are_of_the_held_out_corpus() -> None:
 def test_tuned_models_are_asked_beside_the_untuned_one(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """The backbone as shipped knows its corpus; models tuned for a few steps know it less, and the table says so."""
     monkeypatch.setattr(forgetting, "NUM_SCENES", 20)
+    leave_out_meteor(monkeypatch)
     runs = []
     for method in ("untuned", "local"):
         runs.append(run_folder(small.folder, f"{method}-forgetting", 0))

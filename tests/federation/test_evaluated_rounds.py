@@ -100,15 +100,15 @@ def test_who_answers_what(small: Small) -> None:
     runs = []
     for method in ("fedavg", "local"):
         runs.append(run_folder(small.folder, f"{method}-evaluated", 0))
-        train_run(spec_of(small, method), small.folder, runs[-1], True, quiet)
+        train_run(spec_of(small, method, rounds=2, evaluate_every=1), small.folder, runs[-1], True, quiet)
         answer_run(runs[-1], quiet)
-    names = ["", "round-2"]
+    names = ["", "round-1"]
     assert [evaluations(run, "samples.jsonl") for run in runs] == [names, ["", "cross-task", *names[1:]]]
     asked = {
         name: [row | {"prediction": ""} for row in read_jsonl(runs[1] / "eval" / name / "samples.jsonl")]
         for name in names
     }
-    assert asked[""] == asked["round-2"]
+    assert asked[""] == asked["round-1"]
     rows = read_jsonl(runs[1] / "eval/cross-task/samples.jsonl")
     assert len(rows) == 6 * 2 * 8 and {row["protocol"] for row in rows} == {"cross-task"}
     asked_of = {(client, row["task"]) for row in rows for client in row["clients"]}

@@ -1,7 +1,7 @@
 """Runs on every family at test size: phases train what they name, kills change nothing, answers and scores exist."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,7 @@ from peft import PeftModel
 
 from pilot.backbone.prompts import ChatPrompts
 from pilot.backbone.sources import checkpoint_folder
-from pilot.evaluation import caption
 from pilot.evaluation.answers import answer_run
-from pilot.evaluation.result import unavailable
 from pilot.evaluation.scoring import score_runs
 from pilot.evaluation.trained import load_run
 from pilot.export.write import export_model
@@ -25,13 +23,10 @@ from pilot.io.atomic import read_json
 
 from ..families import QUESTION, images, prompt, stock_inputs
 from ..marks import few_of
+from ..meteor import leave_out_meteor
 from ..small import Small, contents, quiet
 
 PROFILES = ("smolvlm-random", "internvl-random", "llava-onevision-random", "qwen2.5-vl-random")
-
-
-def _unavailable(corpora: Sequence[caption.Corpus]) -> list[caption.Results]:
-    return [{"METEOR": unavailable("not in this test")} for _ in corpora]
 
 
 class Killed(Exception):
@@ -126,8 +121,7 @@ def test_stock_transformers_gives_an_exports_answers(family: Small, form: str, t
 @pytest.mark.slow
 def test_answers_and_scores_of_pilot(family: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On questions, captions and boxes. METEOR, for which random words take minutes, is no matter of a family."""
-    scorers = [(names, _unavailable if "METEOR" in names else scorer) for names, scorer in caption._SCORERS]
-    monkeypatch.setattr(caption, "_SCORERS", scorers)
+    leave_out_meteor(monkeypatch)
     run = Path(shutil.copytree(family.run("pilot"), tmp_path / "small" / "runs" / "pilot" / "seed0"))
     for name in ("data", "partition", "features"):
         (tmp_path / "small" / name).symlink_to(family.folder / name)

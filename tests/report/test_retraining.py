@@ -199,7 +199,7 @@ def test_compare_says_which_test_its_marks_are(scenario: Path) -> None:
 
 
 def test_power_of_made_up_runs(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A row per task and method that is trained, and their mean; the same numbers in every format."""
+    """docs/metrics.md: a row per task and method that is trained, and their mean; the same numbers in every format."""
     given = ["0.3", "scene-caption=0.5"]
     rows = list(csv.DictReader(io.StringIO(show_power([scenario], given, format="csv") or "")))
     methods = ["pilot", "fedprox", "mean of all"]
