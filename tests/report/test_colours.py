@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from pilot.methods.catalogue import METHODS
+from pilot.report.html import look
 from pilot.report.numbers.order import REFERENCES
-from pilot.report.plots.style import method_style
+from pilot.report.plots.style import _SHAPES, MARKERS, method_style
 
 CORE = ("pilot", "fedavg", "fedprox", "fedmoe", "local", "central")
 APART, STILL_APART = 15.0, 10.0
@@ -77,3 +78,9 @@ def test_any_two_methods_that_are_drawn_as_points_differ_in_colour_or_marker(def
         and distance(styles[one].colour, styles[other].colour, deficiency) < STILL_APART
     ]
     assert alike == []
+
+
+def test_every_marker_of_figures_has_a_symbol_on_the_page() -> None:
+    for marker in (*_SHAPES, *MARKERS, *(method_style(method).marker for method in METHODS)):
+        assert marker in look._SHAPES, marker
+    assert len({(look.shape(method), method_style(method).colour) for method in METHODS}) == len(METHODS)

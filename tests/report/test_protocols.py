@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,14 @@ from pilot.report.numbers.curves import area_under, bytes_and_steps, curve_rows,
 from pilot.report.numbers.intervals import combined_interval
 from pilot.report.numbers.load import load_runs
 from pilot.report.numbers.summary import Group, group_runs, main_rows
+from pilot.report.plots.page import SCREEN
+from pilot.report.plots.style import Source
+from pilot.report.plots.write import FIGURES
 from pilot.report.tables.protocols import PROTOCOL_TABLES
+from pilot.report.tables.write import write_tables
 
-from .synthetic import write_metrics
+from .legible import drawn
+from .synthetic import SKILL, build_scenario, write_metrics
 
 TASKS = [
     {"name": "a", "kind": "vqa", "clients": [0]},
@@ -233,3 +239,17 @@ def test_bad_input(scenario: Path, tmp_path: Path) -> None:
         show_protocol([scenario / "runs/untuned"], "targets")
     with pytest.raises(UserError, match="--format pdf: unknown"):
         show_protocol([scenario], "curves", "pdf")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("further", "shown"), [(("ditto", "fedper"), True), (("ditto", "fedper", "pfedme"), False)])
+def test_curves_have_intervals_up_to_eight_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, further: tuple[str, ...], shown: bool
+) -> None:
+    """Six trained methods and two or three more; methods that are not trained are level lines and do not count."""
+    folder = build_scenario(tmp_path, (*SKILL, *further), seeds=(0, 1), protocols=True)
+    write_tables(folder)
+    source = Source(folder, tuple(load_runs([folder])))
+    figure, found = drawn(partial(FIGURES["curves"], source), SCREEN, monkeypatch)
+    assert ("95 % intervals" in " ".join(text for text, *_ in found)) == shown
+    assert any(line.get_alpha() == 0.6 for axes in figure.axes for line in axes.lines) == shown

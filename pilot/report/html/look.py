@@ -20,8 +20,10 @@ _SHAPES = {
     **{"X": "M-.7,-1L0,-.3L.7,-1L1,-.7L.3,0L1,.7L.7,1L0,.3L-.7,1L-1,.7L-.3,0L-1,-.7Z"},
     **{"*": "M0,-1L.25,-.3L1,-.3L.4,.15L.6,.9L0,.45L-.6,.9L-.4,.15L-1,-.3L-.25,-.3Z"},
     **{"p": "M0,-1L.95,-.31L.59,.81L-.59,.81L-.95,-.31Z", "h": "M0,-1L.87,-.5L.87,.5L0,1L-.87,.5L-.87,-.5Z"},
-    **{"<": "triangle-left", ">": "triangle-right"},
+    **{"<": "triangle-left", ">": "triangle-right", "d": "M0,-1L.6,0L0,1L-.6,0Z", "$+$": "cross"},
+    **{"8": "M-.4,-1L.4,-1L1,-.4L1,.4L.4,1L-.4,1L-1,.4L-1,-.4Z", "H": "M-1,0L-.5,-.87L.5,-.87L1,0L.5,.87L-.5,.87Z"},
 }
+_SHAPES["$x$"] = _SHAPES["X"]
 _AXIS: dict[str, Any] = {
     **dict.fromkeys(("labelColor", "titleColor", "tickColor", "domainColor", "gridColor"), INK),
     **{"gridOpacity": 0.13, "tickOpacity": 0.4, "domainOpacity": 0.4, "titleFontWeight": "normal"},

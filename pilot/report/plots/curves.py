@@ -36,6 +36,8 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
     if not labels or rows["round"].max() == 0:
         raise SkipFigure("no run of the chosen methods was trained here")
     handles = [_handle(label, rows) for label in labels]
+    trained = [label for label in labels if not _is_level(rows[rows.method == label], "round")]
+    with_intervals = len(trained) <= _MOST_INTERVALS
     tasks, turned = source.tasks, page.narrow
     height = legend_height(handles, page) + (1.35 * len(tasks) + 0.3 if turned else 3.4)
     figure = new_figure(*page.inches((3.0 * len(tasks) + 0.4, 5.4), height))
@@ -45,7 +47,7 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
         own = rows[rows.task == task.name]
         for across, name in enumerate(_AXES):
             axes = panels[place, across] if turned else panels[across, place]
-            _panel(figure, axes, own, labels, name)
+            _panel(figure, axes, own, labels, name, with_intervals)
             last = place == len(tasks) - 1 if turned else True
             axes.set_xlabel(_AXES[name] if last else "")
             if across == 0 or not turned:
@@ -53,16 +55,19 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
             if across == 0:
                 axes.set_title(task.name)
     legend_below(figure, handles)
+    drawn = " with 95 % intervals (seed, client, image)" if with_intervals else ""
     title(
         figure,
         f"{source.scenario}: personalised models over rounds and over bytes sent up and down; mean over clients and "
-        "seeds with 95 % intervals (seed, client, image). Dashed: methods that send nothing, after the last round.",
+        f"seeds{drawn}. Dashed: methods that send nothing, after the last round.",
         page,
     )
     return figure
 
 
-def _panel(figure: Figure, axes: Axes, rows: pandas.DataFrame, labels: Sequence[str], name: str) -> None:
+def _panel(
+    figure: Figure, axes: Axes, rows: pandas.DataFrame, labels: Sequence[str], name: str, with_intervals: bool
+) -> None:
     for place, label in enumerate(labels):
         own, style = rows[rows.method == label].sort_values("round"), method_style(label)
         if not len(own):
@@ -77,7 +82,7 @@ def _panel(figure: Figure, axes: Axes, rows: pandas.DataFrame, labels: Sequence[
         axes.update_datalim(np.column_stack([places, means]))  # shifted artists do not count towards the limits
         known = own[own.ci_low.notna() & own.ci_high.notna()]
         ends = known[[name, "ci_low", "ci_high"]].to_numpy(float)
-        for at, low, high in ends if len(labels) <= _MOST_INTERVALS else ():
+        for at, low, high in ends if with_intervals else ():
             axes.plot([at, at], [low, high], color=style.colour, lw=0.8, alpha=0.6, transform=moved)
             axes.update_datalim([(at, low), (at, high)])
     axes.grid(axis="y", color="#E5E5E5", lw=0.6)
