@@ -20,7 +20,7 @@ HEAVY = tuple(
         *("federation/test_llava_random", "e2e/test_official_files", "scale/test_scaling"),
         *("evaluation/test_importing", "docs/test_site", "crashes/test_kills_of_llava_random"),
         *("evaluation/test_answers", "scale/test_bench", "report/test_faults", "benchmarks/test_commands"),
-        *("evaluation/test_scoring"),
+        "evaluation/test_scoring",
     )
 )
 """The files that take longest, longest first: whatever process is free last should be left with a short one."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pilot.config.profile import Profile
 from pilot.errors import UserError
@@ -17,6 +18,7 @@ from pilot.evaluation.forgetting import (
     NUM_SCENES,
     check_forgetting,
     lm_eval_metrics,
+    public_features,
     public_rows,
     public_statements,
 )
@@ -74,6 +76,25 @@ def test_tuned_models_are_asked_beside_the_untuned_one(small: Small, monkeypatch
     captions = public_rows(spec, runs[0], quiet)
     assert {(row["task"], row["kind"]) for row in captions} == {(CAPTIONS, "caption")}
     assert sum(row["prediction"] in row["references"] for row in captions) > 0.3 * len(captions)
+
+
+@pytest.mark.slow
+def test_features_of_public_scenes_are_computed_once(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whoever needs them first; all runs of the folder read them, whatever the order of the scenes."""
+    spec = RunSpec(small.scenario, profile_of(small, FACTS), "untuned", 0)
+    scenes = [each.image for each in public_statements()[:7]]
+    first = public_features(spec, small.backbone, scenes, tmp_path)
+    assert torch.allclose(first, small.backbone.image_features(scenes), atol=1e-5)
+    (folder,) = (tmp_path / "features").iterdir()
+    monkeypatch.setattr(type(small.backbone), "image_features", None)
+    assert torch.equal(public_features(spec, small.backbone, scenes, tmp_path), first)
+    assert torch.equal(public_features(spec, small.backbone, scenes[::-1], tmp_path), first.flip(0))
+    (shard,) = folder.glob("*.npy")
+    shard.write_bytes(b"")
+    with pytest.raises(UserError, match=shard.name):
+        public_features(spec, small.backbone, scenes, tmp_path)
 
 
 def test_the_recipe_says_what_the_shipped_model_can(small: Small) -> None:
