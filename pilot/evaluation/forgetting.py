@@ -12,19 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pilot.backbone.backbone import Backbone
-from pilot.backbone.feature_files import FeatureLayout, open_features, write_features
 from pilot.backbone.from_profile import load_backbone
-from pilot.backbone.sources import backbone_digest
+from pilot.backbone.shared_features import shared_features
 from pilot.config.files import check_known
 from pilot.config.profile import Profile
 from pilot.federation.client import ClientModel
 from pilot.federation.spec import RunSpec
 from pilot.federation.training import client_models
-from pilot.io.atomic import create_folder
-from pilot.io.digest import digest_json, sha256_bytes
 from pilot.io.layout import PER_EXAMPLE, SAMPLES, scenario_folder
-from pilot.provenance import stage_digest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -98,7 +93,8 @@ def public_rows(spec: RunSpec, run_dir: Path, progress: Callable[[int, int], Non
 
     backbone = load_backbone(spec.profile.model_copy(update={"prompt_template": PLAIN}), lean=True)
     asked = [each for each in public_statements() if each.task in spec.profile.forgetting]
-    features_MND = public_features(spec, backbone, [each.image for each in asked], scenario_folder(run_dir))
+    images, folder = [each.image for each in asked], scenario_folder(run_dir) / "features"
+    features_MND = shared_features(backbone, spec.profile, images, folder, "public")
     models = client_models(spec, backbone, run_dir)
     rows: list[Row] = []
     for done, (clients, load) in enumerate(models.items(), start=1):
@@ -117,28 +113,6 @@ def public_rows(spec: RunSpec, run_dir: Path, progress: Callable[[int, int], Non
                 rows.append(_row(asked[place], list(clients), text.split(".")[0].strip() + "."))
         progress(done, len(models))
     return sorted(rows, key=lambda row: (row["task"], row["clients"], row["id"]))
-
-
-def public_features(spec: RunSpec, backbone: Backbone, images: Sequence["Image.Image"], scenario_dir: Path) -> "Tensor":
-    """Return the vision features (M, N, D) of public scenes, which all runs of a scenario's folder share on disk.
-
-    They are beside the scenario's own features. Whoever needs them first computes them: the vision tower takes longer
-    to load than a model takes to answer.
-    """
-    named = {sha256_bytes(image.tobytes()): image for image in images}
-    names, profile = sorted(named), spec.profile
-    own = {name: getattr(profile, name) for name in ("precision", "attention")}
-    made_of = digest_json({"backbone": backbone_digest(profile), "source": stage_digest("features"), **own})
-    folder = scenario_dir / "features" / f"public-{digest_json([made_of, names])[:12]}"
-    layout = FeatureLayout(len(names), *backbone.feature_shape, "float32")
-
-    def compute(chunk: Sequence[str]) -> "Tensor":
-        return backbone.image_features([named[name] for name in chunk])
-
-    if not folder.is_dir():
-        create_folder(folder, lambda part: write_features(part, names, layout, made_of, compute))
-    found = open_features(folder)
-    return found.take([found.row_of[sha256_bytes(image.tobytes())] for image in images])
 
 
 def _row(statement: Statement, clients: list[int], prediction: str) -> Row:

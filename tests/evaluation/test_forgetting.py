@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from pilot.backbone.shared_features import shared_features
 from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.evaluation import forgetting
@@ -18,7 +19,6 @@ from pilot.evaluation.forgetting import (
     NUM_SCENES,
     check_forgetting,
     lm_eval_metrics,
-    public_features,
     public_rows,
     public_statements,
 )
@@ -83,18 +83,17 @@ def test_features_of_public_scenes_are_computed_once(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By whoever needs them first; all runs of the folder read them, whatever the order of the scenes."""
-    spec = RunSpec(small.scenario, profile_of(small, FACTS), "untuned", 0)
     scenes = [each.image for each in public_statements()[:7]]
-    first = public_features(spec, small.backbone, scenes, tmp_path)
+    first = shared_features(small.backbone, small.profile, scenes, tmp_path, "public")
     assert torch.allclose(first, small.backbone.image_features(scenes), atol=1e-5)
-    (folder,) = (tmp_path / "features").iterdir()
+    (folder,) = tmp_path.iterdir()
     monkeypatch.setattr(type(small.backbone), "image_features", None)
-    assert torch.equal(public_features(spec, small.backbone, scenes, tmp_path), first)
-    assert torch.equal(public_features(spec, small.backbone, scenes[::-1], tmp_path), first.flip(0))
+    assert torch.equal(shared_features(small.backbone, small.profile, scenes, tmp_path, "public"), first)
+    assert torch.equal(shared_features(small.backbone, small.profile, scenes[::-1], tmp_path, "public"), first.flip(0))
     (shard,) = folder.glob("*.npy")
     shard.write_bytes(b"")
     with pytest.raises(UserError, match=shard.name):
-        public_features(spec, small.backbone, scenes, tmp_path)
+        shared_features(small.backbone, small.profile, scenes, tmp_path, "public")
 
 
 def test_the_recipe_says_what_the_shipped_model_can(small: Small) -> None:
