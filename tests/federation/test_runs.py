@@ -73,6 +73,7 @@ def test_every_method_trains(small: Small, method: str) -> None:
     assert {group_of(name) for state in kept.values() for name in state} == PRIVATE.get(method, set())
 
 
+@pytest.mark.slow
 def test_a_whole_llm_is_trained_and_put_back(small: Small) -> None:
     """Every number of the LLM moves, LoRA does not; a model loaded afterwards has the checkpoint's LLM again."""
     shipped = small.backbone.initial_language_state()

@@ -18,6 +18,7 @@ from ..small import Small
 SCENARIO, PROFILE = load_scenario("scenario2"), load_profile("embedded+equal-flops")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fedavg", "pilot", "fedmoe", "feddat", "central", "flora"])
 def test_as_many_steps_as_the_operations_buy(method: str) -> None:
     """One more would cost more than FedAvg's run; FedAvg keeps its own."""

@@ -139,10 +139,12 @@ def test_samples_hold_every_answer_once(source: Source) -> None:
     assert len(few["examples"]) == 4 and few["total"] == NUM_EXAMPLES
 
 
+@pytest.mark.slow
 def test_equal_results_give_equal_bytes(page: str, scenario: Path) -> None:
     assert write_report(scenario).read_text(encoding="utf-8") == page
 
 
+@pytest.mark.slow
 def test_text_from_data_cannot_end_a_script(scenario_copy: Path) -> None:
     samples = scenario_copy / "runs/pilot/seed0/eval/samples.jsonl"
     evil = "</script><script>document.title='taken'</script>"
@@ -155,6 +157,7 @@ def test_text_from_data_cannot_end_a_script(scenario_copy: Path) -> None:
     assert evil not in page and evil in data(page, "samples")["words"]
 
 
+@pytest.mark.slow
 def test_methods_are_chosen_and_older_tables_are_refused(scenario_copy: Path) -> None:
     board = data(write_report(scenario_copy, ["pilot", "fedavg"]).read_text(encoding="utf-8"), "board")
     assert [row["method"] for row in board["rows"]] == ["pilot", "fedavg"]

@@ -66,6 +66,7 @@ def test_files_are_vector_pdfs_of_the_right_width_with_their_fonts_in_them_and_t
     assert not (six / "figures" / "bars.png").exists(), "figures for the screen are not drawn with --paper"
 
 
+@pytest.mark.slow
 def test_a_figure_that_cannot_be_drawn_leaves_no_older_one(six: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_figures(six, only=["router"], paper=True)
     assert write_figures(six, methods=["fedavg"], only=["router"], paper=True) == []

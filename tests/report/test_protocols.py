@@ -220,6 +220,7 @@ def test_area() -> None:
     assert area_under([(3, 1.0)]) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROTOCOL_TABLES)
 def test_every_format_shows_the_same_numbers(scenario: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     table = list(csv.DictReader((scenario / "tables" / f"{name}.csv").open()))

@@ -152,6 +152,7 @@ def groups_of(folder: Path) -> dict[str, Group]:
     return {group.label: group for group in group_runs(load_runs([folder]))}
 
 
+@pytest.mark.slow
 def test_seeds_are_paired(scenario: Path, tmp_path: Path) -> None:
     """Only seeds that both have; a reference of one run stands beside each; with one common seed there is no test."""
     folder = tmp_path / scenario.parent.name / scenario.name
@@ -198,6 +199,7 @@ def test_compare_says_which_test_its_marks_are(scenario: Path) -> None:
         assert {row["test"] for row in grid["rows"]} == {test}
 
 
+@pytest.mark.slow
 def test_power_of_made_up_runs(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """docs/metrics.md: a row per task and method that is trained, and their mean; the same numbers in every format."""
     given = ["0.3", "scene-caption=0.5"]

@@ -147,6 +147,7 @@ def test_unknown_baseline_is_refused_before_anything_is_written(scenario_copy: P
     assert not (scenario_copy / "tables").exists()
 
 
+@pytest.mark.slow
 def test_same_results_same_bytes(scenario: Path, scenario_copy: Path) -> None:
     for timing in scenario_copy.glob("runs/*/*/timing.json"):
         write_json(timing, json.loads(timing.read_text()) | {"wall_seconds": 7.0})
@@ -156,6 +157,7 @@ def test_same_results_same_bytes(scenario: Path, scenario_copy: Path) -> None:
         assert (scenario_copy / "tables" / name).read_bytes() == (scenario / "tables" / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_runs_of_other_methods_beside_change_nothing(scenario: Path, scenario_copy: Path) -> None:
     """A study puts further runs into the folder, and they may be unfinished."""
     (scenario_copy / "runs" / "pilot+no-ata" / "seed0").mkdir(parents=True)
