@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pilot.methods.averaging import Averaging
-from pilot.methods.base import Phase
+from pilot.methods.base import ClientInfo, Phase, PhaseResult, SplitResult, select
 
 GROUPS = frozenset({"language", "connector"})
 
@@ -28,3 +28,7 @@ class Full(Averaging):
     def phases(self, round_number: int) -> tuple[Phase, ...]:
         """Return one phase with all steps of the round."""
         return (Phase(name="train", trainable=GROUPS, shared=GROUPS),)
+
+    def split_result(self, phase: Phase, client: ClientInfo, result: PhaseResult) -> SplitResult:
+        """Send LLM and connector; keep nothing, since LoRA is as the run's seed made it."""
+        return SplitResult(select(result.end, phase.shared), {})

@@ -116,10 +116,11 @@ class _Decoder:
         x_TC = torch.cat([self.prefix_TC, image_BNC.flatten(0, 1), self.embed(packing.text_T)])
         rotations_LE = self.rotations_PE[: packing.length]
         every, queries = make_attention_indices(packing, llama.num_heads, llama.num_kv_heads, rotations_LE)
+        all_biases = llama.weights.biases
         for index, (own, cache) in enumerate(zip(self.weights, self.cache, strict=True)):
             last = index == len(self.weights) - 1
             n_TC = RmsNorm.apply(x_TC, llama.layers[index].input_layernorm.weight, llama.epsilon)
-            biases = llama.weights.biases[index]
+            biases = all_biases[index]
             kv = functional.linear(n_TC, own["kv"], biases.get("kv"))
             if last:  # its output is used at the queries only
                 n_TC, x_TC = n_TC[packing.query_M], x_TC[packing.query_M]

@@ -49,14 +49,14 @@ class PackedLlama:
 
     def prediction_states(self, inputs_TC: Tensor, packing: Packing) -> Tensor:
         """Return the hidden states (M, C) after the last norm, at the tokens that predict the packing's targets."""
-        weights = self.weights.merged()
+        weights, all_biases = self.weights.merged(), self.weights.biases
         rotations = self.rotations(inputs_TC, packing.length)
         every, queries = make_attention_indices(packing, self.num_heads, self.num_kv_heads, rotations)
         x_TC = inputs_TC
         for index, own in enumerate(weights):
             last = index == len(self.layers) - 1
             n_TC = RmsNorm.apply(x_TC, self.layers[index].input_layernorm.weight, self.epsilon)
-            biases = self.weights.biases[index]
+            biases = all_biases[index]
             kv = functional.linear(n_TC, own["kv"], biases.get("kv"))
             if last:  # its output is used at the queries only
                 n_TC, x_TC = n_TC[packing.query_M], x_TC[packing.query_M]

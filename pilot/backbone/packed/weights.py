@@ -131,7 +131,7 @@ class _Stack:
     def refresh(self) -> None:
         """Copy the frozen weights again; see `StackedWeights.refresh`."""
         with torch.no_grad():
-            self.frozen_KOI: Tensor = self._stacked()
+            self.frozen_KOI: Tensor = self._stack_weights()
 
     @property
     def trained(self) -> bool:
@@ -140,9 +140,9 @@ class _Stack:
 
     def weights(self) -> Tensor:
         """Return the weights (K, O, I): their copies, or while they are trained, themselves."""
-        return self._stacked() if self.trained else self.frozen_KOI
+        return self._stack_weights() if self.trained else self.frozen_KOI
 
-    def _stacked(self) -> Tensor:
+    def _stack_weights(self) -> Tensor:
         own = zip(self._modules, self._orders, strict=True)
         return torch.stack([module.weight[order_O] for module, order_O in own])
 
