@@ -91,12 +91,12 @@ class Part(Model):
 
     def settings(self, profile: str, num_seeds: int | None = None) -> dict[Setting, dict[Dimension, str]]:
         """Return the part's settings, in order, each with the part's names for its scenario and profile."""
-        names = {BASE: profile}
         return {
-            Setting(scenario_for_profile(scenario, profile), names.get(variant, f"{profile}+{variant}"), num_seeds): {
-                "scenarios": scenario,
-                "profiles": variant,
-            }
+            Setting(
+                scenario_for_profile(scenario, profile),
+                profile if variant == BASE else f"{profile}+{variant}",
+                num_seeds,
+            ): {"scenarios": scenario, "profiles": variant}
             for scenario in self.scenarios
             for variant in self.profiles
         }

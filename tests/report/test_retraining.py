@@ -248,3 +248,4 @@ def test_power_needs_two_seeds(tmp_path: Path) -> None:
     folder = build_scenario(tmp_path, ("pilot", "fedavg"), seeds=(0,))
     with pytest.raises(UserError, match="power: no method has two seeds in common with fedavg"):
         show_power([folder], ["0.05"])
+    assert "With one seed nothing says what another training" in (compare([folder], format="markdown") or "")

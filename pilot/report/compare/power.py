@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilot.errors import UserError
-from pilot.report.compare.wide import Wide, check_format, formatted
+from pilot.report.compare.side_by_side import check_format
+from pilot.report.compare.wide import Wide, formatted
 from pilot.report.numbers.comparable import check_comparable
 from pilot.report.numbers.load import load_runs
 from pilot.report.numbers.power import PowerRow, power_rows

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pilot.errors import UserError
-from pilot.report.compare.wide import Wide, check_format, formatted
+from pilot.report.compare.side_by_side import check_format
+from pilot.report.compare.wide import Wide, formatted
 from pilot.report.numbers.comparable import check_comparable
 from pilot.report.numbers.cross_task import QUANTITIES, FairnessRow, MatrixRow
 from pilot.report.numbers.curves import NO_TARGET, REACHED, CurveRow, TargetRow

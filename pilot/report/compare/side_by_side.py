@@ -31,6 +31,16 @@ FORMATS = ("table", "markdown", "latex", "csv", "json")
 _WIDEST = 1_000
 
 
+def check_format(format: str) -> None:
+    """Check the name of a format.
+
+    Raises:
+        UserError: it is unknown.
+    """
+    if format not in FORMATS:
+        raise UserError(f"--format {format}: unknown. Expected one of: {', '.join(FORMATS)}.")
+
+
 def compare(
     paths: Sequence[Path | str],
     baseline: str = "fedavg",
@@ -55,8 +65,7 @@ def compare(
     Raises:
         UserError: unknown format, nothing to load, an unfinished run, or runs that cannot be compared.
     """
-    if format not in FORMATS:
-        raise UserError(f"--format {format}: unknown. Expected one of: {', '.join(FORMATS)}.")
+    check_format(format)
     runs = load_runs(paths)
     allowed = check_comparable(runs, allow_different)
     grids = build_headlines(group_runs(runs), baseline, allowed, test)

@@ -4,8 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pilot.errors import UserError
-from pilot.report.compare.side_by_side import FORMATS, print_whole
+from pilot.report.compare.side_by_side import print_whole
 from pilot.report.tables.render import escape, latex_table, markdown_table, rounded, to_csv
 
 if TYPE_CHECKING:
@@ -19,16 +18,6 @@ class Wide(NamedTuple):
     lines: list[list[str]]
     left: int
     notes: list[str]
-
-
-def check_format(format: str) -> None:
-    """Check the name of a format.
-
-    Raises:
-        UserError: it is unknown.
-    """
-    if format not in FORMATS:
-        raise UserError(f"--format {format}: unknown. Expected one of: {', '.join(FORMATS)}.")
 
 
 def formatted(

@@ -8,6 +8,7 @@ from pilot.report.numbers.cost import CostSummary, summarise
 from pilot.report.numbers.incidents import incident_notes, quarantine_notes
 from pilot.report.numbers.load import Task
 from pilot.report.numbers.order import REFERENCE_NOTES, REFERENCES
+from pilot.report.numbers.retraining import MIN_SEEDS
 from pilot.report.numbers.significance import (
     DEFAULT_BASELINE,
     DEFAULT_TEST,
@@ -150,8 +151,13 @@ def _seed_notes(grid: Headline) -> list[str]:
     fewest = min((line.num_seeds for line in grid.lines if not line.reference), default=FEW_SEEDS)
     if grid.test != "training" or fewest >= FEW_SEEDS:
         return []
+    if fewest < MIN_SEEDS:
+        return [
+            "With one seed nothing says what another training would change, so there are no marks against the baseline "
+            "(--test these-models asks about the models at hand)."
+        ]
     return [
-        f"With {fewest} {'seed' if fewest == 1 else 'seeds'} only large differences can be told from what another "
+        f"With {fewest} seeds only large differences can be told from what another "
         "training would change: no mark does not mean no difference (`pilot-bench power` says how many seeds one "
         "needs; --test these-models asks about the models at hand)."
     ]
