@@ -60,6 +60,13 @@ rule scenario2:
         "all done: tables, figures and report of scenario2 ({PROFILE})"
 
 
+rule scenario3:
+    input:
+        outputs_of("scenario3"),
+    message:
+        "all done: tables, figures and report of scenario3 ({PROFILE})"
+
+
 rule smoke:
     input:
         outputs_of("smoke", "smoke"),

@@ -34,7 +34,7 @@ SMOKE_FAULTS, SMOKE_FAULT_METHODS = ("dropout-50", "nan-client"), ("pilot", "fed
 TABLES = (
     *("main.csv", "per_client.csv", "cost.csv", "significance.csv", "timing.csv", "main.md", "main.tex"),
     *("leaderboard.json", "grid.tex", "significance.tex", "cost.tex"),
-    *("curves.csv", "targets.csv", "matrix.csv", "fairness.csv", "unseen.csv", "forgetting.csv"),
+    *("curves.csv", "targets.csv", "matrix.csv", "fairness.csv", "unseen.csv", "conditions.csv", "forgetting.csv"),
 )
 
 
@@ -62,6 +62,12 @@ def shipped_checkpoint(wildcards):
     """Return the weights of a backbone that ships with the package; nothing for others, which the profile names."""
     folder = BACKBONES[load_profile(wildcards.profile).backbone].folder
     return [folder / WEIGHTS] if folder else []
+
+
+def images_of_clients(wildcards):
+    """Return the record of the images as clients see them; nothing if all clients see them alike."""
+    folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/partition"
+    return [f"{folder}/heterogeneity.json"] if load_scenario(wildcards.scenario).conditions else []
 
 
 def runs_of(wildcards):

@@ -54,6 +54,7 @@ rule features:
     input:
         data=rules.data.output.manifest,
         checkpoint=shipped_checkpoint,
+        seen=images_of_clients,
     output:
         index="{results}/{profile}/{scenario}/features/index.json",
     params:

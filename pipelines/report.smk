@@ -66,6 +66,12 @@ rule tables:
             category="Tables",
             labels={"profile": "{profile}", "scenario": "{scenario}", "table": "unseen"},
         ),
+        conditions=report(
+            "{results}/{profile}/{scenario}/tables/conditions.csv",
+            caption="report/conditions.rst",
+            category="Tables",
+            labels={"profile": "{profile}", "scenario": "{scenario}", "table": "conditions"},
+        ),
         forgetting=report(
             "{results}/{profile}/{scenario}/tables/forgetting.csv",
             caption="report/forgetting.rst",

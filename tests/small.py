@@ -16,8 +16,8 @@ from pilot.config.load import load_profile, load_scenario
 from pilot.config.profile import Profile
 from pilot.config.scenario import Scenario
 from pilot.data.build import build_data
+from pilot.data.conditions import records_with_images
 from pilot.data.partition import partition_data
-from pilot.data.record import read_records
 from pilot.federation.shards import Example, load_examples
 from pilot.federation.spec import RunSpec
 from pilot.federation.trainer import LocalTrainer, TrainSettings
@@ -134,8 +134,11 @@ class Small:
         self.profile_file.write_text(self.profile_text)
         build_data(self.scenario, self.folder, lambda task, done, total: None)
         partition_data(self.scenario, self.folder)
-        files = [self.folder / "data" / task.name / "records.parquet" for task in self.scenario.tasks]
-        records = [record for file in files for record in read_records(file)]
+        self.compute_features()
+
+    def compute_features(self) -> None:
+        """Compute the features of every image that a run may see."""
+        records = records_with_images(self.scenario, self.folder)
         compute_features(self.backbone, self.profile, records, self.folder / "features", quiet)
 
     def spec(self, method: str, seed: int = 0) -> RunSpec:

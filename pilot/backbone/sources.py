@@ -17,6 +17,8 @@ from pilot.io.digest import code_digest, digest_json
 from pilot.io.verified import FOLDER, check_digest, digest_of
 
 TINY_LLAVA = Path(__file__).parent / "tiny_llava_checkpoint"
+SHIPPED = {"tiny-llava": TINY_LLAVA, "tiny-idefics3": Path(__file__).parent / "tiny_idefics3_checkpoint"}
+"""Folders of the checkpoints that ship, by the backbone's name."""
 RANDOM = "llava-random"
 MODELS_VARIABLE = "PILOT_MODELS"
 WEIGHTS = "model.safetensors"
@@ -36,7 +38,7 @@ class CheckpointSource:
 
 
 BACKBONES: dict[str, CheckpointSource] = {
-    "tiny-llava": CheckpointSource(folder=TINY_LLAVA),
+    **{name: CheckpointSource(folder=folder) for name, folder in SHIPPED.items()},
     "smol": CheckpointSource(packages=tuple(PACKAGES)),
     "llava-1.5-7b": CheckpointSource(hub="llava-hf/llava-1.5-7b-hf"),
     "llava-onevision-0.5b": CheckpointSource(hub="llava-hf/llava-onevision-qwen2-0.5b-ov-hf"),
@@ -124,16 +126,16 @@ def backbone_digest(profile: Profile) -> str:
 def folder_digest(folder: Path) -> str:
     """Return a checkpoint's digest: that of configuration, index and shards together.
 
-    For the checkpoint that ships, it is the digest of `model.safetensors`.
+    For a checkpoint that ships in one file of weights, it is the digest of that file.
 
     Raises:
-        UserError: a file of the checkpoint that ships is not the one that its recipe recorded.
+        UserError: a file of a checkpoint that ships is not the one that its recipe recorded.
     """
-    if folder == TINY_LLAVA:
+    if folder in SHIPPED.values():
         files = read_json(folder / "recipe.json", {"files": dict})["files"]
         for name, digest in files.items():
             check_digest(folder / name, digest)
-        return str(files[WEIGHTS])
+        return str(files[WEIGHTS]) if WEIGHTS in files else digest_json(files)
     shards = sorted(path.name for path in folder.glob("*.safetensors"))
     names = ["config.json", *([INDEX] if (folder / INDEX).is_file() else []), *shards]
     stamps = models_folder() / FOLDER

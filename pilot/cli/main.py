@@ -34,6 +34,7 @@ from pilot.cli.options import (
     ResultsOption,
     ResumeOption,
     ScenarioOption,
+    ShippedOption,
 )
 from pilot.cli.plan import plan
 from pilot.cli.progress import progress
@@ -88,26 +89,27 @@ def partition(
 
 @backbone_app.command("pretrain")
 def backbone_pretrain(
+    name: ShippedOption = "tiny-llava",
     target: Annotated[Path | None, typer.Option(help="Folder of the checkpoint; in the package by default.")] = None,
     work: Annotated[Path, typer.Option(help="Folder for finished phases.")] = Path("results/backbone"),
 ) -> None:
-    """Pre-train tiny-llava from its seeded recipe (about 100 minutes on one core with AVX-512)."""
-    from pilot.backbone.sources import TINY_LLAVA
+    """Pre-train a shipped backbone from its seeded recipe (100 minutes or more on one core with AVX-512)."""
+    from pilot.backbone.sources import SHIPPED
     from pilot.cli.progress import phases
-    from pilot.pretraining.make import make_tiny_llava
-    from pilot.pretraining.recipe import Recipe
+    from pilot.pretraining.make import make_checkpoint
+    from pilot.pretraining.recipe import RECIPES
 
     with phases() as report:
-        quality = make_tiny_llava(Recipe(), work, target or TINY_LLAVA, report)
+        quality = make_checkpoint(RECIPES[name], work / name, target or SHIPPED[name], report)
     typer.echo(json.dumps(quality, indent=2, sort_keys=True))
 
 
 @backbone_app.command("verify")
-def backbone_verify(as_json: JsonOption = False) -> None:
-    """Check the shipped checkpoint: compare its files with their digests and measure its caption quality again."""
-    from pilot.pretraining.verify import verify_tiny_llava
+def backbone_verify(name: ShippedOption = "tiny-llava", as_json: JsonOption = False) -> None:
+    """Check a shipped checkpoint: compare its files with their digests and measure its caption quality again."""
+    from pilot.pretraining.verify import verify_shipped
 
-    report = verify_tiny_llava()
+    report = verify_shipped(name)
     typer.echo(
         json.dumps(report, indent=2, sort_keys=True) if as_json else "\n".join(f"{k}: {v}" for k, v in report.items())
     )
@@ -121,11 +123,12 @@ def backbone_features(
     from pilot.backbone.features import compute_features
     from pilot.backbone.from_profile import load_backbone
     from pilot.config.load import load_setting
-    from pilot.data.record import check_data, read_records
+    from pilot.data.conditions import records_with_images
+    from pilot.data.record import check_data
 
     loaded, sizes, folder = load_setting(scenario, profile, results)
     check_data(folder / "data")
-    records = [r for task in loaded.tasks for r in read_records(folder / "data" / task.name / "records.parquet")]
+    records = records_with_images(loaded, folder)
     with progress(f"computing features of {loaded.name}") as advance:
         inform = partial(typer.echo, err=True)
         compute_features(load_backbone(sizes), sizes, records, folder / "features", advance, inform)

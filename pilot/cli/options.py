@@ -18,7 +18,7 @@ class BoxFrame(StrEnum):
 
 Listing = Literal["methods", "scenarios", "profiles", "tasks", "metrics", "faults", "variants", "studies", "backbones"]
 """Kind of entries that `list` prints."""
-ProtocolTable = Literal["curves", "targets", "matrix", "fairness", "unseen", "forgetting"]
+ProtocolTable = Literal["curves", "targets", "matrix", "fairness", "unseen", "conditions", "forgetting"]
 """Table of a protocol beyond the headline: `--show` of `compare`."""
 TableFormat = Literal["table", "markdown", "latex", "csv", "json"]
 """Output format of `compare`."""
@@ -35,6 +35,9 @@ QuestionForm = StrEnum("QuestionForm", ["short_answer", "multiple_choice", "open
 ImportFormat = Literal["lm-eval", "lmms-eval", "vlmevalkit", "jsonl"]
 """Tool whose files `import` reads."""
 
+ShippedOption = Annotated[
+    Literal["tiny-llava", "tiny-idefics3"], typer.Option(help="Name of a backbone that ships with the package.")
+]
 ResumeOption = Annotated[bool, typer.Option(help="Resume from the last finished round, or start over.")]
 FaultOption = Annotated[str | None, typer.Option(help="A fault by name or file; see `pilot-bench list faults`.")]
 OnlyMethodsOption = Annotated[

@@ -15,6 +15,8 @@ from pilot.config.base import CompactModel, Count, Model, Positive
 Kind = Literal["vqa", "caption", "ground"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 VariantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Condition = Literal["colour-cast", "low-light", "blur", "low-resolution", "texture", "noise"]
+"""An imaging condition; see `pilot.data.conditions`."""
 FullName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*(\+[a-z0-9][a-z0-9._-]*)?$")]
 """A name, or a name with its variant: `scenario2+alpha-0.1`."""
 Seed = Annotated[int, Field(ge=0)]
@@ -94,10 +96,13 @@ class Scenario(CompactModel):
     With `cross_task`, every client's model also answers the test sets of the other tasks; with `post_fit`, models are
     also evaluated after one more round of local steps. `targets` says when a curve has reached its target: a share of
     what `local` reaches, the same for every task, or a value of each task's headline metric. `unseen` names clients
-    and questions that are kept out of training.
+    and questions that are kept out of training. `conditions` are the imaging conditions of each task's clients, in
+    order; further clients start again with the first.
     """
 
-    omitted_defaults: ClassVar[frozenset[str]] = frozenset({"cross_task", "post_fit", "targets", "unseen"})
+    omitted_defaults: ClassVar[frozenset[str]] = frozenset(
+        {"cross_task", "post_fit", "targets", "unseen", "conditions"}
+    )
 
     name: FullName
     title: str
@@ -113,6 +118,7 @@ class Scenario(CompactModel):
     post_fit: bool = False
     targets: Positive | Mapping[str, Annotated[float, Field(allow_inf_nan=False)]] | None = None
     unseen: UnseenConfig | None = None
+    conditions: Annotated[tuple[tuple[Condition, ...], ...], Field(min_length=2)] | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> "Scenario":
@@ -129,6 +135,8 @@ class Scenario(CompactModel):
             raise ValueError(f"targets: unknown task {', '.join(unknown)}. Expected some of: {known}")
         if self.unseen is not None:
             self._check_unseen(self.unseen)
+        if self.conditions is not None and len(set(self.conditions)) != len(self.conditions):
+            raise ValueError("conditions: expected distinct conditions for the clients of a task")
         return self
 
     def first_seeds(self, number: int | None) -> tuple[int, ...]:
@@ -164,10 +172,27 @@ class Scenario(CompactModel):
         """Return the ids of a task's training clients, in ascending order."""
         return tuple(client for client, task in enumerate(self.client_tasks) if task.name == task_name)
 
+    def all_clients_of(self, task_name: str) -> tuple[int, ...]:
+        """Return the ids of a task's clients: those that train, then those that take no part."""
+        return (*self.clients_of(task_name), *self.unseen_clients_of(task_name))
+
     def unseen_clients_of(self, task_name: str) -> tuple[int, ...]:
         """Return the ids of a task's clients that take no part in training, in ascending order."""
         first = len(self.client_tasks)
         return tuple(client for client, task in enumerate(self.unseen_tasks, start=first) if task.name == task_name)
+
+    def condition_of(self, client: int) -> int:
+        """Return the place in `conditions` of what a client's camera does to its images.
+
+        Raises:
+            ValueError: the scenario has no conditions.
+        """
+        if self.conditions is None:
+            raise ValueError(f"scenario {self.name} has no conditions")
+        of_task = next(
+            clients for task in self.tasks if client in (clients := self.all_clients_of(task.name))
+        )  # fmt: skip
+        return of_task.index(client) % len(self.conditions)
 
     def is_unseen_question(self, task_name: str, attributes: Mapping[str, Any]) -> bool:
         """Return whether a record of a task is kept out of training by its attributes."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pilot.config.scenario import Scenario, TaskConfig
+from pilot.data.conditions import seen_images_file, write_seen_images
 from pilot.data.record import check_data, read_table, write_table
 from pilot.errors import UserError
 from pilot.io.atomic import remove
@@ -31,6 +32,8 @@ Row = dict[str, Any]
 def partition_data(scenario: Scenario, scenario_dir: Path) -> None:
     """Write `partition/assignment.parquet`, then `partition/heterogeneity.json` with the former's digest.
 
+    If clients have their own imaging conditions, also the images as they see them (`pilot.data.conditions`).
+
     Each training example of a task goes to exactly one client and part, except for the questions that the scenario
     keeps out of training. Labels are counted over the clients' training parts.
 
@@ -47,10 +50,15 @@ def partition_data(scenario: Scenario, scenario_dir: Path) -> None:
         examples = _read_examples(scenario_dir / "data" / task.name / "records.parquet", scenario, task)
         labels[task.name] = {example["id"]: example["label"] for example in examples}
         shards = split_over_clients(scenario, task, examples)
-        for client, shard in zip(_all_clients_of(scenario, task), shards, strict=True):
+        for client, shard in zip(scenario.all_clients_of(task.name), shards, strict=True):
             rows += _assign(scenario, task, client, shard)
     _write_assignment(folder / "assignment.parquet", rows)
     made = {"assignment": sha256_file(folder / "assignment.parquet")}
+    seen = seen_images_file(scenario_dir)
+    remove(seen)
+    if scenario.conditions is not None:
+        write_seen_images(seen, scenario, scenario_dir / "data", rows)
+        made |= {"images": sha256_file(seen)}
     write_sealed(folder / "heterogeneity.json", heterogeneity(scenario, rows, labels) | made)
 
 
@@ -67,7 +75,7 @@ def split_over_clients(scenario: Scenario, task: TaskConfig, examples: Sequence[
             "training examples. Lower num_clients or raise num_train."
         )
     chosen = _choose(scenario, task, examples)
-    for client, shard in zip(_all_clients_of(scenario, task), chosen, strict=True):
+    for client, shard in zip(scenario.all_clients_of(task.name), chosen, strict=True):
         if len(shard) < scenario.min_client_examples:
             raise UserError(
                 f"{where}, client {client}: shard of {len(shard)} examples, expected at least "
@@ -112,12 +120,13 @@ def heterogeneity(scenario: Scenario, rows: Sequence[Row], labels: Mapping[str, 
     distribution = {}
     for task in scenario.tasks:
         names = sorted(set(labels[task.name].values()))
-        of_clients = [[counts[k][name] for name in names] for k in _all_clients_of(scenario, task)]
+        of_clients = [[counts[k][name] for name in names] for k in scenario.all_clients_of(task.name)]
         distribution[task.name] = {"labels": names, "counts": of_clients}
     return {
         "clients": [
             {"client": k, "task": tasks[k], "num_examples": sum(counts[k].values())}
             | ({"unseen": True} if k >= len(scenario.client_tasks) else {})
+            | ({"conditions": list(scenario.conditions[scenario.condition_of(k)])} if scenario.conditions else {})
             for k in counts
         ],
         "attribute": {task.name: task.partition.attribute or UNLABELLED for task in scenario.tasks},
@@ -135,11 +144,6 @@ def js_distance(first: Mapping[str, int], second: Mapping[str, int]) -> float:
     names = sorted(set(first) | set(second))
     p, q = ([counts.get(name, 0) for name in names] for counts in (first, second))
     return 0.0 if first == second else round(float(jensenshannon(p, q, base=2)), 6)
-
-
-def _all_clients_of(scenario: Scenario, task: TaskConfig) -> tuple[int, ...]:
-    """Return the ids of a task's clients: those that train, then those that do not."""
-    return (*scenario.clients_of(task.name), *scenario.unseen_clients_of(task.name))
 
 
 def _read_examples(path: Path, scenario: Scenario, task: TaskConfig) -> list[Example]:

@@ -4,7 +4,8 @@ Answers of the last round's models to their clients' own task, test set and held
 Other evaluations, as far as profile and scenario ask for them, are in folders of `eval/`: `round-<r>` of an earlier
 round's models; `cross-task` on the test sets of the other tasks; `post-fit` after one more round of local steps;
 `unseen-clients` and `unseen-clients-fit` of clients that took no part, as they receive their models and after own
-steps; `unseen-questions` on questions that were kept out of training.
+steps; `unseen-questions` on questions that were kept out of training; `condition-<n>` on test images under the imaging
+conditions of the scenario's n-th clients.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,6 @@ import torch
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
-from pilot.config.scenario import TaskConfig
 from pilot.data.record import InstructionRecord
 from pilot.errors import UserError
 from pilot.evaluation.forgetting import PUBLIC, lm_eval_metrics, public_rows
@@ -30,6 +30,7 @@ from pilot.federation.spec import RunSpec, finished_config, scenario_digests
 from pilot.federation.training import client_models
 from pilot.io.atomic import remove_folder, write_json, write_jsonl
 from pilot.io.layout import (
+    CONDITION,
     CROSS_TASK,
     FORGETTING,
     FORGETTING_LM_EVAL,
@@ -40,6 +41,7 @@ from pilot.io.layout import (
     POST_FIT,
     QUESTIONS,
     SAMPLES,
+    condition_evaluation,
     evaluation_folder,
     evaluations,
     round_evaluation,
@@ -53,6 +55,10 @@ if TYPE_CHECKING:
     from pilot.evaluation.lm import ImageFeatures, PilotLM
 
 Row = dict[str, Any]
+Requests = Mapping[str, Mapping[str, Any]]
+"""lm-eval's requests by task and record id."""
+Asked = tuple[Requests, "ImageFeatures"]
+"""Requests, and the vision features of their images."""
 
 
 def check_same_data(run_dir: Path, scenario_dir: Path) -> None:
@@ -122,23 +128,22 @@ class _Questions:
         return self.spec.make_method()
 
     @cached_property
-    def requests(self) -> dict[str, dict[str, Any]]:
-        """lm-eval's requests by task and record id."""
-        data = scenario_folder(self.run_dir) / "data"
-        return {each.task.name: build_requests(each, data) for each in self.sets}
+    def asked(self) -> Asked:
+        """What clients see, and test images as they are."""
+        return self._build(self.sets)
+
+    def _build(self, sets: Sequence[EvaluationSet]) -> Asked:
+        from pilot.evaluation.lm import ImageFeatures
+
+        folder, images = scenario_folder(self.run_dir), ImageFeatures(self.backbone)
+        built = {each.task.name: build_requests(each, folder / "data") for each in sets}
+        asked = [request for of_task in built.values() for request in of_task.values()]
+        images.preload(*_stored_features(self.run_dir, folder / "features", asked))
+        return built, images
 
     @cached_property
     def backbone(self) -> Backbone:
         return load_backbone_of(self.run_dir)
-
-    @cached_property
-    def images(self) -> "ImageFeatures":
-        from pilot.evaluation.lm import ImageFeatures
-
-        images = ImageFeatures(self.backbone)
-        asked = [request for of_task in self.requests.values() for request in of_task.values()]
-        images.preload(*_stored_features(self.run_dir, scenario_folder(self.run_dir) / "features", asked))
-        return images
 
     def evaluations(self) -> list[str]:
         """Return the names of the run's evaluations; that of the last round is the last one."""
@@ -153,7 +158,8 @@ class _Questions:
         fit = [POST_FIT] if scenario.post_fit and trains and self.method.exchanges and not self.method.pooled else []
         named = [FORGETTING] if set(PUBLIC) & set(self.spec.profile.forgetting) else []
         named += [FORGETTING_LM_EVAL] if self._lm_eval_tasks() else []
-        return [*map(round_evaluation, earlier), *others, *fit, *newcomers, *questions, *named, LAST]
+        seen = map(condition_evaluation, range(len(scenario.conditions or ())))
+        return [*map(round_evaluation, earlier), *others, *fit, *newcomers, *questions, *seen, *named, LAST]
 
     def answers(self, evaluation: str, progress: Callable[[int, int], None]) -> list[Row]:
         """Return the sorted rows of an evaluation."""
@@ -164,16 +170,17 @@ class _Questions:
             return public_rows(self.spec, self.run_dir, progress)
         from pilot.evaluation.lm import PilotLM
 
-        models = self._models(evaluation)
+        models, (requests, images) = self._models(evaluation), self._asked_by(evaluation)
         rows: list[Row] = []
         for done, (clients, load) in enumerate(models.items(), start=1):
-            model = PilotLM.from_model(self.backbone, load(), self.images)
+            model = PilotLM.from_model(self.backbone, load(), images)
             for each in self.sets:
                 own = each.of(evaluation).for_clients(clients)
                 if evaluation == CROSS_TASK:
-                    rows += [] if own.parts else self._cross_task_rows(model, clients, each)
+                    rows += [] if own.parts else _cross_task_rows(model, clients, each, requests)
                 elif own.parts:
-                    rows += sample_rows(own.task.name, own.test, own.parts, self._ask(model, own.task, own.ids))
+                    answers = _ask(model, requests[own.task.name], own.ids)
+                    rows += sample_rows(own.task.name, own.test, own.parts, answers)
             progress(done, len(models))
         return sorted(rows, key=row_order)
 
@@ -182,7 +189,7 @@ class _Questions:
         from pilot.evaluation.lm import PilotLM
 
         def loader(load: Callable[[], ClientModel]) -> Callable[[], Any]:
-            return lambda: PilotLM.from_model(self.backbone, load(), self.images)
+            return lambda: PilotLM.from_model(self.backbone, load(), self.asked[1])
 
         models = {clients: loader(load) for clients, load in self._models(LAST).items()}
         return lm_eval_metrics(models, self._lm_eval_tasks(), progress)
@@ -203,12 +210,20 @@ class _Questions:
         number = next((r for r in self.spec.profile.evaluated_rounds if round_evaluation(r) == evaluation), None)
         return client_models(self.spec, self.backbone, self.run_dir, number)
 
-    def _cross_task_rows(self, model: "PilotLM", clients: Sequence[int], asked: EvaluationSet) -> list[Row]:
-        answers = self._ask(model, asked.task, [record.id for record in asked.test])
-        return [_row(asked.task.name, CROSS_TASK, list(clients), record, answers) for record in asked.test]
+    def _asked_by(self, evaluation: str) -> Asked:
+        """Return the requests of an evaluation; those for test images under a condition are no other's."""
+        if evaluation.startswith(CONDITION):
+            return self._build([each.of(evaluation) for each in self.sets])
+        return self.asked
 
-    def _ask(self, model: "PilotLM", task: TaskConfig, ids: Sequence[str]) -> dict[str, str]:
-        return dict(zip(ids, model.generate_until([self.requests[task.name][each] for each in ids]), strict=True))
+
+def _cross_task_rows(model: "PilotLM", clients: Sequence[int], asked: EvaluationSet, requests: Requests) -> list[Row]:
+    answers = _ask(model, requests[asked.task.name], [record.id for record in asked.test])
+    return [_row(asked.task.name, CROSS_TASK, list(clients), record, answers) for record in asked.test]
+
+
+def _ask(model: "PilotLM", requests: Mapping[str, Any], ids: Sequence[str]) -> dict[str, str]:
+    return dict(zip(ids, model.generate_until([requests[each] for each in ids]), strict=True))
 
 
 def _stored_features(run_dir: Path, folder: Path, requests: Sequence[Any]) -> tuple[list[Any], torch.Tensor]:

@@ -12,12 +12,13 @@ from typing import Any
 
 from pilot.config.model import Frame
 from pilot.config.scenario import TaskConfig
+from pilot.data.conditions import seen_images_file
 from pilot.data.frames import in_frame
 from pilot.data.record import InstructionRecord, read_records
 from pilot.evaluation import tasks
 from pilot.federation.shards import read_part
 from pilot.federation.spec import RunSpec
-from pilot.io.layout import NEWCOMERS, NEWCOMERS_FIT, POST_FIT, QUESTIONS
+from pilot.io.layout import CONDITION, NEWCOMERS, NEWCOMERS_FIT, POST_FIT, QUESTIONS
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class EvaluationSet:
     Attributes:
         newcomers: held-out parts of clients that take no part in training.
         unseen: test records that are like those kept out of training; not in `test`.
+        seen: file with the images as clients see them; None if all clients see them as they are.
+        condition: place of the imaging conditions under which `test` is shown; None to show it as it is.
     """
 
     task: TaskConfig
@@ -34,6 +37,8 @@ class EvaluationSet:
     parts: Mapping[int, Sequence[InstructionRecord]]
     newcomers: Mapping[int, Sequence[InstructionRecord]] = field(default_factory=dict)
     unseen: Sequence[InstructionRecord] = ()
+    seen: Path | None = None
+    condition: int | None = None
 
     @property
     def ids(self) -> list[str]:
@@ -60,6 +65,9 @@ class EvaluationSet:
             return replace(self, parts=self.newcomers)
         if evaluation == POST_FIT:
             return replace(self, parts=dict.fromkeys(self.parts, ()))
+        if evaluation.startswith(CONDITION):
+            place = int(evaluation.removeprefix(CONDITION)) - 1
+            return replace(self, parts=dict.fromkeys(self.parts, ()), newcomers={}, unseen=(), condition=place)
         if evaluation == QUESTIONS:
             return replace(self, test=self.unseen, parts=dict.fromkeys(self.parts if self.unseen else (), ()))
         return self
@@ -82,7 +90,8 @@ def read_evaluation_sets(spec: RunSpec, scenario_dir: Path, limit: int | None = 
         test = read_test_set(scenario_dir, task.name, frame)
         unseen = [record for record in test if spec.scenario.is_unseen_question(task.name, record.attributes)]
         seen = [record for record in test if not spec.scenario.is_unseen_question(task.name, record.attributes)]
-        sets.append(EvaluationSet(task, seen[:limit], parts, newcomers, unseen[:limit]))
+        images = seen_images_file(scenario_dir) if spec.scenario.conditions else None
+        sets.append(EvaluationSet(task, seen[:limit], parts, newcomers, unseen[:limit], images))
     return sets
 
 
@@ -104,6 +113,8 @@ def load_task(evaluation_set: EvaluationSet, data: Path) -> Any:
         selection = Path(folder) / "ids.json"
         selection.write_text(json.dumps([record.id for record in evaluation_set.records]), encoding="utf-8")
         metadata = {"data": str(data), "ids": str(selection), "task": evaluation_set.task.name}
+        metadata |= {} if evaluation_set.seen is None else {"seen": str(evaluation_set.seen)}
+        metadata |= {} if evaluation_set.condition is None else {"condition": str(evaluation_set.condition)}
         metadata |= {"frame": evaluation_set.frame} if evaluation_set.frame != "original" else {}
         manager = TaskManager(include_path=str(tasks.FOLDER), include_defaults=False, metadata=metadata)
         return manager.load([name])["tasks"][name]

@@ -13,6 +13,7 @@ from pilot.backbone.feature_files import FeatureCache
 from pilot.backbone.packed.packing import IGNORED
 from pilot.config.model import Frame
 from pilot.config.scenario import Scenario, TaskConfig
+from pilot.data.conditions import as_clients_see
 from pilot.data.frames import in_frame
 from pilot.data.record import InstructionRecord, read_records, read_table
 from pilot.errors import UserError
@@ -149,7 +150,8 @@ def read_part(
     """Read one part (`train`, `validation`, `local_test`) of the records of a task, by client; boxes in `frame`.
 
     Without `images`, records hold only the digests of their images, which is enough to train on stored features. With
-    `unseen`, the clients are those that take no part in training.
+    `unseen`, the clients are those that take no part in training. Images are as the clients see them, under their own
+    conditions if the scenario has any.
     """
     path = scenario_dir / "partition" / "assignment.parquet"
     assigned = read_table(path, ["task", "id", "client", "part"], task=task.name, part=part)
@@ -166,7 +168,7 @@ def read_part(
                 "the data or the scenario have changed. Run `pilot-bench partition` again."
             )
         shards[client].append(records[name])
-    return shards
+    return as_clients_see(shards, scenario, scenario_dir, task, images=images) if scenario.conditions else shards
 
 
 def records_of_part(

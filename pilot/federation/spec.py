@@ -12,6 +12,7 @@ from pilot.config.model import LearningRates
 from pilot.config.profile import Profile
 from pilot.config.scenario import NOT_IN_DATA, Scenario
 from pilot.config.variant import base_name
+from pilot.data.conditions import seen_images_file
 from pilot.data.record import check_data
 from pilot.errors import UserError
 from pilot.federation.identity import identity_digest
@@ -87,11 +88,14 @@ def scenario_digests(scenario_dir: Path) -> dict[str, str]:
     """
     partition = scenario_dir / "partition" / "assignment.parquet"
     data = check_data(scenario_dir / "data")
-    recorded = str(read_sealed(partition.with_name("heterogeneity.json"), {"assignment": str})["assignment"])
-    check_digest(partition, recorded)
+    made = read_sealed(partition.with_name("heterogeneity.json"), {"assignment": str})
+    recorded = {name: str(made[name]) for name in ("assignment", "images") if name in made}
+    check_digest(partition, recorded["assignment"])
+    if "images" in recorded:
+        check_digest(seen_images_file(scenario_dir), recorded["images"])
     return {
         "data": digest_json(data),
-        "partition": recorded,
+        "partition": digest_json(recorded) if "images" in recorded else recorded["assignment"],
         "features": read_index(scenario_dir / "features")["digest"],
     }
 

@@ -9,6 +9,8 @@ LAST, CROSS_TASK, POST_FIT = "", "cross-task", "post-fit"
 """Names of evaluations of the last round's models: on the clients' own tasks, on the others, after local steps."""
 NEWCOMERS, NEWCOMERS_FIT, QUESTIONS = "unseen-clients", "unseen-clients-fit", "unseen-questions"
 """Of models of clients that took no part: as received, after their own steps; of all models on unseen questions."""
+CONDITION = "condition-"
+"""Beginning of the names of evaluations on test images under the imaging conditions of some client."""
 FORGETTING, FORGETTING_LM_EVAL = "forgetting", "forgetting-lm-eval"
 """Of all models on what the backbone could do before: its public corpus, or tasks of lm-eval."""
 SAMPLES, PER_EXAMPLE, METRICS = "samples.jsonl", "per_example.jsonl", "metrics.json"
@@ -36,6 +38,11 @@ def evaluation_folder(run_dir: Path, name: str = LAST) -> Path:
 def round_evaluation(number: int) -> str:
     """Return the name of the evaluation of an earlier round's models."""
     return f"round-{number}"
+
+
+def condition_evaluation(place: int) -> str:
+    """Return the name of the evaluation on test images under the conditions at a place of the scenario's field."""
+    return f"{CONDITION}{place + 1}"
 
 
 def evaluations(run_dir: Path, file: str) -> list[str]:

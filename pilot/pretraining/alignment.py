@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from pilot.data.scenes.scene import SIZE
 from pilot.io.seeding import seed_for
 from pilot.pretraining.corpus import CLASSES
 from pilot.pretraining.language import Corpus, pad, sequence_loss
+from pilot.pretraining.parts import Parts
 from pilot.pretraining.recipe import Recipe
 from pilot.pretraining.step import Report, index_batches, optimise
 from pilot.pretraining.vision import ScenePool
@@ -70,16 +71,16 @@ def alignment_loss(
 class Aligner:
     """Training of phases 5 and 6 over one pool, with one edge head for both."""
 
-    def __init__(self, model: LlavaForConditionalGeneration, targets: DenseTargets, recipe: Recipe) -> None:
+    def __init__(self, parts: Parts, targets: DenseTargets, recipe: Recipe) -> None:
         torch.manual_seed(seed_for("edge head", recipe.seed))
         self.edge_head = nn.Linear(recipe.text_width, 4 * NUM_BINS)
-        self.model, self.targets, self.recipe = model, targets, recipe
+        self.parts, self.targets, self.recipe = parts, targets, recipe
 
     def align(self, features_MND: Tensor, report: Report) -> None:
         """Run phase 5: train projector and edge head on the dense labels."""
         settings = self.recipe.align
         indices = index_batches(len(features_MND), settings.batch_size, seed_for("align", self.recipe.seed))
-        projector = self.model.model.multi_modal_projector
+        projector = self.parts.connector
 
         def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
             return {"loss": self._loss(projector(features_MND[batch["rows"]]), batch["rows"])}
@@ -89,16 +90,16 @@ class Aligner:
 
     def refine(self, corpus: Corpus, report: Report) -> None:
         """Run phase 6: train projector and LLM on `corpus` (focused captions), with the alignment loss."""
-        self.model.model.vision_tower.requires_grad_(False)
-        projector = self.model.model.multi_modal_projector
+        self.parts.tower.requires_grad_(False)
+        projector = self.parts.connector
 
         def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
             features = corpus.features_MND[batch["rows"]]
-            captions = sequence_loss(self.model, batch["ids"], batch["labels"], features)
+            captions = sequence_loss(self.parts, batch["ids"], batch["labels"], features)
             aligned = self._loss(projector(features), batch["rows"])
             return {"loss": captions + ALIGNMENT_WEIGHT * aligned, "captions": captions, "alignment": aligned}
 
-        language = [*self.model.model.language_model.parameters()]
+        language = [*self.parts.language.parameters()]
         parameters = [*language, *projector.parameters(), *self.edge_head.parameters()]
         optimise(self.recipe.refine, parameters, self._batches(corpus), loss_of, report)
 
@@ -111,6 +112,6 @@ class Aligner:
             yield {"ids": ids, "labels": labels, "rows": rows}
 
     def _loss(self, tokens_BNC: Tensor, rows: Tensor) -> Tensor:
-        embedding = self.model.get_input_embeddings().weight
+        embedding = self.parts.embedding.weight
         assert isinstance(embedding, Tensor), "an embedding's weight is a tensor"
         return alignment_loss(tokens_BNC, embedding, self.edge_head, self.targets, rows)

@@ -10,11 +10,12 @@ learned. In addition, the LLM learns to look up every named item in the image (l
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from pilot.io.seeding import generator, seed_for
 from pilot.pretraining.corpus import PublicScene
@@ -22,6 +23,7 @@ from pilot.pretraining.fact_captions import Fact, fact_caption
 from pilot.pretraining.general_text import general_sentence
 from pilot.pretraining.language import IGNORED, Corpus, pad, sequence_loss
 from pilot.pretraining.lookup import HEAD_WIDTH, LookupTargets, lookup_loss, lookup_targets
+from pilot.pretraining.parts import Parts
 from pilot.pretraining.recipe import Recipe
 from pilot.pretraining.step import Report, index_batches, optimise
 
@@ -65,36 +67,33 @@ def fact_corpus(tokenizer: PreTrainedTokenizerBase, scenes: Sequence[PublicScene
     return FactCorpus(captions, torch.tensor(visits), lookup_targets(tokenizer, [public.scene for public in scenes]))
 
 
-def consolidate(
-    model: LlavaForConditionalGeneration, focused: Corpus, facts: FactCorpus, recipe: Recipe, report: Report
-) -> None:
+def consolidate(parts: Parts, focused: Corpus, facts: FactCorpus, recipe: Recipe, report: Report) -> None:
     """Train projector and LLM on captions with images and on `focused.sentences` without, in turn."""
-    model.model.vision_tower.requires_grad_(False)
+    parts.tower.requires_grad_(False)
     torch.manual_seed(seed_for("lookup head", recipe.seed))
     head = nn.Linear(recipe.text_width, HEAD_WIDTH)
-    middle_layer = model.model.language_model.layers[recipe.text_layers // 2 - 1]
+    middle_layer: nn.Module = parts.language.get_submodule(f"layers.{recipe.text_layers // 2 - 1}")
     outputs: list[Tensor] = []
     hook = middle_layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
 
     def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         rows = batch.get("rows")
         features = None if rows is None else focused.features_MND[rows]
-        text = sequence_loss(model, batch["ids"], batch["labels"], features)
+        text = sequence_loss(parts, batch["ids"], batch["labels"], features)
         hidden = outputs.pop()[:, -batch["ids"].shape[1] :]
         if rows is None:
             return {"loss": text}
         lookup = lookup_loss(head, hidden, batch["ids"], facts.lookup, rows)
         return {"loss": text + LOOKUP_WEIGHT * lookup, "captions": text, "lookup": lookup}
 
-    language, projector = model.model.language_model, model.model.multi_modal_projector
-    parameters = [*language.parameters(), *projector.parameters(), *head.parameters()]
-    with _fast_matmul(model):
+    parameters = [*parts.language.parameters(), *parts.connector.parameters(), *head.parameters()]
+    with _fast_matmul(parts.model):
         optimise(recipe.consolidate, parameters, _batches(focused, facts, recipe), loss_of, report)
     hook.remove()
 
 
 @contextmanager
-def _fast_matmul(model: LlavaForConditionalGeneration) -> Iterator[None]:
+def _fast_matmul(model: Any) -> Iterator[None]:
     """Use oneDNN's products and plain attention: a step takes two thirds of the time (docs/notes/training-step.md)."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")

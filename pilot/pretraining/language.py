@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from pilot.io.seeding import seed_for
 from pilot.pretraining.architecture import BEGIN, END, PAD
+from pilot.pretraining.parts import Parts
 from pilot.pretraining.recipe import Recipe
 from pilot.pretraining.step import Report, index_batches, optimise
 
@@ -49,38 +50,32 @@ def pad(rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
     return ids, labels
 
 
-def sequence_loss(
-    model: LlavaForConditionalGeneration, ids: Tensor, labels: Tensor, features_BND: Tensor | None
-) -> Tensor:
+def sequence_loss(parts: Parts, ids: Tensor, labels: Tensor, features_BND: Tensor | None) -> Tensor:
     """Return the mean cross-entropy of the labelled tokens of `<s> [image tokens] ids`; image tokens have no label."""
-    embed = model.get_input_embeddings()
-    begin = torch.full((len(ids), 1), BEGIN)
-    parts = [embed(begin)]
+    embed = parts.embedding
+    sequence = [embed(torch.full((len(ids), 1), BEGIN))]
     if features_BND is not None:
-        parts.append(model.model.multi_modal_projector(features_BND))
-    inputs = torch.cat([*parts, embed(ids)], dim=1)
-    hidden = model.model.language_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        sequence.append(parts.connector(features_BND))
+    inputs = torch.cat([*sequence, embed(ids)], dim=1)
+    hidden = parts.language(inputs_embeds=inputs, use_cache=False).last_hidden_state
     hidden = hidden[:, inputs.shape[1] - ids.shape[1] - 1 : -1]
     kept = labels != IGNORED
-    return functional.cross_entropy(model.lm_head(hidden[kept]), labels[kept])
+    return functional.cross_entropy(parts.head(hidden[kept]), labels[kept])
 
 
-def train_language(
-    model: LlavaForConditionalGeneration, corpus: Corpus, recipe: Recipe, phase: str, report: Report
-) -> None:
+def train_language(parts: Parts, corpus: Corpus, recipe: Recipe, phase: str, report: Report) -> None:
     """Run the phase named `text`, `connector` or `joint`."""
-    model.model.vision_tower.requires_grad_(False)
-    language = [*model.model.language_model.parameters()]
-    projector = [*model.model.multi_modal_projector.parameters()]
+    parts.tower.requires_grad_(False)
+    language, projector = [*parts.language.parameters()], [*parts.connector.parameters()]
     parameters = {"text": language, "connector": projector, "joint": language + projector}[phase]
     settings = {"text": recipe.text, "connector": recipe.connector, "joint": recipe.joint}[phase]
     text_interval = {"text": 1, "connector": 0, "joint": TEXT_INTERVAL}[phase]
     batches = _batches(corpus, settings.batch_size, text_interval, seed_for("language batches", recipe.seed, phase))
-    optimise(settings, parameters, batches, lambda batch: {"loss": _loss(model, batch)}, report)
+    optimise(settings, parameters, batches, lambda batch: {"loss": _loss(parts, batch)}, report)
 
 
-def _loss(model: LlavaForConditionalGeneration, batch: dict[str, Tensor]) -> Tensor:
-    return sequence_loss(model, batch["ids"], batch["labels"], batch.get("features"))
+def _loss(parts: Parts, batch: dict[str, Tensor]) -> Tensor:
+    return sequence_loss(parts, batch["ids"], batch["labels"], batch.get("features"))
 
 
 def _batches(corpus: Corpus, batch_size: int, text_interval: int, seed: int) -> Iterator[dict[str, Tensor]]:

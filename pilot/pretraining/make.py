@@ -1,38 +1,42 @@
-"""`snakemake backbone`: pre-training of the checkpoint that ships in the package, from its recipe."""
+"""`pilot-bench backbone pretrain`: pre-training of a checkpoint that ships in the package, from its recipe."""
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from pilot.io.atomic import write_json
 from pilot.io.digest import sha256_file
 from pilot.io.seeding import generator
 from pilot.pretraining.alignment import Aligner, dense_targets
-from pilot.pretraining.architecture import BEGIN, END, new_tiny_llava
+from pilot.pretraining.architecture import BEGIN, END, image_processor, new_parts
 from pilot.pretraining.captions import caption
 from pilot.pretraining.consolidation import FactCorpus, consolidate, fact_corpus, plain_text
 from pilot.pretraining.corpus import PublicScene, public_scene
 from pilot.pretraining.focused_captions import focused_caption
 from pilot.pretraining.general_text import TOKENIZER_ONLY, general_sentence
 from pilot.pretraining.language import Corpus, tokenise_captions, train_language
-from pilot.pretraining.quality import image_processor, measure_held_out, pool_features
+from pilot.pretraining.parts import Parts
+from pilot.pretraining.quality import measure_held_out, pool_features
 from pilot.pretraining.recipe import Recipe
 from pilot.pretraining.step import Report, run_phase
 from pilot.pretraining.tokenizer import train_tokenizer
 from pilot.pretraining.vision import ScenePool, train_vision
 
 NUM_TOKENIZER_SCENES = 4_000
+SHARD = "7MB"
+"""Largest file of weights: files in the repository stay below 8 MB."""
 NO_IMAGE = Image.new("RGB", (1, 1))
 PhaseReport = Callable[[str, int, int, dict[str, float]], None]
 
 
-def make_tiny_llava(recipe: Recipe, work: Path, target: Path, report: PhaseReport) -> dict[str, float]:
+def make_checkpoint(recipe: Recipe, work: Path, target: Path, report: PhaseReport) -> dict[str, float]:
     """Pre-train with `recipe`, keep phases in `work`, and write checkpoint, tokenizer and quality to `target`.
 
     Returns the measured quality on held-out public scenes (`measure_quality`). Single-threaded: the bytes of the
@@ -41,34 +45,33 @@ def make_tiny_llava(recipe: Recipe, work: Path, target: Path, report: PhaseRepor
     torch.set_num_threads(1)
     captions, sentences = _make_texts(recipe, lambda step, total: report("corpus", step, total, {}))
     tokenizer = _make_tokenizer(recipe, captions, sentences)
-    model = new_tiny_llava(recipe, len(tokenizer))
-    processor = image_processor()
+    parts = new_parts(recipe, len(tokenizer))
+    processor = image_processor(recipe)
     statistics = (torch.tensor(processor.image_mean), torch.tensor(processor.image_std))
     pool = ScenePool(
         recipe.seed, "train", recipe.num_train_scenes, recipe.patch_size,
         lambda done: report("scenes", done, recipe.num_train_scenes, {}),
     )  # fmt: skip
-    vision = model.model.vision_tower
     run_phase(
         work / f"vision-{recipe.vision_digest()[:12]}.safetensors",
-        vision,
-        lambda: train_vision(vision, pool, recipe, statistics, _for_phase(report, "vision")),
+        parts.tower,
+        lambda: train_vision(parts, pool, recipe, statistics, _for_phase(report, "vision")),
     )
     corpus = Corpus(
         tokenise_captions(tokenizer, captions),
         [[*ids, END] for ids in tokenizer([f" {text}" for text in sentences], add_special_tokens=False)["input_ids"]],
-        pool_features(model, pool, statistics),
+        pool_features(parts, pool, statistics),
     )
     for phase in ("text", "connector", "joint"):
-        train = _language_phase(model, corpus, recipe, phase, _for_phase(report, phase))
-        run_phase(work / f"{phase}-{recipe.language_digest()[:12]}.safetensors", model, train)
+        train = _language_phase(parts, corpus, recipe, phase, _for_phase(report, phase))
+        run_phase(work / f"{phase}-{recipe.language_digest()[:12]}.safetensors", parts.model, train)
     focused, facts = _make_late_corpora(tokenizer, corpus.features_MND, recipe)
     path = work / f"refine-{recipe.refinement_digest()[:12]}.safetensors"
-    run_phase(path, model, lambda: _refine(model, tokenizer, pool, focused, recipe, report))
+    run_phase(path, parts.model, lambda: _refine(parts, tokenizer, pool, focused, recipe, report))
     path = work / f"consolidate-{recipe.digest()[:12]}.safetensors"
-    run_phase(path, model, lambda: consolidate(model, focused, facts, recipe, _for_phase(report, "consolidate")))
-    quality = measure_held_out(model, tokenizer, recipe)
-    _export(model, tokenizer, processor, recipe, quality, target)
+    run_phase(path, parts.model, lambda: consolidate(parts, focused, facts, recipe, _for_phase(report, "consolidate")))
+    quality = measure_held_out(_as_stored(parts, recipe), tokenizer, recipe, processor)
+    _export(parts.model, tokenizer, processor, recipe, quality, target)
     return quality
 
 
@@ -88,16 +91,22 @@ def _make_tokenizer(recipe: Recipe, captions: list[list[str]], sentences: list[s
     return train_tokenizer([*texts, *sentences, *whole], recipe.vocabulary_size)
 
 
-def _language_phase(
-    model: LlavaForConditionalGeneration, corpus: Corpus, recipe: Recipe, phase: str, report: Report
-) -> Callable[[], None]:
-    return lambda: train_language(model, corpus, recipe, phase, report)
+def _language_phase(parts: Parts, corpus: Corpus, recipe: Recipe, phase: str, report: Report) -> Callable[[], None]:
+    return lambda: train_language(parts, corpus, recipe, phase, report)
+
+
+def _as_stored(parts: Parts, recipe: Recipe) -> Parts:
+    """Round the weights to the type in which the checkpoint stores them; they stay in float32."""
+    with torch.no_grad():
+        for parameter in parts.model.parameters():
+            parameter.copy_(parameter.to(recipe.stored_as))
+    return parts
 
 
 def _export(
-    model: LlavaForConditionalGeneration,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    processor: CLIPImageProcessorPil,
+    processor: Any,
     recipe: Recipe,
     quality: dict[str, float],
     target: Path,
@@ -105,7 +114,7 @@ def _export(
     target.mkdir(parents=True, exist_ok=True)
     model.requires_grad_(False)
     model.generation_config.bos_token_id, model.generation_config.eos_token_id = BEGIN, END
-    model.save_pretrained(target)
+    model.to(recipe.stored_as).save_pretrained(target, max_shard_size=SHARD)
     tokenizer.save_pretrained(target)
     processor.save_pretrained(target)
     digests = {f.name: sha256_file(f) for f in sorted(target.iterdir()) if f.name != "recipe.json"}
@@ -137,7 +146,7 @@ def _without_image(public: PublicScene) -> PublicScene:
 
 
 def _refine(
-    model: LlavaForConditionalGeneration,
+    parts: Parts,
     tokenizer: PreTrainedTokenizerBase,
     pool: ScenePool,
     focused: Corpus,
@@ -145,7 +154,7 @@ def _refine(
     report: PhaseReport,
 ) -> None:
     """Run phases 5 and 6, which share the edge head and are therefore kept as one."""
-    aligner = Aligner(model, dense_targets(pool, tokenizer, recipe.patch_size), recipe)
+    aligner = Aligner(parts, dense_targets(pool, tokenizer, recipe.patch_size), recipe)
     aligner.align(focused.features_MND, _for_phase(report, "align"))
     aligner.refine(focused, _for_phase(report, "refine"))
 

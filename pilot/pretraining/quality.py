@@ -1,24 +1,20 @@
-"""Quality of a tiny-llava on held-out public scenes, measured in the wording of the public corpus."""
+"""Quality of a checkpoint on held-out public scenes, measured in the wording of the public corpus."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    AutoTokenizer,
-    CLIPImageProcessorPil,
-    LlavaForConditionalGeneration,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedTokenizerBase
 
 from pilot.backbone.generation import greedy, group_by_length
-from pilot.data.scenes.scene import SIZE, Item, Scene
+from pilot.data.scenes.scene import Item, Scene
 from pilot.pretraining.architecture import BEGIN, END
 from pilot.pretraining.captions import extent
 from pilot.pretraining.corpus import public_scene
+from pilot.pretraining.parts import Parts
 from pilot.pretraining.recipe import Recipe
 from pilot.pretraining.vision import ScenePool, normalise
 
@@ -26,41 +22,28 @@ _EXTENT = re.compile(r"x(\d\d)-(\d\d) y(\d\d)-(\d\d)")
 _LISTED = re.compile(r"\ban? ([a-z]+)")
 
 
-def image_processor() -> CLIPImageProcessorPil:
-    """Return CLIP's processor, set to resize to the full square: its default would crop."""
-    return CLIPImageProcessorPil(size={"height": SIZE, "width": SIZE}, do_center_crop=False, do_convert_rgb=True)
-
-
-def pool_features(model: LlavaForConditionalGeneration, pool: ScenePool, statistics: tuple[Tensor, Tensor]) -> Tensor:
-    """Compute the patch features (M, N, D) that LLaVA reads: second-to-last vision layer, without the class token."""
-    parts = []
+def pool_features(parts: Parts, pool: ScenePool, statistics: tuple[Tensor, Tensor]) -> Tensor:
+    """Compute the features (M, N, D) that the connector reads."""
+    found = []
     for pixels in pool.pixels.split(256):
         with torch.no_grad():
-            output = model.model.vision_tower(normalise(pixels, *statistics), output_hidden_states=True)
-        parts.append(output.hidden_states[model.config.vision_feature_layer][:, 1:])
-    return torch.cat(parts)
+            found.append(parts.look(normalise(pixels, *statistics))[0])
+    return torch.cat(found)
 
 
 def measure_held_out(
-    model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, recipe: Recipe
+    parts: Parts, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, processor: Any
 ) -> dict[str, float]:
-    """Run `measure_quality` on the recipe's held-out public scenes."""
-    processor = image_processor()
+    """Run `measure_quality` on the recipe's held-out public scenes; `processor` is the checkpoint's image processor."""
     size = recipe.num_held_out_scenes
     pool = ScenePool(recipe.seed, "held-out", size, recipe.patch_size, lambda done: None)
     scenes = [public_scene(recipe.seed, "held-out", index).scene for index in range(size)]
     statistics = (torch.tensor(processor.image_mean), torch.tensor(processor.image_std))
-    return measure_quality(model, tokenizer, scenes, pool_features(model, pool, statistics))
-
-
-def load_model_and_tokenizer(folder: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerBase]:
-    """Load model and tokenizer of a checkpoint folder with transformers' classes."""
-    model = LlavaForConditionalGeneration.from_pretrained(folder, local_files_only=True).float().eval()
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return measure_quality(parts, tokenizer, scenes, pool_features(parts, pool, statistics))
 
 
 def measure_quality(
-    model: LlavaForConditionalGeneration,
+    parts: Parts,
     tokenizer: PreTrainedTokenizerBase,
     scenes: Sequence[Scene],
     features_MND: Tensor,
@@ -72,7 +55,7 @@ def measure_quality(
     name occurs once are asked for their extents.
     """
     objects = [i for i, scene in enumerate(scenes) if scene.objects and not scene.sign]
-    seen = _complete(model, tokenizer, features_MND[objects], ["\nSeen:"] * len(objects), 40)
+    seen = _complete(parts, tokenizer, features_MND[objects], ["\nSeen:"] * len(objects), 40)
     true_positives = false_positives = false_negatives = 0
     for index, text in zip(objects, seen, strict=True):
         listed, true = Counter(_LISTED.findall(text)), Counter(item.name for item in scenes[index].objects)
@@ -82,10 +65,10 @@ def measure_quality(
         false_negatives += sum(true.values()) - common
     asked = [(i, item) for i, scene in enumerate(scenes) for item in _single(scene)]
     prompts = [f"\nThe {item.name} spans" for _, item in asked]
-    stated = _complete(model, tokenizer, features_MND[[i for i, _ in asked]], prompts, 16)
+    stated = _complete(parts, tokenizer, features_MND[[i for i, _ in asked]], prompts, 16)
     overlaps = [_stated_iou(text, item) for text, (_, item) in zip(stated, asked, strict=True)]
     signs = [i for i, scene in enumerate(scenes) if scene.sign]
-    read = _complete(model, tokenizer, features_MND[signs], ["\nWritten:"] * len(signs), 8)
+    read = _complete(parts, tokenizer, features_MND[signs], ["\nWritten:"] * len(signs), 8)
     exact = [text.split(".")[0].strip() == scenes[i].sign for text, i in zip(read, signs, strict=True)]
     return {
         "object_f1": 2 * true_positives / (2 * true_positives + false_positives + false_negatives),
@@ -117,7 +100,7 @@ def _area(sides: list[int]) -> int:
 
 @torch.no_grad()
 def _complete(
-    model: LlavaForConditionalGeneration,
+    parts: Parts,
     tokenizer: PreTrainedTokenizerBase,
     features_MND: Tensor,
     leads: Sequence[str],
@@ -125,16 +108,14 @@ def _complete(
 ) -> list[str]:
     """Continue each image's lead greedily; return the text up to its first full stop."""
     ids = tokenizer(list(leads), add_special_tokens=False)["input_ids"]
-    embed = model.get_input_embeddings()
+    embed = parts.embedding
     texts = [""] * len(leads)
     for rows in group_by_length([len(row) for row in ids], 128):
         begin = embed(torch.full((len(rows), 1), BEGIN))
-        image = model.model.multi_modal_projector(features_MND[rows])
+        image = parts.connector(features_MND[rows])
         lead = embed(torch.tensor([ids[row] for row in rows]))
         inputs = torch.cat([begin, image, lead], dim=1)
-        answers = greedy(
-            model.model.language_model, model.lm_head, embed, inputs, max_new_tokens=max_new_tokens, end=END
-        )
+        answers = greedy(parts.language, parts.head, embed, inputs, max_new_tokens=max_new_tokens, end=END)
         for row, answer in zip(rows, answers, strict=True):
             texts[row] = str(tokenizer.decode(answer))
     return [text.split(".")[0] + "." for text in texts]

@@ -1,12 +1,18 @@
-"""The recipe of tiny-llava: all numbers on which its checkpoint depends."""
+"""The recipes of the checkpoints that ship: all numbers on which they depend."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+import torch
 
 from pilot.io.digest import code_digest, digest_json
 
 VISION_SOURCES = (
     "pilot/pretraining/corpus.py",
     "pilot/pretraining/architecture.py",
+    "pilot/pretraining/parts.py",
     "pilot/pretraining/vision.py",
     "pilot/pretraining/step.py",
     "pilot/data/scenes/sprites.py",
@@ -41,7 +47,13 @@ class PhaseRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes, corpus and phases of the pre-training; widths in features, image sides in pixels."""
+    """Sizes, corpus and phases of tiny-llava's pre-training; widths in features, image sides in pixels.
+
+    `patch_size` is the side of the cell of the image that one feature covers.
+    """
+
+    design: ClassVar[str] = "llava"
+    """Which function of `pilot.pretraining.architecture` creates the model."""
 
     seed: int = 0
     patch_size: int = 16
@@ -67,6 +79,16 @@ class Recipe:
     refine: PhaseRecipe = PhaseRecipe(steps=4_000, batch_size=40, learning_rate=2e-3)
     consolidate: PhaseRecipe = PhaseRecipe(steps=6_500, batch_size=40, learning_rate=2e-3)
 
+    @property
+    def feature_width(self) -> int:
+        """Width of the features that the connector reads."""
+        return self.vision_width
+
+    @property
+    def stored_as(self) -> torch.dtype:
+        """Type of the checkpoint's weights."""
+        return torch.float32
+
     def digest(self) -> str:
         """Return the digest of the numbers and of the code that turns them into a checkpoint."""
         sources = VISION_SOURCES + LANGUAGE_SOURCES + REFINEMENT_SOURCES + CONSOLIDATION_SOURCES
@@ -89,6 +111,41 @@ class Recipe:
         return digest_json({"recipe": numbers, "source": code_digest(sources)})
 
 
+@dataclass(frozen=True)
+class Idefics3Recipe(Recipe):
+    """The recipe of tiny-idefics3: SigLIP's tower, pixel shuffle, one linear layer, Qwen2 with grouped queries.
+
+    The corpus and the order of the phases are tiny-llava's; `shuffle` is the factor by which the pixel shuffle joins
+    patches of the tower on each side, `num_heads` are the LLM's, which share `num_key_value_heads` keys and values.
+    """
+
+    design: ClassVar[str] = "idefics3"
+
+    shuffle: int = 2
+    vision_width: int = 96
+    vision_layers: int = 4
+    vision_feed_forward: int = 288
+    vision_heads: int = 4
+    text_width: int = 256
+    text_layers: int = 5
+    text_feed_forward: int = 640
+    num_heads: int = 8
+    num_key_value_heads: int = 2
+    joint: PhaseRecipe = PhaseRecipe(steps=2_500, batch_size=32, learning_rate=1.0e-3)
+    refine: PhaseRecipe = PhaseRecipe(steps=4_000, batch_size=40, learning_rate=1.2e-3)
+    consolidate: PhaseRecipe = PhaseRecipe(steps=6_000, batch_size=40, learning_rate=1.2e-3)
+
+    @property
+    def feature_width(self) -> int:
+        """Width of the features after the pixel shuffle."""
+        return self.vision_width * self.shuffle**2
+
+    @property
+    def stored_as(self) -> torch.dtype:
+        """Half the bytes; runs compute in float32."""
+        return torch.float16
+
+
 _LAST_FIELDS = frozenset({"consolidate", "facts_per_scene", "num_held_out_scenes"})
 _REFINEMENT_FIELDS = frozenset({"align", "refine"})
 _LANGUAGE_FIELDS = frozenset(
@@ -97,3 +154,5 @@ _LANGUAGE_FIELDS = frozenset(
         "sentences_per_caption", "captions_per_scene", "num_text_sentences", "text", "connector", "joint",
     }
 )  # fmt: skip
+RECIPES: Mapping[str, Recipe] = MappingProxyType({"tiny-llava": Recipe(), "tiny-idefics3": Idefics3Recipe()})
+"""The recipe of every checkpoint that ships, by the backbone's name."""

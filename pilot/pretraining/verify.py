@@ -1,9 +1,9 @@
-"""Verification of the shipped tiny-llava: its files against their digests, and its quality measured again."""
+"""Verification of a shipped checkpoint: its files against their digests, and its quality measured again."""
 
 from pathlib import Path
 from typing import Any
 
-from pilot.backbone.sources import TINY_LLAVA
+from pilot.backbone.sources import SHIPPED, TINY_LLAVA
 from pilot.errors import UserError
 from pilot.io.atomic import read_json
 from pilot.io.digest import sha256_file
@@ -21,26 +21,30 @@ def check_files(folder: Path = TINY_LLAVA) -> str:
     return ""
 
 
-def verify_tiny_llava() -> dict[str, Any]:
-    """Check files and recipe and measure the quality again.
+def verify_shipped(name: str = "tiny-llava") -> dict[str, Any]:
+    """Check files and recipe of a shipped checkpoint and measure its quality again.
 
     Returns `files_ok`, `recipe_is_current`, `quality_recorded` and `quality_measured`.
 
     Raises:
         UserError: a file is missing or altered.
     """
-    from pilot.pretraining.quality import load_model_and_tokenizer, measure_held_out
-    from pilot.pretraining.recipe import Recipe
+    from transformers import AutoTokenizer
 
-    problem = check_files()
+    from pilot.pretraining.architecture import image_processor, load_parts
+    from pilot.pretraining.quality import measure_held_out
+    from pilot.pretraining.recipe import RECIPES
+
+    folder, recipe = SHIPPED[name], RECIPES[name]
+    problem = check_files(folder)
     if problem:
-        raise UserError(f"{problem}. Rebuild it with `snakemake --cores 2 backbone`.")
-    recorded = read_json(TINY_LLAVA / "recipe.json")
-    model, tokenizer = load_model_and_tokenizer(TINY_LLAVA)
-    measured = measure_held_out(model, tokenizer, Recipe())
+        raise UserError(f"{problem}. Rebuild it with `pilot-bench backbone pretrain --name {name}`.")
+    recorded = read_json(folder / "recipe.json")
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    measured = measure_held_out(load_parts(recipe, folder), tokenizer, recipe, image_processor(recipe))
     return {
         "files_ok": True,
-        "recipe_is_current": recorded["recipe_digest"] == Recipe().digest(),
+        "recipe_is_current": recorded["recipe_digest"] == recipe.digest(),
         "quality_recorded": recorded["quality"],
         "quality_measured": {name: round(value, 4) for name, value in measured.items()},
     }

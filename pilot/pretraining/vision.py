@@ -1,8 +1,8 @@
 """Phase 1 of tiny-llava's pre-training: the vision tower, on dense labels.
 
-Every patch token of the second-to-last layer (the one that LLaVA reads) learns which item covers its patch and where
-the item's edges are; the class token of the last layer learns which items the image contains, as CLIP's learns the
-caption. The heads are discarded.
+Every feature that the connector will read learns which item covers its cell of the image and where the item's edges
+are; the image's vector (LLaVA: the class token of the last layer, as CLIP's learns the caption) learns which items the
+image contains. The heads are discarded.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +15,7 @@ from torch.nn import functional
 from pilot.data.scenes.scene import SIZE, Scene
 from pilot.io.seeding import seed_for
 from pilot.pretraining.corpus import CLASSES, class_of, public_scene
+from pilot.pretraining.parts import Parts
 from pilot.pretraining.recipe import Recipe
 from pilot.pretraining.step import Report, index_batches, optimise
 
@@ -89,10 +90,9 @@ def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (pixels.float() / 255.0 - mean[:, None, None]) / std[:, None, None]
 
 
-def dense_loss(vision: nn.Module, heads: DenseHeads, pixels: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def dense_loss(parts: Parts, heads: DenseHeads, pixels: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Compute losses and measures of one batch: `loss`, `accuracy` of non-empty patches, `edge_pixels` (mean error)."""
-    output = vision(pixels, output_hidden_states=True)
-    classes, edges, presence = heads(output.hidden_states[-2][:, 1:], output.pooler_output)
+    classes, edges, presence = heads(*parts.look(pixels))
     filled = batch["classes"] > 0
     class_loss = functional.cross_entropy(classes.flatten(0, 1), batch["classes"].flatten())
     edge_loss = functional.smooth_l1_loss(edges[filled], batch["edges"][filled], beta=0.05) * 20
@@ -105,11 +105,11 @@ def dense_loss(vision: nn.Module, heads: DenseHeads, pixels: Tensor, batch: dict
 
 
 def train_vision(
-    vision: nn.Module, pool: ScenePool, recipe: Recipe, statistics: tuple[Tensor, Tensor], report: Report
+    parts: Parts, pool: ScenePool, recipe: Recipe, statistics: tuple[Tensor, Tensor], report: Report
 ) -> None:
     """Run phase 1 over `pool`; `statistics` are the processor's mean and standard deviation (3,)."""
     torch.manual_seed(seed_for("dense heads", recipe.seed))
-    heads = DenseHeads(recipe.vision_width)
+    heads = DenseHeads(recipe.feature_width)
     indices = index_batches(len(pool), recipe.vision.batch_size, seed_for("vision batches", recipe.seed))
 
     def batches() -> Iterator[dict[str, Tensor]]:
@@ -121,6 +121,6 @@ def train_vision(
             }  # fmt: skip
 
     def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return dense_loss(vision, heads, batch["pixels"], batch)
+        return dense_loss(parts, heads, batch["pixels"], batch)
 
-    optimise(recipe.vision, [*vision.parameters(), *heads.parameters()], batches(), loss_of, report)
+    optimise(recipe.vision, [*parts.tower.parameters(), *heads.parameters()], batches(), loss_of, report)

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from pilot.backbone.sources import TINY_LLAVA
 from pilot.data.scenes.scene import Item
 from pilot.io.atomic import read_json
-from pilot.pretraining.quality import _stated_iou, load_model_and_tokenizer, measure_held_out
+from pilot.pretraining.architecture import image_processor, load_parts
+from pilot.pretraining.quality import _stated_iou, measure_held_out
 from pilot.pretraining.recipe import PhaseRecipe, Recipe
 from pilot.pretraining.step import learning_rate_at
 from pilot.pretraining.verify import check_files
@@ -51,9 +53,10 @@ def test_recipe_is_current() -> None:
 @pytest.mark.slow
 def test_recorded_quality_is_the_measured_one() -> None:
     torch.set_num_threads(1)
-    model, tokenizer = load_model_and_tokenizer(TINY_LLAVA)
+    recipe, tokenizer = Recipe(), AutoTokenizer.from_pretrained(TINY_LLAVA, local_files_only=True)
     recorded = read_json(TINY_LLAVA / "recipe.json")["quality"]
-    assert measure_held_out(model, tokenizer, Recipe()) == pytest.approx(recorded, abs=0.01)
+    measured = measure_held_out(load_parts(recipe, TINY_LLAVA), tokenizer, recipe, image_processor(recipe))
+    assert measured == pytest.approx(recorded, abs=0.01)
 
 
 def test_learning_rates_of_pretraining() -> None:

@@ -70,7 +70,7 @@ BEFORE = (
 """What is made first because its page takes it for granted."""
 
 TWINS = {
-    **dict.fromkeys(("scenario1", "scenario2", "smoke"), "smoke"),
+    **dict.fromkeys(("scenario1", "scenario2", "scenario3", "smoke"), "smoke"),
     **dict.fromkeys(("zoo", "ablation", "heterogeneity", "smoke_study"), "smoke_study"),
     **dict.fromkeys(("faults", "smoke_faults"), "smoke_faults"),
     "tuning": "tests/test_tuning.py",
@@ -96,6 +96,7 @@ ELSEWHERE = (
     ("clusters.md", r"pip install ", "tests/docs/test_commands.py::test_extras_resolve"),
     ("clusters.md", r"snakemake --report ", f"{_SNAKEMAKE}::test_report_has_every_figure_and_table_with_its_caption"),
     ("protocols.md", r"pilot-bench compare .*unseen", "tests/report/test_protocols.py::test_every_format_shows"),
+    ("protocols.md", r"pilot-bench compare .*scenario3", "tests/report/test_protocols.py::test_every_format_shows"),
     ("metrics.md", r"pilot-bench power ", "tests/report/test_retraining.py::test_power_of_made_up_runs"),
     ("llava.md", r"pilot-bench .*llava-scenario2", f"{_OFFICIAL}::test_official_files_to_comparison"),
     ("smol.md", r"pip install ", "tests/backbone/test_smol.py::test_without_packages_there_is_one_message"),

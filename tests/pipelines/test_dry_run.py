@@ -10,8 +10,8 @@ from ..marks import few_of
 from .workflow import ROOT, Done, dry_run, snakemake
 
 TARGETS = {
-    "all", "scenario1", "scenario2", "smoke", "figures", "report", "faults", "smoke_faults", "zoo", "ablation",
-    "heterogeneity", "smoke_study", "smoke_figures", "tuning",
+    "all", "scenario1", "scenario2", "scenario3", "smoke", "figures", "report", "faults", "smoke_faults", "zoo",
+    "ablation", "heterogeneity", "smoke_study", "smoke_figures", "tuning",
 }  # fmt: skip
 
 

@@ -39,6 +39,9 @@ ZOO = (
 )
 """With the core methods and references, 32 methods."""
 PERSONAL = ("pilot", "local")
+CONDITIONS = [["low-light"], ["blur"], ["noise"]]
+SEEN = {"condition-1": 0.5, "condition-2": 0.8, "condition-3": 0.7}
+"""How often models are right on test images under a condition, as a share of the usual."""
 REFERENCES = ("untuned", "majority")
 NUM_EXAMPLES = 40
 BUDGET = {"rounds": 3, "local_steps": 8, "batch_size": 4, "num_clients": 9, "total_steps": 216}
@@ -78,7 +81,7 @@ def build_run(folder: Path, method: str, seed: int, protocols: bool = False, **c
                 "tasks": TASKS,
             },
             **{"hyperparameters": {}, "budget": BUDGET, "digests": digests, "one_model": method not in PERSONAL},
-            **{"scenario_config": {"targets": 0.9}},
+            **{"scenario_config": {"targets": 0.9} | ({"conditions": CONDITIONS} if protocols else {})},
             **reference,
             **config,
         },
@@ -112,7 +115,7 @@ def _protocols(folder: Path, method: str, seed: int) -> None:
             _evaluation(folder / f"round-{number}", method, seed, factor=0.4 + 0.2 * number)
         for name, factor in (("post-fit", 1.05), ("unseen-clients-fit", 0.8)):
             _evaluation(folder / name, method, seed, factor)
-    for name, factor in (("unseen-clients", 0.6), ("unseen-questions", 0.5)):
+    for name, factor in (("unseen-clients", 0.6), ("unseen-questions", 0.5), *SEEN.items()):
         _evaluation(folder / name, method, seed, factor)
     _evaluation(folder / "forgetting", method, seed, factor=0.9 if method in REFERENCES else 0.7)
     if method in PERSONAL:

@@ -10,7 +10,9 @@ The records are read from the first of these that is given:
 The folder holds `<task>/records.parquet`; metadata key `task` names the task, by default the task file's. Metadata key
 `ids` names a selection: a file with one id per line, or a JSON file with a list of ids, from any split (such as a
 client's held-out part); without it, the test split is used. Metadata key `frame` is the frame of boxes in answers, by
-default that of the run that answers (`--model pilot --model_args run=...`), else `original`. lm-eval also passes the
+default that of the run that answers (`--model pilot --model_args run=...`), else `original`. Metadata key `seen` is
+the file of images as clients see them (`partition/images.parquet`): clients' own records are shown with it, and test
+images if the key `condition` has the place of a client's imaging conditions. lm-eval also passes the
 model's other arguments and the task's other metadata as keyword arguments; they are ignored.
 """
 
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pilot.config.model import FRAMES, Frame
+from pilot.data.conditions import SeenImage, read_seen_images
 from pilot.data.conversation import conversation_text
 from pilot.data.frames import answer_in_frame, image_size, to_frame
 from pilot.data.record import EARLIER, check_columns, read_table
@@ -53,6 +56,8 @@ def load_records(
     task: str | None = None,
     frame: str | None = None,
     run: str | None = None,
+    seen: str | None = None,
+    condition: str | None = None,
     **_: object,
 ) -> "dict[str, Dataset]":
     """Load the documents of a task as {"test": dataset}.
@@ -79,6 +84,8 @@ def load_records(
     earlier = [EARLIER] if EARLIER in check_columns(path, columns) else []
     rows = read_table(path, [*columns, *earlier]).to_pylist()
     rows = _select(rows, ids, path)
+    if seen is not None:
+        _show_as_seen(rows, read_seen_images(Path(seen), name), condition)
     frame = frame or _frame_of(run)
     if frame not in FRAMES:
         raise UserError(f"metadata key frame: expected one of {', '.join(FRAMES)}, got {frame!r}.")
@@ -105,6 +112,21 @@ def _framed(row: Mapping[str, Any], frame: Frame) -> dict[str, Any]:
     ]
     answer = answer_in_frame(row["answer"], row["box"], frame, size)
     return {"frame": frame, "size": size, "answer": answer} | ({EARLIER: turns} if turns else {})
+
+
+def _show_as_seen(
+    rows: Sequence[dict[str, Any]], images: Mapping[tuple[str, int], SeenImage], condition: str | None
+) -> None:
+    """Replace the images of clients' records by those that the client sees, and test images by those of a condition."""
+    own = {name: image for (name, _), image in images.items()}
+    for row in rows:
+        if row["split"] != "test":
+            image = own[row["id"]]  # a training record has one client, so one image
+        elif condition is not None:
+            image = images[row["id"], int(condition)]
+        else:
+            continue
+        row |= {"image": image.image, "image_sha256": image.sha256}
 
 
 def _select(rows: list[dict[str, Any]], ids: str | None, path: Path) -> list[dict[str, Any]]:

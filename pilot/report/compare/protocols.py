@@ -12,10 +12,12 @@ from pilot.errors import UserError
 from pilot.report.compare.side_by_side import check_format
 from pilot.report.compare.wide import Wide, formatted
 from pilot.report.numbers.comparable import check_comparable
+from pilot.report.numbers.conditions import ConditionRow
 from pilot.report.numbers.cross_task import QUANTITIES, FairnessRow, MatrixRow
 from pilot.report.numbers.curves import NO_TARGET, REACHED, CurveRow, TargetRow
 from pilot.report.numbers.forgetting import ForgettingRow
 from pilot.report.numbers.load import load_runs
+from pilot.report.numbers.statistics import LEVEL
 from pilot.report.numbers.summary import group_runs
 from pilot.report.numbers.unseen import UnseenRow
 from pilot.report.tables.protocols import PROTOCOL_TABLES, protocol_tables
@@ -111,6 +113,23 @@ def _unseen(rows: Sequence[UnseenRow]) -> Wide:
     return Wide(*wide, 4, ["In brackets after the interval: minus the value of clients, or questions, that took part."])
 
 
+def _conditions(rows: Sequence[ConditionRow]) -> Wide:
+    tasks = {(row.task, row.metric): f"{row.task} {row.metric}" for row in rows}
+    lines: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        mark = "" if row.p_holm is None or row.p_holm >= LEVEL else "*"
+        text = _with_interval(row.mean, row.ci_low, row.ci_high) + mark
+        text += "" if row.difference is None else f" ({row.difference:+.3f})"
+        lines[row.scenario, row.seen, row.method][tasks[row.task, row.metric]] = text
+    wide = _lines(["scenario", "conditions", "method"], list(tasks.values()), lines)
+    notes = [
+        "The same test images under the conditions of the model's own client, of the task's other clients (mean), and "
+        "as they are. In brackets after the interval: minus clean. *: differs from fedavg after training again (Holm's "
+        "correction over own and others)."
+    ]
+    return Wide(*wide, 3, notes)
+
+
 def _forgetting(rows: Sequence[ForgettingRow]) -> Wide:
     tasks = {(row.task, row.metric): f"{row.task} {row.metric}" for row in rows}
     lines: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
@@ -134,9 +153,10 @@ def _with_interval(mean: float | None, low: float | None, high: float | None) ->
 
 _WIDE: dict[str, Any] = {
     "curves": _curves, "targets": _targets, "matrix": _matrix, "fairness": _fairness, "unseen": _unseen,
-    "forgetting": _forgetting,
+    "conditions": _conditions, "forgetting": _forgetting,
 }  # fmt: skip
 _TRAINED = "expected runs that were trained here, not only references or imported answers"
 _NEEDS = dict.fromkeys(PROTOCOL_TABLES, _TRAINED)
 _NEEDS["unseen"] = "expected runs of a scenario with the field `unseen`"
+_NEEDS["conditions"] = "expected runs of a scenario with the field `conditions`"
 _NEEDS["forgetting"] = "expected runs of a profile with the field `forgetting`"

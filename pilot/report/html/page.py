@@ -21,6 +21,7 @@ from pilot.report.numbers.comparable import check_comparable
 from pilot.report.numbers.cross_task import QUANTITIES
 from pilot.report.numbers.curves import REACHED
 from pilot.report.numbers.load import load_methods
+from pilot.report.numbers.statistics import LEVEL
 from pilot.report.plots.mixture import read_aggregations
 from pilot.report.plots.style import SkipFigure, Source
 
@@ -33,6 +34,7 @@ _SECTIONS = {
     "curves": ("Curves", ("curves",)),
     "matrix": ("Across tasks", ("matrix",)),
     "unseen": ("Unseen clients", None),
+    "conditions": ("Imaging conditions", None),
     "forgetting": ("Forgetting", None),
     "losses": ("Losses", ("losses",)),
     "exchange": ("Router and neighbours", ("router", "neighbours")),
@@ -79,7 +81,7 @@ def page(source: Source, samples: int) -> str:
     grid = read_grid(source)
     drawn = charts(source)
     config = source.runs[0].config
-    empty = {name for name in ("unseen", "forgetting") if not len(getattr(source, name))}
+    empty = {name for name in ("unseen", "conditions", "forgetting") if not len(getattr(source, name))}
     data = {
         "methods": method_marks(source),
         "board": leaderboard(source, grid),
@@ -102,6 +104,7 @@ def page(source: Source, samples: int) -> str:
         fairness=_fairness(source),
         targets=_targets(source),
         unseen=_unseen(source),
+        conditions=_conditions(source),
         forgetting=_forgetting(source),
         provenance=provenance(source),
         data={name: _json(value) for name, value in data.items()},
@@ -172,6 +175,23 @@ def _unseen(source: Source) -> dict[str, Any]:
     return {"titles": ["method", "unseen", *tasks], "lines": lines}
 
 
+def _conditions(source: Source) -> dict[str, Any]:
+    """Return titles and lines of the table of imaging conditions: whose they are, and methods, by tasks."""
+    table, rows = source.conditions, source.conditions.to_dict("records")
+    tasks, lines = [task.name for task in source.tasks], []
+    for seen in dict.fromkeys(table.seen):
+        for label in source.methods:
+            cells = [_row(rows, method=label, task=task, seen=seen) for task in tasks]
+            if any(cell is not None for cell in cells):
+                lines.append([label, seen, *(_with_mark(cell) + _change(cell) for cell in cells)])
+    return {"titles": ["method", "conditions", *tasks], "lines": lines}
+
+
+def _with_mark(row: Mapping[Any, Any] | None) -> str:
+    """Return a value with its interval, and a star if it differs from fedavg's after training again."""
+    return _with_interval(row) + ("*" if row is not None and row["p_holm"] < LEVEL else "")
+
+
 def _forgetting(source: Source) -> dict[str, Any]:
     """Return titles and lines of the table of what the backbone could do before, methods by tasks."""
     table, rows = source.forgetting, source.forgetting.to_dict("records")
@@ -184,8 +204,12 @@ def _forgetting(source: Source) -> dict[str, Any]:
 
 
 def _with_difference(row: Mapping[Any, Any] | None) -> str:
-    text = _with_interval(row)
-    return text if row is None or row["difference"] != row["difference"] else f"{text} ({row['difference']:+.3f})"
+    return _with_interval(row) + _change(row)
+
+
+def _change(row: Mapping[Any, Any] | None) -> str:
+    """Return a row's difference in brackets; nothing if it has none."""
+    return "" if row is None or row["difference"] != row["difference"] else f" ({row['difference']:+.3f})"
 
 
 def _row(rows: Sequence[Mapping[Any, Any]], **wanted: str) -> Mapping[Any, Any] | None:

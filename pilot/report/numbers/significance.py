@@ -6,7 +6,7 @@
   of two equal methods often do, since no two trainings end alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -134,16 +134,20 @@ def compare_groups(group: Group, base: Group, task: Task, test: Test = DEFAULT_T
     return result and Tested(result[0], None, result[1], min(len(group.runs), len(base.runs)), result[2])
 
 
-def retrained(group: Group, base: Group, task: Task) -> Retraining | None:
+def retrained(
+    group: Group, base: Group, task: Task, scores: Callable[[Group, Task], Scores | None] | None = None
+) -> Retraining | None:
     """Compare two methods seed by seed; None with fewer than two common seeds or without a common example.
 
-    A reference of one run has the same answers in every seed.
+    A reference of one run has the same answers in every seed. `scores` returns what is compared: by default the
+    primary metric on the test set, personalised protocol.
     """
+    scores_by_group = scores or _scores
     seeds = [{run.seed for run in each.runs} for each in (group, base) if not each.fixed]
     common = sorted(set.intersection(*seeds)) if seeds else []
     if len(common) < MIN_SEEDS:
         return None
-    own, other = (_scores(_with_seeds(each, common), task) for each in (group, base))
+    own, other = (scores_by_group(_with_seeds(each, common), task) for each in (group, base))
     if own is None or other is None:
         return None
     ids = sorted(set(own.ids) & set(other.ids))

@@ -166,6 +166,11 @@ class Source:
         return self._table("unseen.csv")
 
     @cached_property
+    def conditions(self) -> pandas.DataFrame:
+        """Rows of `tables/conditions.csv` for the chosen methods."""
+        return self._table("conditions.csv")
+
+    @cached_property
     def forgetting(self) -> pandas.DataFrame:
         """Rows of `tables/forgetting.csv` for the chosen methods."""
         return self._table("forgetting.csv")

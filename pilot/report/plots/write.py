@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 from pilot.errors import UserError
 from pilot.report.numbers.comparable import check_comparable
 from pilot.report.numbers.load import Run, load_methods
-from pilot.report.plots import bars, cost, cross_task, curves, drift, heterogeneity, losses, mixture, samples
+from pilot.report.plots import (
+    bars,
+    conditions,
+    cost,
+    cross_task,
+    curves,
+    drift,
+    heterogeneity,
+    losses,
+    mixture,
+    samples,
+)
 from pilot.report.plots.page import PAPER, SCREEN
 from pilot.report.plots.style import SkipFigure, Source, save, save_paper, style_context
 
@@ -28,6 +39,7 @@ FIGURES: "Mapping[str, Callable[[Source, Page], Figure]]" = MappingProxyType(
         "router": mixture.draw_router,
         "distances": mixture.draw_distances,
         "drift": drift.draw,
+        "conditions": conditions.draw,
         "samples": samples.draw,
     }
 )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pilot.report.numbers.conditions import ConditionRow, condition_rows
 from pilot.report.numbers.cross_task import FairnessRow, MatrixRow, fairness_rows, matrix_rows
 from pilot.report.numbers.curves import CurveRow, TargetRow, curve_rows, target_rows
 from pilot.report.numbers.forgetting import ForgettingRow, forgetting_rows
@@ -16,6 +17,7 @@ PROTOCOL_TABLES: Mapping[str, str] = {
     "matrix": "Every client's model on every task's test set",
     "fairness": "Own task, other tasks, and how clients differ, on a scale from untuned (0) to central (1)",
     "unseen": "Clients and questions that took no part in training",
+    "conditions": "Test images under the imaging conditions of clients",
     "forgetting": "What the backbone could do before, after tuning",
 }
 """Names of the tables and their titles."""
@@ -34,6 +36,8 @@ def protocol_tables(groups: Sequence[Group], only: str | None = None) -> dict[st
         found["fairness"] = column_names(FairnessRow), fairness_rows(groups)
     if only in (None, "unseen"):
         found["unseen"] = column_names(UnseenRow), unseen_rows(groups)
+    if only in (None, "conditions"):
+        found["conditions"] = column_names(ConditionRow), condition_rows(groups)
     if only in (None, "forgetting"):
         found["forgetting"] = column_names(ForgettingRow), forgetting_rows(groups)
     return found if only is None else {only: found[only]}
