@@ -6,12 +6,13 @@ each task adapter and each client's text adapter, with x the value sent before a
     v = beta v + (x' - x), v = 0 at first;    x += v
 
 The server keeps v, which is as large as what it sends; no additional bytes are sent. A client or task without an update
-keeps x and v. Everything else is as in Pilot.
+keeps x and v. With `gap`, text adapters are mixed with the neighbours before the widest gap (`pilot_gap_ata`).
+Everything else is as in Pilot.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pilot.methods.base import (
     ClientInfo,
@@ -25,6 +26,7 @@ from pilot.methods.base import (
     unprefixed,
     weighted_mean,
 )
+from pilot.methods.gap import UNBOUNDED, mix_before_gap
 from pilot.methods.pilot import Pilot
 
 INITIAL, MOMENTUM = "initial", "momentum"
@@ -36,11 +38,13 @@ class PilotMomentum(Pilot):
 
     Attributes:
         beta: momentum, in [0, 1); 0 is Pilot.
+        gap: whether text adapters are mixed with the neighbours before the gap instead of the M nearest.
     """
 
     name: ClassVar[str] = "pilot_momentum"
 
     beta: float = 0.5
+    gap: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,6 +52,12 @@ class PilotMomentum(Pilot):
             raise ValueError(f"beta: expected a number in [0, 1), got {self.beta}")
         if not self.adaptive_text_aggregation:
             raise ValueError("adaptive_text_aggregation: expected true, since each text adapter has its own momentum")
+
+    def mix_text_adapters(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
+        """Mix as Pilot, or with the neighbours before the gap."""
+        if self.gap:
+            return mix_before_gap(updates, self.distance, UNBOUNDED, self.self_weight)
+        return super().mix_text_adapters(updates)
 
     def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """Store the initial model, from which the first update is measured."""

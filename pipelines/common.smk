@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from pilot.backbone.sources import BACKBONES, WEIGHTS
+from pilot.backbone.sources import BACKBONES
 from pilot.config.files import shipped_names
 from pilot.config.load import load_profile, load_scenario, scenario_for_profile
 from pilot.errors import UserError
@@ -61,7 +61,7 @@ def paper_outputs_of(scenario, profile=PROFILE):
 def shipped_checkpoint(wildcards):
     """Return the weights of a backbone that ships with the package; nothing for others, which the profile names."""
     folder = BACKBONES[load_profile(wildcards.profile).backbone].folder
-    return [folder / WEIGHTS] if folder else []
+    return sorted(folder.glob("*.safetensors")) if folder else []
 
 
 def images_of_clients(wildcards):

@@ -8,6 +8,7 @@ import yaml
 from pilot.config.files import shipped_names
 from pilot.config.load import load_scenario
 from pilot.config.study import Setting, Study, load_study
+from pilot.config.variant import base_name
 from pilot.errors import UserError
 from pilot.methods.catalogue import METHODS
 
@@ -29,8 +30,8 @@ def test_shipped_studies() -> None:
         "components", "neighbours", "distance", "adapter-init", "client-features", "experts", "rounds"
     ]  # fmt: skip
     zoo = studies["zoo"]
-    assert len(zoo.methods) == 33 and [part.baseline for part in zoo.parts] == ["fedavg"] * 2 + ["pilot"] * 4
-    assert {*zoo.methods, "untuned", "majority"} == {*METHODS}
+    assert len(zoo.methods) == 38 and [part.baseline for part in zoo.parts] == ["fedavg"] * 2 + ["pilot"] * 4
+    assert {*map(base_name, zoo.methods), "untuned", "majority"} == {*METHODS}
     sweeps = {
         (name, part.name): sorted(part.axis.values.values())
         for name, study in studies.items()
@@ -55,6 +56,9 @@ def test_settings_and_the_runs_beside_the_scenarios_own(tmp_path: Path) -> None:
     ]  # fmt: skip
     further = study.further_methods(usual, "embedded")
     assert len(settings[usual]) == 15 and set(settings[usual]) - set(further) == {"pilot", "fedavg"}
+    part = PART | {"profiles": ["base", "rounds-3", "smol"]}
+    (other,) = written(tmp_path, part).parts
+    assert [setting.profile for setting in other.settings("embedded")] == ["embedded", "embedded+rounds-3", "smol"]
     # A variant has no targets of its own: all of its runs are the study's.
     assert study.further_methods(Setting("scenario2", "embedded+rounds-3"), "embedded") == ("pilot", "fedavg")
     assert usual.runs(tmp_path, ["pilot+no-ata"]) == [

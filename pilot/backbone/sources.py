@@ -17,7 +17,7 @@ from pilot.io.digest import code_digest, digest_json
 from pilot.io.verified import FOLDER, check_digest, digest_of
 
 TINY_LLAVA = Path(__file__).parent / "tiny_llava_checkpoint"
-SHIPPED = {"tiny-llava": TINY_LLAVA, "tiny-idefics3": Path(__file__).parent / "tiny_idefics3_checkpoint"}
+SHIPPED = {"tiny-llava": TINY_LLAVA}
 """Folders of the checkpoints that ship, by the backbone's name."""
 RANDOM = "llava-random"
 MODELS_VARIABLE = "PILOT_MODELS"
@@ -149,7 +149,7 @@ def _require_checkpoint(folder: Path, where: str) -> Path:
     if lacking:
         raise UserError(
             f"{where}: {folder}: no checkpoint here ({lacking[0]} is missing). Expected a folder as transformers "
-            "writes it, with safetensors weights; tiny-llava is rebuilt by `snakemake --cores 2 backbone`."
+            "writes it, with safetensors weights; one that ships is rebuilt by `pilot-bench backbone pretrain`."
         )
     return folder
 

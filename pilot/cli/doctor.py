@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pilot.backbone.sources import TINY_LLAVA, checkpoint_folder, models_folder, source_of
+from pilot.backbone.sources import SHIPPED, checkpoint_folder, models_folder, source_of
 from pilot.cli.speed import estimate, measure_rate, processor_features
 from pilot.config.load import load_profile
 from pilot.config.profile import Profile
@@ -71,11 +71,12 @@ def _backbone(profile: Profile) -> Finding:
     if profile.architecture is not None:
         return _finding(True, f"{profile.backbone}, made when it is needed", "")
     source, named = source_of(profile), models_folder() / profile.backbone
-    if profile.backbone_path is None and source.folder == TINY_LLAVA:
+    if profile.backbone_path is None and profile.backbone in SHIPPED:
         from pilot.pretraining.verify import check_files
 
-        problem = check_files()
-        return _finding(not problem, problem or "tiny-llava, all files intact", "snakemake --cores 2 backbone")
+        name = profile.backbone
+        problem, remedy = check_files(SHIPPED[name]), f"pilot-bench backbone pretrain --name {name}"
+        return _finding(not problem, problem or f"{name}, all files intact", remedy)
     if profile.backbone_path is None and source.packages:
         return _from_packages(profile.backbone)
     if profile.backbone_path is None and source.folder is None and not named.is_dir():

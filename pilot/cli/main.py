@@ -31,14 +31,14 @@ from pilot.cli.options import (
     JsonOption,
     Listing,
     ProfileOption,
+    RecipeOption,
     ResultsOption,
     ResumeOption,
     ScenarioOption,
-    ShippedOption,
 )
 from pilot.cli.plan import plan
 from pilot.cli.progress import progress
-from pilot.cli.report import compare, faults, figures, power, report, study, tables, tensorboard, tuning
+from pilot.cli.report import compare, faults, figures, power, replication, report, study, tables, tensorboard, tuning
 from pilot.errors import UserError
 
 SIGNALS = {130: "interrupted", 143: "terminated", 129: "hung up"}
@@ -89,27 +89,29 @@ def partition(
 
 @backbone_app.command("pretrain")
 def backbone_pretrain(
-    name: ShippedOption = "tiny-llava",
+    name: RecipeOption = "tiny-llava",
     target: Annotated[Path | None, typer.Option(help="Folder of the checkpoint; in the package by default.")] = None,
     work: Annotated[Path, typer.Option(help="Folder for finished phases.")] = Path("results/backbone"),
 ) -> None:
-    """Pre-train a shipped backbone from its seeded recipe (100 minutes or more on one core with AVX-512)."""
+    """Pre-train a backbone from its seeded recipe (100 minutes or more on one core with AVX-512)."""
     from pilot.backbone.sources import SHIPPED
     from pilot.cli.progress import phases
     from pilot.pretraining.make import make_checkpoint
     from pilot.pretraining.recipe import RECIPES
 
+    if target is None and name not in SHIPPED:
+        raise UserError(f"--name {name}: does not ship, so no folder is known for it. Name one with --target.")
     with phases() as report:
         quality = make_checkpoint(RECIPES[name], work / name, target or SHIPPED[name], report)
     typer.echo(json.dumps(quality, indent=2, sort_keys=True))
 
 
 @backbone_app.command("verify")
-def backbone_verify(name: ShippedOption = "tiny-llava", as_json: JsonOption = False) -> None:
+def backbone_verify(as_json: JsonOption = False) -> None:
     """Check a shipped checkpoint: compare its files with their digests and measure its caption quality again."""
     from pilot.pretraining.verify import verify_shipped
 
-    report = verify_shipped(name)
+    report = verify_shipped()
     typer.echo(
         json.dumps(report, indent=2, sort_keys=True) if as_json else "\n".join(f"{k}: {v}" for k, v in report.items())
     )
@@ -217,7 +219,7 @@ def import_(
     typer.echo(str(imported), err=True)
 
 
-for command in (compare, power, tables, figures, report, faults, study, tuning, tensorboard, export, plan):
+for command in (compare, power, replication, tables, figures, report, faults, study, tuning, tensorboard, export, plan):
     app.command()(command)
 
 

@@ -35,9 +35,7 @@ QuestionForm = StrEnum("QuestionForm", ["short_answer", "multiple_choice", "open
 ImportFormat = Literal["lm-eval", "lmms-eval", "vlmevalkit", "jsonl"]
 """Tool whose files `import` reads."""
 
-ShippedOption = Annotated[
-    Literal["tiny-llava", "tiny-idefics3"], typer.Option(help="Name of a backbone that ships with the package.")
-]
+RecipeOption = Annotated[Literal["tiny-llava", "tiny-idefics3"], typer.Option(help="Name of a backbone's recipe.")]
 ResumeOption = Annotated[bool, typer.Option(help="Resume from the last finished round, or start over.")]
 FaultOption = Annotated[str | None, typer.Option(help="A fault by name or file; see `pilot-bench list faults`.")]
 OnlyMethodsOption = Annotated[

@@ -95,6 +95,22 @@ def power(
         typer.echo(text, nl=False)
 
 
+def replication(
+    paths: Annotated[list[Path], typer.Argument(help="Scenario, method or run folders.")],
+    seeds: Annotated[int, typer.Option(help="Number of seeds in either set: the first ones, and the next.")] = 5,
+    baseline: BaselineOption = "fedavg",
+    format: Annotated[TableFormat, typer.Option("--format", "-f", help="Output format.")] = "table",
+    as_json: JsonOption = False,
+    allow_different: AllowOption = None,
+) -> None:
+    """Say what share of the marks of some seeds is confirmed by as many others."""
+    from pilot.report.compare.replication import show_replication
+
+    text = show_replication(paths, seeds, baseline, "json" if as_json else format, allow_different or ())
+    if text is not None:
+        typer.echo(text, nl=False)
+
+
 def _compare_with_reference(paths: list[Path], form: str) -> None:
     from pilot.report.compare.reference import against_reference, agrees, as_text
 

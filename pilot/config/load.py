@@ -8,6 +8,9 @@ from pilot.config.scenario import Scenario
 from pilot.config.variant import base_name, load_variant
 from pilot.io.layout import setting_folder
 
+OWN_BACKBONES = ("tiny-llava", "smol")
+"""Backbones for which the embedded scenarios are meant."""
+
 
 def load_scenario(name_or_path: str | Path) -> Scenario:
     """Load a scenario by name (`pipelines/scenarios/<name>.yaml`), from a `.yaml` file, or as `base+variant`.
@@ -42,5 +45,5 @@ def load_setting(scenario: str, profile: str, results: Path) -> tuple[Scenario, 
 def scenario_for_profile(scenario: str, profile: str) -> str:
     """Map `scenario2` to `llava-scenario2` (public data), if that ships, for profiles with a published backbone."""
     own, backbone = f"llava-{scenario}", load_profile(profile).backbone
-    published = backbone not in ("tiny-llava", "smol") and not backbone.endswith("-random")
+    published = backbone not in OWN_BACKBONES and not backbone.endswith("-random")
     return own if published and base_name(own) in shipped_names("scenarios") else scenario

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pilot.config.base import Count, Model
-from pilot.config.files import check_known, load_file
+from pilot.config.files import check_known, load_file, shipped_names
 from pilot.config.load import load_scenario, scenario_for_profile
 from pilot.config.scenario import FullName, Name, VariantName
 from pilot.config.variant import split_name
@@ -58,7 +58,8 @@ class Axis(Model):
 class Part(Model):
     """One table and one figure: every method in every scenario with every profile.
 
-    `profiles` are variants of the profile that the study is run with, or `base`. Each method is tested against
+    `profiles` are variants of the profile that the study is run with, `base` for that profile itself, or other
+    profiles (another backbone). Each method is tested against
     `baseline` within each setting; Holm's correction covers the part.
     """
 
@@ -91,15 +92,17 @@ class Part(Model):
 
     def settings(self, profile: str, num_seeds: int | None = None) -> dict[Setting, dict[Dimension, str]]:
         """Return the part's settings, in order, each with the part's names for its scenario and profile."""
-        return {
-            Setting(
-                scenario_for_profile(scenario, profile),
-                profile if variant == BASE else f"{profile}+{variant}",
-                num_seeds,
-            ): {"scenarios": scenario, "profiles": variant}
-            for scenario in self.scenarios
-            for variant in self.profiles
+        whole = shipped_names("profiles")
+        named = {
+            name: name if name in whole else profile if name == BASE else f"{profile}+{name}" for name in self.profiles
         }
+        return {
+            Setting(scenario_for_profile(scenario, named[name]), named[name], num_seeds): {
+                "scenarios": scenario, "profiles": name
+            }
+            for scenario in self.scenarios
+            for name in self.profiles
+        }  # fmt: skip
 
     def axis_value(self, names: Mapping[Dimension, str], method: str) -> float | None:
         """Return a method's number on the axis in a setting with these names; None without an axis."""

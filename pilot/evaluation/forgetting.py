@@ -1,9 +1,9 @@
 """What a backbone could do before tuning, measured on tuned models.
 
-Of tiny-llava, the captions and facts of its public corpus, on held-out scenes and in the corpus's wording, without the
-prompt template: `public-captions` lists a scene's objects (CIDEr), `public-facts` completes statements (exact match).
-Of any other backbone, the tasks of lm-eval that the profile names; they are answered through lm-eval's own evaluator,
-with its own metrics, and must generate text about one image.
+Of a backbone that ships, the captions and facts of its public corpus, on held-out scenes and in the corpus's wording,
+without the prompt template: `public-captions` lists a scene's objects (CIDEr), `public-facts` completes statements
+(exact match). Of any other backbone, the tasks of lm-eval that the profile names; they are answered through lm-eval's
+own evaluator, with its own metrics, and must generate text about one image.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.shared_features import shared_features
+from pilot.backbone.sources import SHIPPED
 from pilot.config.files import check_known
 from pilot.config.profile import Profile
 from pilot.federation.client import ClientModel
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CAPTIONS, FACTS = PUBLIC = ("public-captions", "public-facts")
-BACKBONE = "tiny-llava"
 NUM_SCENES, FACTS_PER_SCENE = 60, 2
 PLAIN = "<image>\n{instruction}"
 """Template that puts a text behind the image as the public corpus does."""
@@ -52,9 +52,9 @@ def check_forgetting(profile: Profile) -> None:
     """Refuse tasks that nobody knows, before anything is trained.
 
     Raises:
-        UserError: an unknown task, or one of tiny-llava's for another backbone.
+        UserError: an unknown task, or one of the public corpus for a backbone that was not pre-trained on it.
     """
-    public = PUBLIC if profile.backbone == BACKBONE else ()
+    public = PUBLIC if profile.backbone in SHIPPED else ()
     others = [name for name in profile.forgetting if name not in public]
     if others:
         check_known(f"profile {profile.name}", "forgetting", others, [*public, *_tasks_of_lm_eval()])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pilot.backbone.sources import SHIPPED
 from pilot.export.licences import backbone_licence, source_note
 from pilot.export.source import TrainedModel
 from pilot.io.atomic import read_json, read_jsonl
@@ -67,8 +68,8 @@ def loading_code(trained: TrainedModel, form: str) -> str:
     """Return the lines of Python that load the model in its folder and ask it a question."""
     profile = trained.spec.profile
     base = repr(trained.base_name) + (f", revision={profile.revision!r}" if profile.revision else "")
-    if profile.backbone == "tiny-llava":
-        base = "pilot.backbone.sources.TINY_LLAVA"
+    if profile.backbone in SHIPPED:
+        base = f"pilot.backbone.sources.SHIPPED[{profile.backbone!r}]"
     text = LOADING_CODE[form].replace("{base}", base)
     family = trained.backbone.family
     if family.model_type != "llava":
@@ -80,7 +81,7 @@ def loading_code(trained: TrainedModel, form: str) -> str:
             f"\n{_GENERATION_CODE}",
             f"\nvars(processor.image_processor).update({dict(family.one_tile)})\n{_GENERATION_CODE}",
         )
-    if "TINY" in text:
+    if "SHIPPED" in text:
         text = text.replace("import PeftModel", "import PeftModel; import pilot.backbone.sources")
     return text
 
@@ -173,7 +174,7 @@ def _limits(trained: TrainedModel, form: str, exact_prompts: bool) -> list[str]:
         "One image and one user turn; answers are short, as in the training data.",
         "Federated training alone does not guarantee privacy: a model may reproduce its training data.",
     ]
-    if trained.spec.profile.backbone == "tiny-llava":
+    if trained.spec.profile.backbone in SHIPPED:
         lines.append("The base model is tiny and knows only composed scenes: it serves to compare methods.")
     profile, kinds = trained.spec.profile, {task.kind for task in trained.spec.scenario.tasks}
     if "ground" in kinds and profile.frame == "padded_square":

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pilot.backbone.sources import SHIPPED
+
+_OWN = (
+    "apache-2.0",
+    "Apache-2.0, pre-trained by this project on images composed from Twemoji graphics (CC-BY 4.0).",
+)
 _BACKBONES = {
-    "tiny-llava": (
-        "apache-2.0",
-        "Apache-2.0, pre-trained by this project on images composed from Twemoji graphics (CC-BY 4.0).",
-    ),
+    **dict.fromkeys(SHIPPED, _OWN),
     "llava-random": ("apache-2.0", "random weights, for tests and measurements only."),
     "llava-1.5-7b": (
         "llama2",

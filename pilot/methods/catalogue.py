@@ -42,6 +42,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     "By task": {
         "taskavg": "baselines.taskavg:TaskAvg",
         "clustered": "baselines.clustered:Clustered",
+        "taskavg_plus": "baselines.taskavg_plus:TaskAvgPlus",
     },
     "Variants of Pilot, ours": {
         "pilot_fedavg_text": "baselines.pilot_fedavg_text:PilotFedAvgText",

@@ -5,11 +5,12 @@ import torch
 
 from baselines.pilot_exact_ata import PilotExactAta, mixed_product
 from baselines.pilot_fedavg_text import PilotFedAvgText
-from baselines.pilot_gap_ata import PilotGapAta, count_before_gap
+from baselines.pilot_gap_ata import PilotGapAta
 from baselines.pilot_momentum import PilotMomentum
 from baselines.pilot_shared_a import PilotSharedA
 from baselines.pilot_task_text import PilotTaskText
 from pilot.methods.base import ClientInfo, ServerState, State, Update
+from pilot.methods.gap import count_before_gap
 from pilot.methods.pilot import Pilot
 
 A, B = "text_adapter.q.lora_A", "text_adapter.q.lora_B"
@@ -136,6 +137,19 @@ def test_who_was_away_keeps_model_and_momentum() -> None:
     later = method.aggregate(phase, both[:1], server)
     assert method.payload(later, away, phase)[B].item() == method.payload(server, away, phase)[B].item()
     assert later.shared[f"momentum.1.{B}"].item() == server.shared[f"momentum.1.{B}"].item()
+
+
+def test_gap_and_momentum_together() -> None:
+    """B 0, 1 | 10, 11, 12: the first two mix to 0.5, start 0: v = 0.5; then 0.5 from 0.5: v = 0.25, x = 0.75."""
+    clients = [update(k, "t", 1, [[1.0]], [[b]]) for k, b in enumerate((0.0, 1.0, 10.0, 11.0, 12.0))]
+    method, info = PilotMomentum(beta=0.5, gap=True), ClientInfo(0, "t", ("t",), 0)
+    (phase,) = method.phases(2)
+    start = {A: torch.ones(1, 1), B: torch.zeros(1, 1), "task_adapter.w": torch.zeros(1)}
+    server = method.aggregate(phase, clients, method.initial_server_state(start, [info]))
+    assert server.record["neighbours"]["0"] == [1]
+    assert method.payload(server, info, phase)[B].item() == pytest.approx(0.5)
+    again = method.aggregate(phase, clients, server)
+    assert method.payload(again, info, phase)[B].item() == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from baselines.clustered import Clustered
 from baselines.taskavg import TaskAvg
-from pilot.methods.base import ClientInfo, ServerState, Update
+from baselines.taskavg_plus import TaskAvgPlus
+from pilot.methods.base import ClientInfo, PhaseResult, ServerState, Update
 from pilot.methods.pilot import Pilot
 from pilot.methods.robust import coordinate_median
 from pilot.methods.similarity import bipartition
@@ -40,6 +41,92 @@ def test_taskavg_averages_inside_each_task() -> None:
         "vqa": [8.0], "caption": [9.0],
     }  # fmt: skip
     assert not method.single_model
+
+
+def test_momentum_of_each_task_by_hand() -> None:
+    """vqa from 1: mean 5, v = 4, x = 5; then mean 8: v = 0.5 * 4 + 3 = 5, x = 10. caption keeps x and v meanwhile."""
+    method = TaskAvgPlus(beta=0.5)
+    (phase,) = method.phases(1)
+    asking = {task: ClientInfo(client=0, task=task, tasks=("vqa", "caption"), seed=0) for task in ("vqa", "caption")}
+    server = method.initial_server_state({NAME: torch.ones(1)}, CLIENTS)
+    assert method.payload(server, asking["vqa"], phase) == {}
+    first = [update(0, 2.0), update(1, 6.0, count=3), update(2, 9.0, count=7, task="caption")]
+    server = method.aggregate(phase, iter(first), server)
+    assert method.payload(server, asking["vqa"], phase)[NAME].tolist() == [5.0]
+    server = method.aggregate(phase, iter([update(0, 8.0)]), server)
+    assert method.payload(server, asking["vqa"], phase)[NAME].tolist() == [10.0]
+    assert method.payload(server, asking["caption"], phase)[NAME].tolist() == [9.0]
+    server = method.aggregate(phase, iter([update(2, 9.0, task="caption")]), server)
+    assert method.payload(server, asking["caption"], phase)[NAME].tolist() == [13.0]  # v = 0.5 * 8 + 0
+
+
+def test_without_options_it_is_taskavg() -> None:
+    plain, plus = TaskAvg(), TaskAvgPlus(beta=0.0)
+    assert plus.phases(1) == plain.phases(1)
+    (phase,) = plain.phases(1)
+    updates = [update(0, 2.1), update(1, 6.3, count=3), update(2, 9.7, count=7, task="caption")]
+    ours = plus.aggregate(phase, iter(updates), plus.initial_server_state({}, CLIENTS))
+    theirs = plain.aggregate(phase, iter(updates), ServerState())
+    for task in ("vqa", "caption"):
+        info = ClientInfo(client=0, task=task, tasks=("vqa", "caption"), seed=0)
+        (one, other) = (method.payload(state, info, phase) for method, state in ((plus, ours), (plain, theirs)))
+        assert one.keys() == other.keys() and torch.equal(one[NAME], other[NAME])
+
+
+def test_an_adapter_of_its_own_stays_on_the_client() -> None:
+    method = TaskAvgPlus(beta=0.0, client_adapter=True)
+    (phase,) = method.phases(3)
+    assert phase.shared == {"text_adapter", "task_adapter"} and phase.trainable == phase.shared | {"client_adapter"}
+    names = ("text_adapter.q.lora_B", "task_adapter.w", "client_adapter.w")
+    end = {name: torch.ones(1) for name in names}
+    sent = method.split_result(phase, CLIENTS[0], PhaseResult(end, end, {}, {}, 1))
+    assert sent.shared.keys() == set(names[:2]) and sent.private.keys() == {"client_adapter.w"}
+
+
+def test_texts_by_distance_and_the_rest_by_task() -> None:
+    """Texts 0, 1 | 10, 11 with equal counts: 0 and 1 mix to 0.5, 10 and 11 to 10.5, whatever their tasks."""
+    text = "text_adapter.q.lora_B"
+    method = TaskAvgPlus(beta=0.0, gap_text=True)
+    (phase,) = method.phases(1)
+    updates = [
+        Update(k, task, 1, {NAME: torch.tensor([float(k)]), text: torch.tensor([[value]])})
+        for k, (task, value) in enumerate((("vqa", 0.0), ("caption", 1.0), ("vqa", 10.0), ("caption", 11.0)))
+    ]
+    server = method.aggregate(phase, iter(updates), method.initial_server_state({}, CLIENTS))
+    for k, (task, own, mixed) in enumerate(
+        (("vqa", 1.0, 0.5), ("caption", 2.0, 0.5), ("vqa", 1.0, 10.5), ("caption", 2.0, 10.5))
+    ):
+        payload = method.payload(server, ClientInfo(k, task, ("vqa", "caption"), 0), phase)
+        assert payload[NAME].tolist() == [own] and payload[text].item() == pytest.approx(mixed)
+    assert server.record["neighbours"]["0"] == [1]
+    later = method.aggregate(phase, iter(updates[:2]), server)
+    away = method.payload(later, ClientInfo(2, "vqa", ("vqa", "caption"), 0), phase)
+    assert away[text].item() == pytest.approx(10.5), "who was away keeps its text adapter"
+    newcomer = ClientInfo(9, "vqa", ("vqa", "caption"), 0)
+    received = method.newcomer_state(server, newcomer, {text: torch.zeros(1, 1)})
+    assert 0.5 < received[text].item() < 10.5
+    assert TaskAvgPlus().newcomer_state(server, newcomer, {text: torch.zeros(1, 1)}) == {}
+
+
+def test_momentum_of_texts_by_distance() -> None:
+    text = "text_adapter.q.lora_B"
+    method = TaskAvgPlus(beta=0.5, gap_text=True)
+    (phase,) = method.phases(1)
+    updates = [
+        Update(k, "vqa", 1, {NAME: torch.zeros(1), text: torch.tensor([[value]])})
+        for k, value in enumerate((0.0, 1.0, 10.0, 11.0))
+    ]
+    server = method.initial_server_state({NAME: torch.zeros(1), text: torch.zeros(1, 1)}, CLIENTS)
+    for expected in (0.5, 0.75):
+        server = method.aggregate(phase, iter(updates), server)
+        payload = method.payload(server, ClientInfo(1, "vqa", ("vqa",), 0), phase)
+        assert payload[text].item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("beta", [-0.1, 1.0])
+def test_momentum_is_below_one(beta: float) -> None:
+    with pytest.raises(ValueError, match="beta: expected a number in"):
+        TaskAvgPlus(beta=beta)
 
 
 def test_tasks_whose_names_begin_alike_are_told_apart() -> None:

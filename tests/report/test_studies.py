@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import kendalltau
 
 from pilot.config.study import Study
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, write_json
+from pilot.report.numbers.agreement import agreement_rows, conclusions
 from pilot.report.numbers.statistics import holm
 from pilot.report.numbers.studies import load_part
+from pilot.report.plots import order
 from pilot.report.plots.page import COLUMN, PAPER, Page
 from pilot.report.plots.study import draw
 from pilot.report.tables.study import difference, write_study
@@ -127,6 +130,7 @@ def test_every_part_is_written_the_same_twice_and_shown_in_the_index(results: Pa
     endings = ("csv", "md", "tex", "png", "pdf")
     expected = {f"{part['name']}.{ending}" for part in PARTS for ending in endings} | {"index.md"}
     expected |= {"components-drift.png", "components-drift.pdf"}  # the other part has two settings
+    expected |= {f"rounds-order.{ending}" for ending in ("csv", "png", "pdf")}
     assert {path.name for path in first} == expected
     index = (results / "embedded/studies/mine/index.md").read_text()
     assert index.startswith("# My study\n") and "embedded" in index
@@ -144,8 +148,43 @@ def test_every_part_is_written_the_same_twice_and_shown_in_the_index(results: Pa
 
 def test_some_parts_leave_the_index_alone(results: Path) -> None:
     written = write_study(study().subset(parts=["rounds"]), "embedded", results, index=False)
-    assert {path.stem for path in written} == {"rounds"}
+    assert {path.stem for path in written} == {"rounds", "rounds-order"}
     assert not (results / "embedded/studies/mine/index.md").exists()
+
+
+def test_order_of_the_methods_between_settings(results: Path) -> None:
+    """Tau of the means in the part's own table; an interval around it; marks as in the table."""
+    write_study(study(), "embedded", results)
+    folder = results / "embedded/studies/mine"
+    text = (folder / "rounds.md").read_text()
+    for row in rows(folder / "rounds-order.csv"):
+        assert (row["profile"], row["other_profile"]) == ("embedded+rounds-3", "embedded") and row["num_methods"] == "3"
+        means = {
+            profile: [float(each["mean"]) for each in rows(folder / "rounds.csv", profile=profile, task=row["task"])]
+            for profile in ("embedded+rounds-3", "embedded")
+        }
+        assert float(row["tau"]) == pytest.approx(kendalltau(*means.values()).statistic, abs=1e-6)
+        assert -1 <= float(row["ci_low"]) <= float(row["tau"]) <= float(row["ci_high"]) <= 1
+        shown = f"{float(row['tau']):.2f} [{float(row['ci_low']):.2f}, {float(row['ci_high']):.2f}]"
+        assert f"| {row['task']} | embedded+rounds-3, embedded | {shown} |" in text
+    table = load_part("mine", study().parts[1], "embedded", results)
+    found = conclusions(table)
+    assert [(each.task, each.method) for each in found[:2]] == [("scene-vqa", "pilot"), ("scene-vqa", "local")]
+    for each in found:
+        tested = [row for row in table.rows if (row.task, row.method) == (each.task, each.method)]
+        signs = [
+            "none" if (row.p_holm or 0) >= 0.05 else "up" if (row.difference or 0) > 0 else "down" for row in tested
+        ]
+        assert list(each.marks) == signs
+        assert f"| {each.task} | {each.method} |" in text
+    assert "order" not in (folder / "components.md").read_text(), "one setting has no other to agree with"
+
+
+@pytest.mark.parametrize("page", PAPER, ids=lambda page: page.name)
+def test_ranks_are_legible(results: Path, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = load_part("mine", study().parts[1], "embedded", results)
+    names = ["3 rounds", "12 rounds"]
+    assert_legible(partial(order.draw, table, agreement_rows(table, results), names), page, monkeypatch)
 
 
 def test_missing_runs_name_the_target_and_nothing_is_written(results: Path) -> None:
@@ -219,6 +258,6 @@ def test_figures_for_paper_are_drawn_when_asked(results: Path) -> None:
     usual = write_study(study(), "embedded", results)
     written = write_study(study(), "embedded", results, paper=True)
     names = {path.name for path in written if path.parent.name == "paper"}
-    parts = ("components", "components-drift", "rounds")
+    parts = ("components", "components-drift", "rounds", "rounds-order")
     assert names == {f"{part}-{page}.pdf" for part in parts for page in ("column", "text")}
     assert [path for path in written if path.parent.name != "paper"] == usual

@@ -183,13 +183,10 @@ def _conditions(source: Source) -> dict[str, Any]:
         for label in source.methods:
             cells = [_row(rows, method=label, task=task, seen=seen) for task in tasks]
             if any(cell is not None for cell in cells):
-                lines.append([label, seen, *(_with_mark(cell) + _change(cell) for cell in cells)])
+                marks = ["*" if cell is not None and cell["p_holm"] < LEVEL else "" for cell in cells]
+                texts = [_with_interval(cell) + mark for cell, mark in zip(cells, marks, strict=True)]
+                lines.append([label, seen, *(a + _change(b) for a, b in zip(texts, cells, strict=True))])
     return {"titles": ["method", "conditions", *tasks], "lines": lines}
-
-
-def _with_mark(row: Mapping[Any, Any] | None) -> str:
-    """Return a value with its interval, and a star if it differs from fedavg's after training again."""
-    return _with_interval(row) + ("*" if row is not None and row["p_holm"] < LEVEL else "")
 
 
 def _forgetting(source: Source) -> dict[str, Any]:

@@ -58,6 +58,16 @@ class Retraining:
         """The square root of V."""
         return math.sqrt(self.of_training / self.num_seeds + self.of_images)
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the true difference: d +- c sqrt(V), c weighted by the shares of V as the p-values are."""
+        by_seed, error = self.of_training / self.num_seeds, self.standard_error
+        if error == 0:
+            return self.difference, self.difference
+        parts = [(by_seed, self.num_seeds - 1), (self.of_images, self.num_images - 1)]
+        critical = sum(part * float(stdtrit(freedom, 1 - LEVEL / 2)) for part, freedom in parts if part > 0) / error**2
+        return self.difference - critical * error, self.difference + critical * error
+
 
 def compare_trainings(differences_SI: Floats, images_I: Integers) -> Retraining:
     """Test a mean difference as the module says.

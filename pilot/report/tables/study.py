@@ -1,17 +1,26 @@
 """Files of `results/<profile>/studies/<study>/`: tables and figures of every part. Equal results give equal bytes."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from pilot.config.study import Setting, Study
 from pilot.io.atomic import write_text
+from pilot.report.numbers.agreement import (
+    DOWN,
+    NONE,
+    UP,
+    AgreementRow,
+    agreement_rows,
+    compares_orders,
+    conclusions,
+)
 from pilot.report.numbers.headline import TEST_NOTES
 from pilot.report.numbers.load import load_runs
 from pilot.report.numbers.significance import DEFAULT_TEST
 from pilot.report.numbers.statistics import LEVEL
 from pilot.report.numbers.studies import PartTable, StudyRow, load_part
-from pilot.report.plots import drift
+from pilot.report.plots import drift, order
 from pilot.report.plots import study as plot
 from pilot.report.plots.style import SkipFigure, Source, save_pages
 from pilot.report.tables.render import (
@@ -27,18 +36,22 @@ from pilot.report.tables.render import (
     to_csv,
 )
 
-DRIFT = "-drift"
+DRIFT, ORDER = "-drift", "-order"
+_MARKS = {UP: "↑", DOWN: "↓", NONE: "="}
 
 
 def write_study(study: Study, profile: str, results: Path, *, index: bool = True, paper: bool = False) -> list[Path]:
     """Write `<part>.csv`, `.md`, `.tex`, `.png`, `.pdf` and figure `<part>-drift` of every part, and `index.md`.
+
+    A part with several settings also gets `<part>-order.csv` and the figure `<part>-order`: whether its settings order
+    the methods alike.
 
     Args:
         study: the study, with the parts and methods to write.
         profile: the profile that its runs were trained with.
         results: the folder of all results.
         index: whether to write `index.md`, which shows all parts.
-        paper: whether to write `paper/<part>-column.pdf` and `-text.pdf` too, and those of `<part>-drift`.
+        paper: whether to write `paper/<part>-column.pdf` and `-text.pdf` too, and those of the other figures.
 
     Returns:
         The files written.
@@ -50,20 +63,31 @@ def write_study(study: Study, profile: str, results: Path, *, index: bool = True
     sheets = folder / "paper" if paper else None
     tables = [load_part(study.name, part, profile, results, study.seeds) for part in study.parts]
     written: list[Path] = []
+    orders = {table.part.name: agreement_rows(table, results) for table in tables if compares_orders(table)}
+    texts_of = {table.part.name: markdown(table) + order_markdown(table, orders) for table in tables}
     for table in tables:
-        texts = {"csv": to_csv(table.rows, column_names(StudyRow)), "md": markdown(table), "tex": latex(table)}
+        texts = {
+            "csv": to_csv(table.rows, column_names(StudyRow)), "md": texts_of[table.part.name], "tex": latex(table)
+        }  # fmt: skip
         for ending, text in texts.items():
             written.append(folder / f"{table.part.name}.{ending}")
             write_text(written[-1], text)
         written += save_pages(partial(plot.draw, table), folder, table.part.name, sheets)
         written += _write_drift(table, results, folder, sheets)
+        if (rows := orders.get(table.part.name)) is not None:
+            written.append(folder / f"{table.part.name}{ORDER}.csv")
+            write_text(written[-1], to_csv(rows, column_names(AgreementRow)))
+            drawn = partial(order.draw, table, rows, _setting_names(table))
+            written += save_pages(drawn, folder, table.part.name + ORDER, sheets)
     if index:
-        drifts = {path.stem for path in written if path.stem.endswith(DRIFT)}
-        pictures = [_pictures(table, drifts) for table in tables]
+        drawn_beside = {path.stem for path in written if path.stem.endswith((DRIFT, ORDER))}
+        pictures = [_pictures(table, drawn_beside) for table in tables]
         pairs = zip(tables, pictures, strict=True)
         head = f"# {study.title}\n\nProfile `{profile}`, study `pipelines/studies/{study.name}.yaml`.\n"
         written.append(folder / "index.md")
-        write_text(written[-1], "\n".join([head, *(f"{markdown(table)}\n{picture}" for table, picture in pairs)]))
+        write_text(
+            written[-1], "\n".join([head, *(f"{texts_of[table.part.name]}\n{picture}" for table, picture in pairs)])
+        )
     return written
 
 
@@ -79,9 +103,11 @@ def _write_drift(table: PartTable, results: Path, folder: Path, paper: Path | No
         return []
 
 
-def _pictures(table: PartTable, drifts: Collection[str]) -> str:
+def _pictures(table: PartTable, beside: Collection[str]) -> str:
     name, text = table.part.name, f"![{table.part.title}]({table.part.name}.png)\n\n*{plot.caption(table)}*\n"
-    if name + DRIFT in drifts:
+    if name + ORDER in beside:
+        text += f"\n![Order of the methods]({name}{ORDER}.png)\n\n*{order.CAPTION}*\n"
+    if name + DRIFT in beside:
         text += f"\n![Aggregation drift]({name}{DRIFT}.png)\n\n*{drift.CAPTION}*\n"
     return text
 
@@ -91,6 +117,45 @@ def markdown(table: PartTable) -> str:
     titles, left = header(table)
     out = [f"## {table.part.title}", "", *markdown_table(titles, lines(table, " {}".format), left)]
     return "\n".join([*out, "", *(f"- {note}" for note in notes(table))]) + "\n"
+
+
+def order_markdown(table: PartTable, orders: Mapping[str, Sequence[AgreementRow]]) -> str:
+    """Format tau of every pair of settings, and what becomes of every mark, as Markdown; empty for one setting."""
+    rows = orders.get(table.part.name)
+    if rows is None:
+        return ""
+    names = dict(zip(table.grids, _setting_names(table), strict=True))
+    shown = {(setting.scenario, setting.profile): name for setting, name in names.items()}
+    taus = [
+        [
+            row.task,
+            f"{shown[row.scenario, row.profile]}, {shown[row.other_scenario, row.other_profile]}",
+            amount(row.tau, ".2f") + ("" if row.ci_low is None else f" [{row.ci_low:.2f}, {row.ci_high:.2f}]"),
+        ]
+        for row in rows
+    ]
+    found = [
+        [each.task, each.method, *(_MARKS[mark] for mark in each.marks), each.verdict] for each in conclusions(table)
+    ]
+    return "\n".join(
+        [
+            "",
+            f"### {table.part.title}: order of the methods",
+            "",
+            *markdown_table(["task", "settings", "Kendall's τ"], taus, 2),
+            "",
+            "- τ of the methods' means: 1 for the same order, -1 for the reverse; in brackets a 95 % interval "
+            "(bootstrap over seeds and images; nearer to 0 than τ where methods are close).",
+            "",
+            f"### {table.part.title}: marks against {table.part.baseline}",
+            "",
+            *markdown_table(["task", "method", *names.values(), "holds"], found, 2),
+            "",
+            f"- ↑ ↓: above or below {table.part.baseline} after training again (p < {LEVEL}, Holm-corrected over the "
+            "part); =: not told apart. holds: everywhere, somewhere, nowhere, or reversed.",
+            "",
+        ]
+    )
 
 
 def latex(table: PartTable) -> str:
@@ -157,6 +222,11 @@ def notes(table: PartTable) -> list[str]:
     if len(table.grids) > 1:
         out.insert(2, "Lines of different scenarios or profiles differ in more than the method and are not tested.")
     return [*out, *(["Unavailable: " + "; ".join(unavailable) + "."] if unavailable else [])]
+
+
+def _setting_names(table: PartTable) -> list[str]:
+    """Return what tells each setting from the others."""
+    return [", ".join(getattr(setting, name) for name in _varied(table)) for setting in table.grids]
 
 
 def _varied(table: PartTable) -> Sequence[str]:
