@@ -135,9 +135,9 @@ def test_unknown_names(files: Path) -> None:
         "field --method: unknown name 'fedagv'. Did you mean 'fedavg'? Expected one of: central, ",
     )
     refused(
-        call("train", "-m", "fedavg", "-s", "scenario3"),
-        "scenario: unknown name 'scenario3'. Did you mean 'scenario",
-        "Expected one of: llava-scenario1, llava-scenario2, scenario1, scenario2, smoke",
+        call("train", "-m", "fedavg", "-s", "scenario4"),
+        "scenario: unknown name 'scenario4'. Did you mean 'scenario",
+        "Expected one of: llava-scenario1, llava-scenario2, llava-scenario3, scenario1, scenario2, scenario3, smoke",
     )
     refused(
         call("train", "-m", "fedavg", "-s", "smoke", "-p", "lava"),
