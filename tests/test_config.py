@@ -110,8 +110,8 @@ def test_wrong_profile_field(tmp_path: Path, changes: dict[str, Any], message: s
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(UserError, match=r"scenario: unknown name 'scenario3'. Did you mean 'scenario\d'\? .*smoke"):
-        load_scenario("scenario3")
+    with pytest.raises(UserError, match=r"scenario: unknown name 'scenario4'. Did you mean 'scenario\d'\? .*smoke"):
+        load_scenario("scenario4")
     with pytest.raises(UserError, match=r"profile: unknown name 'cloud'.*Expected one of: .*embedded"):
         load_profile("cloud")
     with pytest.raises(UserError, match=r"mine\.yaml: field methods: unknown name 'fedavgg'. Did you mean 'fedavg'\?"):
