@@ -24,7 +24,11 @@ from pilot.methods.plugins import plugin_digest, plugin_imports, plugins
 STAGES: dict[str, tuple[str, ...]] = {
     "data": ("pilot.data.build:build_data",),
     "partition": ("pilot.data.partition:partition_data",),
-    "features": ("pilot.backbone.features:compute_features", "pilot.backbone.from_profile:load_backbone"),
+    "features": (
+        "pilot.backbone.features:compute_features",
+        "pilot.backbone.from_profile:load_backbone",
+        "pilot.data.conditions:records_with_images",
+    ),
     "train": ("pilot.runs.train:train_method",),
     "answers": ("pilot.evaluation.answers:answer_run",),
     "score": ("pilot.evaluation.scoring:score_runs",),
