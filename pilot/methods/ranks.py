@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from pilot.methods.averaging import PLAIN_GROUPS
 from pilot.methods.base import (
@@ -56,20 +57,23 @@ class HeterogeneousRanks(Method):
     def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """Store every client's rank, and the initial A."""
         full = lora_rank(initial)
-        per_client = {}
-        for info in clients:
-            rank = max(1, round(self.ranks[info.client % len(self.ranks)] * full))
-            per_client[info.client] = {OWN: torch.tensor([float(rank)])}
+        per_client = {info.client: {OWN: self.first_rank(info.client, full)} for info in clients}
         return ServerState(prefixed(select(initial, {A}), START), per_client)
+
+    def first_rank(self, client: int, full: int) -> Tensor:
+        """Return the rank (1,) of a client before any round, also of one that takes no part in training."""
+        return torch.tensor([float(max(1, round(self.ranks[client % len(self.ranks)] * full)))])
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
         """Return the global model at the client's rank; before the first aggregation only its rows of the initial A."""
         if not server.shared:
             return {}
         start = unprefixed(server.shared, START)
-        own = server.per_client[client.client][OWN]
+        full = lora_rank(start)
+        kept = server.per_client.get(client.client)
+        own = self.first_rank(client.client, full) if kept is None else kept[OWN]
         sent = truncate_rank(without(server.shared, {START}) or start, int(own))
-        return {**sent, OWN: own, FULL: torch.tensor([float(lora_rank(start))])}
+        return {**sent, OWN: own, FULL: torch.tensor([float(full)])}
 
     def initial_state(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
         """Pad the payload with zeros up to the model's rank."""

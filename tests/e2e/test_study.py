@@ -50,7 +50,7 @@ def test_plans(copied: Path) -> None:
 def test_a_variant_of_a_scenario(copied: Path, tmp_path: Path) -> None:
     """It has data, shards, features and runs of its own."""
     target = "results/smoke/smoke+clients-1/tables/main.md"
-    snakemake(copied, "fedavg", target=target)
+    snakemake(copied, target=target)
     assert "| fedavg | 1 | " in (copied / target).read_text()
 
 

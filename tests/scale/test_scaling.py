@@ -31,6 +31,8 @@ def test_sizes_of_a_scenario() -> None:
     scenario = _scenario(TINY, 2, 3)
     assert [(task.num_clients, task.num_train, task.num_test) for task in scenario.tasks] == [(2, 60, 6)] * 3
     assert scenario == type(scenario).model_validate(scenario.model_dump(mode="json")), "runs write it and read it back"
+    profile = _profile(TINY, 1, epochs=False)
+    assert profile == type(profile).model_validate(profile.model_dump(mode="json")), "runs write it and read it back"
     assert _profile(TINY, 5, epochs=False).steps_of(800) == 2
     assert _profile(TINY, 5, epochs=True).steps_of(800) == 200
 

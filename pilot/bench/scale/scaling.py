@@ -156,8 +156,10 @@ def _scenario(sizes: Sizes, more_clients: int, more_examples: int) -> Scenario:
 
 
 def _profile(sizes: Sizes, rounds: int, *, epochs: bool) -> Profile:
+    """Return the embedded profile at a size, evaluated after its last round alone."""
     length = {"local_steps": None, "local_epochs": 1.0} if epochs else {"local_steps": sizes.steps}
-    return load_profile("embedded").model_copy(update={"rounds": rounds, "batch_size": sizes.batch, **length})
+    alone = {"evaluate_every": None, "forgetting": ()}
+    return load_profile("embedded").model_copy(update={"rounds": rounds, "batch_size": sizes.batch, **length, **alone})
 
 
 def _fits(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
