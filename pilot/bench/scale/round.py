@@ -58,7 +58,8 @@ def load_specs(
     Raises:
         UserError: a name is unknown.
     """
-    loaded, sizes = load_scenario(scenario), load_profile(profile).model_copy(update={"rounds": rounds})
+    only = {"rounds": rounds, "evaluate_every": None}  # evaluated rounds would keep checkpoints that are not timed
+    loaded, sizes = load_scenario(scenario), load_profile(profile).model_copy(update=only)
     trainable = [name for name in METHODS if make_method(name, {}).phases(1)]
     names = list(methods) or [name for name in loaded.methods if base_name(name) in trainable]
     check_methods("command line", "--method", names, trainable)
