@@ -12,6 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pilot.config.scenario import Condition
+from pilot.data.conditions import render
+from pilot.data.record import read_table
 from pilot.io.atomic import read_json, write_json, write_jsonl, write_text
 from pilot.io.digest import digest_json, sha256_file
 from pilot.io.layout import scenario_folder
@@ -39,7 +44,7 @@ ZOO = (
 )
 """With the core methods and references, 32 methods."""
 PERSONAL = ("pilot", "local")
-CONDITIONS = [["low-light"], ["blur"], ["noise"]]
+CONDITIONS: list[list[Condition]] = [["low-light"], ["blur"], ["noise"]]
 SEEN = {"condition-1": 0.5, "condition-2": 0.8, "condition-3": 0.7}
 """How often models are right on test images under a condition, as a share of the usual."""
 REFERENCES = ("untuned", "majority")
@@ -56,7 +61,7 @@ def build_scenario(
         _data(scenario, task["name"], task["kind"])
     digests = {path.parent.name: sha256_file(path) for path in scenario.glob("data/*/records.parquet")}
     write_json(scenario / "data" / "manifest.json", {"digests": digests})
-    _partition(scenario)
+    _partition(scenario, protocols)
     for method in methods:
         for seed in (0,) if method in REFERENCES else seeds:
             build_run(scenario / "runs" / method / f"seed{seed}", method, seed, protocols)
@@ -264,7 +269,7 @@ def _data(scenario: Path, task: str, kind: str) -> None:
     pandas.DataFrame(rows).to_parquet(path, index=False)
 
 
-def _partition(scenario: Path) -> None:
+def _partition(scenario: Path, conditions: bool) -> None:
     kinds = {"scene-vqa": ["existence", "counting", "background", "what", "relation"]}
     kinds |= {
         "scene-caption": ["animal", "food", "vehicle", "tool"],
@@ -276,7 +281,8 @@ def _partition(scenario: Path) -> None:
         counts = [[int(20 + 200 * unit(label, client) ** 3) for label in labels] for client in task["clients"]]
         distribution[task["name"]] = {"labels": labels, "counts": counts}
         for client, row in zip(task["clients"], counts, strict=True):
-            clients.append({"client": client, "task": task["name"], "num_examples": sum(row)})
+            seen = {"conditions": CONDITIONS[client % len(CONDITIONS)]} if conditions else {}
+            clients.append({"client": client, "task": task["name"], "num_examples": sum(row)} | seen)
             rows.append((task["name"], [count / sum(row) for count in row]))
     distances = [[_js(a, b) if s == t else 1.0 for t, b in rows] for s, a in rows]
     attribute = {"scene-vqa": "question_type", "scene-caption": "family", "scene-ground": "family"}
@@ -290,6 +296,22 @@ def _partition(scenario: Path) -> None:
         },
     )
     write_text(scenario / "partition" / "README.txt", "test fixture\n")
+    if conditions:
+        _seen_images(scenario)
+
+
+def _seen_images(scenario: Path) -> None:
+    """Write every test image under each condition."""
+    import pandas
+
+    rows = []
+    for task in TASKS:
+        for record in read_table(scenario / "data" / task["name"] / "records.parquet", ["id", "image"]).to_pylist():
+            for place, names in enumerate(CONDITIONS):
+                image = render(record["image"], names, np.random.default_rng(place))
+                seen = {"condition": place, "image": image, "image_sha256": hashlib.sha256(image).hexdigest()}
+                rows.append({"task": task["name"], "id": record["id"], **seen})
+    pandas.DataFrame(rows).to_parquet(scenario / "partition" / "images.parquet")
 
 
 def _js(p: Sequence[float], q: Sequence[float]) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pilot.errors import UserError
-from pilot.io.atomic import write_json, write_jsonl
+from pilot.io.atomic import read_json, read_jsonl, write_json, write_jsonl
 from pilot.report.compare.protocols import show_protocol
 from pilot.report.numbers.conditions import ConditionRow, condition_rows
 from pilot.report.numbers.load import load_runs
@@ -110,6 +110,15 @@ def test_difference_from_fedavg_after_training_again(tmp_path: Path) -> None:
         row = rows["pilot", seen, task]
         assert row.over_fedavg == pytest.approx(result.difference) and row.p_holm == pytest.approx(expected[seen, task])
     assert rows["pilot", "own", "b"].over_fedavg == pytest.approx(1 / 3)
+
+
+def test_other_questions_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, "pilot", 0, CLEAN, FIRST, SECOND)
+    file = tmp_path / "runs/pilot/seed0/eval/condition-2/per_example.jsonl"
+    write_jsonl(file, [row | {"id": f"other-{row['id']}"} for row in read_jsonl(file)])
+    write_metrics(file.parent, read_json(file.with_name("metrics.json")))
+    with pytest.raises(UserError, match="not to the questions of a's other answers"):
+        rows_of(tmp_path)
 
 
 def test_runs_without_conditions(tmp_path: Path) -> None:

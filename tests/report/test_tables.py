@@ -48,6 +48,8 @@ def set_scores(run: Path, task: str, metric: str, values: dict[int, list[float]]
 
 def test_mean_std_and_worst_client_by_hand(scenario_copy: Path) -> None:
     runs = scenario_copy / "runs" / "pilot"
+    for folder in scenario_copy.glob("runs/pilot/*/eval/condition-*"):
+        shutil.rmtree(folder)  # they are of other questions than the two of this test
     for seed, right in enumerate(([1.0, 0.0], [1.0, 1.0], [0.0, 0.0])):
         scores = {0: right, 1: [1.0, 0.0], 2: [1.0, 1.0]}
         set_scores(runs / f"seed{seed}", "scene-vqa", "exact_match", scores)

@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+from pilot.errors import UserError
 from pilot.evaluation.metrics import metric_bounds
 from pilot.io.layout import condition_evaluation
 from pilot.report.numbers.intervals import bootstrap_clients, bootstrap_interval
@@ -104,7 +105,11 @@ def _scores_as_seen(seen: str, group: Group, task: Task) -> Scores | None:
 
 
 def values_by_seen(group: Group, task: Task) -> dict[str, Values]:
-    """Return a task's headline metric under own conditions, others' and none; empty if it was not evaluated so."""
+    """Return a task's headline metric under own conditions, others' and none; empty if it was not evaluated so.
+
+    Raises:
+        UserError: the evaluations are of different questions.
+    """
     conditions = group.runs[0].config.get("scenario_config", {}).get("conditions") or ()
     at = [group.at(condition_evaluation(place)) for place in range(len(conditions))]
     under = [None if each is None else _values(each, task) for each in at]
@@ -112,6 +117,11 @@ def values_by_seen(group: Group, task: Task) -> dict[str, Values]:
     if clean is None or not under or any(each is None for each in under):
         return {}
     known = [each for each in under if each is not None]
+    if len({each.scores.ids for each in (*known, clean) if each.scores is not None}) > 1:
+        raise UserError(
+            f"{group.runs[0].path}/eval: the answers under conditions are not to the questions of {task.name}'s other "
+            f"answers. Evaluate again: pilot-bench evaluate {group.runs[0].path}"
+        )
     own_C = np.arange(len(task.clients)) % len(conditions)
 
     def own(stacked: Floats) -> Floats:

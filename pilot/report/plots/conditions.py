@@ -13,7 +13,7 @@ from pilot.report.plots.samples import read_examples
 from pilot.report.plots.style import SkipFigure, Source
 
 PER_TASK = 2
-_SIDE, _LABEL, _GAP, _HEAD = 1.0, 0.95, 0.06, 0.24
+_SIDE, _LABEL, _GAP, _HEAD = 1.0, 0.86, 0.06, 0.24
 """Inches: side of an image, width of a row's label, gap between images, height of the tasks' names."""
 
 
@@ -37,7 +37,7 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
     figure = Figure(figsize=page.inches((width, height), height))
     for place, (title, images) in enumerate(columns):
         left = _LABEL + place * (side + _GAP)
-        figure.text(left / width, 1 - _HEAD / 2 / height, title, fontsize=page.points(8), va="center")
+        figure.text(left / width, 1 - _HEAD / 2 / height, title, fontsize=page.points(7.5), va="center")
         for row, image in enumerate(images):
             bottom = height - _HEAD - (row + 1) * (side + _GAP) + _GAP
             axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
@@ -46,7 +46,7 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
             axes.set_yticks([])
     for row, text in enumerate(rows):
         middle = height - _HEAD - (row + 0.5) * (side + _GAP)
-        figure.text(0.05 / width, middle / height, text, fontsize=page.points(8), va="center")
+        figure.text(0.05 / width, middle / height, text, fontsize=page.points(7.5), va="center")
     return figure
 
 
