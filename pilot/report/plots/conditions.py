@@ -42,8 +42,7 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
             bottom = height - _HEAD - (row + 1) * (side + _GAP) + _GAP
             axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
             axes.imshow(image, interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
+            axes.axis("off")
     for row, text in enumerate(rows):
         middle = height - _HEAD - (row + 0.5) * (side + _GAP)
         figure.text(0.05 / width, middle / height, text, fontsize=page.points(7.5), va="center")
