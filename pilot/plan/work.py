@@ -119,8 +119,12 @@ def forward_flops(architecture: Architecture, settings: Settings, phase: Planned
 
 
 def feature_work(architecture: Architecture, profile: Profile, scenario: Scenario) -> Mapping[str, Any]:
-    """Count images (at most one per record), bytes of their features on disk, and vision tower operations."""
-    images = sum(task.num_train + task.num_test for task in scenario.tasks)
+    """Count images, bytes of their features on disk, and vision tower operations.
+
+    There is at most one image per record; with imaging conditions, test records have one for each condition, too.
+    """
+    views = 1 + len(scenario.conditions or ())
+    images = sum(task.num_train + views * task.num_test for task in scenario.tasks)
     bytes_each = architecture.image_tokens * architecture.feature_width * BYTES[profile.feature_dtype]
     flops = images * 2 * architecture.vision_parameters * (architecture.image_tokens + 1)
     return {"images": images, "bytes_per_image": bytes_each, "bytes": images * bytes_each, "flops": flops}

@@ -158,6 +158,12 @@ def test_clients_see_through_their_own_cameras(small: Small) -> None:
 
 
 @pytest.mark.slow
+def test_features_of_every_image_that_is_seen(small: Small) -> None:
+    """120 training images under one condition each, 24 test images as they are and under both."""
+    assert len(small.features.row_of) == 120 + 3 * 24
+
+
+@pytest.mark.slow
 def test_the_same_twice_and_tampering_is_refused(small: Small, tmp_path: Path) -> None:
     before = seen_images_file(small.folder).read_bytes()
     digests = scenario_digests(small.folder)

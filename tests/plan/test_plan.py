@@ -119,6 +119,13 @@ def test_features_on_disk(small: Small) -> None:
     assert 0 < stored <= features["bytes"] + 128 * len(list((small.folder / "features").glob("*.npy")))
 
 
+def test_features_under_conditions(small: Small) -> None:
+    """A test image is seen as it is and under each of two conditions: `tests/data/test_conditions.py` counts them."""
+    asked = ask(small, methods=())
+    scenario = asked.scenario.model_copy(update={"conditions": (("blur",), ("noise",))})
+    assert make_plan(replace(asked, scenario=scenario), small.root)["features"]["images"] == 40 + 36 + 44 + 3 * 24
+
+
 def test_examples_are_split_evenly(small: Small) -> None:
     """40 over two clients, less a fifth."""
     assert client_examples(small.scenario) == [16, 16, 15, 15, 18, 18]
