@@ -7,7 +7,7 @@ the conditions of every client.
 """
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from pilot.config.scenario import Condition, Scenario, TaskConfig
 from pilot.data.record import InstructionRecord, read_records, read_table, write_table
 from pilot.errors import UserError
 from pilot.io.digest import sha256_bytes
+from pilot.io.sealed import read_sealed
 from pilot.io.seeding import generator
 
 if TYPE_CHECKING:
@@ -198,9 +199,10 @@ def as_clients_see(
     """Return clients' records with their images under each client's own conditions; digests only without `images`.
 
     Raises:
-        UserError: see `read_seen_images`; or an image was not rendered for its client.
+        UserError: see `read_seen_images`; the images were rendered under other conditions, or one is missing.
     """
     path = seen_images_file(scenario_dir)
+    _check_conditions(path.with_name("heterogeneity.json"), scenario, shards)
     seen = read_seen_images(path, task.name, images=images)
     try:
         return {
@@ -210,3 +212,16 @@ def as_clients_see(
     except KeyError as error:
         name = error.args[0][0]
         raise UserError(f"{path}: no image of record {name!r}. Run `pilot-bench partition` again.") from error
+
+
+def _check_conditions(path: Path, scenario: Scenario, clients: Iterable[int]) -> None:
+    """Refuse images that were rendered before the scenario's conditions were changed."""
+    assert scenario.conditions is not None
+    rendered = {each["client"]: each.get("conditions") for each in read_sealed(path, {"clients": list})["clients"]}
+    for client in clients:
+        wanted, got = list(scenario.conditions[scenario.condition_of(client)]), rendered.get(client)
+        if got != wanted:
+            raise UserError(
+                f"{path}: client {client}, field conditions: expected {wanted} as in scenario {scenario.name}, got {got}. "
+                "Run `pilot-bench partition` again."
+            )

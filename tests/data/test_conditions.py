@@ -183,6 +183,14 @@ def test_the_same_twice_and_tampering_is_refused(small: Small, tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_images_under_other_conditions_are_refused(small: Small) -> None:
+    """Somebody edits the scenario's file and forgets to partition again."""
+    edited = small.scenario.model_copy(update={"conditions": (("blur",), CONDITIONS[1])})
+    with pytest.raises(UserError, match=r"client 0, field conditions: expected \['blur'\] .* got \['low-light'\]"):
+        read_part(edited, small.folder, edited.tasks[0], "train", frame="original")
+
+
+@pytest.mark.slow
 def test_without_conditions_the_file_is_gone(tmp_path: Path) -> None:
     """Another split of the same folder must not leave the images of the last one."""
     small = Small(tmp_path)
