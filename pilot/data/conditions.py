@@ -222,6 +222,6 @@ def _check_conditions(path: Path, scenario: Scenario, clients: Iterable[int]) ->
         wanted, got = list(scenario.conditions[scenario.condition_of(client)]), rendered.get(client)
         if got != wanted:
             raise UserError(
-                f"{path}: client {client}, field conditions: expected {wanted} as in scenario {scenario.name}, got {got}. "
-                "Run `pilot-bench partition` again."
+                f"{path}: client {client}, field conditions: expected {wanted} as in scenario {scenario.name}, got "
+                f"{got}. Run `pilot-bench partition` again."
             )
