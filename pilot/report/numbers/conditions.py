@@ -6,7 +6,7 @@ so differences come from the conditions alone. Clients' held-out parts under the
 `local` of `main.csv`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -62,34 +62,41 @@ class Values:
     scores: Scores | None
 
 
+Known = Mapping[tuple[str, str], dict[str, Values]]
+"""Values by method and task, each read once."""
+
+
 def condition_rows(groups: Sequence[Group]) -> list[ConditionRow]:
     """Return the lines of `conditions.csv`, by scenario, what is seen, task and method."""
     rows = []
     for scenario in sorted({group.scenario for group in groups}):
         members = [group for group in groups if group.scenario == scenario]
-        rows += _tested(_of_scenario(members), members)
+        known = {(group.label, task.name): values_by_seen(group, task) for group in members for task in group.tasks}
+        rows += _tested(_of_scenario(members, known), members, known)
     return rows
 
 
-def _of_scenario(members: Sequence[Group]) -> list[tuple[Group, Task, ConditionRow]]:
+def _of_scenario(members: Sequence[Group], known: Known) -> list[tuple[Group, Task, ConditionRow]]:
     keyed = []
     for group in members:
         for place, task in enumerate(group.tasks):
-            found = values_by_seen(group, task)
+            found = known[group.label, task.name]
             for seen in SEEN if found else ():
                 order = (SEEN.index(seen), place, method_key(group.label))
                 keyed.append((order, (group, task, _row(group, task, seen, found))))
     return [row for _, row in sorted(keyed, key=lambda pair: pair[0])]
 
 
-def _tested(rows: Sequence[tuple[Group, Task, ConditionRow]], members: Sequence[Group]) -> list[ConditionRow]:
+def _tested(
+    rows: Sequence[tuple[Group, Task, ConditionRow]], members: Sequence[Group], known: Known
+) -> list[ConditionRow]:
     """Add the differences from `fedavg` under clients' conditions, and their tests."""
     base = find_baseline(members, DEFAULT_BASELINE)
     results: dict[int, Retraining] = {}
     for number, (group, task, row) in enumerate(rows):
         if base is None or group is base or row.seen == "clean":
             continue
-        result = retrained(group, base, task, partial(_scores_as_seen, row.seen))
+        result = retrained(group, base, task, partial(_scores_as_seen, known, row.seen))
         if result is not None:
             results[number] = result
     adjusted = dict(zip(results, holm([result.p_value for result in results.values()]), strict=True))
@@ -99,8 +106,8 @@ def _tested(rows: Sequence[tuple[Group, Task, ConditionRow]], members: Sequence[
     ]
 
 
-def _scores_as_seen(seen: str, group: Group, task: Task) -> Scores | None:
-    found = values_by_seen(group, task)
+def _scores_as_seen(known: Known, seen: str, group: Group, task: Task) -> Scores | None:
+    found = known[group.label, task.name]
     return found[seen].scores if found else None
 
 

@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from pilot.errors import UserError
 from pilot.report.numbers.load import Task
 from pilot.report.numbers.retraining import MIN_SEEDS, Retraining, compare_trainings
-from pilot.report.numbers.statistics import LEVEL, Scores, holm, paired_permutation
+from pilot.report.numbers.statistics import LEVEL, Floats, Scores, holm, paired_permutation
 from pilot.report.numbers.summary import Group, image_of_example, primary_metric, scores_of, values_by_seed_and_client
 
 DEFAULT_BASELINE = "fedavg"
@@ -147,7 +147,7 @@ def retrained(
     common = sorted(set.intersection(*seeds)) if seeds else []
     if len(common) < MIN_SEEDS:
         return None
-    own, other = (scores_by_group(_with_seeds(each, common), task) for each in (group, base))
+    own, other = (scores_by_group(each, task) for each in (group, base))
     if own is None or other is None:
         return None
     ids = sorted(set(own.ids) & set(other.ids))
@@ -155,13 +155,13 @@ def retrained(
         return None
     images = image_of_example(base.runs[0].scenario_dir, task.name)
     names = np.unique([images.get(id, id) for id in ids], return_inverse=True)[1].astype(np.int64)
-    return compare_trainings(own.by_seed(ids) - other.by_seed(ids), names)
+    values, others = (_of_seeds(each, common, scores.by_seed(ids)) for each, scores in ((group, own), (base, other)))
+    return compare_trainings(values - others, names)
 
 
-def _with_seeds(group: Group, seeds: Sequence[int]) -> Group:
-    if group.fixed:
-        return group
-    return replace(group, runs=tuple(run for run in group.runs if run.seed in seeds))
+def _of_seeds(group: Group, seeds: Sequence[int], values_SI: Floats) -> Floats:
+    """Return the rows of some seeds; all of a reference of one run."""
+    return values_SI if group.fixed else values_SI[[run.seed in seeds for run in group.runs]]
 
 
 def _scores(group: Group, task: Task) -> Scores | None:
