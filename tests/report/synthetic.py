@@ -120,7 +120,8 @@ def _protocols(folder: Path, method: str, seed: int) -> None:
             _evaluation(folder / f"round-{number}", method, seed, factor=0.4 + 0.2 * number)
         for name, factor in (("post-fit", 1.05), ("unseen-clients-fit", 0.8)):
             _evaluation(folder / name, method, seed, factor)
-    for name, factor in (("unseen-clients", 0.6), ("unseen-questions", 0.5), *SEEN.items()):
+    seen = SEEN if method in ("pilot", "fedavg", "untuned") else {}
+    for name, factor in (("unseen-clients", 0.6), ("unseen-questions", 0.5), *seen.items()):
         _evaluation(folder / name, method, seed, factor)
     _evaluation(folder / "forgetting", method, seed, factor=0.9 if method in REFERENCES else 0.7)
     if method in PERSONAL:
