@@ -27,6 +27,7 @@ from pilot.methods.base import (
     weighted_mean,
 )
 from pilot.methods.gap import UNBOUNDED, mix_before_gap
+from pilot.methods.momentum import momentum_step
 from pilot.methods.pilot import Pilot
 
 INITIAL, MOMENTUM = "initial", "momentum"
@@ -78,19 +79,11 @@ class PilotMomentum(Pilot):
                 name: server.shared[name] if name in server.shared else start["task_adapter." + name.removeprefix(at)]
                 for name in own
             }
-            shared |= self._step(own, before, momentum)
+            shared |= momentum_step(own, before, momentum, self.beta)
         for update in updates:
             own = after.per_client[update.client]
             before = server.per_client.get(update.client) or select(start, {"text_adapter"})
-            moved = self._step(prefixed(own, str(update.client)), prefixed(before, str(update.client)), momentum)
+            names = prefixed(own, str(update.client)), prefixed(before, str(update.client))
+            moved = momentum_step(*names, momentum, self.beta)
             per_client[update.client] = unprefixed(moved, str(update.client))
         return ServerState(shared | prefixed(momentum, MOMENTUM), per_client, after.record)
-
-    def _step(self, after: State, before: State, momentum: State) -> State:
-        """Return x + v for every tensor of `after`; write the new v into `momentum`."""
-        result = {}
-        for name, value in after.items():
-            change = value - before[name]
-            momentum[name] = self.beta * momentum[name] + change if name in momentum else change
-            result[name] = before[name] + momentum[name]
-        return result

@@ -2,8 +2,8 @@
 
 `taskavg` is above Pilot on several tasks here for fewer bytes, so each part is added to it alone, as an option:
 
-- `beta`: momentum on the server for each task (Hsu et al. 2019, arXiv 1909.06335), with x the model sent before and x'
-  the task's mean:  v = beta v + (x' - x), v = 0 at first;  x += v.
+- `beta`: momentum on the server for each task (`pilot.methods.momentum`), with x the model sent before and x' the
+  task's mean:  v = beta v + (x' - x), v = 0 at first;  x += v.
 - `client_adapter`: image tokens are psi_t(H) + psi_s(H), as in stage 1 of Pilot (Xiong et al., AAAI 2025). psi_t is
   averaged inside the task, psi_s never leaves the client; both are trained in every round, without a difference loss.
 - `gap_text`: text adapters are mixed between all clients by distance, before the widest gap (`pilot_gap_ata`), instead
@@ -13,16 +13,14 @@ No option sends more than `taskavg` does. With beta 0 and neither of the others,
 without an update keeps x and v.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
-
-from torch import Tensor
 
 from pilot.connector.base import Connector
 from pilot.connector.projector import Projector
 from pilot.connector.two_stage import TaskClientConnector
-from pilot.methods.averaging import Averaging, mean_of_updates
+from pilot.methods.averaging import Averaging
 from pilot.methods.base import (
     ClientInfo,
     Mean,
@@ -31,12 +29,14 @@ from pilot.methods.base import (
     State,
     Update,
     prefixed,
+    select,
     sort_by_client,
     unprefixed,
     weighted_mean,
 )
 from pilot.methods.gap import mix_before_gap
-from pilot.methods.pilot import Pilot
+from pilot.methods.momentum import momentum_step
+from pilot.methods.pilot import Pilot, task_aware_aggregation
 
 INITIAL, MOMENTUM, TASK, CLIENT = "initial", "momentum", "task", "client"
 TEXT = "text_adapter"
@@ -100,30 +100,20 @@ class TaskAvgPlus(Averaging):
         """Average within every task that has an update; mix text adapters by distance; step with momentum."""
         arrived = sort_by_client(updates)
         averaged = phase.shared - {TEXT} if self.gap_text else phase.shared
-        by_task: dict[str, list[Update]] = {}
-        for update in arrived:
-            by_task.setdefault(update.task, []).append(update)
+        tasks, counts = [update.task for update in arrived], [update.num_examples for update in arrived]
+        means = task_aware_aggregation([select(update.state, averaged) for update in arrived], counts, tasks, mean)
+        record: dict[str, Any] = {"tasks": {task: [u.client for u in arrived if u.task == task] for task in means}}
         sent: State = {}
-        for task, members in by_task.items():
-            sent |= prefixed(mean_of_updates(members, averaged, mean), f"{TASK}.{task}")
-        record: dict[str, Any] = {"tasks": {task: [u.client for u in us] for task, us in by_task.items()}}
+        for task, average in means.items():
+            sent |= prefixed(average, f"{TASK}.{task}")
         if self.gap_text:
             mixed, neighbours = mix_before_gap(arrived)
             record |= neighbours
             for update, text in zip(arrived, mixed, strict=True):
                 sent |= prefixed(text, f"{CLIENT}.{update.client}")
-        return ServerState(
-            dict(server.shared) | (self._step(sent, server.shared) if self.beta else sent), record=record
-        )
-
-    def _step(self, sent: State, shared: Mapping[str, Tensor]) -> State:
-        """Return x + v and v for every tensor that would be sent without momentum."""
-        moved: State = {}
-        for name, value in sent.items():
-            plain = name.split(".", 2)[2]
-            before = shared[name] if name in shared else shared[f"{INITIAL}.{plain}"]
-            change = value - before
-            kept = shared.get(f"{MOMENTUM}.{name}")
-            velocity = change if kept is None else self.beta * kept + change
-            moved |= {name: before + velocity, f"{MOMENTUM}.{name}": velocity}
-        return moved
+        if not self.beta:
+            return ServerState(dict(server.shared) | sent, record=record)
+        start, momentum = unprefixed(server.shared, INITIAL), unprefixed(server.shared, MOMENTUM)
+        before = {name: server.shared[name] if name in server.shared else start[name.split(".", 2)[2]] for name in sent}
+        moved = momentum_step(sent, before, momentum, self.beta)
+        return ServerState(dict(server.shared) | moved | prefixed(momentum, MOMENTUM), record=record)

@@ -189,9 +189,7 @@ class Scenario(CompactModel):
         """
         if self.conditions is None:
             raise ValueError(f"scenario {self.name} has no conditions")
-        of_task = next(
-            clients for task in self.tasks if client in (clients := self.all_clients_of(task.name))
-        )  # fmt: skip
+        of_task = next(clients for task in self.tasks if client in (clients := self.all_clients_of(task.name)))
         return of_task.index(client) % len(self.conditions)
 
     def is_unseen_question(self, task_name: str, attributes: Mapping[str, Any]) -> bool:

@@ -206,8 +206,9 @@ def as_clients_see(
     seen = read_seen_images(path, task.name, images=images)
     try:
         return {
-            client: [seen[record.id, scenario.condition_of(client)].replace_in(record) for record in records]
+            client: [seen[record.id, place].replace_in(record) for record in records]
             for client, records in shards.items()
+            for place in [scenario.condition_of(client)]
         }
     except KeyError as error:
         name = error.args[0][0]

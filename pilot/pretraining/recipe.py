@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import ClassVar
 
 import torch
 
@@ -51,9 +50,6 @@ class Recipe:
 
     `patch_size` is the side of the cell of the image that one feature covers.
     """
-
-    design: ClassVar[str] = "llava"
-    """Which function of `pilot.pretraining.architecture` creates the model."""
 
     seed: int = 0
     patch_size: int = 16
@@ -118,8 +114,6 @@ class Idefics3Recipe(Recipe):
     The corpus and the order of the phases are tiny-llava's; `shuffle` is the factor by which the pixel shuffle joins
     patches of the tower on each side, `num_heads` are the LLM's, which share `num_key_value_heads` keys and values.
     """
-
-    design: ClassVar[str] = "idefics3"
 
     shuffle: int = 2
     vision_width: int = 96

@@ -16,6 +16,7 @@ from pilot.data.record import read_records, read_table
 from pilot.errors import UserError
 from pilot.evaluation.answers import answer_run
 from pilot.evaluation.sets import build_requests, read_evaluation_sets
+from pilot.evaluation.tasks.task_functions import load_records
 from pilot.federation.node_folder import FILES
 from pilot.federation.nodes import prepare_nodes
 from pilot.federation.shards import read_part
@@ -235,6 +236,14 @@ def test_requests_show_what_is_asked_for(small: Small) -> None:
                 assert request.doc["image_sha256"] == seen[name, id, place]
                 (image,) = request.args[2]["visual"]
                 assert (np.asarray(image) == pixels_of(read_image(small, name, id, place))).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("condition", ["2", "blur"])
+def test_an_unknown_condition_is_one_message(small: Small, condition: str) -> None:
+    data, seen = str(small.folder / "data"), str(seen_images_file(small.folder))
+    with pytest.raises(UserError, match="metadata keys seen and condition: .* Expected a place"):
+        load_records(record_task="scene-vqa", data=data, seen=seen, condition=condition)
 
 
 def read_image(small: Small, task: str, id: str, place: int) -> bytes:

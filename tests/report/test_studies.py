@@ -184,7 +184,7 @@ def test_order_of_the_methods_between_settings(results: Path) -> None:
 def test_ranks_are_legible(results: Path, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     table = load_part("mine", study().parts[1], "embedded", results)
     names = ["3 rounds", "12 rounds"]
-    assert_legible(partial(order.draw, table, agreement_rows(table, results), names), page, monkeypatch)
+    assert_legible(partial(order.draw, table, agreement_rows(table), names), page, monkeypatch)
 
 
 def test_missing_runs_name_the_target_and_nothing_is_written(results: Path) -> None:

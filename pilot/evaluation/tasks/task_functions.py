@@ -85,7 +85,14 @@ def load_records(
     rows = read_table(path, [*columns, *earlier]).to_pylist()
     rows = _select(rows, ids, path)
     if seen is not None:
-        _show_as_seen(rows, read_seen_images(Path(seen), name), condition)
+        try:
+            _show_as_seen(rows, read_seen_images(Path(seen), name), condition)
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"metadata keys seen and condition: {seen} has no image of a selected record under condition "
+                f"{condition!r}. Expected a place in the scenario's field conditions (0, 1, ...), and records of the "
+                "test split or of a client."
+            ) from error
     frame = frame or _frame_of(run)
     if frame not in FRAMES:
         raise UserError(f"metadata key frame: expected one of {', '.join(FRAMES)}, got {frame!r}.")

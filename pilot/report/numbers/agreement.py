@@ -14,15 +14,14 @@ quote. It holds everywhere, on some settings, nowhere, or is reversed.
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from pilot.config.study import Setting
-from pilot.report.numbers.load import Task, load_runs
+from pilot.report.numbers.load import Task
 from pilot.report.numbers.statistics import LEVEL, Floats, Scores
 from pilot.report.numbers.studies import PartTable, StudyRow
-from pilot.report.numbers.summary import Group, group_runs, primary_metric, scores_of
+from pilot.report.numbers.summary import Group, primary_metric, scores_of
 
 NUM_REPLICATES = 2_000
 MIN_METHODS = 3
@@ -70,11 +69,10 @@ def compares_orders(table: PartTable) -> bool:
     return len(table.grids) > 1 and len(table.part.methods) >= MIN_METHODS
 
 
-def agreement_rows(table: PartTable, results: Path) -> list[AgreementRow]:
+def agreement_rows(table: PartTable) -> list[AgreementRow]:
     """Return the lines of `<part>-order.csv`, by task and pair of settings in the study's order."""
-    groups = {setting: _groups(table, setting, results) for setting in table.grids}
     return [
-        _row(task, first, second, groups[first], groups[second])
+        _row(task, first, second, table.groups[first], table.groups[second])
         for task in table.tasks
         for first, second in itertools.combinations(table.grids, 2)
     ]
@@ -104,11 +102,6 @@ def _mark(row: StudyRow) -> str:
     if row.difference is None or row.p_holm is None or row.p_holm >= LEVEL:
         return NONE
     return UP if row.difference > 0 else DOWN
-
-
-def _groups(table: PartTable, setting: Setting, results: Path) -> dict[str, Group]:
-    runs = load_runs(setting.runs(results, table.part.methods))
-    return {group.label: group for group in group_runs(runs)}
 
 
 def _row(

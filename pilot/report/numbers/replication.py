@@ -14,7 +14,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
@@ -66,6 +66,14 @@ class ReplicationRow:
         return self.same_sign and self.inside
 
 
+class _Compared(NamedTuple):
+    """A difference of two methods in one set of seeds."""
+
+    difference: float
+    p_value: float
+    interval: tuple[float, float]
+
+
 def replication_rows(groups: Sequence[Group], num_seeds: int, baseline: str = DEFAULT_BASELINE) -> list[ReplicationRow]:
     """Compare the first `num_seeds` seeds of every trained method with the next `num_seeds`.
 
@@ -94,7 +102,8 @@ def _split(members: Sequence[Group], num_seeds: int) -> tuple[dict[str, Group], 
     if len(seeds) < 2 * num_seeds:
         raise UserError(
             f"--seeds {num_seeds}: expected {2 * num_seeds} seeds that all methods have, found {len(seeds)}. Train "
-            f"more: snakemake --cores all scenario2 --config seeds={2 * num_seeds}"
+            f"more: snakemake --cores all {members[0].scenario if members else 'scenario2'} --config "
+            f"seeds={2 * num_seeds}"
         )
     chosen = set(seeds[:num_seeds]), set(seeds[num_seeds : 2 * num_seeds])
     first, second = (
@@ -113,19 +122,18 @@ def _of_family(
     first, second = sets
     found = []
     for task, method, other in _pairs(members, family, baseline):
-        result = compare_groups(first[method], first[other], task, test)
-        again = compare_groups(second[method], second[other], task, test)
-        ends = _interval(first[method], first[other], task, test)
-        if result is not None and again is not None and ends is not None:
-            found.append((task, method, other, result, again.difference, ends))
-    adjusted = holm([result.p_value for *_, result, _, _ in found])
+        result = _compare(first[method], first[other], task, test)
+        again = _compare(second[method], second[other], task, test)
+        if result is not None and again is not None:
+            found.append((task, method, other, result, again.difference))
+    adjusted = holm([result.p_value for *_, result, _ in found])
     return [
         ReplicationRow(
             *(members[0].scenario, test, family, task.name, primary_metric(first[method], task), method, other),
-            *(result.difference, low, high, p_holm, p_holm < LEVEL, again),
-            *(result.difference * again > 0, low <= again <= high),
+            *(result.difference, *result.interval, p_holm, p_holm < LEVEL, again),
+            *(result.difference * again > 0, result.interval[0] <= again <= result.interval[1]),
         )
-        for (task, method, other, result, again, (low, high)), p_holm in zip(found, adjusted, strict=True)
+        for (task, method, other, result, again), p_holm in zip(found, adjusted, strict=True)
     ]
 
 
@@ -140,11 +148,16 @@ def _pairs(members: Sequence[Group], family: Family, baseline: str) -> Iterator[
             yield from ((task, label, base.label) for label in labels if label != base.label)
 
 
-def _interval(group: Group, base: Group, task: Task, test: Test) -> tuple[float, float] | None:
-    """Return the 95 % interval of a difference, by the variation that the test knows of."""
+def _compare(group: Group, base: Group, task: Task, test: Test) -> _Compared | None:
+    """Test a difference; its interval is by the variation that the test knows of."""
     if test == "training":
         found = retrained(group, base, task)
-        return None if found is None else found.interval
+        return None if found is None else _Compared(found.difference, found.p_value, found.interval)
+    result, ends = compare_groups(group, base, task, test), _interval_over_images(group, base, task)
+    return _Compared(result.difference, result.p_value, ends) if result is not None and ends is not None else None
+
+
+def _interval_over_images(group: Group, base: Group, task: Task) -> tuple[float, float] | None:
     metric = primary_metric(group, task)
     own, other = (scores_of(each, task.name, metric, "personalised") for each in (group, base))
     if own is None or other is None:

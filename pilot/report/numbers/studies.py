@@ -10,7 +10,7 @@ from pilot.report.numbers.comparable import check_comparable
 from pilot.report.numbers.headline import Cell, Headline, Line, build_headlines
 from pilot.report.numbers.load import Task, load_runs
 from pilot.report.numbers.statistics import holm
-from pilot.report.numbers.summary import group_runs
+from pilot.report.numbers.summary import Group, group_runs
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,14 @@ class StudyRow:
 
 @dataclass(frozen=True)
 class PartTable:
-    """A part and the grid of each setting; `rows` go by setting, task and method, in the order of the study's file."""
+    """A part, and the methods' groups and the grid of each setting.
+
+    `rows` go by setting, task and method, in the order of the study's file.
+    """
 
     part: Part
     tasks: tuple[Task, ...]
+    groups: dict[Setting, dict[str, Group]]
     grids: dict[Setting, Headline]
     rows: tuple[StudyRow, ...]
 
@@ -70,14 +74,16 @@ def load_part(study: str, part: Part, profile: str, results: Path, num_seeds: in
     """
     settings = part.settings(profile, num_seeds)
     _require(study, part, list(settings), results)
-    grids = {setting: _grid(part, setting, results) for setting in settings}
+    groups, grids = {}, {}
+    for setting in settings:
+        groups[setting], grids[setting] = _grid(part, setting, results)
     tasks = {setting: [(task.name, task.metric) for task in grid.tasks] for setting, grid in grids.items()}
     if len({tuple(named) for named in tasks.values()}) > 1:
         raise UserError(
             f"study {study}, part {part.name}: field scenarios: their tasks differ. Define a part for each."
         )
     first = next(iter(grids.values()))
-    return PartTable(part, first.tasks, grids, tuple(_rows(part, profile, _corrected(grids), num_seeds)))
+    return PartTable(part, first.tasks, groups, grids, tuple(_rows(part, profile, _corrected(grids), num_seeds)))
 
 
 def _require(study: str, part: Part, settings: Sequence[Setting], results: Path) -> None:
@@ -93,16 +99,19 @@ def _require(study: str, part: Part, settings: Sequence[Setting], results: Path)
         )
 
 
-def _grid(part: Part, setting: Setting, results: Path) -> Headline:
+def _grid(part: Part, setting: Setting, results: Path) -> tuple[dict[str, Group], Headline]:
     runs = load_runs(setting.runs(results, part.methods))
     allowed = check_comparable(runs)
-    (grid,) = build_headlines(group_runs(runs), part.baseline, allowed)
+    groups = group_runs(runs)
+    (grid,) = build_headlines(groups, part.baseline, allowed)
     lines = {line.method: line for line in grid.lines}
     if odd := [method for method in part.methods if method not in lines]:
         raise UserError(
             f"{setting.folder(results)}/runs/{odd[0]}: its seeds have different hyperparameters. Train them again."
         )
-    return replace(grid, lines=tuple(lines[method] for method in part.methods))
+    return {group.label: group for group in groups}, replace(
+        grid, lines=tuple(lines[method] for method in part.methods)
+    )
 
 
 def _corrected(grids: dict[Setting, Headline]) -> dict[Setting, Headline]:

@@ -63,7 +63,7 @@ def write_study(study: Study, profile: str, results: Path, *, index: bool = True
     sheets = folder / "paper" if paper else None
     tables = [load_part(study.name, part, profile, results, study.seeds) for part in study.parts]
     written: list[Path] = []
-    orders = {table.part.name: agreement_rows(table, results) for table in tables if compares_orders(table)}
+    orders = {table.part.name: agreement_rows(table) for table in tables if compares_orders(table)}
     texts_of = {table.part.name: markdown(table) + order_markdown(table, orders) for table in tables}
     for table in tables:
         texts = {
