@@ -22,6 +22,7 @@ FieldType = type | tuple[type, ...]
 """Type or types of a field, as accepted by `isinstance`."""
 _PART = ".part"
 """Suffix of temporary folders' names, which start with a dot."""
+_LINE = json.JSONEncoder(sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
 def _read_umask() -> int:
@@ -226,7 +227,7 @@ def _shown(value: Any) -> str:
 
 
 def _json_line(row: Any) -> str:
-    return json.dumps(row, sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return _LINE.encode(row) + "\n"
 
 
 def _sync(path: Path) -> None:

@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,7 @@ def _protocols(folder: Path, method: str, seed: int) -> None:
         _evaluation(folder / "cross-task", method, seed, factor=0.3)
 
 
+@lru_cache(maxsize=None, typed=True)
 def unit(*key: object) -> float:
     """A number in [0, 1) that depends on `key` only."""
     digest = hashlib.sha256(json.dumps(key).encode()).digest()

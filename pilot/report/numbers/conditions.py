@@ -71,7 +71,7 @@ def condition_rows(groups: Sequence[Group]) -> list[ConditionRow]:
     rows = []
     for scenario in sorted({group.scenario for group in groups}):
         members = [group for group in groups if group.scenario == scenario]
-        known = {(group.label, task.name): values_by_seen(group, task) for group in members for task in group.tasks}
+        known = {key: values for group in members for key, values in _by_seen(group).items()}
         rows += _tested(_of_scenario(members, known), members, known)
     return rows
 
@@ -111,25 +111,31 @@ def _scores_as_seen(known: Known, seen: str, group: Group, task: Task) -> Scores
     return found[seen].scores if found else None
 
 
-def values_by_seen(group: Group, task: Task) -> dict[str, Values]:
-    """Return a task's headline metric under own conditions, others' and none; empty if it was not evaluated so.
+def _by_seen(group: Group) -> dict[tuple[str, str], dict[str, Values]]:
+    """Return a group's part of `Known`; no values at all for a group that was not evaluated under conditions."""
+    conditions = group.runs[0].config.get("scenario_config", {}).get("conditions") or ()
+    at = [group.at(condition_evaluation(place)) for place in range(len(conditions))]
+    under = [each for each in at if each is not None]
+    complete = bool(under) and len(under) == len(at)
+    return {(group.label, task.name): _of_task(group, under, task) if complete else {} for task in group.tasks}
+
+
+def _of_task(group: Group, at: Sequence[Group], task: Task) -> dict[str, Values]:
+    """Return a task's headline metric under own conditions, others' and none; `at` is the group under each condition.
 
     Raises:
         UserError: the evaluations are of different questions.
     """
-    conditions = group.runs[0].config.get("scenario_config", {}).get("conditions") or ()
-    at = [group.at(condition_evaluation(place)) for place in range(len(conditions))]
-    under = [None if each is None else _values(each, task) for each in at]
+    known = [found for each in at if (found := _values(each, task)) is not None]
     clean = _values(group, task)
-    if clean is None or not under or any(each is None for each in under):
+    if clean is None or len(known) < len(at):
         return {}
-    known = [each for each in under if each is not None]
     if len({each.scores.ids for each in (*known, clean) if each.scores is not None}) > 1:
         raise UserError(
             f"{group.runs[0].path}/eval: the answers under conditions are not to the questions of {task.name}'s other "
             f"answers. Evaluate again: pilot-bench evaluate {group.runs[0].path}"
         )
-    own_C = np.arange(len(task.clients)) % len(conditions)
+    own_C = np.arange(len(task.clients)) % len(at)
 
     def own(stacked: Floats) -> Floats:
         return np.stack([stacked[place, :, client] for client, place in enumerate(own_C)], axis=1)

@@ -93,8 +93,9 @@ def matrix_rows(groups: Sequence[Group]) -> list[MatrixRow]:
     rows = []
     for group in _sorted(groups):
         own = {client: task.name for task in group.tasks for client in task.clients}
+        elsewhere = group.at(CROSS_TASK)
         for task in group.tasks:
-            metric, (inside, outside) = primary_metric(group, task), _rows(group, task)
+            metric, (inside, outside) = primary_metric(group, task), _rows(group, elsewhere, task)
             for row in (row for row in (inside, outside) if row is not None):
                 for place, client in enumerate(row.clients):
                     if _one_model(group) and (row is outside or place):
@@ -134,8 +135,12 @@ def _one_model(group: Group) -> bool:
     return all(run.config.get("one_model", False) for run in group.runs)
 
 
-def _rows(group: Group, task: Task) -> tuple[_Row | None, _Row | None]:
-    """Return the values on a task of the models of its own clients, and of the others."""
+def _rows(group: Group, elsewhere: Group | None, task: Task) -> tuple[_Row | None, _Row | None]:
+    """Return the values on a task of the models of its own clients, and of the others.
+
+    Args:
+        elsewhere: the group with its evaluations on other tasks (`CROSS_TASK`), None if it has none.
+    """
     inside, outside = _row(group, task, "personalised"), None
     others = tuple(client for each in group.tasks if each != task for client in each.clients)
     if inside is not None and _one_model(group) and others:
@@ -144,8 +149,8 @@ def _rows(group: Group, task: Task) -> tuple[_Row | None, _Row | None]:
         if scores is not None:
             scores = replace(scores, values_SCI=np.repeat(scores.values_SCI, len(others), axis=1))
         outside = _Row(others, np.repeat(same.values_SC, len(others), axis=1), scores)
-    if outside is None and (at := group.at(CROSS_TASK)):
-        outside = _row(at, task, CROSS_TASK)
+    if outside is None and elsewhere is not None:
+        outside = _row(elsewhere, task, CROSS_TASK)
     return inside, outside
 
 
@@ -171,12 +176,12 @@ def _matrix_row(fixed: tuple[str, str, str, str, str, str], row: _Row) -> Matrix
 
 def _fairness(group: Group, beside: Mapping[str, Group]) -> list[FairnessRow]:
     own, fit, others = [], [], []
-    at = group.at(POST_FIT)
+    at, elsewhere = group.at(POST_FIT), group.at(CROSS_TASK)
     for task in group.tasks:
         scale, reason = _scale(task, beside)
         if scale is None:
             return [_missing(group, name, reason) for name in QUANTITIES]
-        inside, outside = (None if row is None else _scaled(row, *scale) for row in _rows(group, task))
+        inside, outside = (None if row is None else _scaled(row, *scale) for row in _rows(group, elsewhere, task))
         if inside is None:
             return [_missing(group, name, f"{task.name}: no value") for name in QUANTITIES]
         own.append(inside)
