@@ -23,6 +23,7 @@ class FfaLora(Averaging):
     """Averaging of B and the connector."""
 
     name: ClassVar[str] = "ffa_lora"
+    mean_product: ClassVar[bool] = True
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
         """Return one phase with all steps of the round, in which A is frozen."""

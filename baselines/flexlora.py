@@ -20,18 +20,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
-from pilot.methods.averaging import mean_of_updates
-from pilot.methods.base import Mean, Phase, ServerState, State, Update, sort_by_client, unprefixed, weighted_mean
-from pilot.methods.lora_products import (
-    complete_pair,
-    layers_of,
-    lora_products,
-    lora_rank,
-    low_rank_factors,
-    stack_factors,
-)
+from pilot.methods.averaging import mean_of_updates, mean_product_factors
+from pilot.methods.base import Mean, Phase, ServerState, Update, sort_by_client, unprefixed, weighted_mean
+from pilot.methods.lora_products import complete_pair, lora_rank, low_rank_factors
 from pilot.methods.ranks import OWN, START, HeterogeneousRanks
 
 
@@ -40,6 +31,7 @@ class FlexLora(HeterogeneousRanks):
     """Averaging of products; each client receives the first rows and columns of the server's full-rank factors."""
 
     name: ClassVar[str] = "flexlora"
+    mean_product: ClassVar[bool] = True
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
@@ -48,17 +40,7 @@ class FlexLora(HeterogeneousRanks):
         updates = sort_by_client(updates)
         start, shared = unprefixed(server.shared, START), dict(server.shared)
         shared |= mean_of_updates(updates, {"connector"}, mean)
-        robust: State = {}
-        if mean is not weighted_mean:
-            robust = mean((lora_products(update.state), update.num_examples) for update in updates)
-        total = sum(update.num_examples for update in updates)
-        weighted = [(update.state, update.num_examples / total) for update in updates]
-        for layer in layers_of(updates[0].state):
-            if robust:
-                w_OI = robust[f"offset.{layer}.weight"]
-                left_OR, right_RI = w_OI, torch.eye(w_OI.shape[1], dtype=w_OI.dtype)
-            else:
-                left_OR, right_RI = stack_factors(weighted, layer)
+        for layer, left_OR, right_RI in mean_product_factors(updates, mean):
             factors = low_rank_factors(left_OR, right_RI, lora_rank(start))
             shared |= complete_pair(layer, *factors, start[f"text_adapter.{layer}.lora_A"])
         ranks = {str(client): int(state[OWN]) for client, state in sorted(server.per_client.items())}

@@ -50,7 +50,7 @@ class Collector:
         self.versions: dict[int, Version] = {}
         self._infos = {info.client: info for info in plan.clients}
         self._exchanges = plan.method.exchanges and not round_phase.is_early
-        self._num_accepted, self._drift = 0, Drift()
+        self._num_accepted, self._drift = 0, Drift(server.shared if plan.method.mean_product else None)
         self._train_seconds, self._step_seconds, self._waited = [0.0], [0.0], 0.0
 
     def collect(self, answers: Iterator[Answer]) -> ServerState:
@@ -61,7 +61,7 @@ class Collector:
             after, self.versions, self.row["skipped"] = self.server, {}, True
         elif self._exchanges:
             self.row["aggregation"] = dict(after.record)
-            if (ratio := self._drift.value()) is not None:
+            if (ratio := self._drift.value(after.shared)) is not None:
                 self.row["drift"] = ratio
         self.ledger.close_phase()
         self._add_times(time.perf_counter() - began)

@@ -51,8 +51,8 @@ class ClientInfo:
 class Phase:
     """A period of local training followed by an aggregation.
 
-    Wherever a group is expected, `group:part` selects only those of its tensors whose names end in `.part`:
-    `text_adapter:lora_B`.
+    Wherever a group is expected, `group:part` selects only those of its tensors whose names end in `.part`, one or two
+    words: `text_adapter:lora_B`, `text_adapter:q_proj.lora_B`.
 
     Attributes:
         name: its name in `rounds.jsonl`.
@@ -150,6 +150,8 @@ class Method(ABC):
             linear layers: with D the offset, a layer's weight is W + s (D + B A).
         trains_language: whether the model has the LLM's own parameters, `language.<path>`, float32; they begin with
             the checkpoint's values.
+        mean_product: whether the server's LoRA factors and offsets, under the names of the model's, are meant to have
+            the mean of the clients' products, by which aggregation drift is then measured.
     """
 
     name: ClassVar[str]
@@ -158,6 +160,7 @@ class Method(ABC):
     single_model: ClassVar[bool]
     offsets: ClassVar[bool] = False
     trains_language: ClassVar[bool] = False
+    mean_product: ClassVar[bool] = False
 
     @abstractmethod
     def phases(self, round_number: int) -> tuple[Phase, ...]:

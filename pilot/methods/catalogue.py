@@ -38,6 +38,13 @@ FAMILIES: dict[str, dict[str, str]] = {
         "flexlora": "baselines.flexlora:FlexLora",
         "fedex_lora": "baselines.fedex_lora:FedExLora",
         "hetlora": "baselines.hetlora:HetLora",
+        "rolora": "baselines.rolora:RoLora",
+        "fedrot_lora": "baselines.fedrot_lora:FedRotLora",
+        "florist": "baselines.florist:Florist",
+        "fedsvd": "baselines.fedsvd:FedSvd",
+        "lora_fair": "baselines.lora_fair:LoraFair",
+        "fedilora": "baselines.fedilora:FediLora",
+        "shared_subset": "baselines.shared_subset:SharedSubset",
     },
     "By task": {
         "taskavg": "baselines.taskavg:TaskAvg",

@@ -94,17 +94,27 @@ def stack_factors(states: Sequence[tuple[Mapping[str, Tensor], float]], layer: s
 def low_rank_factors(left_OR: Tensor, right_RI: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Factorise the best approximation of left right of rank k <= `rank` into A (k, I) and B (O, k), in float64.
 
-    With left = Q_1 R_1 and right^T = Q_2 R_2 (thin QR) and R_1 R_2^T = U S V^T, B = Q_1 U sqrt(S) and
-    A = sqrt(S) V^T Q_2^T: the (O, I) product is never built. Negligible singular values are dropped, so that k may
-    be smaller than `rank`. The entry of largest magnitude in every column of B is positive.
+    With U S V^T the product's SVD, B = U sqrt(S) and A = sqrt(S) V^T. Negligible singular values are dropped, so that k
+    may be smaller than `rank`. The entry of largest magnitude in every column of B is positive.
+    """
+    u_OK, s_K, v_KI = product_svd(left_OR, right_RI)
+    root_K = s_K[:rank].sqrt()
+    return root_K[:, None] * v_KI[:rank], u_OK[:, :rank] * root_K
+
+
+def product_svd(left_OR: Tensor, right_RI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute U (O, K), S (K,) and V^T (K, I) with left right = U S V^T, in float64, without negligible values.
+
+    With left = Q_1 R_1 and right^T = Q_2 R_2 (thin QR), only R_1 R_2^T is decomposed: the (O, I) product is never
+    built. The entry of largest magnitude in every column of U is positive.
     """
     outer_OM, inner_MR = torch.linalg.qr(left_OR.double())
     outer_IN, inner_NR = torch.linalg.qr(right_RI.double().T)
     u_MK, s_K, v_KN = torch.linalg.svd(inner_MR @ inner_NR.T, full_matrices=False)
-    keep = min(rank, int((s_K > NEGLIGIBLE * s_K[0]).sum()))
-    left_OK, right_KI, root_K = outer_OM @ u_MK[:, :keep], v_KN[:keep] @ outer_IN.T, s_K[:keep].sqrt()
-    sign_K = left_OK.gather(0, left_OK.abs().argmax(dim=0, keepdim=True))[0].sign()
-    return (root_K * sign_K)[:, None] * right_KI, left_OK * (root_K * sign_K)
+    keep = int((s_K > NEGLIGIBLE * s_K[0]).sum())
+    u_OK, v_KI = outer_OM @ u_MK[:, :keep], v_KN[:keep] @ outer_IN.T
+    sign_K = u_OK.gather(0, u_OK.abs().argmax(dim=0, keepdim=True))[0].sign()
+    return u_OK * sign_K, s_K[:keep], sign_K[:, None] * v_KI
 
 
 def complete_pair(layer: str, a_KI: Tensor, b_OK: Tensor, start_RI: Tensor) -> State:

@@ -20,6 +20,7 @@ class OffsetAveraging(Averaging):
     """
 
     offsets: ClassVar[bool] = True
+    mean_product: ClassVar[bool] = True
     averaged: ClassVar[frozenset[str]] = PLAIN_GROUPS
 
     def initial_state(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:

@@ -16,7 +16,7 @@ def group_of(name: str) -> str:
 def belongs(name: str, groups: Collection[str]) -> bool:
     """Return whether a tensor belongs to one of `groups`, each a group or `group:part` (see `Phase`)."""
     group = group_of(name)
-    return group in groups or f"{group}:{name.rpartition('.')[2]}" in groups
+    return group in groups or any(f"{group}:{'.'.join(name.split('.')[-n:])}" in groups for n in (1, 2))
 
 
 def select(state: Mapping[str, Tensor], groups: Collection[str]) -> State:

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-from baselines import flexlora
 from baselines.fedex_lora import FedExLora
 from baselines.fedsa_lora import FedSaLora
 from baselines.ffa_lora import FfaLora
@@ -16,6 +15,7 @@ from baselines.hetlora import HetLora
 from baselines.pilot_fedavg_text import PilotFedAvgText
 from pilot.federation.defence import Defence
 from pilot.federation.training import client_models
+from pilot.methods import averaging
 from pilot.methods.base import ClientInfo, Method, PhaseResult, ServerState, State, Update, select
 from pilot.methods.ranks import FULL, OWN, HeterogeneousRanks
 from pilot.methods.robust import coordinate_median
@@ -171,9 +171,9 @@ def test_flexlora_factorises_the_mean_product() -> None:
 
 def test_flexlora_forms_no_product_for_the_mean_that_runs_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """W is as large as the layer: 180 MB in LLaVA's largest, and the driver passes the weighted mean by name."""
-    products = flexlora.lora_products
+    products = averaging.lora_products
     asked: list[Any] = []
-    monkeypatch.setattr(flexlora, "lora_products", lambda state: asked.append(state) or products(state))
+    monkeypatch.setattr(averaging, "lora_products", lambda state: asked.append(state) or products(state))
     method, mean = FlexLora(), Defence().mean
     (phase,) = method.phases(1)
     server = method.initial_server_state(lora([[0.0]], [[0.0]]), CLIENTS[:2])

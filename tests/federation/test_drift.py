@@ -5,7 +5,7 @@ import torch
 
 from pilot.federation import drift
 from pilot.federation.drift import Drift
-from pilot.methods.base import Update
+from pilot.methods.base import State, Update
 
 
 def update(client: int, count: int, a: list[list[float]], b: list[list[float]], layer: str = "q") -> Update:
@@ -19,7 +19,20 @@ def measured(*updates: Update) -> float | None:
     found = Drift()
     for each in updates:
         found.add(each)
-    return found.value()
+    return found.value({})
+
+
+def lora(a: list[list[float]] | None = None, b: list[list[float]] | None = None) -> State:
+    factors = {"text_adapter.q.lora_A": a, "text_adapter.q.lora_B": b}
+    return {name: torch.tensor(value) for name, value in factors.items() if value is not None}
+
+
+def made(before: State, after: State, *updates: Update) -> float | None:
+    """The drift of a method whose server is meant to hold the mean product."""
+    found = Drift(before)
+    for each in updates:
+        found.add(each)
+    return found.value(after)
 
 
 def test_weighted_by_hand() -> None:
@@ -69,3 +82,25 @@ def test_large_models_are_measured_on_their_first_layers(monkeypatch: pytest.Mon
     for each in (first, second):
         each.state.update(update(0, 1, [[2.0]], [[2.0]], "v").state)
     assert measured(first, second) == pytest.approx(0.75)
+
+
+def test_what_the_server_made_is_measured_where_it_is_meant_to_be_the_mean_product() -> None:
+    # As above, mean(BA) = 2. The averaged factors have 3.5; with an offset that grows by -1.5 the server has 2 again.
+    both = update(0, 1, [[4.0]], [[2.0]]), update(1, 3, [[0.0]], [[4.0]])
+    averaged = lora([[1.0]], [[3.5]])
+    assert made({}, averaged, *both) == pytest.approx(0.75)
+    grown = {"offset.q.weight": torch.tensor([[0.25]])}, {"offset.q.weight": torch.tensor([[-1.25]])}
+    assert made(grown[0], {**averaged, **grown[1]}, *both) == 0
+    assert made({}, {"offset.q.weight": torch.tensor([[2.0]])}, *both) == 0, "no factors at all: a fresh LoRA"
+
+
+def test_a_factor_that_is_not_sent_is_that_of_the_server_or_common() -> None:
+    halves = [Update(k, "vqa", 1, lora(b=[[1.0 + k], [2.0]])) for k in range(2)]  # mean B (1.5, 2)
+    assert made({}, lora(b=[[1.5], [2.0]]), *halves) == 0
+    assert made(lora([[2.0, 4.0]]), lora([[2.0, 4.0]], [[1.5], [2.0]]), *halves) == 0
+    # The server refactors: mean(B) A = (3, 6; 4, 8) = (3; 4) (1, 2). With (1, 1) instead: |(0, 3; 0, 4)| / sqrt(125).
+    assert made(lora([[2.0, 4.0]]), lora([[1.0, 2.0]], [[3.0], [4.0]]), *halves) == 0
+    assert made(lora([[2.0, 4.0]]), lora([[1.0, 1.0]], [[3.0], [4.0]]), *halves) == pytest.approx(
+        5 / 125**0.5, rel=1e-5
+    )
+    assert made({}, {}, Update(0, "vqa", 1, {"connector.a": torch.ones(1)})) is None

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from pilot.methods.catalogue import CORE, FAMILIES, METHODS, REFERENCES
+from pilot.registry import method_class
 
 STUDIES = Path(__file__).resolve().parents[2] / "docs/studies.md"
 
@@ -19,3 +20,8 @@ def test_the_page_has_every_family() -> None:
     assert {family.lower(): names for family, names in beyond.items()} == {
         family: names for family, names in shown.items() if family in {name.lower() for name in beyond}
     }
+
+
+def test_the_page_names_the_methods_whose_server_is_to_hold_the_mean_product() -> None:
+    text = STUDIES.read_text(encoding="utf-8").split("mean their server to hold the mean product:")[1].split(".")[0]
+    assert set(re.findall(r"`(\w+)`", text)) == {name for name in METHODS if method_class(name).mean_product}

@@ -1,4 +1,4 @@
-"""Figure `drift`: distance of averaged LoRA factors from the average of their products, by method and round."""
+"""Figure `drift`: distance of aggregated LoRA products from the clients' mean product, by method and round."""
 
 import math
 
@@ -10,9 +10,9 @@ from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, SkipFigure, Source, new_figure, title
 
 CAPTION = (
-    "Aggregation drift ‖mean(BA) − mean(B) mean(A)‖ / ‖mean(BA)‖ of the updates of all clients, by method and "
-    "round, mean over seeds. Methods that send no LoRA pairs have no row; those that do not average over all clients "
-    "are measured too."
+    "Aggregation drift ‖mean(BA) − X‖ / ‖mean(BA)‖ over the updates of all clients, by method and round, mean over "
+    "seeds. X is what the server made where it is meant to be the mean product, and mean(B) mean(A) elsewhere, also "
+    "for methods that do not average over all clients. Methods without such a value have no row."
 )
 _DARK_CELL = 0.6  # share of the colour scale above which numbers are white
 _BESIDE, _NUMBER, _TICK = 1.9, 0.27, 0.3
@@ -20,10 +20,10 @@ _BESIDE, _NUMBER, _TICK = 1.9, 0.27, 0.3
 
 
 def draw(source: Source, page: Page = SCREEN) -> Figure:
-    """Draw a cell per method and round: || mean(BA) - mean(B) mean(A) || / || mean(BA) || of the clients' updates.
+    """Draw a cell per method and round: `drift` of `rounds.jsonl` (defined in `pilot.federation.drift`).
 
-    A value is the mean over seeds; in rounds of several phases, it is that of the last phase in which LoRA pairs were
-    sent. Methods that send no pairs (one factor only, or nothing) have no row. Reads `rounds.jsonl` (`drift`).
+    A value is the mean over seeds; in rounds of several phases, it is that of the last phase that has one. Methods
+    without a value have no row.
     """
     found = {label: by_round(source.seeds(label)) for label in source.methods}
     shown = {label: values for label, values in found.items() if np.isfinite(values).any()}
@@ -54,8 +54,7 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
     bar.outline.set_edgecolor(DARK)  # type: ignore[operator]
     title(
         figure,
-        f"{source.scenario}: aggregation drift ‖mean(BA) − mean(B) mean(A)‖ / ‖mean(BA)‖ of the clients' updates, mean "
-        "over seeds.",
+        f"{source.scenario}: aggregation drift ‖mean(BA) − X‖ / ‖mean(BA)‖, X as aggregated, mean over seeds.",
         page,
     )
     return figure
