@@ -9,7 +9,7 @@ TEST_PROCESSES ?= 4
 PIP_OPTIONS ?=
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: install scenario1 scenario2 scenario3 faults zoo ablation heterogeneity tuning smoke smoke_faults smoke_study smokes figures report backbone test test-fast test-exhaustive lint types check docs clean
+.PHONY: install scenario1 scenario2 scenario3 faults zoo ablation heterogeneity asynchrony tuning smoke smoke_faults smoke_study smokes figures report backbone test test-fast test-exhaustive lint types check docs clean
 
 install: $(VENV)/.installed
 
@@ -22,7 +22,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/pip check
 	@touch $@
 
-scenario1 scenario2 scenario3 faults zoo ablation heterogeneity tuning smoke smoke_faults smoke_study figures report backbone: install
+scenario1 scenario2 scenario3 faults zoo ablation heterogeneity asynchrony tuning smoke smoke_faults smoke_study figures report backbone: install
 	$(BIN)/snakemake --cores $(CORES) $@
 
 # One call: jobs of three targets side by side. Tests read what it made where PILOT_SMOKE_RESULTS names its results.

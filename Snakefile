@@ -130,6 +130,13 @@ rule heterogeneity:
         "all done: study of client heterogeneity ({PROFILE})"
 
 
+rule asynchrony:
+    input:
+        f"{RESULTS}/{PROFILE}/studies/asynchrony/index.md",
+    message:
+        "all done: asynchronous methods on a virtual clock ({PROFILE})"
+
+
 rule smoke_study:
     input:
         f"{RESULTS}/smoke/studies/smoke/index.md",

@@ -24,13 +24,13 @@ def written(folder: Path, *parts: dict[str, object]) -> Study:
 
 def test_shipped_studies() -> None:
     studies = {name: load_study(name) for name in shipped_names("studies")}
-    assert set(studies) == {"zoo", "ablation", "heterogeneity", "smoke"}
+    assert set(studies) == {"zoo", "ablation", "heterogeneity", "asynchrony", "smoke"}
     assert all(study.name == name for name, study in studies.items())
     assert [part.name for part in studies["ablation"].parts] == [
         "components", "neighbours", "distance", "adapter-init", "client-features", "experts", "rounds"
     ]  # fmt: skip
     zoo = studies["zoo"]
-    assert len(zoo.methods) == 45 and [part.baseline for part in zoo.parts] == ["fedavg"] * 2 + ["pilot"] * 4
+    assert len(zoo.methods) == 48 and [part.baseline for part in zoo.parts] == ["fedavg"] * 2 + ["pilot"] * 4
     assert {*map(base_name, zoo.methods), "untuned", "majority"} == {*METHODS}
     sweeps = {
         (name, part.name): sorted(part.axis.values.values())

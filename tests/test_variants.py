@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pilot.config.federation import ClockConfig
 from pilot.config.files import load_file, shipped_names
 from pilot.config.load import load_profile, load_scenario, scenario_for_profile
 from pilot.config.variant import Variant, base_name, check_methods, load_variant, split_name
@@ -104,6 +105,10 @@ def test_presumed_first_scenario_of_the_paper() -> None:
         assert rounds * steps == usual.rounds * (usual.local_steps or 0)  # the same optimiser steps in all
         changes = {"name": f"embedded+{name}", "rounds": rounds, "local_steps": steps}
         assert profile == usual.model_copy(update=changes)
+    clocked = load_profile("embedded+clock-uneven").federation
+    clock = ClockConfig(speeds=(1.0, 0.5, 0.25), delays=(0.0, 4.0))
+    assert clocked.participation == usual.federation.participation.model_copy(update={"clock": clock})
+    assert clocked.defence == usual.federation.defence
 
 
 @pytest.mark.parametrize(
@@ -120,7 +125,7 @@ def test_presumed_first_scenario_of_the_paper() -> None:
         (
             load_profile,
             "embedded+iid",
-            "'iid' is not a variant of a profile. Expected one of: equal-flops, rounds-3, rounds-36",
+            "'iid' is not a variant of a profile. Expected one of: clock-even, clock-uneven, equal-flops, rounds-3",
         ),
         (load_profile, "llava+rounds-3", "local_steps or local_epochs: expected exactly one"),
     ],

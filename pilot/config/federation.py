@@ -1,17 +1,38 @@
 """The profile's section `federation`: participation, attacks, defence and privacy."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pilot.config.base import Model
+from pilot.config.base import CompactModel, Model
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class ParticipationConfig(Model):
+class ClockConfig(Model):
+    """A virtual clock; see `pilot.federation.virtual_clock`. Times are in optimiser steps of a client of speed 1.
+
+    Attributes:
+        speeds: steps per unit of time, cycled over client ids.
+        delays: bounds of the time that a session's messages take.
+        seed: seed of the delays; the run's own seed does not change them.
+    """
+
+    speeds: tuple[PositiveNumber, ...] = Field(default=(1.0,), min_length=1)
+    delays: tuple[NonNegative, NonNegative] = (0.0, 0.0)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "ClockConfig":
+        if self.delays[0] > self.delays[1]:
+            raise ValueError(f"delays: expected the smaller bound first, got {list(self.delays)}")
+        return self
+
+
+class ParticipationConfig(CompactModel):
     """Participation of clients in rounds, simulated by a seeded schedule; see `pilot.federation.participation`.
 
     By default, every client is present in every round.
@@ -24,7 +45,10 @@ class ParticipationConfig(Model):
         dropout: probability that a selected client sends nothing.
         stragglers: probability that a client is slow in a round.
         slowdown: time of a slow client.
+        clock: a virtual clock, which replaces stragglers; None for none.
     """
+
+    omitted_defaults: ClassVar[frozenset[str]] = frozenset({"clock"})
 
     fraction: PositiveShare = 1.0
     over_selection: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -33,6 +57,13 @@ class ParticipationConfig(Model):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     stragglers: Probability = 0.0
     slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0
+    clock: ClockConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_source_of_times(self) -> "ParticipationConfig":
+        if self.clock is not None and self.stragglers:
+            raise ValueError("clock: expected no stragglers beside it: their times come from speeds and delays")
+        return self
 
 
 class AttackConfig(Model):

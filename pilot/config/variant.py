@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pilot.config.base import Count, Model, Positive
+from pilot.config.federation import ClockConfig
 from pilot.config.files import check_known, load_file, shipped_names
 from pilot.config.scenario import Name, UnseenConfig, VariantName
 from pilot.errors import UserError
@@ -94,15 +95,20 @@ class ScenarioPatch(_Patch):
 
 
 class ProfilePatch(_Patch):
-    """Another training budget: `rounds`, `local_steps`, `budget`."""
+    """Another training budget (`rounds`, `local_steps`, `budget`), or a virtual clock."""
 
     rounds: Count | None = None
     local_steps: Count | None = None
     budget: Literal["steps", "flops"] | None = None
+    clock: ClockConfig | None = None
 
     def apply_to(self, profile: Mapping[str, Any]) -> dict[str, Any]:
         """Apply the patch to the dump of a profile."""
-        return {**profile, **self.model_dump(exclude_none=True)}
+        result = {**profile, **self.model_dump(exclude_none=True, exclude={"clock"})}
+        if self.clock is not None:
+            participation = {**profile["federation"]["participation"], "clock": self.clock.model_dump()}
+            result["federation"] = {**profile["federation"], "participation": participation}
+        return result
 
 
 class Variant(Model):

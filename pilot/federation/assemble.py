@@ -9,6 +9,7 @@ from typing import Any
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
 from pilot.backbone.lora import initial_lora_state
+from pilot.config.federation import DefenceConfig
 from pilot.config.files import check_known
 from pilot.errors import UserError
 from pilot.federation.attacks import corrupt
@@ -66,7 +67,7 @@ def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: M
 
     participation = _participation(spec, method)
     try:
-        rounds = schedule(participation, ids, profile.rounds, spec.seed)
+        rounds = schedule(participation, ids, profile.rounds, spec.seed, steps, method.asynchronous)
     except ValueError as error:
         raise UserError(f"{where}.{error}") from error
     defence = Defence(**settings.defence.model_dump())
@@ -100,7 +101,7 @@ def privacy_json(spec: RunSpec, plan: Plan, history: Sequence[Mapping[str, Any]]
         return None
     phases = {each.round: len(plan.method.phases(each.round)) for each in plan.schedule}
     planned = {
-        info.client: sum(phases[each.round] for each in plan.schedule if info.client in each.present)
+        info.client: sum(phases[each.round] * each.sessions_of(info.client) for each in plan.schedule)
         for info in plan.clients
     }
     counted = {row["client"]: row["releases"] for each in history for row in each["clients"] if "releases" in row}
@@ -123,6 +124,11 @@ def _check_federation(spec: RunSpec, method: Method, where: str) -> None:
         if max(attack.clients) >= num_clients:
             highest = max(attack.clients)
             raise UserError(f"{where}.attacks: expected client ids in 0..{num_clients - 1}, got {highest}. Correct it.")
+    if method.asynchronous and settings.defence.aggregation != DefenceConfig().aggregation:
+        raise UserError(
+            f"{where}.defence.aggregation: method {spec.method} takes updates one by one, so there is no mean over "
+            f"clients to replace by {settings.defence.aggregation}. Leave it out."
+        )
     if settings.privacy is not None:
         phases = [phase for number in range(1, spec.profile.rounds + 1) for phase in method.phases(number)]
         refuse_statistics(phases)
@@ -162,7 +168,7 @@ def needs_validation(spec: RunSpec, method: Method) -> bool:
 def num_steps(spec: RunSpec, plan: Plan) -> int:
     """Count the optimiser steps of the whole run, over all clients that take part."""
     return sum(
-        plan.local_steps[client]
+        plan.local_steps[client] * plan.schedule[number - 1].sessions_of(client)
         for number in range(1, spec.profile.rounds + 1)
         if plan.method.phases(number)
         for client in plan.schedule[number - 1].present

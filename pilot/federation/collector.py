@@ -51,13 +51,23 @@ class Collector:
         self._infos = {info.client: info for info in plan.clients}
         self._exchanges = plan.method.exchanges and not round_phase.is_early
         self._num_accepted, self._drift = 0, Drift(server.shared if plan.method.mean_product else None)
+        wave, end = round_phase.wave, plan.schedule[round_phase.round_number - 1].end
+        if wave is not None:
+            self.row["wave"] = wave.to_row()
+        if end is not None:
+            self.row["end"] = end if wave is None else wave.end
         self._train_seconds, self._step_seconds, self._waited = [0.0], [0.0], 0.0
 
     def collect(self, answers: Iterator[Answer]) -> ServerState:
         """Aggregate the valid updates; return the server's next state, unchanged if the phase is skipped."""
         began = time.perf_counter()
-        after = self._aggregate(self._accepted_updates(answers))
-        if self._num_accepted < (1 if self.round_phase.is_early else self.plan.quorum):
+        after, wave = self._aggregate(self._accepted_updates(answers)), self.round_phase.wave
+        if wave is not None:
+            after = ServerState(after.shared, after.per_client, {"arrivals": []})
+            for session in wave.arrivals:
+                after = self.plan.method.arrive(after, session.client)
+            self.row["aggregation"] = dict(after.record)
+        elif self._num_accepted < (1 if self.round_phase.is_early else self.plan.quorum):
             after, self.versions, self.row["skipped"] = self.server, {}, True
         elif self._exchanges:
             self.row["aggregation"] = dict(after.record)

@@ -15,6 +15,7 @@ from pilot.federation.rounds import Plan, RoundPhase, split_steps
 from pilot.federation.store import Version
 from pilot.federation.timing import Clock
 from pilot.federation.transport import Transport
+from pilot.federation.virtual_clock import Wave
 from pilot.methods.base import ServerState
 
 
@@ -47,6 +48,9 @@ class Driver:
     def _round_phases(self, number: int, known: Mapping[int, Version]) -> list[RoundPhase]:
         """List the phases of a round, preceded by those for clients that take part for the first time."""
         method, schedule = self.plan.method, self.plan.schedule[number - 1]
+        if schedule.waves:
+            (phase,) = method.phases(number)
+            return [RoundPhase(number, index, phase, wave=wave) for index, wave in enumerate(schedule.waves)]
         phases, first = method.phases(number), method.newcomer_phases(number)
         newcomers = frozenset(schedule.selected) - known.keys()
         num_early = len(first) - len(phases) if newcomers & set(schedule.present) else 0
@@ -69,6 +73,9 @@ class Driver:
 
     def _tasks(self, now: Progress, round_phase: RoundPhase, before: Mapping[int, Version]) -> Iterator[PhaseTask]:
         """Yield the tasks of the round; count the download of every selected client, even if it will not answer."""
+        if round_phase.wave is not None:
+            yield from self._tasks_of_wave(now, round_phase, round_phase.wave)
+            return
         schedule = self.plan.schedule[round_phase.round_number - 1]
         method, number = self.plan.method, round_phase.round_number
         for info in sorted(self.plan.clients, key=lambda info: info.client):
@@ -84,3 +91,12 @@ class Driver:
                 index = round_phase.index - (0 if is_new else round_phase.num_early)
                 num_steps = split_steps(phases, self.plan.local_steps[info.client])[index][1]
                 yield PhaseTask(info, round_phase.phase, number, round_phase.index, num_steps, payload, base, keep)
+
+    def _tasks_of_wave(self, now: Progress, round_phase: RoundPhase, wave: Wave) -> Iterator[PhaseTask]:
+        """Yield the tasks of what starts now, numbered by the client's sessions; they need no private state."""
+        infos = {info.client: info for info in self.plan.clients}
+        for session in wave.sessions:
+            info, phase = infos[session.client], round_phase.phase
+            payload = self.plan.method.payload(now.server, info, phase)
+            self.ledger.count_message(round_phase.round_number, phase.name, info.client, "down", payload)
+            yield PhaseTask(info, phase, session.number, 0, self.plan.local_steps[info.client], payload)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pilot.federation.defence import Defence
 from pilot.federation.participation import RoundSchedule
+from pilot.federation.virtual_clock import Wave
 from pilot.methods.base import ClientInfo, Method, Phase, State
 
 
@@ -37,6 +38,7 @@ class RoundPhase:
     Attributes:
         newcomers: clients without private state at the start of the round.
         num_early: number of phases of the round for newcomers only; they come first and exchange nothing.
+        wave: what starts and arrives in an asynchronous round, one after the other; the phase is the same.
     """
 
     round_number: int
@@ -44,6 +46,7 @@ class RoundPhase:
     phase: Phase
     newcomers: frozenset[int] = frozenset()
     num_early: int = 0
+    wave: Wave | None = None
 
     @property
     def is_early(self) -> bool:

@@ -150,6 +150,8 @@ class Method(ABC):
             linear layers: with D the offset, a layer's weight is W + s (D + B A).
         trains_language: whether the model has the LLM's own parameters, `language.<path>`, float32; they begin with
             the checkpoint's values.
+        asynchronous: whether the server takes updates one by one as they arrive on a virtual clock (`arrive`); then a
+            round has one phase and clients keep nothing.
         mean_product: whether the server's LoRA factors and offsets, under the names of the model's, are meant to have
             the mean of the clients' products, by which aggregation drift is then measured.
     """
@@ -161,6 +163,7 @@ class Method(ABC):
     offsets: ClassVar[bool] = False
     trains_language: ClassVar[bool] = False
     mean_product: ClassVar[bool] = False
+    asynchronous: ClassVar[bool] = False
 
     @abstractmethod
     def phases(self, round_number: int) -> tuple[Phase, ...]:
@@ -273,6 +276,10 @@ class Method(ABC):
             mean: mean over clients that replaces `weighted_mean`.
         """
         return ServerState(server.shared, server.per_client)
+
+    def arrive(self, server: ServerState, client: int) -> ServerState:
+        """Return the state after a client's update, given to `aggregate` at its start, has arrived, even if refused."""
+        raise NotImplementedError(f"{self.name}: asynchronous, but the method does not implement `arrive`")
 
 
 def untrained_state(

@@ -46,6 +46,11 @@ FAMILIES: dict[str, dict[str, str]] = {
         "fedilora": "baselines.fedilora:FediLora",
         "shared_subset": "baselines.shared_subset:SharedSubset",
     },
+    "Asynchronous": {
+        "fedasync": "baselines.fedasync:FedAsync",
+        "fedbuff": "baselines.fedbuff:FedBuff",
+        "fedasmu": "baselines.fedasmu:FedAsmu",
+    },
     "By task": {
         "taskavg": "baselines.taskavg:TaskAvg",
         "clustered": "baselines.clustered:Clustered",

@@ -108,6 +108,9 @@ class _DryRun:
         planned = [each for each, _ in clients]
         if self._method.exchanges and not early:
             self._server = self._method.aggregate(phase, iter([update for _, update in clients]), self._server)
+        if self._method.asynchronous:
+            for info in self._clients:
+                self._server = self._method.arrive(self._server, info.client)
         self.clients_differ |= len({(each.down, each.up) for each in planned}) > 1
         most = {field.name: max(getattr(each, field.name) for each in planned) for field in fields(PlannedPhase)}
         return PlannedPhase(**most)

@@ -71,7 +71,7 @@ BEFORE = (
 
 TWINS = {
     **dict.fromkeys(("scenario1", "scenario2", "scenario3", "smoke"), "smoke"),
-    **dict.fromkeys(("zoo", "ablation", "heterogeneity", "smoke_study"), "smoke_study"),
+    **dict.fromkeys(("zoo", "ablation", "heterogeneity", "asynchrony", "smoke_study"), "smoke_study"),
     **dict.fromkeys(("faults", "smoke_faults"), "smoke_faults"),
     "tuning": "tests/test_tuning.py",
     "figures": "tests/e2e/test_snakemake.py",

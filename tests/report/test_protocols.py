@@ -16,7 +16,7 @@ from pilot.errors import UserError
 from pilot.io.atomic import read_json, write_json, write_jsonl, write_text
 from pilot.report.compare.protocols import show_protocol
 from pilot.report.numbers.cross_task import fairness_rows, jain, matrix_rows
-from pilot.report.numbers.curves import CurveRow, area_under, bytes_and_steps, curve_rows, target_rows
+from pilot.report.numbers.curves import CurveRow, area_under, curve_rows, spent_until, target_rows
 from pilot.report.numbers.intervals import combined_interval
 from pilot.report.numbers.load import load_runs
 from pilot.report.numbers.summary import Group, group_runs, main_rows
@@ -187,7 +187,7 @@ def test_curves_end_in_the_headline(curves: Path) -> None:
         assert (end.mean, end.std, end.ci_low, end.ci_high) == (
             headline.mean, headline.std, headline.ci_low, headline.ci_high
         )  # fmt: skip
-    assert bytes_and_steps(groups[0], 2) == (1200, 30)
+    assert spent_until(groups[0], 2) == (1200, 30, None)
 
 
 def test_targets(curves: Path) -> None:

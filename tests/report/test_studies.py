@@ -14,10 +14,10 @@ from pilot.errors import UserError
 from pilot.io.atomic import read_json, write_json
 from pilot.report.numbers.agreement import agreement_rows, conclusions
 from pilot.report.numbers.statistics import holm
-from pilot.report.numbers.studies import load_part
-from pilot.report.plots import order
+from pilot.report.numbers.studies import PartTable, load_part
+from pilot.report.plots import differences, order
 from pilot.report.plots.page import COLUMN, PAPER, Page
-from pilot.report.plots.study import draw
+from pilot.report.plots.study import caption, draw
 from pilot.report.tables.study import difference, write_study
 from pilot.report.tables.write import write_tables
 
@@ -261,3 +261,39 @@ def test_figures_for_paper_are_drawn_when_asked(results: Path) -> None:
     parts = ("components", "components-drift", "rounds", "rounds-order")
     assert names == {f"{part}-{page}.pdf" for part in parts for page in ("column", "text")}
     assert [path for path in written if path.parent.name != "paper"] == usual
+
+
+MANY: dict[str, Any] = {
+    "name": "many", "title": "Many methods", "scenarios": ["scenario2"], "baseline": "fedavg",
+    "methods": ["pilot", "pilot+no-ata", "fedavg", "local", "central"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def many(results: Path, monkeypatch: pytest.MonkeyPatch) -> PartTable:
+    monkeypatch.setattr(differences, "MANY", 5)
+    return load_part("mine", study(MANY).parts[0], "embedded", results)
+
+
+def test_many_methods_are_differences_sorted_inside_families(many: PartTable) -> None:
+    """Skills: central 0.85, pilot 0.74, local 0.72, fedprox (as which the variant is made) 0.50, fedavg 0.45."""
+    figure = draw(many)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["Core", "pilot", "pilot+no-ata", "References", "central", "local"]
+    for axes, task in zip(figure.axes, many.tasks, strict=True):
+        found = differences.differences(many, task)
+        dots = [tuple(each.get_offsets()[0]) for each in axes.collections]
+        assert dots == [(found[name].value, place) for place, name in enumerate(labels) if name in found]
+        (setting,) = many.grids
+        for name, each in found.items():
+            row = many.row(setting, name, task)
+            assert each.value == pytest.approx(row.difference) and each.low <= each.value <= each.high
+            assert each.marked == (row.p_holm is not None and row.p_holm < 0.05)
+        filled = [tuple(each.get_facecolor()[0][:3]) != (1.0, 1.0, 1.0) for each in axes.collections]
+        assert filled == [found[name].marked for name in labels if name in found]
+    assert caption(many).startswith("Many methods: differences to fedavg")
+
+
+@pytest.mark.parametrize("page", few_of([COLUMN], PAPER), ids=lambda page: page.name)
+def test_differences_on_paper_are_legible(many: PartTable, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_legible(partial(draw, many), page, monkeypatch)

@@ -52,32 +52,47 @@ def show_protocol(
 
 def _curves(rows: Sequence[CurveRow]) -> Wide:
     chosen = [row for row in rows if row.protocol == "personalised"]
+    timed = any(row.time is not None for row in chosen)
     tasks = {(row.task, row.metric): f"{row.task} {row.metric}" for row in chosen}
     lines: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for row in chosen:
-        fixed = (row.scenario, row.method, str(row.round), f"{row.bytes / 1e6:.2f}", f"{row.steps:,}")
+        fixed = (
+            row.scenario,
+            row.method,
+            str(row.round),
+            f"{row.bytes / 1e6:.2f}",
+            f"{row.steps:,}",
+            *_times(row, timed),
+        )
         lines[fixed][tasks[row.task, row.metric]] = _with_interval(row.mean, row.ci_low, row.ci_high)
-    wide = _lines(["scenario", "method", "round", "MB", "steps"], list(tasks.values()), lines)
+    titles = ["scenario", "method", "round", "MB", "steps", *(["time"] if timed else [])]
+    wide = _lines(titles, list(tasks.values()), lines)
     notes = ["Personalised models; mean over clients and seeds, 95 % interval. MB and steps: sums over all clients."]
     return Wide(*wide, 2, notes)
 
 
 def _targets(rows: Sequence[TargetRow]) -> Wide:
-    titles = ["scenario", "task", "method", "target", "round", "MB", "steps", "seeds", "area"]
-    lines = []
+    timed, lines = any(row.time is not None for row in rows), []
+    spent = ["round", "MB", "steps", *(["time"] if timed else [])]
+    titles = ["scenario", "task", "method", "target", *spent, "seeds", "area"]
     for row in rows:
         reached = [row.status, "-", "-"] if row.status != REACHED else [str(row.round), "", f"{row.steps:,}"]
         reached[1] = "-" if row.bytes is None else f"{row.bytes / 1e6:.2f}"
         seeds = "-" if row.seeds_reached is None else f"{row.seeds_reached} of {row.num_seeds}"
         start = [row.scenario, f"{row.task} {row.metric}", row.method, amount(row.target, _FORM)]
-        lines.append([*start, *reached, seeds, amount(row.area, _FORM)])
+        lines.append([*start, *reached, *_times(row, timed), seeds, amount(row.area, _FORM)])
     notes = [
-        "round, MB, steps: at the first evaluated round whose mean over seeds is at least the target. seeds: how many "
-        "reach it alone. area: mean height of the curve over rounds."
+        f"{', '.join(spent)}: at the first evaluated round whose mean over seeds is at least the target. seeds: how "
+        "many reach it alone. area: mean height of the curve over rounds."
     ]
     if any(row.status == NO_TARGET for row in rows):
         notes.append("The scenario's field `targets` names no target for some tasks.")
     return Wide(titles, lines, 3, notes)
+
+
+def _times(row: CurveRow | TargetRow, timed: bool) -> tuple[str, ...]:
+    """Return the cell of a virtual clock's time, if any row has one."""
+    return () if not timed else ("-" if row.time is None else f"{row.time:.1f}",)
 
 
 def _matrix(rows: Sequence[MatrixRow]) -> Wide:

@@ -14,7 +14,7 @@ from pilot.report.html.charts import charts
 from pilot.report.html.leaderboard import leaderboard, read_grid
 from pilot.report.html.look import method_marks
 from pilot.report.html.origin import provenance
-from pilot.report.html.protocol_charts import CURVE_AXES
+from pilot.report.html.protocol_charts import curve_axes
 from pilot.report.html.samples import PER_TASK, sample_browser
 from pilot.report.html.series import values_of
 from pilot.report.numbers.comparable import check_comparable
@@ -135,7 +135,7 @@ def _choices(source: Source, drawn: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "tasks": [[task.name, f"{task.name} ({task.metric})"] for task in source.tasks],
         "costs": [[name, text] for name, text in _COSTS.items()],
-        "axes": [[name, text] for name, text in CURVE_AXES.items()],
+        "axes": [[name, text] for name, text in curve_axes(source).items()],
         "losses": [[name, name] for name in losses],
         "exchange": _exchange(source),
     }

@@ -21,9 +21,15 @@ from pilot.report.html.look import (
 )
 from pilot.report.plots.style import Source
 
-CURVE_AXES = {
-    "round": "rounds", "megabytes": "bytes sent up and down, all clients (MB)", "steps": "optimiser steps, all clients"
+_CURVE_AXES = {
+    "round": "rounds", "megabytes": "bytes sent up and down, all clients (MB)", "steps": "optimiser steps, all clients",
+    "time": "virtual time, in steps of a client of speed 1",
 }  # fmt: skip
+
+
+def curve_axes(source: Source) -> dict[str, str]:
+    """Return the titles of the curves' axes by column; time is one of them if runs have a virtual clock."""
+    return {name: title for name, title in _CURVE_AXES.items() if name != "time" or source.timed}
 
 
 def curves(source: Source, text: str) -> Layers | None:
@@ -31,21 +37,22 @@ def curves(source: Source, text: str) -> Layers | None:
     if max(series.rounds_of(text), default=0) == 0:
         return None
     ink, form = scales(source)
-    numbers = [*CURVE_AXES, "mean", "ci_low", "ci_high", "untrained", "silent", "last"]
+    axes = curve_axes(source)
+    numbers = [*axes, "mean", "ci_low", "ci_high", "untrained", "silent", "last"]
     base = (
         alt.Chart(data(text, numbers))
         .transform_filter(f"{IS_SHOWN} && datum.task == task")
         .transform_calculate(place="datum[axis]")
         .transform_calculate(level="datum.untrained || (axis == 'megabytes' && datum.silent)")
     )
-    titles = json.dumps(CURVE_AXES)
+    titles = json.dumps(axes)
     x = alt.X("place:Q", title=f"={titles}[axis]", scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=7))
     y = alt.Y(
         "mean:Q", title="=task + ', ' + metric", scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=6)
     )
     tips = [
         alt.Tooltip("method:N"),
-        *(alt.Tooltip(f"{name}:Q", format=",.4~g") for name in CURVE_AXES),
+        *(alt.Tooltip(f"{name}:Q", format=",.4~g") for name in axes),
         *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("mean", "ci_low", "ci_high")),
     ]
     moving = base.transform_filter("!datum.level")

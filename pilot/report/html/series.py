@@ -50,11 +50,12 @@ def curve_rows(source: Source) -> str:
             for _, row in own.iterrows():
                 kind = {"untrained": int(own["round"].max() == 0), "silent": int(own.bytes.max() == 0)}
                 spent = {"round": row["round"], "megabytes": row.bytes / 1e6, "steps": row.steps}
+                spent |= {"time": _number(row.time)} if source.timed else {}
                 ends = {name: _number(row[name]) for name in ("mean", "ci_low", "ci_high")}
                 last = int(row["round"] == own["round"].max())
                 rows.append({"method": label, "task": task.name} | spent | ends | kind | {"last": last})
-    columns = ["method", "task", "round", "megabytes", "steps", "mean", "ci_low", "ci_high"]
-    return _csv([*columns, "untrained", "silent", "last"], rows)
+    columns = ["method", "task", "round", "megabytes", "steps", *(["time"] if source.timed else [])]
+    return _csv([*columns, "mean", "ci_low", "ci_high", "untrained", "silent", "last"], rows)
 
 
 def cross_task_rows(source: Source) -> str:

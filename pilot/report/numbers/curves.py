@@ -23,7 +23,8 @@ REACHED, NOT_REACHED, NO_TARGET = "reached", "not reached", "no target"
 class CurveRow:
     """One line of `curves.csv`: a task's headline metric after a round.
 
-    `bytes` (up and down, all clients) and `steps` (all clients) are sums from the start of training, means over seeds.
+    `bytes` (up and down, all clients) and `steps` (all clients) are sums from the start of training, means over seeds;
+    `time` is that of the virtual clock, if the profile has one, in optimiser steps of a client of speed 1.
     """
 
     scenario: str
@@ -34,6 +35,7 @@ class CurveRow:
     round: int
     bytes: int
     steps: int
+    time: float | None
     mean: float | None
     std: float | None
     ci_low: float | None
@@ -60,6 +62,7 @@ class TargetRow:
     round: int | None
     bytes: int | None
     steps: int | None
+    time: float | None
     seeds_reached: int | None
     num_seeds: int
     area: float | None
@@ -70,7 +73,7 @@ def curve_rows(groups: Sequence[Group]) -> list[CurveRow]:
     keyed = []
     for group in groups:
         for number, at in evaluated_groups(group).items():
-            spent = bytes_and_steps(group, number)
+            spent = spent_until(group, number)
             places = {(task.name, primary_metric(at, task)): place for place, task in enumerate(group.tasks)}
             for row in main_rows([at], only={metric for _, metric in places}):
                 if (row.task, row.metric) in places:
@@ -118,8 +121,11 @@ def evaluated_groups(group: Group) -> dict[int, Group]:
     return found | ({max(last): group} if len(last) == 1 else {})
 
 
-def bytes_and_steps(group: Group, number: int) -> tuple[int, int]:
-    """Return the bytes sent (up and down) and the steps of all clients up to a round, rounded means over the seeds."""
+def spent_until(group: Group, number: int) -> tuple[int, int, float | None]:
+    """Return the bytes sent (up and down) and the steps of all clients up to a round, and the time when it ended.
+
+    Bytes and steps are rounded means over the seeds. The time is None without a virtual clock; all seeds have the same.
+    """
     sizes = [
         sum(sum(each["groups"].values()) for each in run.ledger.get("messages", ()) if each["round"] <= number)
         for run in group.runs
@@ -128,12 +134,14 @@ def bytes_and_steps(group: Group, number: int) -> tuple[int, int]:
         sum(client["steps"] for row in run.rounds if row["round"] <= number for client in row["clients"])
         for run in group.runs
     ]
-    return round(sum(sizes) / len(sizes)), round(sum(steps) / len(steps))
+    ends = [row.get("end") for run in group.runs for row in run.rounds if row["round"] <= number]
+    time = max((end for end in ends if end is not None), default=None)
+    return round(sum(sizes) / len(sizes)), round(sum(steps) / len(steps)), time
 
 
-def _curve_row(row: MainRow, number: int, size: int, steps: int) -> CurveRow:
+def _curve_row(row: MainRow, number: int, size: int, steps: int, time: float | None) -> CurveRow:
     start = (row.scenario, row.method, row.task, row.metric, row.protocol)
-    return CurveRow(*start, number, size, steps, row.mean, row.std, row.ci_low, row.ci_high)
+    return CurveRow(*start, number, size, steps, time, row.mean, row.std, row.ci_low, row.ci_high)
 
 
 def _target(group: Group, task: Task, end_of_local: float | None) -> tuple[float | None, str]:
@@ -154,12 +162,13 @@ def _target_row(
     area = area_under(means if start is None else [(0, start), *means]) if len(means) == len(curve) else None
     fixed = (group.scenario, group.label, task.name, curve[-1].metric, value)
     if value is None:
-        return TargetRow(*fixed, status, None, None, None, None, len(group.runs), area)
+        return TargetRow(*fixed, status, None, None, None, None, None, len(group.runs), area)
     first = next((row for row in curve if row.mean is not None and row.mean >= value), None)
     ever = _ever_reached(group, task, value)
     if first is None:
-        return TargetRow(*fixed, NOT_REACHED, None, None, None, ever, len(group.runs), area)
-    return TargetRow(*fixed, REACHED, first.round, first.bytes, first.steps, ever, len(group.runs), area)
+        return TargetRow(*fixed, NOT_REACHED, None, None, None, None, ever, len(group.runs), area)
+    spent = (first.round, first.bytes, first.steps, first.time)
+    return TargetRow(*fixed, REACHED, *spent, ever, len(group.runs), area)
 
 
 def _ever_reached(group: Group, task: Task, target: float) -> int:

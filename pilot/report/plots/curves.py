@@ -20,11 +20,11 @@ from pilot.report.plots.style import (
 _ASIDE = 1.8
 """Points (1/72 inch) between the lines of two methods at one round, so that their intervals do not hide each other."""
 _MOST_INTERVALS = 8
-_AXES = {"round": "rounds", "megabytes": "MB sent, all clients"}
+_AXES = {"round": "rounds", "megabytes": "MB sent, all clients", "time": "virtual time (steps)"}
 
 
 def draw(source: Source, page: Page = SCREEN) -> Figure:
-    """Draw a column of panels per task: over rounds above, over bytes (up and down) below.
+    """Draw a column of panels per task: over rounds, over bytes (up and down), and over time if there is a clock.
 
     Points are means over clients and seeds of the personalised models; bars are 95 % intervals, left out if there are
     more than eight curves. Dashed lines are methods that train or send nothing: their value after the last round.
@@ -39,13 +39,14 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
     trained = [label for label in labels if not _is_level(rows[rows.method == label], "round")]
     with_intervals = len(trained) <= _MOST_INTERVALS
     tasks, turned = source.tasks, page.narrow
-    height = legend_height(handles, page) + (1.35 * len(tasks) + 0.3 if turned else 3.4)
-    figure = new_figure(*page.inches((3.0 * len(tasks) + 0.4, 5.4), height))
-    shape = (len(tasks), 2) if turned else (2, len(tasks))
+    names = [name for name in _AXES if name != "time" or source.timed]
+    height = legend_height(handles, page) + (1.35 * len(tasks) + 0.3 if turned else 1.7 * len(names))
+    figure = new_figure(*page.inches((3.0 * len(tasks) + 0.4, 2.7 * len(names)), height))
+    shape = (len(tasks), len(names)) if turned else (len(names), len(tasks))
     panels = figure.subplots(*shape, squeeze=False)
     for place, task in enumerate(tasks):
         own = rows[rows.task == task.name]
-        for across, name in enumerate(_AXES):
+        for across, name in enumerate(names):
             axes = panels[place, across] if turned else panels[across, place]
             _panel(figure, axes, own, labels, name, with_intervals)
             last = place == len(tasks) - 1 if turned else True
@@ -58,8 +59,9 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
     drawn = " with 95 % intervals (seed, client, image)" if with_intervals else ""
     title(
         figure,
-        f"{source.scenario}: personalised models over rounds and over bytes sent up and down; mean over clients and "
-        f"seeds{drawn}. Dashed: methods that send nothing, after the last round.",
+        f"{source.scenario}: personalised models over rounds{', over virtual time' if source.timed else ''} and over "
+        f"bytes sent up and down; mean over clients and seeds{drawn}. Dashed: methods that send nothing, after the "
+        "last round.",
         page,
     )
     return figure

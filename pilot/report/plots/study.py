@@ -1,4 +1,4 @@
-"""Figure of a study's part: bars, or lines over the number that it sweeps."""
+"""Figure of a study's part: bars, lines over the number that it sweeps, or differences of many methods."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from pilot.config.variant import base_name
 from pilot.matplotlib_import import Axes, Figure, Line2D, ScaledTranslation, Transform
 from pilot.report.numbers.load import Task
 from pilot.report.numbers.studies import PartTable, StudyRow
+from pilot.report.plots import differences
 from pilot.report.plots.bars import PAPER_ROW, bar, finish_panel
 from pilot.report.plots.page import SCREEN, Page
 from pilot.report.plots.style import DARK, legend_below, legend_height, method_style, new_figure, title
@@ -20,11 +21,20 @@ _LOGARITHMIC_FROM = 10.0
 
 def draw(table: PartTable, page: Page = SCREEN) -> Figure:
     """Draw one panel per task, each with its own scale."""
+    if has_differences(table):
+        return differences.draw(table, page)
     return _lines(table, page) if table.part.axis else _bars(table, page)
+
+
+def has_differences(table: PartTable) -> bool:
+    """Return whether a part is drawn as differences to its baseline: one setting and many methods."""
+    return table.part.axis is None and len(table.grids) == 1 and len(table.part.methods) >= differences.MANY
 
 
 def caption(table: PartTable) -> str:
     """Return the figure's caption."""
+    if has_differences(table):
+        return differences.caption(table)
     return f"{table.part.title}: primary metrics with 95 % bootstrap intervals (seed, client, image)."
 
 

@@ -54,13 +54,13 @@ class MethodStyle:
 
 
 _COLOURS = {
-    "#CC79A7": ("Server optimisers, drift",),
+    "#CC79A7": ("Server optimisers, drift", "Asynchronous"),
     "#8C6D1F": ("Personalised", "By task"),
     "#5E4FA2": ("LoRA-aware",),
     "#F0A070": ("Variants of Pilot, ours",),
 }
 """Families beyond the core one, by colour. Within a colour, marker and hatch tell methods apart."""
-_SHAPES = ("p", "h", "<", ">", "X", "P", "*", "d", "8", "H", "$+$", "$x$")
+_SHAPES = ("p", "h", "<", ">", "X", "P", "*", "d", "8", "H", "$+$", "$x$", "$T$", "$Y$", "$V$", "$Z$", "$N$", "$L$")
 _HATCHES = ("", "..", "xx", "\\\\", "--", "++", "oo", "OO", "**", "||", "-\\", "+o")
 _STYLES = {
     "pilot": MethodStyle("#D55E00", "o", ""),
@@ -144,6 +144,11 @@ class Source:
     def curves(self) -> pandas.DataFrame:
         """Rows of `tables/curves.csv` for the chosen methods."""
         return self._table("curves.csv")
+
+    @property
+    def timed(self) -> bool:
+        """Return whether the curves have times of a virtual clock."""
+        return bool(self.curves.time.notna().any())
 
     @cached_property
     def matrix(self) -> pandas.DataFrame:
