@@ -73,6 +73,7 @@ class _DryRun:
     def __init__(self, method: Method, miniature: Miniature, clients: Sequence[ClientInfo]) -> None:
         self._method, self._miniature, self._clients = method, miniature, clients
         self._stored: dict[int, State] = {info.client: {} for info in clients}
+        self._ever_stored: set[str] = set()
         self._server = ServerState()
         self._extra_copies_cache: dict[tuple[object, ...], int] = {}
         self.clients_differ = False
@@ -98,7 +99,7 @@ class _DryRun:
     def stays(self, leaves: Set[str]) -> tuple[str, ...]:
         """Return the groups that clients store; `group:part` where another part of the group leaves."""
         divided = {group.partition(":")[0] for group in leaves if ":" in group}
-        names = {name for state in self._stored.values() for name in state}
+        names = self._ever_stored
         parts = {name: f":{name.rpartition('.')[2]}" if group_of(name) in divided else "" for name in names}
         return _sort_groups({group_of(name) + part for name, part in parts.items()})
 
@@ -127,6 +128,7 @@ class _DryRun:
         split = method.split_result(phase, info, PhaseResult(start, end, stored, payload, 1, gradients))
         update = Update(info.client, info.task, 1, split.shared, _simulate_statistics(phase, info, number))
         self._stored[info.client] = split.private or stored
+        self._ever_stored |= split.private.keys()
         num_trained_mlps, num_frozen_mlps = _count_mlps(connector, trained)
         planned = PlannedPhase(
             name=phase.name,
