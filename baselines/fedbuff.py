@@ -64,8 +64,8 @@ class FedBuff(Asynchronous):
             sums[name] = sums[name] + added if name in sums else added
         rest = without(shared, {BUFFER})
         if count < self.buffer:
-            buffered = {COUNT: torch.tensor([float(count)], dtype=torch.float64)}
+            buffered = {COUNT: torch.tensor([float(count)])}
             return {**rest, **prefixed(sums, BUFFER), **buffered}, {"weight": weight}
         changed = {name: (total / count).to(model[name].dtype) for name, total in sums.items()}
-        version = {VERSION: shared[VERSION] + 1, COUNT: torch.zeros(1, dtype=torch.float64)}
+        version = {VERSION: shared[VERSION] + 1, COUNT: torch.zeros(1)}
         return {**rest, **changed, **version}, {"weight": weight, "changed": True}

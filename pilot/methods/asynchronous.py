@@ -39,7 +39,7 @@ class Asynchronous(Averaging):
 
     def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """Store the model that all start from, at version 0."""
-        return ServerState({**initial, VERSION: torch.zeros(1, dtype=torch.float64)})
+        return ServerState({**initial, VERSION: torch.zeros(1)})
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
         """Return the global model; nothing before its first change."""
