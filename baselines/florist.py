@@ -15,7 +15,7 @@ method here. A robust mean replaces the weighted one of the products.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -67,6 +67,10 @@ class Florist(Averaging):
     def phases(self, round_number: int) -> tuple[Phase, ...]:
         """Return one phase with all steps of the round."""
         return (Phase(name="train", trainable=PLAIN_GROUPS, shared=PLAIN_GROUPS, auxiliary=frozenset({STEP})),)
+
+    def largest_messages(self) -> "Florist":
+        """Return the method without truncation."""
+        return replace(self, energy=1.0)
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
         """Return the connector, and what the client lacks of D: the last step, or all of it."""

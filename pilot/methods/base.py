@@ -191,9 +191,7 @@ class Method(ABC):
     def initial_state(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
         """Return the values that a phase starts from: the client's stored state, overwritten by the payload.
 
-        They replace the model's initial values.
-
-        Stored names that the phase's model lacks are ignored.
+        They replace the model's initial values; stored names that the phase's model lacks are ignored.
         """
         return {**stored, **without(payload, phase.auxiliary)}
 
@@ -247,16 +245,15 @@ class Method(ABC):
         """Return what a client receives at the start of a phase, named as in the client's model."""
         return {}
 
+    def largest_messages(self) -> "Method":
+        """Return the method with the options under which messages are largest, if their size depends on training."""
+        return self
+
     def newcomer_state(self, server: ServerState, client: ClientInfo, initial: State) -> State:
         """Return what a client that has never taken part starts from, besides the payload of its first phase.
 
-        Used for clients that take no part in training, after the last round; a client that joins during training
-        starts from the payload alone.
-
-        Args:
-            server: the state after the last round.
-            client: the newcomer.
-            initial: LoRA as it is before training.
+        Used for clients that take no part in training, after the last round (`server` is the state then, `initial`
+        LoRA before training); a client that joins during training starts from the payload alone.
         """
         return {}
 

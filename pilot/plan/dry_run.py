@@ -44,10 +44,12 @@ def dry_run_method(method: Method, miniature: Miniature, clients: Sequence[Clien
     Raises:
         UserError: the method keeps or sends tensors of a size of which no full size is known.
     """
-    run, found = _DryRun(method, miniature, clients), list[tuple[PlannedPhase, ...]]()
+    largest = method.largest_messages()
+    run, found, servers = _DryRun(largest, miniature, clients), list[tuple[PlannedPhase, ...]](), list[int]()
     last = max(rounds, MIN_ROUNDS)
     for number in range(1, last + 1):
         found.append(run.round(number))
+        servers.append(run.server_numbers())
         lasting = all(method.phases(later) == method.phases(number) for later in range(number + 1, last + 1))
         if number >= MIN_ROUNDS and lasting and found[-1] == found[-2]:
             break
@@ -55,11 +57,11 @@ def dry_run_method(method: Method, miniature: Miniature, clients: Sequence[Clien
     leaves = {group for phase in phases for group in phase.shared}
     return PlannedMethod(
         rounds=tuple(found),
-        server=run.server_numbers(),
+        servers=tuple(servers),
         leaves=_sort_groups(leaves),
         stays=run.stays(leaves),
         pooled=method.pooled,
-        upper_bound=run.clients_differ,
+        upper_bound=run.clients_differ or largest != method,
     )
 
 

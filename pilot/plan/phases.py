@@ -52,19 +52,28 @@ class PlannedMethod:
 
     Attributes:
         rounds: the phases of each round; the last entry applies to all later rounds.
-        server: parameters in the server's checkpoint.
+        servers: numbers in the server's checkpoint after each of these rounds.
         leaves: groups of parameters that leave a client, named as in `pilot.methods.base.Phase`.
         stays: groups of parameters that only the client stores.
         pooled: whether one model is trained on all data.
-        upper_bound: whether clients send or receive different amounts, so that the maximum is counted.
+        upper_bound: whether amounts differ between clients or depend on what was trained: the largest are counted.
     """
 
     rounds: tuple[tuple[PlannedPhase, ...], ...]
-    server: int
+    servers: tuple[int, ...]
     leaves: tuple[str, ...]
     stays: tuple[str, ...]
     pooled: bool
     upper_bound: bool
+
+    @property
+    def server(self) -> int:
+        """Return the numbers in the server's checkpoint after the last round."""
+        return self.servers[-1]
+
+    def server_after(self, round_number: int) -> int:
+        """Return the numbers in the server's checkpoint after a round; rounds count from 1."""
+        return self.servers[min(round_number, len(self.servers)) - 1]
 
     def phases(self, round_number: int) -> tuple[PlannedPhase, ...]:
         """Return the phases of a round; rounds count from 1."""

@@ -56,9 +56,9 @@ def estimate_work(
             flops += validated * forward_flops(architecture, settings, phase) if phase.validates else 0
             moved += clients * FLOAT32 * (phase.down + phase.up)
     first, later = (client_bytes(method, number) for number in (1, 2))
-    rounds = range(max(1, profile.rounds - KEPT_ROUNDS + 1), profile.rounds + 1)
-    kept, last = len({*rounds, *profile.evaluated_rounds}), method.phases(profile.rounds)
-    private = last[-1].private if last else 0
+    last = range(max(1, profile.rounds - KEPT_ROUNDS + 1), profile.rounds + 1)
+    kept = sorted({*last, *profile.evaluated_rounds})
+    private = [phases[-1].private for number in kept if (phases := method.phases(number))]
     return Work(
         steps=steps,
         examples=steps * batch,
@@ -66,8 +66,8 @@ def estimate_work(
         down=(first[0], later[0]),
         up=(first[1], later[1]),
         total_bytes=moved,
-        server_disk=kept * FLOAT32 * method.server,
-        client_disk=kept * clients * FLOAT32 * private,
+        server_disk=FLOAT32 * sum(method.server_after(number) for number in kept),
+        client_disk=clients * FLOAT32 * sum(private),
     )
 
 

@@ -20,7 +20,7 @@ from pilot.plan.work import client_examples
 from ..small import Small
 
 METHODS = tuple(TABLE)
-BOUNDED = ("fedmoe", "flexlora", "hetlora")
+BOUNDED = ("fedmoe", "flexlora", "hetlora", "fedilora", "florist")
 """What clients send depends on their choice of experts or on their rank."""
 
 
@@ -108,7 +108,10 @@ def test_disk(small: Small, method: str) -> None:
     ):
         found = sum(path.stat().st_size for path in files)
         headers = sum(int.from_bytes(path.read_bytes()[:8], "little") + 8 for path in files)
-        assert found - headers == planned
+        if method == "florist":  # the rank of a step depends on training
+            assert found - headers <= planned
+        else:
+            assert found - headers == planned
 
 
 def test_features_on_disk(small: Small) -> None:
