@@ -21,6 +21,7 @@ FullName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*(\+[a-z0-9][a-z0-9
 """A name, or a name with its variant: `scenario2+alpha-0.1`."""
 Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=0.5)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 NOT_IN_DATA = ("title", "methods", "seeds", "cross_task", "post_fit", "targets")
@@ -90,6 +91,36 @@ class UnseenConfig(CompactModel):
     questions: UnseenQuestions | None = None
 
 
+class MissingConfig(Model):
+    """Shares of clients' training records without a picture, and without a text beyond the task's prompt.
+
+    A share is that of all clients, or one for each of a task's clients in order, after the last again from the first.
+    What is there instead is in `pilot.data.missing`.
+    """
+
+    image: Fraction | tuple[Fraction, ...] = 0.0
+    text: Fraction | tuple[Fraction, ...] = 0.0
+
+    @model_validator(mode="after")
+    def _something(self) -> "MissingConfig":
+        for name, value in (("image", self.image), ("text", self.text)):
+            if value == ():
+                raise ValueError(f"{name}: expected at least one share")
+        return self
+
+    def image_of(self, place: int) -> float:
+        """Return the share of records without a picture of a task's client, by its place among them."""
+        return _share_of(self.image, place)
+
+    def text_of(self, place: int) -> float:
+        """Return the share of records without a text of a task's client, by its place among them."""
+        return _share_of(self.text, place)
+
+
+def _share_of(shares: float | tuple[float, ...], place: int) -> float:
+    return shares[place % len(shares)] if isinstance(shares, tuple) else shares
+
+
 class Scenario(CompactModel):
     """Typed model of a scenario file: tasks, their clients, and the methods and seeds to run.
 
@@ -97,11 +128,11 @@ class Scenario(CompactModel):
     also evaluated after one more round of local steps. `targets` says when a curve has reached its target: a share of
     what `local` reaches, the same for every task, or a value of each task's headline metric. `unseen` names clients
     and questions that are kept out of training. `conditions` are the imaging conditions of each task's clients, in
-    order; further clients start again with the first.
+    order; further clients start again with the first. `missing` says what clients' training records lack.
     """
 
     omitted_defaults: ClassVar[frozenset[str]] = frozenset(
-        {"cross_task", "post_fit", "targets", "unseen", "conditions"}
+        {"cross_task", "post_fit", "targets", "unseen", "conditions", "missing"}
     )
 
     name: FullName
@@ -119,6 +150,7 @@ class Scenario(CompactModel):
     targets: Positive | Mapping[str, Annotated[float, Field(allow_inf_nan=False)]] | None = None
     unseen: UnseenConfig | None = None
     conditions: Annotated[tuple[tuple[Condition, ...], ...], Field(min_length=2)] | None = None
+    missing: MissingConfig | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> "Scenario":

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from pilot.config.base import Count, Model, Positive
 from pilot.config.federation import ClockConfig
 from pilot.config.files import check_known, load_file, shipped_names
-from pilot.config.scenario import Name, UnseenConfig, VariantName
+from pilot.config.scenario import MissingConfig, Name, UnseenConfig, VariantName
 from pilot.errors import UserError
 
 VariantKind = Literal["method", "scenario", "profile"]
@@ -52,7 +52,7 @@ class _Patch(Model):
 class ScenarioPatch(_Patch):
     """Another split over clients: `alpha` of every Dirichlet partition, `kind` and `num_clients` of every task.
 
-    `unseen` keeps clients and questions out of training.
+    `unseen` keeps clients and questions out of training; `missing` takes pictures or texts from training records.
     """
 
     kind: Literal["iid"] | None = None
@@ -60,6 +60,7 @@ class ScenarioPatch(_Patch):
     num_clients: Count | None = None
     min_client_examples: Count | None = None
     unseen: UnseenConfig | None = None
+    missing: MissingConfig | None = None
 
     @model_validator(mode="after")
     def _one_split(self) -> "ScenarioPatch":
@@ -82,6 +83,8 @@ class ScenarioPatch(_Patch):
             changes |= {"min_client_examples": self.min_client_examples}
         if self.unseen:
             changes |= {"unseen": self.unseen.model_dump(mode="json")}
+        if self.missing:
+            changes |= {"missing": self.missing.model_dump(mode="json")}
         return {**scenario, **changes}
 
     def _task(self, task: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pilot.config.scenario import Condition, Scenario, TaskConfig
+from pilot.data.missing import plain_picture
 from pilot.data.record import InstructionRecord, read_records, read_table, write_table
 from pilot.errors import UserError
 from pilot.io.digest import sha256_bytes
@@ -180,6 +181,8 @@ def records_with_images(scenario: Scenario, scenario_dir: Path) -> list[Instruct
         seen = read_seen_images(seen_images_file(scenario_dir), task.name)
         found += [record for record in records if record.split == "test"]
         found += [each.replace_in(by_id[id]) for (id, _), each in seen.items()]
+    if scenario.missing is not None:
+        found.append(replace(found[0], image=plain_picture()))
     return found
 
 

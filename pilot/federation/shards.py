@@ -15,6 +15,7 @@ from pilot.config.model import Frame
 from pilot.config.scenario import Scenario, TaskConfig
 from pilot.data.conditions import as_clients_see
 from pilot.data.frames import in_frame
+from pilot.data.missing import lacking
 from pilot.data.record import InstructionRecord, read_records, read_table
 from pilot.errors import UserError
 
@@ -151,7 +152,7 @@ def read_part(
 
     Without `images`, records hold only the digests of their images, which is enough to train on stored features. With
     `unseen`, the clients are those that take no part in training. Images are as the clients see them, under their own
-    conditions if the scenario has any.
+    conditions if the scenario has any; training records lack what its field `missing` says.
     """
     path = scenario_dir / "partition" / "assignment.parquet"
     assigned = read_table(path, ["task", "id", "client", "part"], task=task.name, part=part)
@@ -168,7 +169,9 @@ def read_part(
                 "the data or the scenario have changed. Run `pilot-bench partition` again."
             )
         shards[client].append(records[name])
-    return as_clients_see(shards, scenario, scenario_dir, task, images=images) if scenario.conditions else shards
+    if scenario.conditions:
+        shards = as_clients_see(shards, scenario, scenario_dir, task, images=images)
+    return lacking(shards, scenario, task, images=images) if scenario.missing and part == "train" else shards
 
 
 def records_of_part(

@@ -48,7 +48,7 @@ def test_unknown_methods(field: str) -> None:
         ({"profile": "my.yaml"}, "field profile: unknown name 'my.yaml'"),
         (
             {"profile": "embedded+round-3"},
-            "'round-3' is not a variant of a profile. Expected one of: equal-flops, rounds-3,",
+            "'round-3' is not a variant of a profile. Expected one of: clock-even, clock-uneven,",
         ),
         ({"profile": 7}, "field profile: .* got 7"),
         ({"figure_methods": "pilot+no-ota"}, "'no-ota' is not a variant of method pilot"),
