@@ -136,6 +136,18 @@ def test_deployment_gives_the_bytes_of_local_training(deployed: Deployed, method
 
 
 @pytest.mark.exhaustive
+def test_an_asynchronous_run_on_a_deployment(deployed: Deployed, tmp_path: Path) -> None:
+    """Waves of a virtual clock, some of a single node: the bytes of local training."""
+    clock = "federation: {participation: {clock: {speeds: [1, 0.4, 2.5], delays: [0, 1]}}}\n"
+    profile = tmp_path / "timed.yaml"
+    profile.write_text(deployed.small.profile_text.replace("name: tiny", "name: timed") + clock)
+    run(deployed, "fedbuff", profile=str(profile))
+    spec = replace(deployed.small.spec("fedbuff"), profile=load_profile(profile))
+    train_run(spec, deployed.small.folder, tmp_path / "here", False, quiet)
+    assert contents(deployed.results / "timed/small/runs/fedbuff/seed0") == contents(tmp_path / "here")
+
+
+@pytest.mark.exhaustive
 def test_models_of_evaluated_rounds_are_kept(deployed: Deployed, tmp_path: Path) -> None:
     """Nodes keep their private states of those rounds, too, and `collect` brings them."""
     text = deployed.small.profile_text.replace("name: tiny", "name: kept") + "evaluate_every: 1\n"

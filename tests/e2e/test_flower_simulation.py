@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pilot.config.federation import ClockConfig, ParticipationConfig
 from pilot.deployment.flower_command import environment
 from pilot.errors import UserError
 from pilot.federation.checkpoint import rounds_of
@@ -38,6 +39,18 @@ def test_simulation_gives_the_bytes_of_local_training(few: Small, tmp_path: Path
     assert contents(tmp_path) == contents(few.run(method))
     timing = read_json(tmp_path / "timing.json")
     assert timing["exchange_seconds"] > 0 or method == "untuned"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("method", ["fedbuff", "fedasync", "fedavg"])
+def test_a_virtual_clock_is_the_same_in_a_simulation(few: Small, tmp_path: Path, method: str) -> None:
+    """Clients of unequal speed: an asynchronous method takes some of them several times in a round."""
+    participation = ParticipationConfig(clock=ClockConfig(speeds=(1.0, 0.4, 2.5), delays=(0.0, 1.0)))
+    federation = few.profile.federation.model_copy(update={"participation": participation})
+    spec = replace(few.spec(method), profile=few.profile.model_copy(update={"federation": federation}))
+    train_run(spec, few.folder, tmp_path / "here", False, quiet)
+    simulate_run(spec, few.folder, tmp_path / "simulated", False, quiet)
+    assert contents(tmp_path / "simulated") == contents(tmp_path / "here")
 
 
 @pytest.mark.exhaustive
