@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from pilot.errors import UserError
-from pilot.io.atomic import read_json, write_json, write_jsonl, write_text
+from pilot.io.atomic import read_json, read_jsonl, write_json, write_jsonl, write_text
 from pilot.report.compare.protocols import show_protocol
+from pilot.report.html.protocol_charts import curve_axes
 from pilot.report.numbers.cross_task import fairness_rows, jain, matrix_rows
 from pilot.report.numbers.curves import CurveRow, area_under, curve_rows, spent_until, target_rows
 from pilot.report.numbers.intervals import combined_interval
@@ -212,6 +213,21 @@ def test_targets(curves: Path) -> None:
     rest = target_rows(without, curve_rows(without))
     assert {row.status for row in rest} == {"no value of local"}
     assert rest[0].area == pytest.approx((0.35 + 0.55) / 2)  # from the first evaluated round: untuned is not here
+
+
+def test_time_of_a_virtual_clock(curves: Path) -> None:
+    """Rounds of 7 units of time; the target is reached in round 2. References have no time."""
+    for run in curves.glob("runs/*/*/rounds.jsonl"):
+        write_jsonl(run, [{**row, "end": 7.0 * row["round"]} for row in read_jsonl(run)])
+    groups = groups_of(curves)
+    rows = curve_rows(groups)
+    pilot = [row.time for row in rows if (row.method, row.task, row.protocol) == ("pilot", "a", "personalised")]
+    assert pilot == [7.0, 14.0, 21.0] and {row.time for row in rows if row.method == "untuned"} == {None}
+    reached = {row.task: row.time for row in target_rows(groups, rows) if row.method == "pilot"}
+    assert reached == {"a": 14.0, "b": None, "c": 21.0}
+    write_text(curves / "tables/curves.csv", to_csv(rows, column_names(CurveRow)))
+    source = Source(curves, tuple(load_runs([curves])))
+    assert source.timed and list(curve_axes(source)) == ["round", "megabytes", "steps", "time"]
 
 
 def test_area() -> None:

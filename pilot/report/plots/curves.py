@@ -56,12 +56,13 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
             if across == 0:
                 axes.set_title(task.name)
     legend_below(figure, handles)
+    over = "rounds and over bytes sent up and down"
+    over = "rounds, over bytes sent up and down and over virtual time" if source.timed else over
     drawn = " with 95 % intervals (seed, client, image)" if with_intervals else ""
     title(
         figure,
-        f"{source.scenario}: personalised models over rounds{', over virtual time' if source.timed else ''} and over "
-        f"bytes sent up and down; mean over clients and seeds{drawn}. Dashed: methods that send nothing, after the "
-        "last round.",
+        f"{source.scenario}: personalised models over {over}; mean over clients and seeds{drawn}. Dashed: methods that "
+        "send nothing, after the last round.",
         page,
     )
     return figure
