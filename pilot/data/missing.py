@@ -20,6 +20,8 @@ from pilot.io.digest import sha256_bytes
 from pilot.io.seeding import generator
 
 MEAN_COLOUR = (123, 117, 104)
+OPEN = "Answer the question."
+"""What is left of a question without a line that names the answer's form."""
 SIDE = 64
 """Pixels; the picture is plain, so that every size shows the same."""
 
@@ -55,7 +57,7 @@ def bare_prompt(record: InstructionRecord) -> str:
         return CAPTION
     if record.task == "ground":
         return GROUND.partition(" {expression}")[0]
-    return SINGLE_WORD if record.instruction.endswith(SINGLE_WORD) else ""
+    return SINGLE_WORD if record.instruction.endswith(SINGLE_WORD) else OPEN
 
 
 def _lost(scenario: Scenario, task: TaskConfig, record: InstructionRecord, shares: Mapping[str, float]) -> set[str]:
@@ -68,7 +70,8 @@ def _lost(scenario: Scenario, task: TaskConfig, record: InstructionRecord, share
 def _without(record: InstructionRecord, lost: set[str], *, images: bool) -> InstructionRecord:
     if "image" in lost:
         picture = plain_picture()
-        record = replace(record, image=picture if images else b"", known_sha256=sha256_bytes(picture))
+        known = {"image": picture, "known_sha256": ""} if images else {"known_sha256": sha256_bytes(picture)}
+        record = replace(record, **known)
     if "text" in lost:
         record = replace(record, instruction=bare_prompt(record), earlier=())
     return record

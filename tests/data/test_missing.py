@@ -10,7 +10,9 @@ from pilot.config.load import load_scenario
 from pilot.config.scenario import MissingConfig
 from pilot.data.conditions import records_with_images
 from pilot.data.missing import bare_prompt, lacking, plain_picture
-from pilot.data.record import InstructionRecord
+from pilot.data.record import InstructionRecord, read_records
+from pilot.federation.node_folder import node_name
+from pilot.federation.nodes import prepare_nodes
 from pilot.federation.shards import read_part
 from pilot.io.atomic import read_jsonl
 
@@ -55,7 +57,7 @@ def test_shares_by_client() -> None:
     ("kind", "instruction", "left"),
     [
         ("vqa", QUESTION, "Answer the question using a single word or phrase."),
-        ("vqa", "Who is it, and why?", ""),
+        ("vqa", "Who is it, and why?", "Answer the question."),
         ("caption", "Describe the picture.", "Provide a one-sentence caption for the provided image."),
         ("ground", "Please provide the bounding box coordinate of the region this sentence describes: the dog.",
          "Please provide the bounding box coordinate of the region this sentence describes:"),
@@ -100,3 +102,7 @@ def test_a_run_with_missing_modalities(tmp_path: Path, monkeypatch: pytest.Monke
     made.train(tmp_path / "run", "fedavg")
     rows = read_jsonl(tmp_path / "run/rounds.jsonl")
     assert len(rows) == 2 and not any(row["excluded"] or row["skipped"] for row in rows)
+    prepare_nodes(made.scenario, made.folder, tmp_path / "nodes")  # a node has what its client trains on
+    records = read_part(made.scenario, made.folder, made.scenario.tasks[0], "train", frame="original", images=True)
+    assert read_records(tmp_path / "nodes" / node_name(0) / "records.parquet") == records[0]
+    assert plain_picture() in {each.image for each in records[0]} != {plain_picture()}
