@@ -108,17 +108,10 @@ class MissingConfig(Model):
                 raise ValueError(f"{name}: expected at least one share")
         return self
 
-    def image_of(self, place: int) -> float:
-        """Return the share of records without a picture of a task's client, by its place among them."""
-        return _share_of(self.image, place)
-
-    def text_of(self, place: int) -> float:
-        """Return the share of records without a text of a task's client, by its place among them."""
-        return _share_of(self.text, place)
-
-
-def _share_of(shares: float | tuple[float, ...], place: int) -> float:
-    return shares[place % len(shares)] if isinstance(shares, tuple) else shares
+    def shares_of(self, place: int) -> dict[str, float]:
+        """Return the shares of records without an `image` and a `text` of a task's client, by its place among them."""
+        shares = {"image": self.image, "text": self.text}
+        return {name: each[place % len(each)] if isinstance(each, tuple) else each for name, each in shares.items()}
 
 
 class Scenario(CompactModel):

@@ -45,8 +45,7 @@ def lacking(
     clients = scenario.all_clients_of(task.name)
     result = {}
     for client, records in shards.items():
-        place = clients.index(client)
-        shares = {"image": missing.image_of(place), "text": missing.text_of(place)}
+        shares = missing.shares_of(clients.index(client))
         result[client] = [_without(record, _lost(scenario, task, record, shares), images=images) for record in records]
     return result
 

@@ -15,8 +15,8 @@ def group_of(name: str) -> str:
 
 def belongs(name: str, groups: Collection[str]) -> bool:
     """Return whether a tensor belongs to one of `groups`, each a group or `group:part` (see `Phase`)."""
-    group = group_of(name)
-    return group in groups or any(f"{group}:{'.'.join(name.split('.')[-n:])}" in groups for n in (1, 2))
+    group, words = group_of(name), name.rsplit(".", 2)
+    return group in groups or f"{group}:{words[-1]}" in groups or f"{group}:{'.'.join(words[-2:])}" in groups
 
 
 def select(state: Mapping[str, Tensor], groups: Collection[str]) -> State:
