@@ -38,7 +38,7 @@ from pilot.cli.options import (
 )
 from pilot.cli.plan import plan
 from pilot.cli.progress import progress
-from pilot.cli.report import compare, faults, figures, power, replication, report, study, tables, tensorboard, tuning
+from pilot.cli.report import COMMANDS
 from pilot.errors import UserError
 
 SIGNALS = {130: "interrupted", 143: "terminated", 129: "hung up"}
@@ -219,7 +219,7 @@ def import_(
     typer.echo(str(imported), err=True)
 
 
-for command in (compare, power, replication, tables, figures, report, faults, study, tuning, tensorboard, export, plan):
+for command in (*COMMANDS, export, plan):
     app.command()(command)
 
 

@@ -212,6 +212,28 @@ def tuning(scenario_dir: ScenarioDirArgument, method: OnlyMethodsOption = None) 
         typer.echo(str(path), err=True)
 
 
+def pack(
+    paths: Annotated[list[Path], typer.Argument(help="Scenario, method or run folders.")],
+    to: Annotated[Path, typer.Option(help="File to write, whose name ends in .tar.xz.")],
+) -> None:
+    """Pack what finished runs measured: settings, answers, scores, bytes and times; no models, data or features."""
+    from pilot.report.pack import pack_runs
+
+    typer.echo(f"{to}: {pack_runs(paths, to)} runs, {to.stat().st_size / 1e6:.2f} MB", err=True)
+
+
+def unpack(
+    files: Annotated[list[Path], typer.Argument(help="Files of `pilot-bench pack`.")],
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Unpack runs into a results folder, for `compare`, `tables`, `study`, `power` and `replication`."""
+    from pilot.report.pack import unpack_runs
+
+    for file in files:
+        found = unpack_runs(file, results)
+        typer.echo(f"{file}: {len(found.new)} runs written to {results}, {len(found.known)} were there", err=True)
+
+
 def tensorboard(
     paths: Annotated[list[Path], typer.Argument(help="Scenario, method or run folders; runs may still be training.")],
     to: Annotated[
@@ -223,3 +245,6 @@ def tensorboard(
 
     for path in write_events(paths, to):
         typer.echo(str(path), err=True)
+
+
+COMMANDS = (compare, power, replication, tables, figures, report, faults, study, tuning, tensorboard, pack, unpack)

@@ -15,6 +15,8 @@ FORGETTING, FORGETTING_LM_EVAL = "forgetting", "forgetting-lm-eval"
 """Of all models on what the backbone could do before: its public corpus, or tasks of lm-eval."""
 SAMPLES, PER_EXAMPLE, METRICS = "samples.jsonl", "per_example.jsonl", "metrics.json"
 """Files of an evaluation: answers, scores by example, and metrics."""
+IMAGES = "images.json"
+"""File of a scenario's folder that was unpacked: task -> example id -> its image, by numbers, in the digests' order."""
 KEPT_ROUNDS = 2
 """Last checkpoints of a run that the server and each client keep on disk, besides those of evaluated rounds."""
 

@@ -17,6 +17,8 @@ import numpy as np
 from pilot.data.record import read_table
 from pilot.errors import UserError
 from pilot.evaluation.metrics import PARSE_FAILURES, metric_bounds, metric_key
+from pilot.io.atomic import read_json
+from pilot.io.layout import IMAGES
 from pilot.report.numbers.intervals import bootstrap_clients, bootstrap_interval
 from pilot.report.numbers.load import Run, Task
 from pilot.report.numbers.order import PROTOCOLS, is_reference, method_key
@@ -211,10 +213,13 @@ def scores_of(group: Group, task: str, metric: str, protocol: str) -> Scores | N
 
 @cache
 def image_of_example(scenario_dir: Path, task: str) -> dict[str, str]:
-    """Map example ids to the digests of their images, from `data/<task>/records.parquet`; empty without the data."""
-    path = scenario_dir / "data" / task / "records.parquet"
+    """Map example ids to the digests of their images, from `data/<task>/records.parquet`.
+
+    Without the data they are mapped to the numbers of an unpacked folder's `images.json`, or the result is empty.
+    """
+    path, unpacked = scenario_dir / "data" / task / "records.parquet", scenario_dir / IMAGES
     if not path.exists():
-        return {}
+        return dict(read_json(unpacked, {}).get(task, {})) if unpacked.exists() else {}
     table = read_table(path, ["id", "image_sha256"])
     return dict(zip(table["id"].to_pylist(), table["image_sha256"].to_pylist(), strict=True))
 

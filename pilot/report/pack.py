@@ -1,0 +1,167 @@
+"""Packing of finished runs for keeping and passing on: what was measured, without states, data and features.
+
+A pack is a `tar.xz` of run folders below `<profile>/<scenario>/`: settings, records of rounds, bytes, times, answers
+and scores by example, and of each scenario the images that test examples share (`images.json`). It is what `compare`,
+`tables`, `study`, `power` and `replication` read, so their results from an unpacked folder are those of the runs
+themselves. Equal runs give equal bytes.
+"""
+
+import io
+import json
+import lzma
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from pilot.errors import UserError
+from pilot.io.atomic import create_folder, damaged, replace_file, write_bytes
+from pilot.io.layout import EVAL, IMAGES, METRICS, PER_EXAMPLE, SAMPLES
+from pilot.report.numbers.load import Run, load_runs
+from pilot.report.numbers.summary import image_of_example
+
+RUN_FILES = ("config.json", "ledger.json", "manifest.json", "participation.json", "privacy.json", "rounds.jsonl",
+             "timing.json")  # fmt: skip
+EVALUATION_FILES = (METRICS, PER_EXAMPLE, SAMPLES)
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """Run folders that were written, and those that were there already, with the same manifest."""
+
+    new: tuple[Path, ...]
+    known: tuple[Path, ...]
+
+
+def pack_runs(paths: Sequence[Path | str], file: Path) -> int:
+    """Write the runs under `paths` to `file`, a `.tar.xz`; return how many there are.
+
+    Raises:
+        UserError: `file` has another ending, a run is unfinished, unevaluated or damaged, or two of them have the same
+            profile, scenario, method and seed.
+    """
+    _check_ending(file)
+    members: dict[str, bytes] = {}
+    scenarios: dict[Path, list[Run]] = {}
+    runs = load_runs(paths)
+    for run in runs:
+        scenarios.setdefault(run.scenario_dir, []).append(run)
+    for folder, own in scenarios.items():
+        top = folder.parents[1]
+        found = [path for run in own for path in _files(run.path.resolve())]
+        named = {path.relative_to(top).as_posix(): path.read_bytes() for path in found}
+        named[(folder / IMAGES).relative_to(top).as_posix()] = json.dumps(_images(own), sort_keys=True).encode()
+        if twice := sorted(members.keys() & named.keys()):
+            raise UserError(f"{folder}: {twice[0]} is also in another results folder. Pack each results folder alone.")
+        members |= named
+
+    def fill(path: Path) -> None:
+        with (
+            lzma.open(path, "wb", preset=6) as raw,
+            tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            for name in sorted(members, key=_by_kind):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(members[name])
+                tar.addfile(entry, io.BytesIO(members[name]))
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(file, fill)
+    return len(runs)
+
+
+def unpack_runs(file: Path, results: Path) -> Unpacked:
+    """Write the runs of a pack below `results`; keep those that are there with the same manifest.
+
+    Raises:
+        UserError: `file` is not a pack or damaged, or `results` has another run of the same name; nothing is written
+            then.
+    """
+    members = _read(file)
+    runs: dict[str, dict[str, bytes]] = {}
+    for name, data in members.items():
+        if (parts := PurePosixPath(name)).name != IMAGES:
+            runs.setdefault(_run_of(file, parts), {})[name] = data
+    known = {name for name in runs if (results / name).exists()}
+    for name in sorted(known):
+        here = results / name / _MANIFEST
+        if not here.is_file() or here.read_bytes() != runs[name].get(f"{name}/{_MANIFEST}"):
+            raise UserError(
+                f"{results / name}: another run than that of {file}. Unpack into another folder, with --results."
+            )
+    for name, data in members.items():
+        if PurePosixPath(name).name == IMAGES and not (results / name).exists():
+            (results / name).parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(results / name, data)
+    for name in sorted(runs.keys() - known):
+        create_folder(results / name, partial(_write, name, runs[name]))
+    return Unpacked(
+        tuple(results / name for name in sorted(runs.keys() - known)), tuple(results / name for name in sorted(known))
+    )
+
+
+def _write(run: str, files: dict[str, bytes], work: Path) -> None:
+    for name, data in files.items():
+        path = work / PurePosixPath(name).relative_to(run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def _files(run: Path) -> Iterator[Path]:
+    """Yield the files of a run that a pack has."""
+    yield from (run / name for name in RUN_FILES if (run / name).is_file())
+    for name in EVALUATION_FILES:
+        yield from (run / EVAL).rglob(name)
+
+
+def _images(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
+    """Number the images of the examples that runs of a scenario have scores of, by task; digests are sorted alike."""
+    found: dict[str, dict[str, str]] = {}
+    for task in sorted({task.name for run in runs for task in run.tasks}):
+        scored = {
+            id for run in runs for (own, _, _), clients in run.per_example.items() if own == task
+            for examples in clients.values() for id in examples
+        }  # fmt: skip
+        images = {id: image for id, image in image_of_example(runs[0].scenario_dir, task).items() if id in scored}
+        order = {image: number for number, image in enumerate(sorted(set(images.values())))}
+        found[task] = {id: f"{order[image]:06}" for id, image in images.items()}
+    return found
+
+
+def _by_kind(name: str) -> tuple[str, ...]:
+    """Sort files of one name together: similar neighbours compress better."""
+    parts = PurePosixPath(name).parts
+    return (parts[-1], *parts)
+
+
+def _check_ending(file: Path) -> None:
+    if not file.name.endswith(".tar.xz"):
+        raise UserError(f"{file}: expected a name that ends in .tar.xz, such as runs.tar.xz.")
+
+
+def _read(file: Path) -> dict[str, bytes]:
+    _check_ending(file)
+    members: dict[str, bytes] = {}
+    try:
+        with tarfile.open(file, "r:xz") as tar:
+            for entry in tar:
+                content = tar.extractfile(entry)
+                if content is None:
+                    raise damaged(file, f"{entry.name}: expected files only")
+                members[entry.name] = content.read()
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file.") from error
+    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
+        raise damaged(file, f"not a pack of `pilot-bench pack` ({error})") from error
+    return members
+
+
+def _run_of(file: Path, name: PurePosixPath) -> str:
+    """Return the run's folder of a file's name, `<profile>/<scenario>/[faults/<fault>/]runs/<method>/seed<k>`."""
+    parts = name.parts
+    for start in (2, 4):
+        if len(parts) > start + 3 and parts[start] == "runs" and not name.is_absolute() and ".." not in parts:
+            return "/".join(parts[: start + 3])
+    raise damaged(file, f"{name}: expected <profile>/<scenario>/runs/<method>/seed<k>/...")

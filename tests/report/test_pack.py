@@ -1,0 +1,94 @@
+"""Packs of runs: tables from an unpacked folder are those of the runs themselves, and a pack is what it says."""
+
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pilot.errors import UserError
+from pilot.report.compare.side_by_side import compare
+from pilot.report.numbers.summary import image_of_example
+from pilot.report.pack import pack_runs, unpack_runs
+from pilot.report.tables.write import write_tables
+
+
+@pytest.fixture(scope="module")
+def packed(scenario: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("pack") / "a folder" / "runs.tar.xz"
+    assert pack_runs([scenario], file) == 20  # six methods with three seeds, two references with one
+    return file
+
+
+def test_tables_are_the_same(scenario: Path, packed: Path, tmp_path: Path) -> None:
+    results = tmp_path / "new results"
+    unpacked = unpack_runs(packed, results)
+    folder = results / "embedded" / "scenario2"
+    assert len(unpacked.new) == 20 and not unpacked.known
+    assert not list(folder.rglob("*.safetensors")) and not (folder / "data").exists()
+    write_tables(folder)
+    expected = {path.name: path.read_bytes() for path in (scenario / "tables").iterdir()}
+    found = {path.name: path.read_bytes() for path in (folder / "tables").iterdir()}
+    assert found == expected
+
+
+def test_images_count_once(scenario: Path, packed: Path, tmp_path: Path) -> None:
+    """Without the images of examples, intervals would be others: two examples of an image are not independent."""
+    unpack_runs(packed, tmp_path)
+    folder = tmp_path / "embedded" / "scenario2"
+    with_images = compare([folder / "runs/fedavg"], format="json")
+    image_of_example.cache_clear()
+    (folder / "images.json").unlink()
+    assert compare([folder / "runs/fedavg"], format="json") != with_images
+    assert compare([scenario / "runs/fedavg"], format="json") == with_images
+
+
+def test_same_runs_give_the_same_bytes(scenario: Path, packed: Path, tmp_path: Path) -> None:
+    folders = [scenario / "runs" / name for name in ("pilot", "untuned", "majority")]
+    folders += [path for path in (scenario / "runs").iterdir() if path not in folders]
+    pack_runs(folders[::-1], tmp_path / "again.tar.xz")
+    assert (tmp_path / "again.tar.xz").read_bytes() == packed.read_bytes()
+    unpack_runs(packed, tmp_path)
+    pack_runs([tmp_path / "embedded" / "scenario2"], tmp_path / "unpacked.tar.xz")
+    assert (tmp_path / "unpacked.tar.xz").read_bytes() == packed.read_bytes()
+
+
+def test_unpacking_adds_to_what_is_there(scenario: Path, packed: Path, tmp_path: Path) -> None:
+    pack_runs([scenario / "runs/pilot/seed0", scenario / "runs/fedavg"], tmp_path / "some.tar.xz")
+    assert len(unpack_runs(tmp_path / "some.tar.xz", tmp_path).new) == 4
+    both = unpack_runs(packed, tmp_path)
+    assert (len(both.new), len(both.known)) == (16, 4)
+    assert compare([tmp_path / "embedded/scenario2"], format="csv") == compare([scenario], format="csv")
+
+
+def test_another_run_is_not_replaced(packed: Path, tmp_path: Path) -> None:
+    unpack_runs(packed, tmp_path)
+    run = tmp_path / "embedded/scenario2/runs/pilot/seed0"
+    (run / "manifest.json").write_text("{}")
+    shutil.rmtree(run.parent / "seed1")
+    with pytest.raises(UserError, match=r"seed0: another run than that of .*runs.tar.xz. Unpack into another folder"):
+        unpack_runs(packed, tmp_path)
+    assert not (run.parent / "seed1").exists()
+
+
+def test_bad_input(scenario: Path, packed: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"ends in \.tar\.xz"):
+        pack_runs([scenario], tmp_path / "runs.zip")
+    with pytest.raises(UserError, match="no such file"):
+        unpack_runs(tmp_path / "none.tar.xz", tmp_path)
+    (tmp_path / "cut.tar.xz").write_bytes(packed.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"cut\.tar\.xz: .*not a pack"):
+        unpack_runs(tmp_path / "cut.tar.xz", tmp_path)
+    (tmp_path / "evil").write_text("{}")
+    for name in ("../../outside/manifest.json", "/root/runs/x/seed0/manifest.json", "a/b/c/d/e/manifest.json"):
+        with tarfile.open(tmp_path / "evil.tar.xz", "w:xz") as tar:
+            tar.add(tmp_path / "evil", arcname=name)
+        with pytest.raises(UserError, match="expected <profile>/<scenario>/runs"):
+            unpack_runs(tmp_path / "evil.tar.xz", tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_two_results_folders_are_not_mixed(scenario: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(scenario, tmp_path / "other/embedded/scenario2"))
+    with pytest.raises(UserError, match="is also in another results folder"):
+        pack_runs([scenario / "runs/pilot", other / "runs/pilot"], tmp_path / "both.tar.xz")
