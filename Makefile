@@ -7,6 +7,8 @@ CORES ?= all
 TEST_PROCESSES ?= 4
 # Options of pip's installations: continuous integration leaves byte code to the first import.
 PIP_OPTIONS ?=
+# uv unpacks packages in a third of pip's time, where it is installed.
+INSTALL = $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/pip install $(PIP_OPTIONS))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: install scenario1 scenario2 scenario3 faults zoo ablation heterogeneity asynchrony tuning smoke smoke_faults smoke_study smokes figures report backbone test test-fast test-exhaustive lint types check docs clean
@@ -17,7 +19,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python >= 3.11 is needed, {sys.executable} is {v.major}.{v.minor}; run: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv --upgrade-deps $(VENV)
 	$(BIN)/pip install --quiet $(PIP_OPTIONS) "torch==$$(sed -n 's/^torch==//p' requirements.lock)"
-	$(BIN)/pip install --quiet $(PIP_OPTIONS) --no-deps -r requirements.lock  # complete, which `pip check` tests: nothing to resolve
+	grep -v '^torch==' requirements.lock | $(INSTALL) --quiet --no-deps -r /dev/stdin  # complete, which `pip check` tests: nothing to resolve
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	$(BIN)/pip check
 	@touch $@

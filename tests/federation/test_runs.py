@@ -30,7 +30,7 @@ from pilot.io.lock import locked
 from pilot.methods.base import group_of, select
 from pilot.methods.catalogue import METHODS
 
-from ..marks import few_of
+from ..marks import DIFFERENT, few_of
 from ..small import PROFILE, Small, contents, quiet
 
 TRAINED = ["pilot", "fedavg", "fedprox", "fedmoe", "local", "central"]
@@ -164,7 +164,7 @@ def test_killed_after_round_one_goes_on(small: Small, tmp_path: Path, method: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ZOO)
+@pytest.mark.parametrize("method", few_of([name for name in ZOO if name in DIFFERENT], ZOO))
 def test_methods_of_the_zoo(small: Small, method: str) -> None:
     """They train all clients by the same budget and send nothing private; `test_wire.py` kills and resumes them."""
     run = small.run(method)

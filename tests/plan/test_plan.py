@@ -17,6 +17,7 @@ from pilot.plan.architecture import architecture_of
 from pilot.plan.plan import GPU_CONTEXT, PlanInputs, make_plan, measured_seconds, plan_run
 from pilot.plan.work import client_examples
 
+from ..marks import DIFFERENT, few_of
 from ..small import Small
 
 METHODS = tuple(TABLE)
@@ -52,7 +53,7 @@ def moved(run: Path, number: int, direction: str, client: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", few_of(DIFFERENT, METHODS))
 def test_what_runs_recorded(small: Small, method: str) -> None:
     """Steps, what is trained, and every byte up and down; where clients differ, at most what is planned."""
     run = small.run(method)
@@ -97,7 +98,7 @@ def test_bounds_are_reached(small: Small) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [*METHODS, "pilot+no-stage1"])
+@pytest.mark.parametrize("method", few_of([*DIFFERENT, "pilot+no-stage1"], METHODS))
 def test_disk(small: Small, method: str) -> None:
     """Bytes of tensors in all kept checkpoints; a safetensors file has a header of under 200 bytes a tensor beside."""
     run = small.run(method)
