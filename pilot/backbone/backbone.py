@@ -6,6 +6,7 @@ function that returns them. What differs between models is in `pilot.backbone.fa
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from pilot.backbone.checkpoint import Checkpoint
 from pilot.backbone.families.base import Family
 from pilot.backbone.families.table import family_of
 from pilot.backbone.language import LanguageParameters
-from pilot.backbone.lora import attach_lora
+from pilot.backbone.lora import GROUP, LoraLinear, attach_lora
+from pilot.backbone.mixed import Mixtures
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.offsets import Offsets
 from pilot.backbone.packed.checkpoint import LeanCheckpoint
@@ -28,6 +30,7 @@ from pilot.backbone.passes import ImageTokens, LanguageModel, ModulePasses, Pass
 from pilot.backbone.prompts import ChatPrompts, Prompts, TemplatePrompts
 from pilot.connector.projector import Projector
 from pilot.errors import UserError
+from pilot.methods.mixed_lora import Mixture
 
 
 class Backbone:
@@ -53,6 +56,7 @@ class Backbone:
         self.prompts = self._make_prompts(prompt_template)
         self.eos_id = self.prompts.eos_id
         self.num_language_parameters = sum(p.numel() for p in self.language_model.parameters())
+        self._lora = rank, alpha
         self.text_adapter = attach_lora(self.language_model, rank, alpha, token_space=self.numerics.token_space)
         self._language = LanguageParameters(self.language_model, self.lm_head, self.text_adapter.values())
         self._offsets: Offsets | None = None
@@ -69,6 +73,8 @@ class Backbone:
         )
         can_pack = self.numerics.can_pack and positions is None and supports(self.model.config.text_config)
         self._passes: Passes = PackedPasses(model) if can_pack else ModulePasses(model)
+        self._plain_passes, self._model = self._passes, model
+        self._mixtures: Mixtures | None = None
         self.max_ids = None if max_length is None else self._max_text_ids(max_length)
 
     @property
@@ -131,6 +137,31 @@ class Backbone:
         if self._offsets is None:
             self._offsets = Offsets(self.language_model)
         return self._offsets.parameters
+
+    def mix(self, mixture: Mixture | None) -> dict[str, nn.Parameter]:
+        """Use several LoRAs in each layer, or with None the client's own alone; return the parameters that this adds.
+
+        Mixtures are computed by transformers' module, in token space; see `pilot.backbone.mixed`.
+        """
+        if self._mixtures is not None:
+            self._mixtures.detach()
+        self._passes = self._plain_passes
+        if mixture is None:
+            return {}
+        if isinstance(self._checkpoint, LeanCheckpoint) and self._mixtures is None:
+            self._model = replace(self._model, layers=self._whole_language_model(self._checkpoint))
+        self._mixtures = self._mixtures or Mixtures(self._model.layers)
+        self._passes = ModulePasses(self._model)
+        return self._mixtures.attach(mixture)
+
+    def _whole_language_model(self, checkpoint: LeanCheckpoint) -> nn.Module:
+        """Return the LLM as transformers' module, with the same LoRA."""
+        whole: nn.Module = checkpoint.whole.get_submodule(self.family.language)
+        attach_lora(whole, *self._lora, token_space=True)
+        for name, layer in whole.named_modules():
+            if isinstance(layer, LoraLinear):
+                layer.lora_A, layer.lora_B = (self.text_adapter[f"{GROUP}.{name}.lora_{part}"] for part in "AB")
+        return whole
 
     def language_parameters(self) -> dict[str, nn.Parameter]:
         """Return the LLM's own parameters by name; see `pilot.backbone.language`, also for what is raised."""

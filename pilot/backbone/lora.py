@@ -9,7 +9,7 @@ as PEFT does, without any tensor of the size of W; a 7B model on one GPU needs t
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,19 @@ GROUP = "text_adapter"
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
+class Mixing(Protocol):
+    """A mixture of a layer's LoRA with others; see `pilot.backbone.mixed`."""
+
+    def update(self, x: Tensor, lora_A: Tensor, lora_B: Tensor) -> Tensor:
+        """Return the weighted sum of all LoRAs' outputs for inputs (..., in), given the layer's own LoRA."""
+
+
 class LoraLinear(nn.Module):
     """A frozen linear layer with a low-rank update; `lora_A` (r, in), `lora_B` (out, r), float32 on W's device.
 
     Attributes:
         offset: D (out, in), in W's type, of W + s (D + B A); None without an offset, or if the weight includes s D.
+        mixture: returns what several LoRAs add to W x, without s, in place of B A x; None for this LoRA alone.
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, token_space: bool = False) -> None:
@@ -39,9 +47,13 @@ class LoraLinear(nn.Module):
         self.lora_A: nn.Parameter = nn.Parameter(torch.zeros(rank, base.in_features, device=device))
         self.lora_B: nn.Parameter = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
         self.offset: Tensor | None = None
+        self.mixture: Mixing | None = None
         self._merged: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.mixture is not None:
+            mixed = self.mixture.update(x, self.lora_A, self.lora_B)
+            return torch.add(functional.linear(x, self.weight, self.bias), mixed, alpha=self.scale)
         update = functional.linear(functional.linear(x, self.lora_A), self.lora_B) if self.token_space else None
         if self.offset is not None:
             return self._add_offset(x, functional.linear(x, self.offset), update)

@@ -111,7 +111,7 @@ def load(folder: Path | str) -> ExportedModel:
         phase = method.final_phase(profile.rounds)
         assert phase is not None, "an exported model was trained"
         connector = method.make_connector(phase, info, backbone.projector(), state)
-        model = loaded_model(backbone, method, connector, info, state)
+        model = loaded_model(backbone, method, connector, info, state, mixture=method.mixture(phase, state))
         if missing := sorted(model.parameters.keys() - state.keys()):
             raise ValueError(f"{len(missing)} tensors are missing, first {missing[0]}")
     except ValueError as error:

@@ -11,8 +11,9 @@ from pilot.errors import UserError
 from pilot.evaluation.imported.run import refuse_imported
 from pilot.evaluation.trained import load_run, run_spec
 from pilot.federation.spec import RunSpec, finished_config
-from pilot.methods.base import ClientInfo, State
+from pilot.methods.base import ClientInfo, State, select
 from pilot.methods.blind import Blind
+from pilot.methods.mixed_lora import OTHERS
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class TrainedModel:
         info: the client as its method sees it (for pooled data, the only client).
         clients: numbers of all clients with this model.
         state: all parameters of LoRA and connector, by name.
-        plain: whether the connector is a single MLP, as in LLaVA.
+        plain: whether the connector is a single MLP, as in LLaVA, and the LLM has one LoRA.
         backbone: the backbone with LoRA, whose values are unspecified.
     """
 
@@ -74,7 +75,8 @@ def load_trained_model(run_dir: Path, client: int) -> TrainedModel:
     clients, loader = next((clients, loader) for clients, loader in models.items() if client in clients)
     model = loader()
     infos = {info.client: info for info in spec.clients(spec.make_method())}
-    plain = isinstance(model.connector, PlainConnector)
+    state = model.state()
+    plain = isinstance(model.connector, PlainConnector) and not select(state, {OTHERS})
     config = finished_config(run_dir)
     info = infos[client if client in infos else 0]
-    return TrainedModel(run_dir, spec, config, client, info, clients, model.state(), plain, backbone)
+    return TrainedModel(run_dir, spec, config, client, info, clients, state, plain, backbone)

@@ -24,6 +24,7 @@ from pilot.federation.spec import RunSpec, run_digest
 from pilot.federation.store import ClientStore
 from pilot.federation.trainer import CheckpointSettings, LocalTrainer, TrainSettings
 from pilot.methods.base import ClientInfo, Method, Phase, State, Update, select, untrained_state
+from pilot.methods.mixed_lora import mixed_state
 
 MAX_CACHED_TEMPLATES = 32
 """Maximum number of templates of initial tensors cached between phases."""
@@ -58,6 +59,7 @@ def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: M
                 seen.pop(next(iter(seen)))
             connector = method.make_connector(phase, info, backbone.projector(), payload)
             own = {name: value.detach() for name, value in connector.named_parameters()} | start
+            own |= mixed_state(backbone.text_adapter, method.mixture(phase, payload))
             seen[key] = own if custom else select(own, phase.shared)
         if custom:
             values = method.initial_state(phase, info, {}, payload)

@@ -14,6 +14,7 @@ from pilot.connector.base import Connector
 from pilot.connector.projector import Projector
 from pilot.federation.store import Version
 from pilot.methods.base import ClientInfo, Method, Phase, State, Update, group_of, without
+from pilot.methods.mixed_lora import Mixture
 
 
 @dataclass(frozen=True)
@@ -119,18 +120,19 @@ def build_client_model(
     connector = method.make_connector(phase, info, projector or backbone.projector(), payload)
     values = method.initial_state(phase, info, stored, payload)
     ignored = stored.keys() - without(payload, phase.auxiliary).keys()
-    return loaded_model(backbone, method, connector, info, values, ignored)
+    return loaded_model(backbone, method, connector, info, values, ignored, method.mixture(phase, payload))
 
 
 def loaded_model(
     backbone: Backbone, method: Method, connector: Connector, info: ClientInfo, values: State,
-    ignored: Collection[str] = (),
+    ignored: Collection[str] = (), mixture: Mixture | None = None,
 ) -> ClientModel:  # fmt: skip
     """Build a model with these parameter values and initial values for the rest; see `ClientModel.load`."""
     connector.to(backbone.numerics.device).requires_grad_(True)
     backbone.reset_weights()
     own = backbone.offset_parameters() if method.offsets else {}
     own |= backbone.language_parameters() if method.trains_language else {}
+    own |= backbone.mix(mixture)
     model = ClientModel(connector, {**dict(connector.named_parameters()), **backbone.text_adapter, **own})
     if not backbone.text_adapter.keys() <= values.keys():
         backbone.load_text_adapter(initial_lora_state(backbone.text_adapter, info.seed))

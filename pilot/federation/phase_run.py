@@ -14,6 +14,7 @@ from pilot.federation.client import ClientModel, ClientReport, PhaseTask
 from pilot.federation.recorder import Recorder
 from pilot.federation.shards import Batch
 from pilot.methods.base import Method, PhaseResult, SplitResult, State, belongs, select, untrained_state
+from pilot.methods.mixed_lora import OTHERS, ROUTER
 
 
 class PhaseRun:
@@ -82,7 +83,7 @@ class PhaseRun:
             num_tokens=self.recorder.num_tokens,
             parameters=sizes,
             num_trainable=sum(parameter.numel() for parameter in self.trainable.values()),
-            num_activated=sum(sizes.get(group, 0) for group in (LORA, LANGUAGE))
+            num_activated=sum(sizes.get(group, 0) for group in (LORA, OTHERS, ROUTER, LANGUAGE))
             + self.model.connector.num_activated_parameters(),
             num_forward_tokens=self.recorder.num_forward_tokens,
             truncated=truncated,

@@ -23,6 +23,7 @@ from pilot.federation.validation import validate
 from pilot.io.digest import digest_json
 from pilot.io.seeding import seed_for
 from pilot.methods.base import VALIDATION_LOSS, Method, State, Update, select
+from pilot.methods.mixed_lora import ROUTER
 
 SECONDS_PER_MINUTE = 60
 
@@ -104,8 +105,9 @@ class LocalTrainer:
         """Build the optimiser of a phase."""
         settings, task = self.settings, run.task
         return Optimiser(
-            run.trainable, select(run.trainable, {LORA, LANGUAGE}), settings.learning_rates.of_phase(task.phase.name),
-            task.steps, settings.warmup_fraction, settings.weight_decay, settings.max_grad_norm,
+            run.trainable, select(run.trainable, {LORA, ROUTER, LANGUAGE}),
+            settings.learning_rates.of_phase(task.phase.name), task.steps,
+            settings.warmup_fraction, settings.weight_decay, settings.max_grad_norm,
             keep_gradients=task.phase.mean_gradients,
         )  # fmt: skip
 

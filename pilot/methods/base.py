@@ -19,6 +19,7 @@ from torch import Tensor
 from pilot.connector.base import Connector, PlainConnector
 from pilot.connector.projector import Projector
 from pilot.methods.mean import Mean, check_state, weighted_mean
+from pilot.methods.mixed_lora import Mixture
 from pilot.methods.state import State, belongs, group_of, prefixed, select, unprefixed, view_like, without
 
 __all__ = [
@@ -178,10 +179,13 @@ class Method(ABC):
     ) -> Connector:
         """Build the connector with its initial values, which depend only on the arguments.
 
-        Groups that are shared start equal on every client. `received` is the payload of this phase, for
-        methods in which the server decides what a client holds.
+        Shared groups start equal on every client. `received` is the payload.
         """
         return PlainConnector(projector)
+
+    def mixture(self, phase: Phase, received: State) -> Mixture | None:
+        """Return which LoRAs the LLM's layers mix in a phase, given its payload; None for the client's own alone."""
+        return None
 
     def final_phase(self, rounds: int) -> Phase | None:
         """Return the phase whose model is evaluated: the last one, or None where nothing is trained."""
@@ -200,8 +204,8 @@ class Method(ABC):
 
         Args:
             trainable: the current trainable parameters, with gradients.
-            received: their values at the start of the phase, after the payload was loaded; also, under their own
-                names, the tensors of the phase's auxiliary groups that the client had kept and received.
+            received: their values at the start of the phase, and the tensors of its auxiliary groups that the client
+                had kept and received.
         """
         return None
 
@@ -250,10 +254,9 @@ class Method(ABC):
         return self
 
     def newcomer_state(self, server: ServerState, client: ClientInfo, initial: State) -> State:
-        """Return what a client that has never taken part starts from, besides the payload of its first phase.
+        """Return what a client that took no part in training starts from, besides the payload of its first phase.
 
-        Used for clients that take no part in training, after the last round (`server` is the state then, `initial`
-        LoRA before training); a client that joins during training starts from the payload alone.
+        `server` is the state after the last round, `initial` LoRA before training. In training the payload is all.
         """
         return {}
 

@@ -29,6 +29,8 @@ FAMILIES: dict[str, dict[str, str]] = {
         "pfedme": "baselines.pfedme:PFedMe",
         "feddat": "baselines.feddat:FedDat",
         "fedmosaic": "baselines.fedmosaic:FedMosaic",
+        "fedalt": "baselines.fedalt:FedAlt",
+        "fedlease": "baselines.fedlease:FedLease",
     },
     "LoRA-aware": {
         "fedit": "baselines.fedit:FedIT",

@@ -1,9 +1,12 @@
-"""Similarity of clients' updates: cosines, and the best split of clients into two parts."""
+"""Similarity of clients' updates: cosines, the best split of clients into two parts, and the best clusters."""
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from pilot.methods.state import State
 
@@ -48,3 +51,36 @@ def bipartition(similarities: Sequence[Sequence[float]]) -> tuple[list[int], lis
         joined, kept = max(part[i], part[j]), min(part[i], part[j])
         part = [kept if label == joined else label for label in part]
     raise ValueError(f"similarities: expected at least 2 rows, got {count}")
+
+
+def mean_cosine_distances(states: Sequence[State]) -> NDArray[np.float64]:
+    """Compute the mean over tensors of 1 - cos of the same tensor of two clients, (K, K); 1 where one of them is 0."""
+    total_KK = torch.zeros(len(states), len(states), dtype=torch.float64)
+    for name in states[0]:
+        rows_KD = functional.normalize(torch.stack([state[name].flatten().double() for state in states]))
+        total_KK += 1 - rows_KD @ rows_KD.T
+    mean_KK = (total_KK / len(states[0])).clamp(min=0).fill_diagonal_(0)
+    distances: NDArray[np.float64] = ((mean_KK + mean_KK.T) / 2).numpy()
+    return distances
+
+
+def best_clusters(distances_KK: NDArray[np.float64], tried: Sequence[int]) -> list[int]:
+    """Return the cluster of each client, numbered by their first clients: average linkage, the largest silhouette.
+
+    Args:
+        distances_KK: between clients.
+        tried: numbers of clusters, of which those below K are tried; fewer than three clients are one cluster.
+    """
+    if len(distances_KK) < 3:
+        return [0] * len(distances_KK)
+    from sklearn.cluster import AgglomerativeClustering
+    from sklearn.metrics import silhouette_score
+
+    found = []
+    for count in sorted({min(count, len(distances_KK) - 1) for count in tried}):
+        model = AgglomerativeClustering(n_clusters=count, metric="precomputed", linkage="average")
+        labels = model.fit_predict(distances_KK).tolist()
+        found.append((silhouette_score(distances_KK, labels, metric="precomputed") if count > 1 else 0.0, labels))
+    _, best = max(found, key=lambda each: each[0])
+    order = list(dict.fromkeys(best))
+    return [order.index(label) for label in best]

@@ -30,6 +30,7 @@ from pilot.methods.base import (
     untrained_state,
     without,
 )
+from pilot.methods.mixed_lora import OTHERS, ROUTER, mixed_state
 from pilot.plan.miniature import Miniature
 from pilot.plan.objective import count_saved_numbers
 from pilot.plan.phases import PlannedMethod, PlannedPhase
@@ -136,7 +137,8 @@ class _DryRun:
             name=phase.name,
             share=phase.share_of_steps,
             trained=count(trained),
-            trained_lora=count(select(trained, {LORA})),
+            trained_lora=count(select(trained, {LORA, ROUTER})),
+            mixed_lora=count(select(start, {OTHERS, ROUTER})),
             trained_language=count(select(trained, {LANGUAGE})),
             trained_mlps=num_trained_mlps,
             frozen=count(without(start, phase.trainable | {OFFSETS})),
@@ -160,6 +162,7 @@ class _DryRun:
         more = self._miniature.offsets if self._method.offsets else {}
         if self._method.trains_language:
             more = more | self._miniature.language
+        more = more | mixed_state(self._miniature.text_adapter, self._method.mixture(phase, payload))
         initial = {name: value.detach() for name, value in connector.named_parameters()}
         values = self._method.initial_state(phase, info, self._stored[info.client], payload)
         own = {**initial, **self._miniature.text_adapter, **more}

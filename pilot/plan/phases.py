@@ -13,7 +13,8 @@ class PlannedPhase:
     Attributes:
         share: share of the round's steps.
         trained: parameters with gradients.
-        trained_lora: those of them that belong to LoRA.
+        trained_lora: those of them that belong to LoRA, or weigh several.
+        mixed_lora: parameters of LoRAs beside the client's own, and of what weighs them.
         trained_language: those that are the LLM's own.
         trained_mlps: connector MLPs with gradients.
         frozen: parameters that take part in the computation without gradients, except offsets.
@@ -32,6 +33,7 @@ class PlannedPhase:
     share: float = 1.0
     trained: int
     trained_lora: int
+    mixed_lora: int = 0
     trained_language: int = 0
     trained_mlps: int
     frozen: int = 0

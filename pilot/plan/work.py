@@ -99,7 +99,7 @@ def example_flops(architecture: Architecture, settings: Settings, phase: Planned
     if phase.extra_linear_sets and settings.activation_bytes < FLOAT32:
         per_token += (2 * (1 + again) + 2) * architecture.linear_parameters
     lora = architecture.lora_parameters(settings.rank)
-    per_token += 4 * lora + 2 * phase.trained_lora
+    per_token += 4 * (lora + phase.mixed_lora) + 2 * phase.trained_lora
     head = 4 * architecture.vocabulary * architecture.text_hidden * settings.answers
     if phase.trained_language:
         per_token, head = per_token + 2 * layers, head * 3 // 2
@@ -112,7 +112,7 @@ def forward_flops(architecture: Architecture, settings: Settings, phase: Planned
     """Count the floating-point operations of one example's forward pass alone."""
     layers = architecture.text_layers * architecture.layer_parameters
     attention = architecture.text_layers * 2 * settings.sequence * architecture.text_hidden
-    per_token = 2 * (layers + attention + architecture.lora_parameters(settings.rank))
+    per_token = 2 * (layers + attention + architecture.lora_parameters(settings.rank) + phase.mixed_lora)
     head = 2 * architecture.vocabulary * architecture.text_hidden * settings.answers
     mlps = 2 * (phase.trained_mlps + phase.frozen_mlps) * architecture.projector_parameters
     return settings.sequence * per_token + head + architecture.image_tokens * mlps
