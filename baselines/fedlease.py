@@ -90,7 +90,7 @@ class FedLease(Method):
         """Return the payload; the client's own LoRA during the warm-up, and a router drawn from the seed after it."""
         if phase.name == WARM_UP:
             return {**stored, **payload}
-        routers = select(mixed_state(select(payload, {OWN}), self.mixture(phase, payload)), {ROUTER})
+        routers = select(mixed_state(select(payload, {OWN}), self.mixture(phase, payload), 0), {ROUTER})
         return {**{name: _drawn(name, value, client.seed) for name, value in routers.items()}, **payload}
 
     def split_result(self, phase: Phase, client: ClientInfo, result: PhaseResult) -> SplitResult:

@@ -150,9 +150,25 @@ class Backbone:
             return {}
         if isinstance(self._checkpoint, LeanCheckpoint) and self._mixtures is None:
             self._model = replace(self._model, layers=self._whole_language_model(self._checkpoint))
-        self._mixtures = self._mixtures or Mixtures(self._model.layers)
-        self._passes = ModulePasses(self._model)
-        return self._mixtures.attach(mixture)
+        mixtures = self._mixtures = self._mixtures or Mixtures(self._model.layers, self.width)
+
+        def weigh(prompts: Sequence[Sequence[int]]) -> None:
+            mixtures.weigh(self.question_features(prompts))
+
+        self._passes = ModulePasses(self._model, None if mixture.weigh is None else weigh)
+        return mixtures.attach(mixture)
+
+    def question_features(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Return the features (B, D) of questions: their ids' mean embedding, of length 1; 0 without ids."""
+        with torch.no_grad():
+            rows = [self.embed(torch.tensor(ids, device=self.numerics.device)) for ids in prompts]
+            means = [row_LD.float().mean(dim=0) if len(row_LD) else row_LD.new_zeros(self.width) for row_LD in rows]
+            return functional.normalize(torch.stack(means), dim=1)
+
+    @property
+    def width(self) -> int:
+        """Width of the LLM."""
+        return int(self.model.get_input_embeddings().weight.shape[1])
 
     def _whole_language_model(self, checkpoint: LeanCheckpoint) -> nn.Module:
         """Return the LLM as transformers' module, with the same LoRA."""

@@ -67,15 +67,22 @@ class Passes(Protocol):
 
 
 class ModulePasses:
-    """Passes of transformers' module."""
+    """Passes of transformers' module.
 
-    def __init__(self, model: LanguageModel) -> None:
-        self._model = model
+    Args:
+        model: the LLM.
+        weigh: called before sequences are computed, with the ids between image and answer of each.
+    """
+
+    def __init__(self, model: LanguageModel, weigh: Callable[[Sequence[Sequence[int]]], None] | None = None) -> None:
+        self._model, self._weigh = model, weigh
 
     def logits(self, image_tokens_BNC: Tensor, ids_BL: Tensor, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Run the module over padded rows."""
         model = self._model
         model.layers.train(model.numerics.gradient_checkpointing and torch.is_grad_enabled())
+        if self._weigh is not None:
+            self._weigh(questions_of(ids_BL, labels_BL))
         inputs = model.inputs(image_tokens_BNC, ids_BL)
         places = model.places(0, inputs.shape[1], len(inputs))
         hidden = model.layers(inputs_embeds=inputs, position_ids=places, use_cache=False).last_hidden_state
@@ -90,6 +97,8 @@ class ModulePasses:
         with model.numerics.autocast(), merged_lora(model.layers):
             for rows in group_by_length([len(row) for row in ids], model.numerics.generation_batch):
                 after = torch.tensor([ids[row] for row in rows], device=model.numerics.device)
+                if self._weigh is not None:
+                    self._weigh([ids[row] for row in rows])
                 inputs = model.inputs(image_tokens(rows), after)
                 tokens = greedy(
                     model.layers, model.head, model.embed, inputs, max_new_tokens=max_new_tokens, end=model.eos_id,
@@ -101,3 +110,10 @@ class ModulePasses:
 
     def refresh(self) -> None:
         """Do nothing: the module computes with the weights themselves."""
+
+
+def questions_of(ids_BL: Tensor, labels_BL: Tensor) -> list[list[int]]:
+    """Return the ids before the first labelled one of each row; none where nothing is labelled."""
+    firsts = (labels_BL != IGNORED).int().argmax(dim=1).tolist()
+    rows: list[list[int]] = ids_BL.tolist()
+    return [row[:first] for row, first in zip(rows, firsts, strict=True)]

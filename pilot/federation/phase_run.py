@@ -10,11 +10,12 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.language import GROUP as LANGUAGE
 from pilot.backbone.lora import GROUP as LORA
 from pilot.backbone.packed.packing import IGNORED
+from pilot.backbone.passes import questions_of
 from pilot.federation.client import ClientModel, ClientReport, PhaseTask
 from pilot.federation.recorder import Recorder
 from pilot.federation.shards import Batch
 from pilot.methods.base import Method, PhaseResult, SplitResult, State, belongs, select, untrained_state
-from pilot.methods.mixed_lora import OTHERS, ROUTER
+from pilot.methods.mixed_lora import OTHERS, OWN_QUESTIONS, QUESTION, ROUTER
 
 
 class PhaseRun:
@@ -62,13 +63,22 @@ class PhaseRun:
     def split_result(self, gradients: State) -> SplitResult:
         """Split the result into what leaves the client and what it keeps; `gradients` as in `PhaseResult`."""
         task = self.task
-        work = PhaseResult(self.start, self.model.state(), self.stored, task.payload, task.steps, gradients)
+        end = self.model.state() | self._questions(trained=True)
+        start = self.start | self._questions(trained=False)
+        work = PhaseResult(start, end, self.stored, task.payload, task.steps, gradients)
         return self.method.split_result(task.phase, task.info, work)
 
     def untrained(self) -> State:
         """Return what the client would send without training."""
         task = self.task
-        return untrained_state(self.method, task.phase, task.info, self.start, self.stored, task.payload)
+        start = self.start | self._questions(trained=False)
+        return untrained_state(self.method, task.phase, task.info, start, self.stored, task.payload)
+
+    def _questions(self, *, trained: bool) -> State:
+        """Return the mean feature of the questions of all steps, or zeros, if the phase asks for it."""
+        if not self.task.phase.questions:
+            return {}
+        return {OWN_QUESTIONS: self.recorder.mean(QUESTION) if trained else torch.zeros(self.backbone.width)}
 
     def report(self, truncated: dict[str, int]) -> ClientReport:
         """Return the measurements so far; `truncated` counts what `max_length` cut off the client's examples."""
@@ -123,6 +133,9 @@ class PhaseRun:
             terms["penalty"] = penalty * of_batches
             total = total + terms["penalty"]
         diagnostics = {name: value * of_batches for name, value in output.diagnostics.items()}
+        if self.task.phase.questions:
+            asked = questions_of(batch.ids_BL, batch.labels_BL)
+            diagnostics[QUESTION] = self.backbone.question_features(asked).mean(dim=0) * of_batches
         self.recorder.add({"total": total, **terms}, diagnostics, _num_tokens(batch, output.tokens_BNC))
         return total
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pilot.methods.base import State
+from pilot.methods.mixed_lora import QUESTION
 
 LOSS_DIGITS = 5
 COUNTS = ("num_tokens", "num_forward_tokens")
@@ -50,8 +51,11 @@ class Recorder:
         return {name: _rounded(values) for name, values in self.losses.items()}
 
     def rounded_diagnostics(self) -> dict[str, list[float | None]]:
-        """Return each diagnostic's mean over the steps, rounded; a value that is not finite is None."""
-        return {name: _rounded(self.mean(name).flatten()) for name in self.diagnostics}
+        """Return each diagnostic's mean over the steps, rounded; a value that is not finite is None.
+
+        The features of questions are left out: they leave a client only where its method sends them.
+        """
+        return {name: _rounded(self.mean(name).flatten()) for name in self.diagnostics if name != QUESTION}
 
     def state(self) -> State:
         """Return everything recorded so far, as tensors in host memory."""

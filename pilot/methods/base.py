@@ -52,7 +52,7 @@ class ClientInfo:
 class Phase:
     """A period of local training followed by an aggregation.
 
-    Wherever a group is expected, `group:part` selects only those of its tensors whose names end in `.part`, one or two
+    Wherever a group is expected, `group:part` selects those of its tensors whose names end in `.part`, one or two
     words: `text_adapter:lora_B`, `text_adapter:q_proj.lora_B`.
 
     Attributes:
@@ -61,13 +61,13 @@ class Phase:
         shared: groups that leave the client.
         share_of_steps: fraction of the round's local steps, in 0..1; the phases of a round sum to 1.
         loss_weights: weight of each of the connector's loss terms.
-        statistics: diagnostics of the connector, averaged over the phase's steps, that the client also sends, and
-            their shapes.
-        validates: whether the statistics are instead those of the trained model on the validation part of the client's
-            shard; `validation_loss` (1,), the cross-entropy per answer token, may then be among them.
+        statistics: diagnostics of the connector, means over the phase's steps, that are sent too, and their shapes.
+        validates: whether the statistics are those of the trained model on the client's validation part instead;
+            `validation_loss` (1,), the cross-entropy per answer token, may then be among them.
         auxiliary: groups that are sent, received or kept without being parameters of the model.
         mean_gradients: whether `PhaseResult.gradients` is computed.
         distils: whether `Method.distillation` is called in every step.
+        questions: whether the result has `question_feature.own`; see `pilot.methods.mixed_lora`.
     """
 
     name: str
@@ -80,6 +80,7 @@ class Phase:
     auxiliary: frozenset[str] = frozenset()
     mean_gradients: bool = False
     distils: bool = False
+    questions: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class PhaseResult:
 
     Attributes:
         start: every parameter of the client's model when the phase began.
-        end: the same when the phase ended; equal to `start` when the server computes what a client would send.
+        end: the same when it ended; equal to `start` when the server computes what a client would send.
         stored: the state that the client had kept.
         payload: the state that it had received.
         steps: number of optimiser steps.
@@ -106,7 +107,7 @@ class PhaseResult:
 
 @dataclass(frozen=True)
 class SplitResult:
-    """The state that leaves a client after a phase, and the state that it keeps."""
+    """What leaves a client after a phase, and what it keeps."""
 
     shared: State
     private: State
@@ -149,8 +150,7 @@ class Method(ABC):
         single_model: whether all clients end with the same model.
         offsets: whether the model has parameters `offset.<layer>.weight`, frozen, float32, of the shape of the LLM's
             linear layers: with D the offset, a layer's weight is W + s (D + B A).
-        trains_language: whether the model has the LLM's own parameters, `language.<path>`, float32; they begin with
-            the checkpoint's values.
+        trains_language: whether the model has the LLM's own parameters, `language.<path>`, float32.
         asynchronous: whether the server takes updates one by one as they arrive on a virtual clock (`arrive`); then a
             round has one phase and clients keep nothing.
         mean_product: whether the server's LoRA factors and offsets, under the names of the model's, are meant to have
@@ -193,9 +193,9 @@ class Method(ABC):
         return phases[-1] if phases else None
 
     def initial_state(self, phase: Phase, client: ClientInfo, stored: State, payload: State) -> State:
-        """Return the values that a phase starts from: the client's stored state, overwritten by the payload.
+        """Return the values that a phase starts from, in place of the model's initial ones; names it lacks are ignored.
 
-        They replace the model's initial values; stored names that the phase's model lacks are ignored.
+        By default they are the client's stored state, overwritten by the payload.
         """
         return {**stored, **without(payload, phase.auxiliary)}
 
@@ -261,7 +261,7 @@ class Method(ABC):
         return {}
 
     def rejection_reason(self, phase: Phase, update: Update) -> str:
-        """Return why this method rejects an update with valid names, shapes and types; empty if it accepts it."""
+        """Return why an update of valid names, shapes and types is rejected; empty if it is accepted."""
         return ""
 
     def aggregate(

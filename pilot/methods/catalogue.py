@@ -31,6 +31,8 @@ FAMILIES: dict[str, dict[str, str]] = {
         "fedmosaic": "baselines.fedmosaic:FedMosaic",
         "fedalt": "baselines.fedalt:FedAlt",
         "fedlease": "baselines.fedlease:FedLease",
+        "feddpa": "baselines.feddpa:FedDpa",
+        "disco": "baselines.disco:Disco",
     },
     "LoRA-aware": {
         "fedit": "baselines.fedit:FedIT",

@@ -1,19 +1,29 @@
-"""Several LoRAs in every linear layer of the LLM, weighted for each token by a router of the layer.
+"""Several LoRAs in every linear layer of the LLM, weighted for each token or for each question.
 
-    y = W x + s sum_j g_j B_j A_j x,    g_j = the sum of w_c over the choices c that name LoRA j,    w = softmax(G x)
+    y = W x + s sum_j g_j B_j A_j x
 
 LoRA 0 is the client's own, `text_adapter`; the others are frozen, `other_adapter.<j>.<layer>.lora_A` and `.lora_B`, j
-from 1. G is `text_router.<layer>.weight` (choices, width), trained if a phase says so. Others and G begin with zeros.
+from 1. They begin with zeros.
+
+- By token: g_j is the sum of w_c over the choices c that name LoRA j, w = softmax(G x). G is the layer's router,
+  `text_router.<layer>.weight` (choices, width), which begins with zeros and is trained if a phase says so.
+- By question: the method computes g, which all layers and tokens share, from the question's feature and from frozen
+  reference features `question_feature.<name>` (D,).
+
+The feature of a question is the mean of the frozen embeddings of its tokens, between image and answer, of length 1; D
+is the LLM's width. After a phase with `questions` a client has the mean feature of the questions that it was trained
+on, `question_feature.own`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from pilot.methods.state import State
 
-OWN, OTHERS, ROUTER = "text_adapter", "other_adapter", "text_router"
+OWN, OTHERS, ROUTER, QUESTION = "text_adapter", "other_adapter", "text_router", "question_feature"
+OWN_QUESTIONS = f"{QUESTION}.own"
 A = ".lora_A"
 
 
@@ -22,12 +32,17 @@ class Mixture:
     """The LoRAs of a layer and how they are weighted.
 
     Attributes:
-        choices: the LoRA that each output of the router names; 0 is the client's own.
-        top: number of largest weights that count for a token, scaled to sum to 1; None for all.
+        choices: the LoRA that each weight names; 0 is the client's own.
+        top: number of a router's largest weights that count for a token, scaled to sum to 1; None for all.
+        weigh: returns the weights (B, choices) of B questions from their features (B, D) and the references by name;
+            None for routers.
+        references: names of the references.
     """
 
     choices: tuple[int, ...]
     top: int | None = None
+    weigh: Callable[[Tensor, Mapping[str, Tensor]], Tensor] | None = None
+    references: tuple[str, ...] = ()
 
     @property
     def others(self) -> range:
@@ -35,12 +50,18 @@ class Mixture:
         return range(1, max(self.choices) + 1)
 
 
-def mixed_state(own: Mapping[str, Tensor], mixture: Mixture | None) -> State:
-    """Return the initial values of what a mixture adds to LoRA's tensors `own`: zeros; empty without a mixture."""
+def mixed_state(own: Mapping[str, Tensor], mixture: Mixture | None, width: int) -> State:
+    """Return the initial values of what a mixture adds to LoRA's tensors `own`: zeros; empty without a mixture.
+
+    `width` is that of the LLM.
+    """
     if mixture is None:
         return {}
     state = {f"{OTHERS}.{j}{name.removeprefix(OWN)}": value.new_zeros(value.shape)
              for j in mixture.others for name, value in own.items()}  # fmt: skip
+    if mixture.weigh is not None:
+        like = next(iter(own.values()))
+        return state | {f"{QUESTION}.{name}": like.new_zeros(width) for name in mixture.references}
     for name, value in own.items():
         if name.endswith(A):
             layer = name.removesuffix(A).removeprefix(OWN)

@@ -30,7 +30,7 @@ from pilot.methods.base import (
     untrained_state,
     without,
 )
-from pilot.methods.mixed_lora import OTHERS, ROUTER, mixed_state
+from pilot.methods.mixed_lora import OTHERS, OWN_QUESTIONS, ROUTER, mixed_state
 from pilot.plan.miniature import Miniature
 from pilot.plan.objective import count_saved_numbers
 from pilot.plan.phases import PlannedMethod, PlannedPhase
@@ -126,7 +126,9 @@ class _DryRun:
         connector = self._connector(phase, info, payload)
         start = self._start(connector, phase, info, payload)
         trained = select(start, phase.trainable)
-        end = start | _simulate_training(trained, info, number, phase)
+        end = start | _simulate_training(
+            trained | {name: start[name] for name in start if name == OWN_QUESTIONS}, info, number, phase
+        )
         gradients = {name: torch.ones_like(value) for name, value in trained.items()} if phase.mean_gradients else {}
         split = method.split_result(phase, info, PhaseResult(start, end, stored, payload, 1, gradients))
         update = Update(info.client, info.task, 1, split.shared, _simulate_statistics(phase, info, number))
@@ -162,7 +164,9 @@ class _DryRun:
         more = self._miniature.offsets if self._method.offsets else {}
         if self._method.trains_language:
             more = more | self._miniature.language
-        more = more | mixed_state(self._miniature.text_adapter, self._method.mixture(phase, payload))
+        width, mixture = self._miniature.width, self._method.mixture(phase, payload)
+        more = more | mixed_state(self._miniature.text_adapter, mixture, width)
+        more |= {OWN_QUESTIONS: torch.zeros(width)} if phase.questions else {}
         initial = {name: value.detach() for name, value in connector.named_parameters()}
         values = self._method.initial_state(phase, info, self._stored[info.client], payload)
         own = {**initial, **self._miniature.text_adapter, **more}

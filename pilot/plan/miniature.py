@@ -31,6 +31,7 @@ class Miniature:
         offsets: the layer's offsets, which are zero.
         language: the LLM's own parameters: the layer's, the last norm, embeddings, and a head that is not tied to them.
         projector: the projector.
+        width: the LLM's, outside its layers.
     """
 
     def __init__(self, architecture: Architecture, rank: int, num_clients: int) -> None:
@@ -40,6 +41,7 @@ class Miniature:
             text_hidden=2 * self._min_width, text_heads=2, text_kv_heads=1, text_intermediate=self._min_width + 1
         )
         vision, out = self._min_width + 2, self._min_width + 3
+        self.width = out
         self._widths_of_layers = {
             layer.text_hidden: architecture.text_hidden,
             layer.kv_width: architecture.kv_width,

@@ -1,4 +1,4 @@
-"""Several LoRAs in each layer, FedALT and FedLEASE, by hand."""
+"""Several LoRAs in each layer, FedALT, FedLEASE, FedDPA and DISCO, by hand."""
 
 import math
 from typing import Any
@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from baselines.disco import Disco, group_weights
 from baselines.fedalt import FedAlt
+from baselines.feddpa import FedDpa, weights
 from baselines.fedlease import FedLease
 from pilot.backbone.lora import LoraLinear
 from pilot.backbone.mixed import LayerMixture
+from pilot.backbone.passes import questions_of
 from pilot.methods.base import ClientInfo, PhaseResult, ServerState, State, Update
 from pilot.methods.mixed_lora import Mixture, mixed_state
 
@@ -32,7 +35,7 @@ def layer(mixture: Mixture, router: Any) -> LoraLinear:
         made.lora_A.copy_(torch.tensor([[1.0, 0.0]]))
         made.lora_B.copy_(torch.tensor([[2.0], [0.0]]))
     own = {A: made.lora_A.detach(), B: made.lora_B.detach()}
-    initial = mixed_state(own, mixture)
+    initial = mixed_state(own, mixture, 5)
     assert {name: value.shape for name, value in initial.items()} == {
         OTHER_A: (1, 2), OTHER_B: (2, 1), G: (len(mixture.choices), 2)
     }  # fmt: skip
@@ -54,6 +57,71 @@ def test_choices_of_one_lora_add_up_and_the_smallest_is_left_out() -> None:
     torch.testing.assert_close(layer(Mixture((0, 0, 1)), router)(X), torch.tensor([[[1 + 20 / 7, 2 + 24 / 7]]]))
     found = layer(Mixture((0, 0, 1), top=2), router)(X)
     torch.testing.assert_close(found, torch.tensor([[[1 + 8 / 3, 6.0]]]))
+
+
+def test_weights_of_a_question() -> None:
+    """g = 3/4, 1/4 of the first question and 0, 1 of the second, for each of its tokens."""
+    mixture = Mixture((0, 1), weigh=lambda features, references: features, references=("a",))
+    made = layer(Mixture((0, 1)), [[0.0, 0.0]] * 2)
+    own = {A: made.lora_A.detach(), B: made.lora_B.detach()}
+    shapes = {name: tuple(value.shape) for name, value in mixed_state(own, mixture, 5).items()}
+    assert shapes == {OTHER_A: (1, 2), OTHER_B: (2, 1), "question_feature.a": (5,)}
+    parameters = {
+        OTHER_A: nn.Parameter(torch.tensor([[0.0, 1.0]])),
+        OTHER_B: nn.Parameter(torch.tensor([[0.0], [3.0]])),
+    }
+    made.mixture = LayerMixture(mixture, parameters, "q", lambda: torch.tensor([[0.75, 0.25], [0.0, 1.0]]))
+    found = made(X.expand(2, 3, 2))
+    torch.testing.assert_close(found, torch.tensor([[4.0, 5.0], [1.0, 14.0]])[:, None].expand(2, 3, 2))
+
+
+def test_each_question_gets_its_own_weights(small: Small) -> None:
+    """A batch in which one question chooses the other LoRA: logits and answers are those of the chosen one alone."""
+    backbone = small.backbone
+    source = torch.Generator().manual_seed(1)
+    loras = [{n: torch.randn(p.shape, generator=source) * 0.1 for n, p in backbone.text_adapter.items()} for _ in "01"]
+    tokens = torch.randn(3, backbone.num_image_tokens, 128, generator=source)
+    questions = ["What color is the dog?", "How many cats?", "Where is it?"]
+    prompts = [backbone.prompt_ids(question) for question in questions]
+    rows = [[*prompt, *backbone.answer_ids("a dog")] for prompt in prompts]
+    ids = torch.tensor([row + [0] * (max(map(len, rows)) - len(row)) for row in rows])
+    labels = ids.clone()
+    for row, prompt in enumerate(prompts):
+        labels[row, : len(prompt)] = labels[row, len(rows[row]) :] = -100
+    assert questions_of(ids, labels) == prompts
+    features = backbone.question_features(prompts)
+    mean = backbone.embed(torch.tensor(prompts[0])).mean(dim=0)
+    torch.testing.assert_close(features[0], (mean / mean.norm()).detach())
+
+    def compute() -> tuple[list[torch.Tensor], list[str]]:
+        with torch.no_grad():
+            alone = [backbone.logits(tokens[[k]], ids[[k]], labels[[k]])[0] for k in range(3)]
+        return alone, backbone.answer(lambda chosen: tokens[chosen], questions, 6)
+
+    expected = []
+    for lora in loras:
+        backbone.mix(None)
+        backbone.load_text_adapter(lora)
+        expected.append(compute())
+    assert expected[0][1] != expected[1][1]
+
+    def weigh(asked: torch.Tensor, references: Any) -> torch.Tensor:
+        other = (asked @ references["second"] > 0.9999).float()
+        return torch.stack([1 - other, other], dim=1)
+
+    added = backbone.mix(Mixture((0, 1), weigh=weigh, references=("second",)))
+    backbone.load_text_adapter(loras[0])
+    with torch.no_grad():
+        for name, parameter in added.items():
+            own = name.replace("other_adapter.1", "text_adapter")
+            parameter.copy_(features[1] if name == "question_feature.second" else loras[1][own])
+        together = backbone.logits(tokens, ids, labels)[0]
+    found = compute()
+    backbone.mix(None)
+    wanted = [expected[place][0][row] for row, place in enumerate((0, 1, 0))]
+    torch.testing.assert_close(found[0], wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(together, torch.cat(wanted), rtol=1e-4, atol=1e-4)
+    assert found[1] == [expected[place][1][row] for row, place in enumerate((0, 1, 0))]
 
 
 def test_one_lora_is_what_it_is_without_a_mixture(small: Small) -> None:
@@ -173,6 +241,87 @@ def test_number_of_clusters() -> None:
         assert list(server.record["clusters"].values()) == labels
     with pytest.raises(ValueError, match="max_clusters: expected at least 2, got 1"):
         FedLease(max_clusters=1)
+
+
+OWN, CENTRE = "question_feature.own", "question_feature.centre"
+
+
+def asked(value: float, feature: list[float]) -> State:
+    return {
+        A: torch.tensor([[value]]),
+        B: torch.tensor([[2 * value]]),
+        C: torch.tensor([value]),
+        OWN: torch.tensor(feature),
+    }
+
+
+def test_disco() -> None:
+    method = Disco()
+    (phase,) = method.phases(1)
+    answer = method.final_phase(12)
+    assert phase.questions and "question_feature" in phase.shared and method.mixture(answer, {}) is None
+    # Features (1, 0), (1, 0), (0, 1): the centre is (2/3, 1/3), from which the third lies opposite the first two.
+    clients = [ClientInfo(client=k, task="vqa", tasks=("vqa",), seed=0) for k in range(5)]
+    sent = [Update(k, "vqa", n, asked(v, f)) for k, n, v, f in
+            ((0, 1, 1.0, [1.0, 0.0]), (1, 3, 5.0, [1.0, 0.0]), (2, 1, 9.0, [0.0, 1.0]))]  # fmt: skip
+    server = method.aggregate(phase, iter(sent), ServerState())
+    assert server.record == {"groups": {"0": 0, "1": 0, "2": 1}}
+    torch.testing.assert_close(server.shared[CENTRE], torch.tensor([2 / 3, 1 / 3]))
+    # (1 * 1 + 3 * 5) / 4 = 4 in group 0, 9 in group 1; the connector: (1 + 15 + 9) / 5 = 5.
+    received = [{n: v.flatten().tolist() for n, v in method.payload(server, each, phase).items()} for each in clients]
+    assert received[1] == {A: [4.0], B: [8.0], C: [5.0]} and received[2] == {A: [9.0], B: [18.0], C: [5.0]}
+    assert received[4] == {C: [5.0]}
+    # For answers: the client's own group first, and both features.
+    payload = method.payload(server, clients[2], answer)
+    assert {n: v.flatten().tolist() for n, v in payload.items() if n != CENTRE} == {
+        A: [9.0], B: [18.0], C: [5.0], OTHER_A: [4.0], OTHER_B: [8.0],
+        "question_feature.0": [0.0, 1.0], "question_feature.1": [1.0, 0.0],
+    }  # fmt: skip
+    mixture = method.mixture(answer, payload)
+    assert mixture is not None and mixture.choices == (0, 1) and mixture.references == ("centre", "0", "1")
+    # cos = -1 and 1; softmax(-1 / 2, 1 / 2).
+    references = {name: payload[f"question_feature.{name}"] for name in mixture.references}
+    found = group_weights(2.0, torch.tensor([[1.0, 0.0]]), references)
+    torch.testing.assert_close(found, torch.tensor([[1 / (1 + math.e), math.e / (1 + math.e)]]))
+    # Later client 3 joins group 1, cos 1; (0 * 1 + 1 * 1) stays; client 4's (-1, 0) opens a third group.
+    sent = [Update(3, "vqa", 1, asked(1.0, [0.0, 1.0])), Update(4, "vqa", 2, asked(2.0, [-1.0, 0.0]))]
+    server = method.aggregate(phase, iter(sent), server)
+    assert server.record == {"groups": {"0": 0, "1": 0, "2": 1, "3": 1, "4": 2}}
+    assert [float(server.shared[f"group.{j}.count.examples"]) for j in range(3)] == [4.0, 2.0, 2.0]
+    assert float(server.shared[f"group.1.{A}"]) == 1.0 and float(server.shared[f"group.0.{A}"]) == 4.0
+    # Group 0 again, with another feature: (4 * (1, 0) + 4 * (0, 1)) / 8.
+    server = method.aggregate(phase, iter([Update(0, "vqa", 4, asked(3.0, [0.0, 1.0]))]), server)
+    assert server.shared[f"group.0.{OWN}"].tolist() == [0.5, 0.5] and server.record["groups"]["0"] == 0
+
+
+def test_feddpa() -> None:
+    method = FedDpa()
+    (only,), (local, last) = method.phases(1), method.phases(2)
+    assert (only.share_of_steps, local.share_of_steps, last.share_of_steps) == (1.0, 0.5, 0.5)
+    assert local.trainable == {"text_adapter"} and local.shared == frozenset() and local.questions
+    assert method.mixture(last, {}) is None and method.mixture(local, {}) == method.mixture(local, {})
+    updates = [Update(0, "vqa", 1, client_state(1.0)), Update(1, "vqa", 3, client_state(5.0))]
+    server = method.aggregate(only, iter(updates), ServerState())
+    payload = method.payload(server, CLIENTS[0], local)
+    assert {name: float(value) for name, value in payload.items()} == {C: 4.0, OTHER_A: 4.0, OTHER_B: 8.0}
+    # Local steps move the local LoRA to 7 and 14; then the global phase begins from what was received.
+    end = {**payload, A: torch.tensor([[7.0]]), B: torch.tensor([[14.0]]), OWN: torch.tensor([0.6, 0.8])}
+    split = method.split_result(local, CLIENTS[0], PhaseResult({**end, OWN: torch.zeros(2)}, end, {}, payload, 1))
+    assert split.shared == {}
+    begun = method.initial_state(last, CLIENTS[0], split.private, method.payload(server, CLIENTS[0], last))
+    assert {name: float(value) for name, value in begun.items()} == {A: 4.0, B: 8.0, C: 4.0}
+    trained = client_state(6.0)
+    sent = method.split_result(last, CLIENTS[0], PhaseResult(begun, trained, split.private, {}, 1))
+    assert sent.shared == trained and sent.private.keys() == {f"personal.{A}", f"personal.{B}", OWN}
+    # Answers: both, and the next local phase goes on from the local one.
+    answer = method.final_phase(12)
+    model = method.initial_state(answer, CLIENTS[0], sent.private, method.payload(server, CLIENTS[0], answer))
+    assert (float(model[A]), float(model[OTHER_A]), float(model[C])) == (7.0, 4.0, 4.0) and OWN in model
+    # f = (1, 0): the mean cosine is 0.6, a = 0.5 * 0.6; without questions of one's own the global LoRA answers alone.
+    features, references = torch.tensor([[1.0, 0.0]]), {"own": model[OWN]}
+    torch.testing.assert_close(weights(0.5, False, features, references), torch.tensor([[0.3, 0.7]]))
+    torch.testing.assert_close(weights(0.5, True, features, references), torch.tensor([[0.7, 0.3]]))
+    assert weights(0.5, True, features, {"own": torch.zeros(2)}).tolist() == [[0.0, 1.0]]
 
 
 @pytest.mark.slow

@@ -112,7 +112,7 @@ def test_disk(small: Small, method: str) -> None:
     ):
         found = sum(path.stat().st_size for path in files)
         headers = sum(int.from_bytes(path.read_bytes()[:8], "little") + 8 for path in files)
-        if method in ("florist", "fedlease"):  # the rank of a step and the number of clusters depend on training
+        if method in ("florist", "fedlease", "disco"):  # a step's rank and the number of clusters depend on training
             assert found - headers <= planned
         else:
             assert found - headers == planned
