@@ -38,7 +38,10 @@ def run_model(small: Small, method: str, client: int) -> tuple[Backbone, ClientM
 def own_logits(backbone: Backbone, model: ClientModel, image: Image.Image, instruction: str) -> Tensor:
     """Logits (L, V) of begin token, prompt and image, as training and evaluation put them together."""
     tokens = model.connector(backbone.image_features([image])).tokens_BNC
-    inputs = backbone._passes._model.inputs(tokens, torch.tensor([backbone.prompt_ids(instruction)]))
+    ids = backbone.prompt_ids(instruction)
+    if (weigh := getattr(backbone._passes, "_weigh", None)) is not None:  # LoRAs weighted by the question
+        weigh([ids])
+    inputs = backbone._passes._model.inputs(tokens, torch.tensor([ids]))
     hidden = backbone.language_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
     logits: Tensor = backbone.lm_head(hidden)[0]
     return logits

@@ -14,10 +14,12 @@ from pilot.export.mixture import CONFIG, WEIGHTS
 from pilot.export.write import export_model
 from pilot.io.atomic import read_json, write_json
 
+from ..marks import few_of
 from ..small import Small
 from .compare import asked, own_answers, own_logits, run_model
 
-MODELS = [("pilot", 3), ("pilot", 4), ("fedmoe", 0), ("fedmoe", 5), ("feddat", 2)]
+MODELS = [("pilot", 3), ("pilot", 4), ("fedmoe", 0), ("fedmoe", 5), ("feddat", 2), ("fedalt", 1), ("disco", 5)]
+MORE = [("fedlease", 4), ("feddpa", 3)]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def folder(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "client"), MODELS)
+@pytest.mark.parametrize(("method", "client"), few_of(MODELS, MORE))
 def test_equal_to_the_runs_model(small: Small, method: str, client: int, tmp_path: Path) -> None:
     """Bit for bit: the same code on the same numbers."""
     loaded = load(export_model(small.run(method), client, tmp_path / "model"))
