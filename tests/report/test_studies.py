@@ -18,7 +18,7 @@ from pilot.report.numbers.studies import PartTable, load_part
 from pilot.report.plots import differences, order
 from pilot.report.plots.page import COLUMN, PAPER, Page
 from pilot.report.plots.study import caption, draw
-from pilot.report.tables.study import difference, write_study
+from pilot.report.tables.study import difference, markdown, write_study
 from pilot.report.tables.write import write_tables
 
 from ..marks import few_of
@@ -120,6 +120,9 @@ def test_rows_are_in_the_studys_order_with_cost_and_position(results: Path) -> N
     # Pilot of the fixture: nine clients send and receive 600,000 bytes in each of four phases.
     assert float(found[1]["megabytes"]) == pytest.approx(9 * 2 * 4 * 0.6)
     assert float(found[1]["trainable_parameters"]) == 125_000
+    assert [row["family"] for row in found] == ["Core", "Core", "References"]
+    ledger = read_json(results / "embedded/scenario2/runs/pilot/seed0/ledger.json")
+    assert float(found[1]["teraflops"]) == pytest.approx(ledger["training_flops"] / 1e12, abs=1e-6)
     assert [(row["profile"], row["axis"]) for row in rows(folder / "rounds.csv", task="scene-vqa", method="local")] == [
         ("embedded+rounds-3", "3.000000"), ("embedded", "12.000000")
     ]  # fmt: skip
@@ -292,6 +295,10 @@ def test_many_methods_are_differences_sorted_inside_families(many: PartTable) ->
         filled = [tuple(each.get_facecolor()[0][:3]) != (1.0, 1.0, 1.0) for each in axes.collections]
         assert filled == [found[name].marked for name in labels if name in found]
     assert caption(many).startswith("Many methods: differences to fedavg")
+    shown = [line.split(" | ")[:2] for line in markdown(many).splitlines() if line.startswith("|")]
+    assert shown[0] == ["| family", "method"] and shown[2:] == [
+        ["| Core", "pilot"], ["| ", "pilot+no-ata"], ["| ", "fedavg"], ["| References", "local"], ["| ", "central"]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("page", few_of([COLUMN], PAPER), ids=lambda page: page.name)

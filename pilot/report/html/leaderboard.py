@@ -7,7 +7,7 @@ import pandas
 from pilot.errors import UserError
 from pilot.evaluation.metrics import metric_bounds
 from pilot.io.atomic import damaged, read_json
-from pilot.report.numbers.cost import mean_of_known, summarise
+from pilot.report.numbers.cost import summarise
 from pilot.report.numbers.summary import Group, group_runs
 from pilot.report.plots.style import Source
 
@@ -65,11 +65,10 @@ def leaderboard(source: Source, grid: dict[str, Any]) -> dict[str, Any]:
 def costs(group: Group) -> dict[str, float | None]:
     """Average megabytes, trainable parameters, training TFLOPs and wall seconds of a method over its seeds."""
     summary = summarise(group)
-    flops = mean_of_known([run.ledger.get("training_flops") for run in group.runs])
     return {
         "megabytes": _rounded(summary.megabytes),
         "parameters": _rounded(summary.trainable_parameters),
-        "teraflops": _rounded(None if flops is None else flops / 1e12),
+        "teraflops": _rounded(summary.teraflops),
         "seconds": _rounded(summary.wall_seconds),
     }
 

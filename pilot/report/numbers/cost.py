@@ -49,6 +49,7 @@ class CostSummary:
 
     megabytes: float | None
     trainable_parameters: float | None
+    teraflops: float | None
     wall_seconds: float | None
 
 
@@ -86,11 +87,16 @@ def timing_rows(groups: Sequence[Group]) -> list[TimingRow]:
 
 
 def summarise(group: Group) -> CostSummary:
-    """Average over seeds: megabytes sent (10^6 bytes, up plus down, all clients and rounds), parameters, wall time."""
+    """Average over seeds: megabytes sent, parameters, TFLOPs of training, wall time.
+
+    Megabytes are 10^6 bytes, up and down; they and TFLOPs are of all clients and rounds.
+    """
+    flops = mean_of_known([run.ledger.get("training_flops") for run in group.runs])
     totals = [run.ledger["totals"] for run in group.runs if "totals" in run.ledger]
     return CostSummary(
         megabytes=mean_of_known([(total["bytes_up"] + total["bytes_down"]) / 1e6 for total in totals]),
         trainable_parameters=mean_of_known([run.ledger.get("trainable_parameters") for run in group.runs]),
+        teraflops=None if flops is None else flops / 1e12,
         wall_seconds=mean_of_known([run.timing.get("wall_seconds") for run in group.runs]),
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pilot.config.study import Part, Setting
 from pilot.errors import UserError
+from pilot.methods.catalogue import family_of
 from pilot.report.numbers.comparable import check_comparable
 from pilot.report.numbers.headline import Cell, Headline, Line, build_headlines
 from pilot.report.numbers.load import Task, load_runs
@@ -17,13 +18,14 @@ from pilot.report.numbers.summary import Group, group_runs
 class StudyRow:
     """One line of a part's CSV file: a method's primary metric on one task (personalised); None is an empty field.
 
-    `difference` is the difference to the part's baseline in the same setting, `p_holm` is corrected over all tests of
-    the part, and `axis` is the value of the number that the part sweeps.
+    `family` is the method's. `difference` is the difference to the part's baseline in the same setting, `p_holm` is
+    corrected over all tests of the part, and `axis` is the value of the number that the part sweeps.
     """
 
     scenario: str
     profile: str
     method: str
+    family: str
     axis: float | None
     task: str
     metric: str
@@ -36,6 +38,7 @@ class StudyRow:
     p_holm: float | None
     megabytes: float | None
     trainable_parameters: float | None
+    teraflops: float | None
     status: str
 
 
@@ -143,7 +146,8 @@ def _row(setting: Setting, line: Line, number: int, axis: float | None) -> Study
     row, against = cell.row, cell.against
     assert row is not None, "every method has a row of every primary metric, if only to say that it is missing"
     return StudyRow(
-        *(setting.scenario, setting.profile, line.method, axis, row.task, row.metric, row.mean, row.std, row.num_seeds),
+        *(setting.scenario, setting.profile, line.method, family_of(line.method), axis, row.task, row.metric),
+        *(row.mean, row.std, row.num_seeds),
         *(row.ci_low, row.ci_high, against.difference if against else None, against.p_holm if against else None),
-        *(line.cost.megabytes, line.cost.trainable_parameters, row.status),
+        *(line.cost.megabytes, line.cost.trainable_parameters, line.cost.teraflops, row.status),
     )

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pilot.config.variant import base_name
 from pilot.matplotlib_import import Axes, Figure, MaxNLocator
-from pilot.methods.catalogue import FAMILIES, OTHERS
+from pilot.methods.catalogue import FAMILIES, OTHERS, family_of
 from pilot.report.numbers.load import Task
 from pilot.report.numbers.retraining import LEVEL
 from pilot.report.numbers.significance import retrained
@@ -84,10 +83,9 @@ def sorted_rows(tasks: Sequence[Mapping[str, Difference]], methods: Sequence[str
         name: sum(task[name].value / top for task, top in zip(tasks, largest, strict=True) if name in task)
         for name in methods
     }
-    family_of = {name: family for family, names in FAMILIES.items() for name in names}
     rows = []
     for family in (*FAMILIES, OTHERS):
-        own = [name for name in methods if family_of.get(base_name(name), OTHERS) == family]
+        own = [name for name in methods if family_of(name) == family]
         if own:
             rows += [(family, ""), *((family, name) for name in sorted(own, key=lambda name: -score[name]))]
     return rows

@@ -172,25 +172,29 @@ def latex(table: PartTable) -> str:
 def header(table: PartTable) -> tuple[list[str], int]:
     """Return the column titles, and how many of them are names (left-aligned)."""
     part = table.part
-    names = [*_varied(table), "method"]
+    names = [*_varied(table), *(["family"] if plot.has_differences(table) else []), "method"]
     names += [part.axis.label] if part.axis else []
     titles = [title for task in table.tasks for title in (f"{task.name} {task.metric}", f"Δ to {part.baseline}")]
-    return [*names, *titles, "MB", "trainable parameters"], len(names)
+    return [*names, *titles, "MB", "TFLOPs", "trainable parameters"], len(names)
 
 
 def lines(table: PartTable, small: Callable[[str], str], clean: Callable[[str], str] = str) -> Iterable[list[str]]:
     """Yield the cells of each line; `small` formats the interval after a value, `clean` escapes text for the format."""
     for setting, grid in table.grids.items():
+        before = ""
         for line in grid.lines:
             rows = [table.row(setting, line.method, task) for task in table.tasks]
             names = [getattr(setting, name) for name in _varied(table)]
+            if plot.has_differences(table):
+                names.append("" if rows[0].family == before else rows[0].family)
+                before = rows[0].family
             names += [line.method, *([f"{rows[0].axis:g}"] if rows[0].axis is not None else [])]
             cells = [clean(name) for name in names]
             for row, cell in zip(rows, line.cells, strict=True):
                 ends = interval(cell.row)
                 cells += [clean(number(cell.row)) + (small(ends) if ends else ""), clean(difference(row))]
-            cost = amount(rows[0].megabytes, ".2f"), amount(rows[0].trainable_parameters, ",.0f")
-            yield [*cells, *cost]
+            cost = amount(rows[0].megabytes, ".2f"), amount(rows[0].teraflops, ".2f")
+            yield [*cells, *cost, amount(rows[0].trainable_parameters, ",.0f")]
 
 
 def difference(row: StudyRow) -> str:
@@ -216,7 +220,7 @@ def notes(table: PartTable) -> list[str]:
         f"Δ: difference to {table.part.baseline} in the same scenario and profile; p: {TEST_NOTES[DEFAULT_TEST]}, "
         f"Holm-corrected over the {tests} tests of this table; ↑ ↓: p < {LEVEL}. -: the baseline itself, or nothing to "
         "test.",
-        "MB: 10^6 bytes sent up and down, all clients and rounds.",
+        "MB: 10^6 bytes sent up and down; TFLOPs: 10^12 floating-point operations of training; all clients and rounds.",
         *dict.fromkeys(said),
     ]
     if len(table.grids) > 1:
