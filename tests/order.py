@@ -23,7 +23,7 @@ HEAVY = tuple(
         *("scale/test_scaling", "benchmarks/test_commands", "scale/test_bench", "plan/test_plan"),
         *("data/test_conditions", "export/test_stock", "federation/test_flower_transport", "report/test_changes"),
         *("docs/test_site", "crashes/test_kills_of_llava_random", "evaluation/test_answers", "report/test_page"),
-        *("test_damage", "report/test_retraining", "report/test_frames", "pipelines/test_logs"),
+        *("report/test_pack", "test_damage", "report/test_retraining", "report/test_frames", "pipelines/test_logs"),
         *("evaluation/test_scoring", "conformance/test_properties", "export/test_write", "report/test_coverage"),
     )
 )

@@ -13,6 +13,9 @@ from pilot.report.pack import pack_runs, unpack_runs
 from pilot.report.tables.write import write_tables
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def packed(scenario: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("pack") / "a folder" / "runs.tar.xz"
