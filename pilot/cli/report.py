@@ -215,18 +215,21 @@ def tuning(scenario_dir: ScenarioDirArgument, method: OnlyMethodsOption = None) 
 def pack(
     paths: Annotated[list[Path], typer.Argument(help="Scenario, method or run folders.")],
     to: Annotated[Path, typer.Option(help="File to write, whose name ends in .tar.xz.")],
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Also answers, and evaluations other than the last round's.")
+    ] = False,
 ) -> None:
-    """Pack what finished runs measured: settings, answers, scores, bytes and times; no models, data or features."""
+    """Pack what finished runs measured: settings, scores by example, bytes, times; no models, data or features."""
     from pilot.report.pack import pack_runs
 
-    typer.echo(f"{to}: {pack_runs(paths, to)} runs, {to.stat().st_size / 1e6:.2f} MB", err=True)
+    typer.echo(f"{to}: {pack_runs(paths, to, everything)} runs, {to.stat().st_size / 1e6:.2f} MB", err=True)
 
 
 def unpack(
     files: Annotated[list[Path], typer.Argument(help="Files of `pilot-bench pack`.")],
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Unpack runs into a results folder, for `compare`, `tables`, `study`, `power` and `replication`."""
+    """Unpack runs into a results folder, for `compare`, `study`, `power` and `replication`."""
     from pilot.report.pack import unpack_runs
 
     for file in files:

@@ -1,9 +1,10 @@
 """Packing of finished runs for keeping and passing on: what was measured, without states, data and features.
 
-A pack is a `tar.xz` of run folders below `<profile>/<scenario>/`: settings, records of rounds, bytes, times, answers
-and scores by example, and of each scenario the images that test examples share (`images.json`). It is what `compare`,
-`tables`, `study`, `power` and `replication` read, so their results from an unpacked folder are those of the runs
-themselves. Equal runs give equal bytes.
+A pack is a `tar.xz` of run folders below `<profile>/<scenario>/`: settings, records of rounds, bytes, times, and scores
+by example of the last round's models, and of each scenario the images that test examples share (`images.json`). It is
+what `compare`, `study`, `power` and `replication` read, so their results from an unpacked folder are those of the runs
+themselves. With all evaluations and answers it is what `tables` and `import` read, and seven times as large. Equal runs
+give equal bytes.
 """
 
 import io
@@ -23,7 +24,7 @@ from pilot.report.numbers.summary import image_of_example
 
 RUN_FILES = ("config.json", "ledger.json", "manifest.json", "participation.json", "privacy.json", "rounds.jsonl",
              "timing.json")  # fmt: skip
-EVALUATION_FILES = (METRICS, PER_EXAMPLE, SAMPLES)
+SCORES = (METRICS, PER_EXAMPLE)
 _MANIFEST = "manifest.json"
 
 
@@ -35,8 +36,13 @@ class Unpacked:
     known: tuple[Path, ...]
 
 
-def pack_runs(paths: Sequence[Path | str], file: Path) -> int:
+def pack_runs(paths: Sequence[Path | str], file: Path, everything: bool = False) -> int:
     """Write the runs under `paths` to `file`, a `.tar.xz`; return how many there are.
+
+    Args:
+        paths: scenario, method or run folders.
+        file: the file to write.
+        everything: whether to include answers, and all evaluations instead of that of the last round.
 
     Raises:
         UserError: `file` has another ending, a run is unfinished, unevaluated or damaged, or two of them have the same
@@ -50,7 +56,7 @@ def pack_runs(paths: Sequence[Path | str], file: Path) -> int:
         scenarios.setdefault(run.scenario_dir, []).append(run)
     for folder, own in scenarios.items():
         top = folder.parents[1]
-        found = [path for run in own for path in _files(run.path.resolve())]
+        found = [path for run in own for path in _files(run, everything)]
         named = {path.relative_to(top).as_posix(): path.read_bytes() for path in found}
         named[(folder / IMAGES).relative_to(top).as_posix()] = json.dumps(_images(own), sort_keys=True).encode()
         if twice := sorted(members.keys() & named.keys()):
@@ -109,11 +115,13 @@ def _write(run: str, files: dict[str, bytes], work: Path) -> None:
         path.write_bytes(data)
 
 
-def _files(run: Path) -> Iterator[Path]:
-    """Yield the files of a run that a pack has."""
-    yield from (run / name for name in RUN_FILES if (run / name).is_file())
-    for name in EVALUATION_FILES:
-        yield from (run / EVAL).rglob(name)
+def _files(run: Run, everything: bool) -> Iterator[Path]:
+    """Yield the files of a run that a pack has; the test set of imported runs is only in their answers."""
+    folder = run.path.resolve()
+    yield from (folder / name for name in RUN_FILES if (folder / name).is_file())
+    answers = (SAMPLES,) if everything or run.imported else ()
+    for name in (*SCORES, *answers):
+        yield from (folder / EVAL).glob(f"**/{name}" if everything else name)
 
 
 def _images(runs: Sequence[Run]) -> dict[str, dict[str, str]]:

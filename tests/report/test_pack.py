@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from pilot.errors import UserError
+from pilot.report.compare.power import show_power
 from pilot.report.compare.side_by_side import compare
 from pilot.report.numbers.summary import image_of_example
 from pilot.report.pack import pack_runs, unpack_runs
 from pilot.report.tables.write import write_tables
-
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def packed(scenario: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("pack") / "a folder" / "runs.tar.xz"
-    assert pack_runs([scenario], file) == 20  # six methods with three seeds, two references with one
+    assert pack_runs([scenario], file, everything=True) == 20  # six methods with three seeds, two references with one
     return file
 
 
@@ -49,11 +49,21 @@ def test_images_count_once(scenario: Path, packed: Path, tmp_path: Path) -> None
 def test_same_runs_give_the_same_bytes(scenario: Path, packed: Path, tmp_path: Path) -> None:
     folders = [scenario / "runs" / name for name in ("pilot", "untuned", "majority")]
     folders += [path for path in (scenario / "runs").iterdir() if path not in folders]
-    pack_runs(folders[::-1], tmp_path / "again.tar.xz")
+    pack_runs(folders[::-1], tmp_path / "again.tar.xz", everything=True)
     assert (tmp_path / "again.tar.xz").read_bytes() == packed.read_bytes()
     unpack_runs(packed, tmp_path)
-    pack_runs([tmp_path / "embedded" / "scenario2"], tmp_path / "unpacked.tar.xz")
+    pack_runs([tmp_path / "embedded" / "scenario2"], tmp_path / "unpacked.tar.xz", everything=True)
     assert (tmp_path / "unpacked.tar.xz").read_bytes() == packed.read_bytes()
+
+
+def test_scores_are_what_comparisons_read(scenario: Path, packed: Path, tmp_path: Path) -> None:
+    file = tmp_path / "scores.tar.xz"
+    assert pack_runs([scenario], file) == 20 and file.stat().st_size < packed.stat().st_size / 2
+    unpack_runs(file, tmp_path)
+    folder = tmp_path / "embedded/scenario2"
+    assert {path.name for path in (folder / "runs/pilot/seed0/eval").iterdir()} == {"metrics.json", "per_example.jsonl"}
+    assert compare([folder], format="json") == compare([scenario], format="json")
+    assert show_power([folder], ["0.05"], format="csv") == show_power([scenario], ["0.05"], format="csv")
 
 
 def test_unpacking_adds_to_what_is_there(scenario: Path, packed: Path, tmp_path: Path) -> None:
