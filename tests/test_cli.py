@@ -17,7 +17,7 @@ import yaml
 
 from pilot.backbone.random_model import write_random_model
 from pilot.cli import main
-from pilot.cli.doctor import diagnose
+from pilot.cli.doctor import _bytecode, diagnose
 from pilot.config.load import load_profile
 from pilot.data.record import COLUMNS
 from pilot.federation.spec import RunSpec
@@ -109,10 +109,30 @@ def test_doctor_knows_backbones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "damaged safetensors file" in diagnose("smolvlm-256m")["backbone"]["detail"]
 
 
+def test_doctor_names_imports_that_are_compiled_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch, "__file__", str(tmp_path / "torch.py"))
+    for dont_write, word in ((False, "will be kept"), (True, "PYTHONDONTWRITEBYTECODE is set")):
+        monkeypatch.setattr(sys, "dont_write_bytecode", dont_write)
+        found = _bytecode()
+        assert found["ok"] and word in found["detail"]
+
+
 def test_doctor_parses() -> None:
     result = call("doctor", "--json")
     findings = json.loads(result.stdout)
-    assert set(findings) == {"python", "packages", "java", "backbone", "disk", "memory", "processors", "speed"}
+    assert set(findings) == {
+        "python",
+        "packages",
+        "bytecode",
+        "java",
+        "backbone",
+        "disk",
+        "memory",
+        "processors",
+        "speed",
+    }
     assert findings["speed"]["gflops"] > 1 and len(findings["speed"]["minutes"]) == 2
     assert result.returncode == (0 if all(finding["ok"] for finding in findings.values()) else 1)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from importlib import metadata
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def diagnose(profile: str = "embedded") -> dict[str, Finding]:
     return {
         "python": _finding(sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer"),
         "packages": _packages(),
+        "bytecode": _bytecode(),
         "java": _java(),
         "backbone": _backbone(load_profile(profile)),
         "disk": _disk(),
@@ -54,6 +56,17 @@ def _packages() -> Finding:
         except metadata.PackageNotFoundError:
             missing.append(name)
     return _finding(not missing, ", ".join(found) if not missing else f"missing {', '.join(missing)}", "make install")
+
+
+def _bytecode() -> Finding:
+    """Say whether processes compile what they import each time; that is slow, but not wrong."""
+    import torch
+
+    kept = Path(cache_from_source(torch.__file__)).is_file()
+    if kept or not sys.dont_write_bytecode:
+        return _finding(True, "kept" if kept else "will be kept at the first import", "")
+    slow = "not kept, since PYTHONDONTWRITEBYTECODE is set: every process compiles what it imports, for 5 to 10 s"
+    return _finding(True, f"{slow}; unset it", "")
 
 
 def _java() -> Finding:

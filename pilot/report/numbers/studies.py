@@ -145,9 +145,9 @@ def _row(setting: Setting, line: Line, number: int, axis: float | None) -> Study
     cell = line.cells[number]
     row, against = cell.row, cell.against
     assert row is not None, "every method has a row of every primary metric, if only to say that it is missing"
+    cost = line.cost
     return StudyRow(
-        *(setting.scenario, setting.profile, line.method, family_of(line.method), axis, row.task, row.metric),
-        *(row.mean, row.std, row.num_seeds),
-        *(row.ci_low, row.ci_high, against.difference if against else None, against.p_holm if against else None),
-        *(line.cost.megabytes, line.cost.trainable_parameters, line.cost.teraflops, row.status),
-    )
+        setting.scenario, setting.profile, line.method, family_of(line.method), axis, row.task, row.metric, row.mean,
+        row.std, row.num_seeds, row.ci_low, row.ci_high, against.difference if against else None,
+        against.p_holm if against else None, cost.megabytes, cost.trainable_parameters, cost.teraflops, row.status,
+    )  # fmt: skip
