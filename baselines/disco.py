@@ -115,7 +115,8 @@ class Disco(Method):
         groups, member = _groups(server), {k: int(state[GROUP]) for k, state in server.per_client.items()}
         known = {j: group[OWN_QUESTIONS] for j, group in groups.items()}
         for update in (each for each in sent if each.client not in member):
-            near = {j: _cosine(features(update) - centre, other - centre) for j, other in known.items()}
+            own = features(update) - centre
+            near = {j: float(functional.cosine_similarity(own, g - centre, dim=0)) for j, g in known.items()}
             best = max(near, key=near.__getitem__, default=0)
             member[update.client] = best if near and near[best] >= self.threshold else len(known)
             known.setdefault(member[update.client], features(update))
@@ -144,7 +145,3 @@ def _groups(server: ServerState) -> dict[int, State]:
     """Return each group's tensors, by its number, ascending."""
     count = len({int(state[GROUP]) for state in server.per_client.values()})
     return {j: unprefixed(server.shared, f"{GROUP}.{j}") for j in range(count)}
-
-
-def _cosine(one_D: Tensor, other_D: Tensor) -> float:
-    return float(functional.cosine_similarity(one_D.double(), other_D.double(), dim=0))

@@ -5,7 +5,6 @@ A method of another package is listed under Others and coloured by its name. A t
 families in docs/studies.md with this file.
 """
 
-from pilot.config.variant import base_name
 from pilot.methods.plugins import plugins
 
 CORE, REFERENCES, OTHERS = "Core", "References", "Others"
@@ -84,7 +83,7 @@ METHODS = {name: place for family in FAMILIES.values() for name, place in family
 
 def family_of(name: str) -> str:
     """Return the family of a method, or of a variant of one; `Others` for methods of other packages."""
-    method = base_name(name)
+    method = name.partition("+")[0]
     return next((family for family, names in FAMILIES.items() if method in names), OTHERS)
 
 

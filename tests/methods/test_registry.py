@@ -7,6 +7,7 @@ import pytest
 
 from pilot.errors import UserError
 from pilot.methods.catalogue import METHODS
+from pilot.methods.mixed_lora import QUESTION
 from pilot.methods.pilot import Pilot
 from pilot.registry import make_method, method_class
 
@@ -66,7 +67,8 @@ def test_share_of_steps_sums_to_one(name: str) -> None:
     for number in (1, 2, 3):
         phases = make_method(name, {}).phases(number)
         assert not phases or sum(phase.share_of_steps for phase in phases) == 1
-        known = [phase.trainable | phase.auxiliary for phase in phases]
+        asked = [{QUESTION} if phase.questions else set() for phase in phases]
+        known = [phase.trainable | phase.auxiliary | more for phase, more in zip(phases, asked, strict=True)]
         groups = [within | {part.partition(":")[0] for part in within} for within in known]
         whole = [{part.partition(":")[0] for part in phase.shared} for phase in phases]
         assert all(shared <= own for shared, own in zip(whole, groups, strict=True))

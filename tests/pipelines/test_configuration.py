@@ -52,7 +52,7 @@ def test_unknown_methods(field: str) -> None:
         ),
         ({"profile": 7}, "field profile: .* got 7"),
         ({"figure_methods": "pilot+no-ota"}, "'no-ota' is not a variant of method pilot"),
-        ({"zoo_methods": "fedavg"}, "study zoo: fedavg: only baselines are left"),
+        ({"heterogeneity_methods": "fedavg"}, "study heterogeneity: fedavg: only baselines are left"),
         ({"results": 2024}, "field results: expected a folder's name; Snakemake reads 2024 as int: write ./2024"),
         ({"results": {"a": "b"}}, "field results: expected a folder's name; Snakemake reads .* as dict"),
         ({"results": "--force"}, "does not start with '-', got '--force'"),
