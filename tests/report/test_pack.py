@@ -1,5 +1,6 @@
 """Packs of runs: tables from an unpacked folder are those of the runs themselves, and a pack is what it says."""
 
+import csv
 import shutil
 import tarfile
 from pathlib import Path
@@ -8,8 +9,10 @@ import pytest
 
 from pilot.errors import UserError
 from pilot.report.compare.power import show_power
+from pilot.report.compare.reference import REFERENCE
 from pilot.report.compare.side_by_side import compare
-from pilot.report.numbers.summary import image_of_example
+from pilot.report.numbers.load import load_methods
+from pilot.report.numbers.summary import group_runs, image_of_example, values_by_seed_and_client
 from pilot.report.pack import pack_runs, unpack_runs
 from pilot.report.tables.write import write_tables
 
@@ -105,3 +108,18 @@ def test_two_results_folders_are_not_mixed(scenario: Path, tmp_path: Path) -> No
     other = Path(shutil.copytree(scenario, tmp_path / "other/embedded/scenario2"))
     with pytest.raises(UserError, match="is also in another results folder"):
         pack_runs([scenario / "runs/pilot", other / "runs/pilot"], tmp_path / "both.tar.xz")
+
+
+def test_reference_packs_give_the_reference_tables(tmp_path: Path) -> None:
+    """The committed scores are those behind the committed table of scenario2."""
+    for file in sorted((REFERENCE / "embedded/packs").glob("scenario2-*.tar.xz")):
+        unpack_runs(file, tmp_path)
+    methods = ["pilot", "fedavg", "fedprox", "fedmoe", "local", "central"]
+    groups = {each.label: each for each in group_runs(load_methods(tmp_path / "embedded/scenario2", methods))}
+    with (REFERENCE / "embedded/scenario2/main.csv").open(newline="", encoding="utf-8") as file:
+        lines = [row for row in csv.DictReader(file) if row["method"] in groups and row["protocol"] == "personalised"]
+    compared = [line for line in lines if line["mean"]]
+    assert {line["method"] for line in compared} == set(methods) and len(compared) >= 6 * 7
+    for line in compared:
+        values = values_by_seed_and_client(groups[line["method"]], line["task"], line["metric"], "personalised")
+        assert values is not None and float(line["mean"]) == pytest.approx(values.mean(), abs=1e-6)
