@@ -129,10 +129,10 @@ def initial_lora_state(parameters: dict[str, nn.Parameter], seed: int) -> dict[s
 def merged_lora(language_model: nn.Module) -> Iterator[None]:
     """Form W + s B A once for every layer and use it within the context; for generation, without gradients.
 
-    Layers in token space do not change: token space exists to avoid a second copy of every weight.
+    Layers in token space do not change, since it exists to avoid a second copy of every weight; nor do mixtures.
     """
     found = [module for module in language_model.modules() if isinstance(module, LoraLinear)]
-    layers = [layer for layer in found if not layer.token_space]
+    layers = [layer for layer in found if not layer.token_space and layer.mixture is None]
     try:
         with torch.no_grad():
             for layer in layers:

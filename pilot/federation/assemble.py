@@ -6,8 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
-
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
 from pilot.backbone.lora import initial_lora_state
@@ -26,7 +24,7 @@ from pilot.federation.spec import RunSpec, run_digest
 from pilot.federation.store import ClientStore
 from pilot.federation.trainer import CheckpointSettings, LocalTrainer, TrainSettings
 from pilot.methods.base import ClientInfo, Method, Phase, State, Update, select, untrained_state
-from pilot.methods.mixed_lora import OWN_QUESTIONS, mixed_state
+from pilot.methods.mixed_lora import mixed_state
 
 MAX_CACHED_TEMPLATES = 32
 """Maximum number of templates of initial tensors cached between phases."""
@@ -61,8 +59,8 @@ def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: M
                 seen.pop(next(iter(seen)))
             connector = method.make_connector(phase, info, backbone.projector(), payload)
             own = {name: value.detach() for name, value in connector.named_parameters()} | start
-            own |= mixed_state(backbone.text_adapter, method.mixture(phase, payload), backbone.width)
-            own |= {OWN_QUESTIONS: torch.zeros(backbone.width)} if phase.questions else {}
+            mixture = method.mixture(phase, payload)
+            own |= mixed_state(backbone.text_adapter, mixture, backbone.width, phase.questions)
             seen[key] = own if custom else select(own, phase.shared)
         if custom:
             values = method.initial_state(phase, info, {}, payload)

@@ -50,18 +50,25 @@ class Mixture:
         return range(1, max(self.choices) + 1)
 
 
-def mixed_state(own: Mapping[str, Tensor], mixture: Mixture | None, width: int) -> State:
-    """Return the initial values of what a mixture adds to LoRA's tensors `own`: zeros; empty without a mixture.
+def mixed_state(own: Mapping[str, Tensor], mixture: Mixture | None, width: int, questions: bool = False) -> State:
+    """Return the initial values of what a phase adds to LoRA's tensors `own`, all zeros.
 
-    `width` is that of the LLM.
+    Args:
+        own: the client's LoRA.
+        mixture: of the phase, if any.
+        width: that of the LLM.
+        questions: whether the phase's result has the feature of its questions.
     """
+    asked = [OWN_QUESTIONS] if questions else []
+    if mixture is not None and mixture.weigh is not None:
+        asked += [f"{QUESTION}.{name}" for name in mixture.references]
+    state = {name: next(iter(own.values())).new_zeros(width) for name in asked}
     if mixture is None:
-        return {}
-    state = {f"{OTHERS}.{j}{name.removeprefix(OWN)}": value.new_zeros(value.shape)
-             for j in mixture.others for name, value in own.items()}  # fmt: skip
+        return state
+    for j in mixture.others:
+        state |= {name: value.new_zeros(value.shape) for name, value in as_other(own, j).items()}
     if mixture.weigh is not None:
-        like = next(iter(own.values()))
-        return state | {f"{QUESTION}.{name}": like.new_zeros(width) for name in mixture.references}
+        return state
     for name, value in own.items():
         if name.endswith(A):
             layer = name.removesuffix(A).removeprefix(OWN)

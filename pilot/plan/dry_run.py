@@ -165,8 +165,7 @@ class _DryRun:
         if self._method.trains_language:
             more = more | self._miniature.language
         width, mixture = self._miniature.width, self._method.mixture(phase, payload)
-        more = more | mixed_state(self._miniature.text_adapter, mixture, width)
-        more |= {OWN_QUESTIONS: torch.zeros(width)} if phase.questions else {}
+        more = more | mixed_state(self._miniature.text_adapter, mixture, width, phase.questions)
         initial = {name: value.detach() for name, value in connector.named_parameters()}
         values = self._method.initial_state(phase, info, self._stored[info.client], payload)
         own = {**initial, **self._miniature.text_adapter, **more}
