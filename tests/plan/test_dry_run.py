@@ -41,7 +41,9 @@ def test_what_stays(small: Small, name: str) -> None:
 
     FedDPA's received model is stored between the two phases of a round only.
     """
-    stays = [group for group in plan_run(small.spec(name), architecture_of(small.profile)).stays if group != "received"]
+    stays = set(plan_run(small.spec(name), architecture_of(small.profile)).stays)
+    if name == "feddpa":
+        stays.remove("received")
     stored = set()
     for path in small.run(name).glob("clients/*/*.safetensors"):
         with safe_open(path, "pt") as file:
