@@ -107,7 +107,7 @@ def schedule(
             f"{len(ordered)}), got {config.quorum}. Lower it, or increase participation.fraction"
         )
     if asynchronous:
-        return _asynchronous(config, {client: (steps or {})[client] for client in ordered}, rounds)
+        return _asynchronous(config, {client: (steps or {})[client] for client in ordered}, rounds, seed)
     drawn = [_round(config, ordered, number, seed, steps) for number in range(1, rounds + 1)]
     return drawn if config.clock is None else _timed(drawn, config, wanted)
 
@@ -117,7 +117,7 @@ def to_json(config: Participation, seed: int, rounds: Sequence[RoundSchedule]) -
     return {"options": config.model_dump(), "seed": seed, "rounds": [each.to_row() for each in rounds]}
 
 
-def _asynchronous(config: Participation, steps: Mapping[int, int], rounds: int) -> list[RoundSchedule]:
+def _asynchronous(config: Participation, steps: Mapping[int, int], rounds: int, seed: int) -> list[RoundSchedule]:
     for name in ("fraction", "over_selection", "quorum", "deadline", "dropout", "stragglers"):
         value, default = getattr(config, name), ParticipationConfig.model_fields[name].default
         if value != default:
@@ -126,7 +126,8 @@ def _asynchronous(config: Participation, steps: Mapping[int, int], rounds: int) 
                 f"each other, got {value}. Leave it out"
             )
     found = []
-    for number, waves in enumerate(asynchronous_rounds(config.clock or ClockConfig(), steps, rounds), start=1):
+    drawn = asynchronous_rounds(config.clock or ClockConfig(), steps, rounds, seed)
+    for number, waves in enumerate(drawn, start=1):
         present = tuple(sorted({session.client for wave in waves for session in wave.sessions}))
         found.append(RoundSchedule(number, present, (), {}, (), (), present, waves[-1].end, waves))
     return found

@@ -8,11 +8,12 @@ in units of one optimiser step of a client of speed 1; a delay is drawn from a r
 
 Synchronous methods wait in every round for those whom the round waits for. For asynchronous ones, a client starts again
 as soon as its update has arrived, until all clients together have sent as many updates as in synchronous rounds;
-sessions that would arrive later are not begun. Updates that arrive at the same time are taken by client id, and clients
-that start at the same time start from the same model, after all of them. A wave is what starts at one time, and the
-updates that arrive until the next wave.
+sessions that would arrive later are not begun. Updates that arrive at the same time are taken in an order drawn from
+the run's seed, anew for every session, so that no client is always the last. Clients that start at the same time start
+from the same model, after all of them. A wave is what starts at one time, and the updates that arrive until the next
+wave.
 
-Everything is a function of the steps, the clock's settings and nothing else: all methods and engines see the same.
+Everything is a function of the steps, the clock's settings and the seed: all methods and engines see the same.
 """
 
 import heapq
@@ -65,7 +66,7 @@ def session_time(clock: ClockConfig, client: int, number: int, steps: int) -> fl
     return steps / clock.speeds[client % len(clock.speeds)] + delay
 
 
-def asynchronous_rounds(clock: ClockConfig, steps: Mapping[int, int], rounds: int) -> list[tuple[Wave, ...]]:
+def asynchronous_rounds(clock: ClockConfig, steps: Mapping[int, int], rounds: int, seed: int) -> list[tuple[Wave, ...]]:
     """Draw the waves of `rounds` rounds; a round is the waves that start while the server has its K updates to come.
 
     With K clients, a wave belongs to round r if the server has had at least (r - 1) K and fewer than r K updates when
@@ -75,8 +76,9 @@ def asynchronous_rounds(clock: ClockConfig, steps: Mapping[int, int], rounds: in
         clock: speeds and delays.
         steps: optimiser steps of a session, by client.
         rounds: the total number of sessions, divided by the number of clients.
+        seed: the run's, for the order of updates that arrive at the same time.
     """
-    waves = _waves(_sessions(clock, steps, rounds * len(steps)))
+    waves = _waves(_sessions(clock, steps, rounds * len(steps), seed))
     found: list[list[Wave]] = [[] for _ in range(rounds)]
     arrived = 0
     for wave in waves:
@@ -85,18 +87,19 @@ def asynchronous_rounds(clock: ClockConfig, steps: Mapping[int, int], rounds: in
     return [tuple(each) for each in found]
 
 
-def _sessions(clock: ClockConfig, steps: Mapping[int, int], total: int) -> list[Session]:
-    """Return the first `total` sessions to arrive, in order of arrival, those of one time by client."""
+def _sessions(clock: ClockConfig, steps: Mapping[int, int], total: int, seed: int) -> list[Session]:
+    """Return the first `total` sessions to arrive, in order of arrival, those of one time in a drawn order."""
 
-    def begin(client: int, number: int, start: float) -> tuple[float, int, Session]:
+    def begin(client: int, number: int, start: float) -> tuple[float, float, int, Session]:
         arrival = start + session_time(clock, client, number, steps[client])
-        return arrival, client, Session(client, number, start, arrival)
+        drawn = float(generator(seed, "arrival", client, number).random())
+        return arrival, drawn, client, Session(client, number, start, arrival)
 
     working = [begin(client, 1, 0.0) for client in steps]
     heapq.heapify(working)
     arrived: list[Session] = []
     while len(arrived) < total:
-        arrival, client, session = heapq.heappop(working)
+        arrival, _, client, session = heapq.heappop(working)
         arrived.append(session)
         heapq.heappush(working, begin(client, session.number + 1, arrival))
     return arrived
