@@ -17,7 +17,7 @@ from pilot.federation.client import PhaseTask, TrainingResult
 from pilot.federation.defence import Defence
 from pilot.federation.participant import Participant, UpdateTransform, send_unchanged
 from pilot.federation.participation import Participation, schedule, to_json
-from pilot.federation.privacy import Relation, epsilon, privatise, refuse_statistics, seeded_noise, system_noise
+from pilot.federation.privacy import Relation, epsilon, privatise, refuse_unprotected, seeded_noise, system_noise
 from pilot.federation.rounds import Plan, min_local_steps
 from pilot.federation.shards import Example
 from pilot.federation.spec import RunSpec, run_digest
@@ -134,7 +134,7 @@ def _check_federation(spec: RunSpec, method: Method, where: str) -> None:
         )
     if settings.privacy is not None:
         phases = [phase for number in range(1, spec.profile.rounds + 1) for phase in method.phases(number)]
-        refuse_statistics(phases)
+        refuse_unprotected(phases)
     if needs_validation(spec, method) and not spec.scenario.validation_fraction:
         raise UserError(
             f"scenario {spec.scenario.name}: field validation_fraction: method {spec.method} evaluates models on the "

@@ -59,11 +59,11 @@ class Driver:
 
     def _initial_state(self) -> ServerState:
         """Return the server's state before round 1."""
-        clients = sorted(self.plan.clients, key=lambda info: info.client)
-        phases = self.plan.method.phases(1)
-        if not (phases and self.plan.method.exchanges):
+        clients, method = sorted(self.plan.clients, key=lambda info: info.client), self.plan.method
+        phase = method.initial_phase()
+        if phase is None or not method.exchanges:
             return ServerState()
-        return self.plan.method.initial_server_state(self.plan.template(phases[0], clients[0], {}), clients)
+        return method.initial_server_state(self.plan.template(phase, clients[0], {}), clients)
 
     def _run_phase(self, now: Progress, round_phase: RoundPhase, before: Mapping[int, Version]) -> None:
         collector = Collector(self.plan, round_phase, now.server, self.ledger, self.clock, self.transport.parallel)

@@ -30,6 +30,7 @@ class PhaseRun:
         trainable: its parameters that receive gradients; all others are frozen.
         start: every parameter when the phase began, in host memory.
         received: values with which the method's loss terms compare, on the device; see `Method.penalty`.
+        masks: factors for gradients by parameter; see `Method.gradient_masks`.
         recorder: losses, diagnostics and counts of tokens so far.
     """
 
@@ -41,6 +42,7 @@ class PhaseRun:
         kept = self.start if task.phase.distils else {name: self.start[name] for name in self.trainable}
         device = backbone.numerics.device
         self.received: State = {name: value.to(device) for name, value in {**kept, **auxiliary}.items()}
+        self.masks = method.gradient_masks(task.phase, self.received)
 
     def compute_gradients(self, parts: Sequence[Batch]) -> None:
         """Compute a step's gradients over its batches as for one large batch, with cross-entropy by labelled tokens.
@@ -52,6 +54,10 @@ class PhaseRun:
         for batch, count in zip(parts, counts, strict=True):
             loss = self._loss(batch, count / sum(counts) if sum(counts) else 0.0, 1 / len(parts))
             loss.backward()  # type: ignore[no-untyped-call]
+        for name, mask in self.masks.items():
+            gradient = self.trainable[name].grad
+            if gradient is not None:
+                gradient.mul_(mask)
         self.recorder.close_step()
 
     def require_gradients(self) -> None:

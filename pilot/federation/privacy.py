@@ -21,7 +21,8 @@ its messages, including the server. Two relations (names as in Flower's accounta
 What is not protected, and must not be claimed to be:
 
 - A client's participation, its task, and `num_examples`, which are sent unchanged.
-- `Update.statistics`, to which no noise is added; `refuse_statistics` refuses methods that send them.
+- `Update.statistics` and `Phase.choices`, to which no noise is added; `refuse_unprotected` refuses methods that send
+  any.
 - Losses, diagnostics and evaluation scores reported by clients.
 - r: the guarantee needs values that the server sent or that follow from the seed. If r was trained by the client
   earlier and never sent, the message reveals the client's data through r.
@@ -138,18 +139,19 @@ def epsilon(
     return high
 
 
-def refuse_statistics(phases: Iterable[Phase]) -> None:
-    """Refuse phases that send statistics with their updates, as no noise is added to statistics.
+def refuse_unprotected(phases: Iterable[Phase]) -> None:
+    """Refuse phases that send statistics or choices with their updates, as no noise is added to them.
 
     Raises:
-        UserError: a phase sends statistics; the message names both.
+        UserError: a phase does; the message names it and what it sends.
     """
     for phase in phases:
-        if phase.statistics:
-            raise UserError(
-                f"privacy: phase {phase.name} sends statistics ({', '.join(sorted(phase.statistics))}), to which no "
-                f"noise is added, so privacy is not guaranteed. Choose a method without statistics, or no privacy."
-            )
+        for kind, sent in (("statistics", phase.statistics), ("choices", phase.choices)):
+            if sent:
+                raise UserError(
+                    f"privacy: phase {phase.name} sends {kind} ({', '.join(sorted(sent))}), to which no noise is "
+                    f"added, so privacy is not guaranteed. Choose a method without {kind}, or no privacy."
+                )
 
 
 def _delta(epsilon_: float, mu: float) -> float:

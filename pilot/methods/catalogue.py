@@ -43,6 +43,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "fedex_lora": "baselines.fedex_lora:FedExLora",
         "hetlora": "baselines.hetlora:HetLora",
         "rolora": "baselines.rolora:RoLora",
+        "lora_a2": "baselines.lora_a2:LoraA2",
         "fedrot_lora": "baselines.fedrot_lora:FedRotLora",
         "florist": "baselines.florist:Florist",
         "fedsvd": "baselines.fedsvd:FedSvd",

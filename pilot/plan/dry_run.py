@@ -80,11 +80,11 @@ class _DryRun:
         self._server = ServerState()
         self._extra_copies_cache: dict[tuple[object, ...], int] = {}
         self.clients_differ = False
-        phases = method.phases(1)
-        if phases and method.exchanges:
-            start = self._start(self._connector(phases[0], clients[0], {}), phases[0], clients[0], {})
+        phase = method.initial_phase()
+        if phase is not None and method.exchanges:
+            start = self._start(self._connector(phase, clients[0], {}), phase, clients[0], {})
             self._server = method.initial_server_state(
-                untrained_state(method, phases[0], clients[0], start, {}, {}), clients
+                untrained_state(method, phase, clients[0], start, {}, {}), clients
             )
 
     def round(self, number: int) -> tuple[PlannedPhase, ...]:

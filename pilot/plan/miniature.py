@@ -2,8 +2,8 @@
 
 It has one layer of the LLM, LoRA of the full rank, and a projector. Every width is a number that occurs nowhere else,
 above the rank and the number of clients, so that a tensor's shape tells its full size, whatever its name. The LLM's
-width has one value in the LLM's layers and another one in the connector: what has widths of the layers exists once per
-layer.
+width has one value in the LLM's layers and another one in the connector: what has widths of the layers, or a layer in
+its name, exists once per layer. As in the full model, the MLP is a layer's widest part.
 """
 
 import math
@@ -38,7 +38,7 @@ class Miniature:
         self.architecture, self.rank = architecture, rank
         self._min_width = max(MIN_WIDTH, rank + 1, num_clients + 1)
         layer = Architecture(
-            text_hidden=2 * self._min_width, text_heads=2, text_kv_heads=1, text_intermediate=self._min_width + 1
+            text_hidden=2 * self._min_width, text_heads=2, text_kv_heads=1, text_intermediate=2 * self._min_width + 1
         )
         vision, out = self._min_width + 2, self._min_width + 3
         self.width = out
@@ -110,5 +110,7 @@ class Miniature:
                 f"{', '.join(map(str, self._widths))} of the dry run's model. Keep and send parameters in their "
                 "original shapes."
             )
-        layers = self.architecture.text_layers if any(size in self._widths_of_layers for size in value.shape) else 1
-        return layers, tuple(self._widths.get(size, size) for size in value.shape)
+        in_layer = "layers.0." in name or any(size in self._widths_of_layers for size in value.shape)
+        return self.architecture.text_layers if in_layer else 1, tuple(
+            self._widths.get(size, size) for size in value.shape
+        )

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import kstest
 
+from baselines.lora_a2 import LoraA2
 from pilot.errors import UserError
-from pilot.federation.privacy import Noise, epsilon, privatise, refuse_statistics, seeded_noise, system_noise
+from pilot.federation.privacy import Noise, epsilon, privatise, refuse_unprotected, seeded_noise, system_noise
 from pilot.methods.base import Phase, State
 from pilot.methods.robust import clip_difference
 
@@ -206,6 +207,8 @@ def test_refusals() -> None:
 def test_methods_that_send_statistics_are_refused() -> None:
     plain = Phase("train", frozenset({"connector"}), frozenset({"connector"}))
     search = Phase("search", frozenset(), frozenset({"experts"}), statistics=frozenset({"share", "activation"}))
-    refuse_statistics([plain])
+    refuse_unprotected([plain])
     with pytest.raises(UserError, match=r"privacy: phase search sends statistics \(activation, share\)"):
-        refuse_statistics([plain, search])
+        refuse_unprotected([plain, search])
+    with pytest.raises(UserError, match=r"privacy: phase train_b sends choices \(selected\)"):
+        refuse_unprotected([plain, *LoraA2().phases(1)])
