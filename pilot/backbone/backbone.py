@@ -18,7 +18,7 @@ from pilot.backbone.checkpoint import Checkpoint
 from pilot.backbone.families.base import Family
 from pilot.backbone.families.table import family_of
 from pilot.backbone.language import LanguageParameters
-from pilot.backbone.lora import GROUP, LoraLinear, attach_lora
+from pilot.backbone.lora import GROUP, LoraLinear, attach_lora, initial_lora_state
 from pilot.backbone.mixed import Mixtures
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.offsets import Offsets
@@ -60,6 +60,7 @@ class Backbone:
         self.text_adapter = attach_lora(self.language_model, rank, alpha, token_space=self.numerics.token_space)
         self._language = LanguageParameters(self.language_model, self.lm_head, self.text_adapter.values())
         self._offsets: Offsets | None = None
+        self._singular: dict[str, Tensor] | None = None
         if self.numerics.gradient_checkpointing:
             with warnings.catch_warnings():  # about a new name, which older versions of transformers 5 lack
                 warnings.simplefilter("ignore", FutureWarning)
@@ -134,9 +135,20 @@ class Backbone:
 
     def offset_parameters(self) -> dict[str, nn.Parameter]:
         """Return the offsets of the LLM's linear layers by name, initially zero; see `pilot.backbone.offsets`."""
+        return self._offsets_of_layers().parameters
+
+    def initial_adapter(self, seed: int, from_weights: bool = False) -> dict[str, Tensor]:
+        """Return LoRA's initial values: the seed's, or the weights' largest singular values with their offsets."""
+        if not from_weights:
+            return initial_lora_state(self.text_adapter, seed)
+        if self._singular is None:
+            self._singular = self._offsets_of_layers().singular_start()
+        return dict(self._singular)
+
+    def _offsets_of_layers(self) -> Offsets:
         if self._offsets is None:
             self._offsets = Offsets(self.language_model)
-        return self._offsets.parameters
+        return self._offsets
 
     def mix(self, mixture: Mixture | None) -> dict[str, nn.Parameter]:
         """Use several LoRAs in each layer, or with None the client's own alone; return the parameters that this adds.

@@ -8,8 +8,11 @@ instead, with D in W's type, which keeps eight significant bits of D and costs o
 
 import torch
 from torch import nn
+from torch.nn import functional
 
+from pilot.backbone.lora import GROUP as LORA
 from pilot.backbone.lora import LoraLinear
+from pilot.methods.lora_products import low_rank_factors
 
 GROUP = "offset"
 
@@ -34,6 +37,23 @@ class Offsets:
         """Set all offsets to zero."""
         for parameter in self.parameters.values():
             parameter.zero_()
+
+    @torch.no_grad()
+    def singular_start(self) -> dict[str, torch.Tensor]:
+        """Return LoRA with the largest singular values of each W, and the offsets that take it away, in host memory.
+
+        With W ~ U S V^T of LoRA's rank: B = U S^1/2, A = S^1/2 V^T, D = -B A. Ranks beyond W's own are zero.
+        """
+        found: dict[str, torch.Tensor] = {}
+        for name, layer in self._layers.items():
+            w_OI, rank = self._frozen[name].detach().cpu(), len(layer.lora_A)
+            a_KI, b_OK = low_rank_factors(w_OI, torch.eye(w_OI.shape[1]), rank)
+            missing = rank - len(a_KI)
+            a_RI = functional.pad(a_KI, (0, 0, 0, missing)).float()
+            b_OR = functional.pad(b_OK, (0, missing)).float()
+            path = name.removeprefix(f"{GROUP}.").removesuffix(".weight")
+            found |= {f"{LORA}.{path}.lora_A": a_RI, f"{LORA}.{path}.lora_B": b_OR, name: -(b_OR @ a_RI)}
+        return found
 
     @torch.no_grad()
     def fold(self) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
-from pilot.backbone.lora import initial_lora_state
 from pilot.errors import UserError
 from pilot.federation.assemble import train_settings
 from pilot.federation.checkpoint import Progress, load_last
@@ -94,7 +93,9 @@ def newcomer_models(
         if method.pooled:
             version = progress.versions.get(0)
             return _Start(info, split_steps(phases, num_steps), ClientStore(run_dir / CLIENTS / "0").load(version), {})
-        extra = method.newcomer_state(progress.server, info, initial_lora_state(backbone.text_adapter, info.seed))
+        extra = method.newcomer_state(
+            progress.server, info, backbone.initial_adapter(info.seed, method.starts_from_weights)
+        )
         payload = method.payload(progress.server, info, phases[0])
         return _Start(info, split_steps(phases, num_steps), extra, payload)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
-from pilot.backbone.lora import initial_lora_state
 from pilot.config.federation import DefenceConfig
 from pilot.config.files import check_known
 from pilot.errors import UserError
@@ -46,7 +45,7 @@ def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: M
     _check_federation(spec, method, where)
     _check_rates(spec, method)
     _check_steps(spec, method, steps)
-    start = initial_lora_state(backbone.text_adapter, spec.seed)
+    start = backbone.initial_adapter(spec.seed, method.starts_from_weights)
     if method.trains_language:
         start |= backbone.initial_language_state()
     seen: dict[tuple[str, frozenset[str], ClientInfo, frozenset[str]], State] = {}

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from pilot.backbone.backbone import Backbone
-from pilot.backbone.lora import initial_lora_state
 from pilot.backbone.offsets import GROUP as OFFSETS
 from pilot.connector.base import Connector
 from pilot.connector.projector import Projector
@@ -134,8 +133,8 @@ def loaded_model(
     own |= backbone.language_parameters() if method.trains_language else {}
     own |= backbone.mix(mixture)
     model = ClientModel(connector, {**dict(connector.named_parameters()), **backbone.text_adapter, **own})
-    if not backbone.text_adapter.keys() <= values.keys():
-        backbone.load_text_adapter(initial_lora_state(backbone.text_adapter, info.seed))
+    if method.starts_from_weights or not backbone.text_adapter.keys() <= values.keys():
+        model.load(backbone.initial_adapter(info.seed, method.starts_from_weights))
     model.load(values, ignored)
     backbone.apply_weights()
     return model

@@ -69,7 +69,7 @@ def configured_method(profile: Profile, method: str, options: Mapping[str, Any] 
         UserError: an unknown method, variant or option, an invalid value, or a method that trains the whole LLM with
             rounded weights, in which its steps would be lost.
     """
-    made = make_method(base_name(method), {**profile.options_of(method), **options})
+    made = make_method(base_name(method), {**profile.options_of(method), **options}).for_rounds(profile.rounds)
     if made.trains_language and profile.precision != "float32":
         raise UserError(
             f"profile {profile.name}: field precision: method {method} trains the whole LLM, for which weights must "

@@ -43,6 +43,8 @@ class Method(ABC):
         single_model: whether all clients end with the same model.
         offsets: whether the model has parameters `offset.<layer>.weight`, frozen, float32, of the shape of the LLM's
             linear layers: with D the offset, a layer's weight is W + s (D + B A).
+        starts_from_weights: whether LoRA starts from the largest singular values of the LLM's weights, with offsets
+            that take them away (`pilot.backbone.offsets`); needs `offsets`.
         trains_language: whether the model has the LLM's own parameters, `language.<path>`, float32.
         asynchronous: whether the server takes updates one by one as they arrive on a virtual clock (`arrive`); then a
             round has one phase and clients keep nothing.
@@ -55,6 +57,7 @@ class Method(ABC):
     pooled: ClassVar[bool] = False
     single_model: ClassVar[bool]
     offsets: ClassVar[bool] = False
+    starts_from_weights: ClassVar[bool] = False
     trains_language: ClassVar[bool] = False
     mean_product: ClassVar[bool] = False
     asynchronous: ClassVar[bool] = False
@@ -79,6 +82,10 @@ class Method(ABC):
     def mixture(self, phase: Phase, received: State) -> Mixture | None:
         """Return which LoRAs the LLM's layers mix in a phase, given its payload; None for the client's own alone."""
         return None
+
+    def for_rounds(self, rounds: int) -> "Method":
+        """Return the method for a run of so many rounds."""
+        return self
 
     def initial_phase(self) -> Phase | None:
         """Return the phase whose message without training is the model that all start from: the first one, if any."""

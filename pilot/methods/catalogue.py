@@ -50,6 +50,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "lora_fair": "baselines.lora_fair:LoraFair",
         "fedilora": "baselines.fedilora:FediLora",
         "shared_subset": "baselines.shared_subset:SharedSubset",
+        "yoco_lite": "baselines.yoco_lite:YocoLite",
     },
     "Asynchronous": {
         "fedasync": "baselines.fedasync:FedAsync",
