@@ -22,6 +22,7 @@ import typer
 from pilot.cli.bench import bench_app
 from pilot.cli.data import data_app
 from pilot.cli.deploy import deploy_app
+from pilot.cli.entries import COMMANDS as ENTRY_COMMANDS
 from pilot.cli.export import export
 from pilot.cli.options import (
     BoxFrame,
@@ -219,7 +220,7 @@ def import_(
     typer.echo(str(imported), err=True)
 
 
-for command in (*COMMANDS, export, plan):
+for command in (*COMMANDS, *ENTRY_COMMANDS, export, plan):
     app.command()(command)
 
 

@@ -1,8 +1,6 @@
-"""A run's identity (what its training depends on), and the handling of a folder that holds a different run.
+"""The handling of a folder that holds a run of another identity (`pilot.config.identity`).
 
-Scenario and profile contain more than training reads: a title, the scenario's other methods and seeds, the batch size
-of generation. None of that decides whether a checkpoint may be continued; `identity` does. If it differs, the trained
-run is kept, and the message names the fields that differ.
+The trained run is kept, and the message names the fields that differ.
 """
 
 import json
@@ -11,45 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pilot.config.identity import identity, identity_digest
 from pilot.errors import UserError
 from pilot.federation.checkpoint import config_digests
 from pilot.federation.unfinished import PREFIX
 from pilot.io.atomic import read_json
-from pilot.io.digest import digest_json
 
 CLIENTS = "clients"
 """Subfolder of a run directory with the clients' stores, if clients share a disk with the server."""
-IGNORED_PROFILE_FIELDS = frozenset({
-    "name", "generation_batch", "checkpoint_minutes", "forgetting", "tuning_seed", "tuning_grid", "tuning_grids",
-    # Covered by the digest of the weights, and by the effective learning rates and options:
-    "backbone_path", "revision", "architecture", "learning_rates", "method_options",
-})  # fmt: skip
-"""Fields of a profile that do not affect training, or that the identity holds under other names."""
 UNKNOWN_SETTINGS = "config.json is missing or damaged, so the old settings are unknown"
 _DIGITS = 12
-
-
-def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Select from a `config.json` what the run's training depends on.
-
-    From the scenario, these are the tasks with their clients: everything else affects training through data, partition
-    and features, whose digests are included.
-    """
-    hyperparameters, profile = config["hyperparameters"], config["profile_config"]
-    return {
-        "method": config["method"],
-        "seed": config["seed"],
-        "learning_rates": hyperparameters["learning_rates"],
-        "options": hyperparameters["options"],
-        "profile": {name: value for name, value in profile.items() if name not in IGNORED_PROFILE_FIELDS},
-        "tasks": config["tasks"],
-        "digests": {name: value for name, value in config["digests"].items() if name != "scenario"},
-    }
-
-
-def identity_digest(config: Mapping[str, Any]) -> str:
-    """Return the digest of `identity`, by which checkpoints are matched to runs."""
-    return digest_json(identity(config))
 
 
 def archive_different_run(run_dir: Path, config: Mapping[str, Any], replace: bool, warn: Callable[[str], None]) -> None:

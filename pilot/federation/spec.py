@@ -8,6 +8,7 @@ from typing import Any
 
 from pilot.backbone.feature_files import read_index
 from pilot.backbone.sources import backbone_digest
+from pilot.config.identity import identity_digest
 from pilot.config.model import LearningRates
 from pilot.config.profile import Profile
 from pilot.config.scenario import NOT_IN_DATA, Scenario
@@ -15,7 +16,6 @@ from pilot.config.variant import base_name
 from pilot.data.conditions import seen_images_file
 from pilot.data.record import check_data
 from pilot.errors import UserError
-from pilot.federation.identity import identity_digest
 from pilot.io.atomic import damaged, read_json, write_json
 from pilot.io.digest import digest_json, sha256_file
 from pilot.io.sealed import read_sealed

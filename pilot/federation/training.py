@@ -9,6 +9,7 @@ from typing import Any
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
 from pilot.backbone.from_profile import load_backbone
+from pilot.config.identity import identity_digest
 from pilot.errors import UserError
 from pilot.federation.assemble import (
     make_participants,
@@ -30,7 +31,7 @@ from pilot.federation.checkpoint import (
 )
 from pilot.federation.client import ClientModel, build_client_model
 from pilot.federation.driver import Driver
-from pilot.federation.identity import CLIENTS, archive_different_run, identity_digest
+from pilot.federation.identity import CLIENTS, archive_different_run
 from pilot.federation.ledger import Ledger
 from pilot.federation.nodes import Register
 from pilot.federation.shards import Example, load_examples

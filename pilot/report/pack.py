@@ -4,14 +4,14 @@ A pack is a `tar.xz` of run folders below `<profile>/<scenario>/`: settings, rec
 by example of the last round's models, and of each scenario the images that test examples share (`images.json`). It is
 what `compare`, `study`, `power` and `replication` read, so their results from an unpacked folder are those of the runs
 themselves. With all evaluations and answers it is what `tables` and `import` read, and seven times as large. Equal runs
-give equal bytes.
+give equal bytes. Files below `entry/` are those of an entry (`pilot.report.entries`), not of a run.
 """
 
 import io
 import json
 import lzma
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -25,6 +25,8 @@ from pilot.report.numbers.summary import image_of_example
 RUN_FILES = ("config.json", "ledger.json", "manifest.json", "participation.json", "privacy.json", "rounds.jsonl",
              "timing.json")  # fmt: skip
 SCORES = (METRICS, PER_EXAMPLE)
+ENTRY = "entry"
+"""Folder of a pack with what belongs to no run."""
 _MANIFEST = "manifest.json"
 
 
@@ -49,19 +51,40 @@ def pack_runs(paths: Sequence[Path | str], file: Path, everything: bool = False)
             profile, scenario, method and seed.
     """
     _check_ending(file)
+    runs = load_runs(paths)
+    write_pack(members_of(runs, everything=everything), file)
+    return len(runs)
+
+
+def members_of(runs: Sequence[Run], *, answers: bool = False, everything: bool = False) -> dict[str, bytes]:
+    """Return the files of a pack by name.
+
+    Args:
+        runs: finished and evaluated runs.
+        answers: whether to include the answers of the last round's models.
+        everything: whether to include answers, and all evaluations instead of that of the last round.
+
+    Raises:
+        UserError: two runs have the same profile, scenario, method and seed.
+    """
     members: dict[str, bytes] = {}
     scenarios: dict[Path, list[Run]] = {}
-    runs = load_runs(paths)
     for run in runs:
         scenarios.setdefault(run.scenario_dir, []).append(run)
     for folder, own in scenarios.items():
         top = folder.parents[1]
-        found = [path for run in own for path in _files(run, everything)]
+        found = [path for run in own for path in _files(run, answers or everything, everything)]
         named = {path.relative_to(top).as_posix(): path.read_bytes() for path in found}
         named[(folder / IMAGES).relative_to(top).as_posix()] = json.dumps(_images(own), sort_keys=True).encode()
         if twice := sorted(members.keys() & named.keys()):
             raise UserError(f"{folder}: {twice[0]} is also in another results folder. Pack each results folder alone.")
         members |= named
+    return members
+
+
+def write_pack(members: Mapping[str, bytes], file: Path) -> None:
+    """Write files by name to a `.tar.xz`; raises `UserError` for another ending."""
+    _check_ending(file)
 
     def fill(path: Path) -> None:
         with (
@@ -75,7 +98,6 @@ def pack_runs(paths: Sequence[Path | str], file: Path, everything: bool = False)
 
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_file(file, fill)
-    return len(runs)
 
 
 def unpack_runs(file: Path, results: Path) -> Unpacked:
@@ -85,7 +107,7 @@ def unpack_runs(file: Path, results: Path) -> Unpacked:
         UserError: `file` is not a pack or damaged, or `results` has another run of the same name; nothing is written
             then.
     """
-    members = _read(file)
+    members = {name: data for name, data in read_pack(file).items() if PurePosixPath(name).parts[0] != ENTRY}
     runs: dict[str, dict[str, bytes]] = {}
     for name, data in members.items():
         if (parts := PurePosixPath(name)).name != IMAGES:
@@ -115,12 +137,11 @@ def _write(run: str, files: dict[str, bytes], work: Path) -> None:
         path.write_bytes(data)
 
 
-def _files(run: Run, everything: bool) -> Iterator[Path]:
+def _files(run: Run, answers: bool, everything: bool) -> Iterator[Path]:
     """Yield the files of a run that a pack has; the test set of imported runs is only in their answers."""
     folder = run.path.resolve()
     yield from (folder / name for name in RUN_FILES if (folder / name).is_file())
-    answers = (SAMPLES,) if everything or run.imported else ()
-    for name in (*SCORES, *answers):
+    for name in (*SCORES, *((SAMPLES,) if answers or run.imported else ())):
         yield from (folder / EVAL).glob(f"**/{name}" if everything else name)
 
 
@@ -149,7 +170,8 @@ def _check_ending(file: Path) -> None:
         raise UserError(f"{file}: expected a name that ends in .tar.xz, such as runs.tar.xz.")
 
 
-def _read(file: Path) -> dict[str, bytes]:
+def read_pack(file: Path) -> dict[str, bytes]:
+    """Return the files of a pack by name; raises `UserError` if it is not one, or damaged."""
     _check_ending(file)
     members: dict[str, bytes] = {}
     try:

@@ -100,6 +100,8 @@ ELSEWHERE = (
     ("metrics.md", r"pilot-bench power ", "tests/report/test_retraining.py::test_power_of_made_up_runs"),
     ("metrics.md", r"pilot-bench replication ", "tests/report/test_replication.py::test_summary_counts_the_rows"),
     ("llava.md", r"pilot-bench .*llava-scenario2", f"{_OFFICIAL}::test_official_files_to_comparison"),
+    ("submit.md", r"pilot-bench verify --rerun ", "tests/report/test_entries.py::test_a_seed_trained_again"),
+    ("submit.md", r"pilot-bench verify ", "tests/report/test_entries.py::test_a_score_that_does_not_follow"),
     ("smol.md", r"pip install ", "tests/backbone/test_smol.py::test_without_packages_there_is_one_message"),
     ("smol.md", r"pilot-bench (data|partition|backbone|train|evaluate)", "tests/federation/test_smol.py::test_a_round"),
     ("smol.md", r"python -m pilot.pretraining", "tests/backbone/test_smol.py::test_a_killed_recipe"),

@@ -98,7 +98,7 @@ def test_features_of_public_scenes_are_computed_once(
 
 def test_the_recipe_says_what_the_shipped_model_can(small: Small) -> None:
     """The list is no part of a run's identity: it changes no model."""
-    from pilot.federation.identity import identity_digest
+    from pilot.config.identity import identity_digest
     from pilot.federation.spec import run_config
 
     digests = {"data": "d", "partition": "p", "features": "f"}

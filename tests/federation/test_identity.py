@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from pilot.config.identity import identity_digest
 from pilot.config.model import LearningRates
 from pilot.config.profile import Profile
 from pilot.config.scenario import Scenario
 from pilot.errors import UserError
 from pilot.federation.assemble import make_participants
 from pilot.federation.checkpoint import Progress, save_progress
-from pilot.federation.identity import UNKNOWN_SETTINGS, archive_different_run, differences, identity_digest
+from pilot.federation.identity import UNKNOWN_SETTINGS, archive_different_run, differences
 from pilot.federation.spec import RunSpec, run_config, run_digest, scenario_identity
 from pilot.federation.unfinished import PhaseCheckpoint
 from pilot.io.atomic import read_json, write_json
