@@ -1,4 +1,4 @@
-"""Entries of the leaderboard: what a stranger could change is found and named."""
+"""Entries of the leaderboard (docs/submit.md): what a stranger could change is found and named."""
 
 import json
 from collections.abc import Callable
