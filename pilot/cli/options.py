@@ -34,6 +34,8 @@ QuestionForm = StrEnum("QuestionForm", ["short_answer", "multiple_choice", "open
 """Form of a question in LLaVA's files."""
 ImportFormat = Literal["lm-eval", "lmms-eval", "vlmevalkit", "jsonl"]
 """Tool whose files `import` reads."""
+PublishFormat = Literal["croissant", "ro-crate", "eee", "hf-eval-results"]
+"""Format that `publish` writes; see `pilot.report.publish`."""
 
 RecipeOption = Annotated[Literal["tiny-llava", "tiny-idefics3"], typer.Option(help="Name of a backbone's recipe.")]
 ResumeOption = Annotated[bool, typer.Option(help="Resume from the last finished round, or start over.")]

@@ -13,6 +13,7 @@ from pilot.cli.options import (
     PaperOption,
     ProfileOption,
     ProtocolTable,
+    PublishFormat,
     ResultsOption,
     ScenarioDirArgument,
     TableFormat,
@@ -250,4 +251,24 @@ def tensorboard(
         typer.echo(str(path), err=True)
 
 
-COMMANDS = (compare, power, replication, tables, figures, report, faults, study, tuning, tensorboard, pack, unpack)
+def publish(
+    results: Annotated[Path, typer.Argument(help="Scenario folder; for scores also a method or run folder.")],
+    format: Annotated[PublishFormat, typer.Option("--format", "-f", help="Format to write.")],
+    to: Annotated[Path, typer.Option(help="Output folder; must be absent or empty.")],
+    about: Annotated[
+        Path | None, typer.Option(help="YAML file that states author, licence, date and what is known of data.")
+    ] = None,
+    client: Annotated[int | None, typer.Option(min=0, help="Only the scores of this client's model.")] = None,
+) -> None:
+    """Write data (croissant), results (ro-crate) or scores (eee, hf-eval-results) for publication; upload nothing."""
+    from pilot.report.publish.write import publish as write_publication
+
+    for note in write_publication(results, format, to, about, client):
+        typer.echo(note, err=True)
+    typer.echo(str(to), err=True)
+
+
+COMMANDS = (
+    *(compare, power, replication, tables, figures, report, faults, study, tuning, tensorboard, pack, unpack),
+    publish,
+)

@@ -73,7 +73,7 @@ def members_of(runs: Sequence[Run], *, answers: bool = False, everything: bool =
         scenarios.setdefault(run.scenario_dir, []).append(run)
     for folder, own in scenarios.items():
         top = folder.parents[1]
-        found = [path for run in own for path in _files(run, answers or everything, everything)]
+        found = [path for run in own for path in files_of_run(run, answers or everything, everything)]
         named = {path.relative_to(top).as_posix(): path.read_bytes() for path in found}
         named[(folder / IMAGES).relative_to(top).as_posix()] = json.dumps(_images(own), sort_keys=True).encode()
         if twice := sorted(members.keys() & named.keys()):
@@ -137,7 +137,7 @@ def _write(run: str, files: dict[str, bytes], work: Path) -> None:
         path.write_bytes(data)
 
 
-def _files(run: Run, answers: bool, everything: bool) -> Iterator[Path]:
+def files_of_run(run: Run, answers: bool, everything: bool) -> Iterator[Path]:
     """Yield the files of a run that a pack has; the test set of imported runs is only in their answers."""
     folder = run.path.resolve()
     yield from (folder / name for name in RUN_FILES if (folder / name).is_file())

@@ -99,6 +99,7 @@ ELSEWHERE = (
     ("protocols.md", r"pilot-bench compare .*scenario3", "tests/report/test_protocols.py::test_every_format_shows"),
     ("metrics.md", r"pilot-bench power ", "tests/report/test_retraining.py::test_power_of_made_up_runs"),
     ("metrics.md", r"pilot-bench replication ", "tests/report/test_replication.py::test_summary_counts_the_rows"),
+    ("publish.md", r"pilot-bench publish ", "tests/report/test_publish.py::test_the_pages_commands"),
     ("llava.md", r"pilot-bench .*llava-scenario2", f"{_OFFICIAL}::test_official_files_to_comparison"),
     ("submit.md", r"pilot-bench verify --rerun ", "tests/report/test_entries.py::test_a_seed_trained_again"),
     ("submit.md", r"pilot-bench verify ", "tests/report/test_entries.py::test_a_score_that_does_not_follow"),
