@@ -1,4 +1,4 @@
-"""Publications of the smoke results, each opened by a reader of its format; bad input is one message."""
+"""Publications of the smoke publishable, each opened by a reader of its format."""
 
 import json
 import os
@@ -18,20 +18,17 @@ from pydantic_codemeta import CodeMetaV3
 from rocrate.rocrate import ROCrate
 
 from pilot.data.record import read_records
-from pilot.errors import UserError
 from pilot.io.atomic import read_json, read_jsonl
 from pilot.io.digest import sha256_file
 from pilot.report.publish.write import publish
 
 from ..command_line import call
-from ..docs.pages import commands_of
+from ..docs.pages import ROOT, commands_of
 from ..small import contents
+from .conftest import PUBLISH_PAGE as PAGE
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/publish.md").read_text(encoding="utf-8")
-ABOUT = PAGE.split("```yaml\n")[1].split("```")[0]
 FORMATS = ("croissant", "ro-crate", "eee", "hf-eval-results")
 REQUIRED = (
     *("rai:dataLimitations", "rai:dataBiases", "rai:personalSensitiveInformation", "rai:dataUseCases"),
@@ -41,27 +38,10 @@ REQUIRED = (
 
 
 @pytest.fixture(scope="module")
-def results(smoke_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of two runs of the smoke results, their data and tables; not to be changed."""
-    source, target = smoke_run / "results/smoke/smoke", tmp_path_factory.mktemp("results") / "smoke/smoke"
-    for name in ("data", "partition", "tables", "runs/pilot/seed0", "runs/fedavg/seed0"):
-        shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("checkpoint", "clients"))
-    return target
-
-
-@pytest.fixture(scope="module")
-def about(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page's file of statements."""
-    file = tmp_path_factory.mktemp("about") / "about.yaml"
-    file.write_text(ABOUT)
-    return file
-
-
-@pytest.fixture(scope="module")
-def published(results: Path, about: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the page's commands write, each format in a folder of its name."""
+def published(publishable: Path, statements: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the commands of docs/publish.md write, each format in a folder of its name."""
     folder = tmp_path_factory.mktemp("published")
-    places = {"results/embedded/scenario2": results, "published": folder, "about.yaml": about}
+    places = {"results/embedded/scenario2": publishable, "published": folder, "about.yaml": statements}
     places["exported/fedavg/.eval_results"] = folder / "hf-eval-results"
     for command in commands_of("publish.md", PAGE):
         text = command.text
@@ -80,11 +60,11 @@ def test_the_pages_commands(published: Path) -> None:
     ]
 
 
-def test_croissant_reads_every_record(results: Path, published: Path) -> None:
+def test_croissant_reads_every_record(publishable: Path, published: Path) -> None:
     for task in ("scene-vqa", "scene-caption", "scene-ground"):
         dataset = mlcroissant.Dataset(published / "croissant" / task / "croissant.json")
         assert not dataset.metadata.ctx.issues.errors and not dataset.metadata.ctx.issues.warnings
-        expected = read_records(results / "data" / task / "records.parquet")
+        expected = read_records(publishable / "data" / task / "records.parquet")
         found = list(dataset.records("records"))
         assert [row["records/id"].decode() for row in found] == [record.id for record in expected]
         assert [row["records/answer"].decode() for row in found] == [record.answer for record in expected]
@@ -99,13 +79,13 @@ def test_croissant_reads_every_record(results: Path, published: Path) -> None:
     assert len(rows) == 120 and {row["assignment/client"] for row in rows} == {*range(6)}
 
 
-def test_croissant_states_what_is_required_and_nothing_unknown(results: Path, published: Path, tmp_path: Path) -> None:
+def test_croissant_states_what_is_required(publishable: Path, published: Path, tmp_path: Path) -> None:
     for file in (published / "croissant").glob("*/croissant.json"):
         metadata = read_json(file)
         assert not [name for name in REQUIRED if name not in metadata], file
         for described in metadata["distribution"]:
             assert sha256_file(file.parent / described["contentUrl"]) == described["sha256"]
-    own = Path(shutil.copytree(results, tmp_path / "smoke"))
+    own = Path(shutil.copytree(publishable, tmp_path / "smoke"))
     card = read_json(own / "data/scene-vqa/card.json") | {"intake": {"licence": "not known"}}
     (own / "data/scene-vqa/card.json").write_text(json.dumps(card))
     notes = publish(own, "croissant", tmp_path / "out")
@@ -148,8 +128,8 @@ def links(value: Any) -> list[str]:
     return [value["@id"]] if {*value} == {"@id"} else [link for each in value.values() for link in links(each)]
 
 
-def test_crate_names_nobody_unless_stated(results: Path, tmp_path: Path) -> None:
-    notes = publish(results, "ro-crate", tmp_path / "crate")
+def test_crate_names_nobody_unless_stated(publishable: Path, tmp_path: Path) -> None:
+    notes = publish(publishable, "ro-crate", tmp_path / "crate")
     assert notes == ["not stated, add to the file of --about: author, licence"]
     crate = ROCrate(tmp_path / "crate")
     assert not [action for action in crate.get_by_type("CreateAction") if "agent" in action]
@@ -157,12 +137,12 @@ def test_crate_names_nobody_unless_stated(results: Path, tmp_path: Path) -> None
     assert crate.root_dataset["license"]["name"] == "Licence not stated"
 
 
-def test_records_hold_every_score_and_answer(results: Path, published: Path) -> None:
+def test_records_hold_every_score_and_answer(publishable: Path, published: Path) -> None:
     files = sorted((published / "eee").rglob("*.json"))
     records = {read_json(file)["model_info"]["additional_details"]["method"]: read_json(file) for file in files}
     assert {*records} == {"pilot", "fedavg"}
     for method, record in records.items():
-        folder = results / "runs" / method / "seed0/eval"
+        folder = publishable / "runs" / method / "seed0/eval"
         available = [entry for entry in read_json(folder / "metrics.json")["entries"] if entry["value"] is not None]
         scores = {each["evaluation_result_id"]: each["score_details"]["score"] for each in record["evaluation_results"]}
         assert len(scores) == len(available)
@@ -191,13 +171,15 @@ def test_records_hold_every_score_and_answer(results: Path, published: Path) -> 
             assert (
                 line["output"]["raw"] == [answer["prediction"]] and line["input"]["reference"] == answer["references"]
             )
-    questions = {record.id: record.instruction for record in read_records(results / "data/scene-vqa/records.parquet")}
+    questions = {
+        record.id: record.instruction for record in read_records(publishable / "data/scene-vqa/records.parquet")
+    }
     vqa = [line for line in lines if line["evaluation_name"].startswith("scene-vqa")]
     assert vqa and all(line["input"]["raw"] == questions[line["sample_id"]] for line in vqa)
 
 
-def test_records_of_one_clients_model(results: Path, about: Path, tmp_path: Path) -> None:
-    publish(results / "runs/pilot/seed0", "eee", tmp_path / "eee", about, client=3)
+def test_records_of_one_clients_model(publishable: Path, statements: Path, tmp_path: Path) -> None:
+    publish(publishable / "runs/pilot/seed0", "eee", tmp_path / "eee", statements, client=3)
     (file,) = (tmp_path / "eee").rglob("*.json")
     record = read_json(file)
     assert {each["score_details"]["details"]["client"] for each in record["evaluation_results"]} == {"3"}
@@ -209,8 +191,8 @@ def test_records_of_one_clients_model(results: Path, about: Path, tmp_path: Path
     assert {line["evaluation_result_id"].split("/")[2] for line in lines} == {"client-3"}
 
 
-def test_hub_results_are_parsed(results: Path, published: Path, about: Path, tmp_path: Path) -> None:
-    publish(results, "hf-eval-results", tmp_path / "all", about)
+def test_hub_results_are_parsed(publishable: Path, published: Path, statements: Path, tmp_path: Path) -> None:
+    publish(publishable, "hf-eval-results", tmp_path / "all", statements)
     assert len([*(tmp_path / "all").iterdir()]) == 2 * 6, "two runs of six clients"
     (one,) = (published / "hf-eval-results").iterdir()
     assert one.read_bytes() == (tmp_path / "all/smoke-fedavg-seed0-client0.yaml").read_bytes()
@@ -218,7 +200,7 @@ def test_hub_results_are_parsed(results: Path, published: Path, about: Path, tmp
     (entry,) = parse_eval_result_entries(yaml.safe_load(file.read_text()))
     assert (entry.dataset_id, entry.task_id, entry.date) == ("example/pilot-scenes", "scene-ground", "2026-11-30")
     assert entry.source_url == "https://example.org/results"
-    scored = read_json(results / "runs/fedavg/seed0/eval/metrics.json")["entries"]
+    scored = read_json(publishable / "runs/fedavg/seed0/eval/metrics.json")["entries"]
     (value,) = [
         each["value"]
         for each in scored
@@ -227,10 +209,10 @@ def test_hub_results_are_parsed(results: Path, published: Path, about: Path, tmp
     assert entry.value == value and "acc@0.5[original]; fedavg, seed 0, client 4" in str(entry.notes)
 
 
-def test_same_inputs_same_bytes(results: Path, published: Path, about: Path, tmp_path: Path) -> None:
-    moved = Path(shutil.copytree(results, tmp_path / "elsewhere/smoke/smoke"))
+def test_same_inputs_same_bytes(publishable: Path, published: Path, statements: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(publishable, tmp_path / "elsewhere/smoke/smoke"))
     for form in ("croissant", "ro-crate", "eee"):
-        publish(moved, form, tmp_path / form, about)
+        publish(moved, form, tmp_path / form, statements)
         assert contents(tmp_path / form) == contents(published / form), form
 
 
@@ -253,7 +235,7 @@ def test_codemeta_says_what_the_package_says() -> None:
 
 @pytest.mark.exhaustive
 def test_the_crate_is_valid(published: Path, tmp_path: Path) -> None:
-    """By roc-validator, in an environment of its own; it reads the context of RO-Crate from its cache."""
+    """By roc-validator, in a separate environment; its cache, or ROCRATE_VALIDATOR_CACHE, has RO-Crate's context."""
     program = shutil.which("rocrate-validator")
     if program is None:
         pytest.skip("rocrate-validator is not in the PATH: install roc-validator in a separate environment")
@@ -295,61 +277,3 @@ def test_the_records_are_valid(published: Path, tmp_path: Path) -> None:
     lines = next(path for path in files.values() if path.suffix == ".jsonl")
     lines.write_text(lines.read_text(encoding="utf-8").replace('"is_correct":', '"correct":', 1), encoding="utf-8")
     assert not check(lines.relative_to(top).as_posix()).valid
-
-
-RUN = "runs/pilot/seed0"
-DAMAGED = {
-    "a missing sample file": ("eee", f"{RUN}/eval/samples.jsonl", None),
-    "no scores by example": ("eee", f"{RUN}/eval/per_example.jsonl", None),
-    "a damaged sample file": ("eee", f"{RUN}/eval/samples.jsonl", b"{}\n"),
-    "missing questions": ("eee", "data/scene-vqa/records.parquet", None),
-    "damaged metrics": ("hf-eval-results", f"{RUN}/eval/metrics.json", b"{"),
-    "an unfinished run": ("ro-crate", f"{RUN}/manifest.json", None),
-    "a damaged evaluation": ("ro-crate", f"{RUN}/eval/cross-task/samples.jsonl", b"{}\n"),
-    "a damaged schedule": ("ro-crate", f"{RUN}/participation.json", b"{}\n"),
-    "a missing card": ("ro-crate", "data/scene-vqa/card.md", None),
-    "a damaged card": ("croissant", "data/scene-vqa/card.json", b"{"),
-    "damaged records": ("croissant", "data/scene-ground/records.parquet", b"PAR1"),
-    "a damaged partition": ("croissant", "partition/assignment.parquet", b"PAR1"),
-}
-
-
-@pytest.mark.parametrize("case", DAMAGED)
-def test_a_missing_or_damaged_file_is_named(case: str, results: Path, about: Path, tmp_path: Path) -> None:
-    form, name, content = DAMAGED[case]
-    copy = Path(shutil.copytree(results, tmp_path / "smoke/smoke"))
-    (copy / name).unlink() if content is None else (copy / name).write_bytes(content)
-    done = call("publish", copy, "--format", form, "--to", tmp_path / "out", "--about", about)
-    assert done.returncode == 2 and done.stderr.count("error: ") == 1, done.stderr
-    assert Path(name).name in done.stderr and not (tmp_path / "out").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["smoke"], "nothing is left behind"
-
-
-@pytest.mark.parametrize(
-    ("statements", "options", "message"),
-    [
-        ("licence: free\n", (), "field licence"),
-        ("autor: {name: A}\n", (), "autor"),
-        ("date: 2026-13-01\n", (), "month must be"),
-        ("author: {name: A}\n", (), "field benchmark"),
-        (ABOUT, ("--client", 9), "no client 9"),
-        (ABOUT, ("--format", "croissant", "--client", 1), "--client: not valid"),
-        (ABOUT, ("--to", "."), "--to: exists"),
-    ],
-)
-def test_bad_statements_and_options(
-    statements: str, options: tuple[object, ...], message: str, results: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "about.yaml").write_text(statements)
-    usual = ("--format", "hf-eval-results", "--to", tmp_path / "out", "--about", tmp_path / "about.yaml")
-    done = call("publish", results, *usual, *options)
-    assert done.returncode == 2 and message in done.stderr, done.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_two_scenarios_make_no_crate(results: Path, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        shutil.copytree(results, tmp_path / "results/smoke" / name)
-    with pytest.raises(UserError, match="ro-crate: expected runs of one scenario"):
-        publish(tmp_path / "results", "ro-crate", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
