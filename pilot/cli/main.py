@@ -39,6 +39,7 @@ from pilot.cli.options import (
 from pilot.cli.plan import plan
 from pilot.cli.progress import progress
 from pilot.cli.report import COMMANDS
+from pilot.cli.run import run
 from pilot.errors import UserError
 
 SIGNALS = {130: "interrupted", 143: "terminated", 129: "hung up"}
@@ -219,7 +220,7 @@ def import_(
     typer.echo(str(imported), err=True)
 
 
-for command in (*COMMANDS, export, plan):
+for command in (*COMMANDS, export, plan, run):
     app.command()(command)
 
 
