@@ -155,12 +155,13 @@ def train(
     ] = False,
 ) -> None:
     """Train one method with one seed; write runs/<method>/seed<k> of the scenario, or of its faults/<fault>."""
+    from pilot.report.tracking import track
     from pilot.runs.train import train_method
 
     with progress(f"{method}, seed {seed}") as advance:
         run_dir = train_method(
             scenario, profile, method, seed, results, resume, advance, engine, fault, client_cpus, client_gpus,
-            replace_changed,
+            replace_changed, track,
         )  # fmt: skip
     typer.echo(str(run_dir), err=True)
 
@@ -189,6 +190,9 @@ def evaluate(
         from pilot.evaluation.scoring import score_runs
 
         score_runs(runs, [each.value for each in frame or ()])
+        from pilot.report.tracking import track_scores
+
+        track_scores(runs)
         if summary:
             from pilot.io.atomic import write_json
             from pilot.io.digest import sha256_file
