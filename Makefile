@@ -11,7 +11,7 @@ PIP_OPTIONS ?=
 INSTALL = $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/pip install $(PIP_OPTIONS))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: install scenario1 scenario2 scenario3 faults zoo ablation heterogeneity asynchrony tuning smoke smoke_faults smoke_study smokes figures report backbone test test-fast test-exhaustive lint types check docs clean
+.PHONY: install scenario1 scenario2 scenario3 faults zoo ablation heterogeneity asynchrony tuning smoke smoke_faults smoke_study smokes figures report backbone test test-fast test-exhaustive lint types check docs wheel clean
 
 install: $(VENV)/.installed
 
@@ -51,5 +51,10 @@ check: lint types test
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# Files of an earlier build would be packed, too.
+wheel: install
+	rm -rf build/lib build/bdist.*
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
 clean:
-	rm -rf $(VENV) .snakemake build site *.egg-info
+	rm -rf $(VENV) .snakemake build dist site *.egg-info

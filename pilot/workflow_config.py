@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, create_model
 
 from pilot.config.base import Count, Model
-from pilot.config.files import check_known, shipped_names, validated
+from pilot.config.files import check_known, known_names, validated
 from pilot.config.load import load_profile
 from pilot.config.scenario import FullName
 from pilot.config.study import load_study
@@ -69,13 +69,13 @@ def read_workflow_config(values: Mapping[str, Any]) -> WorkflowConfig:
         UserError: a key, type or name is invalid; the message names the key, what was expected and, for a name close
             to a known one, that one.
     """
-    studies: dict[str, Any] = {_field(name): (MethodNames | None, None) for name in shipped_names("studies")}
+    studies: dict[str, Any] = {_field(name): (MethodNames | None, None) for name in known_names("studies")}
     config = validated(create_model("WorkflowConfig", __base__=WorkflowConfig, **studies), WHERE, values)
-    check_known(WHERE, "profile", [base_name(config.profile)], shipped_names("profiles"))
+    check_known(WHERE, "profile", [base_name(config.profile)], known_names("profiles"))
     load_profile(config.profile)
     for field in ("figure_methods", "fault_methods"):
         check_methods(WHERE, field, getattr(config, field) or (), known_methods())
-    for name in shipped_names("studies"):
+    for name in known_names("studies"):
         if chosen := config.methods_of(name):
             study = load_study(name)
             check_known(WHERE, _field(name), chosen, study.methods)

@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from pilot.backbone.sources import BACKBONES
-from pilot.config.files import shipped_names
+from pilot.config.files import known_names
 from pilot.config.load import load_profile, load_scenario, scenario_for_profile
 from pilot.errors import UserError
 from pilot.io.digest import digest_json
@@ -100,7 +100,7 @@ def fault_runs(wildcards):
     usual = SMOKE_FAULT_METHODS if wildcards.scenario == "smoke" else FAULT_METHODS
     methods = CONFIG.fault_methods or [name for name in usual if name in own]
     folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/faults"
-    faults = SMOKE_FAULTS if wildcards.scenario == "smoke" else shipped_names("faults")
+    faults = SMOKE_FAULTS if wildcards.scenario == "smoke" else known_names("faults")
     return [f"{folder}/{fault}/runs/{method}/seed0" for fault in faults for method in methods]
 
 

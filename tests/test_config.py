@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pilot.config.files import check_known, shipped_names
+from pilot.config.files import check_known, known_names
 from pilot.config.load import load_profile, load_scenario
 from pilot.config.profile import Profile
 from pilot.config.scenario import Scenario
@@ -15,14 +15,14 @@ from pilot.errors import UserError
 
 
 def test_shipped_files() -> None:
-    assert {"scenario1", "scenario2", "smoke"} <= set(shipped_names("scenarios"))
-    assert "embedded" in shipped_names("profiles")
-    for name in shipped_names("scenarios"):
+    assert {"scenario1", "scenario2", "smoke"} <= set(known_names("scenarios"))
+    assert "embedded" in known_names("profiles")
+    for name in known_names("scenarios"):
         scenario = load_scenario(name)
         assert scenario.name == name
         for task in scenario.tasks:
             assert get_source(task.source, name).kind in (task.kind, None)
-    for name in shipped_names("profiles"):
+    for name in known_names("profiles"):
         assert load_profile(name).name == name
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pilot.config.fault import load_fault
-from pilot.config.files import shipped_names
+from pilot.config.files import known_names
 from pilot.config.load import load_profile, load_scenario
 from pilot.errors import UserError
 from pilot.evaluation.answers import answer_run
@@ -20,7 +20,7 @@ from .small import Small, quiet
 
 def test_shipped_faults() -> None:
     """Those of the issue, each with the settings that its name says, and two that a defence meets."""
-    settings = {name: load_fault(name).federation for name in shipped_names("faults")}
+    settings = {name: load_fault(name).federation for name in known_names("faults")}
     assert {name: each.participation.dropout for name, each in settings.items() if name.startswith("dropout")} == {
         "dropout-10": 0.1, "dropout-30": 0.3, "dropout-50": 0.5
     }  # fmt: skip
@@ -32,7 +32,7 @@ def test_shipped_faults() -> None:
     }  # fmt: skip
     defended = {name for name, each in settings.items() if each.defence.aggregation == "median"}
     assert defended == {"sign-flip-median", "scaled-median"}
-    assert all(load_fault(name).name == name for name in shipped_names("faults"))
+    assert all(load_fault(name).name == name for name in known_names("faults"))
     assert load_profile("embedded").federation not in settings.values()
     assert load_scenario("scenario2").clients_of("scene-vqa") == (0, 1, 2)  # client 1 is the middle of the first task
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pilot.config.files import shipped_names
+from pilot.config.files import known_names
 from pilot.config.load import load_scenario
 from pilot.config.study import Setting, Study, load_study
 from pilot.config.variant import base_name
@@ -23,7 +23,7 @@ def written(folder: Path, *parts: dict[str, object]) -> Study:
 
 
 def test_shipped_studies() -> None:
-    studies = {name: load_study(name) for name in shipped_names("studies")}
+    studies = {name: load_study(name) for name in known_names("studies")}
     assert set(studies) == {"zoo", "ablation", "heterogeneity", "asynchrony", "smoke"}
     assert all(study.name == name for name, study in studies.items())
     assert [part.name for part in studies["ablation"].parts] == [

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pilot.config.federation import ClockConfig
-from pilot.config.files import load_file, shipped_names
+from pilot.config.files import known_names, load_file
 from pilot.config.load import load_profile, load_scenario, scenario_for_profile
 from pilot.config.variant import Variant, base_name, check_methods, load_variant, split_name
 from pilot.errors import UserError
@@ -56,7 +56,7 @@ def test_shipped_methods_differ_in_what_their_names_say() -> None:
         "no-client-features": {"client_features_in_stage2": "omit"},
         "own-expert": {"experts": "own_task"},
     }
-    variants = {name: load_file(Variant, "variants", name) for name in shipped_names("variants")}
+    variants = {name: load_file(Variant, "variants", name) for name in known_names("variants")}
     assert all(variant.name == name for name, variant in variants.items())
     of_others = {
         "taskavg_plus+client": {"beta": 0.0, "client_adapter": True},

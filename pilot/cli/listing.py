@@ -8,7 +8,7 @@ from typing import Any
 
 from pilot.backbone.sources import BACKBONES, CheckpointSource
 from pilot.config.fault import load_fault
-from pilot.config.files import load_file, shipped_names
+from pilot.config.files import known_names, load_file
 from pilot.config.load import load_scenario
 from pilot.config.study import load_study
 from pilot.config.variant import Variant
@@ -38,20 +38,20 @@ def catalogue(what: str) -> dict[str, Any]:
         own = _methods()
         return own | {name: method for name, method in _plugins().items() if name not in own}
     if what == "scenarios":
-        return {name: load_scenario(name).title for name in shipped_names("scenarios")}
+        return {name: load_scenario(name).title for name in known_names("scenarios")}
     if what == "profiles":
-        return {name: "pipelines/profiles/" + name + ".yaml" for name in shipped_names("profiles")}
+        return {name: "pipelines/profiles/" + name + ".yaml" for name in known_names("profiles")}
     if what == "tasks":
-        tasks = [(task, name) for name in shipped_names("scenarios") for task in load_scenario(name).tasks]
+        tasks = [(task, name) for name in known_names("scenarios") for task in load_scenario(name).tasks]
         return {task.name: f"{task.kind}, lm-eval task {task.lm_eval_task}" for task, _ in tasks}
     if what == "faults":
-        return {name: load_fault(name).title for name in shipped_names("faults")}
+        return {name: load_fault(name).title for name in known_names("faults")}
     if what == "variants":
         return _variants()
     if what == "backbones":
         return {name: _origin(source) for name, source in BACKBONES.items()}
     if what == "studies":
-        return {name: load_study(name).title for name in shipped_names("studies")}
+        return {name: load_study(name).title for name in known_names("studies")}
     return {name: metric.summary for name, metric in METRICS.items()}
 
 
@@ -66,7 +66,7 @@ def _origin(source: CheckpointSource) -> str:
 
 def _variants() -> dict[str, str]:
     """Return each variant's kind and title."""
-    variants = {name: load_file(Variant, "variants", name) for name in shipped_names("variants")}
+    variants = {name: load_file(Variant, "variants", name) for name in known_names("variants")}
     kinds = {name: each.method or ("scenario" if each.scenario else "profile") for name, each in variants.items()}
     return {name: f"{kinds[name]}: {each.title}" for name, each in variants.items()}
 

@@ -40,6 +40,7 @@ from pilot.cli.options import (
 from pilot.cli.plan import plan
 from pilot.cli.progress import progress
 from pilot.cli.report import COMMANDS
+from pilot.cli.run import run
 from pilot.errors import UserError
 
 SIGNALS = {130: "interrupted", 143: "terminated", 129: "hung up"}
@@ -155,12 +156,13 @@ def train(
     ] = False,
 ) -> None:
     """Train one method with one seed; write runs/<method>/seed<k> of the scenario, or of its faults/<fault>."""
+    from pilot.report.tracking import track
     from pilot.runs.train import train_method
 
     with progress(f"{method}, seed {seed}") as advance:
         run_dir = train_method(
             scenario, profile, method, seed, results, resume, advance, engine, fault, client_cpus, client_gpus,
-            replace_changed,
+            replace_changed, track,
         )  # fmt: skip
     typer.echo(str(run_dir), err=True)
 
@@ -189,6 +191,9 @@ def evaluate(
         from pilot.evaluation.scoring import score_runs
 
         score_runs(runs, [each.value for each in frame or ()])
+        from pilot.report.tracking import track_scores
+
+        track_scores(runs)
         if summary:
             from pilot.io.atomic import write_json
             from pilot.io.digest import sha256_file
@@ -220,7 +225,7 @@ def import_(
     typer.echo(str(imported), err=True)
 
 
-for command in (*COMMANDS, *ENTRY_COMMANDS, export, plan):
+for command in (*COMMANDS, *ENTRY_COMMANDS, export, plan, run):
     app.command()(command)
 
 

@@ -1,7 +1,6 @@
 """Loading of files in `pipelines/` as typed models, with error messages that name file, field and remedy."""
 
 import difflib
-import importlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,27 +10,34 @@ from pydantic import BaseModel, ValidationError
 
 from pilot.config.base import Model
 from pilot.errors import UserError
+from pilot.io.digest import REPOSITORY
 
+PACKAGED = REPOSITORY / "pipelines"
+"""Beside `pilot`, in a repository and where the package is installed."""
 SINGULAR = {"studies": "study"}
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Reads a profile in 3 ms with libyaml, in 30 ms without."""
 _M = TypeVar("_M", bound=Model)
 
 
-def shipped_names(kind: str) -> list[str]:
-    """Return the names of the files of a kind (`scenarios`, `profiles`, `faults`, ...) that ship, sorted."""
-    return sorted(path.stem for path in _folder(kind).glob("*.yaml"))
+def known_names(kind: str) -> list[str]:
+    """Return the names of the files of a kind (`scenarios`, `profiles`, `faults`, ...), sorted."""
+    return sorted(_files(kind))
 
 
 def load_file(model: type[_M], kind: str, name_or_path: str) -> _M:
-    """Load a file of a kind as its model, by the name of one that ships or by path; raises as `load_scenario`."""
+    """Load a file of a kind as its model, by name or by path; raises as `load_scenario`.
+
+    A name's file is in `pipelines/<kind>/` of the current folder, or else of the package.
+    """
     if name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path)
     else:
-        if name_or_path not in shipped_names(kind):
+        files = _files(kind)
+        if name_or_path not in files:
             singular = SINGULAR.get(kind, kind.removesuffix("s"))
-            raise UserError(f"{singular}: {_unknown(name_or_path, shipped_names(kind))}")
-        path = _folder(kind) / f"{name_or_path}.yaml"
+            raise UserError(f"{singular}: {_unknown(name_or_path, files)}")
+        path = files[name_or_path]
     return validated(model, str(path), _read_yaml(path))
 
 
@@ -64,9 +70,10 @@ def _unknown(name: str, known: Collection[str]) -> str:
     return f"unknown name {name!r}.{hint} Expected one of: {', '.join(sorted(known))}."
 
 
-def _folder(kind: str) -> Path:
-    """Return the folder of a kind of file. (An editable install adds an entry to the path that is not a folder.)"""
-    return next(at for entry in importlib.import_module("pipelines").__path__ if (at := Path(entry) / kind).is_dir())
+def _files(kind: str) -> dict[str, Path]:
+    """Return the files of a kind by name; those of the current folder replace those of the package."""
+    folders = (PACKAGED / kind, Path.cwd() / "pipelines" / kind)
+    return {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pilot.config.files import load_file, shipped_names, validated
+from pilot.config.files import known_names, load_file, validated
 from pilot.config.profile import Profile
 from pilot.config.scenario import Scenario
 from pilot.config.variant import base_name, load_variant
@@ -32,7 +32,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
     profile, variant = load_file(Profile, "profiles", base_name(name)), load_variant("profile", name)
     if variant is None or variant.profile is None:
         return profile
-    whole = {"name": f"{profile.name}+{variant.name}"}
+    whole = {"name": f"{profile.name}+{variant.name}", "tracking": profile.tracking}
     return validated(Profile, f"profile {name}", variant.profile.apply_to(profile.model_dump(mode="json")) | whole)
 
 
@@ -46,4 +46,4 @@ def scenario_for_profile(scenario: str, profile: str) -> str:
     """Map `scenario2` to `llava-scenario2` (public data), if that ships, for profiles with a published backbone."""
     own, backbone = f"llava-{scenario}", load_profile(profile).backbone
     published = backbone not in OWN_BACKBONES and not backbone.endswith("-random")
-    return own if published and base_name(own) in shipped_names("scenarios") else scenario
+    return own if published and base_name(own) in known_names("scenarios") else scenario

@@ -24,6 +24,8 @@ from pilot.config.variant import base_name, load_variant
 
 ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(\+[a-z0-9][a-z0-9._-]*)?$")]
 """A name, with a variant after a plus sign if any; names of models have dots."""
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+"""An experiment tracker; see `pilot.report.trackers`."""
 
 
 class Profile(CompactModel):
@@ -38,7 +40,8 @@ class Profile(CompactModel):
     methods. Without a `prompt_template`, prompts are the checkpoint's own chat template. `box_frame` overrides the
     default of `frame`. `evaluate_every` is the number of rounds between evaluations of the models; the last round is
     always evaluated. `forgetting` names what the backbone could do before, to be measured on tuned models: parts of
-    tiny-llava's public corpus, or tasks of lm-eval.
+    tiny-llava's public corpus, or tasks of lm-eval. `tracking` names experiment trackers; it is in no dump, since runs
+    and their digests do not depend on it.
     """
 
     omitted_defaults: ClassVar[frozenset[str]] = frozenset({
@@ -80,6 +83,7 @@ class Profile(CompactModel):
     tuning_grid: tuple[Trial, ...] = ()
     tuning_grids: Mapping[str, tuple[Trial, ...]] = Field(default_factory=dict)
     tuning_seed: Seed = 1000
+    tracking: Annotated[tuple[TrackerName, ...], Field(exclude=True)] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Profile":

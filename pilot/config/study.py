@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pilot.config.base import Count, Model
-from pilot.config.files import check_known, load_file, shipped_names
+from pilot.config.files import check_known, known_names, load_file
 from pilot.config.load import load_scenario, scenario_for_profile
 from pilot.config.scenario import FullName, Name, VariantName
 from pilot.config.variant import split_name
@@ -92,7 +92,7 @@ class Part(Model):
 
     def settings(self, profile: str, num_seeds: int | None = None) -> dict[Setting, dict[Dimension, str]]:
         """Return the part's settings, in order, each with the part's names for its scenario and profile."""
-        whole = shipped_names("profiles")
+        whole = known_names("profiles")
         named = {
             name: name if name in whole else profile if name == BASE else f"{profile}+{name}" for name in self.profiles
         }

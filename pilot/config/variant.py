@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from pilot.config.base import Count, Model, Positive
 from pilot.config.federation import ClockConfig
-from pilot.config.files import check_known, load_file, shipped_names
+from pilot.config.files import check_known, known_names, load_file
 from pilot.config.scenario import MissingConfig, Name, UnseenConfig, VariantName
 from pilot.errors import UserError
 
@@ -146,7 +146,7 @@ def load_variant(kind: VariantKind, name: str) -> Variant | None:
     base, wanted = split_name(name)
     if wanted is None:
         return None
-    names = shipped_names("variants")
+    names = known_names("variants")
     if wanted in names and (found := load_file(Variant, "variants", wanted)).applies_to(kind, base):
         return found
     of = f"method {base}" if kind == "method" else f"a {kind}"

@@ -29,8 +29,9 @@ SEPARATOR = "A b"
 _LOCALE = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8")
 # One garbage collection thread and a heap large enough from the start: METEOR starts in 6 s instead of 9 s.
 _METEOR_HEAP = ("-Xms1500m", "-Xmx2g", "-XX:+UseParallelGC", "-XX:ParallelGCThreads=1")
-# pycocoevalcap's command line: requests over standard input, English, text normalised by the jar.
-_METEOR_OPTIONS = ("-", "-", "-stdio", "-l", "en", "-norm")
+# pycocoevalcap's command line: requests over standard input, English, text normalised by the jar. The table of
+# paraphrases is the default one, which METEOR itself does not find where its folder has a space in its name.
+_METEOR_OPTIONS = ("-", "-", "-stdio", "-l", "en", "-norm", "-a", "data/paraphrase-en.gz")
 
 
 class JavaError(RuntimeError):

@@ -10,7 +10,7 @@ Losses are over local steps, everything else is over rounds. Tags:
   router_z, total, ...); the mean is over the clients that made the step;
 - `router/client-<k>/<task>`: mean weight of the task's adapter in a phase;
 - `drift/<phase>`, `excluded/<phase>`: aggregation drift, number of excluded updates;
-- `bytes/up`, `bytes/down`: bytes sent in each round of a finished run;
+- `bytes/up`, `bytes/down`: bytes sent in each round;
 - `time/<what>`, `eval/<task>/<metric>/<protocol>/mean` and `.../client-<k>`: at the last round.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.errors import UserError
-from pilot.io.atomic import replace_file
+from pilot.io.atomic import read_jsonl, replace_file
 from pilot.io.layout import scenario_folder
 from pilot.report.numbers.files import discover, read_run_file
 
@@ -63,7 +63,7 @@ def read_events(run: Path) -> list[Event]:
     rounds = list(_read(run / "rounds.jsonl") or ())
     last = max((line["round"] for line in rounds), default=0)
     events = [*_losses(rounds), *_phases(rounds, run)]
-    events += _bytes(_read(run / "ledger.json") or {})
+    events += _bytes(_read(run / "ledger.json") or _ledger_so_far(run))
     events += [(last, f"time/{name}", value) for name, value in (_read(run / "timing.json") or {}).items()]
     events += _metrics(_read(run / "eval" / "metrics.json") or {}, last)
     return sorted((step, tag, float(value)) for step, tag, value in events if value is not None)
@@ -110,6 +110,16 @@ def _bytes(ledger: dict[str, Any]) -> Iterable[Event]:
     return ((number, tag, size) for (number, tag), size in totals.items())
 
 
+def _ledger_so_far(run: Path) -> dict[str, Any]:
+    """Return the ledger of a run in training from its newest checkpoint; its files are replaced meanwhile."""
+    for folder in sorted((run / "checkpoint").glob("round-*"), key=lambda path: -int(path.name.split("-")[1])):
+        try:
+            return next(iter(read_jsonl(folder / "history.json", {"ledger": dict})))["ledger"]
+        except (UserError, StopIteration):
+            continue
+    return {}
+
+
 def _metrics(metrics: dict[str, Any], last: int) -> Iterable[Event]:
     values: dict[str, list[float]] = defaultdict(list)
     for entry in metrics.get("entries", ()):
@@ -120,15 +130,17 @@ def _metrics(metrics: dict[str, Any], last: int) -> Iterable[Event]:
     yield from ((last, f"{tag}/mean", math.fsum(found) / len(found)) for tag, found in values.items())
 
 
-def _target(run: Path, to: Path | None) -> Path:
-    """Return the folder of a run's events; it is unique to the run."""
+def run_name(run: Path) -> Path:
+    """Return `<method>/seed<k>`, which is unique in the scenario's folder, after the fault's folder if any."""
     scenario, holder = scenario_folder(run), run.resolve().parents[2]
-    own = Path(run.resolve().parent.name, run.name)
-    if holder != scenario:  # with a fault
-        own = holder.relative_to(scenario) / own
-    if to is None:
-        return scenario / FOLDER / own
-    return to / scenario.parent.name / scenario.name / own
+    return holder.relative_to(scenario) / run.resolve().parent.name / run.name
+
+
+def _target(run: Path, to: Path | None) -> Path:
+    """Return the folder of a run's events."""
+    scenario = scenario_folder(run)
+    folder = scenario / FOLDER if to is None else to / scenario.parent.name / scenario.name
+    return folder / run_name(run)
 
 
 def _write(path: Path, events: Sequence[Event]) -> None:

@@ -1,12 +1,20 @@
 """Training of runs given by name, as on the command line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from pilot.errors import UserError
 from pilot.runs.inputs import load_run_inputs
 
 Advance = Callable[[int, int], None]
+Track = Callable[[Path, Sequence[str]], AbstractContextManager[Callable[[], None]]]
+"""Begin reports of a run folder to trackers; yield a function that reports what is new."""
+
+
+def track_nothing(run_dir: Path, trackers: Sequence[str]) -> AbstractContextManager[Callable[[], None]]:
+    """Report to no tracker."""
+    return nullcontext(lambda: None)
 
 
 def train_method(
@@ -22,6 +30,7 @@ def train_method(
     client_cpus: float = 1.0,
     client_gpus: float = 0.0,
     replace: bool = False,
+    track: Track = track_nothing,
 ) -> Path:
     """Train one run and return its folder.
 
@@ -38,6 +47,7 @@ def train_method(
         client_cpus: cores of each client in Flower's simulation.
         client_gpus: GPUs of each client in Flower's simulation; fractions are allowed.
         replace: with `resume`, rename the folder of a run with other settings or source instead of refusing.
+        track: reports to the profile's trackers.
 
     Raises:
         UserError: an unknown name, a fault that does not fit, or data, partition or features that are missing.
@@ -49,13 +59,19 @@ def train_method(
 
     if engine != "flower" and (client_cpus, client_gpus) != (1.0, 0.0):
         raise UserError("--client-cpus, --client-gpus: only for --engine flower; --engine local trains one at a time.")
-    if engine == "flower" and inputs.spec.make_method().phases(1):
-        from pilot.federation.flower.server import ClientResources, simulate_run
+    with track(inputs.run_dir, inputs.spec.profile.tracking) as report:
 
-        resources = ClientResources(client_cpus, client_gpus)
-        simulate_run(
-            inputs.spec, inputs.scenario_dir, inputs.run_dir, resume, progress, resources=resources, replace=replace
-        )
-    else:
-        train_run(inputs.spec, inputs.scenario_dir, inputs.run_dir, resume, progress, replace)
+        def advance(done: int, total: int) -> None:
+            progress(done, total)
+            report()
+
+        if engine == "flower" and inputs.spec.make_method().phases(1):
+            from pilot.federation.flower.server import ClientResources, simulate_run
+
+            resources = ClientResources(client_cpus, client_gpus)
+            simulate_run(
+                inputs.spec, inputs.scenario_dir, inputs.run_dir, resume, advance, resources=resources, replace=replace
+            )
+        else:
+            train_run(inputs.spec, inputs.scenario_dir, inputs.run_dir, resume, advance, replace)
     return inputs.run_dir

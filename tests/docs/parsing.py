@@ -9,6 +9,8 @@ from functools import partial
 import click
 import typer.main
 
+from pilot.runs.workflow import rules
+
 from .pages import ROOT, Command
 
 
@@ -59,9 +61,8 @@ def snakemake_takes(words: list[str]) -> list[str]:
     swallowed = [entry for entry in parsed.config or () if "=" not in entry]
     assert not swallowed, f"--config takes {swallowed} for settings: write -- before the targets"
     targets = sorted(parsed.targets)
-    rules = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(encoding="utf-8"), re.MULTILINE))
-    unknown = [target for target in targets if "/" not in target and target not in {*rules, "backbone"}]
-    assert unknown == [], "no rules of the Snakefile"
+    unknown = [target for target in targets if "/" not in target and target not in rules()]
+    assert unknown == [], "no rules of the workflow"
     return targets
 
 

@@ -95,6 +95,8 @@ ELSEWHERE = (
     ("add-a-method.md", r"(sed |PROFILE=|RUN=|cp |cmp |for |pilot-bench .*mine)", f"{_METHOD}::test_the_method_is"),
     ("clusters.md", r"pip install ", "tests/docs/test_commands.py::test_extras_resolve"),
     ("clusters.md", r"snakemake --report ", f"{_SNAKEMAKE}::test_report_has_every_figure_and_table_with_its_caption"),
+    ("run.md", r"(pip|mkdir|cd|pilot-bench run smoke)", "tests/pipelines/test_run.py::test_the_wheel_makes"),
+    ("run.md", r"pilot-bench run ", "tests/pipelines/test_run.py::test_commands_of_the_page"),
     ("protocols.md", r"pilot-bench compare .*unseen", "tests/report/test_protocols.py::test_every_format_shows"),
     ("protocols.md", r"pilot-bench compare .*scenario3", "tests/report/test_protocols.py::test_every_format_shows"),
     ("metrics.md", r"pilot-bench power ", "tests/report/test_retraining.py::test_power_of_made_up_runs"),

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from pilot.config.files import shipped_names
+from pilot.config.files import known_names
 from pilot.errors import UserError
 from pilot.workflow_config import check_methods_in_scenario, read_workflow_config
 
 from .workflow import snakemake
 
-NAMES = [f"{name}_methods" for name in ("figure", "fault", *shipped_names("studies"))]
+NAMES = [f"{name}_methods" for name in ("figure", "fault", *known_names("studies"))]
 
 
 def test_defaults_and_forms() -> None:

@@ -8,7 +8,7 @@ import yaml
 
 from .workflow import PARTS, ROOT, copy_repository, snakemake
 
-RULES = sorted([ROOT / "Snakefile", *(ROOT / "pipelines").glob("*.smk")])
+RULES = sorted((ROOT / "pipelines").glob("*.smk"))
 HOSTILE = 'Müller\'s "results" & $HOME; `more` [*]?'
 _SHELL = re.compile(r"^    shell:\n((?:        .*\n)+)", re.MULTILINE)
 _SUBSTITUTION = re.compile(r"(?<!\{)\{([^{}]+)\}(?!\})")

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy as np
 import torch
 
-from baselines.fedavg import FedAvg
 from pilot.federation.checkpoint import Progress
 from pilot.federation.client import ClientReport, PhaseTask
 from pilot.federation.driver import Driver
@@ -17,6 +16,7 @@ from pilot.federation.store import Version
 from pilot.federation.transport import Answer
 from pilot.io.seeding import generator
 from pilot.methods.base import ClientInfo, ServerState, State, Update
+from pilot.registry import make_method
 
 NUM_TENSORS = 40
 TASK = "synthetic"
@@ -40,7 +40,15 @@ class ShiftedClients:
         clients = [ClientInfo(client, TASK, (TASK,), 0) for client in self.num_examples]
         rounds = schedule(Participation(), list(self.num_examples), 1, 0)
         steps = dict.fromkeys(self.num_examples, 0)
-        plan = Plan(FedAvg(), clients, self.num_examples, 1, steps, lambda phase, info, payload: self.model, rounds)
+        plan = Plan(
+            make_method("fedavg", {}),
+            clients,
+            self.num_examples,
+            1,
+            steps,
+            lambda phase, info, payload: self.model,
+            rounds,
+        )
         return Driver(plan, self, Ledger(0))
 
     def start(self) -> Progress:
