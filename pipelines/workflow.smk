@@ -17,6 +17,10 @@ include: "common.smk"
 report: "report/workflow.rst"
 
 
+# Under `--sdm apptainer`, jobs run in this image, which docs/clusters.md builds; without that option it is not read.
+container: os.environ.get("PILOT_BENCH_CONTAINER", "pilot-bench.sif")
+
+
 wildcard_constraints:
     results=".+",
     # Folders below faults/ and studies/ would otherwise match as another profile or scenario.

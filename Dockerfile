@@ -1,0 +1,15 @@
+# The suite with its locked dependencies: `snakemake` and `pilot-bench` in any folder that is mounted at /work.
+FROM python:3.11-slim-bookworm
+
+WORKDIR /opt/pilot-bench
+COPY requirements.lock ./
+RUN pip install --no-cache-dir --no-deps -r requirements.lock
+COPY pyproject.toml README.md LICENSE NOTICE ./
+COPY pilot pilot
+COPY baselines baselines
+COPY pipelines pipelines
+RUN pip install --no-cache-dir --no-deps --no-build-isolation . && pip check && rm -rf build
+
+ENV FLWR_TELEMETRY_ENABLED=0
+WORKDIR /work
+CMD ["pilot-bench", "--help"]

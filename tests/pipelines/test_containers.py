@@ -1,0 +1,60 @@
+"""Dockerfile and apptainer.def: what they copy is there and enough to install; no container engine is needed."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from .test_files import PIPELINES
+from .workflow import ROOT, snakemake
+
+DOCKER, APPTAINER = ROOT / "Dockerfile", ROOT / "apptainer.def"
+NEEDED = {
+    "requirements.lock", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "pilot", "baselines", "pipelines",
+}  # fmt: skip
+STUB = """#!/usr/bin/env bash
+if [ "$1" = --version ]; then echo "apptainer version 1.3.0"; exit; fi
+echo "$@" >> "$STUB_LOG"
+exec "${@: -3}"
+"""
+"""Runs the command, which Snakemake passes behind the image, on this machine."""
+
+
+def test_both_images_copy_what_the_package_is_made_of() -> None:
+    copied = {
+        name for line in re.findall(r"^COPY (.*) \S+$", DOCKER.read_text(), re.MULTILINE) for name in line.split()
+    }
+    files = re.search(r"^%files\n((?:    .*\n)+)", APPTAINER.read_text(), re.MULTILINE)
+    assert files and copied == {line.split()[0] for line in files[1].splitlines()} == NEEDED
+    assert all((ROOT / name).exists() for name in NEEDED)
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert allowed == NEEDED
+
+
+def test_both_images_install_alike() -> None:
+    base = re.findall(r"^FROM (\S+)$", DOCKER.read_text(), re.MULTILINE)
+    assert base == re.findall(r"^From: (\S+)$", APPTAINER.read_text(), re.MULTILINE)
+    commands = re.findall(r"pip (?:install|check)[^&\n]*", DOCKER.read_text())
+    assert [each.strip() for each in commands] == re.findall(r"pip (?:install|check).*", APPTAINER.read_text())
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "--no-build-isolation" in commands[1] and re.search(r"^setuptools==", lock, re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_jobs_run_in_the_image(tmp_path: Path) -> None:
+    """With a stand-in for apptainer, since no engine is needed here."""
+    (tmp_path / "bin").mkdir()
+    (stub := tmp_path / "bin/apptainer").write_text(STUB)
+    stub.chmod(0o755)
+    (image := tmp_path / "my.sif").touch()
+    target = f"{tmp_path}/results/smoke/smoke/data/manifest.json"
+    options = ("--cores", "1", "--sdm", "apptainer", "--directory", tmp_path, "--snakefile", PIPELINES / "workflow.smk")
+    done = snakemake(
+        target, *options, "--config", f"results={tmp_path}/results", PILOT_BENCH_CONTAINER=str(image),
+        STUB_LOG=str(tmp_path / "log"), PATH=f"{tmp_path}/bin:{os.environ['PATH']}",
+    )  # fmt: skip
+    assert done.code == 0, done.text
+    assert (tmp_path / "results/smoke/smoke/data/manifest.json").is_file()
+    assert str(image) in (tmp_path / "log").read_text() and "pilot-bench data build" in (tmp_path / "log").read_text()
