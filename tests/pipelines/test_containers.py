@@ -38,7 +38,8 @@ def test_both_images_install_alike() -> None:
     commands = re.findall(r"pip (?:install|check)[^&\n]*", DOCKER.read_text())
     assert [each.strip() for each in commands] == re.findall(r"pip (?:install|check).*", APPTAINER.read_text())
     lock = (ROOT / "requirements.lock").read_text()
-    assert "--no-build-isolation" in commands[1] and re.search(r"^setuptools==", lock, re.MULTILINE)
+    assert "torch==" in commands[0], "with its libraries, which the lock leaves to the build for a GPU or without one"
+    assert "--no-build-isolation" in commands[2] and re.search(r"^setuptools==", lock, re.MULTILINE)
 
 
 @pytest.mark.slow
