@@ -30,7 +30,7 @@ def test_shipped_studies() -> None:
         "components", "neighbours", "distance", "adapter-init", "client-features", "experts", "rounds"
     ]  # fmt: skip
     zoo = studies["zoo"]
-    assert len(zoo.methods) == 52 and [part.baseline for part in zoo.parts] == ["fedavg"] * 2 + ["pilot"] * 6
+    assert len(zoo.methods) == 54 and [part.baseline for part in zoo.parts] == ["fedavg"] * 2 + ["pilot"] * 6
     assert {*map(base_name, zoo.methods), "untuned", "majority"} == {*METHODS}
     sweeps = {
         (name, part.name): sorted(part.axis.values.values())
