@@ -67,7 +67,7 @@ def package_data() -> dict[str, set[str]]:
     for path in (path for pattern in patterns for path in (ROOT / "pilot").glob(pattern)):
         package = next(folder for folder in path.parents if (folder / "__init__.py").exists())
         data.setdefault(".".join(package.relative_to(ROOT).parts), set()).add(str(path.relative_to(ROOT)))
-    assert set(data) == {TASKS, "pilot.report.html", "pilot.backbone", "pilot.cli"}
+    assert set(data) == {TASKS, "pilot.report.html", "pilot.report.entries", "pilot.backbone", "pilot.cli"}
     return data
 
 

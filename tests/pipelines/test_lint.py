@@ -14,11 +14,10 @@ def test_workflow_is_in_good_condition() -> None:
 
 
 @pytest.mark.slow
-def test_a_rule_without_log_and_environment_is_found(tmp_path: Path) -> None:
+def test_a_rule_without_log_is_found(tmp_path: Path) -> None:
     copy = copy_repository(tmp_path / "copy", methods="fedavg")
     with (copy / "pipelines/report.smk").open("a") as file:
         file.write('\n\nrule bare:\n    output:\n        "bare.txt",\n    shell:\n        "touch {output}"\n')
     done = snakemake("--lint", folder=copy)
     assert done.code == 1
     assert "Lints for rule bare" in done.text and "No log directive defined" in done.text
-    assert "Specify a conda environment or container" in done.text

@@ -222,7 +222,8 @@ def test_codemeta_says_what_the_package_says() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert CodeMetaV3.model_validate(found).version == project["version"]
     assert (found["name"], found["description"]) == (project["name"], project["description"])
-    assert found["license"].removeprefix("https://spdx.org/licenses/") == project["license"] == citation["license"]
+    assert found["license"].removeprefix("https://spdx.org/licenses/") == citation["license"] == "Apache-2.0"
+    assert project["classifiers"] == ["License :: OSI Approved :: Apache Software License"]
     assert found["runtimePlatform"] == f"Python {project['requires-python']}"
     assert (found["keywords"], [each["name"] for each in found["author"]]) == (
         citation["keywords"],
