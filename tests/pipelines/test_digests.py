@@ -28,7 +28,9 @@ FILES = sorted({file for case in CASES for file in stage_sources(*case)})
 def rules() -> dict[str, tuple[str, list[tuple[str, str]]]]:
     """Of every rule that runs a job: its command, and the stages and methods whose digests it passes."""
     found: dict[str, tuple[str, list[tuple[str, str]]]] = {}
-    files = sorted(set((ROOT / "pipelines").glob("*.smk")) - {ROOT / "pipelines/workflow.smk"})  # which has targets only
+    files = sorted(
+        set((ROOT / "pipelines").glob("*.smk")) - {ROOT / "pipelines/workflow.smk"}
+    )  # which has targets only
     text = "".join(path.read_text(encoding="utf-8") for path in files)
     blocks = [block.partition(":") for block in re.split(r"^(?:use )?rule ", text, flags=re.MULTILINE)[1:]]
     for head, _, block in sorted(blocks, key=lambda parts: " as " in parts[0]):  # what is inherited from comes first

@@ -64,13 +64,13 @@ def _setting(setting: tuple[str, str], lines: Sequence[Line]) -> list[str]:
     tasks = list(dict.fromkeys(task for line in own for task in line.scores))
     places = {id(line): _mean_rank(line, own, tasks) for line in own}
     rows = [
-        [f"{places[id(line)]:.2f}", line.entry.method, line.entry.by or "-", _about(line),
-         *(_score(line.scores.get(task)) for task in tasks), str(len(line.entry.seeds)), "yes" if line.tuned else "no"]
+        [f"{places[id(line)]:.2f}", line.entry.method, *(_score(line.scores.get(task)) for task in tasks),
+         str(len(line.entry.seeds)), "yes" if line.tuned else "no", line.entry.by or "-", _about(line)]
         for line in sorted(own, key=lambda line: (places[id(line)], line.entry.method, line.file.name))
     ]  # fmt: skip
     metrics = [f"{task} ({own[0].scores[task]['metric']})" for task in tasks]
-    titles = ["rank", "method", "by", "entry", *metrics, "seeds", "trials shown"]
-    return [f"## {scenario}, profile {profile}", "", *markdown_table(titles, rows, left=4), ""]
+    titles = ["rank", "method", *metrics, "seeds", "trials shown", "by", "entry"]
+    return [f"## {scenario}, profile {profile}", "", *markdown_table(titles, rows, left=2), ""]
 
 
 def _mean_rank(line: Line, lines: Sequence[Line], tasks: Sequence[str]) -> float:
