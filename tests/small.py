@@ -46,7 +46,7 @@ name: tiny
 backbone: tiny-llava
 rounds: 2
 local_steps: 3
-batch_size: 4
+batch_size: 2
 warmup_fraction: 0.03
 weight_decay: 0.0
 max_grad_norm: 1.0

@@ -85,7 +85,7 @@ def test_the_house_has_few_rooms_and_arrows() -> None:
     rooms = {room(module_of(path)) for path in SOURCES} - {""}
     assert rooms == {name for names in FLOORS for name in names}
     print(f"{len(rooms)} rooms on {len(FLOORS)} floors, {len(arrows())} arrows")  # pytest -rP shows it
-    assert len(arrows()) <= 120
+    assert len(arrows()) <= 121
     assert len(list((ROOT / "pilot").glob("*.py"))) <= 6, "five modules and the package itself"
 
 

@@ -15,7 +15,7 @@ from pilot.io.atomic import write_text
 from pilot.io.processes import end_with_parent, last_error_lines, without_colours
 
 CONNECTION = "pilot"
-APP = "pilot.federation.flower.app"
+APP = "pilot.deployment.app"
 COMMAND_SECONDS = 300.0
 """Time limit for a command; on a busy machine, starting one takes tens of seconds."""
 ENVIRONMENT = {

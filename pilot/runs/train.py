@@ -1,20 +1,13 @@
 """Training of runs given by name, as on the command line."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
 
 from pilot.errors import UserError
+from pilot.federation.tracking import Track, track_nothing
 from pilot.runs.inputs import load_run_inputs
 
 Advance = Callable[[int, int], None]
-Track = Callable[[Path, Sequence[str]], AbstractContextManager[Callable[[], None]]]
-"""Begin reports of a run folder to trackers; yield a function that reports what is new."""
-
-
-def track_nothing(run_dir: Path, trackers: Sequence[str]) -> AbstractContextManager[Callable[[], None]]:
-    """Report to no tracker."""
-    return nullcontext(lambda: None)
 
 
 def train_method(

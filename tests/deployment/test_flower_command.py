@@ -35,7 +35,7 @@ def test_app_is_valid_to_flower_and_holds_no_code(tmp_path: Path) -> None:
     write_app(tmp_path, {"scenario": 'a "quoted" name', "seed": 3, "resume": True})
     config, _ = load_and_validate(tmp_path / "pyproject.toml")
     assert config["tool"]["flwr"]["app"]["config"] == {"scenario": 'a "quoted" name', "seed": 3, "resume": True}
-    assert config["tool"]["flwr"]["app"]["components"]["serverapp"] == "pilot.federation.flower.app:server"
+    assert config["tool"]["flwr"]["app"]["components"]["serverapp"] == "pilot.deployment.app:server"
     assert b".py" not in build_fab_from_disk(tmp_path).replace(b"pyproject", b"")
 
 

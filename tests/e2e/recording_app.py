@@ -8,7 +8,7 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
-from pilot.federation.flower import app
+from pilot.deployment import app
 
 client = app.client
 server = ServerApp()
@@ -56,8 +56,6 @@ class Recorder:
 @server.main()
 def main(grid: Grid, context: Context) -> None:
     """As the product's own, seen through the recorder."""
-    from pilot.federation.flower.server import serve_context
-
     options = context.run_config
     folder = Path(str(options["results"])) / "messages" / str(options["method"])
-    serve_context(Recorder(grid, folder), context)  # type: ignore[arg-type]
+    app.main(Recorder(grid, folder), context)  # type: ignore[arg-type]

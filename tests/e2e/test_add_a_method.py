@@ -16,6 +16,7 @@ import torch
 
 from pilot.io.atomic import read_json, read_jsonl
 from pilot.methods.base import Method, ServerState, Update
+from pilot.report.pack import read_pack
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/add-a-method.md").read_text(encoding="utf-8")
@@ -137,6 +138,27 @@ def test_snakemake_makes_its_runs(folder: Path) -> None:
     assert counts["train"] == counts["answers"] == "6"
     made = re.findall(r"\btrain fedmedian_lora, seed (\d),", printed)
     assert sorted(made) == ["0", "1", "2"]
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_its_runs_become_a_verified_entry(folder: Path) -> None:
+    """From the installed package to a line of the leaderboard, trained again by who verifies; it holds the source."""
+    runs = "results/smoke/smoke/runs/fedmedian_lora"
+    snakemake = f"snakemake --quiet rules --snakefile {ROOT}/Snakefile --directory . --cores 2"
+    run(folder, f"{snakemake} {runs}/seed0/eval/samples.jsonl")
+    run(folder, f"pilot-bench evaluate --no-answers {runs}/seed0")
+    run(folder, f"pilot-bench submit {runs} --to mine.tar.xz --by Ada")
+    said = run(folder, "pilot-bench verify --rerun mine.tar.xz").splitlines()
+    *checks, rerun = [line for line in said if line.startswith("mine.tar.xz: ")]
+    assert len(checks) == 7 and all(line.endswith(": ok") for line in checks)
+    assert rerun.endswith("the same model, byte for byte")
+    assert (
+        read_pack(folder / "mine.tar.xz")[f"entry/method/{EXAMPLE.name}.py"]
+        == (EXAMPLE / "fedmedian_lora.py").read_bytes()
+    )
+    run(folder, "pilot-bench leaderboard mine.tar.xz --to page.md")
+    assert re.search(r"^\| 1\.00 \| fedmedian_lora \|.*\| Ada \|", (folder / "page.md").read_text(), re.MULTILINE)
 
 
 @pytest.mark.slow

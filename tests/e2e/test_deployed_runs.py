@@ -137,14 +137,17 @@ def test_deployment_gives_the_bytes_of_local_training(deployed: Deployed, method
 
 @pytest.mark.exhaustive
 def test_an_asynchronous_run_on_a_deployment(deployed: Deployed, tmp_path: Path) -> None:
-    """Waves of a virtual clock, some of a single node: the bytes of local training."""
+    """Waves of a virtual clock, some of a single node: the bytes of local training; the server reports to trackers."""
     clock = "federation: {participation: {clock: {speeds: [1, 0.4, 2.5], delays: [0, 1]}}}\n"
     profile = tmp_path / "timed.yaml"
-    profile.write_text(deployed.small.profile_text.replace("name: tiny", "name: timed") + clock)
+    profile.write_text(
+        deployed.small.profile_text.replace("name: tiny", "name: timed") + clock + "tracking: [tensorboard]\n"
+    )
     run(deployed, "fedbuff", profile=str(profile))
     spec = replace(deployed.small.spec("fedbuff"), profile=load_profile(profile))
     train_run(spec, deployed.small.folder, tmp_path / "here", False, quiet)
     assert contents(deployed.results / "timed/small/runs/fedbuff/seed0") == contents(tmp_path / "here")
+    assert list((deployed.results / "timed/small/tensorboard/fedbuff/seed0").iterdir())
 
 
 @pytest.mark.exhaustive

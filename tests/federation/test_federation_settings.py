@@ -222,7 +222,7 @@ def test_a_round_too_short_for_its_phases_is_refused(small: Small, method: str) 
     epochs = Profile.model_validate(small.profile.model_dump() | {"local_steps": None, "local_epochs": 1})
     spec = RunSpec(small.scenario, epochs, method, 0)
     with pytest.raises(UserError, match="field local_epochs: client 5 takes 1 step"):
-        make_plan(spec, spec.make_method(), small.backbone, {**dict.fromkeys(range(5), 8), 5: 4})
+        make_plan(spec, spec.make_method(), small.backbone, {**dict.fromkeys(range(5), 8), 5: 2})
 
 
 def test_a_method_that_validates_needs_a_validation_part(small: Small) -> None:

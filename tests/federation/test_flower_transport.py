@@ -18,10 +18,10 @@ import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.app.user_config import UserConfig
 
+from pilot.deployment.app import _without_traceback
 from pilot.errors import UserError
 from pilot.federation.client import ClientReport, PhaseTask
 from pilot.federation.flower import transport as flower_transport
-from pilot.federation.flower.app import _without_traceback
 from pilot.federation.flower.messages import from_array_record, pack_result, to_array_record, unpack_result
 from pilot.federation.flower.node_app import NodeFolders, locate_folders, make_client_app
 from pilot.federation.flower.server import exclusion_messages, serve_context
@@ -410,22 +410,20 @@ def test_a_node_without_folders_is_told_what_to_say() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["server", "app", "node_app"])
+@pytest.mark.parametrize("module", ["federation.flower.server", "federation.flower.node_app", "deployment.app"])
 def test_nothing_reports_home(module: str) -> None:
     """Flower reads the setting when it is imported, so ours must come first; who wants to report can still say so."""
     show = "import os; from flwr.supercore.telemetry import FLWR_TELEMETRY_ENABLED as on"
     show += "; print(on, os.environ['RAY_USAGE_STATS_ENABLED'])"
     clean = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name and "USAGE" not in name}
     wants = {"FLWR_TELEMETRY_ENABLED": "1"}
-    for extra, expected in [({}, "0 0"), *([(wants, "1 0")] if module == "node_app" else [])]:
-        command = [sys.executable, "-c", f"import pilot.federation.flower.{module}; {show}"]
+    for extra, expected in [({}, "0 0"), *([(wants, "1 0")] if module.endswith("node_app") else [])]:
+        command = [sys.executable, "-c", f"import pilot.{module}; {show}"]
         printed = subprocess.run(command, env=clean | extra, capture_output=True, text=True, check=True).stdout
         assert printed.strip() == expected
 
 
 def test_a_node_that_introduces_itself_does_not_load_pytorch() -> None:
     """A deployment starts a process per message."""
-    code = (
-        "import sys, pilot.federation.flower.app; print(sorted({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
-    )
+    code = "import sys, pilot.deployment.app; print(sorted({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

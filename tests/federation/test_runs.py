@@ -104,7 +104,7 @@ def test_budgets_are_equal(small: Small, method: str) -> None:
     run = small.run(method)
     assert read_json(run / "ledger.json")["optimiser_steps"] == 36
     assert read_json(run / "config.json")["budget"] == {
-        "rounds": 2, "local_steps": 3, "batch_size": 4, "num_clients": 6, "total_steps": 36
+        "rounds": 2, "local_steps": 3, "batch_size": 2, "num_clients": 6, "total_steps": 36
     }  # fmt: skip
     per_client = [client["steps"] for row in read_jsonl(run / "rounds.jsonl") for client in row["clients"]]
     expected = {"central": [18, 18], "pilot": [1] * 6 + [2] * 6 + [3] * 6}

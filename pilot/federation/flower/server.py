@@ -22,6 +22,7 @@ from pilot.federation.flower.transport import PATIENCE_SECONDS, WINDOW, FlowerTr
 from pilot.federation.nodes import prepare_nodes, read_register
 from pilot.federation.run_inputs import RunInputs
 from pilot.federation.spec import RunSpec
+from pilot.federation.tracking import Track, track_nothing
 from pilot.federation.training import ServerRun, run_server
 from pilot.io.atomic import read_jsonl
 from pilot.io.lock import locked
@@ -59,8 +60,8 @@ class ClientResources:
     gpus: float = 0.0
 
 
-def serve_context(grid: Grid, context: Context) -> None:
-    """Train the run that the run configuration describes.
+def serve_context(grid: Grid, context: Context, track: Track = track_nothing) -> None:
+    """Train the run that the run configuration describes; `track` reports to the profile's trackers.
 
     Raises:
         UserError: an unknown name, missing files, or no client that answers.
@@ -75,8 +76,14 @@ def serve_context(grid: Grid, context: Context) -> None:
     nodes = Path(options.nodes) if options.nodes else folder / "nodes"
     if (folder / "features" / "index.json").is_file():
         prepare_nodes(spec.scenario, folder, nodes)
-    run = ServerRun(spec, read_register(spec, nodes), inputs.run_dir, options.resume, _print_steps)
-    with locked(inputs.run_dir):
+    register = read_register(spec, nodes)
+    with locked(inputs.run_dir), track(inputs.run_dir, spec.profile.tracking) as report:
+
+        def advance(done: int, total: int) -> None:
+            print(f"{done}/{total} optimiser steps", flush=True)
+            report()
+
+        run = ServerRun(spec, register, inputs.run_dir, options.resume, advance)
         serve(run, grid, options.patience, options.window, options.limit or None)
 
 
@@ -113,10 +120,6 @@ def exclusion_messages(history: Sequence[Mapping[str, Any]]) -> list[str]:
         reasons = [each["reason"] for each in excluded if each["client"] == client]
         lines.append(f"client {client} was excluded from {len(reasons)} of {len(history)} phases: {reasons[-1]}")
     return lines
-
-
-def _print_steps(done: int, total: int) -> None:
-    print(f"{done}/{total} optimiser steps", flush=True)
 
 
 def simulate_run(

@@ -20,9 +20,10 @@ def main(grid: Grid, context: Context) -> None:
         UserError: see `serve_context`; Flower then ends the run as failed, with this message in its details.
     """
     from pilot.federation.flower.server import serve_context
+    from pilot.report.tracking import track
 
     try:
-        serve_context(grid, context)
+        serve_context(grid, context, track)
     except UserError:
         logging.getLogger("flwr").addFilter(_without_traceback)
         raise
