@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
-# Tests run in four processes of one thread each, since many wait for engines that they have started, in the order that tests/conftest.py gives their files (pytest 9.2 has no groups with xdist 3.8).
-TEST_PROCESSES ?= 4
+# Tests run in three processes of one thread each, since some wait for engines that they have started, in the order that tests/conftest.py gives their files (pytest 9.2 has no groups with xdist 3.8).
+TEST_PROCESSES ?= 3
 # Options of pip's installations: continuous integration leaves byte code to the first import.
 PIP_OPTIONS ?=
 # uv unpacks packages in a third of pip's time, where it is installed.

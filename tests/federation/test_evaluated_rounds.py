@@ -44,7 +44,7 @@ def equal(a: list[State], b: list[State]) -> bool:
 @pytest.mark.parametrize("method", few_of(["pilot"], ["fedavg", "fedmoe", "ditto"]))
 def test_models_of_evaluated_rounds_are_kept(small: Small, tmp_path: Path, method: str) -> None:
     """A run that is killed in round 3 has as its last models those that the whole run keeps of round 2."""
-    spec = spec_of(small, method)
+    spec = spec_of(small, method, local_steps=2)
     train_run(spec, small.folder, tmp_path / "whole", False, quiet)
     assert rounds_of(tmp_path / "whole/checkpoint") == [2, 3, 4]
 

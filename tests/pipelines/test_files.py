@@ -2,8 +2,10 @@
 
 import re
 import tomllib
+from importlib.metadata import metadata
 
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from pilot.report.plots.write import FIGURES
 
@@ -31,6 +33,17 @@ def test_environment_holds_the_locked_dependencies_and_this_package() -> None:
     (lock, package) = (line.split()[1] for line in pip["pip"])
     assert (environment.parent / lock).resolve() == ROOT / "requirements.lock"
     assert (environment.parent / package).resolve() == ROOT
+
+
+def test_locked_versions_install_on_the_oldest_python() -> None:
+    """Of Python 3.11 people have any release; Debian 12's is 3.11.2."""
+    oldest = (
+        tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=") + ".0"
+    )
+    locked = [line.partition("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines()]
+    needs = {name: metadata(name).get("Requires-Python") or "" for name in locked}
+    assert len(needs) > 100
+    assert {name: needed for name, needed in needs.items() if oldest not in SpecifierSet(needed)} == {}
 
 
 def test_the_package_has_every_file_of_the_workflow() -> None:

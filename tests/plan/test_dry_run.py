@@ -18,6 +18,7 @@ from pilot.plan.dry_run import dry_run_method
 from pilot.plan.miniature import Miniature
 from pilot.plan.plan import plan_run
 
+from ..marks import DIFFERENT, few_of
 from ..small import Small
 from .asked import TASKS, planned
 
@@ -38,7 +39,7 @@ PASSING = {"feddpa": {"received"}, "lora_a2": {"connector", "selected"}}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", few_of(DIFFERENT, METHODS))
 def test_what_stays(small: Small, name: str) -> None:
     """Every tensor that a client stored belongs to a group that is named, and every group has one.
 

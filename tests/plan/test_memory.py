@@ -36,7 +36,7 @@ LLAVA = {"precision": "bfloat16", "attention": "sdpa", "gradient_checkpointing":
 PLAIN = {"precision": "float32", "attention": "sdpa", "gradient_checkpointing": False, "accumulation": 1}
 EAGER = PLAIN | {"attention": "eager"}
 CASES = [
-    pytest.param(SMALL, LLAVA, "token", ("pilot", "stage2"), 8, id="small-llava"),
+    pytest.param(SMALL, LLAVA, "token", ("pilot", "stage2"), 8, id="small-llava", marks=pytest.mark.exhaustive),
     pytest.param(MEDIUM, LLAVA, "token", ("pilot", "stage2"), 6, id="medium-llava", marks=pytest.mark.exhaustive),
     pytest.param(LARGE, LLAVA, "token", ("pilot", "stage2"), 4, id="large-llava", marks=pytest.mark.exhaustive),
     pytest.param(SMALL, EAGER, "weight", ("pilot", "stage1"), 8, id="small-embedded", marks=pytest.mark.exhaustive),

@@ -4,12 +4,15 @@ Every number is an arithmetic function of method, seed, client and example, so t
 bytes every time and tests can state what tables must say.
 """
 
+import atexit
 import hashlib
 import io
 import json
 import math
+import shutil
+import tempfile
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +59,18 @@ BUDGET = {"rounds": 3, "local_steps": 8, "batch_size": 4, "num_clients": 9, "tot
 def build_scenario(
     folder: Path, methods: Sequence[str] = tuple(SKILL), seeds: Sequence[int] = (0, 1, 2), protocols: bool = False
 ) -> Path:
-    """Write a fake `results/embedded/scenario2` under `folder` and return it; with `protocols` all evaluations."""
-    scenario = folder / "embedded" / "scenario2"
+    """Write a fake `results/embedded/scenario2` under `folder` and return it; with `protocols` all evaluations.
+
+    A process makes each kind once, and copies it from then on.
+    """
+    made = _made(tuple(methods), tuple(seeds), protocols)
+    return Path(shutil.copytree(made, folder / "embedded" / "scenario2", dirs_exist_ok=True))
+
+
+@cache
+def _made(methods: tuple[str, ...], seeds: tuple[int, ...], protocols: bool) -> Path:
+    scenario = Path(tempfile.mkdtemp()) / "scenario2"
+    atexit.register(shutil.rmtree, scenario.parent, ignore_errors=True)
     for task in TASKS:
         _data(scenario, task["name"], task["kind"])
     digests = {path.parent.name: sha256_file(path) for path in scenario.glob("data/*/records.parquet")}

@@ -10,6 +10,9 @@ import pytest
 from pilot.report.compare.side_by_side import compare
 from pilot.report.html.page import write_report
 from pilot.report.plots.write import write_figures
+from pilot.report.tables.write import write_tables
+
+from .synthetic import build_scenario
 
 COMMANDS = """
 import sys
@@ -31,7 +34,9 @@ UNSET = ("MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "PYTHONIOENCODING"
 
 
 @pytest.mark.slow
-def test_the_environment_does_not_decide(scenario_copy: Path) -> None:
+def test_the_environment_does_not_decide(tmp_path: Path) -> None:
+    scenario_copy = build_scenario(tmp_path, ("pilot", "fedavg"), seeds=(0, 1))
+    write_tables(scenario_copy, "fedavg")
     write_figures(scenario_copy, only=["cost"])
     write_report(scenario_copy)
     made = [scenario_copy / name for name in ("figures/cost.png", "figures/cost.pdf", "report.html")]

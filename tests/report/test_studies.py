@@ -56,19 +56,26 @@ def renamed(run: Path, **config: str) -> None:
     write_json(run / "config.json", read_json(run / "config.json") | config)
 
 
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scenario2 with two profiles; Pilot's variant has the scores of FedProx."""
-    scenario = build_scenario(tmp_path, ("pilot", "fedavg", "local", "central"))
+    folder = tmp_path_factory.mktemp("made")
+    scenario = build_scenario(folder, ("pilot", "fedavg", "local", "central"))
     for seed in (0, 1, 2):
         name = "pilot+no-ata"
         renamed(build_run(scenario / "runs" / name / f"seed{seed}", "fedprox", seed), method=name)
-    shutil.copytree(scenario, tmp_path / "embedded+rounds-3" / "scenario2")
+    shutil.copytree(scenario, folder / "embedded+rounds-3" / "scenario2")
     for method, as_good_as in (("pilot", "fedmoe"), ("fedavg", "fedavg"), ("local", "fedprox")):
         for seed in (0, 1, 2):
-            folder = tmp_path / "embedded+rounds-3" / "scenario2" / "runs" / method / f"seed{seed}"
-            renamed(build_run(folder, as_good_as, seed), method=method, profile="embedded+rounds-3")
-    return tmp_path
+            run = folder / "embedded+rounds-3" / "scenario2" / "runs" / method / f"seed{seed}"
+            renamed(build_run(run, as_good_as, seed), method=method, profile="embedded+rounds-3")
+    return folder
+
+
+@pytest.fixture
+def results(made: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(made, tmp_path, dirs_exist_ok=True))
 
 
 def test_differences_are_to_the_baseline_and_corrected_over_the_part(results: Path) -> None:
