@@ -85,7 +85,7 @@ class Profile(CompactModel):
     tuning_grids: Mapping[str, tuple[Trial, ...]] = Field(default_factory=dict)
     tuning_seed: Seed = 1000
     tracking: Annotated[tuple[TrackerName, ...], Field(exclude=True)] = ()
-    keep_messages: Annotated[tuple[Count, ...], Field(exclude=True)] = ()
+    keep_messages: Annotated[tuple[Count | Literal["last"], ...], Field(exclude=True)] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Profile":
@@ -99,7 +99,7 @@ class Profile(CompactModel):
                 )
         if self.evaluate_every is not None and self.evaluate_every > self.rounds:
             raise ValueError(f"evaluate_every: expected at most rounds ({self.rounds}), got {self.evaluate_every}")
-        if late := [number for number in self.keep_messages if number > self.rounds]:
+        if late := [number for number in self.kept_rounds if number > self.rounds]:
             raise ValueError(f"keep_messages: expected rounds of at most rounds ({self.rounds}), got {late[0]}")
         template = self.prompt_template
         if template is not None and ("<image>" not in template or "{instruction}" not in template):
@@ -122,6 +122,11 @@ class Profile(CompactModel):
         """Rounds before the last one whose models are evaluated, ascending."""
         every = self.evaluate_every or self.rounds
         return tuple(range(every, self.rounds, every))
+
+    @property
+    def kept_rounds(self) -> tuple[int, ...]:
+        """Rounds whose messages are kept, as `keep_messages` names them: numbers, or the last one."""
+        return tuple(self.rounds if number == "last" else number for number in self.keep_messages)
 
     def steps_of(self, num_examples: int) -> int:
         """Return the optimiser steps per round of a client with `num_examples` examples."""

@@ -105,21 +105,22 @@ class ScenarioPatch(_Patch):
 class ProfilePatch(_Patch):
     """Another training budget (`rounds`, `local_steps`, `budget`), a virtual clock, or what an audit needs.
 
-    An audit needs kept messages and, for its trade, noise (`privacy`), but no evaluations before the last round.
+    An audit needs kept messages and, for its trade, noise (`privacy`). With `keep_messages`, runs have no evaluations
+    before the last round, and none of `forgetting`.
     """
 
     rounds: Count | None = None
     local_steps: Count | None = None
     budget: Literal["steps", "flops"] | None = None
     clock: ClockConfig | None = None
-    keep_messages: tuple[Count, ...] | None = None
-    evaluate_every: Count | None = None
-    forgetting: tuple[str, ...] | None = None
+    keep_messages: tuple[Count | Literal["last"], ...] | None = None
     privacy: PrivacyConfig | None = None
 
     def apply_to(self, profile: Mapping[str, Any]) -> dict[str, Any]:
         """Apply the patch to the dump of a profile."""
         result = {**profile, **self.model_dump(exclude_none=True, exclude={"clock", "privacy"})}
+        if self.keep_messages is not None:
+            result |= {"evaluate_every": None, "forgetting": ()}
         if self.privacy is not None:
             result["federation"] = {**profile["federation"], "privacy": self.privacy.model_dump()}
         if self.clock is not None:

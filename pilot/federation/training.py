@@ -138,7 +138,7 @@ def run_server(run: ServerRun, backbone: Backbone, transport: Transport) -> None
     remove_temporary_files(run_dir)
     prune_rounds(folder, start or Progress())
     timing = Timing(run_dir / "timing.json", start is not None, run.warn)
-    if kept := run.spec.profile.keep_messages:
+    if kept := run.spec.profile.kept_rounds:
         transport = KeepingTransport(transport, run_dir / MESSAGES, kept)
     driver = _driver(run, backbone, transport, start)
     write_json(run_dir / "participation.json", participation_json(run.spec, driver.plan))
