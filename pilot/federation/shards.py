@@ -113,14 +113,19 @@ def batches(
 
     The first `skip` batches are drawn but not built.
     """
+    for chosen in itertools.islice(draws(len(examples), batch_size, seed), skip, None):
+        yield collate([examples[i] for i in chosen], features, pad)
+
+
+def draws(num_examples: int, batch_size: int, seed: int) -> Iterator[list[int]]:
+    """Yield the places of the examples of each batch; see `batches`."""
     source = torch.Generator().manual_seed(seed)
     order: list[int] = []
-    for number in itertools.count():
+    while True:
         while len(order) < batch_size:
-            order += torch.randperm(len(examples), generator=source).tolist()
+            order += torch.randperm(num_examples, generator=source).tolist()
         chosen, order = order[:batch_size], order[batch_size:]
-        if number >= skip:
-            yield collate([examples[i] for i in chosen], features, pad)
+        yield chosen
 
 
 def collate(examples: Sequence[Example], features: FeatureCache, pad: int) -> Batch:
