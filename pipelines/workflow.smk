@@ -39,6 +39,7 @@ include: "evaluate.smk"
 include: "report.smk"
 include: "faults.smk"
 include: "studies.smk"
+include: "privacy.smk"
 
 
 rule all:
@@ -111,6 +112,20 @@ rule smoke_faults:
         expand(f"{RESULTS}/smoke/smoke/faults/{{name}}", name=FAULT_OUTPUTS),
     message:
         "all done: smoke test of faults"
+
+
+rule privacy:
+    input:
+        expand(f"{RESULTS}/{PROFILE}+recorded/scenario2+canaries/privacy/{{name}}", name=PRIVACY_OUTPUTS),
+    message:
+        "all done: what messages reveal in scenario2 ({PROFILE})"
+
+
+rule smoke_privacy:
+    input:
+        expand(f"{RESULTS}/smoke+recorded/smoke+canaries/privacy/{{name}}", name=PRIVACY_OUTPUTS),
+    message:
+        "all done: smoke test of audits"
 
 
 rule zoo:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pilot.cli.options import PaperOption
 from pilot.cli.progress import progress
 
 
@@ -18,4 +19,15 @@ def audit(runs: Annotated[list[Path], typer.Argument(help="Run directories whose
         typer.echo(str(found), err=True)
 
 
-COMMANDS = (audit,)
+def privacy(
+    folders: Annotated[list[Path], typer.Argument(help="Scenario folders: the main one, then some with other noise.")],
+    paper: PaperOption = False,
+) -> None:
+    """Write privacy/tables and privacy/figures of the first folder: quality, bytes and what messages reveal."""
+    from pilot.report.tables.privacy import write_privacy
+
+    for path in write_privacy(folders, paper):
+        typer.echo(str(path), err=True)
+
+
+COMMANDS = (audit, privacy)
