@@ -30,7 +30,7 @@ rule score_audited:
     input:
         samples=lambda wildcards: [f"{run}/eval/samples.jsonl" for run in audited_runs(wildcards)],
     output:
-        done="{results}/{profile}/{scenario}/scores-audited.json",
+        done="{results}/{profile}/{scenario}/privacy/scores.json",
     params:
         source=stage_digest("score"),
         runs=audited_runs,
@@ -56,7 +56,7 @@ rule tables_privacy:
         findings=lambda wildcards: [
             f"{run}/audit/findings.json" for folder in audited_folders(wildcards) for run in audited_runs_in(folder)
         ],
-        scores=lambda wildcards: [f"{folder}/scores-audited.json" for folder in audited_folders(wildcards)],
+        scores=lambda wildcards: [f"{folder}/privacy/scores.json" for folder in audited_folders(wildcards)],
     output:
         table=report(
             "{results}/{profile}/{scenario}/privacy/tables/privacy.csv",

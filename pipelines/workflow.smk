@@ -23,9 +23,9 @@ container: os.environ.get("PILOT_BENCH_CONTAINER", "pilot-bench.sif")
 
 wildcard_constraints:
     results=".+",
-    # Folders below faults/ and studies/ would otherwise match as another profile or scenario.
-    profile=rf"(?!(?:faults|studies)/)[a-z0-9][a-z0-9._-]*{VARIANT}",
-    scenario=rf"(?!(?:faults|studies)/)[a-z0-9_-]+{VARIANT}",
+    # Folders below faults/, privacy/ and studies/ would otherwise match as another profile or scenario.
+    profile=rf"(?!(?:faults|privacy|studies)/)[a-z0-9][a-z0-9._-]*{VARIANT}",
+    scenario=rf"(?!(?:faults|privacy|studies)/)[a-z0-9_-]+{VARIANT}",
     fault=r"[a-z0-9_-]+",
     study=r"[a-z0-9_-]+",
     method=rf"[a-z0-9_]+{VARIANT}",

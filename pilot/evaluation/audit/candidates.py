@@ -22,12 +22,11 @@ from pilot.evaluation.audit.truth import Shard, Truth
 from pilot.federation.client import PhaseTask
 from pilot.federation.shards import Example
 from pilot.methods.base import State, group_of
-from pilot.registry import make_method
 
-STEPS_PER_CLIENT, OTHERS_PER_STEP = 3, 24
+OTHERS_PER_STEP = 24
 MAX_MEMBERS = 60
 """Members and others of a client: as many of either, and the same number for every client."""
-QUESTIONS_PER_CLIENT, MAX_ANSWERS = 8, 6
+QUESTION_STEPS, QUESTIONS_PER_CLIENT, MAX_ANSWERS = 3, 8, 6
 REFERENCE_METHOD = "fedavg"
 """Before training, its model computes what the backbone does."""
 
@@ -88,7 +87,7 @@ class Candidates:
         for seen in self._closed(first):
             client = seen.info.client
             shard, places = self.truth.train[client], self._answerable(client)
-            number = min(STEPS_PER_CLIENT, len(places) // step.batch)
+            number = min(QUESTION_STEPS, len(places) // step.batch)
             batches = [places[start::number][: step.batch] for start in range(number)]
             messages = [
                 take_step(trainer, _task(seen), {}, [shard.examples[place] for place in batch], step)
@@ -159,7 +158,7 @@ class Candidates:
             own.append(model.losses(asked[place]))
             for asker in (number for number, target in enumerate(other_of) if target == place):
                 other[asker] = model.losses(asked[asker])
-        method = make_method(REFERENCE_METHOD, {})
+        method = replace(self.truth.spec, method=REFERENCE_METHOD, options={}).make_method()
         reference = Replica.build(self.truth.backbone, method, method.phases(1)[0], last[0].info, {}, {})
         return own, other, [reference.losses(each) for each in asked]
 
@@ -170,12 +169,10 @@ class Candidates:
     def _batches(
         self, sightings: Sequence[Sighting], batch: int, num_others: int
     ) -> Iterator[tuple[Sighting, list[int], list[int]]]:
-        """Yield each client's batches for single steps, each with places that are in no other of its batches."""
+        """Yield a batch of each client for a single step, and places that are not in it."""
         for seen in sightings:
-            size = batch + num_others
-            order = self.truth.shuffled(seen.info.client, STEPS_PER_CLIENT * size, "one step")
-            for start in range(0, max(1, len(order) // size) * size, size):
-                yield seen, order[start:][:batch], order[start + batch :][:num_others]
+            order = self.truth.shuffled(seen.info.client, batch + num_others, "one step")
+            yield seen, order[:batch], order[batch:]
 
     def _drawn(self, seen: Sighting) -> list[int]:
         return self.truth.members(seen, self.steps[seen.info.client, seen.round_number, seen.phase.name])
