@@ -27,7 +27,7 @@ class Audited:
     Attributes:
         epsilon: of a client's messages together (add-or-remove-one); None without noise.
         megabytes: sent by all clients in the whole run, mean over seeds; None if not recorded.
-        quality: each task's headline metric, mean over clients and seeds; None where a run is not evaluated.
+        quality: each task's headline metric, mean over clients and evaluated seeds; empty if none is evaluated.
         findings: of each seed.
     """
 
@@ -134,10 +134,11 @@ def _audited(profile: str, method: str, runs: Sequence[Path]) -> Audited:
 
 
 def _quality(runs: Sequence[Path]) -> dict[str, float | None]:
-    """Return each task's headline metric; nothing if a run is not evaluated."""
-    if not all((evaluation_folder(run) / METRICS).is_file() for run in runs):
+    """Return each task's headline metric, mean over the runs that are evaluated; nothing if none is."""
+    evaluated = [run for run in runs if (evaluation_folder(run) / METRICS).is_file()]
+    if not evaluated:
         return {}
-    (group,) = group_runs(load_runs(runs))
+    (group,) = group_runs(load_runs(evaluated))
     return {task.name: _mean(group, task.name, task.metric) for task in group.tasks}
 
 

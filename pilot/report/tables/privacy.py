@@ -83,6 +83,7 @@ NOTES = (
     "with another client's message or model as the control. Task and client: accuracy, with shuffled labels. Answers: "
     "accuracy among at most six candidates, with the model that the client received or, in single steps, the most "
     "frequent answer. Canaries: bits of exposure, 1.40 for guessing, at most 6.64, with an answer not planted.",
+    "Quality: headline metrics, mean over clients and the seeds that are evaluated; MB sent: by all clients in a run.",
     "An attack that fails proves nothing: a better one may succeed (docs/privacy-audit.md says what is shown).",
     "Every attack, setting, control, interval and status is in privacy.csv.",
 )
