@@ -23,7 +23,8 @@ from pilot.federation.client import PhaseTask
 from pilot.federation.shards import Example
 from pilot.methods.base import State, group_of
 
-OTHERS_PER_STEP = 24
+OTHERS_PER_STEP, IMAGES_PER_CLIENT = 24, 3
+"""Images that are not in a step's batch; images of a client's batches together, at least, for one step or several."""
 MAX_MEMBERS = 60
 """Members and others of a client: as many of either, and the same number for every client."""
 QUESTION_STEPS, QUESTIONS_PER_CLIENT, MAX_ANSWERS = 3, 8, 6
@@ -169,10 +170,12 @@ class Candidates:
     def _batches(
         self, sightings: Sequence[Sighting], batch: int, num_others: int
     ) -> Iterator[tuple[Sighting, list[int], list[int]]]:
-        """Yield a batch of each client for a single step, and places that are not in it."""
+        """Yield each client's batches for single steps, each with places that are in no other of its batches."""
+        size, number = batch + num_others, max(1, IMAGES_PER_CLIENT // batch)
         for seen in sightings:
-            order = self.truth.shuffled(seen.info.client, batch + num_others, "one step")
-            yield seen, order[:batch], order[batch:]
+            order = self.truth.shuffled(seen.info.client, number * size, "one step")
+            for start in range(0, max(1, len(order) // size) * size, size):
+                yield seen, order[start:][:batch], order[start + batch :][:num_others]
 
     def _drawn(self, seen: Sighting) -> list[int]:
         return self.truth.members(seen, self.steps[seen.info.client, seen.round_number, seen.phase.name])

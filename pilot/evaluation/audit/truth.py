@@ -104,8 +104,8 @@ class Truth:
         return list(dict.fromkeys(place for batch in taken for place in batch))
 
     def shuffled(self, client: int, number: int, purpose: str) -> list[int]:
-        """Draw the places of `number` training examples of a client, or all if there are fewer."""
-        order = generator("audit", purpose, client).permutation(len(self.train[client].examples))
+        """Draw the places of `number` training examples of a client, or all if there are fewer; other seeds draw others."""
+        order = generator(self.spec.seed, "audit", purpose, client).permutation(len(self.train[client].examples))
         return [int(place) for place in order[:number]]
 
     def canaries(self, client: int) -> list[tuple[int, Canary]]:
