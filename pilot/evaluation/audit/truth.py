@@ -104,7 +104,7 @@ class Truth:
         return list(dict.fromkeys(place for batch in taken for place in batch))
 
     def shuffled(self, client: int, number: int, purpose: str) -> list[int]:
-        """Draw the places of `number` training examples of a client, or all if there are fewer; other seeds draw others."""
+        """Draw the places of `number` training examples of a client, or of all; other seeds of runs draw others."""
         order = generator(self.spec.seed, "audit", purpose, client).permutation(len(self.train[client].examples))
         return [int(place) for place in order[:number]]
 
