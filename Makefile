@@ -11,7 +11,7 @@ PIP_OPTIONS ?=
 INSTALL = $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/pip install $(PIP_OPTIONS))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: install scenario1 scenario2 scenario3 faults zoo ablation heterogeneity asynchrony tuning smoke smoke_faults smoke_study smokes figures report backbone test test-fast test-exhaustive lint types check docs wheel clean
+.PHONY: install scenario1 scenario2 scenario3 faults privacy zoo ablation heterogeneity asynchrony tuning smoke smoke_faults smoke_study smokes figures report backbone test test-fast test-exhaustive lint types check docs wheel clean
 
 install: $(VENV)/.installed
 
@@ -24,7 +24,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/pip check
 	@touch $@
 
-scenario1 scenario2 scenario3 faults zoo ablation heterogeneity asynchrony tuning smoke smoke_faults smoke_study figures report backbone: install
+scenario1 scenario2 scenario3 faults privacy zoo ablation heterogeneity asynchrony tuning smoke smoke_faults smoke_study figures report backbone: install
 	$(BIN)/snakemake --cores $(CORES) $@
 
 # One call: jobs of three targets side by side. Tests read what it made where PILOT_SMOKE_RESULTS names its results.

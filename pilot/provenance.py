@@ -34,6 +34,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "score": ("pilot.evaluation.scoring:score_runs",),
     "tables": ("pilot.report.tables.write:write_tables",),
     "figures": ("pilot.report.plots.write:write_figures",),
+    "audit": ("pilot.evaluation.audit.run:audit_run",),
+    "privacy": ("pilot.report.tables.privacy:write_privacy",),
     "faults": ("pilot.report.tables.fault:write_faults",),
     "report": ("pilot.report.html.page:write_report",),
     "studies": ("pilot.report.tables.study:write_study", "pilot.config.study:load_study"),

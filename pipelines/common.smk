@@ -30,6 +30,10 @@ VARIANT = r"(?:\+[a-z0-9][a-z0-9._-]*)?"  # optional suffix of the name of a met
 REFERENCES = ("untuned", "majority")
 FAULT_METHODS = ("pilot", "fedavg", "fedprox", "fedmoe")
 FAULT_OUTPUTS = ("tables/faults.csv", "tables/faults.md", "figures/faults.png", "figures/faults.pdf")
+PRIVACY_METHODS = ("pilot", "fedavg", "fedit", "fedper", "fedsa_lora", "rolora", "fedsvd", "disco")
+PRIVACY_OUTPUTS = ("tables/privacy.csv", "tables/privacy.md", "figures/privacy.png", "figures/privacy.pdf")
+NOISE = ("0.001", "0.01", "1")  # variants recorded-noise-...: methods and seeds of NOISY_METHODS and the first seed
+NOISY_METHODS = ("pilot", "fedavg")
 SMOKE_FAULTS, SMOKE_FAULT_METHODS = ("dropout-50", "nan-client"), ("pilot", "fedavg")
 TABLES = (
     *("main.csv", "per_client.csv", "cost.csv", "significance.csv", "timing.csv", "main.md", "main.tex"),
@@ -109,6 +113,25 @@ def faulty_and_fault_free_runs(wildcards):
     faulty = fault_runs(wildcards)
     folder = f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}/runs"
     return [f"{folder}/{method}/seed0" for method in dict.fromkeys(run.split("/")[-2] for run in faulty)] + faulty
+
+
+def audited_runs_in(folder):
+    """Return the folders of a scenario folder's audited runs: fewer with noise, and in smoke tests."""
+    profile, scenario = folder.split("/")[-2:]
+    small = "noise" in profile or base_name(scenario) == "smoke"
+    seeds = load_scenario(scenario).first_seeds(1 if "noise" in profile else CONFIG.seeds)
+    return [f"{folder}/runs/{name}/seed{seed}" for name in (NOISY_METHODS if small else PRIVACY_METHODS) for seed in seeds]
+
+
+def audited_runs(wildcards):
+    """Return the folders of the audited runs of a scenario with one profile."""
+    return audited_runs_in(f"{wildcards.results}/{wildcards.profile}/{wildcards.scenario}")
+
+
+def audited_folders(wildcards):
+    """Return the scenario's folders whose audits are in one table: without noise, then with more and more of it."""
+    profiles = [wildcards.profile, *(f"{wildcards.profile}-noise-{noise}" for noise in NOISE)]
+    return [f"{wildcards.results}/{profile}/{wildcards.scenario}" for profile in profiles]
 
 
 def study_of(name):

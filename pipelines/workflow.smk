@@ -23,9 +23,9 @@ container: os.environ.get("PILOT_BENCH_CONTAINER", "pilot-bench.sif")
 
 wildcard_constraints:
     results=".+",
-    # Folders below faults/ and studies/ would otherwise match as another profile or scenario.
-    profile=rf"(?!(?:faults|studies)/)[a-z0-9][a-z0-9._-]*{VARIANT}",
-    scenario=rf"(?!(?:faults|studies)/)[a-z0-9_-]+{VARIANT}",
+    # Folders below faults/, privacy/ and studies/ would otherwise match as another profile or scenario.
+    profile=rf"(?!(?:faults|privacy|studies)/)[a-z0-9][a-z0-9._-]*{VARIANT}",
+    scenario=rf"(?!(?:faults|privacy|studies)/)[a-z0-9_-]+{VARIANT}",
     fault=r"[a-z0-9_-]+",
     study=r"[a-z0-9_-]+",
     method=rf"[a-z0-9_]+{VARIANT}",
@@ -39,6 +39,7 @@ include: "evaluate.smk"
 include: "report.smk"
 include: "faults.smk"
 include: "studies.smk"
+include: "privacy.smk"
 
 
 rule all:
@@ -111,6 +112,20 @@ rule smoke_faults:
         expand(f"{RESULTS}/smoke/smoke/faults/{{name}}", name=FAULT_OUTPUTS),
     message:
         "all done: smoke test of faults"
+
+
+rule privacy:
+    input:
+        expand(f"{RESULTS}/{PROFILE}+recorded/scenario2+canaries/privacy/{{name}}", name=PRIVACY_OUTPUTS),
+    message:
+        "all done: what messages reveal in scenario2 ({PROFILE})"
+
+
+rule smoke_privacy:
+    input:
+        expand(f"{RESULTS}/smoke+recorded/smoke+canaries/privacy/{{name}}", name=PRIVACY_OUTPUTS),
+    message:
+        "all done: smoke test of audits"
 
 
 rule zoo:

@@ -100,6 +100,25 @@ def test_matplotlib_is_imported_in_one_place() -> None:
     assert importers == {"pilot.matplotlib_import"}
 
 
+def test_attacks_read_no_file() -> None:
+    """An attacker gets tensors and public candidates: no attack imports what reads clients' data or any file."""
+    attacks = [path for path in SOURCES if path.match("pilot/evaluation/audit/attacks/*.py")]
+    assert len(attacks) == 4
+    allowed = ("collections.abc", "torch")
+    assert {module for path in attacks for module, _ in imports(path)} <= set(allowed)
+    names = {
+        node.id for path in attacks for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)
+    }
+    assert not names & {"open", "exec", "eval", "__import__", "compile"}
+    loads = {
+        node.attr
+        for path in attacks
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+    }
+    assert not loads & {"load", "hub", "from_file", "read_text", "read_bytes"}
+
+
 def test_files_are_short() -> None:
     lengths = {module_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
     assert {name: length for name, length in lengths.items() if length >= 300} == {}

@@ -125,7 +125,7 @@ def test_presumed_first_scenario_of_the_paper() -> None:
         (
             load_profile,
             "embedded+iid",
-            "'iid' is not a variant of a profile. Expected one of: clock-even, clock-uneven, equal-flops, rounds-3",
+            "'iid' is not a variant of a profile. Expected one of: clock-even, clock-uneven, equal-flops, recorded",
         ),
         (load_profile, "llava+rounds-3", "local_steps or local_epochs: expected exactly one"),
     ],

@@ -19,6 +19,7 @@ if any(action == "error" for action, *_ in warnings.filters):
 
 import typer
 
+from pilot.cli.audit import COMMANDS as AUDIT_COMMANDS
 from pilot.cli.bench import bench_app
 from pilot.cli.data import data_app
 from pilot.cli.deploy import deploy_app
@@ -225,7 +226,7 @@ def import_(
     typer.echo(str(imported), err=True)
 
 
-for command in (*COMMANDS, *ENTRY_COMMANDS, export, plan, run):
+for command in (*COMMANDS, *AUDIT_COMMANDS, *ENTRY_COMMANDS, export, plan, run):
     app.command()(command)
 
 

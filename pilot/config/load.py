@@ -32,8 +32,9 @@ def load_profile(name_or_path: str | Path) -> Profile:
     profile, variant = load_file(Profile, "profiles", base_name(name)), load_variant("profile", name)
     if variant is None or variant.profile is None:
         return profile
-    whole = {"name": f"{profile.name}+{variant.name}", "tracking": profile.tracking}
-    return validated(Profile, f"profile {name}", variant.profile.apply_to(profile.model_dump(mode="json")) | whole)
+    undumped = {"tracking": profile.tracking, "keep_messages": profile.keep_messages}
+    patched = undumped | variant.profile.apply_to(profile.model_dump(mode="json"))
+    return validated(Profile, f"profile {name}", patched | {"name": f"{profile.name}+{variant.name}"})
 
 
 def load_setting(scenario: str, profile: str, results: Path) -> tuple[Scenario, Profile, Path]:

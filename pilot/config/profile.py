@@ -40,8 +40,9 @@ class Profile(CompactModel):
     methods. Without a `prompt_template`, prompts are the checkpoint's own chat template. `box_frame` overrides the
     default of `frame`. `evaluate_every` is the number of rounds between evaluations of the models; the last round is
     always evaluated. `forgetting` names what the backbone could do before, to be measured on tuned models: parts of
-    tiny-llava's public corpus, or tasks of lm-eval. `tracking` names experiment trackers; it is in no dump, since runs
-    and their digests do not depend on it.
+    tiny-llava's public corpus, or tasks of lm-eval. `tracking` names experiment trackers, and `keep_messages` rounds
+    whose messages are kept for `pilot-bench audit`; neither is in a dump, since runs and their digests do not depend
+    on them.
     """
 
     omitted_defaults: ClassVar[frozenset[str]] = frozenset({
@@ -84,6 +85,7 @@ class Profile(CompactModel):
     tuning_grids: Mapping[str, tuple[Trial, ...]] = Field(default_factory=dict)
     tuning_seed: Seed = 1000
     tracking: Annotated[tuple[TrackerName, ...], Field(exclude=True)] = ()
+    keep_messages: Annotated[tuple[Count | Literal["last"], ...], Field(exclude=True)] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Profile":
@@ -97,6 +99,8 @@ class Profile(CompactModel):
                 )
         if self.evaluate_every is not None and self.evaluate_every > self.rounds:
             raise ValueError(f"evaluate_every: expected at most rounds ({self.rounds}), got {self.evaluate_every}")
+        if late := [number for number in self.kept_rounds if number > self.rounds]:
+            raise ValueError(f"keep_messages: expected rounds of at most rounds ({self.rounds}), got {late[0]}")
         template = self.prompt_template
         if template is not None and ("<image>" not in template or "{instruction}" not in template):
             raise ValueError("prompt_template: expected a text with <image> and {instruction}")
@@ -118,6 +122,11 @@ class Profile(CompactModel):
         """Rounds before the last one whose models are evaluated, ascending."""
         every = self.evaluate_every or self.rounds
         return tuple(range(every, self.rounds, every))
+
+    @property
+    def kept_rounds(self) -> tuple[int, ...]:
+        """Rounds whose messages are kept, as `keep_messages` names them: numbers, or the last one."""
+        return tuple(self.rounds if number == "last" else number for number in self.keep_messages)
 
     def steps_of(self, num_examples: int) -> int:
         """Return the optimiser steps per round of a client with `num_examples` examples."""

@@ -121,11 +121,12 @@ class Scenario(CompactModel):
     also evaluated after one more round of local steps. `targets` says when a curve has reached its target: a share of
     what `local` reaches, the same for every task, or a value of each task's headline metric. `unseen` names clients
     and questions that are kept out of training. `conditions` are the imaging conditions of each task's clients, in
-    order; further clients start again with the first. `missing` says what clients' training records lack.
+    order; further clients start again with the first. `missing` says what clients' training records lack, `canaries`
+    how many training records of every VQA client get a rare answer (`pilot.data.canaries`).
     """
 
     omitted_defaults: ClassVar[frozenset[str]] = frozenset(
-        {"cross_task", "post_fit", "targets", "unseen", "conditions", "missing"}
+        {"cross_task", "post_fit", "targets", "unseen", "conditions", "missing", "canaries"}
     )
 
     name: FullName
@@ -144,6 +145,7 @@ class Scenario(CompactModel):
     unseen: UnseenConfig | None = None
     conditions: Annotated[tuple[tuple[Condition, ...], ...], Field(min_length=2)] | None = None
     missing: MissingConfig | None = None
+    canaries: Count | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> "Scenario":

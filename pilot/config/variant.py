@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pilot.config.base import Count, Model, Positive
-from pilot.config.federation import ClockConfig
+from pilot.config.federation import ClockConfig, PrivacyConfig
 from pilot.config.files import check_known, known_names, load_file
 from pilot.config.scenario import MissingConfig, Name, UnseenConfig, VariantName
 from pilot.errors import UserError
@@ -52,7 +52,8 @@ class _Patch(Model):
 class ScenarioPatch(_Patch):
     """Another split over clients: `alpha` of every Dirichlet partition, `kind` and `num_clients` of every task.
 
-    `unseen` keeps clients and questions out of training; `missing` takes pictures or texts from training records.
+    `unseen` keeps clients and questions out of training; `missing` takes pictures or texts from training records;
+    `canaries` plants rare answers in them; `cross_task` and `post_fit` turn these evaluations on or off.
     """
 
     kind: Literal["iid"] | None = None
@@ -61,6 +62,9 @@ class ScenarioPatch(_Patch):
     min_client_examples: Count | None = None
     unseen: UnseenConfig | None = None
     missing: MissingConfig | None = None
+    canaries: Count | None = None
+    cross_task: bool | None = None
+    post_fit: bool | None = None
 
     @model_validator(mode="after")
     def _one_split(self) -> "ScenarioPatch":
@@ -85,7 +89,8 @@ class ScenarioPatch(_Patch):
             changes |= {"unseen": self.unseen.model_dump(mode="json")}
         if self.missing:
             changes |= {"missing": self.missing.model_dump(mode="json")}
-        return {**scenario, **changes}
+        named = self.model_dump(include={"canaries", "cross_task", "post_fit"}, exclude_none=True)
+        return {**scenario, **changes, **named}
 
     def _task(self, task: Mapping[str, Any]) -> dict[str, Any]:
         partition = dict(task["partition"])
@@ -98,19 +103,29 @@ class ScenarioPatch(_Patch):
 
 
 class ProfilePatch(_Patch):
-    """Another training budget (`rounds`, `local_steps`, `budget`), or a virtual clock."""
+    """Another training budget (`rounds`, `local_steps`, `budget`), a virtual clock, or what an audit needs.
+
+    An audit needs kept messages and, for its trade, noise (`privacy`). With `keep_messages`, runs have no evaluations
+    before the last round, and none of `forgetting`.
+    """
 
     rounds: Count | None = None
     local_steps: Count | None = None
     budget: Literal["steps", "flops"] | None = None
     clock: ClockConfig | None = None
+    keep_messages: tuple[Count | Literal["last"], ...] | None = None
+    privacy: PrivacyConfig | None = None
 
     def apply_to(self, profile: Mapping[str, Any]) -> dict[str, Any]:
         """Apply the patch to the dump of a profile."""
-        result = {**profile, **self.model_dump(exclude_none=True, exclude={"clock"})}
+        result = {**profile, **self.model_dump(exclude_none=True, exclude={"clock", "privacy"})}
+        if self.keep_messages is not None:
+            result |= {"evaluate_every": None, "forgetting": ()}
+        if self.privacy is not None:
+            result["federation"] = {**profile["federation"], "privacy": self.privacy.model_dump()}
         if self.clock is not None:
             participation = {**profile["federation"]["participation"], "clock": self.clock.model_dump()}
-            result["federation"] = {**profile["federation"], "participation": participation}
+            result["federation"] = {**result["federation"], "participation": participation}
         return result
 
 

@@ -13,6 +13,7 @@ from pilot.backbone.feature_files import FeatureCache
 from pilot.backbone.packed.packing import IGNORED
 from pilot.config.model import Frame
 from pilot.config.scenario import Scenario, TaskConfig
+from pilot.data.canaries import with_canaries
 from pilot.data.conditions import as_clients_see
 from pilot.data.frames import in_frame
 from pilot.data.missing import lacking
@@ -112,14 +113,19 @@ def batches(
 
     The first `skip` batches are drawn but not built.
     """
+    for chosen in itertools.islice(draws(len(examples), batch_size, seed), skip, None):
+        yield collate([examples[i] for i in chosen], features, pad)
+
+
+def draws(num_examples: int, batch_size: int, seed: int) -> Iterator[list[int]]:
+    """Yield the places of the examples of each batch; see `batches`."""
     source = torch.Generator().manual_seed(seed)
     order: list[int] = []
-    for number in itertools.count():
+    while True:
         while len(order) < batch_size:
-            order += torch.randperm(len(examples), generator=source).tolist()
+            order += torch.randperm(num_examples, generator=source).tolist()
         chosen, order = order[:batch_size], order[batch_size:]
-        if number >= skip:
-            yield collate([examples[i] for i in chosen], features, pad)
+        yield chosen
 
 
 def collate(examples: Sequence[Example], features: FeatureCache, pad: int) -> Batch:
@@ -152,7 +158,7 @@ def read_part(
 
     Without `images`, records hold only the digests of their images, which is enough to train on stored features. With
     `unseen`, the clients are those that take no part in training. Images are as the clients see them, under their own
-    conditions if the scenario has any; training records lack what its field `missing` says.
+    conditions if the scenario has any; training records lack what its field `missing` says, and have its canaries.
     """
     path = scenario_dir / "partition" / "assignment.parquet"
     assigned = read_table(path, ["task", "id", "client", "part"], task=task.name, part=part)
@@ -171,7 +177,11 @@ def read_part(
         shards[client].append(records[name])
     if scenario.conditions:
         shards = as_clients_see(shards, scenario, scenario_dir, task, images=images)
-    return lacking(shards, scenario, task, images=images) if scenario.missing and part == "train" else shards
+    if part != "train":
+        return shards
+    if scenario.missing:
+        shards = lacking(shards, scenario, task, images=images)
+    return with_canaries(shards, scenario, task) if scenario.canaries else shards
 
 
 def records_of_part(

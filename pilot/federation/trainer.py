@@ -76,7 +76,7 @@ class LocalTrainer:
     def run(self, task: PhaseTask, stored: State) -> TrainingResult:
         """Train one phase of one client, from its private state or from where it was interrupted."""
         info, examples = task.info, self.examples[task.info.client]
-        run = self._begin(task, stored)
+        run = self.begin(task, stored)
         checkpoint = self._phase_checkpoint(run)
         began = time.perf_counter()
         gradients = self._optimise(run, checkpoint) if task.steps else {}
@@ -93,10 +93,11 @@ class LocalTrainer:
 
     def train_phase(self, task: PhaseTask, stored: State) -> tuple[PhaseRun, State]:
         """Take the steps of a phase, saving none of them; return it with its model, and its mean gradients if any."""
-        run = self._begin(task, stored)
+        run = self.begin(task, stored)
         return run, self._optimise(run, None) if task.steps else {}
 
-    def _begin(self, task: PhaseTask, stored: State) -> PhaseRun:
+    def begin(self, task: PhaseTask, stored: State) -> PhaseRun:
+        """Build a client's model at the start of a phase."""
         info = task.info
         model = build_client_model(self.backbone, self.method, task.phase, info, stored, task.payload, self._projector)
         return PhaseRun(self.backbone, self.method, task, stored, model)
@@ -130,7 +131,7 @@ class LocalTrainer:
         done = _resume(run, optimiser, checkpoint)
         source = batches(
             self.examples[info.client], self.features, settings.batch_size,
-            seed_for(info.seed, task.round_number, info.client, f"batches {task.phase.name}"), self.backbone.eos_id,
+            batch_seed(task), self.backbone.eos_id,
             skip=done * settings.accumulation,
         )  # fmt: skip
         kept = time.monotonic()
@@ -158,6 +159,11 @@ class LocalTrainer:
         content = {"run": self.checkpointing.run, "client": client, "steps": task.steps, "start": digest.hexdigest()}
         key = digest_json(content)
         return PhaseCheckpoint(self.checkpointing.folder(client), task.round_number, task.phase_index, key)
+
+
+def batch_seed(task: PhaseTask) -> int:
+    """Return the seed of the order in which a client takes its examples in a phase."""
+    return seed_for(task.info.seed, task.round_number, task.info.client, f"batches {task.phase.name}")
 
 
 def _resume(run: PhaseRun, optimiser: Optimiser, checkpoint: PhaseCheckpoint | None) -> int:

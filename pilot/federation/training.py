@@ -32,6 +32,8 @@ from pilot.federation.checkpoint import (
 from pilot.federation.client import ClientModel, build_client_model
 from pilot.federation.driver import Driver
 from pilot.federation.identity import CLIENTS, archive_different_run
+from pilot.federation.kept_messages import FOLDER as MESSAGES
+from pilot.federation.kept_messages import KeepingTransport
 from pilot.federation.ledger import Ledger
 from pilot.federation.nodes import Register
 from pilot.federation.shards import Example, load_examples
@@ -129,12 +131,15 @@ def run_server(run: ServerRun, backbone: Backbone, transport: Transport) -> None
     write_json(run_dir / "config.json", config)
     start = load_progress(folder, digest, transport.verify, run.warn) if run.resume else None
     if start is None:
-        remove_folder(run_dir / "eval")
+        for name in ("eval", MESSAGES):
+            remove_folder(run_dir / name)
     if not run.resume:
         _remove_all_phase_checkpoints(run_dir / CLIENTS)
     remove_temporary_files(run_dir)
     prune_rounds(folder, start or Progress())
     timing = Timing(run_dir / "timing.json", start is not None, run.warn)
+    if kept := run.spec.profile.kept_rounds:
+        transport = KeepingTransport(transport, run_dir / MESSAGES, kept)
     driver = _driver(run, backbone, transport, start)
     write_json(run_dir / "participation.json", participation_json(run.spec, driver.plan))
 

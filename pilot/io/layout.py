@@ -5,6 +5,8 @@ from pathlib import Path
 FAULTS = "faults"
 EVAL = "eval"
 """Subfolder of a run with its evaluations."""
+AUDIT, PRIVACY = "audit", "privacy"
+"""Subfolder of a run with what attacks on its messages found, and of a scenario with their tables and figure."""
 LAST, CROSS_TASK, POST_FIT = "", "cross-task", "post-fit"
 """Names of evaluations of the last round's models: on the clients' own tasks, on the others, after local steps."""
 NEWCOMERS, NEWCOMERS_FIT, QUESTIONS = "unseen-clients", "unseen-clients-fit", "unseen-questions"

@@ -73,6 +73,7 @@ TWINS = {
     **dict.fromkeys(("scenario1", "scenario2", "scenario3", "smoke"), "smoke"),
     **dict.fromkeys(("zoo", "ablation", "heterogeneity", "asynchrony", "smoke_study"), "smoke_study"),
     **dict.fromkeys(("faults", "smoke_faults"), "smoke_faults"),
+    "privacy": "tests/evaluation/audit/test_audit.py",
     "tuning": "tests/test_tuning.py",
     "figures": "tests/e2e/test_snakemake.py",
 }
@@ -103,6 +104,7 @@ ELSEWHERE = (
     ("metrics.md", r"pilot-bench replication ", "tests/report/test_replication.py::test_summary_counts_the_rows"),
     ("publish.md", r"pilot-bench publish ", "tests/report/test_publish.py::test_the_pages_commands"),
     ("llava.md", r"pilot-bench .*llava-scenario2", f"{_OFFICIAL}::test_official_files_to_comparison"),
+    ("privacy-audit.md", r"pilot-bench ", "tests/evaluation/audit/test_audit.py::test_audits_and_their_table"),
     ("submit.md", r"pilot-bench verify --rerun ", "tests/report/test_entries.py::test_a_seed_trained_again"),
     ("submit.md", r"pilot-bench verify ", "tests/report/test_entries.py::test_a_score_that_does_not_follow"),
     ("smol.md", r"pip install ", "tests/backbone/test_smol.py::test_without_packages_there_is_one_message"),

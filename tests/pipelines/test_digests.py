@@ -18,7 +18,7 @@ from pilot.provenance import STAGES, stage_sources
 from .workflow import ROOT, copy_repository, dry_run, snakemake
 
 CONFIGURATION = ("--config", "results=out", "fault_methods=fedavg", "zoo_methods=fedmoe")
-TARGETS = ("smoke", "smoke_faults", "smoke_study", "smoke_figures", "tuning", *CONFIGURATION)
+TARGETS = ("smoke", "smoke_faults", "smoke_study", "smoke_figures", "tuning", "smoke_privacy", *CONFIGURATION)
 METHOD_RULES = ("train", "train_fault", "tune")
 """Rules whose stage depends on the method; `answers` follows from `train`."""
 CASES: list[tuple[str, str | None]] = [*((stage, None) for stage in STAGES), *(("train", name) for name in METHODS)]

@@ -11,7 +11,7 @@ from .workflow import ROOT, Done, dry_run, snakemake
 
 TARGETS = {
     "all", "scenario1", "scenario2", "scenario3", "smoke", "figures", "report", "faults", "smoke_faults", "zoo",
-    "ablation", "heterogeneity", "asynchrony", "smoke_study", "smoke_figures", "tuning",
+    "ablation", "heterogeneity", "asynchrony", "smoke_study", "smoke_figures", "tuning", "privacy", "smoke_privacy",
 }  # fmt: skip
 
 

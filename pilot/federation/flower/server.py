@@ -146,7 +146,7 @@ def simulate_run(
         "scenario_config": spec.scenario.model_dump(mode="json"), "method": spec.method, "seed": spec.seed,
         "profile_config": spec.profile.model_dump(mode="json"), "resume": resume, "replace": replace,
         "scenario_dir": str(scenario_dir.resolve()), "run_dir": str(run_dir.resolve()),
-        "backend": simulation_backend(resources),
+        "backend": simulation_backend(resources), "keep_messages": list(spec.profile.keep_messages),
     }  # fmt: skip
 
     def on_message(kind: str, value: Any) -> None:

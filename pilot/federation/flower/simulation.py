@@ -39,7 +39,8 @@ def simulate(argument: dict[str, Any], work: Path, send: SendMessage) -> None:
     """
     from flwr.simulation import run_simulation
 
-    spec = RunSpec.from_config(argument)
+    config = {**argument["profile_config"], "keep_messages": argument["keep_messages"]}
+    spec = RunSpec.from_config({**argument, "profile_config": config})
     scenario_dir, run_dir = Path(argument["scenario_dir"]), Path(argument["run_dir"])
     nodes, method = scenario_dir / "nodes", spec.make_method()
     prepare_nodes(spec.scenario, scenario_dir, nodes)

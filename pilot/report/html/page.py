@@ -17,11 +17,9 @@ from pilot.report.html.origin import provenance
 from pilot.report.html.protocol_charts import curve_axes
 from pilot.report.html.samples import PER_TASK, sample_browser
 from pilot.report.html.series import values_of
+from pilot.report.html.tables import page_tables
 from pilot.report.numbers.comparable import check_comparable
-from pilot.report.numbers.cross_task import QUANTITIES
-from pilot.report.numbers.curves import REACHED
 from pilot.report.numbers.load import load_methods
-from pilot.report.numbers.statistics import LEVEL
 from pilot.report.plots.mixture import read_aggregations
 from pilot.report.plots.style import SkipFigure, Source
 
@@ -36,6 +34,7 @@ _SECTIONS = {
     "unseen": ("Unseen clients", None),
     "conditions": ("Imaging conditions", None),
     "forgetting": ("Forgetting", None),
+    "privacy": ("Privacy", None),
     "losses": ("Losses", ("losses",)),
     "exchange": ("Router and neighbours", ("router", "neighbours")),
     "partition": ("Partition", ("partition",)),
@@ -81,7 +80,8 @@ def page(source: Source, samples: int) -> str:
     grid = read_grid(source)
     drawn = charts(source)
     config = source.runs[0].config
-    empty = {name for name in ("unseen", "conditions", "forgetting") if not len(getattr(source, name))}
+    tables = page_tables(source)
+    empty = {name for name in ("unseen", "conditions", "forgetting", "privacy") if not tables[name]["lines"]}
     data = {
         "methods": method_marks(source),
         "board": leaderboard(source, grid),
@@ -101,11 +101,7 @@ def page(source: Source, samples: int) -> str:
             if any(chart in drawn for chart in needed or ()) or (needed is None and name not in empty)
         ],
         charts=drawn,
-        fairness=_fairness(source),
-        targets=_targets(source),
-        unseen=_unseen(source),
-        conditions=_conditions(source),
-        forgetting=_forgetting(source),
+        **tables,
         provenance=provenance(source),
         data={name: _json(value) for name, value in data.items()},
         style=_asset("style.css"),
@@ -139,94 +135,6 @@ def _choices(source: Source, drawn: Mapping[str, Any]) -> dict[str, Any]:
         "losses": [[name, name] for name in losses],
         "exchange": _exchange(source),
     }
-
-
-def _fairness(source: Source) -> dict[str, Any]:
-    """Return titles and lines of the table of fairness, methods by quantities."""
-    table, rows = source.fairness, source.fairness.to_dict("records")
-    lines = [
-        [label, *(_with_interval(found) for found in (_row(rows, method=label, quantity=q) for q in QUANTITIES))]
-        for label in source.methods if (table.method == label).any()
-    ]  # fmt: skip
-    return {"titles": ["method", *QUANTITIES], "lines": lines}
-
-
-def _targets(source: Source) -> dict[str, Any]:
-    """Return titles and lines of the table of targets: methods by tasks, the first round and MB that reach each."""
-    rows, lines = source.targets.to_dict("records"), []
-    for label in source.methods:
-        cells = [_row(rows, method=label, task=task.name) for task in source.tasks]
-        if any(cell is not None for cell in cells):
-            lines.append([label, *(_reached(cell) for cell in cells)])
-    goals = {row["task"]: row["target"] for row in rows if row["target"] == row["target"]}
-    titles = [f"{task.name} >= {goals[task.name]:.3f}" if task.name in goals else task.name for task in source.tasks]
-    return {"titles": ["method", *titles], "lines": lines if goals else []}
-
-
-def _unseen(source: Source) -> dict[str, Any]:
-    """Return titles and lines of the table of unseen clients and questions; personalised protocol."""
-    table = source.unseen[source.unseen.protocol == "personalised"]
-    rows, tasks, lines = table.to_dict("records"), [task.name for task in source.tasks], []
-    for kind in dict.fromkeys(table.unseen):
-        for label in source.methods:
-            cells = [_row(rows, method=label, task=task, unseen=kind) for task in tasks]
-            if any(cell is not None for cell in cells):
-                lines.append([label, kind, *(_with_difference(cell) for cell in cells)])
-    return {"titles": ["method", "unseen", *tasks], "lines": lines}
-
-
-def _conditions(source: Source) -> dict[str, Any]:
-    """Return titles and lines of the table of imaging conditions: whose they are, and methods, by tasks."""
-    table, rows = source.conditions, source.conditions.to_dict("records")
-    tasks, lines = [task.name for task in source.tasks], []
-    for seen in dict.fromkeys(table.seen):
-        for label in source.methods:
-            cells = [_row(rows, method=label, task=task, seen=seen) for task in tasks]
-            if any(cell is not None for cell in cells):
-                marks = ["*" if cell is not None and cell["p_holm"] < LEVEL else "" for cell in cells]
-                texts = [_with_interval(cell) + mark for cell, mark in zip(cells, marks, strict=True)]
-                lines.append([label, seen, *(a + _change(b) for a, b in zip(texts, cells, strict=True))])
-    return {"titles": ["method", "conditions", *tasks], "lines": lines}
-
-
-def _forgetting(source: Source) -> dict[str, Any]:
-    """Return titles and lines of the table of what the backbone could do before, methods by tasks."""
-    table, rows = source.forgetting, source.forgetting.to_dict("records")
-    names = list(dict.fromkeys(zip(table.task, table.metric, strict=True)))
-    lines = [
-        [label, *(_with_difference(_row(rows, method=label, task=task, metric=metric)) for task, metric in names)]
-        for label in source.methods if (table.method == label).any()
-    ]  # fmt: skip
-    return {"titles": ["method", *(f"{task} {metric}" for task, metric in names)], "lines": lines}
-
-
-def _with_difference(row: Mapping[Any, Any] | None) -> str:
-    return _with_interval(row) + _change(row)
-
-
-def _change(row: Mapping[Any, Any] | None) -> str:
-    """Return a row's difference in brackets; nothing if it has none."""
-    return "" if row is None or row["difference"] != row["difference"] else f" ({row['difference']:+.3f})"
-
-
-def _row(rows: Sequence[Mapping[Any, Any]], **wanted: str) -> Mapping[Any, Any] | None:
-    """Return the first row with these values."""
-    return next((row for row in rows if all(row[k] == v for k, v in wanted.items())), None)
-
-
-def _with_interval(row: Mapping[Any, Any] | None) -> str:
-    if row is None or row["mean"] != row["mean"]:
-        return "-"
-    ends = f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]" if row["ci_low"] == row["ci_low"] else ""
-    return f"{row['mean']:.3f}{ends}"
-
-
-def _reached(row: Mapping[Any, Any] | None) -> str:
-    if row is None:
-        return "-"
-    if row["status"] != REACHED:
-        return str(row["status"])
-    return f"round {row['round']:.0f}, {row['bytes'] / 1e6:.1f} MB"
 
 
 def _column(drawn: Mapping[str, Any], chart: str, name: str) -> list[str]:

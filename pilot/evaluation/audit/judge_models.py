@@ -1,0 +1,88 @@
+"""Judge of attacks (e) and (f): whose examples a model was trained on, and what it has memorised.
+
+(e) scores a candidate by how much lower its loss is on the client's model, as the server can rebuild it, than on the
+backbone (calibration by difficulty as in Watson et al., ICLR 2022, arXiv 2111.08440). (f) is the exposure of planted
+answers (Carlini et al., USENIX Security 2019).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pilot.evaluation.audit.findings import OWN, Finding, Measured, NotApplicableError, findings_of
+from pilot.evaluation.audit.judge_inputs import OTHER
+from pilot.evaluation.audit.replica import Candidate
+from pilot.evaluation.audit.scores import Scored, area, exposure, hits_at_few_false, mean
+
+REFERENCE, NOT_PLANTED = "backbone alone", "not planted"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Losses of candidates on three models; `members` says which were trained on."""
+
+    candidates: Sequence[Candidate]
+    members: Sequence[bool]
+    own: Sequence[float]
+    other: Sequence[float]
+    reference: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Losses of all possible answers of a canary's record on three models.
+
+    Attributes:
+        image: digest of the record's image.
+        answer: place of the planted answer among the possible ones.
+        control: place of one that was not planted.
+    """
+
+    image: str
+    answer: int
+    control: int
+    own: Sequence[float]
+    other: Sequence[float]
+    reference: Sequence[float]
+
+
+def judge_membership(setting: str, clients: Sequence[Tried]) -> Iterator[Finding]:
+    """Yield the findings of the loss-based membership inference, with the controls."""
+
+    def measure() -> Iterator[Measured]:
+        members = np.array([each for client in clients for each in client.members])
+        images = np.array([each.image for client in clients for each in client.candidates])
+        own, other, reference = (
+            np.array([loss for client in clients for loss in getattr(client, name)])
+            for name in ("own", "other", "reference")
+        )
+        for name, scores in ((OWN, reference - own), (OTHER, reference - other), (REFERENCE, -reference)):
+            if not np.isfinite(scores).all():
+                raise ValueError("a loss is not finite")
+            scored = Scored(scores, members, images)
+            yield Measured(name, "AUC", area(scored), 0.5)
+            yield Measured(name, "TPR at 1 % FPR", hits_at_few_false(scored), 0.01)
+
+    yield from findings_of("membership", setting, measure)
+
+
+def judge_exposure(setting: str, canaries: Sequence[Planted]) -> Iterator[Finding]:
+    """Yield the mean exposure of the planted answers, and of the controls."""
+
+    def measure() -> Iterator[Measured]:
+        if not canaries:
+            raise NotApplicableError("the scenario has no canaries (see the variant `canaries`)")
+        units = [each.image for each in canaries]
+        number = len(canaries[0].own)
+        chance = float(np.mean([np.log2(number) - np.log2(rank) for rank in range(1, number + 1)]))
+        found = {
+            OWN: [exposure(each.own, each.answer) for each in canaries],
+            NOT_PLANTED: [exposure(each.own, each.control) for each in canaries],
+            OTHER: [exposure(each.other, each.answer) for each in canaries],
+            REFERENCE: [exposure(each.reference, each.answer) for each in canaries],
+        }
+        for name, values in found.items():
+            yield Measured(name, "exposure", mean(values, units), chance)
+
+    yield from findings_of("canaries", setting, measure)

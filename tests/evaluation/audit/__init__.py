@@ -1,0 +1,1 @@
+"""Attacks on messages, on tiny tensors, and audits of the small scenario."""
