@@ -159,6 +159,39 @@ def round_(
 
 
 @bench_app.command()
+def rivals(
+    scenario_dir: ScenarioDirArgument,
+    rival: Annotated[list[str] | None, typer.Option(help="flower, pfl, nvflare or fluke (default: all).")] = None,
+    factor: Annotated[
+        list[int] | None, typer.Option(min=1, help="Clients, as a multiple (default: 1, 10, 100).")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds of each run; the first one is not timed.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Repetitions of each run.")] = 3,
+    local_steps: Annotated[int | None, typer.Option(min=1, help="Steps of a client; the profile's by default.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Clients at a time, where a simulator can choose it.")] = 1,
+    limit: Annotated[float, typer.Option(min=1.0, help="Seconds after which a run is given up.")] = 900.0,
+    scenario: Annotated[str, typer.Option(help="Name or YAML file; the folder's name by default.")] = "",
+    profile: Annotated[str, typer.Option(help="Name or YAML file; the parent folder's name by default.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Run the same task in Flower's, pfl's, NVFlare's and fluke's simulation, and compare time, memory and states."""
+    from pilot.bench.rivals.bench import Sizes, bench_rivals
+    from pilot.bench.rivals.sides import choose_sides
+    from pilot.bench.rivals.text import as_text
+    from pilot.config.load import load_profile, load_scenario
+
+    scenario_dir = scenario_dir.resolve()
+    sizes = Sizes(repeats, tuple(factor or Sizes.factors), rounds=rounds, workers=workers, limit=limit)
+    own = load_profile(profile or scenario_dir.parent.name)
+    fewer = own if local_steps is None else own.model_copy(update={"local_steps": local_steps, "local_epochs": None})
+    with progress("bench rivals") as advance:
+        report = bench_rivals(
+            load_scenario(scenario or scenario_dir.name), fewer, scenario_dir, choose_sides(rival or []), sizes, advance
+        )
+    _print_report(report, as_text, as_json)
+
+
+@bench_app.command()
 def scaling(
     quick: QuickOption = False,
     results: ResultsOption = Path("results"),
