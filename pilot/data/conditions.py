@@ -165,25 +165,21 @@ def read_seen_images(path: Path, task: str, *, images: bool = True) -> dict[tupl
     return {(row["id"], row["condition"]): SeenImage(row["image_sha256"], row.get("image", b"")) for row in table}
 
 
-def records_with_images(scenario: Scenario, scenario_dir: Path) -> list[InstructionRecord]:
-    """Return records with every image that a run of the scenario may see; a record may occur several times.
+def scenario_images(scenario: Scenario, scenario_dir: Path) -> dict[str, bytes]:
+    """Return every image that a run of the scenario may see, by sha256.
 
     Raises:
         UserError: the scenario has conditions, and its data were not split over the clients yet.
     """
-    found: list[InstructionRecord] = []
+    found: list[bytes] = []
     for task in scenario.tasks:
         records = read_records(scenario_dir / "data" / task.name / "records.parquet")
-        if scenario.conditions is None:
-            found += records
-            continue
-        by_id = {record.id: record for record in records}
-        seen = read_seen_images(seen_images_file(scenario_dir), task.name)
-        found += [record for record in records if record.split == "test"]
-        found += [each.replace_in(by_id[id]) for (id, _), each in seen.items()]
+        found += [record.image for record in records if scenario.conditions is None or record.split == "test"]
+        if scenario.conditions is not None:
+            found += [each.image for each in read_seen_images(seen_images_file(scenario_dir), task.name).values()]
     if scenario.missing is not None:
-        found.append(replace(found[0], image=plain_picture()))
-    return found
+        found.append(plain_picture())
+    return {sha256_bytes(image): image for image in found}
 
 
 def seen_images_file(scenario_dir: Path) -> Path:
