@@ -138,8 +138,8 @@ class Small:
 
     def compute_features(self) -> None:
         """Compute the features of every image that a run may see."""
-        images = scenario_images(self.scenario, self.folder)
-        compute_features(self.backbone, self.profile, images, self.folder / "features", quiet)
+        with scenario_images(self.scenario, self.folder) as images:
+            compute_features(self.backbone, self.profile, images, self.folder / "features", quiet)
 
     def spec(self, method: str, seed: int = 0) -> RunSpec:
         """A run of the small scenario."""

@@ -132,8 +132,10 @@ def backbone_features(
 
     loaded, sizes, folder = load_setting(scenario, profile, results)
     check_data(folder / "data")
-    images = scenario_images(loaded, folder)
-    with progress(f"computing features of {loaded.name}") as advance:
+    with (
+        scenario_images(loaded, folder) as images,
+        progress(f"computing features of {loaded.name}") as advance,
+    ):
         inform = partial(typer.echo, err=True)
         compute_features(load_backbone(sizes), sizes, images, folder / "features", advance, inform)
 

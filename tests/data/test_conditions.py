@@ -12,7 +12,8 @@ from pilot.config.load import load_scenario
 from pilot.config.scenario import Condition, Scenario
 from pilot.data.conditions import TRANSFORMS, render, scenario_images, seen_images_file
 from pilot.data.partition import partition_data
-from pilot.data.record import read_records, read_table
+from pilot.data.record import read_records
+from pilot.data.tables import read_table
 from pilot.errors import UserError
 from pilot.evaluation.answers import answer_run
 from pilot.evaluation.sets import build_requests, read_evaluation_sets
