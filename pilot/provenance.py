@@ -27,7 +27,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "features": (
         "pilot.backbone.features:compute_features",
         "pilot.backbone.from_profile:load_backbone",
-        "pilot.data.conditions:records_with_images",
+        "pilot.data.conditions:scenario_images",
     ),
     "train": ("pilot.runs.train:train_method",),
     "answers": ("pilot.evaluation.answers:answer_run",),

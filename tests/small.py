@@ -16,7 +16,7 @@ from pilot.config.load import load_profile, load_scenario
 from pilot.config.profile import Profile
 from pilot.config.scenario import Scenario
 from pilot.data.build import build_data
-from pilot.data.conditions import records_with_images
+from pilot.data.conditions import scenario_images
 from pilot.data.partition import partition_data
 from pilot.federation.shards import Example, load_examples
 from pilot.federation.spec import RunSpec
@@ -138,8 +138,8 @@ class Small:
 
     def compute_features(self) -> None:
         """Compute the features of every image that a run may see."""
-        records = records_with_images(self.scenario, self.folder)
-        compute_features(self.backbone, self.profile, records, self.folder / "features", quiet)
+        with scenario_images(self.scenario, self.folder) as images:
+            compute_features(self.backbone, self.profile, images, self.folder / "features", quiet)
 
     def spec(self, method: str, seed: int = 0) -> RunSpec:
         """A run of the small scenario."""

@@ -256,14 +256,20 @@ class Backbone:
 
     def answer(self, image_tokens: ImageTokens, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
         """Return greedy answers to `prompts` (instructions); `image_tokens(rows)` returns (len(rows), N, C)."""
+        tokens = self.continue_ids(image_tokens, self._all_prompt_ids(prompts), max_new_tokens)
+        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def continue_ids(
+        self, image_tokens: ImageTokens, ids: Sequence[Sequence[int]], max_new_tokens: int
+    ) -> list[list[int]]:
+        """Return the tokens of greedy answers to prompts given as ids; the end token is left out."""
 
         def whole(rows: list[int]) -> Tensor:
             return self._whole(image_tokens(rows))
 
         with torch.no_grad():
-            tokens = self._passes.answer(whole, self._all_prompt_ids(prompts), max_new_tokens)
-        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+            return self._passes.answer(whole, ids, max_new_tokens)
 
     def _whole(self, image_tokens_BNC: Tensor) -> Tensor:
         """Return the image's tokens with the fixed embeddings that follow them."""

@@ -193,7 +193,7 @@ def _compute_shard(
 def _write_shard(folder: Path, number: int, values: np.ndarray, key: str, rows: int) -> dict[str, Any]:
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)
-    data = buffer.getvalue()
+    data = buffer.getbuffer()
     entry = {"file": f"features-{number:05d}.npy", "rows": rows, "sha256": sha256_bytes(data), "key": key}
     write_bytes(folder / str(entry["file"]), data)
     write_json(folder / f"features-{number:05d}.json", entry)

@@ -1,7 +1,7 @@
 """Vision features of a scenario's images: computed once, memory-mapped by every method, seed and round."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -11,7 +11,6 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureLayout, write_features
 from pilot.backbone.sources import backbone_digest
 from pilot.config.profile import Profile
-from pilot.data.record import InstructionRecord
 from pilot.io.digest import digest_json
 from pilot.provenance import stage_digest
 
@@ -19,17 +18,17 @@ from pilot.provenance import stage_digest
 def compute_features(
     backbone: Backbone,
     profile: Profile,
-    records: Sequence[InstructionRecord],
+    images: Mapping[str, bytes],
     folder: Path,
     progress: Callable[[int, int], None],
     log: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Write the features of all images of `records` to `folder`, ordered by the images' sha256.
+    """Write the features of all images to `folder`, ordered by the images' sha256.
 
     Args:
         backbone: the profile's backbone.
         profile: its `feature_dtype` is the type on disk.
-        records: their images may repeat.
+        images: image file by sha256; each is asked for once.
         folder: see `pilot.backbone.feature_files`.
         progress: called with the number of finished images and the total.
         log: called with a description of the size before anything is written.
@@ -37,7 +36,6 @@ def compute_features(
     Raises:
         UserError: the disk has too little space or cannot be written to.
     """
-    images = {record.image_sha256: record.image for record in records}
     names = sorted(images)
     layout = FeatureLayout(len(names), *backbone.feature_shape, profile.feature_dtype)
     log(layout.describe())

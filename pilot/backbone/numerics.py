@@ -77,6 +77,11 @@ class Numerics:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
+    def synchronise(self) -> None:
+        """Wait until a GPU has computed everything that was started; a clock read before that is too early."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def to_device(self, values: Tensor) -> Tensor:
         """Move values to the device; cast floating-point ones to the frozen weights' type."""
         dtype = self.dtype if values.is_floating_point() else values.dtype
@@ -124,13 +129,14 @@ def configure_torch(numerics: Numerics) -> None:
     has not written.
 
     PyTorch's flash attention is slow with `fast_matmul_precision` at the embedded size; plain attention is not. On a
-    GPU, a kernel without a deterministic form warns instead of failing, and cuBLAS must be configured before it starts.
+    GPU, a kernel without a deterministic form warns instead of failing, cuBLAS must be configured before it starts, and
+    float32 products are not rounded (there `medium` means TF32 or bfloat16, whatever the processor).
     """
     on_gpu = numerics.device.type == "cuda"
     if on_gpu:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision(fast_matmul_precision())
+    torch.set_float32_matmul_precision("highest" if on_gpu else fast_matmul_precision())
     torch.set_deterministic_debug_mode("warn" if on_gpu else "error")  # does not import torch's compiler (1 s)
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (untyped in torch)
     if numerics.can_pack and platform.libc_ver()[0] == "glibc":  # larger models would keep far more than they use

@@ -122,24 +122,29 @@ def backbone_digest(profile: Profile) -> str:
     return folder_digest(checkpoint_folder(profile))
 
 
-@cache
 def folder_digest(folder: Path) -> str:
-    """Return a checkpoint's digest: that of configuration, index and shards together.
+    """Return a checkpoint's digest: that of configuration, index and shards together, as they are now.
 
-    For a checkpoint that ships in one file of weights, it is the digest of that file.
+    Large files are read once, and again if they have changed; see `pilot.io.verified`. For a checkpoint that ships in
+    one file of weights, it is the digest of that file, and is checked once per process.
 
     Raises:
         UserError: a file of a checkpoint that ships is not the one that its recipe recorded.
     """
     if folder in SHIPPED.values():
-        files = read_json(folder / "recipe.json", {"files": dict})["files"]
-        for name, digest in files.items():
-            check_digest(folder / name, digest)
-        return str(files[WEIGHTS]) if WEIGHTS in files else digest_json(files)
+        return _shipped_digest(folder)
     shards = sorted(path.name for path in folder.glob("*.safetensors"))
     names = ["config.json", *([INDEX] if (folder / INDEX).is_file() else []), *shards]
     stamps = models_folder() / FOLDER
     return digest_json({name: digest_of(folder / name, stamps) for name in names})
+
+
+@cache
+def _shipped_digest(folder: Path) -> str:
+    files = read_json(folder / "recipe.json", {"files": dict})["files"]
+    for name, digest in files.items():
+        check_digest(folder / name, digest)
+    return str(files[WEIGHTS]) if WEIGHTS in files else digest_json(files)
 
 
 def _require_checkpoint(folder: Path, where: str) -> Path:

@@ -135,6 +135,29 @@ def llava_random(
     _print_report(report, as_text, as_json)
 
 
+@bench_app.command()
+def gpu(
+    minutes: Annotated[float, typer.Option(min=0.01, help="Wall time; the part in progress is then cut off.")] = 8.0,
+    quick: QuickOption = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto; cuda by default, cpu with --quick.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a GPU at LLaVA-1.5-7B's size: memory against the plan, speed of every part, losses beside a CPU's.
+
+    Exit code 1 if a part was not finished or a check is out of its tolerance.
+    """
+    from pilot.bench.gpu.bench import as_text, bench_gpu, part_line
+    from pilot.bench.gpu.sizes import full_sizes, quick_sizes
+
+    report = bench_gpu(
+        quick_sizes(device) if quick else full_sizes(device), minutes,
+        lambda name, values: typer.echo(part_line(name, values), err=as_json),
+    )  # fmt: skip
+    _print_report(report, as_text, as_json)
+    if not (report["complete"] and all(report["checks"].values())):
+        raise typer.Exit(1)
+
+
 @bench_app.command("round")
 def round_(
     scenario_dir: ScenarioDirArgument,

@@ -140,7 +140,7 @@ def _trained(config: dict[str, Any], profile: Path, results: Path) -> Path:
     from pilot.backbone.from_profile import load_backbone
     from pilot.config.load import load_setting
     from pilot.data.build import build_data
-    from pilot.data.conditions import records_with_images
+    from pilot.data.conditions import scenario_images
     from pilot.data.partition import partition_data
     from pilot.evaluation.answers import answer_run
     from pilot.evaluation.scoring import score_runs
@@ -149,8 +149,8 @@ def _trained(config: dict[str, Any], profile: Path, results: Path) -> Path:
     scenario, sizes, folder = load_setting(config["scenario"], str(profile), results)
     build_data(scenario, folder, lambda task, done, total: None)
     partition_data(scenario, folder)
-    records = records_with_images(scenario, folder)
-    compute_features(load_backbone(sizes), sizes, records, folder / "features", lambda done, total: None, typer.echo)
+    with scenario_images(scenario, folder) as images:
+        compute_features(load_backbone(sizes), sizes, images, folder / "features", lambda done, total: None, typer.echo)
     with progress(f"training {config['method']}, seed {config['seed']}, again") as advance:
         run = train_method(config["scenario"], str(profile), config["method"], config["seed"], results, False, advance)
     answer_run(run, lambda done, total: None)

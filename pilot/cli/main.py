@@ -128,15 +128,17 @@ def backbone_features(
     from pilot.backbone.features import compute_features
     from pilot.backbone.from_profile import load_backbone
     from pilot.config.load import load_setting
-    from pilot.data.conditions import records_with_images
+    from pilot.data.conditions import scenario_images
     from pilot.data.record import check_data
 
     loaded, sizes, folder = load_setting(scenario, profile, results)
     check_data(folder / "data")
-    records = records_with_images(loaded, folder)
-    with progress(f"computing features of {loaded.name}") as advance:
+    with (
+        scenario_images(loaded, folder) as images,
+        progress(f"computing features of {loaded.name}") as advance,
+    ):
         inform = partial(typer.echo, err=True)
-        compute_features(load_backbone(sizes), sizes, records, folder / "features", advance, inform)
+        compute_features(load_backbone(sizes), sizes, images, folder / "features", advance, inform)
 
 
 @app.command()

@@ -15,8 +15,9 @@ from pilot.data.quarantine import Quarantine
 from pilot.data.readers.file_source import FileSource
 from pilot.data.record import InstructionRecord, write_records
 from pilot.errors import UserError
-from pilot.io.atomic import check_folder, remove, write_json
+from pilot.io.atomic import check_folder, existing_folder, remove, write_json
 from pilot.io.digest import sha256_file
+from pilot.io.spool import Spool
 
 Progress = Callable[[str, int, int], None]
 """Called after every record with the task, the number of records made, and the total."""
@@ -80,20 +81,21 @@ def write_intake(
     options, share = intake.validate_options(request)
     rejected = Quarantine()
     failed = folder / quarantine.FAILED
-    try:
-        taken = intake.make_records(request, rejected, progress)
-    except UserError as error:
-        if not rejected:
-            raise
-        rejected.write(failed)
-        raise UserError(f"{error} {failed} lists the rows that cannot be used.") from error
-    write_records(folder / "records.parquet", taken.records)
-    rejected.write(folder / quarantine.FILE)
-    remove(failed)
-    stated = options.model_dump(mode="json") | ({} if share is None else {HELD_OUT: share})
-    assert taken.total is not None
-    account = taken.to_json(rejected) | {"licence": request.source.licence, "options": stated}
-    write_card(folder, task, request.source.origin, request.seed, taken.records, account)
+    with Spool(existing_folder(folder)) as images:
+        try:
+            taken = intake.make_records(request, rejected, progress, images)
+        except UserError as error:
+            if not rejected:
+                raise
+            rejected.write(failed)
+            raise UserError(f"{error} {failed} lists the rows that cannot be used.") from error
+        write_records(folder / "records.parquet", taken.records, images)
+        rejected.write(folder / quarantine.FILE)
+        remove(failed)
+        stated = options.model_dump(mode="json") | ({} if share is None else {HELD_OUT: share})
+        assert taken.total is not None
+        account = taken.to_json(rejected) | {"licence": request.source.licence, "options": stated}
+        write_card(folder, task, request.source.origin, request.seed, taken.records, account, images)
     return intake.digest_source_files(options, request.root), taken.total
 
 

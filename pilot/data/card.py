@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pilot.data.account import format_counts
 from pilot.data.frames import image_size
-from pilot.data.record import SPLITS, InstructionRecord
+from pilot.data.record import NO_IMAGES, SPLITS, InstructionRecord, image_of
 from pilot.io.atomic import write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def write_card(
     seed: int,
     records: Sequence[InstructionRecord],
     account: Mapping[str, Any] | None = None,
+    images: Mapping[str, bytes] = NO_IMAGES,
 ) -> None:
     """Write card.json, card.md and contact_sheet.png; equal records give equal bytes.
 
@@ -43,17 +44,20 @@ def write_card(
         seed: seed of the selection.
         records: all records of the task, at least one.
         account: for data read from files: `IntakeResult.to_json`, with `licence` and `options`; the card's `intake`.
+        images: image files of records without them, by sha256.
     """
-    card = summarise(task, origin, seed, records) | ({} if account is None else {"intake": dict(account)})
+    card = summarise(task, origin, seed, records, images) | ({} if account is None else {"intake": dict(account)})
     write_json(folder / "card.json", card)
     write_text(folder / "card.md", _markdown(card))
-    write_bytes(folder / "contact_sheet.png", contact_sheet(task, records))
+    write_bytes(folder / "contact_sheet.png", contact_sheet(task, records, images))
 
 
-def summarise(task: str, origin: str, seed: int, records: Sequence[InstructionRecord]) -> dict[str, Any]:
+def summarise(
+    task: str, origin: str, seed: int, records: Sequence[InstructionRecord], images: Mapping[str, bytes]
+) -> dict[str, Any]:
     """Return the card as JSON: counts per split, attribute and answer distributions, word counts, image sizes."""
     splits = {split: [record for record in records if record.split == split] for split in SPLITS}
-    sizes = Counter("{}x{}".format(*image_size(record.image)) for record in records)
+    sizes = Counter("{}x{}".format(*image_size(image_of(record, images))) for record in records)
     shown = dict(sorted(sizes.items())) if len(sizes) <= NUM_ANSWERS else dict(_ranked(sizes)[:NUM_ANSWERS])
     return {
         "task": task,
@@ -72,15 +76,15 @@ def summarise(task: str, origin: str, seed: int, records: Sequence[InstructionRe
     }
 
 
-def contact_sheet(task: str, records: Sequence[InstructionRecord]) -> bytes:
+def contact_sheet(task: str, records: Sequence[InstructionRecord], images: Mapping[str, bytes]) -> bytes:
     """Draw up to twelve training examples, chosen by digest of their id: image, question, answer, true box (PNG)."""
     from pilot.matplotlib_import import matplotlib
 
     with matplotlib.rc_context(dict(matplotlib.rcParamsDefault)):  # ignore the user's settings
-        return _draw_sheet(task, records)
+        return _draw_sheet(task, records, images)
 
 
-def _draw_sheet(task: str, records: Sequence[InstructionRecord]) -> bytes:
+def _draw_sheet(task: str, records: Sequence[InstructionRecord], images: Mapping[str, bytes]) -> bytes:
     from pilot.matplotlib_import import Figure
 
     train = [record for record in records if record.split == "train"]
@@ -93,7 +97,8 @@ def _draw_sheet(task: str, records: Sequence[InstructionRecord]) -> bytes:
         row, column = divmod(place, _COLUMNS)
         left, top = column * _CELL[0] + _GAP, height - _TITLE - row * _CELL[1]
         side = _CELL[0] - _GAP
-        _draw_example(figure.add_axes((left / width, (top - side) / height, side / width, side / height)), record)
+        axes = figure.add_axes((left / width, (top - side) / height, side / width, side / height))
+        _draw_example(axes, record, image_of(record, images))
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -101,12 +106,12 @@ def _draw_sheet(task: str, records: Sequence[InstructionRecord]) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_example(axes: "Axes", record: InstructionRecord) -> None:
+def _draw_example(axes: "Axes", record: InstructionRecord, data: bytes) -> None:
     from PIL import Image
 
     from pilot.matplotlib_import import Rectangle
 
-    image = Image.open(io.BytesIO(record.image)).convert("RGB")
+    image = Image.open(io.BytesIO(data)).convert("RGB")
     axes.axis("off")
     width, height = image.size
     image.thumbnail((_MAX_SIDE, _MAX_SIDE))

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from pilot.config.scenario import Condition, Scenario, TaskConfig
 from pilot.data.missing import plain_picture
-from pilot.data.record import InstructionRecord, read_records, read_table, write_table
+from pilot.data.record import InstructionRecord, iterate_records
+from pilot.data.tables import iterate_rows, read_table, write_table
 from pilot.errors import UserError
 from pilot.io.digest import sha256_bytes
 from pilot.io.sealed import read_sealed
 from pilot.io.seeding import generator
+from pilot.io.spool import Spool
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -133,14 +135,14 @@ def write_seen_images(path: Path, scenario: Scenario, data: Path, rows: Sequence
     types = {"condition": pyarrow.int64(), "image": pyarrow.binary()}
     names = ("task", "id", "condition", "image", "image_sha256")
     schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in names])
-    write_table(path, list(_seen_rows(scenario, data, rows)), schema)
+    write_table(path, _seen_rows(scenario, data, rows), schema)
 
 
 def _seen_rows(scenario: Scenario, data: Path, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     assert scenario.conditions is not None
     for task in scenario.tasks:
         client_of = {row["id"]: row["client"] for row in rows if row["task"] == task.name}
-        for record in read_records(data / task.name / "records.parquet"):
+        for record in iterate_records(data / task.name / "records.parquet"):
             own = [scenario.condition_of(client_of[record.id])] if record.id in client_of else []
             for place in range(len(scenario.conditions)) if record.split == "test" else own:
                 names = scenario.conditions[place]
@@ -158,32 +160,36 @@ def read_seen_images(path: Path, task: str, *, images: bool = True) -> dict[tupl
     Raises:
         UserError: the file is missing or damaged.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: missing, but the scenario has conditions. Run `pilot-bench partition` again.")
+    _require_seen_images(path)
     columns = ["id", "condition", "image_sha256", *(["image"] if images else [])]
     table = read_table(path, columns, task=task).to_pylist()
     return {(row["id"], row["condition"]): SeenImage(row["image_sha256"], row.get("image", b"")) for row in table}
 
 
-def records_with_images(scenario: Scenario, scenario_dir: Path) -> list[InstructionRecord]:
-    """Return records with every image that a run of the scenario may see; a record may occur several times.
+def _require_seen_images(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path}: missing, but the scenario has conditions. Run `pilot-bench partition` again.")
+
+
+def scenario_images(scenario: Scenario, scenario_dir: Path) -> Spool:
+    """Return every image that a run of the scenario may see, by sha256, in a temporary file of the scenario's folder.
 
     Raises:
         UserError: the scenario has conditions, and its data were not split over the clients yet.
     """
-    found: list[InstructionRecord] = []
+    images, seen = Spool(scenario_dir), seen_images_file(scenario_dir)
+    if scenario.conditions is not None:
+        _require_seen_images(seen)
     for task in scenario.tasks:
-        records = read_records(scenario_dir / "data" / task.name / "records.parquet")
-        if scenario.conditions is None:
-            found += records
-            continue
-        by_id = {record.id: record for record in records}
-        seen = read_seen_images(seen_images_file(scenario_dir), task.name)
-        found += [record for record in records if record.split == "test"]
-        found += [each.replace_in(by_id[id]) for (id, _), each in seen.items()]
+        for record in iterate_records(scenario_dir / "data" / task.name / "records.parquet"):
+            if scenario.conditions is None or record.split == "test":
+                images.add(record.image)
+    if scenario.conditions is not None:
+        for row in iterate_rows(seen, ["image"]):
+            images.add(row["image"])
     if scenario.missing is not None:
-        found.append(replace(found[0], image=plain_picture()))
-    return found
+        images.add(plain_picture())
+    return images
 
 
 def seen_images_file(scenario_dir: Path) -> Path:

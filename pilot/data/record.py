@@ -1,16 +1,17 @@
 """The record that all sources make and all later stages read, and its parquet format."""
 
-import io
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pilot.config.model import Frame
+from pilot.data.tables import check_columns, iterate_rows, write_table
 from pilot.errors import UserError
-from pilot.io.atomic import damaged, read_json, write_bytes
+from pilot.io.atomic import damaged, read_json
 from pilot.io.digest import sha256_bytes
 from pilot.io.verified import check_digest
 
@@ -23,6 +24,10 @@ COLUMNS = (
     "id", "task", "source", "image", "image_sha256", "instruction", "answer", "references", "box",
     "attributes", "split",
 )  # fmt: skip
+
+MAGIC = (b"\x89PNG", b"\xff\xd8")
+"""First bytes of a PNG or JPEG file."""
+NO_IMAGES: Mapping[str, bytes] = MappingProxyType({})
 
 EARLIER = "earlier"
 """Additional column of files in which a record has earlier turns."""
@@ -82,26 +87,25 @@ class InstructionRecord:
         return sha256_bytes(self.image) if self.image else self.known_sha256
 
 
-def write_records(path: Path, records: Sequence[InstructionRecord]) -> None:
+def image_of(record: InstructionRecord, images: Mapping[str, bytes]) -> bytes:
+    """Return a record's image: its own, or the one of `images` if the record has only the digest."""
+    return record.image or images.get(record.known_sha256, b"")
+
+
+def write_records(path: Path, records: Sequence[InstructionRecord], images: Mapping[str, bytes] = NO_IMAGES) -> None:
     """Validate records and write them as parquet; equal records give equal bytes.
+
+    Args:
+        path: the file.
+        records: records with their images, or with digests of those in `images`.
+        images: image files by sha256.
 
     Raises:
         UserError: a record is invalid (see `check_records`), or the folder cannot be written to.
     """
-    check_records(path, records)
+    check_records(path, records, images)
     columns = (*COLUMNS, EARLIER) if any(record.earlier for record in records) else COLUMNS
-    write_table(path, [_row(record, columns) for record in records], _schema(columns))
-
-
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: "pyarrow.Schema") -> None:
-    """Write rows as one atomic parquet file; equal rows give equal bytes."""
-    import pyarrow
-    from pyarrow import parquet
-
-    buffer = io.BytesIO()
-    table = pyarrow.Table.from_pylist(list(rows), schema=schema)
-    parquet.write_table(table, buffer, compression="zstd", row_group_size=max(1, len(rows)))
-    write_bytes(path, buffer.getvalue())
+    write_table(path, (_row(record, columns, image_of(record, images)) for record in records), _schema(columns))
 
 
 def read_records(path: Path, *, images: bool = True) -> list[InstructionRecord]:
@@ -115,29 +119,29 @@ def read_records(path: Path, *, images: bool = True) -> list[InstructionRecord]:
     Raises:
         UserError: a missing file, not parquet, a missing column, or an invalid record.
     """
-    columns = [name for name in COLUMNS if images or name != "image"]
-    if EARLIER in check_columns(path, columns):
-        columns.append(EARLIER)
-    records = [_record(path, row) for row in read_table(path, columns).to_pylist()]
-    check_records(path, records, images=images)
+    records = [_record(path, row) for row in iterate_rows(path, _columns(path, images=images))]
+    check_records(path, records, NO_IMAGES if images else None)
     return records
 
 
-def read_table(path: Path, columns: Sequence[str], **equal: str | list[str]) -> "pyarrow.Table":
-    """Read the named columns of a parquet file; `equal` selects rows by a column's value, or by a list of values.
+def iterate_records(path: Path) -> Iterator[InstructionRecord]:
+    """Yield and validate records with their images, a few in memory at a time; raises as `read_records`.
 
-    Raises:
-        UserError: a missing file, not parquet, or a missing column (the message names the file and the column).
+    What concerns all records together is checked after the last one.
     """
-    import pyarrow
-    from pyarrow import parquet
+    known = []
+    for number, row in enumerate(iterate_rows(path, _columns(path, images=True))):
+        record = _record(path, row)
+        _check_record(path, number, record, record.image)
+        yield record
+        known.append(replace(record, image=b"", known_sha256=row["image_sha256"]))
+    _check_together(path, known)
 
-    check_columns(path, columns)
-    try:
-        filters = [(name, "in" if isinstance(v, list) else "==", v) for name, v in equal.items()] or None
-        return parquet.read_table(path, columns=list(columns), filters=filters)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise damaged(path, f"not a readable parquet file: {error}") from error
+
+def _columns(path: Path, *, images: bool) -> list[str]:
+    """Return the columns of a records file to read."""
+    columns = [name for name in COLUMNS if images or name != "image"]
+    return [*columns, EARLIER] if EARLIER in check_columns(path, columns) else columns
 
 
 def check_data(folder: Path) -> dict[str, str]:
@@ -157,46 +161,35 @@ def check_data(folder: Path) -> dict[str, str]:
     return digests
 
 
-def check_columns(path: Path, columns: Sequence[str] = COLUMNS) -> Sequence[str]:
-    """Check that a file is parquet and has the columns; return all its columns. Raises as `read_table`."""
-    import pyarrow
-    from pyarrow import parquet
-
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. Build the scenario's data first: pilot-bench data build.")
-    try:
-        present = parquet.read_schema(path).names
-    except (pyarrow.ArrowException, OSError) as error:
-        raise damaged(path, f"not a readable parquet file: {error}") from error
-    if missing := [name for name in columns if name not in present]:
-        raise UserError(
-            f"{path}: column {', '.join(map(repr, missing))} is missing (found: {', '.join(present)}). "
-            "Add it, or remove the file and build the data again: pilot-bench data build."
-        )
-    return list(present)
-
-
-def check_records(path: Path, records: Sequence[InstructionRecord], *, images: bool = True) -> None:
+def check_records(
+    path: Path, records: Sequence[InstructionRecord], images: Mapping[str, bytes] | None = NO_IMAGES
+) -> None:
     """Check that records are valid, ids unique, and splits disjoint by image.
 
     Args:
         path: file named in messages.
         records: present or future content of the file.
-        images: whether the records hold their images.
+        images: see `write_records`; None if images are not checked.
 
     Raises:
         UserError: an invalid field (names file, row, field and expected value), a repeated id, or an image in both
             splits.
     """
     for number, record in enumerate(records):
-        for name, expected in _problems(record):
-            if name == "image" and not images:
-                continue
-            value = "image bytes" if name == "image" else repr(getattr(record, name))
-            raise UserError(
-                f"{path}: row {number} (id {record.id!r}), field {name}: expected {expected}, got {value}. "
-                "Correct or leave out this record."
-            )
+        _check_record(path, number, record, None if images is None else image_of(record, images))
+    _check_together(path, records)
+
+
+def _check_record(path: Path, number: int, record: InstructionRecord, image: bytes | None) -> None:
+    for name, expected in _problems(record, image):
+        value = "image bytes" if name == "image" else repr(getattr(record, name))
+        raise UserError(
+            f"{path}: row {number} (id {record.id!r}), field {name}: expected {expected}, got {value}. "
+            "Correct or leave out this record."
+        )
+
+
+def _check_together(path: Path, records: Sequence[InstructionRecord]) -> None:
     repeated = [name for name, count in Counter(record.id for record in records).items() if count > 1]
     if repeated:
         raise UserError(f"{path}: field id: expected unique values, {repeated[0]!r} occurs more than once.")
@@ -208,12 +201,12 @@ def check_records(path: Path, records: Sequence[InstructionRecord], *, images: b
         )
 
 
-def _problems(record: InstructionRecord) -> list[tuple[str, str]]:
-    """Return (field, expected value) for every invalid field."""
+def _problems(record: InstructionRecord, image: bytes | None) -> list[tuple[str, str]]:
+    """Return (field, expected value) for every invalid field; None for an image that is not checked."""
     checks = [
         ("id", "a non-empty string", bool(record.id.strip())),
         ("task", f"one of {', '.join(KINDS)}", record.task in KINDS),
-        ("image", "a non-empty PNG or JPEG file", record.image.startswith((b"\x89PNG", b"\xff\xd8"))),
+        ("image", "a non-empty PNG or JPEG file", image is None or image.startswith(MAGIC)),
         ("instruction", "a non-empty text", bool(record.instruction.strip())),
         ("answer", "a non-empty text", bool(record.answer.strip())),
         ("references", "at least one non-empty text", _all_text(record.references)),
@@ -253,8 +246,8 @@ def _schema(columns: Sequence[str]) -> "pyarrow.Schema":
     return pyarrow.schema([(name, types.get(name, text)) for name in columns])
 
 
-def _row(record: InstructionRecord, columns: Sequence[str]) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(record, name) for name in columns}
+def _row(record: InstructionRecord, columns: Sequence[str], image: bytes) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(record, name) for name in columns} | {"image": image}
     if EARLIER in row:
         row[EARLIER] = [turn._asdict() for turn in record.earlier]
     row["references"] = list(record.references)

@@ -38,13 +38,20 @@ class RawBox:
 
 
 @dataclass(frozen=True)
+class KeptImage:
+    """An encoded image that the file holds and that intake keeps on disk, by sha256."""
+
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Row:
     """One example, its image not yet opened.
 
     Attributes:
         place: location in the source.
         id: unique within the source and split.
-        image: reference relative to the image root, or the encoded file if the format holds images.
+        image: reference relative to the image root; the encoded file, or where it is kept, if the format holds images.
         instruction: complete instruction, with the answer-format line and without the image token.
         answer: training target; empty for grounding, whose answer is written from the box.
         references: acceptable answers, for scoring; empty for grounding.
@@ -56,7 +63,7 @@ class Row:
 
     place: Place
     id: str
-    image: str | bytes
+    image: str | bytes | KeptImage
     instruction: str
     answer: str
     references: tuple[str, ...] = ()

@@ -18,7 +18,8 @@ from pilot.data.canaries import with_canaries
 from pilot.data.conditions import as_clients_see
 from pilot.data.frames import in_frame
 from pilot.data.missing import lacking
-from pilot.data.record import InstructionRecord, read_records, read_table
+from pilot.data.record import InstructionRecord, read_records
+from pilot.data.tables import read_table
 from pilot.errors import UserError
 
 

@@ -81,6 +81,7 @@ class LocalTrainer:
         checkpoint = self._phase_checkpoint(run)
         began = time.perf_counter()
         gradients = self._optimise(run, checkpoint) if task.steps else {}
+        self.backbone.numerics.synchronise()
         step_seconds = time.perf_counter() - began
         split = run.split_result(gradients)
         update = Update(

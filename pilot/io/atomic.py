@@ -111,12 +111,17 @@ def check_folder(path: Path) -> None:
     Raises:
         UserError: `path` or its closest existing parent is a file or a dangling link.
     """
-    existing = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
+    existing = existing_folder(path)
     if not existing.is_dir():
         raise UserError(f"{existing}: not a folder. Choose another folder.")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def existing_folder(path: Path) -> Path:
+    """Return `path`, or its closest parent that exists."""
+    return next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
+
+
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Replace the content of `path` with `data` in one step; raises as `replace_file`."""
     replace_file(path, lambda part: part.write_bytes(data))
 

@@ -11,7 +11,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def sha256_bytes(data: bytes) -> str:
+def sha256_bytes(data: bytes | memoryview) -> str:
     """Compute the digest of bytes."""
     return hashlib.sha256(data).hexdigest()
 

@@ -1,9 +1,9 @@
 """Checks of files against recorded digests: small files are read each time, large ones once and then by a stamp.
 
 A stamp is in `.verified/` beside the file, or in a folder that the caller chooses. It contains the sha256 found by a
-full check, and the file's size and times at that point. A file is read again if its size or times have changed, or if
-its stamp cannot be read. A stamp that cannot be written (a read-only source) is not an error. Each file has a separate
-stamp, written atomically, so that several processes can check the same files.
+full check, and the file's size, inode and times at that point. A file is read again if one of them has changed, or if
+its stamp cannot be read. A stamp that cannot be written (a read-only source) is not an error: the process remembers it.
+Each file has a separate stamp, written atomically, so that several processes can check the same files.
 """
 
 import contextlib
@@ -19,6 +19,8 @@ from pilot.io.remedy import remedy
 FOLDER = ".verified"
 MIN_STAMPED_BYTES = 64 << 20
 """Smallest size of a file that gets a stamp: a smaller one is read in a tenth of a second."""
+_REMEMBERED: dict[str, tuple[dict[str, int], str]] = {}
+"""State and sha256 of large files that this process has read, by path: nodes and servers live for many messages."""
 MIN_AGE_SECONDS = 2.0
 """A file changed more recently than this gets no stamp: another change could leave its times the same."""
 
@@ -37,12 +39,15 @@ def digest_of(path: Path, stamps: Path | None = None) -> str:
         before = _stat(path)
         if before["size"] < MIN_STAMPED_BYTES:
             return sha256_file(path)
+        state, found = _REMEMBERED.get(str(path.absolute()), ({}, ""))
+        if state == before:
+            return found
         name = f"{sha256_bytes(os.fsencode(path.absolute()))[:16]}-{path.name}.json"
         stamp = (stamps or path.parent / FOLDER) / name
         with contextlib.suppress(UserError):
             known = read_json(stamp, {"sha256": str, "file": dict})
             if known["file"] == before:
-                return str(known["sha256"])
+                return _remember(path, before, str(known["sha256"]))
         digest = sha256_file(path)
         unchanged = _stat(path) == before
     except FileNotFoundError as error:
@@ -50,8 +55,14 @@ def digest_of(path: Path, stamps: Path | None = None) -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). {remedy(path)}") from error
     if unchanged and time.time() - max(before["changed"], before["modified"]) / 1e9 > MIN_AGE_SECONDS:
+        _remember(path, before, digest)
         with contextlib.suppress(UserError):
             write_json(stamp, {"sha256": digest, "file": before})
+    return digest
+
+
+def _remember(path: Path, state: dict[str, int], digest: str) -> str:
+    _REMEMBERED[str(path.absolute())] = state, digest
     return digest
 
 
@@ -66,6 +77,6 @@ def check_digest(path: Path, expected: str) -> None:
 
 
 def _stat(path: Path) -> dict[str, int]:
-    """Read size and times, which must be unchanged for a stamp to be valid."""
+    """Read size, inode and times, which must be unchanged for a stamp to be valid."""
     state = path.stat()
-    return {"size": state.st_size, "modified": state.st_mtime_ns, "changed": state.st_ctime_ns}
+    return {"size": state.st_size, "inode": state.st_ino, "modified": state.st_mtime_ns, "changed": state.st_ctime_ns}

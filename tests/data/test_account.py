@@ -15,6 +15,7 @@ from pilot.data.intake.intake import make_records
 from pilot.data.intake.request import Request
 from pilot.data.quarantine import Quarantine
 from pilot.errors import UserError
+from pilot.io.spool import Spool
 
 from .pictures import write_lines, write_pictures
 
@@ -39,6 +40,7 @@ def total(root: Path, file: str, reader: str = "own", **values: Any) -> SourceCo
             Request(where="here", name="made", source=READERS[reader], root=root, options=options, **fields),
             quarantine,
             lambda done, total: None,
+            Spool(root),
         )
     except UserError as error:
         assert "usable rows for split" in str(error)

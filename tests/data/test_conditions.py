@@ -10,9 +10,10 @@ from PIL import Image
 
 from pilot.config.load import load_scenario
 from pilot.config.scenario import Condition, Scenario
-from pilot.data.conditions import TRANSFORMS, records_with_images, render, seen_images_file
+from pilot.data.conditions import TRANSFORMS, render, scenario_images, seen_images_file
 from pilot.data.partition import partition_data
-from pilot.data.record import read_records, read_table
+from pilot.data.record import read_records
+from pilot.data.tables import read_table
 from pilot.errors import UserError
 from pilot.evaluation.answers import answer_run
 from pilot.evaluation.sets import build_requests, read_evaluation_sets
@@ -178,7 +179,7 @@ def test_the_same_twice_and_tampering_is_refused(small: Small, tmp_path: Path) -
             scenario_digests(small.folder)
         seen_images_file(small.folder).unlink()
         with pytest.raises(UserError, match="pilot-bench partition"):
-            records_with_images(small.scenario, small.folder)
+            scenario_images(small.scenario, small.folder)
     finally:
         seen_images_file(small.folder).write_bytes(before)
 

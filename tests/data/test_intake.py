@@ -19,10 +19,11 @@ from pilot.data.intake.request import Request
 from pilot.data.intake.survey import hold_out, survey, trial_order
 from pilot.data.quarantine import Quarantine
 from pilot.data.readers.file_source import FileSource
-from pilot.data.rows import Place, RawBox, Rejected, Row, Skipped
+from pilot.data.rows import Place, RawBox, RawTurn, Rejected, Row, Rows, Skipped
 from pilot.errors import UserError
 from pilot.io.atomic import read_jsonl
 from pilot.io.digest import sha256_bytes
+from pilot.io.spool import Spool
 
 from .pictures import encoded, pixels, png, write_pictures
 
@@ -54,7 +55,9 @@ def request(root: Path, train: Sequence[Item], test: Sequence[Item] = (), **valu
 def taken(asked: Request) -> tuple[IntakeResult, Quarantine]:
     """What is taken, every row of every split accounted for."""
     quarantine = Quarantine()
-    found = make_records(asked, quarantine, lambda done, total: None)
+    with Spool(asked.root) as kept:
+        found = make_records(asked, quarantine, lambda done, total: None, kept)
+        assert {record.image_sha256 for record in found.records} <= kept.keys()
     for split, account in found.accounts.items():
         check_sum(account)
         assert account.num_taken == sum(record.split == split for record in found.records)
@@ -86,7 +89,7 @@ def test_choice_depends_on_the_seed_alone(root: Path) -> None:
     assert all(name.startswith("made-train-") for name in ids[:4]) and ids[4].startswith("made-test-2")
     assert [int(name.split("-")[2]) for name in ids[:4]] == sorted(int(name.split("-")[2]) for name in ids[:4])
     record = first.records[0]
-    assert record.image == png(int(record.id.split("-")[2])) and record.references == ("red",)
+    assert record.image_sha256 == sha256_bytes(png(int(record.id.split("-")[2]))) and record.references == ("red",)
     assert first.accounts["train"].num_not_chosen == 8
 
 
@@ -159,7 +162,8 @@ def test_quarantine_stops(root: Path, tmp_path: Path) -> None:
         r"answer: expected text, got \.\.\. \(3\)\. First: rows, row 40.*max_quarantine \(here at least 0\.188\)"
     )
     with pytest.raises(UserError, match=message):
-        make_records(request(root, rows, [row(20)], num_test=1, max_quarantine=0.1), quarantine, lambda *_: None)
+        asked = request(root, rows, [row(20)], num_test=1, max_quarantine=0.1)
+        make_records(asked, quarantine, lambda *_: None, Spool(tmp_path))
     quarantine.write(tmp_path / "quarantine.jsonl")
     assert read_jsonl(tmp_path / "quarantine.jsonl")[0] == {
         "file": "rows", "row": 40, "field": "answer", "reason": "expected text, got 40"
@@ -302,3 +306,49 @@ def test_digests_of_what_the_options_name(root: Path) -> None:
 
     digests = {name: sha256_bytes((root / name).read_bytes()) for name in ("images/0.png", "images/1.png")}
     assert digest_source_files(Files(), root) == digests
+
+
+def test_records_hold_no_images(root: Path) -> None:
+    """Neither of rows that name them nor of rows that hold them: memory has their digests alone."""
+    for found in (
+        taken(request(root, [row(n) for n in range(6)], [row(n) for n in range(20, 23)]))[0],
+        taken(request(root, [row(n, png(n)) for n in range(6)], [row(n, png(n)) for n in range(20, 23)]))[0],
+    ):
+        assert {record.image for record in found.records} == {b""} and len(found.records) == 6
+        assert all(record.known_sha256 for record in found.records)
+
+
+class Streaming(Options):
+    """Options of a source that streams from a network."""
+
+    streaming: bool = True
+
+
+@pytest.mark.parametrize("held_out", [None, 0.3])
+def test_a_stream_is_read_once(root: Path, held_out: float | None) -> None:
+    """Once for each split, or once if test rows are held out, also where bad rows are replaced; the same records."""
+    turns = (RawTurn("Why?", "a box", RawBox((1, 2.5, 3, 4), "pixels_xyxy")),)
+    bad = Row(
+        place=Place("rows", "key"), id="bad", image=b"no image", instruction="What?", answer="a", references=("a",)
+    )
+    train: list[Item] = [
+        bad,
+        *(replace(row(n, png(n)), earlier=turns, attributes={"b": "1", "a": "2"}) for n in range(8)),
+    ]
+    train += [Rejected(Place("rows", 40), "answer", "expected text"), Skipped(Place("rows", 41), "another task")]
+    test: list[Item] = [row(n, png(n)) for n in range(20, 24)]
+    calls: list[str] = []
+
+    def read(options: Options, folder: Path, split: str) -> Rows:
+        calls.append(split)
+        return iter({"train": train, "test": test}[split])
+
+    asked = request(
+        root, train, test, num_train=4, num_test=2, options={} if held_out is None else {"held_out": held_out}
+    )
+    expected = taken(asked)
+    source = replace(asked.source, read=read, options_model=Streaming)
+    found = taken(replace(asked, source=source))
+    assert calls == (["test", "train"] if held_out is None else ["train"])
+    assert found[0].records == expected[0].records and found[0].accounts == expected[0].accounts
+    assert found[1].reasons() == expected[1].reasons()

@@ -106,6 +106,8 @@ ELSEWHERE = (
     ("publish.md", r"pilot-bench publish ", "tests/report/test_publish.py::test_the_pages_commands"),
     ("llava.md", r"pilot-bench .*llava-scenario2", f"{_OFFICIAL}::test_official_files_to_comparison"),
     ("privacy-audit.md", r"pilot-bench ", "tests/evaluation/audit/test_audit.py::test_audits_and_their_table"),
+    ("llava.md", r"pilot-bench bench gpu ", "tests/benchmarks/test_gpu.py::test_every_part"),
+    ("llava.md", r"tests/benchmarks/gpu/", "tests/benchmarks/test_gpu.py::test_a_bare_machine"),
     ("submit.md", r"pilot-bench verify --rerun ", "tests/report/test_entries.py::test_a_seed_trained_again"),
     ("submit.md", r"pilot-bench verify ", "tests/report/test_entries.py::test_a_score_that_does_not_follow"),
     ("smol.md", r"pip install ", "tests/backbone/test_smol.py::test_without_packages_there_is_one_message"),

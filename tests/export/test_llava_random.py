@@ -12,7 +12,7 @@ from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.sources import checkpoint_folder
 from pilot.config.load import load_profile
 from pilot.config.profile import Profile
-from pilot.data.record import read_records
+from pilot.data.conditions import scenario_images
 from pilot.errors import UserError
 from pilot.evaluation.trained import load_run
 from pilot.export import load
@@ -43,9 +43,8 @@ def runs(small: Small, profile: Profile, tmp_path_factory: pytest.TempPathFactor
     scenario_dir.mkdir(parents=True)
     for name in ("data", "partition"):
         (scenario_dir / name).symlink_to(small.folder / name)
-    files = [scenario_dir / "data" / task.name / "records.parquet" for task in small.scenario.tasks]
-    records = [record for file in files for record in read_records(file)]
-    compute_features(load_backbone(profile), profile, records, scenario_dir / "features", quiet)
+    images = scenario_images(small.scenario, scenario_dir)
+    compute_features(load_backbone(profile), profile, images, scenario_dir / "features", quiet)
     folders = {method: scenario_dir / "runs" / method / "seed0" for method in ("fedavg", "pilot")}
     for method, folder in folders.items():
         train_run(RunSpec(small.scenario, profile, method, 0), scenario_dir, folder, False, quiet)

@@ -10,7 +10,8 @@ import torch
 from pilot.backbone.lora import initial_lora_state
 from pilot.config.scenario import Scenario
 from pilot.data.partition import partition_data
-from pilot.data.record import read_records, read_table
+from pilot.data.record import read_records
+from pilot.data.tables import read_table
 from pilot.errors import UserError
 from pilot.evaluation.answers import answer_run
 from pilot.evaluation.scoring import score_runs

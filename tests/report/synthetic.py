@@ -20,7 +20,7 @@ import numpy as np
 
 from pilot.config.scenario import Condition
 from pilot.data.conditions import render
-from pilot.data.record import read_table
+from pilot.data.tables import read_table
 from pilot.io.atomic import read_json, write_json, write_jsonl, write_text
 from pilot.io.digest import digest_json, sha256_file
 from pilot.io.layout import scenario_folder

@@ -8,7 +8,7 @@ from typing import Any
 from pilot.config.federation import FederationConfig
 from pilot.config.profile import Profile
 from pilot.config.scenario import Scenario
-from pilot.data.record import read_table
+from pilot.data.tables import read_table
 from pilot.errors import UserError
 from pilot.federation.participation import Participation, schedule
 from pilot.io.digest import sha256_file

@@ -21,8 +21,8 @@ from pilot.config.load import load_profile, load_scenario
 from pilot.config.profile import Profile
 from pilot.config.scenario import PartitionConfig, Scenario
 from pilot.data.build import build_data
+from pilot.data.conditions import scenario_images
 from pilot.data.partition import partition_data
-from pilot.data.record import read_records
 from pilot.evaluation.answers import answer_run
 from pilot.federation.assemble import make_participants
 from pilot.federation.nodes import Register
@@ -117,9 +117,8 @@ def _measure_parts(
     """Run the pipeline part by part; yield each part's name and cost."""
     yield "data", measure_cost(lambda: build_data(scenario, folder, lambda task, done, total: None))[1]
     yield "partition", measure_cost(lambda: partition_data(scenario, folder))[1]
-    files = [folder / "data" / task.name / "records.parquet" for task in scenario.tasks]
-    records = [record for file in files for record in read_records(file)]
-    yield "features", measure_cost(lambda: compute_features(backbone, profile, records, folder / "features", _quiet))[1]
+    images = scenario_images(scenario, folder)
+    yield "features", measure_cost(lambda: compute_features(backbone, profile, images, folder / "features", _quiet))[1]
     features = open_features(folder / "features")
     examples, cost = measure_cost(
         lambda: load_examples(scenario, folder, backbone, features, "train", frame=profile.frame)

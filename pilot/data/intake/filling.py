@@ -10,13 +10,14 @@ from pilot.data.account import SourceCounts, SplitCounts
 from pilot.data.boxes import BadBox, CheckedBox, check_box
 from pilot.data.duplicates import near_duplicates
 from pilot.data.images import BadImage, NormalisedImage, load
+from pilot.data.intake.reading import keep_image
 from pilot.data.intake.request import HELD_OUT, Request
 from pilot.data.prompts import box_answer
 from pilot.data.quarantine import Quarantine
 from pilot.data.record import InstructionRecord, Turn
-from pilot.data.rows import RawBox, Rejected, Row, Rows
+from pilot.data.rows import KeptImage, RawBox, Rejected, Row, Rows
 from pilot.errors import UserError
-from pilot.io.digest import sha256_bytes
+from pilot.io.spool import Spool
 
 SPARE = 16
 """Number of additional rows that are read to replace bad rows without another pass."""
@@ -27,7 +28,7 @@ class IntakeResult:
     """Records with an account of their intake.
 
     Attributes:
-        records: training, then test, each in the order of the files.
+        records: training, then test, each in the order of the files; their images are kept by sha256 elsewhere.
         accounts: row counts by split.
         image_notes: number of records whose image was changed, by kind of change.
         num_clipped: number of boxes clipped to the image.
@@ -73,6 +74,7 @@ class RecordBuilder:
     Attributes:
         request: the records to make.
         images: folder that image references are relative to.
+        kept: images of the records, and those of rows that hold them.
         quarantine: receives every unusable row.
         advance: called after every record with the number of records made.
         result: records made so far, and their counts.
@@ -80,6 +82,7 @@ class RecordBuilder:
 
     request: Request
     images: Path
+    kept: Spool
     quarantine: Quarantine
     advance: Callable[[int], None]
     result: IntakeResult
@@ -125,7 +128,11 @@ class RecordBuilder:
         self.quarantine.check(self.request.where, what, num_bad, num_opened, self.request.max_quarantine)
 
     def _fetch(self, positions: set[int], read: Callable[[], Rows]) -> dict[int, Row]:
-        rows = {place: row for place, row in enumerate(read()) if place in positions and isinstance(row, Row)}
+        rows = {
+            place: keep_image(row, self.kept)
+            for place, row in enumerate(read())
+            if place in positions and isinstance(row, Row)
+        }
         if len(rows) < len(positions):
             raise UserError(f"{self.request.where}: the files changed while they were read. Run the command again.")
         return rows
@@ -133,7 +140,7 @@ class RecordBuilder:
     def _build_record(self, split: str, row: Row) -> InstructionRecord | None:
         """Return the record of a row; count it and return None if it is unusable or its image is in the test data."""
         account = self.result.accounts[split]
-        image = load(self.images, row.image)
+        image = load(self.images, self.kept[row.image.sha256] if isinstance(row.image, KeptImage) else row.image)
         if isinstance(image, BadImage):
             self._reject(split, row, "image", image.reason)
             return None
@@ -145,14 +152,14 @@ class RecordBuilder:
         if isinstance(earlier, BadBox):
             self._reject(split, row, "box", f"of an earlier turn: {earlier.reason}")
             return None
-        digest = sha256_bytes(image.data)
+        digest = self.kept.add(image.data)
         if split == "train" and digest in self.result.fingerprints["test"]:
             account.num_duplicates += 1
             return None
         self.result.left_out.update(row.left_out)
         self._count(split, digest, image, box)
         self.advance(sum(each.num_taken for each in self.result.accounts.values()))
-        return self._record(split, row, image, box, earlier)
+        return self._record(split, row, digest, box, earlier)
 
     def _reject(self, split: str, row: Row, name: str, reason: str) -> None:
         self.quarantine.add(Rejected(row.place, name, reason), f"{split} {row.id}")
@@ -188,14 +195,14 @@ class RecordBuilder:
             self.result.largest_clip = max(self.result.largest_clip, box.clipped)
 
     def _record(
-        self, split: str, row: Row, image: NormalisedImage, box: CheckedBox | None, earlier: tuple[Turn, ...]
+        self, split: str, row: Row, digest: str, box: CheckedBox | None, earlier: tuple[Turn, ...]
     ) -> InstructionRecord:
         answer = row.answer if box is None else box_answer(box.box)
         return InstructionRecord(
             id=row.id if self.request.source.own_ids else f"{self.request.name}-{split}-{row.id}",
             task=self.request.kind,
             source=self.request.name,
-            image=image.data,
+            image=b"",
             instruction=row.instruction,
             answer=answer,
             references=row.references if box is None else (answer,),
@@ -203,6 +210,7 @@ class RecordBuilder:
             split=split,
             box=None if box is None else box.box,
             earlier=earlier,
+            known_sha256=digest,
         )
 
     def _too_few(self, split: str, number: int | None, account: SplitCounts) -> UserError:

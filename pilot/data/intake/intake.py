@@ -17,13 +17,16 @@ from pilot.config.base import Model
 from pilot.config.files import validated
 from pilot.data.account import SplitCounts, combine_counts
 from pilot.data.intake.filling import IntakeResult, RecordBuilder
+from pilot.data.intake.reading import ReadOnce
 from pilot.data.intake.request import HELD_OUT, Request
 from pilot.data.intake.survey import Survey, hold_out, survey, trial_order
 from pilot.data.quarantine import Quarantine
 from pilot.data.readers.files import below, matching
+from pilot.data.rows import Rows
 from pilot.errors import UserError
 from pilot.io.digest import sha256_file
 from pilot.io.seeding import generator
+from pilot.io.spool import Spool
 
 Progress = Callable[[int, int], None]
 SPLITS = ("test", "train")
@@ -32,20 +35,25 @@ OFFICIAL_NUM_REFERENCES = 10
 """Same number as in `pilot.evaluation.vqa`, which is a later layer."""
 
 
-def make_records(request: Request, quarantine: Quarantine, progress: Progress) -> IntakeResult:
-    """Select and make the requested records.
+def make_records(request: Request, quarantine: Quarantine, progress: Progress, kept: Spool) -> IntakeResult:
+    """Select and make the requested records; sources that stream from a network are read once for each split.
 
     Args:
         request: the records to take.
         quarantine: receives every row that cannot be used; the caller writes it, also after an error.
         progress: called after every record with the number of records made and the total.
+        kept: receives the records' images.
 
     Raises:
         UserError: wrong options, an unreadable file, too few usable rows, or too many unusable ones.
     """
     options, share = validate_options(request)
     reading = {split: "train" if share else split for split in SPLITS}
-    read = {split: partial(request.source.read, options, request.root, reading[split]) for split in SPLITS}
+    sources: dict[str, Callable[[], Rows]] = {}
+    for name in sorted(set(reading.values())):
+        source = partial(request.source.read, options, request.root, name)
+        sources[name] = ReadOnce(source, kept) if getattr(options, "streaming", False) else source
+    read = {split: sources[reading[split]] for split in SPLITS}
     found = {}
     for split in ("train",) if share else SPLITS:
         found[split] = survey(read[split](), request.kind, quarantine)
@@ -58,7 +66,7 @@ def make_records(request: Request, quarantine: Quarantine, progress: Progress) -
     total = sum(len(candidates[split]) if number is None else number for split, number in numbers.items())
     result = IntakeResult(accounts={split: _account(surveys[split], candidates[split]) for split in SPLITS})
     images = request.root / getattr(options, "images", "")
-    builder = RecordBuilder(request, images, quarantine, lambda num_made: progress(num_made, total), result)
+    builder = RecordBuilder(request, images, kept, quarantine, lambda num_made: progress(num_made, total), result)
     records = {}
     for split in SPLITS:
         order = trial_order(candidates[split], generator("intake", request.seed, request.name, split))

@@ -13,7 +13,7 @@ from itertools import chain
 import numpy as np
 
 from pilot.data.quarantine import Quarantine, escape_surrogates
-from pilot.data.rows import Rejected, Row, Rows, Skipped
+from pilot.data.rows import KeptImage, Rejected, Row, Rows, Skipped
 from pilot.io.seeding import seed_for
 from pilot.io.text import is_unicode
 
@@ -99,8 +99,10 @@ def check_row(row: Row, kind: str) -> Rejected | None:
     return next((Rejected(row.place, name, reason) for name, reason, wrong in problems if wrong), None)
 
 
-def image_key(image: str | bytes) -> str:
+def image_key(image: str | bytes | KeptImage) -> str:
     """Return a key that rows of one image share: the normalised reference, or the digest of the bytes."""
+    if isinstance(image, KeptImage):
+        return image.sha256
     return hashlib.sha256(image).hexdigest() if isinstance(image, bytes) else posixpath.normpath(image)
 
 

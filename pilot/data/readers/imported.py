@@ -7,8 +7,9 @@ from typing import Any
 
 from pilot.config.base import Model
 from pilot.data.quarantine import FILE
-from pilot.data.record import check_columns, earlier_turns
+from pilot.data.record import COLUMNS, earlier_turns
 from pilot.data.rows import Place, RawBox, RawTurn, Rejected, Row, Rows, Skipped
+from pilot.data.tables import READ_BYTES, check_columns
 from pilot.errors import UserError
 from pilot.io.atomic import read_jsonl
 
@@ -55,9 +56,9 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     import pyarrow
     from pyarrow import parquet
 
-    check_columns(path)
+    check_columns(path, COLUMNS)
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, buffer_size=READ_BYTES) as file:
             for batch in file.iter_batches(batch_size=BATCH):
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:

@@ -30,7 +30,8 @@ from pilot.config.model import FRAMES, Frame
 from pilot.data.conditions import SeenImage, read_seen_images
 from pilot.data.conversation import conversation_text
 from pilot.data.frames import answer_in_frame, image_size, to_frame
-from pilot.data.record import EARLIER, check_columns, read_table
+from pilot.data.record import EARLIER
+from pilot.data.tables import check_columns, read_table
 from pilot.errors import UserError
 from pilot.evaluation import caption, grounding, vqa
 from pilot.io.atomic import read_json

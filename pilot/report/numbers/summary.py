@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pilot.data.record import read_table
+from pilot.data.tables import read_table
 from pilot.errors import UserError
 from pilot.evaluation.metrics import PARSE_FAILURES, metric_bounds, metric_key
 from pilot.io.atomic import read_json

@@ -12,7 +12,7 @@ import numpy as np
 
 from pilot.config.model import Frame
 from pilot.data.frames import answer_in_frame, from_frame, image_size
-from pilot.data.record import read_table
+from pilot.data.tables import read_table
 from pilot.matplotlib_import import Axes, Figure, Rectangle
 from pilot.report.numbers.files import read_samples
 from pilot.report.numbers.load import Run, Task

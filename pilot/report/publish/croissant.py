@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pilot.data.record import check_columns, check_data
+from pilot.data.record import COLUMNS, check_data
+from pilot.data.tables import check_columns
 from pilot.io.atomic import read_json, write_json
 from pilot.io.digest import sha256_file
 from pilot.io.sealed import read_sealed
@@ -127,7 +128,7 @@ def write_croissant(scenario_dir: Path, about: About, folder: Path) -> list[str]
             "keywords": ["instruction tuning", "multimodal", "federated learning", card["kind"]],
             "prov:wasDerivedFrom": card["origin"],
             "prov:wasGeneratedBy": _activity("data build", f"source {card['source']}, seed {card['seed']}"),
-            "recordSet": [_records(check_columns(target / "records.parquet"), _COLUMNS, "records")],
+            "recordSet": [_records(check_columns(target / "records.parquet", COLUMNS), _COLUMNS, "records")],
         }
         licence = str(card.get("intake", {}).get("licence", ""))
         notes += _write(target, task, fields, known, about, licence if licence.startswith("http") else None)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pilot.data.record import read_table
+from pilot.data.tables import read_table
 from pilot.evaluation.metrics import METRICS, PARSE_FAILURES, metric_bounds
 from pilot.io.atomic import damaged, read_json, read_jsonl, write_json, write_jsonl
 from pilot.io.digest import digest_json, sha256_file

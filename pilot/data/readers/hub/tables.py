@@ -9,6 +9,7 @@ from typing import Any
 from pilot.data.readers.files import GUIDE, below, matching
 from pilot.data.readers.hub.sets import dataset_names
 from pilot.data.rows import Place
+from pilot.data.tables import READ_BYTES
 from pilot.errors import UserError
 
 BATCH = 32
@@ -62,7 +63,7 @@ def _local(table: Table, columns: list[str]) -> Iterator[Item]:
     for path in _paths(table):
         where = below(path, table.root)
         try:
-            with parquet.ParquetFile(path) as file:
+            with parquet.ParquetFile(path, buffer_size=READ_BYTES) as file:
                 _check_columns(str(path), columns, file.schema_arrow.names)
                 row = 0
                 for batch in file.iter_batches(batch_size=BATCH, columns=columns):
