@@ -1,4 +1,4 @@
-"""`pilot-bench bench gpu` (docs/llava.md) at toy size on the CPU: every part, what a cut-off leaves, what a bare machine needs."""
+"""`pilot-bench bench gpu` (docs/llava.md) at toy size on the CPU: every part, what a cut-off leaves, a bare machine."""
 
 import json
 import os
