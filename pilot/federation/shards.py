@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -64,10 +65,37 @@ def make_examples(backbone: Backbone, features: FeatureCache, records: Sequence[
     Raises:
         UserError: an image has no features (the cache belongs to other data).
     """
+    _require_features(features, records)
+    return [_example(backbone, features.row_of[record.image_sha256], record) for record in records]
+
+
+def _require_features(features: FeatureCache, records: Sequence[InstructionRecord]) -> None:
     missing = [record.id for record in records if record.image_sha256 not in features.row_of]
     if missing:
         raise UserError(f"features: no features for the image of record {missing[0]!r}. Compute the features again.")
-    return [_example(backbone, features.row_of[record.image_sha256], record) for record in records]
+
+
+class LazyExamples(Sequence[Example]):
+    """A client's examples, tokenised when the first of them is read: of many clients, few take part in a round.
+
+    Raises:
+        UserError: an image has no features (when created).
+    """
+
+    def __init__(self, backbone: Backbone, features: FeatureCache, records: Sequence[InstructionRecord]) -> None:
+        _require_features(features, records)
+        self._backbone, self._features, self._records = backbone, features, records
+
+    @cached_property
+    def _examples(self) -> list[Example]:
+        return make_examples(self._backbone, self._features, self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        """Return an example, or a list of them for a slice."""
+        return self._examples[index]
 
 
 def _example(backbone: Backbone, row: int, record: InstructionRecord) -> Example:

@@ -1,7 +1,7 @@
 """Training of one run, from a run specification to a run directory, from the start or resumed."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from pilot.federation.driver import Driver
 from pilot.federation.identity import CLIENTS, archive_different_run
 from pilot.federation.ledger import Ledger
 from pilot.federation.nodes import Register
-from pilot.federation.shards import Example, load_examples
+from pilot.federation.shards import Example, LazyExamples, records_of_part
 from pilot.federation.spec import RunSpec, run_config, scenario_digests, write_manifest
 from pilot.federation.store import ClientStore
 from pilot.federation.timing import Timing
@@ -64,9 +64,9 @@ def train_run(
     """
     method = spec.make_method()
 
-    def load(part: str) -> dict[int, list[Example]]:
-        found = load_examples(spec.scenario, scenario_dir, backbone, features, part, frame=spec.profile.frame)
-        return _pool(found, method)
+    def load(part: str) -> dict[int, Sequence[Example]]:
+        shards = records_of_part(spec.scenario, scenario_dir, part, frame=spec.profile.frame)
+        return _pool({k: LazyExamples(backbone, features, records) for k, records in shards.items()}, method)
 
     with locked(run_dir):
         digests = scenario_digests(scenario_dir)
@@ -225,7 +225,7 @@ def client_models(
     return {clients: loader(info.client) for clients, info in owners.items()}
 
 
-def _pool(examples: Mapping[int, list[Example]], method: Method) -> dict[int, list[Example]]:
+def _pool(examples: Mapping[int, Sequence[Example]], method: Method) -> dict[int, Sequence[Example]]:
     if not method.pooled:
         return dict(examples)
     return {0: [example for client in sorted(examples) for example in examples[client]]}

@@ -20,7 +20,7 @@ from pilot.config.model import LearningRates
 from pilot.errors import UserError
 from pilot.evaluation.answers import answer_run
 from pilot.federation.checkpoint import Progress, load_progress, save_progress
-from pilot.federation.shards import load_examples, read_part
+from pilot.federation.shards import Example, LazyExamples, load_examples, make_examples, read_part, records_of_part
 from pilot.federation.spec import RunSpec
 from pilot.federation.store import ClientStore
 from pilot.federation.training import client_models, train_run
@@ -380,6 +380,23 @@ def test_client_without_examples_is_refused(small: Small, tmp_path: Path) -> Non
     _stale(small, tmp_path, [{"task": "scene-vqa", "id": "x", "client": 0, "part": "validation"}])
     with pytest.raises(UserError, match=r"client 0 of task scene-vqa has no train examples\. Use fewer clients"):
         load_examples(small.scenario, tmp_path, small.backbone, small.features, "train", frame="original")
+
+
+def test_a_clients_examples_are_tokenised_when_first_read(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, tokenised = small.examples[1], list[int]()
+
+    def counted(*arguments: Any) -> list[Example]:
+        tokenised.append(len(arguments[2]))
+        return make_examples(*arguments)
+
+    monkeypatch.setattr("pilot.federation.shards.make_examples", counted)
+    records = records_of_part(small.scenario, small.folder, "train", frame="original")[1]
+    examples = LazyExamples(small.backbone, small.features, records)
+    assert len(examples) == len(records) and tokenised == []
+    assert list(examples) == expected and tokenised == [len(records)]
+    without = replace(records[0], known_sha256="none")
+    with pytest.raises(UserError, match="features: no features for the image of record"):
+        LazyExamples(small.backbone, small.features, [*records[1:], without])
 
 
 def test_checkpoint_of_another_configuration_does_not_count(tmp_path: Path) -> None:
