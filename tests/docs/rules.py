@@ -86,6 +86,7 @@ TARGETS = {
 
 _OWN, _METHOD = "tests/e2e/test_own_data.py", "tests/e2e/test_add_a_method.py"
 _SNAKEMAKE, _OFFICIAL = "tests/e2e/test_snakemake.py", "tests/e2e/test_official_files.py"
+_RIVALS = "tests/benchmarks/test_rivals.py"
 ELSEWHERE = (
     ("own-data.md", r"", f"{_OWN}::test_the_page_works_as_it_stands"),
     ("deploy.md", r"", "tests/e2e/test_deploy_page.py::test_the_page_from_first_to_last"),
@@ -109,6 +110,8 @@ ELSEWHERE = (
     ("smol.md", r"pilot-bench (data|partition|backbone|train|evaluate)", "tests/federation/test_smol.py::test_a_round"),
     ("smol.md", r"python -m pilot.pretraining", "tests/backbone/test_smol.py::test_a_killed_recipe"),
     ("notes/many-clients.md", r"pilot-bench bench federation", "tests/scale/test_bench.py::test_the_"),
+    ("notes/rivals.md", r"python tests/benchmarks/rivals/build.py", f"{_RIVALS}::test_an_environment_is_built"),
+    ("notes/rivals.md", r"pilot-bench bench rivals ", f"{_RIVALS}::test_the_pages_commands"),
 )
 """The last column: the test, or the beginning of the names of tests, in a file."""
 

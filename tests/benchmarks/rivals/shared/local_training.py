@@ -21,7 +21,7 @@ from pilot.bench.rivals.job import KEPT, Job, run_recorded
 from pilot.data.record import InstructionRecord
 from pilot.federation.assemble import train_settings
 from pilot.federation.client import PhaseTask
-from pilot.federation.shards import Example, make_examples, read_part
+from pilot.federation.shards import LazyExamples, read_part
 from pilot.federation.trainer import LocalTrainer
 from pilot.methods.base import select
 
@@ -54,7 +54,7 @@ class LocalTraining:
         self.method = self.spec.make_method()
         (self.phase,) = self.method.phases(1)
         self.infos = self.spec.clients(self.method)
-        self._examples: dict[int, list[Example]] = {}
+        self._examples: dict[int, LazyExamples] = {}
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -89,7 +89,7 @@ class LocalTraining:
     def train(self, client: int, round_number: int, state: Mapping[str, Tensor]) -> State:
         """Train a client in a round, counted from 1; return its tensors."""
         if client not in self._examples:
-            self._examples[client] = make_examples(self.backbone, self._features, self._records[client])
+            self._examples[client] = LazyExamples(self.backbone, self._features, self._records[client])
         steps = self.spec.profile.steps_of(self.num_examples(client))
         task = PhaseTask(self.infos[client], self.phase, round_number, 0, steps, dict(state))
         return run_recorded(self.job, self._trainer.run, task, {}).update.state
