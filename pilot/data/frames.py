@@ -79,7 +79,7 @@ def image_sizes(path: Path) -> dict[str, Size]:
     from pyarrow import parquet
 
     sizes: dict[str, Size] = {}
-    with parquet.ParquetFile(path, buffer_size=1 << 20) as file:
+    with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
         for batch in file.iter_batches(_ROWS, columns=["id", "image"]):
             sizes |= {row["id"]: image_size(row["image"]) for row in batch.to_pylist()}
     return sizes

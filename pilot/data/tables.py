@@ -24,7 +24,7 @@ CHUNK_ROWS = 1024
 READ_ROWS = 32
 """Rows that are read at a time."""
 READ_BYTES = 1 << 20
-"""Buffer for each column that is read; without one, pyarrow reads the column of a row group as a whole."""
+"""Buffer of a column; without one, or with `pre_buffer`, pyarrow reads the column of a row group as a whole."""
 RELEASE_BYTES = 16 << 20
 """Bytes that are written before memory-mapped pages are dropped."""
 
@@ -95,7 +95,7 @@ def iterate_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]
 
     check_columns(path, columns)
     try:
-        with parquet.ParquetFile(path, buffer_size=READ_BYTES) as file:
+        with parquet.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file:
             for batch in file.iter_batches(READ_ROWS, columns=list(columns)):
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:

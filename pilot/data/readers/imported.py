@@ -58,7 +58,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
     check_columns(path, COLUMNS)
     try:
-        with parquet.ParquetFile(path, buffer_size=READ_BYTES) as file:
+        with parquet.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=BATCH):
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:

@@ -63,7 +63,7 @@ def _local(table: Table, columns: list[str]) -> Iterator[Item]:
     for path in _paths(table):
         where = below(path, table.root)
         try:
-            with parquet.ParquetFile(path, buffer_size=READ_BYTES) as file:
+            with parquet.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file:
                 _check_columns(str(path), columns, file.schema_arrow.names)
                 row = 0
                 for batch in file.iter_batches(batch_size=BATCH, columns=columns):
