@@ -155,7 +155,7 @@ ODD = "a [b] ? c"
 @pytest.fixture
 def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     """No contact sheet is drawn, which takes longer than all the rest."""
-    monkeypatch.setattr("pilot.data.card.contact_sheet", lambda task, records: b"")
+    monkeypatch.setattr("pilot.data.card.contact_sheet", lambda task, records, images: b"")
 
 
 @pytest.mark.usefixtures("unseen")
