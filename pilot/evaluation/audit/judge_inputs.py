@@ -48,7 +48,11 @@ def judge_images(setting: str, groups: Sequence[Images]) -> Iterator[Finding]:
         if len(own) < len(groups):
             raise NotApplicableError("the connector that is sent has not moved")
         others = own_of_others(seen)
-        bases = {OWN: own, OTHER: [own[place] for place in others], RANDOM: list(map(_random_like, own))}
+        bases = {
+            OWN: own,
+            OTHER: [own[place] for place in others],
+            RANDOM: [_random_like(*each) for each in enumerate(own)],
+        }
         for name, chosen in bases.items():
             yield from _measures(name, [_scored(*each) for each in zip(groups, chosen, strict=True)])
 
@@ -131,8 +135,8 @@ def _measures(observation: str, parts: Sequence[Scored]) -> Iterator[Measured]:
     yield Measured(observation, "TPR at 1 % FPR", hits_at_few_false(scored), 0.01)
 
 
-def _random_like(basis_KD: Tensor) -> Tensor:
-    """Return a basis of as many random directions."""
-    source = torch.Generator().manual_seed(seed_for("audit", "random span"))
+def _random_like(place: int, basis_KD: Tensor) -> Tensor:
+    """Return a basis of as many random directions, others for each place: one for all would have one common error."""
+    source = torch.Generator().manual_seed(seed_for("audit", "random span", place))
     directions = torch.randn(basis_KD.shape[::-1], generator=source, dtype=torch.float64)
     return torch.linalg.qr(directions).Q.T
