@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,8 +87,9 @@ def test_aggregate_that_differs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_train_step(small: Small) -> None:
-    arguments = (str(small.folder), "--scenario", str(small.scenario_file), "--profile", str(small.profile_file))
+def test_train_step(small: Small, tmp_path: Path) -> None:
+    (profile := tmp_path / "tiny.yaml").write_text(small.profile_text.replace("batch_size: 2", "batch_size: 4"))
+    arguments = (str(small.folder), "--scenario", str(small.scenario_file), "--profile", str(profile))
     report = report_of("train-step", *arguments, "--repeats", "1")
     assert [row["case"]["step"] for row in report["rows"]] == ["fedavg", "pilot stage1", "pilot stage2"]
     for row in report["rows"]:

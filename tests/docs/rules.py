@@ -91,6 +91,7 @@ _RIVALS = "tests/benchmarks/test_rivals.py"
 ELSEWHERE = (
     ("own-data.md", r"", f"{_OWN}::test_the_page_works_as_it_stands"),
     ("deploy.md", r"", "tests/e2e/test_deploy_page.py::test_the_page_from_first_to_last"),
+    ("federation.md", r"(git archive|tar) ", "tests/deployment/test_app_format.py::test_the_hub_takes"),
     ("federation.md", r"(export|flwr run) ", "tests/e2e/test_flower_simulation.py::test_flwr_run_as_documented"),
     ("add-a-method.md", r"pip install ", f"{_METHOD}::folder"),
     ("add-a-method.md", r"snakemake ", f"{_METHOD}::test_snakemake_makes_its_runs"),

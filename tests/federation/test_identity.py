@@ -76,7 +76,7 @@ def test_what_training_does_not_read_of_a_profile(small: Small, tmp_path: Path, 
     ("fields", "said"),
     [
         ({"rounds": 3}, ["profile.rounds 2 -> 3"]),
-        ({"batch_size": 8, "local_steps": 4}, ["profile.batch_size 4 -> 8", "profile.local_steps 3 -> 4"]),
+        ({"batch_size": 8, "local_steps": 4}, ["profile.batch_size 2 -> 8", "profile.local_steps 3 -> 4"]),
         ({"lora": {"rank": 4, "alpha": 16}}, ["profile.lora.rank 8 -> 4"]),
         ({"prompt_template": "<image> {instruction}"}, ["profile.prompt_template"]),
     ],

@@ -67,7 +67,7 @@ def test_the_run_says_what_it_took(small: Small, monkeypatch: pytest.MonkeyPatch
         for method in ("fedavg", "feddat")
     ]
     assert configs[0]["budget"] == configs[1]["budget"] == {
-        "rounds": 2, "batch_size": 4, "num_clients": 6, "kind": "flops"
+        "rounds": 2, "batch_size": 2, "num_clients": 6, "kind": "flops"
     }  # fmt: skip
     steps = [config["profile_config"]["local_steps"] for config in configs]
     assert steps[0] == 9 and steps[1] < 9
