@@ -32,8 +32,8 @@ FAULT_METHODS = ("pilot", "fedavg", "fedprox", "fedmoe")
 FAULT_OUTPUTS = ("tables/faults.csv", "tables/faults.md", "figures/faults.png", "figures/faults.pdf")
 PRIVACY_METHODS = ("pilot", "fedavg", "fedit", "fedper", "fedsa_lora", "rolora", "fedsvd", "disco")
 PRIVACY_OUTPUTS = ("tables/privacy.csv", "tables/privacy.md", "figures/privacy.png", "figures/privacy.pdf")
-NOISE = ("0.001", "0.01", "1")  # variants recorded-noise-...: methods and seeds of NOISY_METHODS and the first seed
-NOISY_METHODS = ("pilot", "fedavg")
+NOISE = ("0.001", "0.01", "1")  # variants recorded-noise-...: the first seed of every method
+SMOKE_PRIVACY_METHODS = ("pilot", "fedavg")
 SMOKE_FAULTS, SMOKE_FAULT_METHODS = ("dropout-50", "nan-client"), ("pilot", "fedavg")
 TABLES = (
     *("main.csv", "per_client.csv", "cost.csv", "significance.csv", "timing.csv", "main.md", "main.tex"),
@@ -116,11 +116,11 @@ def faulty_and_fault_free_runs(wildcards):
 
 
 def audited_runs_in(folder):
-    """Return the folders of a scenario folder's audited runs: fewer with noise, and in smoke tests."""
+    """Return the folders of a scenario folder's audited runs: one seed with noise, two methods in smoke tests."""
     profile, scenario = folder.split("/")[-2:]
-    small = "noise" in profile or base_name(scenario) == "smoke"
+    names = SMOKE_PRIVACY_METHODS if base_name(scenario) == "smoke" else PRIVACY_METHODS
     seeds = load_scenario(scenario).first_seeds(1 if "noise" in profile else CONFIG.seeds)
-    return [f"{folder}/runs/{name}/seed{seed}" for name in (NOISY_METHODS if small else PRIVACY_METHODS) for seed in seeds]
+    return [f"{folder}/runs/{name}/seed{seed}" for name in names for seed in seeds]
 
 
 def audited_runs(wildcards):
