@@ -1,4 +1,4 @@
-"""Dockerfile and apptainer.def: what they copy is there and enough to install; no container engine is needed."""
+"""Dockerfile, apptainer.def and the conda environment: what they copy is there and enough; no engine is needed."""
 
 import os
 import re
@@ -19,6 +19,16 @@ echo "$@" >> "$STUB_LOG"
 exec "${@: -3}"
 """
 """Runs the command, which Snakemake passes behind the image, on this machine."""
+CONDA = """#!/usr/bin/env bash
+case "$*" in
+    --version) echo "conda 25.1.0" ;;
+    "info --json") echo "{\\"conda_prefix\\": \\"$STUB_PREFIX\\", \\"platform\\": \\"linux-64\\"}" ;;
+    "config --get channel_priority --json") echo '{"get": {"channel_priority": "strict"}}' ;;
+    "env create "*) echo "$@" >> "$STUB_LOG"; mkdir -p "${@: -1}" ;;
+    "clean "*) ;;
+    *) exit 9 ;;
+esac
+"""
 
 
 def test_both_images_copy_what_the_package_is_made_of() -> None:
@@ -59,3 +69,25 @@ def test_jobs_run_in_the_image(tmp_path: Path) -> None:
     assert done.code == 0, done.text
     assert (tmp_path / "results/smoke/smoke/data/manifest.json").is_file()
     assert str(image) in (tmp_path / "log").read_text() and "pilot-bench data build" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_jobs_run_in_the_conda_environment(tmp_path: Path) -> None:
+    """With a stand-in for conda, whose channels are not needed here: what Snakemake has it make, and activates."""
+    (tmp_path / "bin").mkdir()
+    (conda := tmp_path / "bin/conda").write_text(CONDA)
+    conda.chmod(0o755)
+    (tmp_path / "bin/activate").write_text('echo "activate $1" >> "$STUB_LOG"\n')
+    target = f"{tmp_path}/results/smoke/smoke/data/manifest.json"
+    options = ("--cores", "1", "--sdm", "conda", "--directory", tmp_path, "--snakefile", PIPELINES / "workflow.smk")
+    done = snakemake(
+        target, *options, "--config", f"results={tmp_path}/results",
+        STUB_LOG=str(tmp_path / "log"), STUB_PREFIX=str(tmp_path), PATH=f"{tmp_path}/bin:{os.environ['PATH']}",
+    )  # fmt: skip
+    assert done.code == 0, done.text
+    assert (tmp_path / "results/smoke/smoke/data/manifest.json").is_file()
+    made, activated = (tmp_path / "log").read_text().splitlines()
+    (file,) = re.findall(r"--file (\S+)", made)
+    assert Path(file).read_bytes() == (PIPELINES / "envs/pilot-bench.yaml").read_bytes()
+    assert made.endswith(f"--prefix {activated.removeprefix('activate ')}")
