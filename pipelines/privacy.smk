@@ -4,6 +4,7 @@
 rule audit:
     input:
         manifest=rules.train.output.manifest,
+        samples=ancient("{results}/{profile}/{scenario}/runs/{method}/seed{seed}/eval/samples.jsonl"),  # one at a time holds the run
     output:
         findings="{results}/{profile}/{scenario}/runs/{method}/seed{seed}/audit/findings.json",
     params:
