@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 RepeatsOption = Annotated[int, typer.Option(min=1, help="Repetitions of every case.")]
 QuickOption = Annotated[bool, typer.Option("--quick", help="Small sizes, for a quick check.")]
+ScenarioNameOption = Annotated[str, typer.Option(help="Name or YAML file; the folder's name by default.")]
+ProfileNameOption = Annotated[str, typer.Option(help="Name or YAML file; the parent folder's name by default.")]
+TimedRoundsOption = Annotated[int, typer.Option(min=2, help="Rounds of each run; the first one is not timed.")]
+RunRepeatsOption = Annotated[int, typer.Option(min=1, help="Repetitions of each run.")]
 
 bench_app = typer.Typer(help="Benchmarks against other tools, and over many clients.", no_args_is_help=True)
 
@@ -91,8 +95,8 @@ def aggregate(repeats: RepeatsOption = 10, quick: QuickOption = False, as_json: 
 def train_step(
     scenario_dir: ScenarioDirArgument,
     repeats: RepeatsOption = 10,
-    scenario: Annotated[str, typer.Option(help="Name or YAML file; the folder's name by default.")] = "",
-    profile: Annotated[str, typer.Option(help="Name or YAML file; the parent folder's name by default.")] = "",
+    scenario: ScenarioNameOption = "",
+    profile: ProfileNameOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Time training steps of fedavg and pilot against stock LLaVA with PEFT, and their matrix products alone."""
@@ -163,10 +167,10 @@ def round_(
     scenario_dir: ScenarioDirArgument,
     method: Annotated[list[str] | None, typer.Option(help="Methods to time (default: all); repeat the option.")] = None,
     compared: Annotated[str, typer.Option(help="Method to run with both engines; empty for none.")] = "pilot",
-    rounds: Annotated[int, typer.Option(min=2, help="Rounds of each run; the first one is not timed.")] = 3,
-    repeats: Annotated[int, typer.Option(min=1, help="Repetitions of each run.")] = 3,
-    scenario: Annotated[str, typer.Option(help="Name or YAML file; the folder's name by default.")] = "",
-    profile: Annotated[str, typer.Option(help="Name or YAML file; the parent folder's name by default.")] = "",
+    rounds: TimedRoundsOption = 3,
+    repeats: RunRepeatsOption = 3,
+    scenario: ScenarioNameOption = "",
+    profile: ProfileNameOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Time rounds in this process against Flower's simulation, and each method's overhead beyond optimiser steps."""
@@ -188,13 +192,13 @@ def rivals(
     factor: Annotated[
         list[int] | None, typer.Option(min=1, help="Clients, as a multiple (default: 1, 10, 100).")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=2, help="Rounds of each run; the first one is not timed.")] = 3,
-    repeats: Annotated[int, typer.Option(min=1, help="Repetitions of each run.")] = 3,
+    rounds: TimedRoundsOption = 3,
+    repeats: RunRepeatsOption = 3,
     local_steps: Annotated[int | None, typer.Option(min=1, help="Steps of a client; the profile's by default.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Clients at a time, where a simulator can choose it.")] = 1,
     limit: Annotated[float, typer.Option(min=1.0, help="Seconds after which a run is given up.")] = 900.0,
-    scenario: Annotated[str, typer.Option(help="Name or YAML file; the folder's name by default.")] = "",
-    profile: Annotated[str, typer.Option(help="Name or YAML file; the parent folder's name by default.")] = "",
+    scenario: ScenarioNameOption = "",
+    profile: ProfileNameOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Run the same task in Flower's, pfl's, NVFlare's and fluke's simulation, and compare time, memory and states."""
