@@ -52,23 +52,29 @@ def test_both_images_install_alike() -> None:
     assert "--no-build-isolation" in commands[2] and re.search(r"^setuptools==", lock, re.MULTILINE)
 
 
+def build_data_with(folder: Path, program: str, stand_in: str, **variables: str) -> str:
+    """Make smoke data under `--sdm` with a stand-in for `program`; return what the stand-in was called with."""
+    (folder / "bin").mkdir(exist_ok=True)
+    (stub := folder / "bin" / program).write_text(stand_in)
+    stub.chmod(0o755)
+    made = folder / "results/smoke/smoke/data/manifest.json"
+    options = ("--cores", "1", "--sdm", program, "--directory", folder, "--snakefile", PIPELINES / "workflow.smk")
+    done = snakemake(
+        str(made), *options, "--config", f"results={folder}/results",
+        STUB_LOG=str(folder / "log"), PATH=f"{folder}/bin:{os.environ['PATH']}", **variables,
+    )  # fmt: skip
+    assert done.code == 0, done.text
+    assert made.is_file()
+    return (folder / "log").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_jobs_run_in_the_image(tmp_path: Path) -> None:
     """With a stand-in for apptainer, since no engine is needed here."""
-    (tmp_path / "bin").mkdir()
-    (stub := tmp_path / "bin/apptainer").write_text(STUB)
-    stub.chmod(0o755)
     (image := tmp_path / "my.sif").touch()
-    target = f"{tmp_path}/results/smoke/smoke/data/manifest.json"
-    options = ("--cores", "1", "--sdm", "apptainer", "--directory", tmp_path, "--snakefile", PIPELINES / "workflow.smk")
-    done = snakemake(
-        target, *options, "--config", f"results={tmp_path}/results", PILOT_BENCH_CONTAINER=str(image),
-        STUB_LOG=str(tmp_path / "log"), PATH=f"{tmp_path}/bin:{os.environ['PATH']}",
-    )  # fmt: skip
-    assert done.code == 0, done.text
-    assert (tmp_path / "results/smoke/smoke/data/manifest.json").is_file()
-    assert str(image) in (tmp_path / "log").read_text() and "pilot-bench data build" in (tmp_path / "log").read_text()
+    log = build_data_with(tmp_path, "apptainer", STUB, PILOT_BENCH_CONTAINER=str(image))
+    assert str(image) in log and "pilot-bench data build" in log
 
 
 @pytest.mark.slow
@@ -76,18 +82,8 @@ def test_jobs_run_in_the_image(tmp_path: Path) -> None:
 def test_jobs_run_in_the_conda_environment(tmp_path: Path) -> None:
     """With a stand-in for conda, whose channels are not needed here: what Snakemake has it make, and activates."""
     (tmp_path / "bin").mkdir()
-    (conda := tmp_path / "bin/conda").write_text(CONDA)
-    conda.chmod(0o755)
     (tmp_path / "bin/activate").write_text('echo "activate $1" >> "$STUB_LOG"\n')
-    target = f"{tmp_path}/results/smoke/smoke/data/manifest.json"
-    options = ("--cores", "1", "--sdm", "conda", "--directory", tmp_path, "--snakefile", PIPELINES / "workflow.smk")
-    done = snakemake(
-        target, *options, "--config", f"results={tmp_path}/results",
-        STUB_LOG=str(tmp_path / "log"), STUB_PREFIX=str(tmp_path), PATH=f"{tmp_path}/bin:{os.environ['PATH']}",
-    )  # fmt: skip
-    assert done.code == 0, done.text
-    assert (tmp_path / "results/smoke/smoke/data/manifest.json").is_file()
-    made, activated = (tmp_path / "log").read_text().splitlines()
+    made, activated = build_data_with(tmp_path, "conda", CONDA, STUB_PREFIX=str(tmp_path)).splitlines()
     (file,) = re.findall(r"--file (\S+)", made)
     assert Path(file).read_bytes() == (PIPELINES / "envs/pilot-bench.yaml").read_bytes()
     assert made.endswith(f"--prefix {activated.removeprefix('activate ')}")
