@@ -1,15 +1,11 @@
-"""Judge of attacks (e) and (f): whose examples a model was trained on, and what it has memorised.
-
-(e) scores a candidate by how much lower its loss is on the client's model, as the server can rebuild it, than on the
-backbone (calibration by difficulty as in Watson et al., ICLR 2022, arXiv 2111.08440). (f) is the exposure of planted
-answers (Carlini et al., USENIX Security 2019).
-"""
+"""Judge of attacks (e) and (f): whose examples a model was trained on, and what it has memorised."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from pilot.evaluation.audit.attacks.losses import rank_answers, score_members
 from pilot.evaluation.audit.findings import OWN, Finding, Measured, NotApplicableError, findings_of
 from pilot.evaluation.audit.judge_inputs import OTHER
 from pilot.evaluation.audit.replica import Candidate
@@ -54,13 +50,11 @@ def judge_membership(setting: str, clients: Sequence[Tried]) -> Iterator[Finding
         members = np.array([each for client in clients for each in client.members])
         images = np.array([each.image for client in clients for each in client.candidates])
         own, other, reference = (
-            np.array([loss for client in clients for loss in getattr(client, name)])
-            for name in ("own", "other", "reference")
+            [loss for client in clients for loss in getattr(client, name)] for name in ("own", "other", "reference")
         )
-        for name, scores in ((OWN, reference - own), (OTHER, reference - other), (REFERENCE, -reference)):
-            if not np.isfinite(scores).all():
-                raise ValueError("a loss is not finite")
-            scored = Scored(scores, members, images)
+        alone = [0.0] * len(reference)
+        for name, model, base in ((OWN, own, reference), (OTHER, other, reference), (REFERENCE, reference, alone)):
+            scored = Scored(np.array(score_members(model, base)), members, images)
             yield Measured(name, "AUC", area(scored), 0.5)
             yield Measured(name, "TPR at 1 % FPR", hits_at_few_false(scored), 0.01)
 
@@ -76,13 +70,14 @@ def judge_exposure(setting: str, canaries: Sequence[Planted]) -> Iterator[Findin
         units = [each.image for each in canaries]
         number = len(canaries[0].own)
         chance = float(np.mean([np.log2(number) - np.log2(rank) for rank in range(1, number + 1)]))
-        found = {
-            OWN: [exposure(each.own, each.answer) for each in canaries],
-            NOT_PLANTED: [exposure(each.own, each.control) for each in canaries],
-            OTHER: [exposure(each.other, each.answer) for each in canaries],
-            REFERENCE: [exposure(each.reference, each.answer) for each in canaries],
+        judged = {
+            OWN: [(each.own, each.answer) for each in canaries],
+            NOT_PLANTED: [(each.own, each.control) for each in canaries],
+            OTHER: [(each.other, each.answer) for each in canaries],
+            REFERENCE: [(each.reference, each.answer) for each in canaries],
         }
-        for name, values in found.items():
+        for name, pairs in judged.items():
+            values = [exposure(rank_answers(losses)[place], number) for losses, place in pairs]
             yield Measured(name, "exposure", mean(values, units), chance)
 
     yield from findings_of("canaries", setting, measure)

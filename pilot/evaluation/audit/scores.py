@@ -83,14 +83,12 @@ def weighted_hits(scored: Scored, weights: np.ndarray, rate: float) -> np.ndarra
     return np.where(np.isnan(false[:, -1] + found[:, -1]), np.nan, np.where(false <= rate, found, 0.0).max(axis=1))
 
 
-def exposure(losses: Sequence[float], place: int) -> float:
-    """Return log2 of the number of candidates, less log2 of the rank of the one at `place` (ties rank in the middle).
+def exposure(rank: float, number: int) -> float:
+    """Return log2 of the number of candidates, less log2 of a rank among them, which is 1 for the most likely.
 
     Carlini et al. (USENIX Security 2019, arXiv 1802.08232), equation 2. It is largest, log2 of the number, for rank 1.
     """
-    values = np.asarray(losses)
-    rank = 1 + (values < values[place]).sum() + ((values == values[place]).sum() - 1) / 2
-    return float(np.log2(len(values)) - np.log2(rank))
+    return float(np.log2(number) - np.log2(rank))
 
 
 def _by_score(scored: Scored, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

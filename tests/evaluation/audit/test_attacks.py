@@ -5,6 +5,7 @@ import torch
 
 from pilot.evaluation.audit.attacks.answers import match, most_frequent
 from pilot.evaluation.audit.attacks.attribution import guess_clients, guess_tasks
+from pilot.evaluation.audit.attacks.losses import rank_answers, score_members
 from pilot.evaluation.audit.attacks.span import (
     connector_basis,
     residuals,
@@ -92,3 +93,15 @@ def test_the_answer_whose_step_is_nearest() -> None:
     with pytest.raises(ValueError, match="no trained tensor"):
         match({"router": torch.ones(1)}, gradients)
     assert most_frequent(["no", "yes", "yes"], ["yes", "no"]) == 0
+
+
+def test_members_are_those_whose_loss_fell_most() -> None:
+    """From 3 to 1 is a fall of 2; an easy example of loss 0.5 that was 0.6 before fell by 0.1 only."""
+    assert score_members([1.0, 0.5], [3.0, 0.6]) == pytest.approx([2, 0.1])
+    with pytest.raises(ValueError, match="a loss is not finite"):
+        score_members([1.0, float("nan")], [1.0, 1.0])
+
+
+def test_ranks_of_answers() -> None:
+    """The lowest loss is first; two equal ones share ranks 2 and 3."""
+    assert rank_answers([0.5, 0.1, 0.5, 0.9]) == [2.5, 1, 2.5, 4]
