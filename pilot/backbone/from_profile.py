@@ -31,9 +31,18 @@ def load_backbone(profile: Profile, *, lean: bool = False) -> Backbone:
         numerics=numerics,
         max_length=profile.max_length,
     )
-    if profile.box_frame is None and backbone.family.model_type != "llava":
+    check_box_frame(profile, backbone.family.model_type)
+    return backbone
+
+
+def check_box_frame(profile: Profile, model_type: str) -> None:
+    """Refuse a profile that leaves the frame of boxes open for a family of which we cannot know it.
+
+    Raises:
+        UserError: no `box_frame` for another family than LLaVA.
+    """
+    if profile.box_frame is None and model_type != "llava":
         raise UserError(
             f"profile {profile.name}: field box_frame: expected one of {', '.join(FRAMES)}, got none. Set the frame in "
-            f"which {backbone.family.model_type} models answer with boxes: docs/add-a-backbone.md."
+            f"which {model_type} models answer with boxes: docs/add-a-backbone.md."
         )
-    return backbone

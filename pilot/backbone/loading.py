@@ -9,13 +9,16 @@ from pilot.config.model import RandomModel
 from pilot.config.profile import Profile
 
 
-def load_checkpoint(profile: Profile, numerics: Numerics, *, lean: bool = False) -> Checkpoint | LeanCheckpoint:
+def load_checkpoint(
+    profile: Profile, numerics: Numerics, *, lean: bool = False, connector_only: bool = False
+) -> Checkpoint | LeanCheckpoint:
     """Load the profile's backbone; create one with random weights if it has no checkpoint yet.
 
     Args:
         profile: names the backbone.
         numerics: device, precision and kernels.
         lean: skip transformers' model if the packed passes suffice.
+        connector_only: read no other weights than the connector's from a checkpoint of transformers.
 
     Raises:
         UserError: as `pilot.backbone.sources.checkpoint_folder` and `read_checkpoint`.
@@ -26,11 +29,11 @@ def load_checkpoint(profile: Profile, numerics: Numerics, *, lean: bool = False)
         check_checkpoint(folder)
         if lean and can_load_lean(folder, numerics):
             return LeanCheckpoint(folder, numerics)
-        return read_checkpoint(folder, numerics)
-    return _load_random(profile, size, numerics)
+        return read_checkpoint(folder, numerics, connector_only=connector_only)
+    return _load_random(profile, size, numerics, connector_only)
 
 
-def _load_random(profile: Profile, size: RandomModel, numerics: Numerics) -> Checkpoint:
+def _load_random(profile: Profile, size: RandomModel, numerics: Numerics, connector_only: bool) -> Checkpoint:
     from pilot.backbone.random_llava import random_model, random_processor, random_tokenizer, write_random_llava
     from pilot.backbone.random_model import write_random_model
 
@@ -43,4 +46,4 @@ def _load_random(profile: Profile, size: RandomModel, numerics: Numerics) -> Che
         write_random_llava(size, folder)
     elif not folder.is_dir():
         write_random_model(size, folder)
-    return read_checkpoint(folder, numerics)
+    return read_checkpoint(folder, numerics, connector_only=connector_only)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache
+from pilot.backbone.server_backbone import ServerBackbone
 from pilot.config.federation import DefenceConfig
 from pilot.config.files import check_known
 from pilot.errors import UserError
@@ -29,7 +30,9 @@ MAX_CACHED_TEMPLATES = 32
 """Maximum number of templates of initial tensors cached between phases."""
 
 
-def make_plan(spec: RunSpec, method: Method, backbone: Backbone, num_examples: Mapping[int, int]) -> Plan:
+def make_plan(
+    spec: RunSpec, method: Method, backbone: Backbone | ServerBackbone, num_examples: Mapping[int, int]
+) -> Plan:
     """Build the driver's plan of a run.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import Any
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
 from pilot.backbone.from_profile import load_backbone
+from pilot.backbone.server_backbone import ServerBackbone
 from pilot.config.identity import identity_digest
 from pilot.errors import UserError
 from pilot.federation.assemble import (
@@ -116,7 +117,7 @@ class ServerRun:
             archive_different_run(self.run_dir, self.config(), self.replace, self.warn)
 
 
-def run_server(run: ServerRun, backbone: Backbone, transport: Transport) -> None:
+def run_server(run: ServerRun, backbone: Backbone | ServerBackbone, transport: Transport) -> None:
     """Run the rounds over `transport` and write the run directory, wherever the clients run.
 
     The caller must hold the folder's lock.
@@ -167,7 +168,9 @@ def run_server(run: ServerRun, backbone: Backbone, transport: Transport) -> None
     write_manifest(run_dir, config)
 
 
-def _driver(run: ServerRun, backbone: Backbone, transport: Transport, start: Progress | None) -> Driver:
+def _driver(
+    run: ServerRun, backbone: Backbone | ServerBackbone, transport: Transport, start: Progress | None
+) -> Driver:
     plan = make_plan(run.spec, run.spec.make_method(), backbone, run.register.num_examples)
     total = num_steps(run.spec, plan)
     done = [sum(client["steps"] for row in start.history for client in row["clients"]) if start else 0]

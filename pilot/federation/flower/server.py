@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from flwr.superlink.grid import InMemoryGrid
 from pydantic import Field
 
-from pilot.backbone.from_profile import load_backbone
+from pilot.backbone.server_backbone import load_server_backbone
 from pilot.config.base import Model
 from pilot.config.files import validated
 from pilot.errors import UserError
@@ -98,15 +98,14 @@ def serve(
 
     The caller must hold the run's lock.
 
-    The server computes nothing with its backbone, which stays in host memory: GPUs are for the clients.
-
     Raises:
         UserError: a simulation has fewer nodes than clients, or no client answers; also as `run_server`.
     """
     transport = FlowerTransport(grid, run.config(), run.register.nodes, window, patience, limit)
     if isinstance(grid, InMemoryGrid):
         transport.require_nodes(len(run.register.num_examples))
-    backbone = load_backbone(run.spec.profile.model_copy(update={"device": "cpu"}), lean=True)
+    method = run.spec.make_method()
+    backbone = load_server_backbone(run.spec.profile, weights=method.starts_from_weights or method.trains_language)
     run_server(run, backbone, transport)
     for line in exclusion_messages(read_jsonl(run.run_dir / "rounds.jsonl")):
         run.warn(line)
