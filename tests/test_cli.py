@@ -361,3 +361,11 @@ def test_ctrl_c_and_again(small: Small, files: Path) -> None:
 def test_discarding_and_keeping_do_not_go_together(files: Path) -> None:
     both = call("train", "-m", "fedavg", *where(files), "--no-resume", "--replace-changed")
     refused(both, "--replace-changed, --no-resume: the first keeps an old run, the second discards it")
+
+
+def test_version() -> None:
+    """As a bug report names it, without importing what commands need."""
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    expected = next(line.split('"')[1] for line in text.splitlines() if line.startswith("version = "))
+    done = start("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"pilot-bench {expected}\n", "")
