@@ -118,6 +118,25 @@ def test_unknown_names() -> None:
         check_known("mine.yaml", "methods", ["pilot", "fedavgg"], ["pilot", "fedavg"])
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["title: 2026-13-45", "title: !!int abc", "title: !!int ''", "title: !!bool maybe", "title: !!timestamp x",
+     "<<: 3", "? [a, b]\n: c", "a: " + "[" * 5000],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_values_that_yaml_cannot_make(tmp_path: Path, text: str) -> None:
+    (tmp_path / "own.yaml").write_text(text + "\n")
+    with pytest.raises(UserError, match=r"own\.yaml: not valid YAML: .*Correct the file"):
+        load_profile(str(tmp_path / "own.yaml"))
+
+
+@pytest.mark.parametrize("text", ["1: x", "null: x", "2026-01-01: x", "name: 2026-01-01"])
+def test_keys_and_values_of_other_types(tmp_path: Path, text: str) -> None:
+    (tmp_path / "own.yaml").write_text(text + "\n")
+    with pytest.raises(UserError, match=r"own\.yaml: field "):
+        load_profile(str(tmp_path / "own.yaml"))
+
+
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.yaml: cannot be read"):
         load_scenario(tmp_path / "gone.yaml")

@@ -81,7 +81,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.load(path.read_text(encoding="utf-8"), YAML_LOADER)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}). Give an existing YAML file.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:  # PyYAML's constructors
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}. Correct the file.") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a mapping of fields, got {type(values).__name__}. See pipelines/.")
