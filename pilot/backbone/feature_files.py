@@ -190,12 +190,17 @@ def _compute_shard(
     digests = []
     for start in range(0, len(names), CHUNK):
         chunk = names[start : start + CHUNK]
-        values = compute(chunk).to(TYPES[layout.dtype]).contiguous()
-        assert values.shape == (len(chunk), layout.tokens, layout.width), "compute returns the features of each image"
-        flat = values.view(torch.uint16) if layout.dtype == "bfloat16" else values
-        digests.append(kept.add(flat.numpy().data.cast("B")))
+        digests.append(kept.add(_as_stored(compute(chunk), replace(layout, count=len(chunk)))))
         progress(start + len(chunk))
     return digests
+
+
+def _as_stored(values: Tensor, layout: FeatureLayout) -> memoryview:
+    """Return the bytes of features in their format on disk."""
+    assert values.shape == (layout.count, layout.tokens, layout.width), "compute returns the features of each image"
+    typed = values.to(TYPES[layout.dtype]).contiguous()
+    flat = typed.view(torch.uint16) if layout.dtype == "bfloat16" else typed
+    return flat.numpy().data.cast("B")
 
 
 def _write_shard(folder: Path, number: int, layout: FeatureLayout, chunks: Iterable[bytes], key: str) -> dict[str, Any]:
