@@ -5,8 +5,9 @@ function that returns them. What differs between models is in `pilot.backbone.fa
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -212,13 +213,11 @@ class Backbone:
         if self._offsets is not None or self._language.in_use:
             self._passes.refresh()
 
-    def image_features(self, images: Sequence[Image.Image]) -> Tensor:
-        """Return the family's features (M, N, D) of images, in host memory."""
-        parts = []
-        size = self.numerics.generation_batch
-        for start in range(0, len(images), size):
+    def image_features(self, images: Iterable[Image.Image]) -> Tensor:
+        """Return the family's features (M, N, D) of images, in host memory; images are asked for batch by batch."""
+        parts, remaining = [], iter(images)
+        while batch := [image.convert("RGB") for image in islice(remaining, self.numerics.generation_batch)]:
             with torch.no_grad():
-                batch = [image.convert("RGB") for image in images[start : start + size]]
                 parts.append(self.family.features(batch).cpu())
         return torch.cat(parts)
 

@@ -6,11 +6,10 @@ are not computed again. `index.json` names the shards, their digests, the row of
 folder has no valid features.
 """
 
-import io
 import shutil
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ from torch import Tensor
 
 from pilot.config.model import FeatureType
 from pilot.errors import UserError
-from pilot.io.atomic import damaged, read_json, remove, write_bytes, write_json
-from pilot.io.digest import digest_json, sha256_bytes, sha256_file
+from pilot.io.atomic import damaged, read_json, remove, replace_file, write_json
+from pilot.io.digest import digest_json, sha256_file
 from pilot.io.sealed import read_sealed, write_sealed
+from pilot.io.spool import Spool
 from pilot.io.verified import check_digest
 
 SHARD_BYTES = 256 << 20
@@ -101,6 +101,8 @@ def write_features(
 ) -> None:
     """Write the features of images shard by shard, then the index; keep finished shards of the same content.
 
+    Memory holds one chunk; the others of a shard are in a temporary file in `folder` until it is complete.
+
     Args:
         folder: target folder.
         names: sha256 of each image, in row order.
@@ -124,8 +126,11 @@ def write_features(
     done = 0
     for number, part in enumerate(parts):
         if shards[number] is None:
-            values = _compute_shard(part, layout, compute, partial(_shift_progress, progress, done, len(names)))
-            shards[number] = _write_shard(folder, number, values, keys[number], len(part))
+            with Spool(folder) as kept:
+                advance = partial(_shift_progress, progress, done, len(names))
+                chunks = _compute_shard(part, layout, compute, kept, advance)
+                written = replace(layout, count=len(part))
+                shards[number] = _write_shard(folder, number, written, (kept[chunk] for chunk in chunks), keys[number])
         done += len(part)
         progress(done, len(names))
     _remove_stale(folder, len(parts))
@@ -178,24 +183,42 @@ def _compute_shard(
     names: Sequence[str],
     layout: FeatureLayout,
     compute: Callable[[Sequence[str]], Tensor],
+    kept: Spool,
     progress: Callable[[int], None],
-) -> np.ndarray:
-    """Compute the rows of one shard, in their format on disk."""
-    values = torch.empty(len(names), layout.tokens, layout.width, dtype=TYPES[layout.dtype])
+) -> list[str]:
+    """Compute the rows of one shard; keep each chunk in its format on disk, and return the digests in order."""
+    digests = []
     for start in range(0, len(names), CHUNK):
         chunk = names[start : start + CHUNK]
-        values[start : start + len(chunk)] = compute(chunk)
+        digests.append(kept.add(_as_stored(compute(chunk), replace(layout, count=len(chunk)))))
         progress(start + len(chunk))
-    flat = values.view(torch.uint16) if layout.dtype == "bfloat16" else values
-    return flat.numpy()
+    return digests
 
 
-def _write_shard(folder: Path, number: int, values: np.ndarray, key: str, rows: int) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    data = buffer.getbuffer()
-    entry = {"file": f"features-{number:05d}.npy", "rows": rows, "sha256": sha256_bytes(data), "key": key}
-    write_bytes(folder / str(entry["file"]), data)
+def _as_stored(values: Tensor, layout: FeatureLayout) -> memoryview:
+    """Return the bytes of features in their format on disk."""
+    assert values.shape == (layout.count, layout.tokens, layout.width), "compute returns the features of each image"
+    typed = values.to(TYPES[layout.dtype]).contiguous()
+    flat = typed.view(torch.uint16) if layout.dtype == "bfloat16" else typed
+    return flat.numpy().data.cast("B")
+
+
+def _write_shard(folder: Path, number: int, layout: FeatureLayout, chunks: Iterable[bytes], key: str) -> dict[str, Any]:
+    """Write a shard and its entry; the bytes are those of `np.save` with all rows in memory."""
+    name = f"features-{number:05d}.npy"
+    stored = np.dtype("uint16" if layout.dtype == "bfloat16" else layout.dtype)
+    header = {
+        "descr": np.lib.format.dtype_to_descr(stored), "fortran_order": False,
+        "shape": (layout.count, layout.tokens, layout.width),
+    }  # fmt: skip
+
+    def fill(part: Path) -> str:
+        with part.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            file.writelines(chunks)
+        return sha256_file(part)
+
+    entry = {"file": name, "rows": layout.count, "sha256": replace_file(folder / name, fill), "key": key}
     write_json(folder / f"features-{number:05d}.json", entry)
     return entry
 

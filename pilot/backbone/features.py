@@ -41,7 +41,7 @@ def compute_features(
     log(layout.describe())
 
     def compute(chunk: Sequence[str]) -> Tensor:
-        return backbone.image_features([Image.open(io.BytesIO(images[name])) for name in chunk])
+        return backbone.image_features(Image.open(io.BytesIO(images[name])) for name in chunk)
 
     computed_as = {name: getattr(profile, name) for name in ("precision", "attention")}
     made_of = {"backbone": backbone_digest(profile), "source": stage_digest("features"), **computed_as}

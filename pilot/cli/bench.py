@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -232,6 +233,25 @@ def scaling(
     with progress("bench scaling") as advance:
         report = bench_scaling(QUICK if quick else Sizes(), advance)
     _print_report(report, as_text, as_json, write_with_figure(report, draw, results, "scaling"))
+
+
+@bench_app.command()
+def data(
+    images: Annotated[
+        list[int] | None, typer.Option(help="Number of images; repeat the option (default: 5000, 20000).")
+    ] = None,
+    quick: QuickOption = False,
+    profile: ProfileOption = "embedded",
+    work: Annotated[Path | None, typer.Option(help="Folder for temporary data; a temporary one by default.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure memory of building data, partition and features over the number of generated images, with its slope."""
+    from pilot.bench.scale.data import QUICK, Sizes, as_text, bench_data
+
+    sizes = QUICK if quick else Sizes()
+    with progress("bench data") as advance:
+        report = bench_data(replace(sizes, images=tuple(images or sizes.images)), profile, work, advance)
+    _print_report(report, as_text, as_json)
 
 
 @bench_app.command()

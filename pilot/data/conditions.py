@@ -7,7 +7,7 @@ the conditions of every client.
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pilot.config.scenario import Condition, Scenario, TaskConfig
 from pilot.data.missing import plain_picture
 from pilot.data.record import InstructionRecord, iterate_records
-from pilot.data.tables import iterate_rows, read_table, write_table
+from pilot.data.tables import iterate_rows, write_table
 from pilot.errors import UserError
 from pilot.io.digest import sha256_bytes
 from pilot.io.sealed import read_sealed
@@ -154,16 +154,27 @@ def _seen_rows(scenario: Scenario, data: Path, rows: Sequence[Mapping[str, Any]]
                 }  # fmt: skip
 
 
-def read_seen_images(path: Path, task: str, *, images: bool = True) -> dict[tuple[str, int], SeenImage]:
+def read_seen_images(
+    path: Path, task: str, *, ids: Collection[str] | None = None, images: bool = True
+) -> dict[tuple[str, int], SeenImage]:
     """Read a task's images as clients see them, by record id and place of the condition.
+
+    Args:
+        path: the file.
+        task: name of the task.
+        ids: records whose images are read; all by default.
+        images: whether to read images; without them, there are digests only.
 
     Raises:
         UserError: the file is missing or damaged.
     """
     _require_seen_images(path)
-    columns = ["id", "condition", "image_sha256", *(["image"] if images else [])]
-    table = read_table(path, columns, task=task).to_pylist()
-    return {(row["id"], row["condition"]): SeenImage(row["image_sha256"], row.get("image", b"")) for row in table}
+    columns = ["task", "id", "condition", "image_sha256", *(["image"] if images else [])]
+    return {
+        (row["id"], row["condition"]): SeenImage(row["image_sha256"], row.get("image", b""))
+        for row in iterate_rows(path, columns)
+        if row["task"] == task and (ids is None or row["id"] in ids)
+    }
 
 
 def _require_seen_images(path: Path) -> None:
@@ -171,13 +182,18 @@ def _require_seen_images(path: Path) -> None:
         raise UserError(f"{path}: missing, but the scenario has conditions. Run `pilot-bench partition` again.")
 
 
-def scenario_images(scenario: Scenario, scenario_dir: Path) -> Spool:
-    """Return every image that a run of the scenario may see, by sha256, in a temporary file of the scenario's folder.
+def scenario_images(scenario: Scenario, scenario_dir: Path, folder: Path | None = None) -> Spool:
+    """Return every image that a run of the scenario may see, by sha256.
+
+    Args:
+        scenario: the scenario.
+        scenario_dir: its folder, with data.
+        folder: place of the temporary file that holds the images; `scenario_dir` by default.
 
     Raises:
         UserError: the scenario has conditions, and its data were not split over the clients yet.
     """
-    images, seen = Spool(scenario_dir), seen_images_file(scenario_dir)
+    images, seen = Spool(folder or scenario_dir), seen_images_file(scenario_dir)
     if scenario.conditions is not None:
         _require_seen_images(seen)
     for task in scenario.tasks:

@@ -97,13 +97,13 @@ def iterate_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]
     try:
         with parquet.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file:
             for batch in file.iter_batches(READ_ROWS, columns=list(columns)):
-                yield from batch.to_pylist()
+                yield from batch.select(list(columns)).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise damaged(path, f"not a readable parquet file: {error}") from error
 
 
-def read_table(path: Path, columns: Sequence[str], **equal: str | list[str]) -> "pyarrow.Table":
-    """Read the named columns of a parquet file; `equal` selects rows by a column's value, or by a list of values.
+def read_table(path: Path, columns: Sequence[str], **equal: str) -> "pyarrow.Table":
+    """Read the named columns of a parquet file as a whole; `equal` selects rows by a column's value.
 
     Raises:
         UserError: a missing file, not parquet, or a missing column (the message names the file and the column).
@@ -113,7 +113,7 @@ def read_table(path: Path, columns: Sequence[str], **equal: str | list[str]) -> 
 
     check_columns(path, columns)
     try:
-        filters = [(name, "in" if isinstance(v, list) else "==", v) for name, v in equal.items()] or None
+        filters = [(name, "==", value) for name, value in equal.items()] or None
         return parquet.read_table(path, columns=list(columns), filters=filters)
     except (pyarrow.ArrowException, OSError) as error:
         raise damaged(path, f"not a readable parquet file: {error}") from error

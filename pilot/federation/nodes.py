@@ -15,6 +15,7 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import FeatureCache, FeatureLayout, open_features, write_features
 from pilot.config.model import Frame
 from pilot.config.scenario import Scenario
+from pilot.data.conditions import scenario_images
 from pilot.data.frames import in_frame
 from pilot.data.record import InstructionRecord, read_records, write_records
 from pilot.errors import UserError
@@ -58,24 +59,32 @@ def prepare_nodes(scenario: Scenario, scenario_dir: Path, target: Path) -> None:
             return
     remove(target / "federation.json")
     names = ("train", "validation") if scenario.validation_fraction else ("train",)
-    parts = [records_of_part(scenario, scenario_dir, name, frame="original", images=True) for name in names]
+    parts = [records_of_part(scenario, scenario_dir, name, frame="original") for name in names]
     features = open_features(scenario_dir / "features")
-    nodes = {str(k): _write_node(target, k, [part[k] for part in parts], features, of) for k in sorted(parts[0])}
-    everything = [[record for client in sorted(part) for record in part[client]] for part in parts]
-    nodes[POOLED] = _write_node(target, POOLED, everything, features, of)
+    holders: dict[int | str, list[Sequence[InstructionRecord]]] = {
+        client: [part[client] for part in parts] for client in sorted(parts[0])
+    }
+    holders[POOLED] = [[record for client in sorted(part) for record in part[client]] for part in parts]
+    with scenario_images(scenario, scenario_dir, target) as images:
+        nodes = {str(name): _write_node(target, name, own, images, features, of) for name, own in holders.items()}
     write_sealed(
         target / "federation.json", {"key": key, "scenario": scenario.name, "digests": digests, "nodes": nodes}
     )  # fmt: skip
 
 
 def _write_node(
-    target: Path, client: int | str, parts: Sequence[Sequence[InstructionRecord]], features: FeatureCache, scenario: str
+    target: Path,
+    client: int | str,
+    parts: Sequence[Sequence[InstructionRecord]],
+    images: Mapping[str, bytes],
+    features: FeatureCache,
+    scenario: str,
 ) -> dict[str, Any]:
     folder = target / node_name(client)
     remove(folder / "node.json")
     names = sorted({record.image_sha256 for part in parts for record in part})
     for name, records in zip(FILES, (*parts, []), strict=False):
-        write_records(folder / name, records)
+        write_records(folder / name, records, images)
     _, tokens, width = features.shards[0].shape
     layout = FeatureLayout(len(names), tokens, width, features.dtype)
     write_features(

@@ -214,16 +214,16 @@ def read_part(
 
 
 def records_of_part(
-    scenario: Scenario, scenario_dir: Path, part: str, *, frame: Frame, images: bool = False, unseen: bool = False
+    scenario: Scenario, scenario_dir: Path, part: str, *, frame: Frame, unseen: bool = False
 ) -> dict[int, list[InstructionRecord]]:
-    """Read one part of the records of all tasks, by client; `frame`, `images` and `unseen` as in `read_part`.
+    """Read one part of the records of all tasks, by client, without images; `frame` and `unseen` as in `read_part`.
 
     Raises:
         UserError: a client has no records.
     """
     shards = {}
     for task in scenario.tasks:
-        found = read_part(scenario, scenario_dir, task, part, frame=frame, images=images, unseen=unseen)
+        found = read_part(scenario, scenario_dir, task, part, frame=frame, unseen=unseen)
         for client, records in found.items():
             if not records:
                 raise UserError(

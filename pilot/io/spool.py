@@ -21,8 +21,8 @@ class Spool(Mapping[str, bytes]):
         except OSError as error:
             raise UserError(f"{folder}: cannot write here ({error.strerror}). Choose another folder.") from error
 
-    def add(self, content: bytes) -> str:
-        """Store a content unless it is there; return its sha256.
+    def add(self, content: bytes | memoryview) -> str:
+        """Store a content (a view is of single bytes) unless it is there; return its sha256.
 
         Raises:
             UserError: the disk is full or fails.
@@ -36,7 +36,7 @@ class Spool(Mapping[str, bytes]):
             except OSError as error:
                 raise UserError(
                     f"{self.folder}: writing a temporary file failed ({error.strerror}). It takes as much space as "
-                    "the images. Free disk space, or choose another folder."
+                    "what it keeps of images or features. Free disk space, or choose another folder."
                 ) from error
             self._places[digest] = self._end, len(content)
             self._end += len(content)

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,27 @@ def test_images_are_padded_to_squares(small: Small) -> None:
     assert features.shape == (3, 25, 128)
     assert torch.equal(features[0], features[1])
     assert not torch.allclose(features[0], features[2], atol=1e-3)
+
+
+def test_images_are_asked_for_batch_by_batch(
+    small: Small, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five images in batches of two: no image is asked for before the batch that it is in."""
+    family, asked, passes = small.backbone.family, list[Image.Image](), list[tuple[int, int]]()
+
+    def features(batch: list[Image.Image]) -> Tensor:
+        passes.append((len(asked), len(batch)))
+        return torch.zeros(len(batch), 25, 128)
+
+    def ask() -> Iterator[Image.Image]:
+        for image in [*images, images[0]]:
+            asked.append(image)
+            yield image
+
+    monkeypatch.setattr(family, "features", features)
+    monkeypatch.setattr(small.backbone, "numerics", replace(small.backbone.numerics, generation_batch=2))
+    assert small.backbone.image_features(ask()).shape == (5, 25, 128)
+    assert passes == [(2, 2), (4, 2), (5, 1)]
 
 
 def test_features_on_disk_are_those_of_the_images(small: Small, images: list[Image.Image]) -> None:

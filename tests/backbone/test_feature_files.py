@@ -1,10 +1,13 @@
 """Features on disk: their stated size, shards, what is kept of an interrupted computation, and types."""
 
+import io
 import shutil
+import weakref
 from collections import namedtuple
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -61,6 +64,24 @@ def test_shards_give_back_what_was_written(tmp_path: Path, dtype: FeatureType, s
     assert all(each.data_ptr() % 64 == 0 for each in held), "NumPy's memory is aligned to 16 bytes only"
     total = sum((tmp_path / f"features-{n:05d}.npy").stat().st_size for n in range(3))
     assert total == layout(dtype).bytes + 3 * 128  # NumPy's headers
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_shard_is_what_numpy_saves_and_one_chunk_is_held(tmp_path: Path, dtype: FeatureType) -> None:
+    """Three chunks; the features of one are gone when the next ones are asked for."""
+    values = torch.randn(2 * CHUNK + 5, 3, 4, generator=torch.Generator().manual_seed(0))
+    names, held = [f"{row:04d}" for row in range(len(values))], list[weakref.ref[Tensor]]()
+
+    def compute(chunk: Sequence[str]) -> Tensor:
+        assert not [each for each in held if each() is not None]
+        made = values[[int(name) for name in chunk]]
+        held.append(weakref.ref(made))
+        return made
+
+    write_features(tmp_path, names, FeatureLayout(len(names), 3, 4, dtype), "x", compute)
+    typed, expected = values.to(getattr(torch, dtype)), io.BytesIO()
+    np.save(expected, (typed.view(torch.uint16) if dtype == "bfloat16" else typed).numpy())
+    assert (tmp_path / "features-00000.npy").read_bytes() == expected.getvalue() and len(held) == 3
 
 
 def test_finished_shards_are_kept(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ ELSEWHERE = (
     ("smol.md", r"pilot-bench (data|partition|backbone|train|evaluate)", "tests/federation/test_smol.py::test_a_round"),
     ("smol.md", r"python -m pilot.pretraining", "tests/backbone/test_smol.py::test_a_killed_recipe"),
     ("notes/many-clients.md", r"pilot-bench bench federation", "tests/scale/test_bench.py::test_the_"),
+    ("notes/data-at-full-size.md", r"pilot-bench bench data", "tests/scale/test_data.py::test_the_command"),
     ("notes/rivals.md", r"python tests/benchmarks/rivals/build.py", f"{_RIVALS}::test_an_environment_is_built"),
     ("notes/rivals.md", r"pilot-bench bench rivals ", f"{_RIVALS}::test_the_pages_commands"),
 )

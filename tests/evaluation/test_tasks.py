@@ -3,7 +3,8 @@
 import io
 import json
 import math
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,30 @@ def test_selection_file_and_environment(data: Path, tmp_path: Path, monkeypatch:
     lines.write_text("\n", encoding="utf-8")
     with pytest.raises(UserError, match="no records selected"):
         task_functions.load_records("scene-vqa", "nowhere", ids=str(lines))
+
+
+class Row(dict[str, Any]):
+    """A row that a weak reference may refer to."""
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_rows_that_are_not_selected_are_not_held(by_name: bool, tmp_path: Path) -> None:
+    """Of 40 rows with their images, four are for testing, or are named; at most the last other one is alive."""
+    passed = list[weakref.ref[Row]]()
+
+    def rows() -> Iterator[Row]:
+        for number in range(40):
+            others = [row for each in passed if (row := each()) is not None and row["split"] == "train"]
+            assert len(others) <= 1
+            row = Row(id=str(number), split="train" if number % 10 else "test")
+            passed.append(weakref.ref(row))
+            yield row
+            del row, others
+
+    (tmp_path / "ids.json").write_text('["30", "0", "10", "20"]', encoding="utf-8")
+    selected = task_functions._select(rows(), str(tmp_path / "ids.json") if by_name else None, tmp_path)
+    assert [row["id"] for row in selected] == (["30", "0", "10", "20"] if by_name else ["0", "10", "20", "30"])
+    assert len(passed) == 40
 
 
 def test_missing_data_names_the_file_and_the_way_out(tmp_path: Path) -> None:

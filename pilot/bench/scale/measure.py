@@ -18,7 +18,10 @@ import numpy as np
 
 from pilot.errors import UserError
 
-STATUS, CLEAR_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+PROC = Path("/proc")
+CLEAR_PEAK = PROC / "self" / "clear_refs"
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Environment of measured processes."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,10 @@ def measure_cost(work: Callable[[], Any]) -> tuple[Any, Cost]:
         raise UserError(
             f"{CLEAR_PEAK}: cannot be written ({error.strerror}). Peak memory is measured on Linux only."
         ) from error
-    before, began, began_cpu = _status("VmRSS"), time.perf_counter(), time.process_time()
+    before, began, began_cpu = memory_of("self")["VmRSS"], time.perf_counter(), time.process_time()
     result = work()
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
-    return result, Cost(seconds, cpu_seconds, max(0, _status("VmHWM") - before))
+    return result, Cost(seconds, cpu_seconds, max(0, memory_of("self")["VmHWM"] - before))
 
 
 def run_fresh(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,8 +65,7 @@ def run_fresh(job: Mapping[str, Any]) -> dict[str, Any]:
         UserError: the process failed; the message quotes its last lines.
     """
     command = [sys.executable, "-m", "pilot.bench.scale.jobs", json.dumps(job)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True)
     if done.returncode:
         lines = "\n".join(done.stderr.strip().splitlines()[-5:])
         raise UserError(f"bench federation: {job['name']} failed (exit status {done.returncode}):\n{lines}")
@@ -92,18 +94,22 @@ def machine() -> dict[str, Any]:
     }
 
 
+def memory_of(process: int | str) -> dict[str, int]:
+    """Read the memory fields of `/proc/<process>/status` in bytes; the file counts in kB of 1024.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    fields = (line.split() for line in (PROC / str(process) / "status").read_text().splitlines())
+    return {name.rstrip(":"): 1024 * int(rest[0]) for name, *rest in fields if rest[1:] == ["kB"]}
+
+
 def _release_memory() -> None:
     """Collect garbage and return freed memory to the system, since it would hide part of the work's memory."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def _status(field: str) -> int:
-    """Read a field of `/proc/self/status` in bytes; the file counts in kB of 1024."""
-    line = next(line for line in _lines(STATUS) if line.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024
 
 
 def _lines(path: Path) -> list[str]:

@@ -21,7 +21,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from pilot.data.conditions import SeenImage, read_seen_images
 from pilot.data.conversation import conversation_text
 from pilot.data.frames import answer_in_frame, image_size, to_frame
 from pilot.data.record import EARLIER
-from pilot.data.tables import check_columns, read_table
+from pilot.data.tables import check_columns, iterate_rows
 from pilot.errors import UserError
 from pilot.evaluation import caption, grounding, vqa
 from pilot.io.atomic import read_json
@@ -83,11 +83,11 @@ def load_records(
         )
     columns = [*_COLUMNS, "image"]
     earlier = [EARLIER] if EARLIER in check_columns(path, columns) else []
-    rows = read_table(path, [*columns, *earlier]).to_pylist()
-    rows = _select(rows, ids, path)
+    rows = _select(iterate_rows(path, [*columns, *earlier]), ids, path)
     if seen is not None:
         try:
-            _show_as_seen(rows, read_seen_images(Path(seen), name), condition)
+            shown = read_seen_images(Path(seen), name, ids={row["id"] for row in rows})
+            _show_as_seen(rows, shown, condition)
         except (KeyError, ValueError) as error:
             raise UserError(
                 f"metadata keys seen and condition: {seen} has no image of a selected record under condition "
@@ -137,14 +137,15 @@ def _show_as_seen(
         row |= {"image": image.image, "image_sha256": image.sha256}
 
 
-def _select(rows: list[dict[str, Any]], ids: str | None, path: Path) -> list[dict[str, Any]]:
+def _select(rows: Iterable[dict[str, Any]], ids: str | None, path: Path) -> list[dict[str, Any]]:
     """Select the test split, or the rows that the selection file names, in its order."""
     if ids is None:
         selected = [row for row in rows if row["split"] == "test"]
     else:
         wanted = read_json(Path(ids)) if ids.endswith(".json") else decode(Path(ids).read_bytes()).split("\n")
-        by_id = {row["id"]: row for row in rows}
         wanted = [name.strip() for name in wanted if name.strip()]
+        chosen = set(wanted)
+        by_id = {row["id"]: row for row in rows if row["id"] in chosen}
         unknown = [name for name in wanted if name not in by_id]
         if unknown:
             raise UserError(f"{ids}: {len(unknown)} ids are not in {path}, first: {unknown[0]!r}")

@@ -51,10 +51,12 @@ def draw(source: Source, page: Page = SCREEN) -> Figure:
 
 def _columns(source: Source, task: Task, num_conditions: int, count: int) -> list[tuple[str, list[np.ndarray]]]:
     """Return images of a task, each as it is and under every condition; the first has the task's name as title."""
-    seen = read_seen_images(seen_images_file(source.scenario_dir), task.name)
-    ids = sorted({name for name, place in seen if place and (name, 0) in seen})  # only test images have several
-    found = []
-    for number, row in enumerate(read_examples(source.scenario_dir, task.name, ids, count)):
+    path, found = seen_images_file(source.scenario_dir), []
+    named = read_seen_images(path, task.name, images=False)
+    ids = sorted({name for name, place in named if place and (name, 0) in named})  # only test images have several
+    rows = read_examples(source.scenario_dir, task.name, ids, count)
+    seen = read_seen_images(path, task.name, ids={row["id"] for row in rows})
+    for number, row in enumerate(rows):
         files = [row["image"], *(seen[row["id"], place].image for place in range(num_conditions))]
         found.append(("" if number else task.name, [_pixels(file) for file in files]))
     return found

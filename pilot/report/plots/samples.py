@@ -12,7 +12,7 @@ import numpy as np
 
 from pilot.config.model import Frame
 from pilot.data.frames import answer_in_frame, from_frame, image_size
-from pilot.data.tables import read_table
+from pilot.data.tables import iterate_rows
 from pilot.matplotlib_import import Axes, Figure, Rectangle
 from pilot.report.numbers.files import read_samples
 from pilot.report.numbers.load import Run, Task
@@ -107,8 +107,9 @@ def read_examples(scenario_dir: Path, task: str, ids: Iterable[str], count: int)
     chosen = pick(ids, count)
     if not path.exists() or not chosen:
         return []
-    table = read_table(path, ["id", "image", "instruction", "references", "box"], id=chosen)
-    return sorted(table.to_pylist(), key=lambda row: chosen.index(row["id"]))
+    place = {name: number for number, name in enumerate(chosen)}
+    rows = iterate_rows(path, ["id", "image", "instruction", "references", "box"])
+    return sorted((row for row in rows if row["id"] in place), key=lambda row: place[row["id"]])
 
 
 def _title(source: Source) -> str:
