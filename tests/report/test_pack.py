@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pilot.config.study import load_study
 from pilot.errors import UserError
 from pilot.report.compare.power import show_power
 from pilot.report.compare.reference import REFERENCE
@@ -14,6 +15,7 @@ from pilot.report.compare.side_by_side import compare
 from pilot.report.numbers.load import load_methods
 from pilot.report.numbers.summary import group_runs, image_of_example, values_by_seed_and_client
 from pilot.report.pack import pack_runs, unpack_runs
+from pilot.report.tables.study import write_study
 from pilot.report.tables.write import write_tables
 
 pytestmark = pytest.mark.slow
@@ -124,3 +126,23 @@ def test_reference_packs_give_the_reference_tables(tmp_path: Path) -> None:
     for line in compared:
         values = values_by_seed_and_client(groups[line["method"]], line["task"], line["metric"], "personalised")
         assert values is not None and float(line["mean"]) == pytest.approx(values.mean(), abs=1e-6)
+
+
+@pytest.mark.exhaustive
+def test_reference_packs_give_the_zoo(tmp_path: Path) -> None:
+    """All committed tables of the zoo on scenario2 are made of the committed scores."""
+    for file in sorted((REFERENCE / "embedded/packs").glob("scenario2-*.tar.xz")):
+        unpack_runs(file, tmp_path)
+    names = ("scenario2", "pilot-scenario2", "variants-scenario2", "near-scenario2")
+    write_study(load_study("zoo").subset(parts=names), "embedded", tmp_path, index=False)
+    for name in names:
+        expected, found = (
+            list(csv.DictReader((folder / f"embedded/studies/zoo/{name}.csv").open(newline="", encoding="utf-8")))
+            for folder in (REFERENCE, tmp_path)
+        )
+        assert len(found) == len(expected) >= 3 * 8
+        for own, other in zip(found, expected, strict=True):
+            assert own.keys() == other.keys()
+            for field, value in other.items():
+                same = own[field] == value or float(own[field]) == pytest.approx(float(value), abs=2e-6)
+                assert same, (name, other["method"], field)
