@@ -369,3 +369,13 @@ def test_version() -> None:
     expected = next(line.split('"')[1] for line in text.splitlines() if line.startswith("version = "))
     done = start("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"pilot-bench {expected}\n", "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["bench evaluation", "bench train-step", "bench round", "bench rivals", "tables", "figures", "report", "faults",
+     "tuning", "compare", "privacy"],
+)  # fmt: skip
+def test_a_scenario_folder_that_is_not_there(command: str, tmp_path: Path) -> None:
+    done = call(*command.split(), tmp_path / "none")
+    refused(done, "none: no such folder. Expected a scenario folder such as results/embedded/scenario2")

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from pilot.io.layout import existing_scenario_folder
+
 
 class BoxFrame(StrEnum):
     """Coordinate frame of boxes in answers; see `pilot.data.frames`."""
@@ -46,7 +48,9 @@ OnlyMethodsOption = Annotated[
 PaperOption = Annotated[
     bool, typer.Option("--paper", help="Also draw figures for papers: PDFs as wide as a column and as the text.")
 ]
-ScenarioDirArgument = Annotated[Path, typer.Argument(help="results/<profile>/<scenario>")]
+ScenarioDirArgument = Annotated[
+    Path, typer.Argument(callback=existing_scenario_folder, help="results/<profile>/<scenario>")
+]
 ScenarioOption = Annotated[str, typer.Option("--scenario", "-s", help="Scenario name, or a path to its YAML file.")]
 ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="Profile name, or a path to its YAML file.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder that holds all results.")]

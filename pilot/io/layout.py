@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pilot.errors import UserError
+
 FAULTS = "faults"
 EVAL = "eval"
 """Subfolder of a run with its evaluations."""
@@ -26,6 +28,17 @@ KEPT_ROUNDS = 2
 def setting_folder(results: Path, profile: str, scenario: str) -> Path:
     """Return the folder of a scenario's data and runs with a profile."""
     return results / profile / scenario
+
+
+def existing_scenario_folder(path: Path) -> Path:
+    """Return a scenario's folder.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder. Expected a scenario folder such as results/embedded/scenario2.")
+    return path
 
 
 def run_folder(scenario_dir: Path, method: str, seed: int, fault: str | None = None) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pilot.errors import UserError
 from pilot.io.atomic import write_text
+from pilot.io.layout import existing_scenario_folder
 from pilot.report.html.charts import charts
 from pilot.report.html.leaderboard import leaderboard, read_grid
 from pilot.report.html.look import method_marks
@@ -62,9 +63,7 @@ def write_report(scenario_dir: Path, methods: Sequence[str] | None = None, sampl
         UserError: no runs, an unfinished run, runs that cannot be compared, or tables that are missing or lack a
             method.
     """
-    if not scenario_dir.is_dir():
-        raise UserError(f"{scenario_dir}: no such folder. Expected one such as results/embedded/scenario2.")
-    runs = load_methods(scenario_dir, methods)
+    runs = load_methods(existing_scenario_folder(scenario_dir), methods)
     check_comparable(runs, allow=["seeds"])
     source = Source(scenario_dir, tuple(runs))
     try:

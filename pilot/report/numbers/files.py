@@ -6,7 +6,7 @@ from typing import Any
 
 from pilot.errors import UserError
 from pilot.io.atomic import FieldType, damaged, read_json, read_jsonl
-from pilot.io.layout import METRICS, PER_EXAMPLE, SAMPLES
+from pilot.io.layout import METRICS, PER_EXAMPLE, SAMPLES, existing_scenario_folder
 from pilot.io.verified import check_digest
 
 SAMPLE_FIELDS = {"protocol": str, "task": str, "id": str, "clients": list, "prediction": str, "references": list}
@@ -27,8 +27,7 @@ def discover(path: Path) -> list[Path]:
     Raises:
         UserError: there is no such folder, or no run in it.
     """
-    if not path.is_dir():
-        raise UserError(f"{path}: no such folder. Expected a scenario folder such as results/embedded/scenario2.")
+    existing_scenario_folder(path)
     if (path / "config.json").exists() or path.name.startswith("seed"):
         return [path]
     for pattern in ("runs/*/seed*", "*/seed*", "seed*", "*/runs/*/seed*", "*/*/runs/*/seed*"):

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pilot.errors import UserError
+from pilot.io.layout import existing_scenario_folder
 from pilot.report.numbers.comparable import check_comparable
 from pilot.report.numbers.load import Run, load_methods
 from pilot.report.plots import (
@@ -91,8 +92,7 @@ def write_figures(
 
 
 def _select(scenario_dir: Path, methods: Sequence[str] | None) -> list[Run]:
-    if not scenario_dir.is_dir():
-        raise UserError(f"{scenario_dir}: no such folder. Expected one such as results/embedded/scenario2.")
+    existing_scenario_folder(scenario_dir)
     runs = load_methods(scenario_dir, methods) if methods or (scenario_dir / "runs").is_dir() else []
     check_comparable(runs, allow=["seeds"])  # seeds may differ: the figures show each of them
     return runs
