@@ -1,10 +1,11 @@
 """`pilot-bench bench round`: rounds in this process and through Flower's simulation (Ray), and a round's overhead.
 
-The overhead is a round's time without its optimiser steps. Both engines run the same client and server code and must
-end with the same server states. A round's seconds are measured from the end of one round's training to the end of the
-next one's, so they include aggregation, checkpoint and all files. Start-up lasts until the first client has trained its
-first phase: loading the backbone and tokenising, and for Flower also starting Ray and its workers. Neither includes
-imports or writing the nodes' folders, which is done once.
+The overhead is the time of rounds after the first without their optimiser steps: in round 1 clients also tokenise their
+examples. Both engines run the same client and server code and must end with the same server states. A round's seconds
+are measured from the end of one round's training to the end of the next one's, so they include aggregation, checkpoint
+and all files. Start-up lasts until the first client has trained its first phase: loading the backbone and tokenising,
+and for Flower also starting Ray and its workers. Neither includes imports or writing the nodes' folders, which is done
+once.
 """
 
 import tempfile
@@ -40,7 +41,7 @@ class Run:
     Attributes:
         startup_seconds: time until the first client has trained.
         round_seconds: median time of the rounds after the first.
-        overhead: 1 - step seconds / seconds of the rounds, over all rounds.
+        overhead: 1 - step seconds / seconds of the rounds, over those after the first.
         server: sha256 of the last server state.
     """
 
@@ -143,12 +144,15 @@ def _link_inputs(scenario_dir: Path, folder: Path) -> Path:
 def _run(spec: RunSpec, folder: Path, run_dir: Path, engine: str) -> Run:
     first: list[float] = []
     stamps: list[float] = []
+    start: dict[str, float] = {}  # times of round 1, in which clients also tokenise their examples
 
     def note(done: int, of: int) -> None:
         if not first:
             first.append(time.perf_counter())
         if done * spec.profile.rounds % of == 0:
             stamps.append(time.perf_counter())
+            if len(stamps) == 2:
+                start.update(read_json(run_dir / "timing.json"))
 
     began = time.perf_counter()
     if engine == "flower":
@@ -157,11 +161,11 @@ def _run(spec: RunSpec, folder: Path, run_dir: Path, engine: str) -> Run:
         simulate_run(spec, folder, run_dir, False, note)
     else:
         train_run(spec, folder, run_dir, False, note)
-    timing = read_json(run_dir / "timing.json")
-    rounds = sum(timing[name] for name in ROUND_PARTS)
+    end = read_json(run_dir / "timing.json")
+    steps, *others = (end[name] - start[name] for name in ("step_seconds", *ROUND_PARTS))
     each = median(b - a for a, b in pairwise(stamps))
     server = sha256_file(run_dir / "checkpoint" / f"round-{spec.profile.rounds}" / "server.safetensors")
-    return Run(first[0] - began, each, 1 - timing["step_seconds"] / rounds, server)
+    return Run(first[0] - began, each, 1 - steps / sum(others), server)
 
 
 def _summary(runs: Sequence[Run]) -> dict[str, Any]:
