@@ -129,15 +129,19 @@ def test_reference_packs_give_the_reference_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.exhaustive
-def test_reference_packs_give_the_zoo(tmp_path: Path) -> None:
-    """All committed tables of the zoo on scenario2 are made of the committed scores."""
-    for file in sorted((REFERENCE / "embedded/packs").glob("scenario2-*.tar.xz")):
+def test_reference_packs_give_the_studies(tmp_path: Path) -> None:
+    """Committed tables of the zoo on scenario2, and of heterogeneity over alpha, are made of the committed scores."""
+    for file in sorted((REFERENCE / "embedded/packs").glob("*.tar.xz")):
         unpack_runs(file, tmp_path)
-    names = ("scenario2", "pilot-scenario2", "variants-scenario2", "near-scenario2")
-    write_study(load_study("zoo").subset(parts=names), "embedded", tmp_path, index=False)
-    for name in names:
+    parts = {
+        "zoo": ("scenario2", "pilot-scenario2", "variants-scenario2", "near-scenario2"),
+        "heterogeneity": ("alpha",),
+    }
+    for study, names in parts.items():
+        write_study(load_study(study).subset(parts=names), "embedded", tmp_path, index=False)
+    for study, name in ((study, name) for study, names in parts.items() for name in names):
         expected, found = (
-            list(csv.DictReader((folder / f"embedded/studies/zoo/{name}.csv").open(newline="", encoding="utf-8")))
+            list(csv.DictReader((folder / f"embedded/studies/{study}/{name}.csv").open(newline="", encoding="utf-8")))
             for folder in (REFERENCE, tmp_path)
         )
         assert len(found) == len(expected) >= 3 * 8
