@@ -70,10 +70,12 @@ def _no_word_about_offloading() -> Iterator[None]:
     logger = logging.getLogger("accelerate.big_modeling")
     before = logger.level
     logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The following device_map keys do not match any submodules")
-        yield
-    logger.setLevel(before)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The following device_map keys do not match any submodules")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def _connector_alone(model: nn.Module, family: type[Family]) -> dict[str, str]:

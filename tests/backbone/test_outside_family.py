@@ -15,6 +15,7 @@ from pilot import provenance
 from pilot.backbone.families import table
 from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.random_llava import random_processor, random_tokenizer
+from pilot.backbone.server_backbone import ServerBackbone, load_server_backbone
 from pilot.config.model import RandomModel
 from pilot.config.profile import Profile
 from pilot.errors import UserError
@@ -22,6 +23,7 @@ from pilot.plan.architecture import architecture_of
 from pilot.provenance import stage_digest
 
 from ..families import images
+from .test_server_backbone import assert_equal
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "add-a-backbone.md"
 SIZE = RandomModel(
@@ -94,6 +96,12 @@ def test_the_page_gives_a_working_family(installed: Path) -> None:
         labels = torch.where(torch.arange(len(rest)) >= len(rest) - 2, rest, -100).expand(2, -1)
         logits, _ = made.logits(tokens, rest.expand(2, -1), labels)
     torch.testing.assert_close(logits, full[:, -3:-1].flatten(0, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_a_server_reads_the_connector_alone(installed: Path) -> None:
+    server = load_server_backbone(profile(installed), weights=False)
+    assert isinstance(server, ServerBackbone)
+    assert_equal(server, load_backbone(profile(installed)))
 
 
 def test_runs_depend_on_the_family(installed: Path) -> None:

@@ -115,6 +115,8 @@ def test_the_pages_commands(monkeypatch: pytest.MonkeyPatch, small: Small) -> No
     assert len(given) == len(texts) >= 2
     _, profile, _, sides, sizes, _ = given[0]
     assert (sizes, len(sides)) == (Sizes(), 6) and profile.local_steps == small.profile.local_steps
+    CliRunner().invoke(app, shlex.split(f"bench rivals {names} --local-steps 2"))
+    assert given.pop()[1].local_steps == 2
     measured = [(arguments[4].factors, arguments[4].repeats, arguments[4].limit) for arguments in given[1:]]
     assert measured == [((factor,), 2, 300.0) for factor in (1, 10, 100)]
 

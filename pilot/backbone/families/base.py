@@ -35,7 +35,7 @@ class Family(ABC):
         language: path of the LLM without its head in transformers' model.
         one_tile: options of the image processor with which every image is one tile.
         note: what images undergo in training that `one_tile` does not do, for the cards of exported models.
-        connector: paths of the connector's linear layers, first to last.
+        connector: paths of the connector's linear layers, first to last; a run's server reads no other weights.
         stock: whether the model's class is one of transformers.
     """
 

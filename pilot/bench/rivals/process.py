@@ -17,13 +17,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from pilot.bench.rivals.job import VARIABLE
+from pilot.bench.scale.measure import ONE_THREAD, PROC
 from pilot.errors import UserError
 
-PROC, INTERVAL = Path("/proc"), 0.5
+INTERVAL = 0.5
 TICKS = os.sysconf("SC_CLK_TCK")
-SETTINGS = {
-    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-    "FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0", "WANDB_MODE": "disabled",
+SETTINGS = ONE_THREAD | {
+    "HF_HUB_OFFLINE": "1", "FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0", "WANDB_MODE": "disabled",
 }  # fmt: skip
 """Environment of every run: one thread of computation per process, and nothing is reported to anyone."""
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pilot.evaluation.audit.attacks.losses import rank_answers
 from pilot.evaluation.audit.scores import Scored, area, exposure, hits_at_few_false, mean
 
 
@@ -29,6 +30,7 @@ def test_hits_at_few_false() -> None:
 def test_exposure() -> None:
     """Eight candidates: the best has log2 8 - log2 1 = 3 bits, the fourth 3 - 2 = 1, the last none."""
     assert [exposure(rank, 8) for rank in (1, 4, 8)] == [3, 1, 0]
+    assert exposure(rank_answers([1.0, 1.0, 1.0])[0], 3) == pytest.approx(np.log2(3) - 1), "rank 2 of three equals"
 
 
 def test_an_image_is_drawn_as_a_whole() -> None:
