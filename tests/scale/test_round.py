@@ -77,3 +77,8 @@ def test_what_cannot_be_measured_is_refused(small: Small, tmp_path: Path) -> Non
     assert [spec.method for spec in specs] == ["pilot", "fedavg"]
     with pytest.raises(UserError, match="data: missing"):
         bench_round(specs, None, tmp_path, 1, quiet)
+    half = tmp_path / "half.yaml"
+    half.write_text(small.profile_text + "federation: {participation: {fraction: 0.5}}\n")
+    specs, _ = load_specs(names[0], str(half), ["fedavg"], "", 2)
+    with pytest.raises(UserError, match="federation.participation: expected none"):
+        bench_round(specs, None, small.folder, 1, quiet)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 from pilot.bench.rivals.job import VARIABLE
 from pilot.bench.scale.measure import ONE_THREAD, PROC
 from pilot.errors import UserError
+from pilot.io.processes import all_processes
 
 INTERVAL = 0.5
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -47,7 +48,7 @@ class Watch:
     def sample(self, mark: bytes) -> None:
         """Read CPU time and memory of all processes of the run."""
         memory = 0
-        for pid in marked(mark):
+        for pid in _running(mark):
             with contextlib.suppress(OSError, IndexError, StopIteration, ValueError):  # it may end at any time
                 fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
                 self._last[pid, fields[19]] = (int(fields[11]) + int(fields[12])) / TICKS
@@ -65,13 +66,9 @@ class Watch:
         return points[-1][1]
 
 
-def marked(mark: bytes) -> Iterator[int]:
-    """Yield the ids of this user's processes whose environment contains `mark`."""
-    for entry in PROC.iterdir():
-        if entry.name.isdecimal():
-            with contextlib.suppress(OSError):
-                if mark in (entry / "environ").read_bytes():
-                    yield int(entry.name)
+def _running(mark: bytes) -> list[int]:
+    """Return the ids of the processes whose environment contains `mark`, `NAME=value`."""
+    return [process for process, _, environment in all_processes() if mark in environment]
 
 
 def run_watched(command: Sequence[str], job_file: Path, path: Sequence[Path], limit: float) -> Watch:
@@ -88,7 +85,7 @@ def run_watched(command: Sequence[str], job_file: Path, path: Sequence[Path], li
     """
     if not (PROC / "self" / "smaps_rollup").exists():
         raise UserError(f"{PROC}/self/smaps_rollup: missing. Memory of several processes is measured on Linux only.")
-    mark, output = f"{VARIABLE}={job_file}\0".encode(), job_file.with_name("output.txt")
+    mark, output = f"{VARIABLE}={job_file}".encode(), job_file.with_name("output.txt")
     environment = {**os.environ, **SETTINGS, VARIABLE: str(job_file), "PYTHONPATH": os.pathsep.join(map(str, path))}
     with output.open("wb") as file:
         watch, began = Watch(time.time()), time.perf_counter()
@@ -127,16 +124,9 @@ def _set_at_end(process: "subprocess.Popen[bytes]", ended: threading.Event) -> N
 
 def _kill_all(process: "subprocess.Popen[bytes]", mark: bytes) -> None:
     """Kill the run's remaining processes, those started meanwhile included."""
-    while left := [pid for pid in marked(mark) if not _is_zombie(pid)]:
+    while left := _running(mark):
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
     process.wait()
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True

@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 from pilot.bench.scale.measure import machine
+from pilot.config.federation import ParticipationConfig
 from pilot.config.load import load_profile, load_scenario
 from pilot.config.variant import base_name, check_methods
 from pilot.errors import UserError
@@ -82,10 +83,17 @@ def bench_round(
         advance: called with the finished and total numbers of runs.
 
     Raises:
-        UserError: fewer than two rounds, so that none is left to be measured; data, partition or features are missing.
+        UserError: fewer than two rounds, so that none is left to be measured; rounds of unequal work; data, partition
+            or features are missing.
     """
     if min(spec.profile.rounds for spec in specs) < 2:
         raise UserError("bench round: --rounds: expected at least 2, because the first round is not measured.")
+    profile = specs[0].profile
+    if profile.federation.participation != ParticipationConfig():
+        raise UserError(
+            f"bench round: profile {profile.name}: field federation.participation: expected none, because rounds of "
+            "other clients take other times. Choose a profile in which every client takes part in every round."
+        )
     total, done = repeats * (len(specs) + (2 if compared else 0)), 0
     own: dict[str, list[Run]] = {spec.method: [] for spec in specs}
     engines: dict[str, list[Run]] = {"local": [], "flower": []} if compared else {}
