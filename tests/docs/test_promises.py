@@ -6,6 +6,8 @@ import tomllib
 
 import pytest
 
+from pilot.methods.catalogue import FAMILIES, REFERENCES
+
 from .pages import ROOT
 
 PAGE = (ROOT / "tests/README.md").read_text(encoding="utf-8")
@@ -53,3 +55,13 @@ def test_the_readme_says_what_continuous_integration_does() -> None:
     commands = [line for line in (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines() if line.strip()]
     assert commands[-1].split("#")[0].strip() == command
     assert "PILOT_SMOKE_RESULTS" in "".join(commands)
+
+
+def test_the_readme_counts_the_methods() -> None:
+    """Methods of the catalogue besides Pilot and the references."""
+    ours = FAMILIES["Variants of Pilot, ours"]
+    others = [name for family, names in FAMILIES.items() if family != REFERENCES for name in names if name != "pilot"]
+    said = re.search(
+        r"(\d+) other federated methods and (\d+) of our own variants", (ROOT / "README.md").read_text("utf-8")
+    )
+    assert said and [int(number) for number in said.groups()] == [len(others) - len(ours), len(ours)]
