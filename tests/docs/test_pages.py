@@ -1,6 +1,7 @@
 """What docs/results.md and docs/scenarios.md say of files and fields is what the code has."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,21 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
     ours = ["/" + path.relative_to(ROOT).as_posix() for path in files]
     named = set(re.findall(r"`([\w./-]+\.(?:py|smk))(?:::\w+)?`", page.read_text(encoding="utf-8"))) - NOT_OURS
     assert [name for name in sorted(named) if not any(path.endswith(f"/{name}") for path in ours)] == []
+
+
+@pytest.mark.parametrize("page", pages(), ids=page_name)
+def test_no_sentence_becomes_a_list_item(page: Path) -> None:
+    """A line of a paragraph that begins with a number and a full stop would be shown as an item of a list."""
+    marker = re.compile(r" *(?:\d+([.)])|[-*+]) ")
+    kind, wrong = "", []
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for before, line in pairwise(["", *text.splitlines()]):
+        kind = kind if before.strip() else ""
+        if found := marker.match(line):
+            if before.strip() and found[1] and kind != found[1]:
+                wrong.append(line)
+            kind = found[1] or ""
+    assert wrong == []
 
 
 def section(heading: str) -> str:
