@@ -16,8 +16,8 @@ def export(
 ) -> None:
     """Write a client's trained model with processor and model card.
 
-    Models of methods with LLaVA's single connector can be loaded by transformers or PEFT; those of Pilot and FedMoE by
-    pilot.export.load.
+    Models with the backbone's single connector and one LoRA can be loaded by transformers or PEFT, all others by
+    pilot.export.load: those of Pilot, its variants, FedMoE, and methods that keep several LoRAs.
     """
     from pilot.export.write import ADAPTER, MERGED, export_model
 

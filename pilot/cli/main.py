@@ -77,7 +77,7 @@ def _root(
 
 @app.command("list")
 def list_(what: Listing, as_json: JsonOption = False) -> None:
-    """List methods, scenarios, profiles, tasks, faults, variants, studies or metrics."""
+    """List methods, scenarios, profiles, tasks, faults, variants, studies, backbones or metrics."""
     from pilot.cli.listing import catalogue, print_methods
 
     entries = catalogue(what)

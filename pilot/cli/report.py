@@ -48,7 +48,7 @@ def compare(
 
     With two result folders OLD NEW of the same profile and scenario, show what changed beyond noise, by method. With
     `--show`: curves over rounds and bytes, when targets are reached, every client's model on every task, how clients
-    differ, what newcomers get, or what was forgotten.
+    differ, what newcomers get, what imaging conditions change, or what was forgotten.
     """
     form = "json" if as_json else format
     if show is not None:

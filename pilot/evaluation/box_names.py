@@ -66,11 +66,11 @@ def roles_of_numbers(text: str, number: re.Pattern[str]) -> tuple[list[Role], bo
     return [], max(len({*roles}), len(technical)) > 1
 
 
-def box_from_roles(roles: Sequence[Role], numbers: Sequence[str]) -> list[str]:
-    """Return x1, y1, x2, y2 from four named numbers; empty if they are not in 0..1 or the names make no box."""
+def box_from_roles(roles: Sequence[Role], numbers: Sequence[str], unit: int) -> list[str]:
+    """Return x1, y1, x2, y2 from four named numbers; empty if they are not in 0..unit or the names make no box."""
     if list(roles[:2]) == list(roles[2:]):  # x and y of two points
         roles = [*roles[:2], *((axis, END) for axis, order in roles[2:] if order == 0)]
-    if len({*roles}) < len(numbers) or not all(0 <= float(number) <= 1 for number in numbers):
+    if len({*roles}) < len(numbers) or not all(0 <= float(number) <= unit for number in numbers):
         return []
     values = {role: Decimal(repr(float(number))) for role, number in zip(roles, numbers, strict=True)}
     across, down = (_span({role: value for (of, role), value in values.items() if of == axis}) for axis in "xy")

@@ -70,7 +70,7 @@ def _all_numbers_whole(text: str) -> bool:
 
 def _named_box(roles: Sequence[Role], numbers: Sequence[str], unit: int) -> Box | None:
     """Make a box from four numbers, assigned by name if they have names."""
-    return _box(box_from_roles(roles, numbers) if roles and len(numbers) == 4 else numbers, unit)
+    return _box(box_from_roles(roles, numbers, unit) if roles and len(numbers) == 4 else numbers, unit)
 
 
 def _box(numbers: Sequence[str], unit: int = 1) -> Box | None:

@@ -108,7 +108,7 @@ def _summary(trained: TrainedModel, form: str) -> str:
     kind = {
         "merged": f"A `{trained.backbone.family.model_class}` checkpoint with LoRA merged into the weights.",
         "adapter": "A PEFT adapter (LoRA and the projector) over the base model.",
-        "mixture": "LoRA and several connectors over the frozen base model, which is not in this folder.",
+        "mixture": "LoRA and connectors over the frozen base model, which is not in this folder.",
     }[form]
     tasks = spec.scenario.client_tasks
     rows = [

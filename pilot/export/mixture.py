@@ -1,4 +1,4 @@
-"""Export of models with several connectors: a folder of JSON and safetensors, without code, that `load` reads.
+"""Export of models with several connectors or LoRAs: a folder of JSON and safetensors, without code, that `load` reads.
 
 `pilot_model.json` names method, client, profile and backbone; `pilot_model.safetensors` holds LoRA and connectors. The
 frozen backbone is not copied: it is named by its digest and must be available when the folder is loaded.
@@ -82,7 +82,7 @@ def write_mixture(folder: Path, description: Mapping[str, Any], state: State) ->
 
 
 def load(folder: Path | str) -> ExportedModel:
-    """Load a model from a folder that `pilot-bench export` wrote for a method with several connectors.
+    """Load a model from a folder that `pilot-bench export` wrote for a method with several connectors or LoRAs.
 
     Nothing in the folder is executed: it holds JSON and tensors.
 

@@ -29,8 +29,8 @@ def export_model(
         run_dir: results/<profile>/<scenario>/runs/<method>/seed<k>.
         client: number of the client.
         target: a folder that does not exist or is empty.
-        form: `merged` (the default if the connector is LLaVA's) or `adapter`; methods with several connectors have a
-            separate format and take None only.
+        form: `merged` (the default if the connector is LLaVA's) or `adapter`; methods with several connectors or LoRAs
+            have a separate format and take None only.
         shard_size: maximum size of a file of a merged checkpoint, such as `5GB`.
 
     Returns:
@@ -86,8 +86,8 @@ def _choose_form(trained: TrainedModel, form: str | None) -> str:
         return form or MERGED
     if form is not None:
         raise UserError(
-            f"{trained.run_dir}: --{form}: method {trained.spec.method} has several connectors, which no class of "
-            "transformers supports. Omit the option and load the exported folder with pilot.export.load."
+            f"{trained.run_dir}: --{form}: method {trained.spec.method} has several connectors or LoRAs, which no "
+            "class of transformers supports. Omit the option and load the exported folder with pilot.export.load."
         )
     return MIXTURE
 

@@ -58,6 +58,16 @@ def test_parse_reads_back_what_is_printed(box: Box) -> None:
     assert parse_box(f"[{box.x1!r}, {box.y1!r}, {box.x2!r}, {box.y2!r}]") == box
 
 
+def test_named_coordinates_are_in_the_frames_units() -> None:
+    """Names in any order, also where coordinates are thousandths or pixels of 448."""
+    named = '{{"y1": {}, "x1": {}, "y2": {}, "x2": {}}}'
+    assert parse_box(named.format(200, 100, 400, 300), "thousandths") == (0.1, 0.2, 0.3, 0.4)
+    assert parse_box(named.format(112, 56, 448, 224), "pixels_448") == (0.125, 0.25, 0.5, 1.0)
+    assert parse_box("left=100 top=200 width=200 height=200", "thousandths") == (0.1, 0.2, 0.3, 0.4)
+    assert parse_box(named.format(200, 100, 400, 1001), "thousandths") is None
+    assert parse_box(named.format(200, 100, 400, 300)) is None
+
+
 @given(st.text())
 def test_any_text_is_handled(text: str) -> None:
     box = parse_box(text)

@@ -148,7 +148,7 @@ def test_refusals(small: Small, tmp_path: Path) -> None:
         export_model(small.run("fedavg"), 6, tmp_path / "model")
     with pytest.raises(UserError, match=r"not a finished run \(manifest.json is missing\)\. Train it first"):
         export_model(small.folder, 0, tmp_path / "model")
-    with pytest.raises(UserError, match=r"--adapter: method pilot has several connectors"):
+    with pytest.raises(UserError, match=r"--adapter: method pilot has several connectors or LoRAs"):
         export_model(small.run("pilot"), 0, tmp_path / "model", "adapter")
     assert list(tmp_path.iterdir()) == []
 

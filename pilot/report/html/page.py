@@ -35,7 +35,7 @@ _SECTIONS = {
     "unseen": ("Unseen clients", None),
     "conditions": ("Imaging conditions", None),
     "forgetting": ("Forgetting", None),
-    "privacy": ("Privacy", None),
+    "privacy": ("What messages reveal", None),
     "losses": ("Losses", ("losses",)),
     "exchange": ("Router and neighbours", ("router", "neighbours")),
     "partition": ("Partition", ("partition",)),

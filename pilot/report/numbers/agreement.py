@@ -3,7 +3,8 @@
 Tau-b (Kendall 1945) of the methods' means on a task's primary metric in two settings: 1 for the same order, -1 for the
 reverse, 0 for no relation. Its interval is a bootstrap: each replicate draws the seeds of either setting, which all
 methods share, and the images, which settings with the same test set share; the clients are those of the scenario.
-Replicates have the noise of the means once more, so where methods are close, the interval is nearer to 0 than tau is.
+Replicates have the noise of the means once more, so where methods are close, the interval is nearer to 0 than tau is;
+it is widened to contain tau, which ties in the means alone can put outside.
 
 A conclusion is the mark of a method against the part's baseline on one task (`p_holm` below 0.05): what a reader would
 quote. It holds everywhere, on some settings, nowhere, or is reversed.
@@ -126,8 +127,10 @@ def _row(
     draws = [weights, weights if shared else _image_weights(sides[1][0], rng)]
     replicates = kendall_tau(*(_means(side, draw, rng) for side, draw in zip(sides, draws, strict=True)))
     known = replicates[~np.isnan(replicates)]
-    low, high = np.quantile(known, [LEVEL / 2, 1 - LEVEL / 2]).tolist() if len(known) else (None, None)
-    return AgreementRow(*start, None if np.isnan(tau) else float(tau), low, high)
+    if np.isnan(tau) or not len(known):
+        return AgreementRow(*start, None, None, None)
+    low, high = np.quantile(known, [LEVEL / 2, 1 - LEVEL / 2]).tolist()
+    return AgreementRow(*start, float(tau), min(low, float(tau)), max(high, float(tau)))
 
 
 def _image_weights(scores: Scores, rng: np.random.Generator) -> Floats:

@@ -145,7 +145,7 @@ def order_markdown(table: PartTable, orders: Mapping[str, Sequence[AgreementRow]
             *markdown_table(["task", "settings", "Kendall's τ"], taus, 2),
             "",
             "- τ of the methods' means: 1 for the same order, -1 for the reverse; in brackets a 95 % interval "
-            "(bootstrap over seeds and images; nearer to 0 than τ where methods are close).",
+            "(bootstrap over seeds and images; it contains τ, and is nearer to 0 where methods are close).",
             "",
             f"### {table.part.title}: marks against {table.part.baseline}",
             "",
