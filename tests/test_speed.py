@@ -9,21 +9,21 @@ from pilot.cli.speed import FAST, SLOW, estimate, measure_rate, processor_featur
 
 
 def test_the_estimate_goes_through_what_was_measured() -> None:
-    """60.6 CPU minutes at 37 GFLOP/s; 1,042 s of CPU, and 551 s on two cores, at 202.5."""
-    assert estimate(SLOW[0], 1).cpu_minutes == pytest.approx(60.6)
+    """3,021 s of CPU at 80 GFLOP/s; 1,985 s of CPU, and 1,064 s on two cores, at 157."""
+    assert estimate(SLOW[0], 1).cpu_minutes * 60 == pytest.approx(3021)
     fast = estimate(FAST[0], 2)
-    assert fast.cpu_minutes * 60 == pytest.approx(1042)
+    assert fast.cpu_minutes * 60 == pytest.approx(1985)
     low, high = fast.minutes
-    assert (low * 1.3 * 60, high / 1.3 * 60) == pytest.approx((551, 551), abs=1)
+    assert (low * 1.3 * 60, high / 1.3 * 60) == pytest.approx((1064, 1064), abs=1)
 
 
 def test_between_and_beyond() -> None:
-    """w = (60.6 - 17.367) / (1/37 - 1/202.5) = 1,957.2 minutes x GFLOP/s, a = 17.367 - 9.665 = 7.70."""
-    assert estimate(145, 1).cpu_minutes == pytest.approx(7.70 + 1957.2 / 145, abs=0.01)
-    assert estimate(1e9, 1).cpu_minutes == pytest.approx(7.70, abs=0.01)
+    """w = (50.350 - 33.083) / (1/80 - 1/157) = 2,816.5 minutes x GFLOP/s, a = 33.083 - 17.939 = 15.144."""
+    assert estimate(145, 1).cpu_minutes == pytest.approx(15.144 + 2816.5 / 145, abs=0.01)
+    assert estimate(1e9, 1).cpu_minutes == pytest.approx(15.144, abs=0.01)
     many = [estimate(100, cores).minutes[0] for cores in (1, 2, 4, 8, 64)]
     assert many == sorted(many, reverse=True) and many[0] == pytest.approx(2 * many[1])
-    assert many[-1] == pytest.approx(27.27 * 118 / 1042 / 1.3, abs=0.01), "a run's stages follow one another"
+    assert many[-1] == pytest.approx(43.309 * 257 / 1985 / 1.3, abs=0.01), "a run's stages follow one another"
 
 
 def test_instructions(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Speed of this processor's matrix products, and the time of `scenario2` estimated from it and two measured machines.
+"""Speed of this processor's matrix products, and the time of `scenario2` estimated from it and two measured runs.
 
 CPU time is modelled as a + w / r: r is the rate of one thread's matrix products, w the work that scales with it, a the
-time that does not (data, tokenising, Java, figures). a and w follow from whole runs of scenario2 on two processors
-(docs/notes/pipeline.md); another kind of processor may fall outside the range.
+time that does not (data, tokenising, Java, figures). a and w follow from two whole runs of scenario2, with and without
+AVX-512 (docs/notes/pipeline.md); another kind of processor may fall outside the range.
 """
 
 import time
@@ -14,14 +14,14 @@ MAX_WALL_SECONDS = 2.0
 INSTRUCTIONS = {"AVX2": "avx2", "AVX-512": "avx512f", "AMX": "amx_tile"}
 SHAPES = ((800, 128, 128), (800, 128, 256), (800, 256, 128))
 """Rows, inner dimension, columns of matrix products in a training step of the embedded profile."""
-SLOW, FAST = (37.0, 60.6), (202.5, 1042 / 60)
-"""GFLOP/s of a thread, CPU minutes of scenario2: an EPYC with AVX2 only (35 to 39), one with AVX-512 (193 to 212)."""
+SLOW, FAST = (80.0, 3021 / 60), (157.0, 1985 / 60)
+"""GFLOP/s of a thread, CPU minutes of scenario2: an Intel Xeon told to compute with AVX2 only, and with AVX-512."""
 SLOWDOWN = 1.3
 """Slowdown of the same step when other tenants use the machine: 34 to 40 ms, 35 to 46 ms."""
-BUSY_SHARE = 0.946
-"""Share of two cores' time that the jobs used: 1,042 s of CPU in 551 s."""
-SERIAL_SHARE = 118 / 1042
-"""Share of all work that cannot run in parallel: data, features, a run's training and answers, scores, figures."""
+BUSY_SHARE = 0.933
+"""Share of two cores' time that the jobs used: 1,985 s of CPU in 1,064 s."""
+SERIAL_SHARE = 257 / 1985
+"""Share of all work that cannot run in parallel: data, partition, features, a run of Pilot, scores, tables, report."""
 
 
 @dataclass(frozen=True)
