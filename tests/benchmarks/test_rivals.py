@@ -74,9 +74,7 @@ def test_ours_is_the_plain_loop_in_processes(small: Small) -> None:
     report = bench(small, choose_sides([])[:2])
     check_ours_is_the_plain_loop(report)
     for side in report["sizes"][0]["sides"].values():
-        assert side["peak_bytes"] > 2**26
-        # a round's CPU time is read every half second and may be a little below that of its steps
-        assert -0.1 < side["overhead_cpu_seconds"] < side["round_cpu_seconds"] + 1
+        assert side["peak_bytes"] > 2**26 and 0 < side["overhead_cpu_seconds"] < side["round_cpu_seconds"] + 1
 
 
 @pytest.mark.exhaustive
