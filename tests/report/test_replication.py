@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from pilot.report.compare.replication import show_replication
 from pilot.report.numbers.load import load_runs
 from pilot.report.numbers.replication import replication_rows
 from pilot.report.numbers.retraining import compare_trainings
+from pilot.report.numbers.significance import against_baseline
 from pilot.report.numbers.summary import group_runs
 
 from .synthetic import build_scenario
@@ -32,12 +34,12 @@ def test_interval_by_hand() -> None:
     """Only seeds vary: d 2, sqrt(V) = 1 / sqrt(3), t of two degrees. Only images vary: many degrees."""
     seeds = compare_trainings(np.array([[1.0] * 4, [2.0] * 4, [3.0] * 4]), np.arange(4))
     half = student.ppf(0.975, 2) / math.sqrt(3)
-    assert seeds.interval == pytest.approx((2 - half, 2 + half))
+    assert seeds is not None and seeds.interval == pytest.approx((2 - half, 2 + half))
     images = compare_trainings(np.array([[0.0, 1.0, 2.0, 5.0]] * 3), np.arange(4))
-    error = np.std([0, 1, 2, 5], ddof=1) / 2
-    assert images.interval == pytest.approx((2 - student.ppf(0.975, 3) * error, 2 + student.ppf(0.975, 3) * error))
-    equal = compare_trainings(np.ones((3, 4)), np.arange(4))
-    assert equal.interval == (1.0, 1.0)
+    half = student.ppf(0.975, 3) * np.std([0, 1, 2, 5], ddof=1) / 2
+    assert images is not None and images.interval == pytest.approx((2 - half, 2 + half))
+    equal = compare_trainings(np.zeros((3, 4)), np.arange(4))
+    assert equal is not None and equal.interval == (0.0, 0.0)
 
 
 def test_each_set_has_its_own_seeds(scenario: Path) -> None:
@@ -60,7 +62,9 @@ def test_each_set_has_its_own_seeds(scenario: Path) -> None:
         changes = [values(row.method, seeds) - values("fedavg", seeds) for seeds in (range(3), range(3, 6))]
         assert row.difference == pytest.approx(changes[0].mean()) and row.again == pytest.approx(changes[1].mean())
         if row.test == "training":
-            low, high = compare_trainings(changes[0], np.arange(changes[0].shape[1])).interval
+            found = compare_trainings(changes[0], np.arange(changes[0].shape[1]))
+            assert found is not None
+            low, high = found.interval
         else:
             by_image = changes[0].mean(axis=0)
             half = student.ppf(0.975, len(by_image) - 1) * by_image.std(ddof=1) / len(by_image) ** 0.5
@@ -82,6 +86,17 @@ def test_correction_is_over_each_family(scenario: Path) -> None:
             among_all = families[1].get((task, method, other)) or families[1][task, other, method]
             assert among_all.p_holm >= row.p_holm and abs(among_all.difference) == pytest.approx(abs(row.difference))
     assert all(row.marked == (row.p_holm < 0.05) for row in rows)
+
+
+def test_marks_are_those_of_a_table_of_the_first_seeds(scenario: Path) -> None:
+    """References have no rows here, but a table corrects for their tests too."""
+    groups = group_runs(load_runs([scenario]))
+    first = [replace(each, runs=tuple(run for run in each.runs if run.seed < 3)) for each in groups]
+    table = {(row.test, row.task, row.method): row.p_holm for row in against_baseline(first, "fedavg")}
+    rows = [row for row in replication_rows(groups, 3) if row.compared == "baseline"]
+    assert {(row.test, row.task, row.method): row.p_holm for row in rows} == {
+        key: p for key, p in table.items() if key[2] != "untuned"
+    }
 
 
 def test_summary_counts_the_rows(scenario: Path) -> None:

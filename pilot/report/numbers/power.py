@@ -66,15 +66,16 @@ def power_rows(
             raise UserError(f"--baseline {baseline}: not among the runs of {scenario}. Name one with --baseline.")
         found = {
             task: {
-                group.label: result
+                group.label: (group.reference, result)
                 for group in members
-                if group is not base and not group.reference and (result := retrained(group, base, task)) is not None
+                if group is not base and (result := retrained(group, base, task)) is not None
             }
             for task in base.tasks
         }
         num_tests = sum(map(len, found.values()))
-        for task, results in found.items():
+        for task, tested in found.items():
             difference = differences.get(task.name, differences.get(None))
+            results = {label: result for label, (reference, result) in tested.items() if not reference}
             if difference is not None and results:
                 rows += _of_task(base, task, results, difference, num_tests)
     if not rows:
@@ -85,16 +86,21 @@ def power_rows(
 def _of_task(
     base: Group, task: Task, results: Mapping[str, Retraining], difference: float, num_tests: int
 ) -> list[PowerRow]:
-    parts = {label: (each.of_training, each.of_images, each.num_seeds) for label, each in results.items()}
+    parts = {label: (r.of_training, r.of_images, r.num_seeds, r.num_images) for label, r in results.items()}
     means = [sum(part[place] for part in parts.values()) / len(parts) for place in (0, 1)]
-    parts[ALL] = means[0], means[1], min(part[2] for part in parts.values())
+    parts[ALL] = (
+        means[0],
+        means[1],
+        min(r.num_seeds for r in results.values()),
+        min(r.num_images for r in results.values()),
+    )
     return [
         PowerRow(
             *(base.scenario, task.name, primary_metric(base, task), label, base.label),
             *(of_training**0.5, of_images**0.5, num_seeds, difference),
-            power_of(difference, of_training, of_images, num_seeds),
-            seeds_needed(difference, of_training, of_images),
-            seeds_needed(difference, of_training, of_images, LEVEL / num_tests),
+            power_of(difference, of_training, of_images, num_seeds, num_images=num_images),
+            seeds_needed(difference, of_training, of_images, num_images=num_images),
+            seeds_needed(difference, of_training, of_images, LEVEL / num_tests, num_images),
         )
-        for label, (of_training, of_images, num_seeds) in parts.items()
+        for label, (of_training, of_images, num_seeds, num_images) in parts.items()
     ]

@@ -78,7 +78,7 @@ def replication_rows(groups: Sequence[Group], num_seeds: int, baseline: str = DE
     """Compare the first `num_seeds` seeds of every trained method with the next `num_seeds`.
 
     Args:
-        groups: `group_runs(runs)`; references of one run are left out.
+        groups: `group_runs(runs)`; references of one run have no rows, but their tests count in the correction.
         num_seeds: of either set.
         baseline: the method that the others are compared with, if it is among the groups.
 
@@ -89,7 +89,7 @@ def replication_rows(groups: Sequence[Group], num_seeds: int, baseline: str = DE
         raise UserError(f"--seeds {num_seeds}: expected at least {MIN_SEEDS}, of which variation can be estimated.")
     rows = []
     for scenario in sorted({group.scenario for group in groups}):
-        members = [group for group in groups if group.scenario == scenario and not group.fixed]
+        members = [group for group in groups if group.scenario == scenario]
         sets = _split(members, num_seeds)
         for test, family in itertools.product(TESTS, FAMILIES):
             rows += _of_family(members, sets, test, family, baseline)
@@ -98,16 +98,20 @@ def replication_rows(groups: Sequence[Group], num_seeds: int, baseline: str = DE
 
 def _split(members: Sequence[Group], num_seeds: int) -> tuple[dict[str, Group], dict[str, Group]]:
     """Return the groups of the first seeds and of the next, by label; all methods have the same seeds in each."""
-    seeds = sorted(set.intersection(*({run.seed for run in group.runs} for group in members))) if members else []
+    trained = [{run.seed for run in group.runs} for group in members if not group.fixed]
+    seeds = sorted(set.intersection(*trained)) if trained else []
     if len(seeds) < 2 * num_seeds:
         raise UserError(
             f"--seeds {num_seeds}: expected {2 * num_seeds} seeds that all methods have, found {len(seeds)}. Train "
-            f"more: snakemake --cores all {members[0].scenario if members else 'scenario2'} --config "
-            f"seeds={2 * num_seeds}"
+            f"more: snakemake --cores all {members[0].scenario} --config seeds={2 * num_seeds}"
         )
     chosen = set(seeds[:num_seeds]), set(seeds[num_seeds : 2 * num_seeds])
     first, second = (
-        {g.label: replace(g, runs=tuple(run for run in g.runs if run.seed in each)) for g in members} for each in chosen
+        {
+            group.label: group if group.fixed else replace(group, runs=tuple(r for r in group.runs if r.seed in each))
+            for group in members
+        }
+        for each in chosen
     )
     return first, second
 
@@ -134,18 +138,18 @@ def _of_family(
             *(result.difference * again > 0, result.interval[0] <= again <= result.interval[1]),
         )
         for (task, method, other, result, again), p_holm in zip(found, adjusted, strict=True)
+        if not first[method].fixed and not first[other].fixed
     ]
 
 
 def _pairs(members: Sequence[Group], family: Family, baseline: str) -> Iterator[tuple[Task, str, str]]:
     base = find_baseline(members, baseline) if family == "baseline" else None
-    labels = [group.label for group in members]
     for task in members[0].tasks:
         if family == "pairs":
-            for one, other in itertools.combinations(labels, 2):
-                yield task, one, other
+            trained = [group.label for group in members if not group.fixed]
+            yield from ((task, one, other) for one, other in itertools.combinations(trained, 2))
         elif base is not None:
-            yield from ((task, label, base.label) for label in labels if label != base.label)
+            yield from ((task, group.label, base.label) for group in members if group is not base)
 
 
 def _compare(group: Group, base: Group, task: Task, test: Test) -> _Compared | None:

@@ -12,6 +12,9 @@ critical values in the same way. Simulated in `tests/report/test_retraining.py`:
 7 % of all cases with 3, 5 and 10 seeds, wherever the variation lies; with Satterthwaite's degrees of freedom instead it
 was up to 8 %, and with the standard error of `intervals`, which also takes the clients for a sample, 0.1 to 5 %.
 
+Scores are counts, so the differences of two or three seeds can be equal by chance, which does not say that V_S is 0.
+Its place is then taken by what varies between seeds within images (the mean square of both), which V_S contains.
+
 The clients are those of the scenario, in every training. Whether a difference would be there with other clients is not
 asked; the intervals in the tables are wider for that reason.
 
@@ -69,8 +72,8 @@ class Retraining:
         return self.difference - critical * error, self.difference + critical * error
 
 
-def compare_trainings(differences_SI: Floats, images_I: Integers) -> Retraining:
-    """Test a mean difference as the module says.
+def compare_trainings(differences_SI: Floats, images_I: Integers) -> Retraining | None:
+    """Test a mean difference as the module says; None if it never varies, which leaves nothing to test with.
 
     Args:
         differences_SI: by seed and example.
@@ -86,11 +89,15 @@ def compare_trainings(differences_SI: Floats, images_I: Integers) -> Retraining:
     num_images = int(names.max()) + 1
     values_SK = np.stack([np.bincount(names, row, num_images) for row in differences_SI]) * num_images / num_examples
     mean, by_seed, by_image, both = _components(values_SK)
+    if math.sqrt(by_seed) < ROUNDING:
+        by_seed = both
     of_images = max(0.0, by_image - both)
     shares = [(by_seed, num_seeds - 1), (of_images, num_images - 1)]
     variance = by_seed + of_images
     if math.sqrt(variance) < ROUNDING:
-        p_value = 1.0 if abs(mean) < ROUNDING else 0.0
+        if abs(mean) >= ROUNDING:
+            return None
+        p_value = 1.0
     else:
         t = abs(mean) / math.sqrt(variance)
         p_value = sum(part * 2 * float(stdtr(freedom, -t)) for part, freedom in shares if part > 0) / variance
@@ -110,7 +117,14 @@ def _components(values_SK: Floats) -> tuple[float, float, float, float]:
     return float(mean), float(by_seed), float(by_image), float(both)
 
 
-def power_of(difference: float, of_training: float, of_images: float, num_seeds: int, level: float = LEVEL) -> float:
+def power_of(
+    difference: float,
+    of_training: float,
+    of_images: float,
+    num_seeds: int,
+    level: float = LEVEL,
+    num_images: float = MANY,
+) -> float:
     """Compute how often a true difference is found with `num_seeds` seeds, from the parts of its variance.
 
     The critical value is the parts' own, weighted by their shares. The statistic is taken to be noncentral t with
@@ -121,9 +135,9 @@ def power_of(difference: float, of_training: float, of_images: float, num_seeds:
     variance = by_seed + of_images
     if variance <= 0:
         return 1.0 if difference else 0.0
-    few, many = (float(stdtrit(freedom, 1 - level / 2)) for freedom in (num_seeds - 1, MANY))
-    critical = (by_seed * few + of_images * many) / variance
-    freedom = min(MANY, variance**2 * (num_seeds - 1) / by_seed**2) if by_seed > 0 else MANY
+    parts = [(by_seed, num_seeds - 1), (of_images, num_images - 1)]
+    critical = sum(part * float(stdtrit(freedom, 1 - level / 2)) for part, freedom in parts if part > 0) / variance
+    freedom = min(MANY, variance**2 / sum(part**2 / freedom for part, freedom in parts if part > 0))
     shift = abs(difference) / math.sqrt(variance)
     chances_Q = (np.arange(QUANTILES) + 0.5) / QUANTILES
     limits_Q = critical * np.sqrt(gammaincinv(freedom / 2, chances_Q) * 2 / freedom)
@@ -131,18 +145,18 @@ def power_of(difference: float, of_training: float, of_images: float, num_seeds:
 
 
 def seeds_needed(
-    difference: float, of_training: float, of_images: float, level: float = LEVEL, power: float = POWER
+    difference: float, of_training: float, of_images: float, level: float = LEVEL, num_images: float = MANY
 ) -> int | None:
-    """Return the fewest seeds with which a difference is found with `power`; None if no number of seeds suffices.
+    """Return the fewest seeds with which a difference is found in 80 % of cases; None if no number of seeds suffices.
 
     More seeds do not make the images more.
     """
-    if power_of(difference, of_training, of_images, MAX_SEEDS, level) < power:
+    if power_of(difference, of_training, of_images, MAX_SEEDS, level, num_images) < POWER:
         return None
     below, enough = MIN_SEEDS - 1, MAX_SEEDS
     while enough - below > 1:
         middle = (below + enough) // 2
-        if power_of(difference, of_training, of_images, middle, level) >= power:
+        if power_of(difference, of_training, of_images, middle, level, num_images) >= POWER:
             enough = middle
         else:
             below = middle

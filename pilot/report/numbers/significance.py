@@ -137,7 +137,7 @@ def compare_groups(group: Group, base: Group, task: Task, test: Test = DEFAULT_T
 def retrained(
     group: Group, base: Group, task: Task, scores: Callable[[Group, Task], Scores | None] | None = None
 ) -> Retraining | None:
-    """Compare two methods seed by seed; None with fewer than two common seeds or without a common example.
+    """Compare two methods seed by seed; None with fewer than two common seeds, no common example or no variation.
 
     A reference of one run has the same answers in every seed. `scores` returns what is compared: by default the
     primary metric on the test set, personalised protocol.
