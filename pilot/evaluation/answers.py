@@ -20,7 +20,8 @@ from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
 from pilot.data.record import InstructionRecord
 from pilot.errors import UserError
-from pilot.evaluation.forgetting import PUBLIC, lm_eval_metrics, public_rows
+from pilot.evaluation.forgetting import lm_eval_metrics, public_rows
+from pilot.evaluation.public import PUBLIC
 from pilot.evaluation.sets import EvaluationSet, build_requests, read_evaluation_sets
 from pilot.evaluation.trained import load_backbone_of, run_spec
 from pilot.federation.adaptation import Models, newcomer_models, post_fit_models

@@ -17,6 +17,7 @@ from pilot.backbone.shared_features import shared_features
 from pilot.backbone.sources import SHIPPED
 from pilot.config.files import check_known
 from pilot.config.profile import Profile
+from pilot.evaluation.public import CAPTIONS, FACTS, FACTS_PER_SCENE, NUM_SCENES, PUBLIC, fact_id, scene_id
 from pilot.federation.client import ClientModel
 from pilot.federation.spec import RunSpec
 from pilot.federation.training import client_models
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-CAPTIONS, FACTS = PUBLIC = ("public-captions", "public-facts")
-NUM_SCENES, FACTS_PER_SCENE = 60, 2
 PLAIN = "<image>\n{instruction}"
 """Template that puts a text behind the image as the public corpus does."""
 LM_EVAL = "lm-eval"
@@ -81,9 +80,9 @@ def public_statements() -> list[Statement]:
         scene = public.scene
         if public.kind == "object":
             ending = list_objects(scene).removeprefix(_LEAD).strip()
-            found.append(Statement(CAPTIONS, f"scene-{number:03d}", scene.image, _LEAD, ending))
+            found.append(Statement(CAPTIONS, scene_id(number), scene.image, _LEAD, ending))
         for place, (lead, ending) in enumerate(fact_caption(public)[:FACTS_PER_SCENE]):
-            found.append(Statement(FACTS, f"scene-{number:03d}-{place}", scene.image, lead, ending))
+            found.append(Statement(FACTS, fact_id(number, place), scene.image, lead, ending))
     return found
 
 

@@ -29,7 +29,7 @@ from pilot.io.atomic import read_jsonl
 from pilot.io.layout import run_folder
 from pilot.report.numbers.forgetting import forgetting_rows
 from pilot.report.numbers.load import load_runs
-from pilot.report.numbers.summary import group_runs
+from pilot.report.numbers.summary import group_runs, image_of_example
 
 from ..meteor import leave_out_meteor
 from ..small import Small, quiet
@@ -48,6 +48,9 @@ def test_statements_are_of_the_held_out_corpus() -> None:
     assert {each.lead for each in captions} == {"Seen:"} and all(each.ending.startswith("a") for each in captions)
     assert len({(each.task, each.id) for each in asked}) == len(asked)
     assert [(each.id, each.lead) for each in public_statements()] == [(each.id, each.lead) for each in asked]
+    scenes = image_of_example(Path("without data"), FACTS)
+    by_scene = {(scenes[each.id], each.image.tobytes()) for each in facts}
+    assert len(by_scene) == len({scenes[each.id] for each in facts}) == len({each.image.tobytes() for each in facts})
 
 
 @pytest.mark.slow

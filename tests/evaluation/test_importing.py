@@ -86,7 +86,7 @@ def test_a_run_like_any_other_but_for_what_is_not_known(scenario: Path) -> None:
     assert (ground["mean"], ground["worst_client"], ground["status"]) == (None, None, "missing")
     markdown = compare([scenario], format="markdown") or ""
     assert "| *llava-next* (reference) | 1 | 0.750 " in markdown and "| missing | - | - |" in markdown
-    assert "Imported, never marked: llava-next (jsonl): answers of another tool" in markdown
+    assert "Imported, never bold or †: llava-next (jsonl): one set of answers of another tool" in markdown
 
 
 def test_tasks_add_up_in_any_order(scenario: Path, tmp_path: Path) -> None:

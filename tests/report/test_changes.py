@@ -119,6 +119,16 @@ def test_the_same_answers_with_other_scores_are_a_change(sides: tuple[Path, Path
     assert row.difference == pytest.approx(1 / 40 / 3)
 
 
+def test_scores_alone_are_enough(sides: tuple[Path, Path]) -> None:
+    """docs/compare.md: `compare` works with packs, which have no answers unless `--everything` was given."""
+    answer(sides[1], "pilot", dict.fromkeys((0, 1, 2), set(range(10))))
+    for samples in sides[1].glob("runs/*/*/eval/samples.jsonl"):
+        samples.unlink()
+    changes = find_changes(*sides)
+    assert (row_of(changes, "pilot").verdict, row_of(changes, "fedavg").verdict) == ("worse", "equal")
+    assert "A side has scores without answers" in as_text(changes, "markdown")
+
+
 def test_p_values_are_corrected_over_the_rows_that_were_tested(sides: tuple[Path, Path]) -> None:
     for method in METHODS:
         answer(sides[1], method, dict.fromkeys((0, 1, 2), set(range(26))))

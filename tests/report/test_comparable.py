@@ -1,6 +1,7 @@
 """What is refused, what the refusal says, and what may be overlooked."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pilot.errors import UserError
 from pilot.report.numbers.comparable import DIFFERENCES, EVERYTHING, check_comparable
 from pilot.report.numbers.load import load_runs
 
-from .synthetic import BUDGET, build_run, reseal
+from .synthetic import BUDGET, build_run, build_scenario, reseal
 
 
 def edit(path: Path, **fields: Any) -> None:
@@ -94,3 +95,16 @@ def test_unknown_names_are_refused(scenario: Path) -> None:
 def test_ablations_with_fewer_seeds_are_refused(scenario_copy: Path) -> None:
     build_run(scenario_copy / "runs" / "pilot-no-ata" / "seed0", "pilot", 0, hyperparameters={"ata": False})
     assert "    0: pilot [pilot-no-ata]" in refusal(scenario_copy)
+
+
+def test_scenarios_are_compared_within_themselves(tmp_path: Path) -> None:
+    """Two scenarios have other data and shards; within each of them a difference is still refused."""
+    first = build_scenario(tmp_path, ("fedavg", "pilot"), seeds=(0, 1))
+    second = Path(shutil.copytree(first, first.with_name("scenario2+alpha-1")))
+    for path in second.glob("runs/*/*/config.json"):
+        digests = json.loads(path.read_text())["digests"]
+        edit(path, scenario=second.name, digests=digests | {"partition": "x" * 64, "data": "y" * 64})
+    assert check_comparable(load_runs([first, second])).found == ()
+    edit(path, digests=digests | {"partition": "z" * 64, "data": "y" * 64})
+    with pytest.raises(UserError, match="partition digest differs"):
+        check_comparable(load_runs([first, second]))

@@ -232,6 +232,18 @@ def test_incidents_stand_below_the_main_table(tmp_path: Path) -> None:
     assert [line for line in text.splitlines() if line not in clean.splitlines()] == added
 
 
+def test_seeds_of_several_versions_are_named(tmp_path: Path) -> None:
+    scenario = build_scenario(tmp_path, methods=["fedavg"], seeds=[0, 1, 2])
+    path = scenario / "runs/fedavg/seed1/config.json"
+    config = read_json(path)
+    config["digests"]["source"] = "0123456789abcdef"
+    write_json(path, config)
+    write_tables(scenario)
+    said = "- Seeds of fedavg are of several versions of the code (digest of its source): 0, 2 ("
+    (note,) = [line for line in (scenario / "tables/main.md").read_text().splitlines() if line.startswith(said)]
+    assert note.endswith("); 1 (01234567).")
+
+
 @pytest.mark.parametrize("page", few_of([COLUMN], PAPER), ids=lambda page: page.name)
 def test_figures_for_paper_are_legible(faulty: Path, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(7):

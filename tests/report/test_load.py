@@ -1,5 +1,6 @@
 """What is found, and what is said of runs that cannot be read."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from pilot.errors import UserError
 from pilot.report.numbers.load import load_runs
 
-from .synthetic import build_run
+from .synthetic import build_run, build_scenario
 
 
 def test_finds_runs_under_every_kind_of_folder(scenario: Path) -> None:
@@ -54,3 +55,28 @@ def test_runs_that_are_not_seeds_of_one_method_are_told_apart(scenario_copy: Pat
     build_run(scenario_copy / "runs" / "pilot-no-ata" / "seed0", "pilot", 0, hyperparameters={"ata": False})
     labels = {run.label for run in load_runs([scenario_copy])}
     assert {"pilot [pilot]", "pilot [pilot-no-ata]", "fedavg"} <= labels
+
+
+def test_copies_are_never_taken_for_more_seeds(tmp_path: Path) -> None:
+    """Two folders with two profiles each: the profile alone does not tell the copies apart."""
+    for place in ("a", "b"):
+        made = build_scenario(tmp_path / place, ("fedavg",), seeds=(0, 1))
+        shutil.copytree(made, tmp_path / place / "other" / made.name)
+    runs = load_runs(sorted(tmp_path.glob("*/*/scenario2")))
+    expected = [f"fedavg [{place}/{profile}]" for place in "ab" for profile in ("embedded", "other")]
+    assert [run.label for run in runs] == [label for label in expected for _ in (0, 1)]
+    one_profile = load_runs(sorted(tmp_path.glob("*/embedded/scenario2")))
+    assert {run.label for run in one_profile} == {"fedavg [a]", "fedavg [b]"}
+
+
+def test_seeds_of_one_folder_that_differ_are_refused(scenario_copy: Path) -> None:
+    """They used to be averaged, and as a baseline they made every test disappear."""
+    odd = scenario_copy / "runs/pilot/seed1"
+    shutil.rmtree(odd)
+    build_run(odd, "pilot", 1, hyperparameters={"ata": False})
+    with pytest.raises(UserError, match=r"pilot/seed0 and .*pilot/seed1: different hyperparameters \(ata\)"):
+        load_runs([scenario_copy])
+    shutil.rmtree(odd)
+    shutil.copytree(scenario_copy / "runs/pilot/seed0", odd)
+    with pytest.raises(UserError, match=r"both are seed 0 of pilot"):
+        load_runs([scenario_copy])

@@ -12,7 +12,10 @@ import pytest
 
 from pilot.errors import UserError
 from pilot.io.atomic import read_json, read_jsonl, write_json, write_jsonl
+from pilot.report.numbers import summary
 from pilot.report.numbers.intervals import bootstrap_clients
+from pilot.report.numbers.load import load_runs
+from pilot.report.numbers.summary import group_runs
 from pilot.report.tables.render import escape
 from pilot.report.tables.write import write_tables
 
@@ -184,3 +187,9 @@ def test_latex_is_escaped_and_rectangular(scenario: Path) -> None:
     lines = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert len(lines) == 8 and {len(re.split(r"(?<!\\)&", line)) for line in lines} == {len(columns[1])}
     assert escape("a_b & 5 % >= {x}") == r"a\_b \& 5 \% $\geq$ \{x\}"
+
+
+def test_metrics_that_are_not_ours_have_no_interval(scenario: Path) -> None:
+    """docs/protocols.md: lm-eval computes its own; without scores by example and limits nothing bounds an interval."""
+    group = group_runs(load_runs([scenario]))[0]
+    assert summary._interval(group, "chartqa", "relaxed_overall", "personalised", np.array([[45.3, 50.1]])) is None

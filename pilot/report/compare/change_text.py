@@ -7,7 +7,7 @@ from typing import Any
 
 from pilot.errors import UserError
 from pilot.report.compare.change_causes import Cause
-from pilot.report.compare.changes import ChangeRow, Changes, CostChange
+from pilot.report.compare.changes import NO_ANSWERS, ChangeRow, Changes, CostChange
 from pilot.report.numbers.statistics import LEVEL
 from pilot.report.tables.render import DIGITS, amount, column_names, markdown_table, pipe, rounded, rows_to_csv
 
@@ -68,7 +68,13 @@ def notes(changes: Changes) -> list[str]:
     ]
     if any(row.num_seeds == 1 and row.p_value is not None for row in changes.rows):
         out.append("Rows of one seed: the interval covers clients and images only, not the variation over seeds.")
-    if reasons := {f"{row.method}, {row.task}: {row.reason}" for row in changes.rows if row.reason}:
+    if any(row.reason == NO_ANSWERS for row in changes.rows):
+        out.append(
+            "A side has scores without answers (`pilot-bench pack` keeps answers with --everything): a row is equal "
+            "where all scores by example are; `scored differently` cannot be told."
+        )
+    odd = [row for row in changes.rows if row.reason not in ("", NO_ANSWERS)]
+    if reasons := {f"{row.method}, {row.task}: {row.reason}" for row in odd}:
         out.append("Not compared: " + "; ".join(sorted(reasons)) + ".")
     return out
 

@@ -23,7 +23,7 @@ import numpy as np
 from pilot.errors import UserError
 from pilot.report.compare.change_causes import Cause, find_causes
 from pilot.report.numbers.cost import CostSummary, summarise
-from pilot.report.numbers.files import discover, read_samples
+from pilot.report.numbers.files import discover, has_answers, read_samples
 from pilot.report.numbers.intervals import bootstrap_interval
 from pilot.report.numbers.load import Run, Task, load_runs
 from pilot.report.numbers.order import method_key
@@ -32,6 +32,7 @@ from pilot.report.numbers.summary import Group, group_runs, image_of_example, pr
 
 Verdict = Literal["equal", "within noise", "better", "worse", "scored differently", "not compared"]
 CHANGED: tuple[Verdict, ...] = ("better", "worse", "scored differently")
+NO_ANSWERS = "a side has no answers"
 Setting = tuple[str, str]
 """Profile and scenario."""
 
@@ -44,7 +45,7 @@ class ChangeRow:
         old, new: means over the clients and the seeds that both sides have.
         verdict: `equal`: identical answers and scores; `scored differently`: identical answers with different scores,
             which noise cannot explain.
-        reason: why a row was not compared, else empty.
+        reason: why a row was not compared, or `NO_ANSWERS`, else empty.
     """
 
     profile: str
@@ -218,12 +219,16 @@ def _check_tests(pairs: Sequence[Pair]) -> None:
 
 
 def _rows(pair: Pair) -> list[ChangeRow]:
+    if not all(has_answers(run.path) for seeds in pair.seeds for run in seeds):
+        rows = [_row(pair, task, None) for task in pair.old.tasks]
+        return [replace(row, reason=row.reason or NO_ANSWERS) for row in rows]
     answers = [(_answers(old), _answers(new)) for old, new in pair.seeds]
     same = {task for task in pair.old.tasks if all(old[task.name] == new[task.name] for old, new in answers)}
     return [_row(pair, task, task in same) for task in pair.old.tasks]
 
 
-def _row(pair: Pair, task: Task, same_answers: bool) -> ChangeRow:
+def _row(pair: Pair, task: Task, same_answers: bool | None) -> ChangeRow:
+    """Compare a task; without answers (None), scores of all examples that are equal count as equal answers."""
     metric = primary_metric(pair.old, task)
     start = pair.profile, pair.old.scenario, pair.old.label, task.name, metric, len(pair.old.runs)
     nothing = None, None, None, None, None, None, None, None
@@ -237,7 +242,7 @@ def _row(pair: Pair, task: Task, same_answers: bool) -> ChangeRow:
     means = float(old.client_means().mean()), float(new.client_means().mean())
     difference = replace(new, values_SCI=new.values_SCI - old.values_SCI)
     same_scores = not np.nan_to_num(difference.values_SCI).any()
-    if same_answers:
+    if same_scores if same_answers is None else same_answers:
         verdict: Verdict = "equal" if same_scores else "scored differently"
         return ChangeRow(*start, *means, means[1] - means[0], None, None, None, None, None, verdict)
     low, high = bootstrap_interval(difference) or (None, None)

@@ -34,10 +34,11 @@ class AllowedDifferences:
 
 
 def check_comparable(runs: Sequence[Run], allow: Collection[str] = ()) -> AllowedDifferences:
-    """Refuse runs that differ in data, partition, backbone, test set, budget, seeds or coordinate frame.
+    """Refuse runs of a scenario that differ in data, partition, backbone, test set, budget, seeds or coordinate frame.
 
-    The seeds of references are not compared, nor the budgets of references that were not trained. Imported runs have
-    neither shards nor our backbone, and their test sets are compared example by example.
+    Runs of different scenarios are never tested against each other, so they may differ. The seeds of references are not
+    compared, nor the budgets of references that were not trained. Imported runs have neither shards nor our backbone,
+    and their test sets are compared example by example.
 
     Args:
         runs: the runs to compare.
@@ -54,7 +55,8 @@ def check_comparable(runs: Sequence[Run], allow: Collection[str] = ()) -> Allowe
             f"--allow-different {unknown[0]}: unknown. Expected one of: {', '.join((*DIFFERENCES, EVERYTHING))}."
         )
     names = tuple(name for name in DIFFERENCES if name in allow or EVERYTHING in allow)
-    found = tuple(_differences(runs))
+    scenarios = sorted({run.scenario for run in runs})
+    found = tuple(each for name in scenarios for each in _differences([run for run in runs if run.scenario == name]))
     if refused := [difference for difference in found if difference.what not in names]:
         options = " ".join(f"--allow-different {name}" for name in dict.fromkeys(each.what for each in refused))
         raise UserError(
@@ -98,18 +100,16 @@ def _short(value: str) -> str:
 
 
 def _seeds(runs: Sequence[Run]) -> Iterable[Difference]:
-    """Yield a difference for each scenario whose methods were run with different seeds."""
-    seeds: dict[tuple[str, str], list[int]] = defaultdict(list)
+    """Yield a difference if the methods of a scenario were run with different seeds."""
+    seeds: dict[str, list[int]] = defaultdict(list)
     for run in runs:
-        seeds[run.scenario, run.label].append(run.seed)
-    for scenario in sorted({scenario for scenario, _ in seeds}):
-        groups: dict[tuple[int, ...], list[str]] = defaultdict(list)
-        for (own, label), found in seeds.items():
-            if own == scenario:
-                groups[tuple(sorted(found))].append(label)
-        if len(groups) > 1:
-            lines = [f"    {', '.join(map(str, found))}: {', '.join(labels)}" for found, labels in groups.items()]
-            yield Difference("seeds", "\n".join([f"seeds of the methods of {scenario} differ:", *lines]))
+        seeds[run.label].append(run.seed)
+    groups: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for label, found in seeds.items():
+        groups[tuple(sorted(found))].append(label)
+    if len(groups) > 1:
+        lines = [f"    {', '.join(map(str, found))}: {', '.join(labels)}" for found, labels in groups.items()]
+        yield Difference("seeds", "\n".join([f"seeds of the methods of {runs[0].scenario} differ:", *lines]))
 
 
 def _frames(run: Run) -> list[str]:

@@ -60,6 +60,11 @@ def check_evaluation(folder: Path) -> None:
             check_digest(path, scored[field])
 
 
+def has_answers(run_dir: Path) -> bool:
+    """Return whether a run has its answers; one that was unpacked may have scores alone."""
+    return (run_dir / "eval" / "samples.jsonl").exists()
+
+
 def read_samples(run_dir: Path) -> list[dict[str, Any]]:
     """Read the rows of a run's `eval/samples.jsonl`.
 

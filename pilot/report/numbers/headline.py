@@ -177,11 +177,12 @@ def _reference_notes(grid: Headline) -> list[str]:
     notes = []
     present = [line.method for line in grid.lines if line.reference]
     if said := [f"{name}: {REFERENCE_NOTES[name]}" for name in REFERENCES if name in present]:
-        notes.append("References, never marked: " + "; ".join(said) + ".")
+        notes.append("References, never bold or †: " + "; ".join(said) + ".")
     if imported := [f"{line.method} ({', '.join(line.imported)})" for line in grid.lines if line.imported]:
         notes.append(
-            f"Imported, never marked: {', '.join(imported)}: answers of another tool to the same test sets, scored "
-            "here like all others; without local protocol and cost."
+            f"Imported, never bold or †: {', '.join(imported)}: one set of answers of another tool to the same test "
+            "sets, scored here like all others; without local protocol and cost. What training that model again would "
+            "change is not known, and no mark asks about it."
         )
     return notes
 

@@ -45,7 +45,7 @@ def exclusions(run: Run) -> list[str]:
 
 
 def incident_notes(groups: Sequence[Group]) -> list[str]:
-    """Return a line for each run with excluded updates, then one for each run with skipped rounds."""
+    """Return a line for each run with excluded updates or skipped rounds, and each method of several code versions."""
     runs = [(f"{group.label}, seed {run.seed}", run) for group in groups for run in group.runs]
     notes = [f"Excluded updates of {name}: {'; '.join(lines)}." for name, run in runs if (lines := exclusions(run))]
     skipped = [
@@ -53,7 +53,18 @@ def incident_notes(groups: Sequence[Group]) -> list[str]:
         for name, run in runs
         if (rounds := skipped_rounds(run))
     ]
-    return notes + skipped
+    return notes + skipped + [note for group in groups if (note := _version_note(group))]
+
+
+def _version_note(group: Group) -> str:
+    """Name the seeds by the digest of the source that trained them; empty if there is one, or none is known."""
+    seeds: dict[str, list[int]] = defaultdict(list)
+    for run in group.runs:
+        seeds[str(run.config["digests"].get("source", "unknown"))[:8]].append(run.seed)
+    if len(seeds) < 2:
+        return ""
+    texts = [f"{', '.join(map(str, own))} ({digest})" for digest, own in seeds.items()]
+    return f"Seeds of {group.label} are of several versions of the code (digest of its source): {'; '.join(texts)}."
 
 
 def format_rounds(rounds: Iterable[int]) -> str:

@@ -1,6 +1,5 @@
 """Loading of finished runs into frozen dataclasses."""
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from pilot.report.numbers.files import (
     read_run_file,
     read_samples,
 )
+from pilot.report.numbers.labels import folder_names
 
 TestExamples = dict[str, dict[str, tuple[tuple[str, ...], tuple[float, ...] | None]]]
 """task -> example id -> references and box."""
@@ -144,7 +144,8 @@ def load_runs(paths: Sequence[Path | str]) -> list[Run]:
     """Load every run under scenario folders, method folders or run folders, sorted by scenario, method and seed.
 
     Raises:
-        UserError: a path contains no run, or a run is unfinished, unevaluated or unreadable.
+        UserError: a path contains no run, a run is unfinished, unevaluated or unreadable, or runs of one folder are
+            not seeds of one method.
     """
     folders: dict[Path, Path] = {}
     for path in paths:
@@ -265,23 +266,8 @@ def _disambiguate(runs: list[Run]) -> list[Run]:
         groups[run.scenario, run.method].append(run)
     labelled = []
     for (_, method), group in groups.items():
-        seeds = {run.seed for run in group}
-        settings = {json.dumps(run.config["hyperparameters"], sort_keys=True) for run in group}
-        if len(seeds) == len(group) and len(settings) == 1:
-            labelled += group
-            continue
-        parents = [run.path.resolve().parent.parts for run in group]
+        names = folder_names(method, [(run.path, run.seed, run.config["hyperparameters"]) for run in group])
         labelled += [
-            replace(run, label=f"{method} [{_distinguish(own, parents)}]")
-            for run, own in zip(group, parents, strict=True)
+            replace(run, label=f"{method} [{name}]") if name else run for run, name in zip(group, names, strict=True)
         ]
     return labelled
-
-
-def _distinguish(own: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> str:
-    """Return the last folder name of `own` in which the paths differ, searching from the method folder up."""
-    for depth in range(1, len(own) + 1):
-        names = {parts[-depth] for parts in others if len(parts) >= depth}
-        if len(names) > 1:
-            return own[-depth]
-    return own[-1]

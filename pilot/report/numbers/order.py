@@ -7,7 +7,7 @@ from pilot.methods.catalogue import CORE, FAMILIES
 from pilot.methods.catalogue import REFERENCES as LAST
 
 REFERENCES = ("central", "full", "untuned", "majority")
-"""Methods that federated methods are read against; never marked as best."""
+"""Methods that federated methods are read against; never bold or †."""
 
 REFERENCE_NOTES = {
     "central": "all clients' data pooled, the same total number of optimiser steps",

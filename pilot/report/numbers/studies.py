@@ -108,10 +108,6 @@ def _grid(part: Part, setting: Setting, results: Path) -> tuple[dict[str, Group]
     groups = group_runs(runs)
     (grid,) = build_headlines(groups, part.baseline, allowed)
     lines = {line.method: line for line in grid.lines}
-    if odd := [method for method in part.methods if method not in lines]:
-        raise UserError(
-            f"{setting.folder(results)}/runs/{odd[0]}: its seeds have different hyperparameters. Train them again."
-        )
     return {group.label: group for group in groups}, replace(
         grid, lines=tuple(lines[method] for method in part.methods)
     )

@@ -16,7 +16,8 @@ import numpy as np
 
 from pilot.data.tables import read_table
 from pilot.errors import UserError
-from pilot.evaluation.metrics import PARSE_FAILURES, metric_bounds, metric_key
+from pilot.evaluation.metrics import METRICS, PARSE_FAILURES, metric_bounds, metric_key
+from pilot.evaluation.public import FACTS, scene_of_fact
 from pilot.io.atomic import read_json
 from pilot.io.layout import IMAGES
 from pilot.report.numbers.intervals import bootstrap_clients, bootstrap_interval
@@ -215,9 +216,12 @@ def scores_of(group: Group, task: str, metric: str, protocol: str) -> Scores | N
 def image_of_example(scenario_dir: Path, task: str) -> dict[str, str]:
     """Map example ids to the digests of their images, from `data/<task>/records.parquet`.
 
-    Without the data they are mapped to the numbers of an unpacked folder's `images.json`, or the result is empty.
+    Statements about public scenes, which have no records, are mapped to their scenes. Without the data, examples are
+    mapped to the numbers of an unpacked folder's `images.json`, or the result is empty.
     """
     path, unpacked = scenario_dir / "data" / task / "records.parquet", scenario_dir / IMAGES
+    if task == FACTS:
+        return scene_of_fact()
     if not path.exists():
         return dict(read_json(unpacked, {}).get(task, {})) if unpacked.exists() else {}
     table = read_table(path, ["id", "image_sha256"])
@@ -265,7 +269,7 @@ def _main_row(group: Group, task: Task, metric: str, protocol: str) -> MainRow:
 def _interval(group: Group, task: str, metric: str, protocol: str, values_SC: Floats) -> tuple[float, float] | None:
     scores, bounds = scores_of(group, task, metric, protocol), metric_bounds(metric)
     if scores is None:
-        return bootstrap_clients(values_SC, bounds=bounds)
+        return bootstrap_clients(values_SC, bounds=bounds) if metric in METRICS else None
     return bootstrap_interval(scores, bounds=bounds)
 
 
