@@ -193,6 +193,19 @@ def test_lora_fair_turns_b_towards_the_mean_product() -> None:
     assert 0.9129 < between < 0.93095
 
 
+@pytest.mark.parametrize("size", [1e-2, 1e-4, 1e-8])
+def test_lora_fair_does_not_overshoot_where_b_is_small(size: float) -> None:
+    """As above with B times `size`: the same direction (2, 3), and a B that is not inflated. Steps of 0.01 diverge."""
+    sent = [lora([[1.0, 0.0]], [[size], [0.0]]), lora([[1.0, 1.0]], [[0.0], [size]])]
+    (phase,) = LoraFair().phases(1)
+    server = LoraFair().aggregate(phase, iter([update(k, 1, each) for k, each in enumerate(sent)]), ServerState())
+    assert server.record["cosine_before"] == pytest.approx(0.9129, abs=5e-5)
+    assert server.record["cosine_after"] == pytest.approx(0.93095, abs=5e-5)
+    first, second = server.shared[B].flatten().tolist()
+    assert second / first == pytest.approx(1.5, rel=1e-3)
+    assert 1 <= server.shared[B].norm().item() / (0.5**0.5 * size) < 1.05
+
+
 def test_lora_fair_changes_nothing_where_there_is_nothing_to_correct() -> None:
     # B_1 = e1, A_1 = e1, B_2 = e2, A_2 = e2: B = (.5, .5) is as good as any; a zero product has no direction.
     (phase,) = LoraFair().phases(1)
