@@ -85,6 +85,17 @@ def test_fedsvd_makes_a_orthonormal_and_loses_nothing() -> None:
     assert server.shared[B].flatten().tolist() == pytest.approx([2.0])
 
 
+def test_fedsvd_has_a_if_round_one_was_skipped() -> None:
+    """Round 2 sends B alone: mean (2 + 4) / 2 = 3, and the seed's A (3, 4): 15 (0.6, 0.8). Round 1 receives nothing."""
+    method = FedSvd()
+    server = method.initial_server_state(lora([[3.0, 4.0]], [[0.0]]), CLIENTS)
+    assert all(method.payload(server, CLIENTS[0], phase) == {} for phase in (*method.phases(1), *method.phases(2)))
+    sent = [{B: torch.tensor([[b]]), C: torch.zeros(1)} for b in (2.0, 4.0)]
+    server = method.aggregate(method.phases(2)[0], iter([update(k, 1, sent[k]) for k in range(2)]), server)
+    assert server.shared[A].flatten().tolist() == pytest.approx([0.6, 0.8])
+    assert method.payload(server, CLIENTS[0], method.phases(3)[0])[B].item() == pytest.approx(15.0)
+
+
 def test_fedsvd_fills_up_a_lower_rank() -> None:
     """B's second column is zero, so that the product has rank 1: the second row of A stays and can be learned."""
     method = FedSvd()
