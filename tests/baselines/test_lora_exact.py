@@ -121,6 +121,19 @@ def test_fedrot_turns_towards_the_received_factors(strength: float, number: int)
     assert split.shared[C].item() == 1.0 and split.private == {}
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-6, 5e-8, 1e-12])
+def test_fedrot_turns_small_factors_as_large_ones(size: float) -> None:
+    """By 90 degrees, at any size of B; with a global B of zero there is no direction."""
+    quarter = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    received = lora([[1.0, 0.0], [0.0, 1.0]], [[size, 0.0], [0.0, size]])
+    end = {A: quarter @ received[A], B: received[B] @ quarter.T, C: torch.ones(1)}
+    turned = after(FedRotLora(strength=1.0), 3, end, received).shared
+    assert turned[A].flatten().tolist() == pytest.approx([1.0, 0.0, 0.0, 1.0], abs=1e-6)
+    assert turned[B].flatten().tolist() == pytest.approx([size, 0.0, 0.0, size], abs=1e-6 * size)
+    still = after(FedRotLora(strength=1.0), 3, end, {**received, B: torch.zeros(2, 2)}).shared
+    assert still[A].equal(end[A]) and still[B].equal(end[B])
+
+
 def test_fedrot_never_mirrors_and_leaves_the_first_round_alone() -> None:
     mirrored = rotation(torch.tensor([[2.0, 0.0], [0.0, -1.0]]))  # the nearest orthogonal matrix is diag(1, -1)
     assert mirrored.tolist() == rotation(torch.zeros(2, 2)).tolist() == [[1.0, 0.0], [0.0, 1.0]]
@@ -294,5 +307,11 @@ def test_shared_subset(shared: tuple[str, ...], leaves: set[str]) -> None:
         begun = method.initial_state(phase, CLIENTS[0], split.private, payload)
         found = {name.removeprefix("text_adapter.layers.0."): each.item() for name, each in begun.items() if name != C}
         assert found == {n: 2.0 if n in leaves else value for n in found} and len(found) == 4
-    with pytest.raises(ValueError, match="shared: expected A, B or names of projections"):
+    with pytest.raises(ValueError, match="shared: expected one or more of A, B, q_proj"):
         SharedSubset(shared=())
+
+
+@pytest.mark.parametrize("part", ["b", "q_porj", "lora_B", "layers.0.q_proj"])
+def test_shared_subset_refuses_parts_that_no_lora_has(part: str) -> None:
+    with pytest.raises(ValueError, match=rf"shared: expected one or more of A, B, q_proj, .*, got \['{part}'\]"):
+        SharedSubset(shared=("A", part))
