@@ -14,7 +14,9 @@ f reveals the task of a client to the server.
 
 Deviations: the paper's f is CLIP's text feature; the backbones here have no text encoder, so f is the mean of the
 frozen embeddings of a question's tokens. These have a large part in common (cosines of 0.96 between tasks, where
-CLIP's threshold is 0.9), so cosines are between differences to the plain mean of the first f that clients sent. There
+CLIP's threshold is 0.9), so cosines are between differences to the plain mean of the first f that clients sent. That
+mean is not taken again: if the first round's clients all have one task, their differences sum to zero and are noise, so
+that this task falls apart into several groups. Use DISCO where the first round has clients of several tasks. There
 is one period of training, without new tasks; clients stay in their groups. The authors also merge tiny clients of
 groups of one. All of LoRA's projections take part, theirs are those of the feed-forward layers. AdamW.
 """

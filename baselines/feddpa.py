@@ -5,7 +5,8 @@ Client k has a local LoRA (A_k, B_k) beside the global one (A, B). Per round, fr
     local    half of the steps on A_k, B_k:    y = W x + s (1/2 B_k A_k x + 1/2 B A x), with the global one frozen
     global   the other half on A, B alone, and on the connector; FedAvg with the numbers of examples
 
-In the first round all steps are global. At test, for a question of feature f and the client's S training questions,
+In the first round all steps are global. While no round has been aggregated, the global phase starts from the seed's
+model. At test, for a question of feature f and the client's S training questions,
 
     y = W x + s (a B_k A_k x + (1 - a) B A x),    a = weight mean_i cos(f, f_i)
 
@@ -41,7 +42,7 @@ from pilot.methods.base import (
     unprefixed,
     weighted_mean,
 )
-from pilot.methods.mixed_lora import OWN, QUESTION, Mixture, as_other
+from pilot.methods.mixed_lora import OTHERS, OWN, QUESTION, Mixture, as_other
 
 LOCAL, GLOBAL, ANSWER = "local", "global", "answer"
 PERSONAL, RECEIVED = "personal", "received"
@@ -96,9 +97,9 @@ class FedDpa(Averaging):
         """Send the global model; keep the local LoRA, its questions' feature and, until sent, the received model."""
         if phase.name == GLOBAL:
             return SplitResult(select(result.end, phase.shared), select(result.stored, {PERSONAL, QUESTION}))
-        others = {name: value for name, value in result.start.items() if name.startswith("other_adapter.1.")}
-        model = {name.replace("other_adapter.1", OWN, 1): value for name, value in others.items()}
-        model |= select(result.start, {"connector"})
+        others = select(result.payload, {OTHERS})
+        model = {name.replace(f"{OTHERS}.1", OWN, 1): value for name, value in others.items()}
+        model |= select(result.payload, {"connector"})
         own = prefixed(select(result.end, {OWN}), PERSONAL)
         return SplitResult({}, {**own, **select(result.end, {QUESTION}), **prefixed(model, RECEIVED)})
 

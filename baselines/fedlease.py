@@ -3,7 +3,7 @@ arXiv 2509.15087.
 
 1. Warm-up: each client trains its own LoRA. Then the server clusters clients by d_kl = the mean over layers of
    1 - cos(B_k, B_l), average linkage, into the M of 2..`max_clusters` clusters with the largest silhouette. Expert j is
-   the mean of A and the mean of B over cluster j.
+   the mean of A and the mean of B over cluster j. Clients that missed the last round of it count with their last LoRA.
 2. Client k of cluster j receives all experts and trains A_j, B_j and a router G with 2M - 1 outputs, of which M name
    its own expert and one each of the others; per token, over the M largest weights, scaled to sum to 1:
 
@@ -14,11 +14,12 @@ arXiv 2509.15087.
 Deviations: the connector is averaged over all clients, weighted by examples. Experts begin with the clusters' means, as
 the paper says; in the authors' code each client begins with its own LoRA. All G begin with the same values, drawn from
 the run's seed as the authors draw theirs. All seven projections have LoRA and count in d. Clusters of three clients and
-more: with two, both are one cluster. Clients that took no part in the warm-up join the largest cluster. AdamW.
+more: with two, both are one cluster. Clients without warm-up join the largest one. If no round of the warm-up was
+aggregated, the next round that is forms the clusters. AdamW.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -46,7 +47,7 @@ from pilot.methods.mixed_lora import OTHERS, OWN, ROUTER, Mixture, as_other, mix
 from pilot.methods.similarity import best_clusters, mean_cosine_distances
 
 CONNECTOR = frozenset({"connector"})
-EXPERT, CLUSTER = "expert", "cluster"
+EXPERT, CLUSTER, KEPT = "expert", "cluster", "kept"
 WARM_UP, LORA_B = "warm_up", f"{OWN}:lora_B"
 
 
@@ -101,9 +102,9 @@ class FedLease(Method):
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
         """Return the connector and, after the warm-up, the cluster's expert and router and the other experts."""
         received = select(server.shared, CONNECTOR)
-        if phase.name == WARM_UP:
+        if phase.name == WARM_UP or not server.per_client:
             return received
-        own = _cluster_of(client.client, server)
+        own = _cluster_of(client.client, server.per_client)
         received |= unprefixed(server.shared, f"{EXPERT}.{own}")
         others = sorted({int(state[CLUSTER]) for state in server.per_client.values()} - {own})
         for number, other in enumerate(others, start=1):
@@ -115,30 +116,31 @@ class FedLease(Method):
     ) -> ServerState:
         """Average connectors over all clients, and experts and routers over clusters, which the last warm-up forms."""
         sent = list(updates)
-        shared = {**server.shared, **mean_of_updates(sent, CONNECTOR, mean)}
-        if phase.name == WARM_UP:
+        experts = {update.client: select(update.state, phase.shared - CONNECTOR) for update in sent}
+        clusters = {k: select(state, {CLUSTER}) for k, state in server.per_client.items()}
+        if phase.name == WARM_UP or not clusters:
+            before = {k: unprefixed(state, KEPT) for k, state in server.per_client.items()}
+            experts = {k: select(state, {OWN}) for k, state in sorted({**before, **experts}.items())}
             tried = [self.clusters] if self.clusters else range(2, self.max_clusters + 1)
-            labels = best_clusters(mean_cosine_distances([select(u.state, {LORA_B}) for u in sent]), tried)
-            clusters = {u.client: {CLUSTER: torch.tensor(float(j))} for u, j in zip(sent, labels, strict=True)}
-            server = ServerState(shared, clusters)
-        for j in sorted({_cluster_of(update.client, server) for update in sent}):
-            members = [update for update in sent if _cluster_of(update.client, server) == j]
-            trained = mean((select(update.state, phase.shared - CONNECTOR), 1.0) for update in members)
+            labels = best_clusters(mean_cosine_distances([select(each, {LORA_B}) for each in experts.values()]), tried)
+            clusters = {k: {CLUSTER: torch.tensor(float(j))} for k, j in zip(experts, labels, strict=True)}
+        shared = {**server.shared, **mean_of_updates(sent, CONNECTOR, mean)}
+        for j in sorted({_cluster_of(k, clusters) for k in experts}):
+            trained = mean((each, 1.0) for k, each in experts.items() if _cluster_of(k, clusters) == j)
             shared |= prefixed(trained, f"{EXPERT}.{j}")
-        record = {"clusters": {str(k): int(state[CLUSTER]) for k, state in sorted(server.per_client.items())}}
-        return ServerState(shared, server.per_client, record)
+        record = {"clusters": {str(k): int(state[CLUSTER]) for k, state in sorted(clusters.items())}}
+        later = experts if phase.name == WARM_UP and self.warm_up > 1 else {}
+        return ServerState(shared, {k: v | prefixed(later.get(k, {}), KEPT) for k, v in clusters.items()}, record)
 
     def largest_messages(self) -> "FedLease":
         """Return the method with the most clusters that it may form."""
         return replace(self, clusters=self.clusters or self.max_clusters)
 
 
-def _cluster_of(client: int, server: ServerState) -> int:
+def _cluster_of(client: int, clusters: Mapping[int, State]) -> int:
     """Return a client's cluster; the largest one if it has none."""
-    if client in server.per_client:
-        return int(server.per_client[client][CLUSTER])
-    every = sorted(int(state[CLUSTER]) for state in server.per_client.values())
-    return max(every, key=every.count)
+    every = sorted(int(state[CLUSTER]) for state in clusters.values())
+    return int(clusters[client][CLUSTER]) if client in clusters else max(every, key=every.count)
 
 
 def _drawn(name: str, like: Tensor, seed: int) -> Tensor:

@@ -63,7 +63,8 @@ def aligned(state: State, towards: State, strength: float, *, to_a: bool) -> Sta
     for layer in layers_of(state):
         a_RI, b_OR = pair_of(state, layer)
         global_a_RI, global_b_OR = pair_of(towards, layer)
-        turn_RR = rotation(a_RI @ global_a_RI.T if to_a else b_OR.T @ global_b_OR)
+        one_RX, other_RX = (a_RI, global_a_RI) if to_a else (b_OR.T, global_b_OR.T)
+        turn_RR = rotation(one_RX @ other_RX.T, float(one_RX.norm() * other_RX.norm()))
         turn_RR = rotation((1 - strength) * torch.eye(len(turn_RR), dtype=turn_RR.dtype) + strength * turn_RR)
         names = (f"text_adapter.{layer}.lora_A", f"text_adapter.{layer}.lora_B")
         turned = (turn_RR.T @ a_RI, b_OR @ turn_RR)
@@ -71,10 +72,13 @@ def aligned(state: State, towards: State, strength: float, *, to_a: bool) -> Sta
     return result
 
 
-def rotation(matrix_RR: Tensor) -> Tensor:
-    """Return the rotation R (R, R) with the largest trace of R^T M: the nearest one to M; the identity for M = 0."""
+def rotation(matrix_RR: Tensor, size: float = 1.0) -> Tensor:
+    """Return the rotation R (R, R) with the largest trace of R^T M: the nearest one to M; the identity for M = 0.
+
+    M is 0 if its largest singular value is negligible beside `size`.
+    """
     u_RR, s_R, v_RR = torch.linalg.svd(matrix_RR)
-    if s_R[0] < NEGLIGIBLE:
+    if s_R[0] <= NEGLIGIBLE * size:
         return torch.eye(len(matrix_RR), dtype=matrix_RR.dtype)
     signs_R = torch.ones(len(matrix_RR), dtype=matrix_RR.dtype)
     signs_R[-1] = torch.linalg.det(u_RR @ v_RR).sign()

@@ -6,14 +6,20 @@ Server, for every layer, with p_k = n_k / n:
     A = sum_k p_k A_k,   B = sum_k p_k B_k,   dW = sum_k p_k B_k A_k,
     dB = argmin (1 - cos(dW, (B + dB) A)) + strength ||dB||_F^2;   clients start from A and B + dB.
 
-Objective `cosine` is solved by 1000 gradient steps of 0.01 from dB = 0. Variant `l2`, ours, has ||dW - (B + dB) A||_F^2
-in place of the cosine, with the closed form dB = (dW - B A) A^T (A A^T + strength I)^-1.
+Objective `cosine` is solved by 1000 gradient steps of at most 0.01 from dB = 0. Variant `l2`, ours, has
+||dW - (B + dB) A||_F^2 in place of the cosine, with the closed form dB = (dW - B A) A^T (A A^T + strength I)^-1.
 
 Deviations: the paper's text could not be read beyond its abstract. Three public implementations agree on the squared
 norm and on the number and size of steps; they differ in the strength (0.01 as in notes on the paper, or 1), in dB's
-start and in whether the cosine is of flattened matrices, as here, or of columns. The cosine does not see the scale of
-(B + dB) A. Gradients are computed from (r, r) and (O, r) matrices; dW is never built. The connector, which the paper's
-models lack, is averaged. A robust mean replaces the weighted one. AdamW instead of SGD on clients, like every method.
+start and in whether the cosine is of flattened matrices, as here, or of columns. All take steps of 0.01, which diverge
+where B is small, since the cosine's curvature grows as 1 / ||B A||^2. Here a step is at most
+
+    1.5 / (lambda / ||(B + dB) A||_F^2 + 2 strength),   lambda the largest eigenvalue of A A^T,
+
+where 3^1/2 in place of 1.5 is the most that cannot raise the objective to second order. The cosine does not see the
+scale of (B + dB) A. Gradients are computed from (r, r) and (O, r) matrices; dW is never built. The connector, which the
+paper's models lack, is averaged. A robust mean replaces the weighted one. AdamW instead of SGD on clients, like every
+method.
 """
 
 from collections.abc import Iterable
@@ -27,7 +33,7 @@ from pilot.methods.averaging import PLAIN_GROUPS, Averaging, mean_of_updates, me
 from pilot.methods.base import Mean, Phase, ServerState, Update, sort_by_client, weighted_mean
 from pilot.methods.lora_products import pair_of
 
-STEPS, RATE = 1000, 0.01
+STEPS, RATE, REACH = 1000, 0.01, 1.5
 OBJECTIVES = ("cosine", "l2")
 
 
@@ -86,8 +92,8 @@ class _Aim:
         return float((self.cross_OR * b_OR).sum()) / whole if whole > 0 else 0.0
 
     def towards_cosine(self, start_OR: Tensor, strength: float) -> Tensor:
-        """Descend 1 - cos(dW, b A) + strength ||b - start||^2 from b = start."""
-        b_OR = start_OR.clone()
+        """Descend 1 - cos(dW, b A) + strength ||b - start||^2 from b = start, in steps that its curvature allows."""
+        b_OR, widest = start_OR.clone(), float(torch.linalg.matrix_norm(self.gram_RR, ord=2))
         for _ in range(STEPS):
             turned_OR = b_OR @ self.gram_RR
             square = float((b_OR * turned_OR).sum())
@@ -95,7 +101,8 @@ class _Aim:
                 return b_OR
             whole = self.norm * square**0.5
             along = float((self.cross_OR * b_OR).sum()) / (whole * square)
-            b_OR -= RATE * (along * turned_OR - self.cross_OR / whole + 2 * strength * (b_OR - start_OR))
+            rate = min(RATE, REACH / (widest / square + 2 * strength))
+            b_OR -= rate * (along * turned_OR - self.cross_OR / whole + 2 * strength * (b_OR - start_OR))
         return b_OR
 
     def towards_product(self, start_OR: Tensor, strength: float) -> Tensor:

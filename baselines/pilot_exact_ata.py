@@ -12,13 +12,13 @@ additional bytes. Everything else is as in Pilot.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
-from pilot.methods.base import State, Update, select
+from pilot.methods.base import Mean, State, Update, select, weighted_mean
 from pilot.methods.lora_products import complete_pair, layers_of, low_rank_factors, stack_factors
-from pilot.methods.pilot import Pilot, mixing_record
+from pilot.methods.pilot import Mixed, Pilot, mixing_record
 from pilot.methods.text_aggregation import Distance, neighbourhoods_from_distances, pairwise_distances
 
 
@@ -35,7 +35,7 @@ class PilotExactAta(Pilot):
         if not self.adaptive_text_aggregation:
             raise ValueError("adaptive_text_aggregation: expected true, since this method is a form of ATA")
 
-    def mix_text_adapters(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
+    def mix_text_adapters(self, updates: Sequence[Update], mean: Mean = weighted_mean) -> Mixed:
         """Mix products with ATA's neighbours and weights."""
         texts = [select(update.state, {"text_adapter"}) for update in updates]
         distances = pairwise_distances(texts, self.distance)

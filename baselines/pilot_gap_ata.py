@@ -8,11 +8,11 @@ and sends no additional bytes. Everything else is as in Pilot.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pilot.methods.base import State, Update
+from pilot.methods.base import Mean, Update, weighted_mean
 from pilot.methods.gap import UNBOUNDED, mix_before_gap
-from pilot.methods.pilot import Pilot
+from pilot.methods.pilot import Mixed, Pilot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,6 @@ class PilotGapAta(Pilot):
         if not self.adaptive_text_aggregation:
             raise ValueError("adaptive_text_aggregation: expected true, since this method is a form of ATA")
 
-    def mix_text_adapters(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
+    def mix_text_adapters(self, updates: Sequence[Update], mean: Mean = weighted_mean) -> Mixed:
         """Mix with ATA's weights over the neighbours before the gap."""
         return mix_before_gap(updates, self.distance, self.num_neighbors, self.self_weight)

@@ -12,7 +12,7 @@ Everything else is as in Pilot.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pilot.methods.base import (
     ClientInfo,
@@ -28,7 +28,7 @@ from pilot.methods.base import (
 )
 from pilot.methods.gap import UNBOUNDED, mix_before_gap
 from pilot.methods.momentum import momentum_step
-from pilot.methods.pilot import Pilot
+from pilot.methods.pilot import Mixed, Pilot
 
 INITIAL, MOMENTUM = "initial", "momentum"
 
@@ -54,11 +54,11 @@ class PilotMomentum(Pilot):
         if not self.adaptive_text_aggregation:
             raise ValueError("adaptive_text_aggregation: expected true, since each text adapter has its own momentum")
 
-    def mix_text_adapters(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
+    def mix_text_adapters(self, updates: Sequence[Update], mean: Mean = weighted_mean) -> Mixed:
         """Mix as Pilot, or with the neighbours before the gap."""
         if self.gap:
             return mix_before_gap(updates, self.distance, UNBOUNDED, self.self_weight)
-        return super().mix_text_adapters(updates)
+        return super().mix_text_adapters(updates, mean)
 
     def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """Store the initial model, from which the first update is measured."""

@@ -6,18 +6,29 @@ by numbers of examples, and mixes only B as ATA does, by distances between the B
 
     A' = sum_k (n_k / n) A_k;    B_k' = a_k B_k + (1 - a_k) sum_(j in N_M(k)) w_kj B_j
 
-It sends no more bytes than Pilot. With one A for all, the product of mixed factors is the mixed product. Everything
+A goes to all clients, also to those that did not take part. It sends no more bytes than Pilot, but for the first A of a
+client that joins late. With one A for all, the product of mixed factors is the mixed product. Everything
 else is as in Pilot.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from pilot.methods.averaging import mean_of_updates
-from pilot.methods.base import State, Update, select
+from pilot.methods.base import (
+    ClientInfo,
+    Mean,
+    Phase,
+    ServerState,
+    State,
+    Update,
+    select,
+    sort_by_client,
+    weighted_mean,
+)
 from pilot.methods.lora_products import A, B
-from pilot.methods.pilot import Pilot, mixing_record
+from pilot.methods.pilot import Mixed, Pilot, mixing_record
 from pilot.methods.text_aggregation import mix, neighbourhoods_from_distances, pairwise_distances
 
 
@@ -34,9 +45,27 @@ class PilotSharedA(Pilot):
                 "adaptive_text_aggregation, distance: expected true and 'parameters'; distances are between B factors"
             )
 
-    def mix_text_adapters(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
+    def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
+        """Return what Pilot's clients receive; to a client that has no B yet, A as well."""
+        common = select(next(iter(server.per_client.values()), {}), {A})
+        return common | super().payload(server, client, phase)
+
+    def newcomer_state(self, server: ServerState, client: ClientInfo, initial: State) -> State:
+        """Return the B that mixing gives a client that has not trained; A comes with the payload."""
+        return select(super().newcomer_state(server, client, initial), {B})
+
+    def aggregate(
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
+    ) -> ServerState:
+        """Aggregate as Pilot, then give the new A to absent clients, too."""
+        arrived = sort_by_client(updates)
+        after = super().aggregate(phase, arrived, server, mean)
+        common = select(after.per_client[arrived[0].client], {A})
+        return replace(after, per_client={k: {**text, **common} for k, text in after.per_client.items()})
+
+    def mix_text_adapters(self, updates: Sequence[Update], mean: Mean = weighted_mean) -> Mixed:
         """Average A over all clients and mix B by ATA."""
-        shared = mean_of_updates(updates, {A})
+        shared = mean_of_updates(updates, {A}, mean)
         own = [select(update.state, {B}) for update in updates]
         distances = pairwise_distances(own, self.distance)
         counts = [update.num_examples for update in updates]

@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from pilot.methods.averaging import PLAIN_GROUPS, Averaging
 from pilot.methods.base import Phase
+from pilot.methods.lora_products import TARGETS
 
 FACTORS = ("A", "B")
 
@@ -36,8 +37,11 @@ class SharedSubset(Averaging):
     shared: tuple[str, ...] = ("B",)
 
     def __post_init__(self) -> None:
-        if not self.shared or any(not part or "." in part or ":" in part for part in self.shared):
-            raise ValueError(f"shared: expected A, B or names of projections such as q_proj, got {self.shared}")
+        unknown = [part for part in self.shared if part not in (*FACTORS, *TARGETS)]
+        if unknown or not self.shared:
+            raise ValueError(
+                f"shared: expected one or more of {', '.join((*FACTORS, *TARGETS))}, got {unknown or self.shared}"
+            )
 
     @property
     def parts(self) -> frozenset[str]:

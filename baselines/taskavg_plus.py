@@ -15,6 +15,7 @@ without an update keeps x and v.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from pilot.connector.base import Connector
@@ -36,7 +37,7 @@ from pilot.methods.base import (
 )
 from pilot.methods.gap import mix_before_gap
 from pilot.methods.momentum import momentum_step
-from pilot.methods.pilot import Pilot, task_aware_aggregation
+from pilot.methods.pilot import mix_in, task_aware_aggregation
 
 INITIAL, MOMENTUM, TASK, CLIENT = "initial", "momentum", "task", "client"
 TEXT = "text_adapter"
@@ -87,12 +88,12 @@ class TaskAvgPlus(Averaging):
         return of_task | unprefixed(server.shared, f"{CLIENT}.{client.client}")
 
     def newcomer_state(self, server: ServerState, client: ClientInfo, initial: State) -> State:
-        """Return the text adapter that Pilot gives a client that has not trained, if they are mixed by distance."""
+        """Return what mixing by distance gives a client that has not trained; nothing if texts are not mixed."""
         if not self.gap_text:
             return {}
         ids = sorted({int(name.split(".")[1]) for name in server.shared if name.startswith(f"{CLIENT}.")})
         texts = {number: unprefixed(server.shared, f"{CLIENT}.{number}") for number in ids}
-        return Pilot().newcomer_state(ServerState({}, texts), client, initial)
+        return mix_in(initial, texts, partial(mix_before_gap, self_weight=0.0))
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean

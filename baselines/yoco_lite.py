@@ -1,13 +1,14 @@
 """YOCO with a plain mean. Xu et al., "You Only Communicate Once: One-shot Federated Low-Rank Adaptation of MLLM",
 NeurIPS 2025.
 
-Every client trains alone for the whole run and sends its model once, after the last round. LoRA starts from the largest
+Every client trains alone for the whole run and sends its model once, in the last round. LoRA starts from the largest
 singular values of each weight, W_r = U S V^T:
 
     B_0 = U S^1/2,  A_0 = S^1/2 V^T,   client: L_ce + mean_layers R(B) + lambda mean_layers ||A||_1
     R(B) = ||tanh(gamma B) - sign(B_0)|| / ||sign(B_0)||,   gamma from 1 to `gamma` along a cosine
 
-Server: FedAvg. Until then every client answers with its own model.
+Server: FedAvg over the clients that take part in the last round; what others have trained is lost. Until then every
+client answers with its own model.
 
 Deviations: the paper averages A with weights from principal components, whose formula could not be read and is not in
 its code (hence "lite"); its rule for B differs by setting, and FedAvg is one of them. The authors adapt one layer; here
@@ -52,7 +53,8 @@ class YocoLite(Averaging):
     Attributes:
         gamma: the last one, at least 1.
         sparsity: lambda, at least 0.
-        send_after: round after which clients send their models; 0, or a later one than the run's last: the last.
+        send_after: round in which clients send their models; 0, or a later one than the run's last: the last. An
+            earlier one is refused: after it, nothing that clients train would count.
     """
 
     name: ClassVar[str] = "yoco_lite"
@@ -72,7 +74,12 @@ class YocoLite(Averaging):
                 raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)}")
 
     def for_rounds(self, rounds: int) -> "YocoLite":
-        """Return the method with the round after which clients send."""
+        """Return the method with the round in which clients send, the last one."""
+        if 0 < self.send_after < rounds:
+            raise ValueError(
+                f"send_after: expected 0 or at least {rounds}, the number of rounds, got {self.send_after}: what later "
+                "rounds train would not be sent. Leave it out, or lower the number of rounds"
+            )
         return replace(self, send_after=min(self.send_after or rounds, rounds))
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:

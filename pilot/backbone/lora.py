@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from pilot.errors import UserError
 from pilot.io.seeding import seed_for
+from pilot.methods.lora_products import TARGETS as TARGETS
 
 GROUP = "text_adapter"
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class Mixing(Protocol):
@@ -100,7 +100,7 @@ def attach_lora(
         raise UserError(
             f"backbone: no place for LoRA: expected linear layers named {', '.join(TARGETS)} in "
             f"{type(language_model).__name__}, found {', '.join(found) or 'none'}. Choose another checkpoint, "
-            "or extend TARGETS in pilot/backbone/lora.py."
+            "or extend TARGETS in pilot/methods/lora_products.py."
         )
     parameters: dict[str, nn.Parameter] = {}
     for name, layer in layers:

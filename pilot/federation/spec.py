@@ -66,10 +66,14 @@ def configured_method(profile: Profile, method: str, options: Mapping[str, Any] 
     """Create a method, or a variant of one, with the options of a profile, overridden by `options`.
 
     Raises:
-        UserError: an unknown method, variant or option, an invalid value, or a method that trains the whole LLM with
-            rounded weights, in which its steps would be lost.
+        UserError: an unknown method, variant or option, an invalid value, also for the profile's rounds, or a method
+            that trains the whole LLM with rounded weights, in which its steps would be lost.
     """
-    made = make_method(base_name(method), {**profile.options_of(method), **options}).for_rounds(profile.rounds)
+    made = make_method(base_name(method), {**profile.options_of(method), **options})
+    try:
+        made = made.for_rounds(profile.rounds)
+    except ValueError as error:
+        raise UserError(f"method {method}, profile {profile.name}: option {error}.") from error
     if made.trains_language and profile.precision != "float32":
         raise UserError(
             f"profile {profile.name}: field precision: method {method} trains the whole LLM, for which weights must "

@@ -2,7 +2,8 @@
 
 Odd rounds train, send and average B, even rounds A. B comes first, since A has no gradient while B is zero. A client
 keeps the factor that it did not train and receives the other, so that each factor travels every other round; a client
-that missed the last round receives both.
+that missed the last round receives both. Turns go by the number of the round: if round 1 is skipped (below quorum), B
+is still zero in round 2, in which only the connector learns.
 """
 
 from collections.abc import Iterable, Iterator

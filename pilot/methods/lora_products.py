@@ -13,6 +13,8 @@ from torch.nn import functional
 from pilot.methods.state import State, belongs
 
 A, B = "text_adapter:lora_A", "text_adapter:lora_B"
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Names of the linear layers that have LoRA."""
 NEGLIGIBLE = 1e-7
 """Singular values below this fraction of the largest are rounding errors of float32 factors."""
 

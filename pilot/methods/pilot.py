@@ -15,15 +15,16 @@ Choices where the paper is silent:
   distance between text adapters (`distance`) are options.
 - A client that was absent in round 1 trains stage 1 (`late_stage1`) when it first takes part, with half of that
   round's steps, and then continues with the others' stage 2. Nothing is sent in between: psi_s stays, and the server's
-  task and text adapters, which the others have trained since, replace its own. Without `late_stage1`, psi_s is not
-  trained on such a client.
+  task adapters, which the others have trained since, replace its own. Its text adapter goes on from stage 1, since the
+  server has none for it (without ATA, the average of all replaces it). Without `late_stage1`, psi_s is not trained on
+  such a client.
 - Without stage 1 (`stage1=False`) round 1 is stage 2 with all steps, starting from copies of the projector.
 - With experts of the own task only (`experts="own_task"`) the adapters of the other tasks are not sent, and the own
   task's adapter replaces them in every expert of stage 2.
 - Without ATA (`adaptive_text_aggregation=False`) text adapters are averaged over all clients, as in FedAvg.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -55,9 +56,11 @@ from pilot.methods.text_aggregation import (
     pairwise_distances,
 )
 
-__all__ = ["Pilot", "adaptive_text_aggregation", "task_aware_aggregation"]
+__all__ = ["Mixed", "Pilot", "adaptive_text_aggregation", "mix_in", "task_aware_aggregation"]
 
 SHARED = frozenset({"task_adapter", "text_adapter"})
+Mixed = tuple[list[State], dict[str, Any]]
+"""Text adapters after mixing, in the order of the updates, and a record of who was mixed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,18 +155,8 @@ class Pilot(Method):
         return state
 
     def newcomer_state(self, server: ServerState, client: ClientInfo, initial: State) -> State:
-        """Return the text adapter that ATA gives a client that has not trained.
-
-        Its own adapter is the initial one, to which distances to the other clients' adapters are measured; it has
-        learned nothing, so its weight a_k is 0: the result is the weighted mean of its M nearest neighbours.
-        """
-        texts = [text for _, text in sorted(server.per_client.items())]
-        if not texts:
-            return {}
-        own = {name: initial[name] for name in texts[0]}
-        distances = pairwise_distances([own, *texts], self.distance)
-        counts = [1] * len(distances)
-        return mix([own, *texts], neighbourhoods_from_distances(distances, counts, self.num_neighbors, 0.0))[0]
+        """Return the text adapter that the method's own mixing gives a client that has not trained; see `mix_in`."""
+        return mix_in(initial, server.per_client, replace(self, self_weight=0.0).mix_text_adapters)
 
     def aggregate(
         self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
@@ -171,7 +164,7 @@ class Pilot(Method):
         """Average task adapters within tasks and mix text adapters between clients.
 
         `server.shared` holds `task_adapter.<task name>.*`. A task or client without an update keeps its previous
-        state. `mean` is used within tasks, and for text adapters without ATA; it does not affect ATA's mixing.
+        state. `mean` is used within tasks, and for text adapters that are averaged; it does not affect ATA's mixing.
         """
         updates = sort_by_client(updates)
         shared, per_client = dict(server.shared), dict(server.per_client)
@@ -185,12 +178,15 @@ class Pilot(Method):
             shared |= _renamed(adapter, "task_adapter.", f"task_adapter.{task}.")
         if not self.adaptive_text_aggregation:
             return ServerState(shared | mean_of_updates(updates, {"text_adapter"}, mean), per_client)
-        mixed, record = self.mix_text_adapters(updates)
+        mixed, record = self.mix_text_adapters(updates, mean)
         per_client |= {update.client: text for update, text in zip(updates, mixed, strict=True)}
         return ServerState(shared, per_client, record)
 
-    def mix_text_adapters(self, updates: Sequence[Update]) -> tuple[list[State], dict[str, Any]]:
-        """Mix text adapters by ATA; return each client's next adapter, and a record of neighbours and weights."""
+    def mix_text_adapters(self, updates: Sequence[Update], mean: Mean = weighted_mean) -> Mixed:
+        """Mix text adapters by ATA; return each client's next adapter, and a record of neighbours and weights.
+
+        `mean` is for variants that average text adapters or a part of them.
+        """
         texts = [select(update.state, {"text_adapter"}) for update in updates]
         distances = pairwise_distances(texts, self.distance)
         counts = [update.num_examples for update in updates]
@@ -219,6 +215,24 @@ def task_aware_aggregation(
     return {
         task: mean((state, count) for state, count, other in clients if other == task) for task in dict.fromkeys(tasks)
     }
+
+
+def mix_in(initial: State, texts: Mapping[int, State], mixing: Callable[[Sequence[Update]], Mixed]) -> State:
+    """Mix a text adapter for a client that has not trained; nothing if nobody has.
+
+    Its own adapter is the initial one, from which distances to the others' are measured. It has learned nothing, so
+    `mixing` must give the client's own adapter no weight.
+
+    Args:
+        initial: LoRA before training.
+        texts: the trained clients' text adapters, by client.
+        mixing: mixes text adapters as `Pilot.mix_text_adapters` does.
+    """
+    if not texts:
+        return {}
+    own = {name: initial[name] for name in next(iter(texts.values()))}
+    mixed, _ = mixing([Update(-1, "", 1, own), *(Update(k, "", 1, text) for k, text in sorted(texts.items()))])
+    return mixed[0]
 
 
 def _renamed(state: Mapping[str, Tensor], prefix: str, new_prefix: str) -> State:

@@ -85,6 +85,17 @@ def test_fedsvd_makes_a_orthonormal_and_loses_nothing() -> None:
     assert server.shared[B].flatten().tolist() == pytest.approx([2.0])
 
 
+def test_fedsvd_has_a_if_round_one_was_skipped() -> None:
+    """Round 2 sends B alone: mean (2 + 4) / 2 = 3, and the seed's A (3, 4): 15 (0.6, 0.8). Round 1 receives nothing."""
+    method = FedSvd()
+    server = method.initial_server_state(lora([[3.0, 4.0]], [[0.0]]), CLIENTS)
+    assert all(method.payload(server, CLIENTS[0], phase) == {} for phase in (*method.phases(1), *method.phases(2)))
+    sent = [{B: torch.tensor([[b]]), C: torch.zeros(1)} for b in (2.0, 4.0)]
+    server = method.aggregate(method.phases(2)[0], iter([update(k, 1, sent[k]) for k in range(2)]), server)
+    assert server.shared[A].flatten().tolist() == pytest.approx([0.6, 0.8])
+    assert method.payload(server, CLIENTS[0], method.phases(3)[0])[B].item() == pytest.approx(15.0)
+
+
 def test_fedsvd_fills_up_a_lower_rank() -> None:
     """B's second column is zero, so that the product has rank 1: the second row of A stays and can be learned."""
     method = FedSvd()
@@ -108,6 +119,19 @@ def test_fedrot_turns_towards_the_received_factors(strength: float, number: int)
     assert split.shared[A].flatten().tolist() == pytest.approx(left, abs=1e-6)
     assert (split.shared[B] @ split.shared[A]).flatten().tolist() == pytest.approx([1.0, 0.0, 0.0, 1.0], abs=1e-6)
     assert split.shared[C].item() == 1.0 and split.private == {}
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-6, 5e-8, 1e-12])
+def test_fedrot_turns_small_factors_as_large_ones(size: float) -> None:
+    """By 90 degrees, at any size of B; with a global B of zero there is no direction."""
+    quarter = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    received = lora([[1.0, 0.0], [0.0, 1.0]], [[size, 0.0], [0.0, size]])
+    end = {A: quarter @ received[A], B: received[B] @ quarter.T, C: torch.ones(1)}
+    turned = after(FedRotLora(strength=1.0), 3, end, received).shared
+    assert turned[A].flatten().tolist() == pytest.approx([1.0, 0.0, 0.0, 1.0], abs=1e-6)
+    assert turned[B].flatten().tolist() == pytest.approx([size, 0.0, 0.0, size], abs=1e-6 * size)
+    still = after(FedRotLora(strength=1.0), 3, end, {**received, B: torch.zeros(2, 2)}).shared
+    assert still[A].equal(end[A]) and still[B].equal(end[B])
 
 
 def test_fedrot_never_mirrors_and_leaves_the_first_round_alone() -> None:
@@ -193,6 +217,19 @@ def test_lora_fair_turns_b_towards_the_mean_product() -> None:
     assert 0.9129 < between < 0.93095
 
 
+@pytest.mark.parametrize("size", [1e-2, 1e-4, 1e-8])
+def test_lora_fair_does_not_overshoot_where_b_is_small(size: float) -> None:
+    """As above with B times `size`: the same direction (2, 3), and a B that is not inflated. Steps of 0.01 diverge."""
+    sent = [lora([[1.0, 0.0]], [[size], [0.0]]), lora([[1.0, 1.0]], [[0.0], [size]])]
+    (phase,) = LoraFair().phases(1)
+    server = LoraFair().aggregate(phase, iter([update(k, 1, each) for k, each in enumerate(sent)]), ServerState())
+    assert server.record["cosine_before"] == pytest.approx(0.9129, abs=5e-5)
+    assert server.record["cosine_after"] == pytest.approx(0.93095, abs=5e-5)
+    first, second = server.shared[B].flatten().tolist()
+    assert second / first == pytest.approx(1.5, rel=1e-3)
+    assert 1 <= server.shared[B].norm().item() / (0.5**0.5 * size) < 1.05
+
+
 def test_lora_fair_changes_nothing_where_there_is_nothing_to_correct() -> None:
     # B_1 = e1, A_1 = e1, B_2 = e2, A_2 = e2: B = (.5, .5) is as good as any; a zero product has no direction.
     (phase,) = LoraFair().phases(1)
@@ -270,5 +307,11 @@ def test_shared_subset(shared: tuple[str, ...], leaves: set[str]) -> None:
         begun = method.initial_state(phase, CLIENTS[0], split.private, payload)
         found = {name.removeprefix("text_adapter.layers.0."): each.item() for name, each in begun.items() if name != C}
         assert found == {n: 2.0 if n in leaves else value for n in found} and len(found) == 4
-    with pytest.raises(ValueError, match="shared: expected A, B or names of projections"):
+    with pytest.raises(ValueError, match="shared: expected one or more of A, B, q_proj"):
         SharedSubset(shared=())
+
+
+@pytest.mark.parametrize("part", ["b", "q_porj", "lora_B", "layers.0.q_proj"])
+def test_shared_subset_refuses_parts_that_no_lora_has(part: str) -> None:
+    with pytest.raises(ValueError, match=rf"shared: expected one or more of A, B, q_proj, .*, got \['{part}'\]"):
+        SharedSubset(shared=("A", part))

@@ -205,6 +205,25 @@ def test_fedlease_forms_clusters_by_b() -> None:
     assert method.mixture(phase, received) == Mixture((0, 0, 1), top=2)
 
 
+def test_fedlease_remembers_who_missed_the_last_round_of_the_warm_up() -> None:
+    """Client 3 trains in round 1 alone: it stays in cluster 1, whose A is (3 + 7) / 2 = 5 and B (0, (1 + 5) / 2)."""
+    method = FedLease(warm_up=2)
+    (first,), (second,), (phase,) = (method.phases(number) for number in (1, 2, 3))
+    ends = [expert(9, [1, 0]), expert(9, [0, 1]), expert(9, [1, 0]), expert(7, [0, 5])]
+    server = method.aggregate(first, iter([Update(k, "vqa", 1, e) for k, e in enumerate(ends)]), ServerState())
+    ends = [expert(1, [2, 0]), expert(3, [0, 1]), expert(5, [4, 0])]
+    server = method.aggregate(second, iter([Update(k, "vqa", 1, e) for k, e in enumerate(ends)]), server)
+    assert server.record == {"clusters": {"0": 0, "1": 1, "2": 0, "3": 1}}
+    received = method.payload(server, ClientInfo(client=3, task="vqa", tasks=("vqa",), seed=0), phase)
+    found = {name: value.flatten().tolist() for name, value in received.items() if name != C}
+    assert found == {A: [5.0, 5.0], B: [0.0, 3.0], OTHER_A: [3.0, 3.0], OTHER_B: [3.0, 0.0]}
+    trained = method.aggregate(phase, iter([Update(0, "vqa", 1, {**ends[0], G: torch.ones(3, 2)})]), server)
+    assert all(state.keys() == {"cluster"} for state in trained.per_client.values()), "adapters are kept until then"
+    assert FedLease().aggregate(first, iter([Update(0, "vqa", 1, ends[0])]), ServerState()).per_client[0].keys() == {
+        "cluster"
+    }  # fmt: skip
+
+
 def test_fedlease_trains_experts_and_routers_of_clusters() -> None:
     method = FedLease()
     (warm_up,), (phase,) = method.phases(1), method.phases(2)
@@ -322,6 +341,16 @@ def test_feddpa() -> None:
     torch.testing.assert_close(weights(0.5, False, features, references), torch.tensor([[0.3, 0.7]]))
     torch.testing.assert_close(weights(0.5, True, features, references), torch.tensor([[0.7, 0.3]]))
     assert weights(0.5, True, features, {"own": torch.zeros(2)}).tolist() == [[0.0, 1.0]]
+
+
+def test_feddpa_without_a_global_model_starts_from_the_seeds() -> None:
+    """The frozen global LoRA of the local phase is zero then, and zeros in both factors could never be trained."""
+    method = FedDpa()
+    local, last = method.phases(2)
+    start = {**client_state(1.0), OTHER_A: torch.zeros(1, 1), OTHER_B: torch.zeros(1, 1), OWN: torch.zeros(2)}
+    split = method.split_result(local, CLIENTS[0], PhaseResult(start, {**start, A: torch.ones(1, 1)}, {}, {}, 1))
+    assert split.private.keys() == {f"personal.{A}", f"personal.{B}", OWN}
+    assert method.initial_state(last, CLIENTS[0], split.private, {}) == {}
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from baselines.pilot_task_text import PilotTaskText
 from pilot.methods.base import ClientInfo, ServerState, State, Update
 from pilot.methods.gap import count_before_gap
 from pilot.methods.pilot import Pilot
+from pilot.methods.robust import coordinate_median
 
 A, B = "text_adapter.q.lora_A", "text_adapter.q.lora_B"
 
@@ -181,7 +182,83 @@ def test_who_has_one_near_client_takes_no_stranger() -> None:
     assert PilotGapAta(num_neighbors=1).mix_text_adapters(clients)[1]["neighbours"]["2"] == [3]
 
 
-@pytest.mark.parametrize("method", [PilotExactAta, PilotSharedA, PilotMomentum, PilotGapAta])
+def infos(*tasks: str) -> list[ClientInfo]:
+    return [ClientInfo(k, task, tuple(sorted(set(tasks))), 0) for k, task in enumerate(tasks)]
+
+
+def test_one_a_for_all_also_for_absent_clients_and_newcomers() -> None:
+    """A is 1, then 5 of clients 0 and 2: all have 5. B of client 1 stays; a newcomer has none yet."""
+    method, clients = PilotSharedA(num_neighbors=1), infos("a", "a", "a", "a")
+    (phase,) = method.phases(2)
+    first = [update(k, "a", 1, [[1.0]], [[7.0]]) for k in range(3)]
+    server = method.aggregate(phase, first, ServerState())
+    server = method.aggregate(phase, [update(k, "a", 1, [[5.0]], [[8.0]]) for k in (0, 2)], server)
+    received = [method.payload(server, info, phase) for info in clients]
+    assert [each[A].item() for each in received] == [5.0] * 4
+    assert [each[B].item() for each in received if B in each] == [8.0, 7.0, 8.0]
+    assert method.payload(ServerState(), clients[0], phase) == {}
+
+
+def test_a_tasks_text_adapter_reaches_absent_clients_and_newcomers() -> None:
+    """Task c: B 9.5 and 9.6, mean 9.55; then 3 of client 2 alone, for client 3 and a newcomer, too. Task a keeps 1."""
+    method, clients = PilotTaskText(), infos("a", "a", "c", "c", "c")
+    (phase,) = method.phases(2)
+    sent = [
+        update(k, info.task, 1, [[1.0]], [[b]])
+        for k, (info, b) in enumerate(zip(clients, (1.0, 1.0, 9.5, 9.6), strict=False))
+    ]
+    server = method.aggregate(phase, sent, ServerState())
+    received = [method.payload(server, info, phase)[B].item() for info in clients]
+    assert received == pytest.approx([1.0, 1.0, 9.55, 9.55, 9.55])
+    assert method.newcomer_state(server, clients[4], {A: torch.ones(1, 1), B: torch.zeros(1, 1)}) == {}
+    server = method.aggregate(phase, [update(2, "c", 1, [[1.0]], [[3.0]])], server)
+    assert [method.payload(server, info, phase)[B].item() for info in clients] == [1.0, 1.0, 3.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize("method", [PilotTaskText(), PilotSharedA(num_neighbors=1), PilotFedAvgText()])
+def test_averaged_text_adapters_take_the_robust_mean(method: Pilot) -> None:
+    """The median of A 1, 1 and 1000 is 1, where the mean is 334."""
+    (phase,) = method.phases(2)
+    clients = infos("a", "a", "a")
+    sent = [update(k, "a", 1, [[a]], [[1.0]]) for k, a in enumerate((1.0, 1.0, 1000.0))]
+    server = method.aggregate(phase, sent, ServerState(), coordinate_median)
+    assert [method.payload(server, info, phase)[A].item() for info in clients] == [1.0] * 3
+    plain = method.aggregate(phase, sent, ServerState())
+    assert method.payload(plain, clients[0], phase)[A].item() == pytest.approx(334.0)
+
+
+START = {A: torch.ones(1, 1), B: torch.zeros(1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (PilotGapAta(), 4 / 3),  # of 1, 2 | 10, 11 the first two: (1 / 1 + 2 / 2) / (1 / 1 + 1 / 2)
+        (PilotGapAta(num_neighbors=1), 1.0),
+        (PilotMomentum(gap=True), 4 / 3),
+        (PilotMomentum(num_neighbors=2), 4 / 3),
+        (PilotSharedA(num_neighbors=1), 1.0),
+        (Pilot(num_neighbors=3), 3 / 1.6),  # (1 + 1 + 1) / (1 + 1 / 2 + 1 / 10)
+    ],
+)
+def test_newcomers_receive_what_the_variant_mixes(method: Pilot, expected: float) -> None:
+    texts = {k: {A: torch.ones(1, 1), B: torch.tensor([[b]])} for k, b in enumerate((1.0, 2.0, 10.0, 11.0))}
+    newcomer = ClientInfo(9, "a", ("a",), 0)
+    received = method.newcomer_state(ServerState({}, texts), newcomer, START)
+    assert received[B].item() == pytest.approx(expected)
+    assert method.newcomer_state(ServerState(), newcomer, START) == {}
+
+
+def test_a_newcomers_product_is_the_mixed_product() -> None:
+    """Products 8 = 2 * 4 and 4 = 4 * 1 at distances 8 and 4: 8 / 3 + 4 * 2 / 3 = 16 / 3; mixed factors give 20 / 3."""
+    texts = {k: {A: torch.tensor([[a]]), B: torch.tensor([[b]])} for k, (a, b) in enumerate(((4.0, 2.0), (1.0, 4.0)))}
+    newcomer, server = ClientInfo(9, "a", ("a",), 0), ServerState({}, texts)
+    assert product(PilotExactAta().newcomer_state(server, newcomer, START)).item() == pytest.approx(16 / 3)
+    plain = Pilot(distance="product").newcomer_state(server, newcomer, START)
+    assert product(plain).item() == pytest.approx(20 / 3)
+
+
+@pytest.mark.parametrize("method", [PilotExactAta, PilotSharedA, PilotMomentum, PilotGapAta, PilotTaskText])
 def test_they_are_about_ata(method: type[Pilot]) -> None:
     with pytest.raises(ValueError, match="adaptive_text_aggregation"):
         method(adaptive_text_aggregation=False)

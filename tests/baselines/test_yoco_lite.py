@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from baselines.yoco_lite import ROUNDS_DONE, YocoLite
+from pilot.config.load import load_profile
 from pilot.errors import UserError
 from pilot.federation.client import PhaseTask
+from pilot.federation.spec import configured_method
 from pilot.io.atomic import read_json
 from pilot.methods.base import ClientInfo, PhaseResult, ServerState, State, Update, select
 from pilot.registry import make_method
@@ -42,8 +44,10 @@ def test_one_message_after_the_last_round() -> None:
     assert method.payload(server, INFO, phases[3]).keys() == end.keys()
     silent = method.aggregate(phases[0], iter([Update(0, "vqa", 1, {})]), ServerState())
     assert silent.shared == {}, "nothing arrives before"
-    early, late = YocoLite(send_after=2).for_rounds(3), YocoLite(send_after=9).for_rounds(3)
-    assert (early.send_after, late.send_after) == (2, 3)
+    assert YocoLite(send_after=9).for_rounds(3).send_after == YocoLite(send_after=3).for_rounds(3).send_after == 3
+    profile = load_profile("smoke")
+    with pytest.raises(UserError, match=rf"option send_after: expected 0 or at least {profile.rounds}, .* got 1"):
+        configured_method(profile, "yoco_lite", {"send_after": 1})
 
 
 def test_the_objective() -> None:
