@@ -141,12 +141,12 @@ class Method(ABC):
         """Split a phase's result into what leaves the client and what it keeps.
 
         By default the shared groups leave; the client keeps its stored state and all parameters that neither leave nor
-        came with the payload. Names and shapes of what leaves must not depend on values, since the server calls this
-        on untrained values to learn what to expect.
+        came with the payload, except `phase.discarded`. Names and shapes of what leaves must not depend on values,
+        since the server calls this on untrained values to learn what to expect.
         """
         shared = select(result.end, phase.shared)
         own = {name: value for name, value in result.end.items() if name not in shared and name not in result.payload}
-        return SplitResult(shared, {**result.stored, **own})
+        return SplitResult(shared, {**result.stored, **without(own, phase.discarded)})
 
     def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """Return the server's state before round 1.
