@@ -58,6 +58,7 @@ class FedDpa(Averaging):
 
     name: ClassVar[str] = "feddpa"
     single_model: ClassVar[bool] = False
+    mixes_answers: ClassVar[bool] = True
 
     weight: float = 0.5
     reverse: bool = False

@@ -48,6 +48,8 @@ class Method(ABC):
         trains_language: whether the model has the LLM's own parameters, `language.<path>`, float32.
         asynchronous: whether the server takes updates one by one as they arrive on a virtual clock (`arrive`); then a
             round has one phase and clients keep nothing.
+        mixes_answers: whether clients, also those that have not trained, answer in `final_phase` with a mixture of
+            LoRAs that the server sends under other names than clients train them.
         mean_product: whether the server's LoRA factors and offsets, under the names of the model's, are meant to have
             the mean of the clients' products, by which aggregation drift is then measured.
     """
@@ -60,6 +62,7 @@ class Method(ABC):
     starts_from_weights: ClassVar[bool] = False
     trains_language: ClassVar[bool] = False
     mean_product: ClassVar[bool] = False
+    mixes_answers: ClassVar[bool] = False
     asynchronous: ClassVar[bool] = False
 
     @abstractmethod
