@@ -30,7 +30,7 @@ from pilot.registry import method_class
 from ..marks import few_of
 from ..small import Small
 
-FEW = ("pilot", "fedalt", "feddpa", "rolora")
+FEW = ("pilot", "fedalt")
 SENDING = [name for name in METHODS if method_class(name).exchanges and not issubclass(method_class(name), Blind)]
 ROUNDS = 4
 OPTIONS: dict[str, dict[str, Any]] = {"fedlease": {"warm_up": 2}}
