@@ -139,7 +139,7 @@ def _check_federation(spec: RunSpec, method: Method, where: str) -> None:
         for phase in (*method.newcomer_phases(number), *method.phases(number)) if phase.shared
     ]  # fmt: skip
     if settings.privacy is not None:
-        refuse_unprotected(phases)
+        refuse_unprotected(phases, f"{where}.privacy")
     if method.exchanges:
         refuse_unknown_starts(settings.defence, phases, where, spec.method)
     if needs_validation(spec, method) and not spec.scenario.validation_fraction:

@@ -138,8 +138,10 @@ def epsilon(
     return high
 
 
-def refuse_unprotected(phases: Iterable[Phase]) -> None:
+def refuse_unprotected(phases: Iterable[Phase], where: str = "privacy") -> None:
     """Refuse phases that send statistics or choices, to which no noise is added, or that start from private values.
+
+    `where` names the field in messages.
 
     Raises:
         UserError: a phase does; the message names it and what it sends or starts from.
@@ -147,14 +149,14 @@ def refuse_unprotected(phases: Iterable[Phase]) -> None:
     for phase in phases:
         if phase.shared and phase.starts_from == "own training":
             raise UserError(
-                f"privacy: phase {phase.name} starts from what the client has trained and never sent, so that its "
+                f"{where}: phase {phase.name} starts from what the client has trained and never sent, so that its "
                 "message reveals more than the bounded update, and privacy is not guaranteed. Choose a method whose "
                 "clients start from what the server sends, or no privacy."
             )
         for kind, sent in (("statistics", phase.statistics), ("choices", phase.choices)):
             if sent:
                 raise UserError(
-                    f"privacy: phase {phase.name} sends {kind} ({', '.join(sorted(sent))}), to which no noise is "
+                    f"{where}: phase {phase.name} sends {kind} ({', '.join(sorted(sent))}), to which no noise is "
                     f"added, so privacy is not guaranteed. Choose a method without {kind}, or no privacy."
                 )
 

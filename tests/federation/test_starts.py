@@ -133,7 +133,7 @@ def test_phases_start_where_they_say(few: Small, method: str, tmp_path: Path, mo
 
 PRIVATE = {"privacy": {"clip_norm": 1.0, "noise_multiplier": 1.0}}
 CLIPPED, KRUM = {"defence": {"clip_norm": 1.0}}, {"defence": {"aggregation": "multi_krum"}}
-OWN = "privacy: phase .* starts from what the client has trained and never sent"
+OWN = r"profile tiny: field federation\.privacy: phase .* starts from what the client has trained and never sent"
 CLIP = r"profile tiny: field federation\.defence\.clip_norm: in phase .* of method {} start from values"
 
 
