@@ -64,6 +64,7 @@ class Disco(Method):
 
     name: ClassVar[str] = "disco"
     single_model: ClassVar[bool] = True
+    mixes_answers: ClassVar[bool] = True
 
     threshold: float = 0.9
     temperature: float = 0.05

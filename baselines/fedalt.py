@@ -17,7 +17,7 @@ like every method here.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pilot.methods.averaging import PLAIN_GROUPS, mean_of_updates
@@ -48,7 +48,8 @@ class FedAlt(Method):
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
         """Return one phase with all steps of the round."""
-        return (Phase(name="train", trainable=PLAIN_GROUPS | {ROUTER}, shared=PLAIN_GROUPS),)
+        phase = Phase(name="train", trainable=PLAIN_GROUPS | {ROUTER}, shared=PLAIN_GROUPS)
+        return (phase if round_number == 1 else replace(phase, starts_from="own training"),)
 
     def mixture(self, phase: Phase, received: State) -> Mixture:
         """Return both LoRAs."""

@@ -20,7 +20,7 @@ connector, which text-only LLMs lack, belongs to the global phase. The authors a
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -59,6 +59,7 @@ class FedDpa(Averaging):
 
     name: ClassVar[str] = "feddpa"
     single_model: ClassVar[bool] = False
+    mixes_answers: ClassVar[bool] = True
 
     weight: float = 0.5
     reverse: bool = False
@@ -69,10 +70,11 @@ class FedDpa(Averaging):
 
     def phases(self, round_number: int) -> tuple[Phase, ...]:
         """Return the global phase alone in round 1, later the local one and the global one with half of the steps."""
-        share = 1.0 if round_number == 1 else 0.5
-        last = Phase(name=GLOBAL, trainable=PLAIN_GROUPS, shared=PLAIN_GROUPS, share_of_steps=share)
+        last = Phase(name=GLOBAL, trainable=PLAIN_GROUPS, shared=PLAIN_GROUPS)
+        if round_number == 1:
+            return (last,)
         first = Phase(name=LOCAL, trainable=frozenset({OWN}), shared=frozenset(), share_of_steps=0.5, questions=True)
-        return (last,) if round_number == 1 else (first, last)
+        return first, replace(last, share_of_steps=0.5, starts_from="earlier payloads")
 
     def final_phase(self, rounds: int) -> Phase:
         """Return the phase in which both LoRAs answer."""

@@ -76,7 +76,8 @@ class FedLease(Method):
     def phases(self, round_number: int) -> tuple[Phase, ...]:
         """Return the warm-up on a LoRA of one's own, then training of the cluster's expert and router."""
         if round_number <= self.warm_up:
-            return (Phase(name=WARM_UP, trainable=PLAIN_GROUPS, shared=PLAIN_GROUPS),)
+            phase = Phase(name=WARM_UP, trainable=PLAIN_GROUPS, shared=PLAIN_GROUPS)
+            return (phase if round_number == 1 else replace(phase, starts_from="own training"),)
         groups = PLAIN_GROUPS | {ROUTER}
         return (Phase(name="train", trainable=groups, shared=groups),)
 

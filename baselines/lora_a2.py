@@ -81,7 +81,8 @@ class LoraA2(Alternating):
         factor, chosen = whole.trainable & FACTORS, frozenset({GROUP})
         trial = Phase(f"try_{letter(*factor)}", factor, frozenset(), share_of_steps=self.trial)
         sent = chosen | {"connector"}
-        return trial, replace(whole, shared=sent, share_of_steps=1 - self.trial, auxiliary=chosen, choices=chosen)
+        rest = replace(whole, shared=sent, share_of_steps=1 - self.trial, starts_from="earlier payloads")
+        return trial, replace(rest, auxiliary=chosen, choices=chosen)
 
     def final_phase(self, rounds: int) -> Phase:
         """Return the training phase of the last round without training, which gets the model."""

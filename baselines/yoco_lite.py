@@ -86,7 +86,8 @@ class YocoLite(Averaging):
         """Return one phase on LoRA and connector, which are sent once."""
         shared = PLAIN_GROUPS if round_number == self.send_after else frozenset()
         auxiliary = frozenset({SIGNS, PROGRESS})
-        return (Phase(name="train", trainable=PLAIN_GROUPS, shared=shared, auxiliary=auxiliary),)
+        phase = Phase(name="train", trainable=PLAIN_GROUPS, shared=shared, auxiliary=auxiliary)
+        return (phase if round_number == 1 else replace(phase, starts_from="own training"),)
 
     def penalty(self, trainable: State, received: State) -> Tensor:
         """Return the mean over layers of R(B) and lambda ||A||_1."""

@@ -174,7 +174,7 @@ class Backbone:
     def question_features(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Return the features (B, D) of questions: their ids' mean embedding, of length 1; 0 without ids."""
         with torch.no_grad():
-            rows = [self.embed(torch.tensor(ids, device=self.numerics.device)) for ids in prompts]
+            rows = [self.embed(torch.tensor(ids, dtype=torch.int64, device=self.numerics.device)) for ids in prompts]
             means = [row_LD.float().mean(dim=0) if len(row_LD) else row_LD.new_zeros(self.width) for row_LD in rows]
             return functional.normalize(torch.stack(means), dim=1)
 
@@ -243,7 +243,8 @@ class Backbone:
         Tensors are on the backbone's device; `ids` follow the image and are right-padded.
         """
         if not (labels_BL != IGNORED).any():
-            trained = (image_tokens_BNC, *self.text_adapter.values(), *self._language.trained())
+            trained = [image_tokens_BNC, *self.text_adapter.values(), *self._language.trained()]
+            trained += self._mixtures.trained() if self._mixtures is not None else ()
             return torch.stack([value.float().sum() for value in trained]).sum() * 0
         return functional.cross_entropy(*self._passes.logits(self._whole(image_tokens_BNC), ids_BL, labels_BL))
 

@@ -61,13 +61,15 @@ class Mixtures:
         found = language_model.named_modules()
         self._layers = {name: layer for name, layer in found if isinstance(layer, LoraLinear)}
         self._width, self._weights_BC = width, torch.empty(0)
+        self._parameters: dict[str, nn.Parameter] = {}
 
     def attach(self, mixture: Mixture) -> dict[str, nn.Parameter]:
         """Mix LoRAs in all layers; return what this adds to the parameters, with initial values."""
         own: dict[str, Tensor] = {}
         for name, layer in self._layers.items():
             own[f"{GROUP}.{name}.lora_A"], own[f"{GROUP}.{name}.lora_B"] = layer.lora_A.detach(), layer.lora_B.detach()
-        parameters = {name: nn.Parameter(value) for name, value in mixed_state(own, mixture, self._width).items()}
+        values = mixed_state(own, mixture, self._width)
+        parameters = self._parameters = {name: nn.Parameter(value) for name, value in values.items()}
         for name, layer in self._layers.items():
             layer.mixture = LayerMixture(mixture, parameters, name, lambda: self._weights_BC)
         self._weigh = mixture.weigh
@@ -80,7 +82,12 @@ class Mixtures:
         assert self._weigh is not None, "routers weigh tokens"
         self._weights_BC = self._weigh(features_BD, self._references)
 
+    def trained(self) -> list[nn.Parameter]:
+        """Return the parameters that receive gradients."""
+        return [parameter for parameter in self._parameters.values() if parameter.requires_grad]
+
     def detach(self) -> None:
         """Use each layer's own LoRA alone."""
+        self._parameters = {}
         for layer in self._layers.values():
             layer.mixture = None

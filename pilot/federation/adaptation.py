@@ -3,7 +3,8 @@
 A client of the run takes the phases of one more round from its private state and from what the server would send it. A
 newcomer takes those of a client that joins then (`newcomer_phases`), from the payload of the first one and from
 `newcomer_state`; where all data were pooled, from the pooled model. Nothing is aggregated: what a phase would send
-stays on the client, and replaces what the server would send afterwards.
+stays on the client, and replaces what the server would send afterwards. With `Method.mixes_answers` it is
+aggregated instead, as the only update of a round, so that the server sends it back under the right names.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from pilot.federation.shards import Example
 from pilot.federation.spec import RunSpec
 from pilot.federation.store import ClientStore
 from pilot.federation.trainer import LocalTrainer
-from pilot.methods.base import ClientInfo, Method, Phase, State, select
+from pilot.methods.base import ClientInfo, Method, Phase, State, Update, select
 
 Models = dict[tuple[int, ...], Callable[[], ClientModel]]
 
@@ -103,12 +104,14 @@ def newcomer_models(
     first = len(spec.scenario.client_tasks)
     infos = [ClientInfo(k, task.name, tasks, spec.seed) for k, task in enumerate(spec.scenario.unseen_tasks, first)]
     if not fit:
-        projector = backbone.projector()
+        projector, final = backbone.projector(), method.final_phase(spec.profile.rounds)
+        phase = final if final and method.mixes_answers else phases[0]
 
         def received(info: ClientInfo) -> Callable[[], ClientModel]:
             def load() -> ClientModel:
                 at = start(info)
-                return build_client_model(backbone, method, phases[0], info, at.stored, at.payload, projector)
+                payload = {} if method.pooled else method.payload(progress.server, info, phase)
+                return build_client_model(backbone, method, phase, info, at.stored, payload, projector)
 
             return load
 
@@ -130,18 +133,23 @@ def _loader(
 def _fit(spec: RunSpec, trainer: LocalTrainer, progress: Progress, start: _Start) -> ClientModel:
     """Take a client's phases, then load its model as the method evaluates it."""
     method, info, stored, payload = trainer.method, start.info, start.stored, start.payload
-    sent: State = {}
+    sent, server = State(), progress.server
     for index, (phase, steps) in enumerate(start.phases):
         if index:
-            payload = _overlaid(method.payload(progress.server, info, phase), sent)
+            payload = _overlaid(method.payload(server, info, phase), sent)
         task = PhaseTask(info, phase, spec.profile.rounds + 1, index, steps, payload)
         run, gradients = trainer.train_phase(task, stored)
-        sent |= select(run.model.state(), phase.shared)
-        stored = run.split_result(gradients).private
+        split, end = run.split_result(gradients), run.model.state()
+        if method.mixes_answers and split.shared:
+            update = Update(info.client, info.task, len(trainer.examples[info.client]), split.shared)
+            server = method.aggregate(phase, [update], server)
+        sent |= select(end, phase.shared)
+        stored = {**select(end, phase.discarded), **split.private}
     final = method.final_phase(spec.profile.rounds + 1)
     if final is None or final.name == start.phases[-1][0].name:
         return run.model
-    payload = _overlaid(method.payload(progress.server, info, final), sent)
+    payload = method.payload(server, info, final)
+    payload = payload if method.mixes_answers else _overlaid(payload, sent)
     return build_client_model(trainer.backbone, method, final, info, {**sent, **stored}, payload)
 
 

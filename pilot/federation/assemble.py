@@ -14,7 +14,7 @@ from pilot.config.files import check_known
 from pilot.errors import UserError
 from pilot.federation.attacks import corrupt
 from pilot.federation.client import PhaseTask, TrainingResult
-from pilot.federation.defence import Defence
+from pilot.federation.defence import Defence, refuse_unknown_starts
 from pilot.federation.participant import Participant, UpdateTransform, send_unchanged
 from pilot.federation.participation import Participation, schedule, to_json
 from pilot.federation.privacy import Relation, epsilon, privatise, refuse_unprotected, seeded_noise, system_noise
@@ -99,18 +99,18 @@ def privacy_json(spec: RunSpec, plan: Plan, history: Sequence[Mapping[str, Any]]
 
     Args:
         history: rows of `rounds.jsonl`. With system noise they hold each client's own count of messages. With seeded
-            noise a phase that is trained again sends the same message, so the count comes from the schedule.
+            noise a phase that is trained again sends the same message, so the rows of phases that send are counted.
     """
     privacy = spec.profile.federation.privacy
     if privacy is None:
         return None
-    phases = {each.round: len(plan.method.phases(each.round)) for each in plan.schedule}
-    planned = {
-        info.client: sum(phases[each.round] * each.sessions_of(info.client) for each in plan.schedule)
-        for info in plan.clients
-    }
-    counted = {row["client"]: row["releases"] for each in history for row in each["clients"] if "releases" in row}
-    counts = counted if privacy.noise == "system" else planned
+    counts = {info.client: 0 for info in plan.clients}
+    for row in history:
+        phases = plan.method.phases(row["round"])
+        sends = any(phase.shared for phase in phases if phase.name == row["phase"])
+        for each in row["clients"]:
+            client, count = each["client"], counts[each["client"]]
+            counts[client] = count + sends if privacy.noise == "seeded" else each.get("releases", count)
     most = max(counts.values(), default=0)
     relations: tuple[Relation, ...] = ("add-or-remove-one", "replace-one")
     return privacy.model_dump() | {
@@ -134,9 +134,14 @@ def _check_federation(spec: RunSpec, method: Method, where: str) -> None:
             f"{where}.defence.aggregation: method {spec.method} takes updates one by one, so there is no mean over "
             f"clients to replace by {settings.defence.aggregation}. Leave it out."
         )
+    phases = [
+        phase for number in range(1, spec.profile.rounds + 1)
+        for phase in (*method.newcomer_phases(number), *method.phases(number)) if phase.shared
+    ]  # fmt: skip
     if settings.privacy is not None:
-        phases = [phase for number in range(1, spec.profile.rounds + 1) for phase in method.phases(number)]
-        refuse_unprotected(phases)
+        refuse_unprotected(phases, f"{where}.privacy")
+    if method.exchanges:
+        refuse_unknown_starts(settings.defence, phases, where, spec.method)
     if needs_validation(spec, method) and not spec.scenario.validation_fraction:
         raise UserError(
             f"scenario {spec.scenario.name}: field validation_fraction: method {spec.method} evaluates models on the "

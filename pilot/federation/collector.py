@@ -50,13 +50,22 @@ class Collector:
         self.versions: dict[int, Version] = {}
         self._infos = {info.client: info for info in plan.clients}
         self._exchanges = plan.method.exchanges and not round_phase.is_early
-        self._num_accepted, self._drift = 0, Drift(server.shared if plan.method.mean_product else None)
+        self._accepted, self._drift = set[int](), Drift(server.shared if plan.method.mean_product else None)
         wave, end = round_phase.wave, plan.schedule[round_phase.round_number - 1].end
         if wave is not None:
             self.row["wave"] = wave.to_row()
         if end is not None:
             self.row["end"] = end if wave is None else wave.end
         self._train_seconds, self._step_seconds, self._waited = [0.0], [0.0], 0.0
+        for client in plan.schedule[round_phase.round_number - 1].present:
+            if round_phase.leaves_out(client):
+                self._exclude(client, "left out, as it has no valid result of an earlier phase of the round")
+
+    @property
+    def failed(self) -> frozenset[int]:
+        """Return the clients without a valid result: they failed or were excluded, or the phase was skipped."""
+        excluded = {each["client"] for each in self.row["excluded"]}
+        return frozenset(excluded | self._accepted if self.row["skipped"] else excluded)
 
     def collect(self, answers: Iterator[Answer]) -> ServerState:
         """Aggregate the valid updates; return the server's next state, unchanged if the phase is skipped."""
@@ -67,7 +76,7 @@ class Collector:
             for session in wave.arrivals:
                 after = self.plan.method.arrive(after, session.client)
             self.row["aggregation"] = dict(after.record)
-        elif self._num_accepted < (1 if self.round_phase.is_early else self.plan.quorum):
+        elif len(self._accepted) < (1 if self.round_phase.is_early else self.plan.quorum):
             after, self.versions, self.row["skipped"] = self.server, {}, True
         elif self._exchanges:
             self.row["aggregation"] = dict(after.record)
@@ -96,7 +105,7 @@ class Collector:
             if reason:
                 self._exclude(update.client, reason)
                 continue
-            self._num_accepted += 1
+            self._accepted.add(update.client)
             if answer.version:
                 self.versions[update.client] = answer.version
             yield update

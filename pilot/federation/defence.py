@@ -4,16 +4,38 @@ Off by default. Clipping bounds the distance of an update from the values that i
 the updates nearest to each other; the median or the trimmed mean replaces the weighted mean wherever a method averages.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from pilot.config.federation import DefenceConfig
-from pilot.methods.base import Mean, State, Update, weighted_mean
+from pilot.errors import UserError
+from pilot.methods.base import Mean, Phase, State, Update, weighted_mean
 from pilot.methods.robust import clip_update, coordinate_median, multi_krum, trimmed_mean
 
 DIGITS = 6
+
+
+def refuse_unknown_starts(defence: DefenceConfig, phases: Iterable[Phase], where: str, method: str) -> None:
+    """Refuse to clip updates whose start the server does not know, and to compare messages about different choices.
+
+    Raises:
+        UserError: the method has such a phase; the message names it.
+    """
+    for phase in phases:
+        if defence.clip_norm is not None and phase.starts_from != "payload":
+            raise UserError(
+                f"{where}.defence.clip_norm: in phase {phase.name}, clients of method {method} start from values that "
+                f"they have kept ({phase.starts_from}), so the server cannot measure how far an update has moved. "
+                "Leave clip_norm out, or choose another method."
+            )
+        if defence.aggregation == "multi_krum" and phase.choices:
+            raise UserError(
+                f"{where}.defence.aggregation: in phase {phase.name}, clients of method {method} send choices "
+                f"({', '.join(sorted(phase.choices))}), so distances between messages are none between models. "
+                "Choose median or trimmed_mean, or another method."
+            )
 
 
 class Defence(DefenceConfig):

@@ -5,7 +5,7 @@ Pure orchestration, independent of where clients run.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pilot.federation.checkpoint import Progress, versions_to_keep
 from pilot.federation.client import PhaseTask
@@ -35,8 +35,9 @@ class Driver:
         now = start or Progress(server=self._initial_state())
         for number in range(now.round_number + 1, self.plan.rounds + 1):
             before = dict(now.versions)
+            failed: frozenset[int] = frozenset()
             for round_phase in self._round_phases(number, before):
-                self._run_phase(now, round_phase, before)
+                failed |= self._run_phase(now, replace(round_phase, failed=failed), before)
             now.round_number, now.previous, now.ledger = number, before, self.ledger.to_json()
             if number in self.plan.evaluated:
                 now.evaluated[number] = dict(now.versions)
@@ -65,11 +66,13 @@ class Driver:
             return ServerState()
         return method.initial_server_state(self.plan.template(phase, clients[0], {}), clients)
 
-    def _run_phase(self, now: Progress, round_phase: RoundPhase, before: Mapping[int, Version]) -> None:
+    def _run_phase(self, now: Progress, round_phase: RoundPhase, before: Mapping[int, Version]) -> frozenset[int]:
+        """Run a phase; return the clients that were asked without an accepted result."""
         collector = Collector(self.plan, round_phase, now.server, self.ledger, self.clock, self.transport.parallel)
         now.server = collector.collect(self.transport.exchange(self._tasks(now, round_phase, before), self.progress))
         now.versions |= collector.versions
         now.history.append(collector.row)
+        return collector.failed
 
     def _tasks(self, now: Progress, round_phase: RoundPhase, before: Mapping[int, Version]) -> Iterator[PhaseTask]:
         """Yield the tasks of the round; count the download of every selected client, even if it will not answer."""
@@ -81,6 +84,8 @@ class Driver:
         for info in sorted(self.plan.clients, key=lambda info: info.client):
             is_new = info.client in round_phase.newcomers
             if info.client not in schedule.selected or (round_phase.is_early and not is_new):
+                continue
+            if round_phase.leaves_out(info.client):
                 continue
             payload = method.payload(now.server, info, round_phase.phase)
             self.ledger.count_message(number, round_phase.phase.name, info.client, "down", payload)

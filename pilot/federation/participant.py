@@ -26,7 +26,8 @@ class ClientResult:
         seconds: wall time of the client's work.
         step_seconds: the part of it spent in optimiser steps.
         peak_memory_mb: peak resident memory of the process that did the work.
-        releases: messages with fresh noise that the client has sent so far, including this one; 0 without fresh noise.
+        releases: messages with fresh noise that the client has sent so far, including this one; 0 if this one is empty
+            or has no fresh noise.
     """
 
     update: Update
@@ -118,7 +119,7 @@ class PendingResult:
         name = version_name(self.task.round_number, self.task.phase_index)
         version = client.store.save(name, trained.private) if trained.private else None
         client.store.keep({*self.task.keep, name})
-        releases = client.store.count_release() if client.fresh_noise else 0
+        releases = client.store.count_release() if client.fresh_noise and trained.update.state else 0
         if client.withhold_metrics:
             report = replace(report, losses={}, diagnostics={}, truncated={})
         return ClientResult(trained.update, report, version, 0.0, peak_memory_mb(), releases, trained.step_seconds)

@@ -21,11 +21,10 @@ its messages, including the server. Two relations (names as in Flower's accounta
 What is not protected, and must not be claimed to be:
 
 - A client's participation, its task, and `num_examples`, which are sent unchanged.
-- `Update.statistics` and `Phase.choices`, to which no noise is added; `refuse_unprotected` refuses methods that send
-  any.
+- `Update.statistics` and `Phase.choices`, to which no noise is added; methods that send any are refused.
 - Losses, diagnostics and evaluation scores reported by clients.
 - r: the guarantee needs values that the server sent or that follow from the seed. If r was trained by the client
-  earlier and never sent, the message reveals the client's data through r.
+  earlier and never sent, the message reveals the client's data through r; methods with such phases are refused.
 - Anything, with `seeded` noise, against anyone who knows or guesses the seed and can subtract the noise. It is for
   measuring the cost of privacy reproducibly. `system` noise is drawn from the operating system, so no two runs are
   equal; a phase that is trained again after a kill sends another message, which is counted separately.
@@ -139,17 +138,25 @@ def epsilon(
     return high
 
 
-def refuse_unprotected(phases: Iterable[Phase]) -> None:
-    """Refuse phases that send statistics or choices with their updates, as no noise is added to them.
+def refuse_unprotected(phases: Iterable[Phase], where: str = "privacy") -> None:
+    """Refuse phases that send statistics or choices, to which no noise is added, or that start from private values.
+
+    `where` names the field in messages.
 
     Raises:
-        UserError: a phase does; the message names it and what it sends.
+        UserError: a phase does; the message names it and what it sends or starts from.
     """
     for phase in phases:
+        if phase.shared and phase.starts_from == "own training":
+            raise UserError(
+                f"{where}: phase {phase.name} starts from what the client has trained and never sent, so that its "
+                "message reveals more than the bounded update, and privacy is not guaranteed. Choose a method whose "
+                "clients start from what the server sends, or no privacy."
+            )
         for kind, sent in (("statistics", phase.statistics), ("choices", phase.choices)):
             if sent:
                 raise UserError(
-                    f"privacy: phase {phase.name} sends {kind} ({', '.join(sorted(sent))}), to which no noise is "
+                    f"{where}: phase {phase.name} sends {kind} ({', '.join(sorted(sent))}), to which no noise is "
                     f"added, so privacy is not guaranteed. Choose a method without {kind}, or no privacy."
                 )
 

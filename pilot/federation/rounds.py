@@ -38,6 +38,7 @@ class RoundPhase:
     Attributes:
         newcomers: clients without private state at the start of the round.
         num_early: number of phases of the round for newcomers only; they come first and exchange nothing.
+        failed: clients without an accepted result of an earlier phase of the round, from which this one would start.
         wave: what starts and arrives in an asynchronous round, one after the other; the phase is the same.
     """
 
@@ -47,11 +48,16 @@ class RoundPhase:
     newcomers: frozenset[int] = frozenset()
     num_early: int = 0
     wave: Wave | None = None
+    failed: frozenset[int] = frozenset()
 
     @property
     def is_early(self) -> bool:
         """True if this phase is for newcomers only."""
         return self.index < self.num_early
+
+    def leaves_out(self, client: int) -> bool:
+        """Return whether a client must not take part: it would send an update of another model than the others'."""
+        return bool(self.phase.shared) and self.wave is None and client in self.failed
 
 
 def split_steps(phases: Sequence[Phase], local_steps: int) -> list[tuple[Phase, int]]:

@@ -1,5 +1,6 @@
 """Training of one run, from a run specification to a run directory, from the start or resumed."""
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -215,13 +216,18 @@ def client_models(
 
     Raises:
         UserError: no round was finished, or the checkpoint is damaged. A loader raises it if the client's private state
-            is damaged, or is missing (after a deployment it is on the client's node).
+            is damaged, or is missing (after a deployment it is on the client's node). A method's single model needs
+            none.
     """
     method, folder = spec.make_method(), run_dir / "checkpoint"
     progress = load_last(folder) if round_number is None else load_round(folder, round_number)
     phase = method.final_phase(round_number or spec.profile.rounds) or Phase("none", frozenset(), frozenset())
     everyone = tuple(range(len(spec.scenario.client_tasks)))
     infos = spec.clients(method)
+    if method.single_model and method.exchanges:  # all of it is sent to a client that holds nothing
+        new = dataclasses.replace(infos[0], client=len(infos))
+        model = method.payload(progress.server, new, phase)
+        return {everyone: lambda: build_client_model(backbone, method, phase, new, {}, model)}
     owners = {everyone: infos[0]} if method.single_model else {(info.client,): info for info in infos}
 
     def loader(client: int) -> Callable[[], ClientModel]:

@@ -7,7 +7,7 @@ is still zero in round 2, in which only the connector learns.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -38,7 +38,8 @@ class Alternating(Averaging):
         """Return one phase with all steps of the round on B (odd rounds) or A."""
         factor = B if round_number % 2 else A
         trained = frozenset({factor, "connector"})
-        return (Phase(name=f"train_{letter(factor)}", trainable=trained, shared=trained),)
+        phase = Phase(name=f"train_{letter(factor)}", trainable=trained, shared=trained)
+        return (phase if round_number <= 2 else replace(phase, starts_from="earlier payloads"),)
 
     def payload(self, server: ServerState, client: ClientInfo, phase: Phase) -> State:
         """Return what was trained in the last round, to a client without that round's frozen factor both."""

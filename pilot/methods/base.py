@@ -48,6 +48,8 @@ class Method(ABC):
         trains_language: whether the model has the LLM's own parameters, `language.<path>`, float32.
         asynchronous: whether the server takes updates one by one as they arrive on a virtual clock (`arrive`); then a
             round has one phase and clients keep nothing.
+        mixes_answers: whether clients, also those that have not trained, answer in `final_phase` with a mixture of
+            LoRAs that the server sends under other names than clients train them.
         mean_product: whether the server's LoRA factors and offsets, under the names of the model's, are meant to have
             the mean of the clients' products, by which aggregation drift is then measured.
     """
@@ -60,6 +62,7 @@ class Method(ABC):
     starts_from_weights: ClassVar[bool] = False
     trains_language: ClassVar[bool] = False
     mean_product: ClassVar[bool] = False
+    mixes_answers: ClassVar[bool] = False
     asynchronous: ClassVar[bool] = False
 
     @abstractmethod
@@ -141,12 +144,12 @@ class Method(ABC):
         """Split a phase's result into what leaves the client and what it keeps.
 
         By default the shared groups leave; the client keeps its stored state and all parameters that neither leave nor
-        came with the payload. Names and shapes of what leaves must not depend on values, since the server calls this
-        on untrained values to learn what to expect.
+        came with the payload, except `phase.discarded`. Names and shapes of what leaves must not depend on values,
+        since the server calls this on untrained values to learn what to expect.
         """
         shared = select(result.end, phase.shared)
         own = {name: value for name, value in result.end.items() if name not in shared and name not in result.payload}
-        return SplitResult(shared, {**result.stored, **own})
+        return SplitResult(shared, {**result.stored, **without(own, phase.discarded)})
 
     def initial_server_state(self, initial: State, clients: Sequence[ClientInfo]) -> ServerState:
         """Return the server's state before round 1.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pilot.methods.state import State
 
@@ -45,6 +45,11 @@ class Phase:
         mean_gradients: whether `PhaseResult.gradients` is computed.
         distils: whether `Method.distillation` is called in every step.
         questions: whether the result has `question_feature.own`; see `pilot.methods.mixed_lora`.
+        discarded: groups of which the client keeps nothing, although they do not leave it.
+        starts_from: where the initial values of the shared groups come from, if not from the seed: the phase's payload,
+            earlier payloads that the client has kept, or the client's own training, which it has not sent. The server
+            knows the start only with the first (it cannot measure an update's length otherwise); differential privacy
+            needs one of the first two.
     """
 
     name: str
@@ -59,6 +64,8 @@ class Phase:
     mean_gradients: bool = False
     distils: bool = False
     questions: bool = False
+    discarded: frozenset[str] = frozenset()
+    starts_from: Literal["payload", "earlier payloads", "own training"] = "payload"
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ Choices where the paper is silent:
   distance between text adapters (`distance`) are options.
 - A client that was absent in round 1 trains stage 1 (`late_stage1`) when it first takes part, with half of that
   round's steps, and then continues with the others' stage 2. Nothing is sent in between: psi_s stays, and the server's
-  task adapters, which the others have trained since, replace its own. Its text adapter goes on from stage 1, since the
-  server has none for it (without ATA, the average of all replaces it). Without `late_stage1`, psi_s is not trained on
-  such a client.
+  task and text adapters, which the others have trained since, replace its own; where the server has none yet, as of the
+  client's text adapter, stage 2 starts from the seed's. Without `late_stage1`, psi_s is not trained on such a client.
 - Without stage 1 (`stage1=False`) round 1 is stage 2 with all steps, starting from copies of the projector.
 - With experts of the own task only (`experts="own_task"`) the adapters of the other tasks are not sent, and the own
   task's adapter replaces them in every expert of stage 2.
@@ -102,10 +101,10 @@ class Pilot(Method):
         return (self._stage2(share_of_steps=1.0),)
 
     def newcomer_phases(self, round_number: int) -> tuple[Phase, ...]:
-        """Return stage 1, then stage 2, in later rounds, too; what stage 1 trains then stays on the client."""
+        """Return stage 1, then stage 2, in later rounds, too; of what stage 1 trains then, only psi_s is kept."""
         if round_number == 1 or not (self.stage1 and self.late_stage1):
             return self.phases(round_number)
-        return (replace(self._stage1(), shared=frozenset()), self._stage2(share_of_steps=0.5))
+        return (replace(self._stage1(), shared=frozenset(), discarded=SHARED), self._stage2(share_of_steps=0.5))
 
     def _stage1(self) -> Phase:
         return Phase(

@@ -20,10 +20,10 @@ from pilot.federation.participation import Participation, schedule
 from pilot.federation.rounds import Plan, min_local_steps, split_steps
 from pilot.federation.store import Version
 from pilot.federation.transport import Answer
-from pilot.methods.base import ClientInfo, Phase, ServerState, State, Update
+from pilot.methods.base import ClientInfo, Mean, Phase, ServerState, State, Update, weighted_mean
 
 NUM_EXAMPLES = {0: 1, 1: 2, 2: 3, 3: 4}
-EVERYBODY = Participation()
+EVERYBODY, FEDAVG = Participation(), FedAvg()
 REPORT = ClientReport(2, {"total": [1.0, 0.5]}, {}, 7, {"connector": 6, "text_adapter": 2}, 8, 8)
 
 
@@ -65,6 +65,7 @@ def drive(
     rounds: int = 1,
     participation: Participation = EVERYBODY,
     transport: Fake | None = None,
+    method: FedAvg = FEDAVG,
 ) -> Progress:
     """Rounds of FedAvg with one client per update."""
     transport = transport or Fake({u.client: u for u in updates})
@@ -73,7 +74,7 @@ def drive(
     who = schedule(participation, [u.client for u in updates], rounds, 0)
     steps = dict.fromkeys(NUM_EXAMPLES, 2)
     plan = Plan(
-        FedAvg(),
+        method,
         clients,
         NUM_EXAMPLES,
         rounds,
@@ -230,3 +231,58 @@ def test_steps_over_phases() -> None:
     assert [steps for _, steps in split_steps([half], 7)] == [7]
     assert split_steps([], 7) == []
     assert (min_local_steps([half, rest]), min_local_steps([rest]), min_local_steps([])) == (2, 1, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoPhases(FedAvg):
+    """Averaging after each of two phases, then a phase that sends nothing."""
+
+    def phases(self, round_number: int) -> tuple[Phase, ...]:
+        (whole,) = super().phases(round_number)
+        first, second = (replace(whole, name=name, share_of_steps=0.5) for name in ("first", "second"))
+        return first, second, replace(whole, name="alone", shared=frozenset(), share_of_steps=0.0)
+
+    def aggregate(
+        self, phase: Phase, updates: Iterable[Update], server: ServerState, mean: Mean = weighted_mean
+    ) -> ServerState:
+        return super().aggregate(phase, updates, server, mean) if phase.shared else server
+
+
+@dataclass
+class Flaky(Fake):
+    """A client's answer is lost, or cannot be used, in the first phase of round 1 alone."""
+
+    lost: Update | ClientFailure = field(default_factory=lambda: ClientFailure(2, "offline"))
+
+    def exchange(self, tasks: Iterable[PhaseTask], progress: Callable[[int], None]) -> Iterator[Answer]:
+        for task, answer in zip(kept := list(tasks), super().exchange(kept, progress), strict=True):
+            lost = task.info.client == 2 and (task.round_number, task.phase.name) == (1, "first")
+            if lost and isinstance(self.lost, Update):
+                assert isinstance(answer, ClientResult)
+                answer = replace(answer, update=self.lost)
+            yield self.lost if lost and isinstance(self.lost, ClientFailure) else answer
+
+
+@pytest.mark.parametrize("lost", [ClientFailure(2, "offline"), BROKEN["nan"][0]], ids=["failed", "excluded"])
+def test_a_client_lost_in_a_phase_is_left_out_of_the_rounds_later_ones(lost: Update | ClientFailure) -> None:
+    """Of the next phase, which it would send from another model; not of one that sends nothing, nor of round 2."""
+    transport = Flaky({k: update(k) for k in range(4)}, lost=lost)
+    final = drive([], rounds=2, transport=transport, method=TwoPhases())
+    asked = [(t.round_number, t.phase.name, t.info.client) for t in transport.tasks]
+    for number, phase in ((1, "first"), (1, "second"), (1, "alone"), (2, "first"), (2, "second"), (2, "alone")):
+        there = [client for client in range(4) if (number, phase, client) in asked]
+        assert there == ([0, 1, 3] if (number, phase) == (1, "second") else [0, 1, 2, 3])
+    reasons = [[(each["client"], each["reason"]) for each in row["excluded"]] for row in final.history]
+    why = "offline" if isinstance(lost, ClientFailure) else BROKEN["nan"][1]
+    assert reasons[:2] == [[(2, why)], [(2, "left out, as it has no valid result of an earlier phase of the round")]]
+    assert reasons[2:] == [[], [], [], []]
+    messages = [(m["round"], m["phase"], m["client"]) for m in final.ledger["messages"]]
+    assert (1, "second", 2) not in messages and (2, "second", 2) in messages
+
+
+def test_after_a_skipped_phase_the_round_is_over() -> None:
+    """Two of four answer where three must: no client has a state from which the second phase could start."""
+    lost = Fake({0: update(0), 1: update(1), 2: ClientFailure(2, "offline"), 3: ClientFailure(3, "offline")})
+    final = drive([], quorum=3, transport=lost, method=TwoPhases())
+    assert [row["skipped"] for row in final.history] == [True, True, True] and final.server.shared == {}
+    assert [t.phase.name for t in lost.tasks] == ["first"] * 4 + ["alone"] * 4

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -13,7 +14,9 @@ from pilot.federation.assemble import make_plan
 from pilot.federation.client import PhaseTask, TrainingResult, build_client_model
 from pilot.federation.driver import Driver
 from pilot.federation.ledger import Ledger
+from pilot.federation.participant import Participant
 from pilot.federation.shards import collate
+from pilot.federation.store import ClientStore
 from pilot.federation.trainer import LocalTrainer
 from pilot.federation.transport import LocalTransport
 from pilot.methods.averaging import Averaging
@@ -223,3 +226,27 @@ def test_logits_and_targets_belong_together(small: Small) -> None:
     assert sorted(targets_M.tolist()) == sorted(batch.labels_BL[batch.labels_BL != IGNORED].tolist())
     chosen_M = logits_MV.log_softmax(dim=-1)[torch.arange(len(targets_M)), targets_M]
     assert float(-chosen_M.mean()) == pytest.approx(float(loss), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["fedalt", "feddpa"])
+def test_a_step_without_labelled_tokens_reaches_every_trained_tensor(small: Small, name: str) -> None:
+    """With zeros: routers of a mixture, too, which a first step would otherwise be said to have missed."""
+    method = small.spec(name).make_method()
+    phase = method.phases(2)[0]
+    run = small.trainer(name).begin(PhaseTask(INFO, phase, 2, 0, 1, {}), {})
+    batch = collate(small.examples[INFO.client][:2], small.features, small.backbone.eos_id)
+    run.compute_gradients([replace(batch, labels_BL=torch.full_like(batch.labels_BL, IGNORED))])
+    run.require_gradients()
+    assert {name.partition(".")[0] for name in run.trainable} == {group.partition(":")[0] for group in phase.trainable}
+    assert not any(bool(parameter.grad.any()) for parameter in run.trainable.values() if parameter.grad is not None)
+    small.backbone.mix(None)
+
+
+def test_a_client_counts_messages_and_no_empty_ones(small: Small, tmp_path: Path) -> None:
+    """Each has fresh noise; a phase that sends nothing has none."""
+    trained = run(small, Probe())
+    client = Participant(lambda task, stored: trained, ClientStore(tmp_path), fresh_noise=True)
+    empty = replace(trained, update=replace(trained.update, state={}))
+    quiet = replace(client, train=lambda task, stored: empty)
+    task = PhaseTask(INFO, Probe().phase, 1, 0, 1, {})
+    assert [each.run(task).releases for each in (client, quiet, client, quiet)] == [1, 0, 2, 0]

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+from baselines.disco import group_weights
+from baselines.feddpa import weights
 from pilot.backbone.lora import initial_lora_state
 from pilot.config.scenario import Scenario
 from pilot.data.partition import partition_data
@@ -19,6 +22,7 @@ from pilot.federation.adaptation import newcomer_models, post_fit_models
 from pilot.federation.assemble import train_settings
 from pilot.federation.checkpoint import load_progress
 from pilot.federation.client import PhaseTask
+from pilot.federation.phase_run import PhaseRun
 from pilot.federation.shards import Example, load_examples
 from pilot.federation.spec import RunSpec
 from pilot.federation.trainer import LocalTrainer
@@ -28,6 +32,7 @@ from pilot.io.layout import evaluations, run_folder
 from pilot.methods.base import ClientInfo, State
 from pilot.methods.blind import Blind
 from pilot.methods.catalogue import METHODS
+from pilot.methods.mixed_lora import QUESTION
 from pilot.methods.pilot import Pilot
 from pilot.registry import method_class
 from pilot.report.numbers.load import load_runs
@@ -188,6 +193,55 @@ def test_post_fit_is_one_more_round_without_aggregation(world: World) -> None:
     fit = world.post_fit("fedavg")
     assert sorted(fit) == list(range(6)) and equal(fit[4], sent)
     assert not equal(fit[4], fit[5])
+
+
+@pytest.mark.parametrize("method", few_of(["disco"], [name for name in TRAINED if name != "untuned"]))
+def test_models_after_local_steps_have_the_result(world: World, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tensor, as the client's last phase that trains it left it, is in the model that answers."""
+    trained: dict[int, State] = {}
+    asked: dict[int, Tensor] = {}
+    train_phase = LocalTrainer.train_phase
+
+    def spy(trainer: LocalTrainer, task: PhaseTask, stored: State) -> tuple[PhaseRun, State]:
+        run, gradients = train_phase(trainer, task, stored)
+        ended = {name: value.detach().clone() for name, value in run.trainable.items()}
+        trained[task.info.client] = trained.get(task.info.client, {}) | ended
+        if task.phase.questions:
+            asked[task.info.client] = run.recorder.mean(QUESTION)
+        return run, gradients
+
+    monkeypatch.setattr(LocalTrainer, "train_phase", spy)
+    models = world.newcomers(method, fit=True) | world.post_fit(method)
+    assert models.keys() == trained.keys() >= set(UNSEEN)
+    for client, state in models.items():
+        for name, value in trained[client].items():
+            there = [other for other in state.values() if other.shape == value.shape]
+            assert any(torch.equal(value, other) for other in there), (client, name)
+        if method == "disco":
+            assert all(torch.equal(state[name], value) for name, value in trained[client].items())
+            groups = {name.split(".")[1]: value for name, value in state.items() if name.startswith("question_feature")}
+            shares = group_weights(0.05, asked[client][None], {"centre": groups.pop("centre"), **groups})
+            assert int(shares.argmax()) == sorted(groups).index("0"), "its own LoRA answers its own questions"
+
+
+@pytest.mark.parametrize("method", few_of(["disco"], ["feddpa"]))
+def test_newcomers_receive_what_answers(world: World, method: str) -> None:
+    """DISCO: all groups' LoRAs, as the clients that trained; FedDPA: the global LoRA, at full strength."""
+    received = world.newcomers(method, fit=False)
+    if method == "disco":
+        (load,) = client_models(world.spec(method), world.small.backbone, world.run(method)).values()
+        model = load().state()
+        assert all(equal(state, model) for state in received.values())
+        assert any(bool(value.any()) for name, value in model.items() if name.endswith("lora_B"))
+        return
+    progress = load_progress(world.run(method) / "checkpoint", None)
+    assert progress is not None
+    for state in received.values():
+        for name, value in progress.server.shared.items():
+            assert torch.equal(state[name.replace("text_adapter.", "other_adapter.1.")], value)
+        assert not state["question_feature.own"].any()
+        features = torch.rand(2, world.small.backbone.width)
+        assert weights(0.5, False, features, {"own": state["question_feature.own"]}).tolist() == [[0, 1], [0, 1]]
 
 
 @pytest.mark.parametrize("method", few_of(["pilot", "ditto", "fedmoe"], TRAINED))

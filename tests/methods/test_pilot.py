@@ -52,7 +52,7 @@ def test_round_one_has_two_stages_of_half_the_steps() -> None:
 def test_who_missed_round_one_takes_stage_one_when_it_first_takes_part() -> None:
     assert Pilot().newcomer_phases(1) == Pilot().phases(1)
     stage1, stage2 = Pilot().newcomer_phases(4)
-    assert stage1 == replace(Pilot().phases(1)[0], shared=frozenset())
+    assert stage1 == replace(Pilot().phases(1)[0], shared=frozenset(), discarded=Pilot().phases(1)[0].shared)
     assert stage2 == Pilot().phases(1)[1]
     for without in (Pilot(late_stage1=False), Pilot(stage1=False)):
         assert without.newcomer_phases(4) == without.phases(4)
