@@ -1,5 +1,6 @@
 """Anyone's own files: JSON lines and tables, what is clear, what is refused, and nothing lost."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,7 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
     [
         (['a.png,"What?,red', "b.png,Why?,blue", 'c.png,"Who?",green'], "lines 2 to 4: not readable as a table"),
         (['a.png,"What?,red', "b.png,Why?,blue", 'c.png,Who?"'], "lines 2 to 4: a quoted text looks like"),
+        (['a.png,What?,"red', "b.png,Why?,blue", 'c.png,Why?,5"'], "lines 2 to 4: a quoted text looks like"),
         (['a.png,What?,"red', "b.png,Why?,blue"], "lines 2 to 3: not readable as a table (unexpected end of data)"),
         (['a.png,What?,"""Red \n', *["b.png,Why?,blue"] * 300, 'c.png,Who?,"""A'], "lines 2 to 304: not readable as"),
     ],
@@ -195,6 +197,21 @@ def test_a_quote_that_is_not_closed_costs_its_own_line(
     whole = [number for number, line in enumerate(lines, 1) if "Why?" in line or '"Who?"' in line]
     assert [row.place.row for row in others if isinstance(row, Row)] == whole
     assert {item.place.row for item in [bad, *others]} == {n for n, line in enumerate(lines, 1) if n > 1 and line}
+
+
+@pytest.mark.parametrize("kind", ["caption", "vqa"])
+def test_texts_of_several_lines_may_have_commas(tmp_path: Path, kind: str) -> None:
+    """As any program writes them: with two columns, one comma made a line of text a row of its own."""
+    text = 'A dog, brown.\nIt is big, brown and old.\nIt says "Woof", and sits, lies, stands.'
+    asked = ["What?"] if kind == "vqa" else []
+    table = tmp_path / "own.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "question", "answer"] if asked else ["image", "caption"])
+        writer.writerows([f"{n}.png", *asked, text if n % 40 == 0 else "A cat, grey."] for n in range(200))
+    found = [item for item in rows(table, kind) if isinstance(item, Row)]
+    assert [item.answer for item in found] == [text if n % 40 == 0 else "A cat, grey." for n in range(200)]
+    assert len(rows(table, kind)) == 200
 
 
 def test_lists_that_are_written_as_text(tmp_path: Path) -> None:
