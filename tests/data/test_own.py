@@ -110,6 +110,7 @@ def test_captions_and_boxes(tmp_path: Path) -> None:
         ("vqa", {"answers": "['no' 'none']"}, "answers", "expected a list, such as"),
         ("vqa", {"answers": "['no', nan]"}, "answers", "expected a list, such as"),
         ("vqa", {"answer": "['no', 'none']"}, "answer", "expected one text, got a list; name the column answers"),
+        ("vqa", {"answer": "('no', 'none')"}, "answer", "expected one text, got a list; name the column answers"),
         ("vqa", {"answer": ["no"]}, "answer", "name the column answers"),
         ("vqa", {"split": []}, "split", "got a list of 0"),
         ("vqa", {"id": {}}, "id", "got an object"),
@@ -222,6 +223,19 @@ def test_lists_that_are_written_as_text(tmp_path: Path) -> None:
         ("no",),
         ("0.5",),
     ]
+    answers = [
+        "\"('no', 'none')\"",
+        "\"{'no', 'none'}\"",
+        '"(""no"",)"',
+        "(left)",
+        "(no)",
+        '"(1, 2)"',
+        '"{""a"": ""b""}"',
+    ]
+    table.write_text("image,question,answers\n" + "".join(f"a.png,What?,{each}\n" for each in answers))
+    assert [item.references for item in rows(table) if isinstance(item, Row)] == [
+        *[("no", "none")] * 2, ("no",), ("(left)",), ("(no)",), ("(1, 2)",), ('{"a": "b"}',)
+    ]  # fmt: skip
     table.write_text('image,caption\na.png,[unreadable]\na.png,"[0.1, 0.2]"\n')
     assert [item.answer for item in rows(table, "caption") if isinstance(item, Row)] == ["[unreadable]", "[0.1, 0.2]"]
 
