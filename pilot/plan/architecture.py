@@ -17,6 +17,7 @@ from pilot.backbone.sources import MODELS_VARIABLE, models_folder, source_of
 from pilot.config.model import RandomModel
 from pilot.config.profile import Profile
 from pilot.errors import UserError
+from pilot.io.atomic import expand_home
 from pilot.io.text import decode, parse_json
 
 SIZES = {
@@ -155,7 +156,7 @@ def architecture_of(profile: Profile) -> Architecture:
     """
     source, named = source_of(profile), models_folder() / profile.backbone
     if profile.backbone_path is not None:
-        return _read(Path(profile.backbone_path).expanduser(), f"profile {profile.name}: field backbone_path")
+        return _read(expand_home(profile.backbone_path), f"profile {profile.name}: field backbone_path")
     if source.folder is not None:
         return _read(source.folder, f"profile {profile.name}: field backbone")
     if source.packages:
