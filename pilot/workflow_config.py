@@ -38,7 +38,10 @@ def _folder(value: Any) -> str:
         )
     if value.startswith("-") or not value.strip():
         raise ValueError(f"expected a folder's name that is not empty and does not start with '-', got {value!r}")
-    return str(Path(value).expanduser())
+    try:
+        return str(Path(value).expanduser())
+    except RuntimeError as error:  # no such user
+        raise ValueError(f"expected a folder, got {value!r}: {error}") from error
 
 
 MethodNames = Annotated[tuple[FullName, ...], BeforeValidator(_names), Field(min_length=1)]

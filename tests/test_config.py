@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pilot.config.files import check_known, known_names
+from pilot.config.files import PACKAGED, check_known, known_names
 from pilot.config.load import load_profile, load_scenario
 from pilot.config.profile import Profile
 from pilot.config.scenario import Scenario
@@ -135,6 +135,14 @@ def test_keys_and_values_of_other_types(tmp_path: Path, text: str) -> None:
     (tmp_path / "own.yaml").write_text(text + "\n")
     with pytest.raises(UserError, match=r"own\.yaml: field "):
         load_profile(str(tmp_path / "own.yaml"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_of_other_encodings(tmp_path: Path, encoding: str) -> None:
+    """As editors on Windows write them, and as data files are read."""
+    text = (PACKAGED / "scenarios" / "smoke.yaml").read_text(encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(text, encoding=encoding)
+    assert load_scenario(tmp_path / "mine.yaml") == load_scenario("smoke")
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

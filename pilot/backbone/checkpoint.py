@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pilot.backbone.families.base import Family, MetaCheckpoint
+from pilot.backbone.families.fields import loading
 from pilot.backbone.fitting import check_checkpoint
 from pilot.backbone.numerics import Numerics
 from pilot.errors import UserError
@@ -49,18 +50,21 @@ def read_checkpoint(folder: Path, numerics: Numerics, *, connector_only: bool = 
     model_class, processor_class = family.classes()
     placed: dict[str, Any] = {"device_map": {"": numerics.device}} if numerics.device != torch.device("cpu") else {}
     if connector_only:
-        skeleton = MetaCheckpoint.of(family, read_json(folder / "config.json")).model
+        with loading(f"{folder}: config.json"):
+            skeleton = MetaCheckpoint.of(family, read_json(folder / "config.json")).model
         placed = {"device_map": _connector_alone(skeleton, family)}
-    with _no_word_about_offloading():
+    with _no_word_about_offloading(), loading(f"{folder}: model"):
         loaded: Any = model_class.from_pretrained(
             folder, local_files_only=True, attn_implementation=numerics.attention, dtype=numerics.dtype,
             output_loading_info=True, ignore_mismatched_sizes=True, **placed,
         )  # fmt: skip
     model, info = loaded
     _check_loaded(folder, info)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    _check_tokens(folder, tokenizer, family.begin_token, model.config.text_config.vocab_size)
-    processor = processor_class.from_pretrained(folder, local_files_only=True)
+    with loading(f"{folder}: tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        _check_tokens(folder, tokenizer, family.begin_token, model.config.text_config.vocab_size)
+    with loading(f"{folder}: image processor"):
+        processor = processor_class.from_pretrained(folder, local_files_only=True)
     return Checkpoint(model.eval().requires_grad_(False), tokenizer, processor)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.backbone.families.base import Family
+from pilot.backbone.families.fields import FieldError
 from pilot.backbone.families.table import family_of
 from pilot.backbone.sources import INDEX, WEIGHTS
 from pilot.errors import UserError
@@ -17,6 +18,7 @@ from pilot.io.text import decode, parse_json
 Problem = tuple[str, str]
 """Name of a file, and a text that says what is wrong with it and what to do."""
 
+_NO_PROCESSOR = "missing: it defines the preprocessing of images. Copy it from the weights' source"
 CONVERT = (
     "found only tokenizer.model, which is in SentencePiece's format. Convert it once, in a separate environment with "
     "`pip install 'transformers<5' sentencepiece protobuf` (version 5 loses the space before a text): "
@@ -43,11 +45,19 @@ def check_checkpoint(folder: Path) -> type[Family]:
 def _problems(folder: Path, family: type[Family], config: Mapping[str, Any]) -> Iterator[Problem]:
     if (found := config.get("quantization_config")) is not None:
         yield "config.json", f"field quantization_config: expected weights that are not quantised, got {found!r}"
-    for text in family.problems(config):
-        yield "config.json", text
+    yield from _checked("config.json", family.problems(config))
     yield from _tokenizer(folder)
     yield from _processor(folder, family, config)
     yield from _weights(folder)
+
+
+def _checked(name: str, problems: Iterator[str]) -> Iterator[Problem]:
+    """Yield the problems of a file; a field of another type is one."""
+    try:
+        for text in problems:
+            yield name, text
+    except FieldError as error:
+        yield name, f"{error}. Copy the file from the checkpoint's source again"
 
 
 def _read(folder: Path, name: str) -> tuple[Mapping[str, Any], Problem | None]:
@@ -60,33 +70,51 @@ def _read(folder: Path, name: str) -> tuple[Mapping[str, Any], Problem | None]:
 
 
 def _tokenizer(folder: Path) -> Iterator[Problem]:
-    if not (folder / "tokenizer.json").is_file():
-        if (folder / "tokenizer.model").is_file():
-            yield "tokenizer.json", f"missing; {CONVERT.replace('FOLDER', str(folder))}"
-        else:
-            yield "tokenizer.json", "missing: no tokenizer in this checkpoint. Copy it from the weights' source"
+    name = "tokenizer.json"
+    if (folder / name).is_file():
+        yield from _vocabulary(folder, name)
+    elif (folder / "tokenizer.model").is_file():
+        yield name, f"missing; {CONVERT.replace('FOLDER', str(folder))}"
+    else:
+        yield name, "missing: no tokenizer in this checkpoint. Copy it from the weights' source"
     if not (folder / "tokenizer_config.json").is_file():
         yield "tokenizer_config.json", "missing. Copy it from the weights' source"
+        return
+    _, problem = _read(folder, "tokenizer_config.json")
+    if problem:
+        yield problem
+
+
+def _vocabulary(folder: Path, name: str) -> Iterator[Problem]:
+    """Yield why the library of fast tokenizers cannot read a file; it raises plain exceptions."""
+    from tokenizers import Tokenizer
+
+    try:
+        Tokenizer.from_file(str(folder / name))
+    except Exception as error:
+        _, problem = _read(folder, name)
+        yield problem or (name, f"not a tokenizer ({error}). Copy it from the checkpoint's source again")
 
 
 def _processor(folder: Path, family: type[Family], config: Mapping[str, Any]) -> Iterator[Problem]:
-    name = "preprocessor_config.json"
-    if not (folder / name).is_file():
-        nested, _ = (
-            _read(folder, "processor_config.json") if (folder / "processor_config.json").is_file() else ({}, None)
-        )
-        if "image_processor" not in nested:
-            yield name, "missing: it defines the preprocessing of images. Copy it from the weights' source"
-            return
-        settings, problem = nested["image_processor"], None
-        name = "processor_config.json"
-    else:
+    name, nested = "preprocessor_config.json", "processor_config.json"
+    if (folder / name).is_file():
         settings, problem = _read(folder, name)
+    elif (folder / nested).is_file():
+        name = nested
+        settings, problem = _read(folder, name)
+        if not problem and "image_processor" in settings:
+            settings = settings["image_processor"]
+            if not isinstance(settings, dict):
+                problem = name, "field image_processor: expected an object. Copy it from the weights' source"
+        elif not problem:
+            problem = "preprocessor_config.json", _NO_PROCESSOR
+    else:
+        settings, problem = {}, (name, _NO_PROCESSOR)
     if problem:
         yield problem
         return
-    for text in family.processor_problems(config, settings):
-        yield name, text
+    yield from _checked(name, family.processor_problems(config, settings))
 
 
 def _weights(folder: Path) -> Iterator[Problem]:
@@ -97,7 +125,7 @@ def _weights(folder: Path) -> Iterator[Problem]:
             yield problem
             return
         places = index.get("weight_map")
-        if not isinstance(places, dict) or not places:
+        if not isinstance(places, dict) or not places or not all(isinstance(each, str) for each in places.values()):
             yield INDEX, "expected the field weight_map with a file for every tensor"
             return
         files = sorted(set(places.values()))

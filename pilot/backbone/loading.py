@@ -1,6 +1,7 @@
 """Loading of a profile's model, tokenizer and image processor."""
 
 from pilot.backbone.checkpoint import Checkpoint, read_checkpoint
+from pilot.backbone.families.fields import loading
 from pilot.backbone.fitting import check_checkpoint
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.packed.checkpoint import LeanCheckpoint, can_load_lean
@@ -28,7 +29,8 @@ def load_checkpoint(
         folder = checkpoint_folder(profile)
         check_checkpoint(folder)
         if lean and can_load_lean(folder, numerics):
-            return LeanCheckpoint(folder, numerics)
+            with loading(f"{folder}: language model or tokenizer"):
+                return LeanCheckpoint(folder, numerics)
         return read_checkpoint(folder, numerics, connector_only=connector_only)
     return _load_random(profile, size, numerics, connector_only)
 

@@ -12,7 +12,7 @@ from pilot.backbone.smol import PACKAGES, smol_folder
 from pilot.config.files import check_known
 from pilot.config.profile import Profile
 from pilot.errors import UserError
-from pilot.io.atomic import read_json
+from pilot.io.atomic import expand_home, read_json
 from pilot.io.digest import code_digest, digest_json
 from pilot.io.verified import FOLDER, check_digest, digest_of
 
@@ -74,7 +74,7 @@ def checkpoint_folder(profile: Profile) -> Path:
     where = f"profile {profile.name}"
     source = source_of(profile)
     if profile.backbone_path is not None:
-        return _require_checkpoint(Path(profile.backbone_path).expanduser().absolute(), f"{where}: field backbone_path")
+        return _require_checkpoint(expand_home(profile.backbone_path).absolute(), f"{where}: field backbone_path")
     if source.folder is not None:
         return _require_checkpoint(source.folder, f"{where}: field backbone")
     if source.packages:
@@ -101,7 +101,7 @@ def source_of(profile: Profile) -> CheckpointSource:
     """
     name = profile.backbone
     if "/" in name and name not in BACKBONES:
-        folder = Path(name).expanduser()
+        folder = expand_home(name)
         is_path = name.startswith((".", "~", "/")) or folder.is_dir()
         return CheckpointSource(folder=folder.absolute()) if is_path else CheckpointSource(hub=name)
     check_known(f"profile {profile.name}", "backbone", [name], BACKBONES)

@@ -2,9 +2,17 @@
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-Count = Annotated[int, Field(ge=1)]
+
+def _no_boolean(value: Any) -> Any:
+    """Refuse true and false, which are integers to Python."""
+    if isinstance(value, bool):
+        raise ValueError(f"expected an integer, got {value}")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pilot.config.base import Model
 from pilot.errors import UserError
 from pilot.io.digest import REPOSITORY
+from pilot.io.text import decode
 
 PACKAGED = REPOSITORY / "pipelines"
 """Beside `pilot`, in a repository and where the package is installed."""
@@ -78,7 +79,7 @@ def _files(kind: str) -> dict[str, Path]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), YAML_LOADER)
+        values = yaml.load(decode(path.read_bytes()), YAML_LOADER)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}). Give an existing YAML file.") from error
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:  # PyYAML's constructors

@@ -185,15 +185,19 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 def _write_new(files: Mapping[Path, tuple[bytes, int]]) -> None:
     """Create files with their modes, all or none; a private key is never readable by other users, not even briefly.
 
+    What a killed command left, which was never a complete set, is replaced.
+
     Raises:
         UserError: a file exists and is not empty, or cannot be written.
     """
     parts = {path: path.with_name(f".{path.name}.part") for path in files}
     path = next(iter(files))
     try:
-        for path in files:
-            if path.exists() and path.stat().st_size:
-                raise UserError(f"{path}: already exists, and keys are not overwritten. Choose another folder.")
+        present = [path for path in files if path.exists() and path.stat().st_size]
+        if present and not _is_unfinished(present, parts):
+            raise UserError(f"{present[0]}: already exists, and keys are not overwritten. Choose another folder.")
+        for path in present:
+            os.replace(path, parts[path])  # if this is killed as well, the set is still known as unfinished
         for path, (data, mode) in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             parts[path].unlink(missing_ok=True)
@@ -208,3 +212,9 @@ def _write_new(files: Mapping[Path, tuple[bytes, int]]) -> None:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error.strerror}). Choose another folder.") from error
+
+
+def _is_unfinished(present: Sequence[Path], parts: Mapping[Path, Path]) -> bool:
+    """Check for a set whose writer was killed between its renames: all other files are still in temporary ones."""
+    others = [part for path, part in parts.items() if path not in present]
+    return bool(others) and all(part.is_file() for part in others)

@@ -95,7 +95,7 @@ class FlowerCommand:
         """
         write_app(folder, config, app)
         command = ["flwr", "run", str(folder), CONNECTION, "--format", "json"]
-        return str(json.loads(self._run(command, "submitting the run"))["run-id"])
+        return str(self._run_json(command, "submitting the run", lambda said: said["run-id"]))
 
     def follow(self, run: str, show: Callable[[str], None]) -> RunStatus:
         """Pass the ServerApp's log to `show` line by line until the run ends; return its status.
@@ -128,12 +128,24 @@ class FlowerCommand:
             UserError: the SuperLink does not answer or does not know the run.
         """
         command = ["flwr", "list", "--run-id", run, CONNECTION, "--format", "json"]
-        found: dict[str, Any] = json.loads(self._run(command, f"asking for run {run}"))["runs"][0]
-        return RunStatus(found["status"], found["status-details"])
+        found: RunStatus = self._run_json(
+            command, f"asking for run {run}",
+            lambda said: RunStatus(str(said["runs"][0]["status"]), str(said["runs"][0]["status-details"])),
+        )  # fmt: skip
+        return found
 
     def stop(self, run: str) -> None:
         """Stop a run at once; its clients' answers are discarded."""
         self._run(["flwr", "stop", run, CONNECTION, "--format", "json"], f"stopping run {run}")
+
+    def _run_json(self, command: Sequence[str], what: str, pick: Callable[[Any], Any]) -> Any:
+        """Run a command that answers in JSON; return what `pick` takes from the answer."""
+        said = self._run(command, what)
+        try:
+            return pick(json.loads(said))
+        except (ValueError, LookupError, TypeError) as error:
+            write_text(self.log, f"$ {shlex.join(command)}\n{without_colours(said)}\n")
+            raise UserError(f"{what} failed: not the JSON that was expected. The log is {self.log}.") from error
 
     def _run(self, command: Sequence[str], what: str) -> str:
         try:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pilot.config.model import FRAMES, UNITS
-from pilot.evaluation.box_names import Role, box_from_roles, roles_before, roles_of_numbers
+from pilot.evaluation.box_names import Role, box_from_roles, roles_beside, roles_of_numbers
 from pilot.evaluation.result import MetricResult, check_ids, mean_result
 
 IOU_THRESHOLD = 0.5
@@ -58,7 +58,8 @@ def parse_box(text: str, frame: str = "original") -> Box | None:
     text = text.translate(_MINUS)
     for group in _GROUP.finditer(text):
         if _FOUR.fullmatch(group[1]):
-            return _named_box(roles_before(text[: group.start()]), _NUMBERS.findall(group[1]), UNITS[frame])
+            roles, unclear = roles_beside(text[: group.start()], text[group.end() :], _NUMBERS)
+            return None if unclear else _named_box(roles, _NUMBERS.findall(group[1]), UNITS[frame])
     roles, unclear = roles_of_numbers(text, _NUMBERS)
     return None if unclear or not _all_numbers_whole(text) else _named_box(roles, _NUMBERS.findall(text), UNITS[frame])
 

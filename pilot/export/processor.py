@@ -39,25 +39,34 @@ def stock_processor(backbone: Backbone, prompt_template: str) -> LlavaProcessor:
 
 
 def save_processor(processor: LlavaProcessor, folder: Path) -> None:
-    """Write the processor for transformers 4 and 5; replace a class name and a list of version 5 that 4 rejects."""
+    """Write the processor for transformers 4 and 5."""
     processor.save_pretrained(folder)
-    path = folder / "tokenizer_config.json"
-    config = {name: value for name, value in read_json(path).items() if name not in _MACHINE_FIELDS}
-    if config["tokenizer_class"] == "TokenizersBackend":
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(extra := config.pop("extra_special_tokens", None), list) and extra:
-        config["additional_special_tokens"] = extra
-    config["model_input_names"] = ["input_ids", "attention_mask"]  # 4 would add token_type_ids, which LLaVA refuses
-    write_json(path, config)
+    _suit_both_versions(folder / "tokenizer_config.json")
 
 
 def save_own_processor(backbone: Backbone, folder: Path) -> None:
     """Write the backbone's tokenizer, with its chat template, and its image processor, set to one tile per image."""
     backbone.tokenizer.save_pretrained(folder)
+    _suit_both_versions(folder / "tokenizer_config.json")
     processor = copy.deepcopy(backbone.processor)
     for name, value in backbone.family.one_tile.items():
         setattr(processor, name, value)
     processor.save_pretrained(folder)
+
+
+def _suit_both_versions(path: Path) -> None:
+    """Replace a class name and a list of version 5 that 4 rejects; leave out what is of this machine."""
+    written = read_json(path)
+    config = {name: value for name, value in written.items() if name not in _MACHINE_FIELDS}
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(extra := config.pop("extra_special_tokens", None), list) and extra:
+        config["additional_special_tokens"] = extra
+    named = written.get("model_specific_special_tokens", {})
+    if named.keys() - {"image_token"}:  # which processors know; InternVL's asks its tokenizer for the others
+        config["extra_special_tokens"] = named
+    config["model_input_names"] = ["input_ids", "attention_mask"]  # 4 would add token_type_ids, which models refuse
+    write_json(path, config)
 
 
 def chat_template(tokenizer: Any, prompt_template: str) -> str:

@@ -121,6 +121,18 @@ def existing_folder(path: Path) -> Path:
     return next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
 
 
+def expand_home(name: str) -> Path:
+    """Return a path with `~` and `~user` replaced by home folders.
+
+    Raises:
+        UserError: there is no such user, or no home folder.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{name}: {error}. Write the whole path.") from error
+
+
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Replace the content of `path` with `data` in one step; raises as `replace_file`."""
     replace_file(path, lambda part: part.write_bytes(data))

@@ -153,7 +153,7 @@ def _hint(text: str, error: json.JSONDecodeError) -> str:
         return "this looks like a web page"
     if start.startswith("version https://git-lfs"):
         return "this is a Git LFS pointer, not the file itself"
-    if not rest.strip():
+    if not rest.strip() or error.msg.startswith("Unterminated string"):
         return "the text ends too early; was it cut off?"
     if _BRACKET.match(rest) and (rest.startswith(",") or text[: error.pos].rstrip().endswith(",")):
         return "there is a comma before the closing bracket; remove it"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pilot.backbone.families.fields import read_field
 from pilot.backbone.families.table import family_of
 from pilot.backbone.numerics import Numerics
 from pilot.backbone.published import PUBLISHED
@@ -16,6 +17,7 @@ from pilot.backbone.sources import MODELS_VARIABLE, models_folder, source_of
 from pilot.config.model import RandomModel
 from pilot.config.profile import Profile
 from pilot.errors import UserError
+from pilot.io.atomic import expand_home
 from pilot.io.text import decode, parse_json
 
 SIZES = {
@@ -154,7 +156,7 @@ def architecture_of(profile: Profile) -> Architecture:
     """
     source, named = source_of(profile), models_folder() / profile.backbone
     if profile.backbone_path is not None:
-        return _read(Path(profile.backbone_path).expanduser(), f"profile {profile.name}: field backbone_path")
+        return _read(expand_home(profile.backbone_path), f"profile {profile.name}: field backbone_path")
     if source.folder is not None:
         return _read(source.folder, f"profile {profile.name}: field backbone")
     if source.packages:
@@ -192,12 +194,15 @@ def _read(folder: Path, where: str) -> Architecture:
         return _counted(written, f"{where}: {path}")
     try:
         config = _complete(written)
+        sizes = {
+            part: {field: read_field(config, f"{part}_config.{name}", int) for field, name in SIZES[part].items()}
+            for part in SIZES
+        }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{where}: {path}: {type(error).__name__}: {error}. Expected the config.json of a LLaVA checkpoint "
             "(model_type llava), as transformers writes it."
         ) from error
-    sizes = {part: {field: config[f"{part}_config"][name] for field, name in SIZES[part].items()} for part in SIZES}
     return Architecture(tied=config["tie_word_embeddings"], **sizes["text"], **sizes["vision"])
 
 
@@ -246,7 +251,7 @@ def _counted(config: Mapping[str, Any], where: str, size: RandomModel | None = N
             connector_bias=layers[0].bias is not None,
             tower=total - language - connector - head,
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # transformers may raise any for a damaged configuration
         raise UserError(
             f"{where}: {type(error).__name__}: {error}. Expected the configuration of a {family.model_type} checkpoint."
         ) from error

@@ -87,6 +87,11 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
         edit("preprocessor_config.json", crop_size={"height": 224, "width": 224}),
         r"preprocessor_config\.json: field crop_size: expected 28 pixels",
     ),
+    "listed crop": (
+        edit("preprocessor_config.json", crop_size=[28]),
+        r"field crop_size: expected an integer or an object",
+    ),
+    "numbered shard": (edit(INDEX, weight_map={"a": 1}), r"index\.json: expected the field weight_map"),
     "no shard": (lambda f: first_shard(f).unlink(), r"00001-of-\d+\.safetensors: missing: 1 of \d+ files that"),
     "torn shard": (
         lambda f: first_shard(f).write_bytes(b"\x00" * 5),

@@ -90,3 +90,9 @@ def test_digest_of_random_weights_follows_from_their_size() -> None:
 def test_unknown_backbone() -> None:
     with pytest.raises(UserError, match="field backbone: unknown name 'llava'.*one of: .*llava-1.5-7b, .*llava-random"):
         checkpoint_folder(profile(backbone="llava"))
+
+
+def test_a_home_folder_of_nobody_is_one_message() -> None:
+    for changes in ({"backbone_path": "~nosuchuser/x"}, {"backbone": "~nosuchuser/x"}):
+        with pytest.raises(UserError, match="~nosuchuser/x: .* home directory.* Write the whole path"):
+            checkpoint_folder(profile(**changes))

@@ -1,5 +1,6 @@
 """Anyone's own files: JSON lines and tables, what is clear, what is refused, and nothing lost."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ def test_captions_and_boxes(tmp_path: Path) -> None:
         ("vqa", {"answers": "['no' 'none']"}, "answers", "expected a list, such as"),
         ("vqa", {"answers": "['no', nan]"}, "answers", "expected a list, such as"),
         ("vqa", {"answer": "['no', 'none']"}, "answer", "expected one text, got a list; name the column answers"),
+        ("vqa", {"answer": "('no', 'none')"}, "answer", "expected one text, got a list; name the column answers"),
         ("vqa", {"answer": ["no"]}, "answer", "name the column answers"),
         ("vqa", {"split": []}, "split", "got a list of 0"),
         ("vqa", {"id": {}}, "id", "got an object"),
@@ -179,6 +181,7 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
     [
         (['a.png,"What?,red', "b.png,Why?,blue", 'c.png,"Who?",green'], "lines 2 to 4: not readable as a table"),
         (['a.png,"What?,red', "b.png,Why?,blue", 'c.png,Who?"'], "lines 2 to 4: a quoted text looks like"),
+        (['a.png,What?,"red', "b.png,Why?,blue", 'c.png,Why?,5"'], "lines 2 to 4: a quoted text looks like"),
         (['a.png,What?,"red', "b.png,Why?,blue"], "lines 2 to 3: not readable as a table (unexpected end of data)"),
         (['a.png,What?,"""Red \n', *["b.png,Why?,blue"] * 300, 'c.png,Who?,"""A'], "lines 2 to 304: not readable as"),
     ],
@@ -197,6 +200,21 @@ def test_a_quote_that_is_not_closed_costs_its_own_line(
     assert {item.place.row for item in [bad, *others]} == {n for n, line in enumerate(lines, 1) if n > 1 and line}
 
 
+@pytest.mark.parametrize("kind", ["caption", "vqa"])
+def test_texts_of_several_lines_may_have_commas(tmp_path: Path, kind: str) -> None:
+    """As any program writes them: with two columns, one comma made a line of text a row of its own."""
+    text = 'A dog, brown.\nIt is big, brown and old.\nIt says "Woof", and sits, lies, stands.'
+    asked = ["What?"] if kind == "vqa" else []
+    table = tmp_path / "own.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "question", "answer"] if asked else ["image", "caption"])
+        writer.writerows([f"{n}.png", *asked, text if n % 40 == 0 else "A cat, grey."] for n in range(200))
+    found = [item for item in rows(table, kind) if isinstance(item, Row)]
+    assert [item.answer for item in found] == [text if n % 40 == 0 else "A cat, grey." for n in range(200)]
+    assert len(rows(table, kind)) == 200
+
+
 def test_lists_that_are_written_as_text(tmp_path: Path) -> None:
     table = tmp_path / "own.csv"
     answers = ['"[""no"", ""none""]"', "\"['no', 'none']\"", "no|none", '"[""no""]"', "[0.5]"]
@@ -205,6 +223,19 @@ def test_lists_that_are_written_as_text(tmp_path: Path) -> None:
         ("no",),
         ("0.5",),
     ]
+    answers = [
+        "\"('no', 'none')\"",
+        "\"{'no', 'none'}\"",
+        '"(""no"",)"',
+        "(left)",
+        "(no)",
+        '"(1, 2)"',
+        '"{""a"": ""b""}"',
+    ]
+    table.write_text("image,question,answers\n" + "".join(f"a.png,What?,{each}\n" for each in answers))
+    assert [item.references for item in rows(table) if isinstance(item, Row)] == [
+        *[("no", "none")] * 2, ("no",), ("(left)",), ("(no)",), ("(1, 2)",), ('{"a": "b"}',)
+    ]  # fmt: skip
     table.write_text('image,caption\na.png,[unreadable]\na.png,"[0.1, 0.2]"\n')
     assert [item.answer for item in rows(table, "caption") if isinstance(item, Row)] == ["[unreadable]", "[0.1, 0.2]"]
 

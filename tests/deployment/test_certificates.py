@@ -126,6 +126,32 @@ def test_a_full_disk_leaves_nothing_and_blocks_nothing(
     assert make_certificates(tmp_path).key.is_file()
 
 
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_a_set_of_a_command_killed_between_its_files_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    count, replace = [0], os.replace
+
+    def killed(part: Path, path: Path) -> None:
+        count[0] += 1
+        if count[0] > done:
+            raise SystemExit
+        replace(part, path)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(os, "replace", killed)
+        make_certificates(tmp_path)
+    assert sum(not path.name.startswith(".") for path in tmp_path.iterdir()) == done
+    made = make_certificates(tmp_path, ["superlink.example.org"])
+    handshake(made.authority, made.certificate, made.key)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ca.key", "ca.pem", "server.key", "server.pem"]
+    with pytest.raises(UserError, match=r"ca\.key: already exists"):
+        make_certificates(tmp_path)
+    (tmp_path / "server.pem").unlink()
+    with pytest.raises(UserError, match=r"ca\.key: already exists"):
+        make_certificates(tmp_path)
+
+
 def test_an_empty_key_of_a_killed_command_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "ca.key").touch()
     (tmp_path / ".ca.key.part").write_text("torn")

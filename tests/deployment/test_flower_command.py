@@ -64,6 +64,19 @@ def test_a_failed_command_is_one_line_and_a_log(tmp_path: Path, monkeypatch: pyt
         flower._run([sys.executable, "-c", "import time; time.sleep(60)"], "asking for run 7")
 
 
+@pytest.mark.parametrize("said", ["Loading project", "[]", "{}", '{"runs": []}', '{"runs": [{"status": "x"}]}'])
+def test_an_answer_that_is_no_json_is_one_line_and_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    flower = FlowerCommand(tmp_path, dict(os.environ))
+    monkeypatch.setattr(FlowerCommand, "_run", lambda *_: said)
+    with pytest.raises(UserError, match=r"submitting the run failed: not the JSON .* The log is .*failed-command\.log"):
+        flower.submit(tmp_path / "app", {})
+    with pytest.raises(UserError, match="asking for run 7 failed: not the JSON"):
+        flower.status("7")
+    assert said in flower.log.read_text()
+
+
 def test_without_colours() -> None:
     assert without_colours("\x1b[92mINFO \x1b[0m:  up") == "INFO :  up"
     assert without_colours("plain [text] m") == "plain [text] m"

@@ -155,6 +155,13 @@ def test_ground_in_the_padded_square(data: Path, tmp_path: Path) -> None:
         task_functions.load_records(**named, frame="square")
 
 
+@pytest.mark.parametrize("config", [{}, {"tasks": None}, {"tasks": "x"}])
+def test_a_damaged_run_is_a_message(tmp_path: Path, config: dict[str, object]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"config\.json: .*field tasks: expected list"):
+        task_functions._frame_of(str(tmp_path))
+
+
 def test_conversations_are_asked_as_the_model_was_trained(data: Path) -> None:
     turns = [{"instruction": "Question 0?", "answer": "red", "box": None}]
     asked = task_functions.doc_to_text({"instruction": "And?", "earlier": turns})

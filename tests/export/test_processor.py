@@ -9,13 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.exceptions import TemplateError
 from PIL import Image
-from transformers import CLIPImageProcessorPil, LlavaProcessor
+from transformers import AutoTokenizer, CLIPImageProcessorPil, LlavaProcessor
 
 from pilot.backbone.families.llava import Llava
-from pilot.export.processor import chat_template, has_same_prompts, prompt_ids, save_processor, stock_processor
-from pilot.io.atomic import read_json
+from pilot.backbone.families.table import family_of
+from pilot.backbone.random_model import SPECIAL, chat_tokenizer
+from pilot.export.processor import (
+    chat_template,
+    has_same_prompts,
+    prompt_ids,
+    save_own_processor,
+    save_processor,
+    stock_processor,
+)
+from pilot.io.atomic import read_json, write_json
 from pilot.io.seeding import generator
 
+from ..backbone.test_families import RANDOM, size
 from ..small import Small
 from .compare import stock_inputs
 
@@ -49,6 +59,34 @@ def test_tokenizer_file_suits_transformers_4_and_5(processor: LlavaProcessor) ->
     assert config["model_input_names"] == ["input_ids", "attention_mask"]
     assert (config["bos_token"], config["eos_token"], config["pad_token"]) == ("<s>", "</s>", "<pad>")
     assert not config.keys() & {"is_local", "local_files_only", "name_or_path", "backend", "extra_special_tokens"}
+
+
+@pytest.mark.parametrize("family", RANDOM)
+def test_files_of_every_family_suit_both_versions(family: str, tmp_path: Path) -> None:
+    """Byte for byte, also where a tokenizer names its tokens, as InternVL's does; and version 5 reads the same ids."""
+    tokenizer, names = chat_tokenizer(family), {"image_token": "<image>", "start_image_token": "<img>"}
+    if family == "internvl":
+        tokenizer.save_pretrained(tmp_path / "named")
+        config = read_json(tmp_path / "named" / "tokenizer_config.json")
+        write_json(tmp_path / "named" / "tokenizer_config.json", config | names)
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "named", local_files_only=True)
+    backbone = type("Stub", (), {"family": family_of(family), "tokenizer": tokenizer})()
+    backbone.processor = family_of(family).random_processor(size(family))
+    save_own_processor(backbone, tmp_path / "export")
+    expected = {
+        "additional_special_tokens": list(SPECIAL), "bos_token": "<s>", "clean_up_tokenization_spaces": False,
+        "eos_token": "<|im_end|>", "image_token": "<image>", "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": 1000000000000000019884624838656, "pad_token": "<pad>",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }  # fmt: skip
+    if family == "internvl":
+        expected |= {"extra_special_tokens": names, "start_image_token": "<img>"}
+    assert read_json(tmp_path / "export" / "tokenizer_config.json") == expected
+    again = AutoTokenizer.from_pretrained(tmp_path / "export", local_files_only=True)
+    text = "<|im_start|>user\n<image> Is there a dog?<|im_end|>"
+    assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert again.chat_template == tokenizer.chat_template and again.all_special_tokens == tokenizer.all_special_tokens
+    assert family != "internvl" or again.start_image_token == "<img>"
 
 
 @settings(max_examples=40)

@@ -59,6 +59,8 @@ def test_unknown_methods(field: str) -> None:
         ({"results": " "}, "is not empty"),
         ({"seeds": 0}, "field seeds: .* got 0"),
         ({"seeds": "all"}, "field seeds: .* got 'all'"),
+        ({"seeds": True}, "field seeds: expected an integer, got True"),
+        ({"results": "~nosuchuser/x"}, "field results: expected a folder, got '~nosuchuser/x': .* home directory"),
         ({"results": "a{b}"}, "without '{'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -1,6 +1,7 @@
 """LLaVA-1.5 (Liu et al., CVPR 2024): CLIP, two layers, Llama."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from pilot.backbone.families.base import Family
+from pilot.backbone.families.fields import read_field
 from pilot.config.model import RandomModel
 from pilot.connector.projector import ACTIVATIONS
 
@@ -29,17 +31,18 @@ class Llava(Family):
     @classmethod
     def problems(cls, config: Mapping[str, Any]) -> Iterator[str]:
         """Yield what differs from LLaVA-1.5: the vision tower, the projector's activation, layers that do not exist."""
-        vision = config.get("vision_config") or {}
-        layer, depth = config.get("vision_feature_layer", -2), vision.get("num_hidden_layers", 24)
+        depth = read_field(config, "vision_config.num_hidden_layers", int, default=24)
+        layer = config.get("vision_feature_layer", -2)
         layers = layer if isinstance(layer, list) else [layer]
         checks = [
             (
-                "vision_config.model_type", kind := vision.get("model_type", "clip_vision_model"),
+                "vision_config.model_type",
+                kind := read_field(config, "vision_config.model_type", str, default="clip_vision_model"),
                 "'clip_vision_model': other towers, such as SigLIP, have no class token and other features",
                 kind == "clip_vision_model",
             ),
             (
-                "projector_hidden_act", act := config.get("projector_hidden_act", "gelu"),
+                "projector_hidden_act", act := read_field(config, "projector_hidden_act", str, default="gelu"),
                 f"one of {', '.join(ACTIVATIONS)}", act in ACTIVATIONS,
             ),
             (
@@ -58,11 +61,11 @@ class Llava(Family):
     @classmethod
     def processor_problems(cls, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
         """Yield a crop of another size than the vision tower's images."""
-        side = (config.get("vision_config") or {}).get("image_size", 336)
+        side = read_field(config, "vision_config.image_size", int, default=336)
         field = "crop_size" if settings.get("do_center_crop", True) else "size"
-        size = settings.get(field)
-        sides = {size} if isinstance(size, int) else set((size or {}).values())
-        if sides and sides != {side}:
+        size = read_field(settings, field, int, dict, NoneType)
+        sides = [size] if isinstance(size, int) else list((size or {}).values())
+        if any(each != side for each in sides):
             expected = f"{side} pixels, the vision tower's image_size"
             yield f"field {field}: expected {expected}, got {size!r}. Copy the checkpoint's own file"
 

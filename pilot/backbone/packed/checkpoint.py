@@ -39,6 +39,7 @@ def can_load_lean(folder: Path, numerics: Numerics) -> bool:
     config, tokens = read_json(folder / "config.json"), read_json(folder / "tokenizer_config.json")
     own = all(_at(config, path) == value for path, value in EXPECTED.items())
     own = own and supports(_namespace(config["text_config"]))
+    own = own and all(isinstance(tokens.get(f"{name}_token"), str) for name in ("bos", "eos"))
     own = own and config.get("multimodal_projector_bias", True)
     return own and config.get("dtype") == "float32" and tokens.get("clean_up_tokenization_spaces") is False
 
@@ -187,5 +188,5 @@ def _namespace(values: dict[str, Any]) -> SimpleNamespace:
 
 def _at(values: dict[str, Any], path: tuple[str, ...]) -> Any:
     for name in path:
-        values = values.get(name, {})
+        values = values.get(name, {}) if isinstance(values, dict) else {}
     return values

@@ -1,12 +1,14 @@
 """Line-by-line reader of untrusted tables: a quote that is never closed invalidates only its line.
 
 The `csv` module reads such a quote up to the next one, perhaps hundreds of lines later. If the result is not a valid
-record or reads like several rows, the line with the quote is rejected, and reading continues at the next line.
+record of the table's width, or holds a line with another file in the place of the record's own, the line with the quote
+is rejected, and reading continues at the next line.
 """
 
 import csv
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePath
 
 Record = tuple[int, list[str] | str]
 """Number of a record's last line with its fields, or number of an unreadable line with the reason."""
@@ -57,6 +59,12 @@ def records(lines: Iterable[str], separator: str) -> Iterator[Record]:
 
 
 def _is_one_row(fields: Sequence[str], separator: str, num_columns: int) -> bool:
-    """Check fields with line breaks: one per column, and no later line of a field has the separators of a row."""
-    later = [line for field in fields for line in field.splitlines()[1:]]
-    return len(fields) == num_columns and all(line.count(separator) < max(1, num_columns - 1) for line in later)
+    """Check fields with line breaks: one per column, and no later line of a field is a row like this one."""
+    later = [line.split(separator) for field in fields for line in field.splitlines()[1:]]
+    return len(fields) == num_columns and not any(_is_alike(cells, fields) for cells in later)
+
+
+def _is_alike(cells: Sequence[str], fields: Sequence[str]) -> bool:
+    """Check for a row with a file of the same kind in the same column; commas alone do not make text a row."""
+    pairs = zip(cells, fields, strict=False)
+    return len(cells) == len(fields) and any(PurePath(a).suffix == PurePath(b).suffix != "" for a, b in pairs)

@@ -9,6 +9,7 @@ import math
 import tokenize
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pilot.data.rows import Place, Rejected, Row, Rows, Skipped
@@ -16,6 +17,7 @@ from pilot.io.text import JsonError, is_unicode, parse_json
 
 MAX_SHOWN = 80
 MAX_LIST_TEXT = 20_000
+_LISTS = (ast.List, ast.Tuple, ast.Set)
 
 
 class FieldError(Exception):
@@ -81,13 +83,24 @@ def texts(row: Mapping[str, Any], field: str) -> tuple[str, ...]:
 
 
 def parse_if_list(value: Any, field: str) -> Any:
-    """Parse a text in square brackets as a list (see `parse_list`); return any other value unchanged."""
-    in_brackets = isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]")
-    return parse_list(value, field) if in_brackets else value
+    """Parse a text that is a list (see `parse_list`); return any other value unchanged.
+
+    In square brackets it must be one. In parentheses or braces it is one if it holds quoted texts and parses: `(left)`
+    and `(1, 2)` are texts.
+    """
+    ends = value.strip()[:1] + value.strip()[-1:] if isinstance(value, str) else ""
+    if ends == "[]":
+        return parse_list(value, field)
+    if ends in ("()", "{}"):
+        with suppress(FieldError):
+            found = parse_list(value, field)
+            if isinstance(found, list) and any(isinstance(each, str) for each in found):
+                return found
+    return value
 
 
 def parse_list(value: str, field: str) -> Any:
-    """Parse a list that is written as text in JSON or Python syntax.
+    """Parse a list that is written as text in JSON or Python syntax; Python's tuples and sets are lists, too.
 
     Raises:
         FieldError: not valid in either syntax, or strings without a comma between them (as numpy prints them), which
@@ -103,7 +116,10 @@ def parse_list(value: str, field: str) -> Any:
         tokens = [token.type for token in tokenize.generate_tokens(io.StringIO(value).readline)]
         constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
         if tokens.count(tokenize.STRING) == sum(isinstance(value, str | bytes) for value in constants):
-            return ast.literal_eval(tree)
+            body = tree.body
+            return (
+                [ast.literal_eval(each) for each in body.elts] if isinstance(body, _LISTS) else ast.literal_eval(body)
+            )
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError, tokenize.TokenError):
         pass
     raise FieldError(field, f'expected a list, such as ["red", "blue"], got {shown(value)}')

@@ -108,8 +108,8 @@ def _frame_of(run: str | None) -> str:
     """Return the frame of the boxes that a run's models answer with."""
     if run is None or not (Path(run) / "config.json").is_file():
         return "original"
-    tasks = read_json(Path(run) / "config.json")["tasks"]
-    return next((task["frame"] for task in tasks if "frame" in task), "original")
+    tasks = read_json(Path(run) / "config.json", {"tasks": list})["tasks"]
+    return next((task["frame"] for task in tasks if isinstance(task, dict) and "frame" in task), "original")
 
 
 def _framed(row: Mapping[str, Any], frame: Frame) -> dict[str, Any]:
