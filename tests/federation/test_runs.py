@@ -19,6 +19,7 @@ from pilot.config.load import load_profile
 from pilot.config.model import LearningRates
 from pilot.errors import UserError
 from pilot.evaluation.answers import answer_run
+from pilot.evaluation.trained import run_spec
 from pilot.federation.checkpoint import Progress, load_progress, save_progress
 from pilot.federation.shards import Example, LazyExamples, load_examples, make_examples, read_part, records_of_part
 from pilot.federation.spec import RunSpec, run_config, scenario_digests
@@ -256,6 +257,25 @@ def test_checkpoints_of_another_version_are_kept(small: Small, tmp_path: Path) -
     with pytest.raises(UserError, match="checkpoints are missing, damaged or of another version"):
         small.train(tmp_path, "fedavg")
     assert (tmp_path / "checkpoint/round-1/complete.json").is_file()
+
+
+def test_run_of_another_version_is_one_message(small: Small, tmp_path: Path) -> None:
+    """A field that this version does not have, or one that it needs."""
+    run = tmp_path / "seed0"
+    shutil.copytree(small.run("fedavg"), run)
+    config, manifest = read_json(run / "config.json"), read_json(run / "manifest.json")
+    for changed, said in (
+        ({"profile_config": config["profile_config"] | {"from_tomorrow": 1}}, r"profile_config\.from_tomorrow: Extra"),
+        ({"scenario_config": {}}, r"scenario_config\.name: Field required"),
+        ({"scenario_config": None}, r"scenario_config: Input should be"),
+    ):
+        write_json(run / "config.json", config | changed)
+        files = manifest["files"] | {"config.json": sha256_file(run / "config.json")}
+        write_json(run / "manifest.json", manifest | {"files": files, "versions": {"pilot-bench": "9.8"}})
+        with pytest.raises(
+            UserError, match=rf"seed0/config\.json \(of pilot-bench 9\.8\): field {said}.* use that ver"
+        ):
+            run_spec(run)
 
 
 def test_one_process_in_a_runs_folder(small: Small, tmp_path: Path) -> None:
