@@ -37,17 +37,20 @@ def archive_different_run(run_dir: Path, config: Mapping[str, Any], replace: boo
 
 
 def archive_unusable_run(run_dir: Path, config: Mapping[str, Any], replace: bool, warn: Callable[[str], None]) -> None:
-    """Keep a run that no checkpoint of `config` continues, if it is finished or was trained by another version.
+    """Keep a run without checkpoints if it is finished, and one whose checkpoints are of another version.
+
+    A run with damaged checkpoints is not kept: training again ends in the same bytes, and the damage is named.
 
     Raises:
         UserError: as `archive_different_run`; the message names what is missing.
     """
-    if is_finished(run_dir) or config_digests(run_dir / "checkpoint") - {"", identity_digest(config)}:
+    sealed, digest = config_digests(run_dir / "checkpoint"), identity_digest(config)
+    if (is_finished(run_dir) and not sealed) or (sealed - {""} and digest not in sealed):
         found = (
-            "a run whose checkpoints are missing, damaged or of another version (checkpoint/, and private states in "
-            "clients/), so that it can be neither resumed nor evaluated. Restore them"
+            "a run whose checkpoints (folders checkpoint/ and clients/) are missing or of another version, so that it "
+            "cannot be resumed. Restore them"
         )
-        _archive(run_dir, found, "checkpoints that are missing, damaged or of another version", replace, warn)
+        _archive(run_dir, found, "checkpoints that are missing or of another version", replace, warn)
 
 
 def is_finished(run_dir: Path) -> bool:

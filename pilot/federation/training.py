@@ -23,7 +23,6 @@ from pilot.federation.assemble import (
 from pilot.federation.blind import write_blind_run
 from pilot.federation.checkpoint import (
     Progress,
-    Verify,
     load_last,
     load_progress,
     load_round,
@@ -117,19 +116,12 @@ class ServerRun:
         return run_config(self.spec, vars(self.spec.make_method()), self.register.digests)
 
     def archive_different_run(self) -> None:
-        """Keep a different run in the folder, unless this run starts from scratch; raises as the function does."""
-        if self.resume:
-            archive_different_run(self.run_dir, self.config(), self.replace, self.warn)
-
-    def load_progress(self, verify: Verify) -> Progress | None:
-        """Load the round to continue from; keep a finished run without one, as `archive_unusable_run` does."""
+        """Keep a run that cannot be resumed, unless this one starts from scratch; raises as the functions do."""
         if not self.resume:
-            return None
-        config = self.config()
-        progress = load_progress(self.run_dir / "checkpoint", identity_digest(config), verify, self.warn)
-        if progress is None:
-            archive_unusable_run(self.run_dir, config, self.replace, self.warn)
-        return progress
+            return
+        archive_different_run(self.run_dir, self.config(), self.replace, self.warn)
+        if not isinstance(self.spec.make_method(), Blind):  # which has no checkpoints
+            archive_unusable_run(self.run_dir, self.config(), self.replace, self.warn)
 
 
 def run_server(run: ServerRun, backbone: Backbone | ServerBackbone, transport: Transport) -> None:
@@ -144,9 +136,9 @@ def run_server(run: ServerRun, backbone: Backbone | ServerBackbone, transport: T
     config, run_dir, folder = run.config(), run.run_dir, run.run_dir / "checkpoint"
     digest = identity_digest(config)
     run.archive_different_run()
-    start = run.load_progress(transport.verify)
     remove(run_dir / "manifest.json")
     write_json(run_dir / "config.json", config)
+    start = load_progress(folder, digest, transport.verify, run.warn) if run.resume else None
     if start is None:
         for name in (EVAL, MESSAGES):
             remove_folder(run_dir / name)

@@ -240,7 +240,9 @@ def test_finished_run_without_checkpoints_is_kept(
     write_json(run / "eval/metrics.json", {"entries": []})
     shutil.rmtree(run / "checkpoint")
     before = contents(run)
-    with pytest.raises(UserError, match=r"seed0: contains a run whose checkpoints are missing.*Restore .*--no-resume"):
+    with pytest.raises(
+        UserError, match=r"seed0: contains a run whose checkpoints .* are missing.*Restore .*--no-resume"
+    ):
         small.train(run, "fedavg")
     assert contents(run) == before and (run / "eval/metrics.json").is_file()
     train_run(small.spec("fedavg"), small.folder, run, True, quiet, replace=True)
@@ -254,7 +256,7 @@ def test_checkpoints_of_another_version_are_kept(small: Small, tmp_path: Path) -
     spec = small.spec("fedavg")
     write_json(tmp_path / "config.json", run_config(spec, vars(spec.make_method()), scenario_digests(small.folder)))
     save_progress(tmp_path / "checkpoint", Progress(1), "of another version")
-    with pytest.raises(UserError, match="checkpoints are missing, damaged or of another version"):
+    with pytest.raises(UserError, match="checkpoints .* are missing or of another version"):
         small.train(tmp_path, "fedavg")
     assert (tmp_path / "checkpoint/round-1/complete.json").is_file()
 

@@ -17,7 +17,7 @@ PER_EXAMPLE_FIELDS: dict[str, FieldType] = {
 """Fields that reports read from the rows of `eval/per_example.jsonl`."""
 DIGEST_FIELDS = {"samples_digest": SAMPLES, "per_example_digest": PER_EXAMPLE}
 """Field of an evaluation's `metrics.json` -> the file whose digest it holds."""
-MANIFEST_FILES = {"config.json", "ledger.json", "rounds.jsonl"}
+MANIFEST_FILES = {"config.json", "ledger.json", "privacy.json", "rounds.jsonl"}
 """Files of a run that reports read and whose digests are in its manifest."""
 
 
