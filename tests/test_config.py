@@ -101,6 +101,10 @@ def test_wrong_scenario_field(tmp_path: Path, changes: dict[str, Any], message: 
         ({"evaluate_every": 13}, r"evaluate_every: expected at most rounds \(12\), got 13"),
         ({"evaluate_every": 0}, r"field evaluate_every: input should be greater than or equal to 1"),
         ({"forgetting": "public-facts"}, r"field forgetting"),
+        (
+            {"precision": "bfloat16", "lora": {"rank": 8, "alpha": 16}},
+            r"lora\.space: expected token with precision: bfloat16, got weight, .*Set space: token in lora",
+        ),
         ({"max_grad_norm": float("inf")}, "field max_grad_norm: input should be a finite number"),
     ],
 )

@@ -5,6 +5,7 @@ A damaged input of training is refused, whatever is wrong with it: a flipped bit
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,19 @@ import pytest
 from pilot.backbone.feature_files import open_features
 from pilot.data.partition import partition_data
 from pilot.errors import UserError
-from pilot.evaluation.answers import check_same_data
+from pilot.evaluation.audit.run import audit_run
 from pilot.evaluation.scoring import score_runs
-from pilot.evaluation.trained import run_spec
+from pilot.evaluation.tasks.task_functions import load_records
+from pilot.evaluation.trained import check_same_data, run_spec
 from pilot.federation.nodes import open_node, prepare_nodes, read_register
 from pilot.federation.shards import read_part
 from pilot.federation.spec import scenario_digests
 from pilot.federation.training import client_models, train_run
-from pilot.io.atomic import write_jsonl
+from pilot.io.atomic import read_jsonl, write_jsonl
+from pilot.io.verified import write_noted
 from pilot.report.numbers.load import load_runs
 from pilot.report.numbers.summary import image_of_example
+from pilot.report.plots.samples import read_examples
 
 from .small import Small, contents, quiet
 
@@ -142,6 +146,7 @@ def stages(small: Small, folder: Path, part: str) -> dict[str, Callable[[], obje
 READ = (
     *INPUTS, *(f"runs/pilot/seed0/{name}" for name in RUN),
     *(f"runs/pilot/seed0/eval/{name}" for name in ("samples.jsonl", "metrics.json", "per_example.jsonl")),
+    "runs/pilot/seed0/eval/metrics.json.sha256",
     *("nodes/federation.json", "nodes/node-3/node.json", "nodes/node-3/records.parquet", "nodes/node-3/index.json"),
     "nodes/node-3/validation.parquet",
     *("nodes/node-3/features-00000.npy", "nodes/node-3/features-00000.json"),
@@ -163,6 +168,46 @@ def test_damage_is_one_message_or_nothing(small: Small, mended: Path, name: str)
             except Exception as error:
                 raise AssertionError(f"{harm} {name} in stage {stage}: {error!r}") from error
     assert refusals or name.endswith(("timing.json", "participation.json", "features-00000.json"))
+
+
+def test_altered_score_is_refused(mended: Path) -> None:
+    """As it was found: one value set by hand was in every table. Runs of older versions have no note."""
+    run = mended / "runs/pilot/seed0"
+    path = run / "eval/metrics.json"
+    path.write_text(path.read_text().replace('"value": 1.0', '"value": 0.987654', 1))
+    with pytest.raises(UserError, match=r"eval/metrics\.json: damaged .*sha256 .*evaluate --no-answers .*pilot/seed0"):
+        load_runs([run])
+    path.with_name("metrics.json.sha256").unlink()
+    assert 0.987654 in {entry.value for entry in load_runs([run])[0].entries}
+
+
+def test_altered_answer_is_not_scored(mended: Path) -> None:
+    run = mended / "runs/pilot/seed0"
+    path = run / "eval/samples.jsonl"
+    write_noted(path, partial(write_jsonl, rows=read_jsonl(path)))
+    score_runs([run])
+    path.write_text(path.read_text().replace('"prediction":"red"', '"prediction":"rod"'))
+    with pytest.raises(UserError, match=r"eval/samples\.jsonl: damaged .*sha256 .*pilot-bench evaluate .*pilot/seed0"):
+        score_runs([run])
+
+
+RECORDS: dict[str, Callable[[Path], object]] = {
+    "intervals": lambda folder: image_of_example(folder, "scene-vqa"),
+    "figures": lambda folder: read_examples(folder, "scene-vqa", ["scene-vqa-test-0"], 1),
+    "lm-eval": lambda folder: load_records(task="scene-vqa", data=str(folder / "data")),
+    "audit": lambda folder: audit_run(folder / "runs/pilot/seed0"),
+}
+
+
+@pytest.mark.parametrize("stage", RECORDS)
+def test_other_records_than_were_built_are_refused(mended: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    """A readable file of another scenario, for example; without a manifest nothing is compared."""
+    image_of_example.cache_clear()
+    monkeypatch.setattr("pilot.evaluation.audit.run.read_messages", lambda run: ["a message"])
+    records = mended / "data/scene-vqa/records.parquet"
+    shutil.copyfile(mended / "data/scene-caption/records.parquet", records)
+    with pytest.raises(UserError, match=r"scene-vqa/records\.parquet: damaged .*sha256 .*pilot-bench data build"):
+        RECORDS[stage](mended)
 
 
 def test_files_are_all_read(small: Small, copy: Path) -> None:

@@ -131,6 +131,21 @@ def test_no_remote_code_is_trusted() -> None:
     assert [path for path in SOURCES if "trust_remote_code" in path.read_text(encoding="utf-8")] == []
 
 
+def test_caches_of_lm_eval_stay_off() -> None:
+    """Its caches of answers and of requests are read with dill: nothing of the suite switches one on."""
+    found = [
+        f"{path}:{node.lineno}"
+        for path in [*SOURCES, *(ROOT / "tests").rglob("*.py")]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("simple_evaluate", "build_all_requests"))
+        and {keyword.arg for keyword in node.keywords} & {"use_cache", "cache_requests", "rewrite_requests_cache", None}
+    ]  # fmt: skip
+    assert found == []
+    words = ("--use_cache", "--cache_requests", "LM_HARNESS_CACHE_PATH")
+    texts = [*SOURCES, *(ROOT / "docs").rglob("*.md"), *(ROOT / "pipelines").rglob("*.smk")]
+    assert [path for path in texts if any(word in path.read_text(encoding="utf-8") for word in words)] == []
+
+
 def test_nothing_is_pickled() -> None:
     found = []
     for path in [*SOURCES, *(ROOT / "tests").rglob("*.py")]:

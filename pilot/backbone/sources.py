@@ -23,6 +23,11 @@ RANDOM = "llava-random"
 MODELS_VARIABLE = "PILOT_MODELS"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+SETTINGS = (
+    "config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.json", "chat_template.jinja",
+)  # fmt: skip
+"""Files of a checkpoint besides its weights that pixels and prompts depend on; no checkpoint has all of them."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ def backbone_digest(profile: Profile) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """Return a checkpoint's digest: that of configuration, index and shards together, as they are now.
+    """Return a checkpoint's digest: that of `SETTINGS`, index and shards together, as they are now.
 
     Large files are read once, and again if they have changed; see `pilot.io.verified`. For a checkpoint that ships in
     one file of weights, it is the digest of that file, and is checked once per process.
@@ -134,7 +139,7 @@ def folder_digest(folder: Path) -> str:
     if folder in SHIPPED.values():
         return _shipped_digest(folder)
     shards = sorted(path.name for path in folder.glob("*.safetensors"))
-    names = ["config.json", *([INDEX] if (folder / INDEX).is_file() else []), *shards]
+    names = [*(name for name in (*SETTINGS, INDEX) if (folder / name).is_file()), *shards]
     stamps = models_folder() / FOLDER
     return digest_json({name: digest_of(folder / name, stamps) for name in names})
 

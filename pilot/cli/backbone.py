@@ -53,7 +53,7 @@ def backbone_features(
     from pilot.backbone.from_profile import load_backbone
     from pilot.config.load import load_setting
     from pilot.data.conditions import scenario_images
-    from pilot.data.record import check_data
+    from pilot.data.manifest import check_data
 
     loaded, sizes, folder = load_setting(scenario, profile, results)
     check_data(folder / "data")

@@ -54,6 +54,23 @@ def validated(model: type[_M], where: str, values: Mapping[str, Any]) -> _M:
         raise UserError("\n".join(f"{where}: {_explain(model, item)}" for item in error.errors())) from error
 
 
+def restored(model: type[_M], where: str, values: Any) -> _M:
+    """Validate values that the suite itself has written; `where` names file and field.
+
+    Raises:
+        UserError: another version wrote them, with other fields.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, (where, *first["loc"])))
+        raise UserError(
+            f"{place}: {first['msg']}. Another version of pilot-bench wrote it: use that version, or repeat with this "
+            "one what wrote it (`pilot-bench train ... --no-resume` for a run)."
+        ) from error
+
+
 def check_known(where: str, field: str, names: Collection[str], known: Collection[str]) -> None:
     """Reject names that are not in `known`; `where` is the file or other place that contains them.
 

@@ -15,15 +15,18 @@ IGNORED_PROFILE_FIELDS = frozenset({
     "backbone_path", "revision", "architecture", "learning_rates", "method_options",
 })  # fmt: skip
 """Fields of a profile that do not affect training, or that the identity holds under other names."""
+PLANTED_FIELDS = ("canaries", "missing")
+"""Fields of a scenario that change training records when they are read; what they draw depends on the split's seed."""
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Select from a `config.json` what the run's training depends on.
 
-    From the scenario, these are the tasks with their clients: everything else affects training through data, partition
-    and features, whose digests are included.
+    From the scenario, these are the tasks with their clients and, where they are set, `PLANTED_FIELDS`: everything else
+    affects training through data, partition and features, whose digests are included.
     """
-    hyperparameters, profile = config["hyperparameters"], config["profile_config"]
+    hyperparameters, profile, scenario = config["hyperparameters"], config["profile_config"], config["scenario_config"]
+    planted = {name: scenario[name] for name in PLANTED_FIELDS if name in scenario}
     return {
         "method": config["method"],
         "seed": config["seed"],
@@ -32,7 +35,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
         "profile": {name: value for name, value in profile.items() if name not in IGNORED_PROFILE_FIELDS},
         "tasks": config["tasks"],
         "digests": {name: value for name, value in config["digests"].items() if name != "scenario"},
-    }
+    } | ({"scenario": planted | {"partition_seed": scenario["partition_seed"]}} if planted else {})
 
 
 def identity_digest(config: Mapping[str, Any]) -> str:

@@ -90,7 +90,8 @@ class LoraConfig(CompactModel):
     """LoRA's rank, scale numerator (W + alpha / rank * B A) and computation.
 
     `space`: `weight` computes W + scale B A once per step, faster if tokens outnumber the rank at small widths;
-    `token` computes W x + scale B (A x), whose backward pass needs no gradient of the size of W.
+    `token` computes W x + scale B (A x), whose backward pass needs no gradient of the size of W. With bfloat16 only
+    `token` is accepted, since the sum would be rounded to W's type.
     """
 
     omitted_defaults: ClassVar[frozenset[str]] = frozenset({"space"})

@@ -108,6 +108,11 @@ class Profile(CompactModel):
             raise ValueError("local_steps or local_epochs: expected exactly one of the two")
         if self.budget == "flops" and self.local_steps is None:
             raise ValueError("budget: flops: expected local_steps, whose operations are shared, not local_epochs")
+        if self.precision == "bfloat16" and self.lora.space == "weight":
+            raise ValueError(
+                "lora.space: expected token with precision: bfloat16, got weight, in which W + s B A is rounded to "
+                "bfloat16 in every step and small updates are lost. Set space: token in lora"
+            )
         if self.backbone.endswith("-random") != (self.architecture is not None):
             raise ValueError("architecture: expected for backbones with random weights (*-random) and for no other")
         return self

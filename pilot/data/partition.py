@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pilot.config.scenario import Scenario, TaskConfig
 from pilot.data.conditions import seen_images_file, write_seen_images
-from pilot.data.record import check_data
+from pilot.data.manifest import check_data
 from pilot.data.tables import read_table, write_table
 from pilot.errors import UserError
 from pilot.io.atomic import remove

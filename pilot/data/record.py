@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pilot.config.model import Frame
 from pilot.data.tables import check_columns, iterate_rows, write_table
 from pilot.errors import UserError
-from pilot.io.atomic import damaged, read_json
 from pilot.io.digest import sha256_bytes
-from pilot.io.verified import check_digest
 
 if TYPE_CHECKING:
     import pyarrow
@@ -142,23 +140,6 @@ def _columns(path: Path, *, images: bool) -> list[str]:
     """Return the columns of a records file to read."""
     columns = [name for name in COLUMNS if images or name != "image"]
     return [*columns, EARLIER] if EARLIER in check_columns(path, columns) else columns
-
-
-def check_data(folder: Path) -> dict[str, str]:
-    """Check the records in a scenario's folder `data` against the digests in `manifest.json`.
-
-    Returns:
-        sha256 of `records.parquet` by task.
-
-    Raises:
-        UserError: the manifest or a task's records are missing or altered.
-    """
-    digests: dict[str, str] = read_json(folder / "manifest.json", {"digests": dict})["digests"]
-    if not digests:
-        raise damaged(folder / "manifest.json", "field digests: expected one for each task, got none")
-    for task, digest in digests.items():
-        check_digest(folder / task / "records.parquet", digest)
-    return digests
 
 
 def check_records(

@@ -19,15 +19,14 @@ import torch
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.feature_files import open_features
 from pilot.data.record import InstructionRecord
-from pilot.errors import UserError
 from pilot.evaluation.forgetting import lm_eval_metrics, public_rows
 from pilot.evaluation.public import PUBLIC
 from pilot.evaluation.sets import EvaluationSet, build_requests, read_evaluation_sets
-from pilot.evaluation.trained import load_backbone_of, run_spec
+from pilot.evaluation.trained import check_same_data, load_backbone_of, run_spec
 from pilot.federation.adaptation import Models, newcomer_models, post_fit_models
 from pilot.federation.client import ClientModel
 from pilot.federation.shards import load_examples, read_part
-from pilot.federation.spec import RunSpec, finished_config, scenario_digests
+from pilot.federation.spec import RunSpec, finished_config
 from pilot.federation.training import client_models
 from pilot.io.atomic import remove_folder, write_json, write_jsonl
 from pilot.io.layout import (
@@ -49,6 +48,7 @@ from pilot.io.layout import (
     scenario_folder,
 )
 from pilot.io.lock import locked
+from pilot.io.verified import write_noted
 from pilot.methods.base import Method
 from pilot.methods.blind import Blind
 
@@ -62,25 +62,6 @@ Asked = tuple[Requests, "ImageFeatures"]
 """Requests, and the vision features of their images."""
 
 
-def check_same_data(run_dir: Path, scenario_dir: Path) -> None:
-    """Refuse data or a partition that are missing, damaged, or not those that the run was trained on.
-
-    Raises:
-        UserError: one of these holds; the message says what to do.
-    """
-    if not (scenario_dir / "data").is_dir():
-        raise UserError(
-            f"{run_dir}: expected the scenario's data in {scenario_dir / 'data'} (a run's folder is "
-            "<scenario folder>/runs/<method>/seed<k>). Move the run into its scenario's folder."
-        )
-    here, trained = scenario_digests(scenario_dir), finished_config(run_dir)["digests"]
-    if other := [name for name in ("data", "partition") if here[name] != trained[name]]:
-        raise UserError(
-            f"{scenario_dir}: {' and '.join(other)} are not those that {run_dir} was trained on. Restore them, or "
-            "train the run again."
-        )
-
-
 def answer_run(run_dir: Path, progress: Callable[[int, int], None]) -> None:
     """Answer with every model of the run, and write the files of answers; those of the last round are written last."""
     with locked(run_dir):
@@ -92,9 +73,11 @@ def answer_run(run_dir: Path, progress: Callable[[int, int], None]) -> None:
         for done, name in enumerate(names):
             advance, folder = partial(_advance, progress, done, len(names)), evaluation_folder(run_dir, name)
             if name == FORGETTING_LM_EVAL:
-                write_json(folder / METRICS, asked.lm_eval_metrics(advance))
+                metrics = asked.lm_eval_metrics(advance)
+                write_noted(folder / METRICS, partial(write_json, value=metrics))
             else:
-                write_jsonl(folder / SAMPLES, asked.answers(name, advance))
+                rows = asked.answers(name, advance)
+                write_noted(folder / SAMPLES, partial(write_jsonl, rows=rows))
 
 
 def _advance(progress: Callable[[int, int], None], finished: int, num: int, done: int, total: int) -> None:

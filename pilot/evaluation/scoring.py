@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pilot.config.model import FRAMES, Frame
 from pilot.data.frames import image_sizes, to_frame
+from pilot.data.manifest import checked_records
 from pilot.errors import UserError
 from pilot.evaluation import caption, grounding, vqa
 from pilot.evaluation.result import MetricResult
@@ -30,6 +31,7 @@ from pilot.io.layout import (
     evaluations,
     scenario_folder,
 )
+from pilot.io.verified import check_note, write_noted
 
 DIGITS = 6
 KINDS = ("caption", "ground", "vqa")
@@ -65,7 +67,7 @@ def score_runs(run_dirs: Sequence[Path], frames: Sequence[Frame] = ()) -> None:
         frames: Frames in which to read the boxes in addition to the run's own; all are reported.
 
     Raises:
-        UserError: a file of samples is missing, empty, or holds a row that cannot be scored.
+        UserError: a file of samples is missing, altered, empty, or holds a row that cannot be scored.
     """
     answered = [
         evaluation_folder(run_dir, name) / SAMPLES
@@ -87,6 +89,7 @@ def _read(path: Path) -> list[Row]:
     """Read a samples file and check each row."""
     if not path.is_file():
         raise UserError(f"{path}: no such file. Evaluate the run first (pilot-bench evaluate).")
+    check_note(path)
     rows = atomic.read_jsonl(path)
     if not rows:
         raise UserError(f"{path}: no samples. Evaluate the run again.")
@@ -167,7 +170,7 @@ def _boxes(rows: Sequence[Row], frame: Frame, path: Path) -> dict[str, Sequence[
     sizes = {row["id"]: row["size"] for row in rows if "size" in row}
     if len(sizes) < len(rows):
         run_dir = next(folder.parent for folder in path.parents if folder.name == EVAL)
-        sizes = image_sizes(scenario_folder(run_dir) / "data" / rows[0]["task"] / "records.parquet")
+        sizes = image_sizes(checked_records(scenario_folder(run_dir) / "data", rows[0]["task"]))
     return {row["id"]: to_frame(row["box"], frame, sizes[row["id"]]) for row in rows}
 
 
@@ -194,7 +197,8 @@ def _write(folder: Path, scored: Mapping[Group, Results], counts: Mapping[Group,
                 lines += _lines(name | {"metric": metric}, result.per_example)
     atomic.write_text(folder / PER_EXAMPLE, "".join(lines))
     digests = {"samples_digest": sha256_file(folder / SAMPLES), "per_example_digest": sha256_file(folder / PER_EXAMPLE)}
-    atomic.write_json(folder / METRICS, {**digests, "test_digest": test_digest, "entries": entries})
+    metrics = {**digests, "test_digest": test_digest, "entries": entries}
+    write_noted(folder / METRICS, lambda path: atomic.write_json(path, metrics))
 
 
 def _lines(name: Row, per_example: Mapping[str, float]) -> list[str]:

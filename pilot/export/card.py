@@ -10,6 +10,7 @@ from pilot.export.source import TrainedModel
 from pilot.io.atomic import read_json, read_jsonl
 from pilot.io.digest import sha256_file
 from pilot.io.layout import scenario_folder
+from pilot.io.verified import check_note
 
 LIBRARIES = {"merged": "transformers", "adapter": "peft", "mixture": "pilot-bench"}
 _MESSAGES = (
@@ -157,6 +158,7 @@ def _scores(trained: TrainedModel) -> str:
     path = trained.run_dir / "eval" / "metrics.json"
     if not path.is_file():
         return "Not evaluated."
+    check_note(path)
     rows = [
         (
             entry["task"], entry["protocol"], entry["metric"], entry["num_examples"],

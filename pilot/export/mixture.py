@@ -16,6 +16,7 @@ from torch import Tensor
 from pilot.backbone.backbone import Backbone
 from pilot.backbone.from_profile import load_backbone
 from pilot.backbone.sources import backbone_digest
+from pilot.config.files import restored
 from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.federation.client import ClientModel, loaded_model
@@ -87,11 +88,11 @@ def load(folder: Path | str) -> ExportedModel:
     Nothing in the folder is executed: it holds JSON and tensors.
 
     Raises:
-        UserError: not such a folder, another format version, damaged weights, or another backbone than in training.
+        UserError: not such a folder, another format or version, damaged weights, or another backbone than in training.
     """
     folder = Path(folder)
     description = _read_description(folder)
-    profile = Profile.model_validate(description["profile"])
+    profile = restored(Profile, f"{folder / CONFIG}: field profile", description["profile"])
     method = configured_method(profile, description["method"])
     client = description["client"]
     info = ClientInfo(client["client"], client["task"], tuple(client["tasks"]), client["seed"])

@@ -8,13 +8,14 @@ from typing import Any
 
 from pilot.backbone.feature_files import read_index
 from pilot.backbone.sources import backbone_digest
+from pilot.config.files import restored
 from pilot.config.identity import identity_digest
 from pilot.config.model import LearningRates
 from pilot.config.profile import Profile
 from pilot.config.scenario import NOT_IN_DATA, Scenario
 from pilot.config.variant import base_name
 from pilot.data.conditions import seen_images_file
-from pilot.data.record import check_data
+from pilot.data.manifest import check_data
 from pilot.errors import UserError
 from pilot.io.atomic import damaged, read_json, write_json
 from pilot.io.digest import digest_json, sha256_file
@@ -39,12 +40,18 @@ class RunSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "RunSpec":
-        """Restore the specification from a `config.json`, whose profile holds the run's learning rates."""
-        scenario, profile = config["scenario_config"], config["profile_config"]
+    def from_config(cls, config: Mapping[str, Any], where: str = "config.json") -> "RunSpec":
+        """Restore the specification from a `config.json`, whose profile holds the run's learning rates.
+
+        Raises:
+            UserError: as `restored`; the message begins with `where`.
+        """
         return cls(
-            Scenario.model_validate(scenario), Profile.model_validate(profile), config["method"], config["seed"]
-        )  # fmt: skip
+            restored(Scenario, f"{where}: field scenario_config", config.get("scenario_config")),
+            restored(Profile, f"{where}: field profile_config", config.get("profile_config")),
+            config["method"],
+            config["seed"],
+        )
 
     def rates(self) -> LearningRates:
         """Return the effective learning rates."""
@@ -203,5 +210,5 @@ def finished_config(run_dir: Path) -> dict[str, Any]:
     for name, digest in manifest["files"].items():
         if not name.startswith("checkpoint/") or name.endswith("/complete.json"):
             check_digest(run_dir / name, digest)
-    config: dict[str, Any] = read_json(run_dir / "config.json", {"method": str, "digests": dict})
+    config: dict[str, Any] = read_json(run_dir / "config.json", {"method": str, "seed": int, "digests": dict})
     return config

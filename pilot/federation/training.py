@@ -33,7 +33,7 @@ from pilot.federation.checkpoint import (
 )
 from pilot.federation.client import ClientModel, build_client_model
 from pilot.federation.driver import Driver
-from pilot.federation.identity import CLIENTS, archive_different_run
+from pilot.federation.identity import CLIENTS, archive_different_run, archive_unusable_run
 from pilot.federation.kept_messages import FOLDER as MESSAGES
 from pilot.federation.kept_messages import KeepingTransport
 from pilot.federation.ledger import Ledger
@@ -45,6 +45,7 @@ from pilot.federation.timing import Timing
 from pilot.federation.transport import LocalTransport, Transport
 from pilot.federation.unfinished import remove_phase_checkpoints
 from pilot.io.atomic import remove, remove_folder, remove_temporary_files, write_json, write_jsonl
+from pilot.io.layout import EVAL
 from pilot.io.lock import locked
 from pilot.methods.base import Method, Phase
 from pilot.methods.blind import Blind
@@ -75,6 +76,9 @@ def train_run(
     with locked(run_dir):
         digests = scenario_digests(scenario_dir)
         if isinstance(method, Blind):
+            ServerRun(spec, Register(digests, {}, {}), run_dir, resume, progress, replace).archive_different_run()
+            if not resume:
+                remove_folder(run_dir / EVAL)
             write_blind_run(spec, digests, run_dir)
             return
         features, backbone = open_features(scenario_dir / "features"), load_backbone(spec.profile, lean=True)
@@ -113,9 +117,12 @@ class ServerRun:
         return run_config(self.spec, vars(self.spec.make_method()), self.register.digests)
 
     def archive_different_run(self) -> None:
-        """Keep a different run in the folder, unless this run starts from scratch; raises as the function does."""
-        if self.resume:
-            archive_different_run(self.run_dir, self.config(), self.replace, self.warn)
+        """Keep a run that cannot be resumed, unless this one starts from scratch; raises as the functions do."""
+        if not self.resume:
+            return
+        archive_different_run(self.run_dir, self.config(), self.replace, self.warn)
+        if not isinstance(self.spec.make_method(), Blind):  # which has no checkpoints
+            archive_unusable_run(self.run_dir, self.config(), self.replace, self.warn)
 
 
 def run_server(run: ServerRun, backbone: Backbone | ServerBackbone, transport: Transport) -> None:
@@ -124,7 +131,8 @@ def run_server(run: ServerRun, backbone: Backbone | ServerBackbone, transport: T
     The caller must hold the folder's lock.
 
     Raises:
-        UserError: the folder holds a different run, or a client's private state is missing or altered at the end.
+        UserError: the folder holds a different run, or a finished one without checkpoints, or a client's private state
+            is missing or altered at the end.
     """
     config, run_dir, folder = run.config(), run.run_dir, run.run_dir / "checkpoint"
     digest = identity_digest(config)
@@ -133,7 +141,7 @@ def run_server(run: ServerRun, backbone: Backbone | ServerBackbone, transport: T
     write_json(run_dir / "config.json", config)
     start = load_progress(folder, digest, transport.verify, run.warn) if run.resume else None
     if start is None:
-        for name in ("eval", MESSAGES):
+        for name in (EVAL, MESSAGES):
             remove_folder(run_dir / name)
     if not run.resume:
         _remove_all_phase_checkpoints(run_dir / CLIENTS)

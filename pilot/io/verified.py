@@ -4,15 +4,18 @@ A stamp is in `.verified/` beside the file, or in a folder that the caller choos
 full check, and the file's size, inode and times at that point. A file is read again if one of them has changed, or if
 its stamp cannot be read. A stamp that cannot be written (a read-only source) is not an error: the process remembers it.
 Each file has a separate stamp, written atomically, so that several processes can check the same files.
+
+A file whose digest no other file records has a note beside it: `<name>.sha256`, in the format of `sha256sum`.
 """
 
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pilot.errors import UserError
-from pilot.io.atomic import damaged, read_json, write_json
+from pilot.io.atomic import damaged, read_json, remove, write_json, write_text
 from pilot.io.digest import sha256_bytes, sha256_file
 from pilot.io.remedy import remedy
 
@@ -74,6 +77,31 @@ def check_digest(path: Path, expected: str) -> None:
     """
     if digest_of(path) != expected:
         raise damaged(path, "its sha256 differs from the recorded one")
+
+
+def write_noted(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file with `write`, then its note; a kill leaves either a true note or none.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    remove(_note(path))
+    write(path)
+    write_text(_note(path), f"{sha256_file(path)}  {path.name}\n")
+
+
+def check_note(path: Path) -> None:
+    """Reject a file that differs from its note; without a note (older versions wrote none) nothing is compared.
+
+    Raises:
+        UserError: as `check_digest`.
+    """
+    if (note := _note(path)).is_file():
+        check_digest(path, note.read_bytes()[:64].decode(errors="replace"))
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _stat(path: Path) -> dict[str, int]:

@@ -75,6 +75,19 @@ def test_digest_covers_every_shard(tmp_path: Path) -> None:
     assert backbone_digest(load_profile("embedded")) == sha256_file(TINY_LLAVA / "model.safetensors")
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "preprocessor_config.json", "chat_template.jinja"])
+def test_digest_covers_what_prompts_and_pixels_depend_on(tmp_path: Path, name: str) -> None:
+    """As it was found: with another `image_mean` the features were taken for current."""
+    folder = checkpoint(tmp_path / "mine")
+    without = folder_digest(folder)
+    (folder / "README.md").write_text("changes nothing")
+    assert folder_digest(folder) == without
+    (folder / name).write_text('{"image_mean": [0.5, 0.5, 0.5]}')
+    first = folder_digest(folder)
+    (folder / name).write_text('{"image_mean": [0.4, 0.5, 0.5]}')
+    assert len({without, first, folder_digest(folder)}) == 3
+
+
 def test_digest_of_random_weights_follows_from_their_size() -> None:
     small, larger = ({"text_layers": layers} for layers in (2, 3))
     digests = {

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -117,6 +119,17 @@ def test_written_scenario_is_built_from_the_import(own: Path) -> None:
     assert {r.source for r in after} == {"imported"} and after[0].references == ("Dog 0.", "Hound.")
     with pytest.raises(UserError, match=r"--scenario: my.yaml exists\. Name a new file, or add the task below"):
         imported("--scenario", "my.yaml", to="datasets/my-captions", task="caption", file="captions.csv")
+
+
+def test_altered_image_of_an_import_is_refused(own: Path) -> None:
+    imported("--scenario", "my.yaml", to="datasets/my-captions", task="caption", file="captions.csv")
+    path = own / "datasets/my-captions/records.parquet"
+    table = pyarrow.parquet.read_table(path)
+    images = [data + b"another byte" if number == 2 else data for number, data in enumerate(table["image"].to_pylist())]
+    place = table.column_names.index("image")
+    pyarrow.parquet.write_table(table.set_column(place, "image", pyarrow.array(images, pyarrow.binary())), path)
+    with pytest.raises(UserError, match=r"records\.parquet: row 2, field image_sha256: .*altered: import the data"):
+        build_data(load_scenario(own / "my.yaml"), own / "out", quiet)
 
 
 def test_boxes_survive_the_import(own: Path) -> None:

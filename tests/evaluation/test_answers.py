@@ -23,6 +23,7 @@ from pilot.evaluation.trained import run_spec
 from pilot.federation.blind import write_blind_run
 from pilot.federation.spec import scenario_digests
 from pilot.io.atomic import read_json, read_jsonl, write_jsonl
+from pilot.io.digest import sha256_file
 
 from ..small import Small, quiet
 
@@ -75,7 +76,8 @@ def test_relative_paths_work(small: Small, tmp_path: Path, monkeypatch: pytest.M
     write_blind_run(small.spec("majority"), scenario_digests(folder), folder / "runs/majority/seed0")
     monkeypatch.chdir(folder / "runs/majority")
     answer_run(Path("seed0"), quiet)
-    rows = read_jsonl(Path("seed0/eval/samples.jsonl"))
+    rows = read_jsonl(path := Path("seed0/eval/samples.jsonl"))
+    assert path.with_name("samples.jsonl.sha256").read_text() == f"{sha256_file(path)}  samples.jsonl\n"
     assert len(rows) == 3 * 8 + 6 * LOCAL
     assert {len({row["prediction"] for row in rows if row["task"] == task}) for task in CLIENTS} == {1}
 

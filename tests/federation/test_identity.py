@@ -1,20 +1,25 @@
 """What decides whether a run may go on: what its training depends on, and nothing else; what differs is named."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
-from pilot.config.identity import identity_digest
+from pilot.config.identity import identity, identity_digest
 from pilot.config.model import LearningRates
 from pilot.config.profile import Profile
-from pilot.config.scenario import Scenario
+from pilot.config.scenario import MissingConfig, PartitionConfig, Scenario, TaskConfig, UnseenConfig, UnseenQuestions
+from pilot.data.partition import PARTS
 from pilot.errors import UserError
 from pilot.federation.assemble import make_participants
 from pilot.federation.checkpoint import Progress, save_progress
 from pilot.federation.identity import UNKNOWN_SETTINGS, archive_different_run, differences
+from pilot.federation.shards import records_of_part
 from pilot.federation.spec import RunSpec, run_config, run_digest, scenario_identity
 from pilot.federation.unfinished import PhaseCheckpoint
 from pilot.io.atomic import read_json, write_json
@@ -57,6 +62,121 @@ def test_title_methods_and_seeds_do_not_matter(small: Small, tmp_path: Path, fie
     digests = {"features": "f" * 64}
     assert run_digest(spec, digests) == run_digest(other, digests), "unfinished phases go on as well"
     assert scenario_identity(spec.scenario) == scenario_identity(other.scenario), "nodes take part as before"
+
+
+OTHER_VALUES: dict[type[BaseModel], dict[str, Any]] = {
+    Scenario: {
+        "name": "renamed", "title": "Renamed", "data_seed": 33, "partition_seed": 44, "methods": ("scaffold",),
+        "seeds": (5, 6), "validation_fraction": 0.2, "local_test_fraction": 0.2, "min_client_examples": 1,
+        "cross_task": True, "post_fit": True, "targets": 0.5, "unseen": {"clients_per_task": 1},
+        "conditions": (("blur",), ("noise",)), "missing": {"image": 0.8}, "canaries": 8,
+        "tasks": ({
+            "name": "scene-vqa", "kind": "vqa", "source": "scene-vqa", "num_train": 40, "num_test": 8,
+            "partition": {"kind": "iid"}, "lm_eval_task": "pilot_scene_vqa",
+        },),
+    },
+    TaskConfig: {
+        "name": "renamed", "kind": "caption", "source": "scene-caption", "num_train": 20, "num_test": 4,
+        "num_clients": 1, "partition": {"kind": "dirichlet", "attribute": "subject", "alpha": 1.0},
+        "lm_eval_task": "pilot_scene_caption", "options": {"held_out": 0.1}, "max_quarantine": 0.5,
+    },
+    PartitionConfig: {"kind": "dirichlet", "attribute": "subject", "alpha": 1.0},
+    UnseenConfig: {
+        "clients_per_task": 1, "steps": 1, "questions": {"task": "scene-vqa", "attribute": "family", "value": "count"},
+    },
+    UnseenQuestions: {"task": "scene-vqa", "attribute": "family", "value": "count"},
+    MissingConfig: {"image": 0.8, "text": 0.8},
+}  # fmt: skip
+"""Another value of every field of a scenario than the one below has; of a task, for the first of them."""
+
+
+def planted(spec: RunSpec) -> RunSpec:
+    """The run of a scenario with canaries and missing pictures."""
+    return scenario_with(spec, canaries=4, missing={"image": 0.2})
+
+
+def edited(spec: RunSpec, model: type[BaseModel], name: str) -> RunSpec:
+    """The run of a scenario with another value of one field, wherever the model is in it."""
+    value, (first, *others) = OTHER_VALUES[model][name], spec.scenario.model_dump()["tasks"]
+    held_out = {"clients_per_task": 1, "questions": OTHER_VALUES[UnseenQuestions]}
+    split = OTHER_VALUES[PartitionConfig] if name in ("kind", "alpha") else {"kind": "iid", name: value}
+    fields = {
+        Scenario: {name: value},
+        TaskConfig: {"tasks": (first | {name: value}, *others)},
+        PartitionConfig: {"tasks": (first | {"partition": split}, *others)},
+        UnseenConfig: {"unseen": {"clients_per_task": 1, name: value}},
+        UnseenQuestions: {"unseen": held_out},
+        MissingConfig: {"missing": {"image": 0.2, name: value}},
+    }
+    return scenario_with(spec, **fields[model])
+
+
+@pytest.fixture(scope="module")
+def records(small: Small) -> dict[str, Any]:
+    """What the clients of the planted scenario have."""
+    scenario = planted(small.spec("fedavg")).scenario
+    return {part: records_of_part(scenario, small.folder, part, frame="original") for part in PARTS}
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [pytest.param(model, name, id=f"{model.__name__}.{name}") for model in OTHER_VALUES for name in model.model_fields],
+)
+def test_no_field_of_a_scenario_changes_training_unnoticed(
+    small: Small, records: dict[str, Any], model: type[BaseModel], name: str
+) -> None:
+    """Over the same data and split another value has another identity, is refused, or trains on the same records.
+
+    Data, split and features that are made again have other digests, which are part of the identity.
+    """
+    base = planted(small.spec("fedavg"))
+    other = edited(base, model, name)
+    assert other.scenario != base.scenario
+    if identity_digest(config_of(base)) != identity_digest(config_of(other)):
+        return
+    with suppress(UserError):
+        for part in PARTS:
+            assert records_of_part(other.scenario, small.folder, part, frame="original") == records[part]
+        assert other.clients(other.make_method()) == base.clients(base.make_method())
+
+
+def test_every_model_of_a_scenario_is_edited() -> None:
+    """A new model, or a field that another value is not given for, is a fault."""
+    found, waiting = set(), [Scenario]
+    while waiting:
+        found.add(model := waiting.pop())
+        assert model.model_fields.keys() == OTHER_VALUES[model].keys()
+        named = {each for field in model.model_fields.values() for each in models_in(field.annotation)}
+        waiting += sorted(named - found, key=str)
+    assert found == OTHER_VALUES.keys()
+
+
+def models_in(annotation: Any) -> Iterator[Any]:
+    """Models that a field's type names, at any depth."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for each in get_args(annotation):
+        yield from models_in(each)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"canaries": 8}, ["scenario.canaries 4 -> 8"]),
+        ({"missing": {"image": 0.8}}, ["scenario.missing.image 0.2 -> 0.8"]),
+        ({"partition_seed": 5}, ["scenario.partition_seed 4 -> 5"]),
+        ({"title": "Renamed"}, []),
+    ],
+)
+def test_planted_records_are_part_of_a_run(
+    small: Small, tmp_path: Path, fields: dict[str, Any], said: list[str]
+) -> None:
+    spec = planted(small.spec("fedavg"))
+    assert differences(trained(tmp_path, config_of(spec)), config_of(scenario_with(spec, **fields))) == said
+
+
+def test_runs_without_planted_records_keep_their_digest(small: Small) -> None:
+    assert "scenario" not in identity(config_of(small.spec("fedavg")))
 
 
 @pytest.mark.parametrize(

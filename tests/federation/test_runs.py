@@ -19,12 +19,13 @@ from pilot.config.load import load_profile
 from pilot.config.model import LearningRates
 from pilot.errors import UserError
 from pilot.evaluation.answers import answer_run
+from pilot.evaluation.trained import run_spec
 from pilot.federation.checkpoint import Progress, load_progress, save_progress
 from pilot.federation.shards import Example, LazyExamples, load_examples, make_examples, read_part, records_of_part
-from pilot.federation.spec import RunSpec
+from pilot.federation.spec import RunSpec, run_config, scenario_digests
 from pilot.federation.store import ClientStore
 from pilot.federation.training import client_models, train_run
-from pilot.io.atomic import read_json, read_jsonl
+from pilot.io.atomic import read_json, read_jsonl, write_json
 from pilot.io.digest import digest_json, sha256_file
 from pilot.io.lock import locked
 from pilot.methods.base import group_of, select
@@ -213,6 +214,70 @@ def test_another_run_is_set_aside(small: Small, tmp_path: Path, capsys: pytest.C
     assert contents(tmp_path / "seed0") == contents(small.run("fedavg"))
     assert contents(tmp_path / "replaced-seed0-2") == contents(small.run("fedavg", seed=1))
     assert "differences: seed 1 -> 0. Old run renamed to replaced-seed0-2." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["fedavg", "majority"])
+@pytest.mark.parametrize("kept", ["manifest.json", "eval/metrics.json"])
+def test_finished_run_of_other_settings_without_checkpoints_is_kept(
+    small: Small, tmp_path: Path, method: str, kept: str
+) -> None:
+    """As `pilot-bench unpack` writes it; Snakemake removes the manifest before a job."""
+    run = tmp_path / "run"
+    write_json(run / "config.json", run_config(small.spec(method, seed=1), {}, scenario_digests(small.folder)))
+    write_json(run / kept, {})
+    before = {path: path.read_bytes() for path in run.rglob("*.json")}
+    with pytest.raises(UserError, match=r"run: contains a run with different settings.* seed 1 -> 0\. .*--no-resume"):
+        small.train(run, method)
+    assert {path: path.read_bytes() for path in run.rglob("*.json")} == before
+
+
+def test_finished_run_without_checkpoints_is_kept(
+    small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Removed to save space: what was measured stays until it is discarded or renamed on request."""
+    run = tmp_path / "seed0"
+    shutil.copytree(small.run("fedavg"), run)
+    write_json(run / "eval/metrics.json", {"entries": []})
+    shutil.rmtree(run / "checkpoint")
+    before = contents(run)
+    with pytest.raises(
+        UserError, match=r"seed0: contains a run whose checkpoints .* are missing.*Restore .*--no-resume"
+    ):
+        small.train(run, "fedavg")
+    assert contents(run) == before and (run / "eval/metrics.json").is_file()
+    train_run(small.spec("fedavg"), small.folder, run, True, quiet, replace=True)
+    assert contents(run) == contents(small.run("fedavg"))
+    assert contents(tmp_path / "replaced-seed0-1") == before
+    assert "Old run renamed to replaced-seed0-1." in capsys.readouterr().err
+
+
+def test_checkpoints_of_another_version_are_kept(small: Small, tmp_path: Path) -> None:
+    """The settings are the same, but what a version counts as settings is not: its digests differ."""
+    spec = small.spec("fedavg")
+    write_json(tmp_path / "config.json", run_config(spec, vars(spec.make_method()), scenario_digests(small.folder)))
+    save_progress(tmp_path / "checkpoint", Progress(1), "of another version")
+    with pytest.raises(UserError, match="checkpoints .* are missing or of another version"):
+        small.train(tmp_path, "fedavg")
+    assert (tmp_path / "checkpoint/round-1/complete.json").is_file()
+
+
+def test_run_of_another_version_is_one_message(small: Small, tmp_path: Path) -> None:
+    """A field that this version does not have, or one that it needs."""
+    run = tmp_path / "seed0"
+    shutil.copytree(small.run("fedavg"), run)
+    config, manifest = read_json(run / "config.json"), read_json(run / "manifest.json")
+    for changed, said in (
+        ({"profile_config": config["profile_config"] | {"from_tomorrow": 1}}, r"profile_config\.from_tomorrow: Extra"),
+        ({"scenario_config": {}}, r"scenario_config\.name: Field required"),
+        ({"scenario_config": None}, r"scenario_config: Input should be"),
+    ):
+        write_json(run / "config.json", config | changed)
+        files = manifest["files"] | {"config.json": sha256_file(run / "config.json")}
+        write_json(run / "manifest.json", manifest | {"files": files, "versions": {"pilot-bench": "9.8"}})
+        with pytest.raises(
+            UserError, match=rf"seed0/config\.json \(of pilot-bench 9\.8\): field {said}.* use that ver"
+        ):
+            run_spec(run)
 
 
 def test_one_process_in_a_runs_folder(small: Small, tmp_path: Path) -> None:

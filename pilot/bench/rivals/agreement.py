@@ -51,7 +51,7 @@ def compare_states(side: Job, ours: Job, run: Callable[[Side, Job], Watch]) -> A
     plain = next(each for each in SIDES if each.name == PLAIN)
     again = replace(side, folder=f"{side.folder}-again", schedule=side.schedule[:KEPT], first_round=KEPT)
     Path(again.folder).mkdir()
-    shutil.copy(side.state_file(1), again.state_file(1))
+    shutil.copyfile(side.state_file(1), again.state_file(1))
     run(plain, again)
     return Agreement(round_1, round_2, difference(side.state_file(KEPT), again.state_file(KEPT)))
 

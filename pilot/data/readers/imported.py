@@ -12,6 +12,7 @@ from pilot.data.rows import Place, RawBox, RawTurn, Rejected, Row, Rows, Skipped
 from pilot.data.tables import READ_BYTES, check_columns
 from pilot.errors import UserError
 from pilot.io.atomic import read_jsonl
+from pilot.io.digest import sha256_bytes
 
 BATCH = 256
 
@@ -36,6 +37,11 @@ def read(options: Options, root: Path, split: str) -> Rows:
         raise UserError(f"{path}: no such file. Import your data first: pilot-bench data import ... --to {folder}.")
     for number, row in enumerate(_rows(path)):
         place = Place(options.records, number)
+        if row["image"] and sha256_bytes(row["image"]) != row["image_sha256"]:
+            raise UserError(
+                f"{path}: row {number}, field image_sha256: expected the digest of the image. The file was altered: "
+                "import the data again."
+            )
         try:
             yield _row(place, row, options.kind, split)
         except (TypeError, ValueError, AttributeError):

@@ -14,7 +14,7 @@ from pilot.evaluation.audit.judge_models import judge_exposure, judge_membership
 from pilot.evaluation.audit.one_step import STEPS
 from pilot.evaluation.audit.sighting import Sighting, sightings_of
 from pilot.evaluation.audit.truth import Truth
-from pilot.evaluation.trained import load_backbone_of, run_spec
+from pilot.evaluation.trained import check_same_data, load_backbone_of, run_spec
 from pilot.federation.kept_messages import read_messages
 from pilot.federation.spec import RunSpec
 from pilot.io.atomic import write_json
@@ -30,7 +30,7 @@ def audit_run(run_dir: Path, progress: Callable[[int, int], None] = lambda done,
     """Attack the kept messages of a finished run; write `audit/findings.json`, then return it.
 
     Raises:
-        UserError: the run is unfinished, has no kept messages, or its data are missing.
+        UserError: the run is unfinished, has no kept messages, or its data are missing, altered or others.
     """
     with locked(run_dir):
         spec = run_spec(run_dir)
@@ -54,6 +54,7 @@ def _findings(spec: RunSpec, run_dir: Path, progress: Callable[[int, int], None]
             f"{run_dir}: no messages were kept. Train the run with a profile that keeps some, such as "
             f"{spec.profile.name.partition('+')[0]}+recorded, or with keep_messages in it and --no-resume."
         )
+    check_same_data(run_dir, scenario_folder(run_dir))
     backbone = load_backbone_of(run_dir)
     truth = Truth.read(spec, run_dir, scenario_folder(run_dir), backbone)
     phases = _by_setting(sightings_of(spec, backbone, messages, truth.num_examples))

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from pilot.config.model import Frame
-from pilot.data.record import InstructionRecord, check_data
+from pilot.data.manifest import check_data
+from pilot.data.record import InstructionRecord
 from pilot.errors import UserError
 from pilot.evaluation.imported.formats import read_answers
 from pilot.evaluation.imported.matching import match_answers
 from pilot.evaluation.scoring import score_runs
 from pilot.io.atomic import read_json, remove, write_json, write_jsonl
 from pilot.io.digest import digest_json, sha256_file
-from pilot.io.layout import run_folder
+from pilot.io.layout import EVAL, SAMPLES, run_folder
+from pilot.io.verified import write_noted
 from pilot.methods.catalogue import known_methods
 
 SOURCE_FIELDS = {"format": str, "file": str, "sha256": str}
@@ -190,7 +192,7 @@ def _write_run(
         sources[task["name"]], counts[task["name"]] = source, len(answers)
     complete = dict(config) | {"imported": sources}
     write_json(run_dir / "config.json", complete)
-    write_jsonl(run_dir / "eval" / "samples.jsonl", rows)
+    write_noted(run_dir / EVAL / SAMPLES, lambda path: write_jsonl(path, rows))
     score_runs([run_dir])
     files = [run_dir / "config.json", *sorted((run_dir / "imported").glob("*.json"))]
     digests = {path.relative_to(run_dir).as_posix(): sha256_file(path) for path in files}

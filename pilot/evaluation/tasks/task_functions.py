@@ -30,6 +30,7 @@ from pilot.config.model import FRAMES, Frame
 from pilot.data.conditions import SeenImage, read_seen_images
 from pilot.data.conversation import conversation_text
 from pilot.data.frames import answer_in_frame, image_size, to_frame
+from pilot.data.manifest import checked_records
 from pilot.data.record import EARLIER
 from pilot.data.tables import check_columns, iterate_rows
 from pilot.errors import UserError
@@ -75,7 +76,7 @@ def load_records(
             "lm-eval task for any data: expected the metadata keys `task` (its name) and `data` (the folder that holds "
             f"<task>/records.parquet; or the variable {DATA_VARIABLE}). Pass them with --metadata."
         )
-    path = Path(place) / name / "records.parquet"
+    path = checked_records(Path(place), name)
     if not path.is_file():
         raise UserError(
             f"{path}: no such file. Build the scenario's data, or name the folder that holds {name}/ "

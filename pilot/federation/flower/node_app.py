@@ -23,6 +23,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from pilot.backbone.sources import backbone_digest
+from pilot.config.files import restored
 from pilot.config.profile import Profile
 from pilot.errors import UserError
 from pilot.federation.flower.wire import pack, unpack_json
@@ -137,7 +138,9 @@ def _identify(asked: Mapping[str, Any], folders: NodeFolders) -> tuple[dict[str,
     client, digest = node_digest(folders.data)
     own = {
         "source": stage_digest("train", config["method"]),
-        "backbone": backbone_digest(Profile.model_validate(config["profile_config"])),
+        "backbone": backbone_digest(
+            restored(Profile, "configuration from the server: field profile_config", config["profile_config"])
+        ),
         "scenario": read_node(folders.data)["scenario"],
     }
     reasons = [

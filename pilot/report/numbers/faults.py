@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilot.config.federation import FederationConfig
+from pilot.config.files import restored
 from pilot.errors import UserError
 from pilot.evaluation.metrics import PARSE_FAILURES, metric_key
 from pilot.io.layout import FAULTS, run_folder
@@ -229,7 +230,10 @@ def _check_pair(pair: Pair) -> None:
 def _common_settings(runs: Sequence[Run]) -> FederationConfig:
     """Return the section `federation` that the runs share; raise `UserError` if they differ."""
     written = {run.path: run.config.get("profile_config", {}).get("federation", {}) for run in runs}
-    sections = {path: FederationConfig.model_validate(section) for path, section in written.items()}
+    sections = {
+        path: restored(FederationConfig, f"{path / 'config.json'}: field profile_config.federation", section)
+        for path, section in written.items()
+    }
     first = next(iter(sections))
     for path, section in sections.items():
         if section != sections[first]:

@@ -7,7 +7,7 @@ from typing import Any
 from pilot.errors import UserError
 from pilot.io.atomic import FieldType, damaged, read_json, read_jsonl
 from pilot.io.layout import METRICS, PER_EXAMPLE, SAMPLES, existing_scenario_folder
-from pilot.io.verified import check_digest
+from pilot.io.verified import check_digest, check_note
 
 SAMPLE_FIELDS = {"protocol": str, "task": str, "id": str, "clients": list, "prediction": str, "references": list}
 """Fields that reports read from the rows of `eval/samples.jsonl`."""
@@ -17,7 +17,7 @@ PER_EXAMPLE_FIELDS: dict[str, FieldType] = {
 """Fields that reports read from the rows of `eval/per_example.jsonl`."""
 DIGEST_FIELDS = {"samples_digest": SAMPLES, "per_example_digest": PER_EXAMPLE}
 """Field of an evaluation's `metrics.json` -> the file whose digest it holds."""
-MANIFEST_FILES = {"config.json", "ledger.json", "rounds.jsonl"}
+MANIFEST_FILES = {"config.json", "ledger.json", "privacy.json", "rounds.jsonl"}
 """Files of a run that reports read and whose digests are in its manifest."""
 
 
@@ -53,7 +53,8 @@ def check_files(folder: Path) -> None:
 
 
 def check_evaluation(folder: Path) -> None:
-    """Check the digests of an evaluation's files against its metrics; raises as `check_files`."""
+    """Check an evaluation's metrics against their note, and its files against the metrics; raises as `check_files`."""
+    check_note(folder / METRICS)
     scored = read_json(folder / METRICS, dict.fromkeys(DIGEST_FIELDS, str))
     for field, name in DIGEST_FIELDS.items():
         if (path := folder / name).exists():

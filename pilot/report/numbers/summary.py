@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pilot.data.manifest import checked_records
 from pilot.data.tables import read_table
 from pilot.errors import UserError
 from pilot.evaluation.metrics import METRICS, PARSE_FAILURES, metric_bounds, metric_key
@@ -219,9 +220,9 @@ def image_of_example(scenario_dir: Path, task: str) -> dict[str, str]:
     Statements about public scenes, which have no records, are mapped to their scenes. Without the data, examples are
     mapped to the numbers of an unpacked folder's `images.json`, or the result is empty.
     """
-    path, unpacked = scenario_dir / "data" / task / "records.parquet", scenario_dir / IMAGES
     if task == FACTS:
         return scene_of_fact()
+    path, unpacked = checked_records(scenario_dir / "data", task), scenario_dir / IMAGES
     if not path.exists():
         return dict(read_json(unpacked, {}).get(task, {})) if unpacked.exists() else {}
     table = read_table(path, ["id", "image_sha256"])

@@ -12,6 +12,7 @@ import numpy as np
 
 from pilot.config.model import Frame
 from pilot.data.frames import answer_in_frame, from_frame, image_size
+from pilot.data.manifest import checked_records
 from pilot.data.tables import iterate_rows
 from pilot.matplotlib_import import Axes, Figure, Rectangle
 from pilot.report.numbers.files import read_samples
@@ -103,7 +104,7 @@ def pick(ids: Iterable[str], count: int) -> list[str]:
 
 def read_examples(scenario_dir: Path, task: str, ids: Iterable[str], count: int) -> list[dict[str, Any]]:
     """Read the examples that `pick` chooses from a task's records, in its order; none without ids or without data."""
-    path = scenario_dir / "data" / task / "records.parquet"
+    path = checked_records(scenario_dir / "data", task)
     chosen = pick(ids, count)
     if not path.exists() or not chosen:
         return []

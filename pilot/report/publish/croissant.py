@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pilot.data.record import COLUMNS, check_data
+from pilot.data.manifest import check_data
+from pilot.data.record import COLUMNS
 from pilot.data.tables import check_columns
 from pilot.io.atomic import read_json, write_json
 from pilot.io.digest import sha256_file

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pilot.data.manifest import checked_records
 from pilot.data.tables import read_table
 from pilot.evaluation.metrics import METRICS, PARSE_FAILURES, metric_bounds
 from pilot.io.atomic import damaged, read_json, read_jsonl, write_json, write_jsonl
@@ -176,7 +177,7 @@ def _is_correct(metric: str, value: float) -> bool:
 
 
 def _questions(run: Run, task: str) -> dict[str, str]:
-    table = read_table(run.scenario_dir / "data" / task / "records.parquet", ["id", "instruction"])
+    table = read_table(checked_records(run.scenario_dir / "data", task), ["id", "instruction"])
     return dict(zip(table["id"].to_pylist(), table["instruction"].to_pylist(), strict=True))
 
 
