@@ -6,19 +6,18 @@ least `threshold` with a group's join it, others open one; in group j
 
     A_j = sum_k (n_k / n_j) A_k,   B_j likewise,   mu_j = the mean of all f that were sent, weighted by examples
 
-The connector is averaged over all clients. A client trains its group's LoRA alone. For a test question of feature f:
+The connector is averaged over all clients. A client trains its group's LoRA alone; f tells the server its task. For a
+test question of feature f:
 
     y = W x + s sum_j a_j B_j A_j x,    a = softmax_j(cos(f, mu_j) / temperature)
-
-f reveals the task of a client to the server.
 
 Deviations: the paper's f is CLIP's text feature; the backbones here have no text encoder, so f is the mean of the
 frozen embeddings of a question's tokens. These have a large part in common (cosines of 0.96 between tasks, where
 CLIP's threshold is 0.9), so cosines are between differences to the plain mean of the first f that clients sent. That
-mean is not taken again: if the first round's clients all have one task, their differences sum to zero and are noise, so
-that this task falls apart into several groups. Use DISCO where the first round has clients of several tasks. There
-is one period of training, without new tasks; clients stay in their groups. The authors also merge tiny clients of
-groups of one. All of LoRA's projections take part, theirs are those of the feed-forward layers. AdamW.
+mean is not taken again: if all clients of the first round have one task, their differences are noise, and the task
+falls apart into several groups: the first round needs clients of several tasks. There is one period of training,
+without new tasks; clients stay in their groups. The authors also merge tiny clients of groups of one. All of LoRA's
+projections take part, theirs are those of the feed-forward layers. AdamW.
 """
 
 from collections.abc import Iterable, Mapping

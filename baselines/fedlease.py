@@ -78,8 +78,7 @@ class FedLease(Method):
         if round_number <= self.warm_up:
             phase = Phase(name=WARM_UP, trainable=PLAIN_GROUPS, shared=PLAIN_GROUPS)
             return (phase if round_number == 1 else replace(phase, starts_from="own training"),)
-        groups = PLAIN_GROUPS | {ROUTER}
-        return (Phase(name="train", trainable=groups, shared=groups),)
+        return (Phase(name="train", trainable=(groups := PLAIN_GROUPS | {ROUTER}), shared=groups),)
 
     def mixture(self, phase: Phase, received: State) -> Mixture | None:
         """Return M choices of the own expert and one of each other expert."""

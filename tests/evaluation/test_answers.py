@@ -24,6 +24,7 @@ from pilot.federation.blind import write_blind_run
 from pilot.federation.spec import scenario_digests
 from pilot.io.atomic import read_json, read_jsonl, write_jsonl
 from pilot.io.digest import sha256_file
+from pilot.io.verified import write_noted
 
 from ..small import Small, quiet
 
@@ -121,7 +122,8 @@ def test_lm_eval_gives_the_same_scores(
     client = CLIENTS[task][1]
     run = tmp_path / "run"
     shutil.copytree(answered["local"], run)
-    write_jsonl(run / "eval/samples.jsonl", rows_of(run, task=task))
+    rows = rows_of(run, task=task)
+    write_noted(run / "eval/samples.jsonl", lambda path: write_jsonl(path, rows))
     score_runs([run])
     entries = read_json(run / "eval/metrics.json")["entries"]
     ours = {e["metric"]: e["value"] for e in entries if e["client"] == client and e["protocol"] == "personalised"}

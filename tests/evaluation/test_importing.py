@@ -12,6 +12,7 @@ from pilot.evaluation.imported.run import ImportSummary, import_answers, refuse_
 from pilot.evaluation.scoring import score_runs
 from pilot.io.atomic import read_json, read_jsonl, write_json, write_jsonl
 from pilot.io.digest import digest_json, sha256_file
+from pilot.io.verified import write_noted
 from pilot.report.compare.side_by_side import compare
 from pilot.report.numbers.load import load_runs
 from pilot.report.plots.style import Source
@@ -217,7 +218,7 @@ def test_compare_checks_the_examples(scenario: Path) -> None:
     samples = made.run_dir / "eval" / "samples.jsonl"
     rows = read_jsonl(samples)
     rows[3]["references"] = ["another"]
-    write_jsonl(samples, [*rows[:5], *rows[6:]])
+    write_noted(samples, lambda path: write_jsonl(path, [*rows[:5], *rows[6:]]))
     score_runs([made.run_dir])
     with pytest.raises(UserError) as caught:
         compare([scenario], format="json")
